@@ -1,0 +1,59 @@
+"""Every error this library raises on purpose.
+
+    PGenRMError
+    ├── ConfigurationError      a setting, argument or installed extra is wrong
+    ├── EngineError             the model could not be asked
+    │   ├── EngineUnavailable   it cannot be reached or loaded
+    │   └── EngineTimeout       it did not answer in time
+    ├── ChainError              the model answered, and the answer is no evaluation chain
+    └── MemoryStoreError        the user memory cannot be read or written
+
+Each message says what was wrong, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChainError",
+    "ConfigurationError",
+    "EngineError",
+    "EngineTimeout",
+    "EngineUnavailable",
+    "MemoryStoreError",
+    "PGenRMError",
+]
+
+
+class PGenRMError(Exception):
+    """Base class of all errors raised on purpose by pgenrm-agent."""
+
+
+class ConfigurationError(PGenRMError):
+    """A setting, an argument or a missing optional package."""
+
+
+class EngineError(PGenRMError):
+    """The engine failed to produce samples."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine cannot be reached, or its model cannot be loaded."""
+
+
+class EngineTimeout(EngineError):
+    """The engine did not answer within its time-out."""
+
+
+class ChainError(PGenRMError):
+    """A model's text is not a usable evaluation chain.
+
+    `reason` is a short machine-readable code (for counting); the message is for people.
+    """
+
+    def __init__(self, message: str, *, reason: str = "unparseable") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class MemoryStoreError(PGenRMError):
+    """The user memory cannot be opened, read or written."""

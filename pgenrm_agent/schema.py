@@ -1,0 +1,298 @@
+"""The nouns of the domain: frozen, validated models that survive a JSON round trip unchanged."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+__all__ = [
+    "Candidate",
+    "CandidateScore",
+    "ChainFailure",
+    "Criterion",
+    "Evaluation",
+    "EvaluationChain",
+    "EvaluationRequest",
+    "Level",
+    "Message",
+    "Persona",
+    "PreferencePair",
+    "Rubric",
+    "Scaling",
+    "StatedPreference",
+    "Usage",
+    "UserSignals",
+]
+
+Level = Literal["individual", "prototype"]
+NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
+
+WEIGHT_SUM_TOLERANCE = 1e-6
+
+
+class Model(BaseModel):
+    """Common configuration: immutable, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Message(Model):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class PreferencePair(Model):
+    """One past choice: the person preferred `chosen` over `rejected` as the answer to `query`.
+
+    `attributes` are named dimensions with weights 0-100 that the person set for this conversation.
+    """
+
+    query: NonBlank
+    chosen: NonBlank
+    rejected: NonBlank
+    conversation: tuple[Message, ...] = ()
+    attributes: dict[str, float] | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    id: Identifier = Field(default_factory=new_id)
+    created_at: datetime = Field(default_factory=now)
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.chosen == self.rejected:
+            raise ValueError(
+                "chosen and rejected are the same text, so the pair says nothing about a preference"
+            )
+        return self
+
+
+class StatedPreference(Model):
+    """A criterion that the person put into words (an element of E in the paper)."""
+
+    kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
+    text: NonBlank
+
+
+class UserSignals(Model):
+    """What is known of one person: history H and stated criteria E of the paper."""
+
+    user_id: Identifier
+    history: tuple[PreferencePair, ...] = ()
+    stated: tuple[StatedPreference, ...] = ()
+
+
+class Candidate(Model):
+    """One answer to be scored. `id` is unique within a request."""
+
+    id: Identifier
+    text: NonBlank
+
+
+class EvaluationRequest(Model):
+    """Which of `candidates` would `user_id` like best as the answer to `query`?"""
+
+    user_id: Identifier
+    query: NonBlank
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    conversation: tuple[Message, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique_ids(self) -> Self:
+        ids = [candidate.id for candidate in self.candidates]
+        repeated = sorted({one for one in ids if ids.count(one) > 1})
+        if repeated:
+            raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+
+class Persona(Model):
+    """Who the person is in the present scenario, and what they look for."""
+
+    text: NonBlank
+
+
+class Criterion(Model):
+    """One line of a rubric. `weight` is in percent; `reported_weight` is what the model wrote."""
+
+    name: NonBlank
+    weight: Annotated[float, Field(ge=0, le=100)]
+    reason: str = ""
+    reported_weight: float | None = None
+
+
+class Rubric(Model):
+    """Weighted criteria. The weights sum to 100; build from raw weights with `normalised`."""
+
+    criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _sums_to_100(self) -> Self:
+        total = sum(criterion.weight for criterion in self.criteria)
+        if abs(total - 100) > WEIGHT_SUM_TOLERANCE:
+            raise ValueError(f"rubric weights sum to {total:g}, not 100; use Rubric.normalised(...)")
+        return self
+
+    @classmethod
+    def normalised(cls, criteria: tuple[Criterion, ...]) -> Rubric:
+        """Scale the weights to sum to 100 and keep what the model wrote in `reported_weight`.
+
+        All weights zero means equal weights.
+        """
+        total = sum(criterion.weight for criterion in criteria)
+        return cls(
+            criteria=tuple(
+                criterion.model_copy(
+                    update={
+                        "weight": criterion.weight * 100 / total if total else 100 / len(criteria),
+                        "reported_weight": criterion.weight
+                        if criterion.reported_weight is None
+                        else criterion.reported_weight,
+                    }
+                )
+                for criterion in criteria
+            )
+        )
+
+
+class EvaluationChain(Model):
+    """One sampled text, read: persona, rubric, marks (paper Eq. 2).
+
+    `order[k]` is the index, in the request, of the candidate shown as response k+1.
+    `marks[id][c]` is the mark (1-10) of candidate `id` on criterion c of the rubric, None where the
+    model gave none. `totals[id]` is sum(weight * mark) / sum(weight) over the marked criteria, 1-10.
+    `reported[id]` is the total that the model itself wrote. A model that writes totals but no marks
+    per criterion has `totals_from == "reported"`.
+    `repairs` names what had to be mended to read the text.
+    """
+
+    level: Level = "individual"
+    signals_of: Identifier
+    order: tuple[int, ...]
+    persona: Persona
+    rubric: Rubric | None
+    marks: dict[str, tuple[float | None, ...]]
+    reported: dict[str, float]
+    totals: dict[str, float]
+    totals_from: Literal["marks", "reported"] = "marks"
+    repairs: tuple[str, ...] = ()
+    text: str
+    tokens: int
+    seed: int
+
+
+class ChainFailure(Model):
+    """A sampled text that could not be used. `reason` is a code, `message` says more."""
+
+    level: Level = "individual"
+    signals_of: Identifier
+    reason: str
+    message: str
+    text: str
+    tokens: int
+    seed: int
+    attempt: int
+
+
+class Scaling(Model):
+    """How many chains, for whom, from what (paper 3 and 4.2; Eq. 8, 9).
+
+    individual: m, chains sampled for the person herself.
+    prototype: n, chains sampled with similar users' signals, one each.
+    history: h, past choices shown in a prompt.
+    resamples: rounds in which unparseable chains are sampled again.
+    stop_when_sure: end early once P(best candidate is best) reaches this value.
+    seed: None draws one and reports it.
+    """
+
+    individual: Annotated[int, Field(ge=0, le=1024)] = 8
+    prototype: Annotated[int, Field(ge=0, le=1024)] = 4
+    history: Annotated[int, Field(ge=0, le=64)] = 3
+    history_selection: Literal["random", "similar", "recent"] = "random"
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    resamples: Annotated[int, Field(ge=0, le=16)] = 2
+    stop_when_sure: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+    @model_validator(mode="after")
+    def _some_chain(self) -> Self:
+        if self.individual + self.prototype == 0:
+            raise ValueError("individual and prototype are both 0: there would be no chain to read")
+        return self
+
+
+class CandidateScore(Model):
+    """The reward of one candidate, or why there is none.
+
+    mean: Eq. 9 divided by the number of levels present, so that it stays on the 1-10 scale.
+    standard_error: of `mean`, from the spread of the chains; None with fewer than two chains.
+    probability_best: chance that this candidate's expected reward is the highest, 0-1.
+    `outcome == "not_scored"` has no numbers and a `reason`; it is never a zero or a tie.
+    """
+
+    candidate_id: Identifier
+    outcome: Literal["scored", "not_scored"] = "scored"
+    reason: str | None = None
+    mean: float | None = None
+    standard_error: float | None = None
+    individual_mean: float | None = None
+    prototype_mean: float | None = None
+    probability_best: float | None = None
+    chains: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.outcome == "scored" and self.mean is None:
+            raise ValueError("a scored candidate needs a mean")
+        if self.outcome == "not_scored" and (self.mean is not None or not self.reason):
+            raise ValueError("a candidate that is not scored has no mean and needs a reason")
+        return self
+
+
+class Usage(Model):
+    """What an evaluation cost."""
+
+    engine_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    chains_sampled: int = 0
+
+
+class Evaluation(Model):
+    """Everything there is to know about one scored request.
+
+    `ranking` holds the ids of the scored candidates, best first; ties keep the request's order.
+    `timings` are seconds by stage.
+    """
+
+    request: EvaluationRequest
+    scores: tuple[CandidateScore, ...]
+    ranking: tuple[str, ...]
+    best: str | None
+    chains: tuple[EvaluationChain, ...]
+    failures: tuple[ChainFailure, ...] = ()
+    prototype: str | None = None
+    neighbours: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    timings: dict[str, float] = Field(default_factory=dict)
+    seed: int
+
+    def score_of(self, candidate_id: str) -> CandidateScore:
+        """The score of one candidate; KeyError for an id that was not in the request."""
+        for score in self.scores:
+            if score.candidate_id == candidate_id:
+                return score
+        raise KeyError(candidate_id)
