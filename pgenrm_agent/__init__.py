@@ -1,1 +1,129 @@
-__version__ = "0.1.0"
+"""How much would this particular person like each candidate answer?
+
+    from pgenrm_agent import PGenRM
+
+    with PGenRM() as rm:
+        evaluation = rm.score("ada", "How do I descale a kettle?", ["Use vinegar.", "Buy another."])
+
+Names are imported on first use, so that `import pgenrm_agent` stays fast and heavy packages are
+loaded by those who need them only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgenrm_agent.chain import ChainFormat
+    from pgenrm_agent.engines import load_engine
+    from pgenrm_agent.engines.protocol import (
+        Capabilities,
+        Completion,
+        Engine,
+        Prompt,
+        SamplingParams,
+    )
+    from pgenrm_agent.errors import (
+        ChainError,
+        ConfigurationError,
+        EngineError,
+        EngineTimeout,
+        EngineUnavailable,
+        MemoryStoreError,
+        PGenRMError,
+    )
+    from pgenrm_agent.memory import UserMemory
+    from pgenrm_agent.model_files import bundled_model
+    from pgenrm_agent.reward_model import PGenRM, RerankItem, RerankResult
+    from pgenrm_agent.schema import (
+        Candidate,
+        CandidateScore,
+        ChainFailure,
+        Criterion,
+        Evaluation,
+        EvaluationChain,
+        EvaluationRequest,
+        Message,
+        Persona,
+        PreferencePair,
+        Rubric,
+        Scaling,
+        StatedPreference,
+        Usage,
+        UserSignals,
+    )
+
+    __version__: str
+
+__all__ = [
+    "Candidate",
+    "CandidateScore",
+    "Capabilities",
+    "ChainError",
+    "ChainFailure",
+    "ChainFormat",
+    "Completion",
+    "ConfigurationError",
+    "Criterion",
+    "Engine",
+    "EngineError",
+    "EngineTimeout",
+    "EngineUnavailable",
+    "Evaluation",
+    "EvaluationChain",
+    "EvaluationRequest",
+    "MemoryStoreError",
+    "Message",
+    "PGenRM",
+    "PGenRMError",
+    "Persona",
+    "PreferencePair",
+    "Prompt",
+    "RerankItem",
+    "RerankResult",
+    "Rubric",
+    "SamplingParams",
+    "Scaling",
+    "StatedPreference",
+    "Usage",
+    "UserMemory",
+    "UserSignals",
+    "__version__",
+    "bundled_model",
+    "load_engine",
+]
+
+_HOME = {
+    name: module
+    for module, names in {
+        "chain": "ChainFormat",
+        "engines": "load_engine",
+        "engines.protocol": "Capabilities Completion Engine Prompt SamplingParams",
+        "errors": "ChainError ConfigurationError EngineError EngineTimeout EngineUnavailable "
+        "MemoryStoreError PGenRMError",
+        "memory": "UserMemory",
+        "model_files": "bundled_model",
+        "reward_model": "PGenRM RerankItem RerankResult",
+        "schema": "Candidate CandidateScore ChainFailure Criterion Evaluation EvaluationChain "
+        "EvaluationRequest Message Persona PreferencePair Rubric Scaling StatedPreference Usage "
+        "UserSignals",
+    }.items()
+    for name in names.split()
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pgenrm-agent")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -143,7 +143,9 @@ class Rubric(Model):
     def _sums_to_100(self) -> Self:
         total = sum(criterion.weight for criterion in self.criteria)
         if abs(total - 100) > WEIGHT_SUM_TOLERANCE:
-            raise ValueError(f"rubric weights sum to {total:g}, not 100; use Rubric.normalised(...)")
+            raise ValueError(
+                f"rubric weights sum to {total:g}, not 100; use Rubric.normalised(...)"
+            )
         return self
 
     @classmethod

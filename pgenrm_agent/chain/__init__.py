@@ -1,0 +1,16 @@
+"""The evaluation chain: prompts rendered, answers parsed. Pure text in, typed values out."""
+
+from pgenrm_agent.chain.format import ChainFormat
+from pgenrm_agent.chain.neutralise import neutralise
+from pgenrm_agent.chain.parse import ParsedChain, parse_chain
+from pgenrm_agent.chain.sections import Section, Sections, split_sections
+
+__all__ = [
+    "ChainFormat",
+    "ParsedChain",
+    "Section",
+    "Sections",
+    "neutralise",
+    "parse_chain",
+    "split_sections",
+]

@@ -1,0 +1,245 @@
+"""From chains to scores: means by level, spread, the chance of being best, and the ranking.
+
+Pure: the result is a function of the arguments. Only totals of readable chains enter; a candidate
+that no chain gave a total stays "not scored" and is neither a zero nor a tie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.schema import CandidateScore, ChainFailure, EvaluationChain, Level
+
+__all__ = ["aggregate", "best_of", "count_reasons", "rank"]
+
+Floats = NDArray[np.float64]
+
+# Totals are weighted means of integer marks; sums in another order differ in the last bits only.
+TIE = 1e-9
+# Antithetic pairs: the Monte Carlo error of a probability is below 0.006 (one standard deviation).
+DRAW_PAIRS = 4096
+
+
+def aggregate(
+    candidate_ids: Sequence[str],
+    chains: Sequence[EvaluationChain],
+    failures: Sequence[ChainFailure] = (),
+    *,
+    level_weights: Mapping[Level, float] | None = None,
+    seed: int = 0,
+) -> tuple[CandidateScore, ...]:
+    """Score each candidate from the totals of its chains (paper Eq. 9); the request's order.
+
+    The mean is `sum over levels of weight * mean of the level's chains`, where the weights are
+    normalised over the levels that scored this candidate. By default they are equal: Eq. 9 divided
+    by the number of levels present, on the marks' own 1-10 scale.
+
+    The standard error is that of this mean, from the unbiased variance of each level's chains. A
+    level with a single chain borrows the other level's variance; None where no level has two.
+
+    `probability_best` is the posterior chance, under a flat prior, that the candidate's expected
+    total is the highest: expected totals are drawn from a multivariate Student t around the means,
+    with the covariance of the means and (chains - levels) degrees of freedom. Candidates that were
+    scored in the same chains share those chains' moods (a strict chain is strict with all), which
+    the covariance takes out, as a paired comparison does; candidates in different groups are
+    independent. The draws are seeded by `seed`. Equal draws share. Without any spread to go by (one
+    chain), the means are compared directly and ties share.
+
+    Raises ConfigurationError for a weight that is negative or not finite, or for weights that are
+    all 0.
+    """
+    weights = _check_weights(level_weights)
+    levels: list[Level] = [
+        level for level in ("individual", "prototype") if any(c.level == level for c in chains)
+    ]
+    totals = [_totals(candidate_ids, [c for c in chains if c.level == level]) for level in levels]
+    counts = [np.sum(~np.isnan(table), axis=0) for table in totals]
+    per_level = [_column_means(table) for table in totals]
+
+    number = len(candidate_ids)
+    raw = np.zeros((len(levels), number))
+    for row, level in enumerate(levels):
+        raw[row] = np.where(counts[row] > 0, weights[level], 0.0)
+    weight_sum = raw.sum(axis=0) if levels else np.zeros(number)
+    scored = weight_sum > 0
+    share = np.divide(raw, weight_sum, out=np.zeros_like(raw), where=scored)
+    means = np.zeros(number)
+    for row in range(len(levels)):
+        means += share[row] * np.where(share[row] > 0, per_level[row], 0.0)
+
+    covariance = _covariance_of_means(totals, share)
+    variances = np.diagonal(covariance)
+    freedom = sum((np.maximum(count - 1, 0) for count in counts), np.zeros(number, dtype=int))
+    probability = np.zeros(number)
+    if scored.any():
+        probability[scored] = _probability_best(
+            means[scored], covariance[np.ix_(scored, scored)], freedom[scored], seed
+        )
+
+    means_of: dict[Level, Floats] = dict(zip(levels, per_level, strict=True))
+    chain_counts = sum(counts, np.zeros(number, dtype=int))
+    return tuple(
+        CandidateScore(
+            candidate_id=one,
+            mean=float(means[column]),
+            standard_error=_known(math.sqrt(max(variances[column], 0.0)))
+            if not math.isnan(variances[column])
+            else None,
+            individual_mean=_level_mean(means_of, "individual", column),
+            prototype_mean=_level_mean(means_of, "prototype", column),
+            probability_best=float(probability[column]),
+            chains=int(chain_counts[column]),
+        )
+        if scored[column]
+        else CandidateScore(
+            candidate_id=one, outcome="not_scored", reason=_why_not(chains, failures)
+        )
+        for column, one in enumerate(candidate_ids)
+    )
+
+
+def rank(scores: Sequence[CandidateScore]) -> tuple[str, ...]:
+    """Ids of the scored candidates, highest mean first; ties keep the order given."""
+    scored = [(score.candidate_id, score.mean) for score in scores if score.mean is not None]
+    # Rounding, rather than comparing with a tolerance, keeps "equal" transitive.
+    return tuple(one for one, mean in sorted(scored, key=lambda item: -_rounded(item[1])))
+
+
+def best_of(scores: Sequence[CandidateScore]) -> str | None:
+    """Id of the candidate with the highest mean; None when two share it, or none is scored."""
+    means = {score.candidate_id: _rounded(score.mean) for score in scores if score.mean is not None}
+    if not means:
+        return None
+    top = max(means.values())
+    leaders = [one for one, mean in means.items() if mean == top]
+    return leaders[0] if len(leaders) == 1 else None
+
+
+def count_reasons(failures: Sequence[ChainFailure]) -> str:
+    """The failures by reason, most frequent first: "truncated 3, unparseable 1"."""
+    counts = Counter(failure.reason for failure in failures)
+    return ", ".join(
+        f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0]))
+    )
+
+
+def _check_weights(level_weights: Mapping[Level, float] | None) -> dict[Level, float]:
+    weights: dict[Level, float] = {"individual": 1.0, "prototype": 1.0}
+    if level_weights is None:
+        return weights
+    weights = {level: float(level_weights.get(level, 0.0)) for level in weights}
+    bad = [f"{name}={w:g}" for name, w in weights.items() if not math.isfinite(w) or w < 0]
+    if bad or not any(weights.values()):
+        raise ConfigurationError(
+            f"level_weights {', '.join(bad) or 'are all 0'}: pass finite weights of at least 0, "
+            "one of them above 0"
+        )
+    return weights
+
+
+def _totals(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]) -> Floats:
+    """Chains x candidates; NaN where a chain has no total for the candidate."""
+    return np.array(
+        [[chain.totals.get(one, math.nan) for one in candidate_ids] for chain in chains],
+        dtype=np.float64,
+    ).reshape(len(chains), len(candidate_ids))
+
+
+def _column_means(table: Floats) -> Floats:
+    present = ~np.isnan(table)
+    count = present.sum(axis=0)
+    total = np.where(present, table, 0.0).sum(axis=0)
+    means: Floats = np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0)
+    return means
+
+
+def _covariance_of_means(totals: Sequence[Floats], share: Floats) -> Floats:
+    """Covariance of the candidates' means. NaN on the diagonal where no spread is known."""
+    number = share.shape[1]
+    spreads = [_covariance_of_chains(table) for table in totals]
+    covariance = np.zeros((number, number))
+    for row, table in enumerate(totals):
+        spread = spreads[row]
+        for other in spreads:
+            spread = np.where(np.isnan(spread), other, spread)
+        # A pair that never met twice tells nothing of a covariance: take none.
+        off_diagonal = ~np.eye(number, dtype=bool)
+        spread = np.where(off_diagonal & np.isnan(spread), 0.0, spread)
+        present = (~np.isnan(table)).astype(np.float64)
+        together = present.T @ present
+        count = np.maximum(present.sum(axis=0), 1.0)
+        part = np.outer(share[row] / count, share[row] / count) * together
+        # An absent level has no share and adds nothing, whatever its spread (0 * NaN is NaN).
+        covariance += np.where(part > 0, part * spread, 0.0)
+    return covariance
+
+
+def _covariance_of_chains(table: Floats) -> Floats:
+    """Unbiased covariance of totals over the chains two candidates share; NaN below two."""
+    present = ~np.isnan(table)
+    seen = present.astype(np.float64)
+    # Centring first keeps the one-pass formula exact to rounding.
+    centred = np.where(present, table - np.nan_to_num(_column_means(table)), 0.0)
+    together = seen.T @ seen
+    sums = centred.T @ seen
+    cross = centred.T @ centred - np.divide(
+        sums * sums.T, together, out=np.zeros_like(sums), where=together > 0
+    )
+    covariance: Floats = np.divide(
+        cross, together - 1, out=np.full(cross.shape, np.nan), where=together > 1
+    )
+    return covariance
+
+
+def _probability_best(
+    means: Floats, covariance: Floats, freedom: NDArray[np.int_], seed: int
+) -> Floats:
+    number = len(means)
+    variances = np.diagonal(covariance).copy()
+    known = ~np.isnan(variances)
+    if number == 1 or not known.any():
+        return _shares(means.reshape(1, -1)).reshape(-1)
+    # A candidate with one chain among better known ones is as uncertain as the others on average.
+    covariance = covariance.copy()
+    np.fill_diagonal(covariance, np.where(known, variances, np.mean(variances[known])))
+    values, vectors = np.linalg.eigh(covariance)
+    # Pairwise covariances over different chains need not form a positive matrix: clip.
+    spread = vectors * np.sqrt(np.clip(values, 0.0, None))
+    generator = np.random.default_rng(derive_seed(seed, "probability_best"))
+    degrees = int(np.min(freedom[known]))
+    normal = generator.standard_normal((DRAW_PAIRS, number))
+    scale = np.sqrt(generator.chisquare(degrees, size=(DRAW_PAIRS, 1)) / degrees)
+    offset = (normal / scale) @ spread.T
+    shares = _shares(np.concatenate([means + offset, means - offset]))
+    return np.asarray(shares.mean(axis=0), dtype=np.float64)
+
+
+def _shares(draws: Floats) -> Floats:
+    """One row per draw: 1 for its highest entry, divided among equals."""
+    top = draws.max(axis=1, keepdims=True)
+    equal = draws >= top - TIE * (1.0 + np.abs(top))
+    return np.asarray(equal / equal.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _level_mean(means: Mapping[Level, Floats], level: Level, column: int) -> float | None:
+    return _known(float(means[level][column])) if level in means else None
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _rounded(mean: float) -> int:
+    return round(mean / TIE)
+
+
+def _why_not(chains: Sequence[EvaluationChain], failures: Sequence[ChainFailure]) -> str:
+    reason = f"none of the {len(chains)} readable chains gives it a total"
+    return f"{reason}; {len(failures)} failed ({count_reasons(failures)})" if failures else reason

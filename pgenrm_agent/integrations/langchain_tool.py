@@ -1,0 +1,121 @@
+"""A LangChain tool that ranks candidate answers by what one person would like best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
+from langchain_core.tools import ArgsSchema, BaseTool, ToolException
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Evaluation
+
+__all__ = ["PGenRMTool"]
+
+# Long answers are shortened in the tool's text: the caller has written them and knows them.
+SHOWN_CHARACTERS = 80
+
+
+class RankArguments(BaseModel):
+    """Arguments of a tool that judges for one person, known beforehand."""
+
+    query: str = Field(description="What the person asked.")
+    candidates: list[str] = Field(description="The candidate answers to compare, in full.")
+
+
+class RankForArguments(RankArguments):
+    """Arguments of a tool that judges for whomever the caller names."""
+
+    user_id: str | None = Field(
+        default=None, description="Id of the person whose preferences decide."
+    )
+
+
+class PGenRMTool(BaseTool):
+    """Ranks answers for one person; the text is a short ranking, the artifact the `Evaluation`.
+
+    Made by `PGenRM.as_tool()`. With `bound_user` the tool judges for that person and has no
+    `user_id` argument, so that the model which calls it cannot look into others' preferences.
+
+    A request that cannot be scored is answered to the model as a tool error, in one line.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str = "rank_answers_for_user"
+    description: str = (
+        "Ranks candidate answers to a question by how much one particular person would like them, "
+        "judging from that person's remembered preferences. Returns the answers best first, with "
+        "scores from 1 to 10."
+    )
+    args_schema: ArgsSchema | None = RankForArguments
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: bool = True
+    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    bound_user: str | None = None
+
+    def model_post_init(self, context: object, /) -> None:
+        super().model_post_init(context)
+        if self.bound_user is not None and self.args_schema is RankForArguments:
+            self.args_schema = RankArguments
+
+    def _run(
+        self,
+        query: str,
+        candidates: list[str],
+        user_id: str | None = None,
+        run_manager: CallbackManagerForToolRun | None = None,
+    ) -> tuple[str, Evaluation]:
+        try:
+            evaluation = self.reward_model.score(self._person(user_id), query, candidates)
+        except PGenRMError as error:
+            raise ToolException(str(error)) from error
+        return describe(evaluation), evaluation
+
+    async def _arun(
+        self,
+        query: str,
+        candidates: list[str],
+        user_id: str | None = None,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+    ) -> tuple[str, Evaluation]:
+        try:
+            evaluation = await self.reward_model.ascore(self._person(user_id), query, candidates)
+        except PGenRMError as error:
+            raise ToolException(str(error)) from error
+        return describe(evaluation), evaluation
+
+    def _person(self, user_id: str | None) -> str:
+        if self.bound_user is not None:
+            return self.bound_user
+        if not user_id:
+            raise ToolException("user_id is missing: pass the id of the person to rank for")
+        return user_id
+
+
+def describe(evaluation: Evaluation) -> str:
+    """The ranking as short text, one line per candidate; those not scored come last."""
+    texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
+    return "\n".join(_lines(evaluation, texts))
+
+
+def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
+    yield f"Answers as {evaluation.request.user_id} would like them, best first:"
+    for place, one in enumerate(evaluation.ranking, start=1):
+        score = evaluation.score_of(one)
+        spread = "" if score.standard_error is None else f" ± {score.standard_error:.2f}"
+        yield f"{place}. {one}: {score.mean:.2f}{spread} of 10: {_shortened(texts[one])}"
+    for score in evaluation.scores:
+        if score.outcome == "not_scored":
+            one = score.candidate_id
+            yield f"Not scored: {one} ({score.reason}): {_shortened(texts[one])}"
+    if evaluation.best is None and len(evaluation.ranking) > 1:
+        yield "The first places are tied."
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 4] + " ..."

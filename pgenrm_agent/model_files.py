@@ -1,0 +1,50 @@
+"""What lies in a model's folder: where the bundled model is, and which format a model speaks."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
+
+__all__ = ["BUNDLED_MODEL", "bundled_model", "format_of"]
+
+BUNDLED_MODEL = "pgenrm-tiny"
+DEFAULT_FORMAT = "published"
+FORMAT_FILE = "chain_format.json"
+
+
+def bundled_model() -> Path:
+    """The folder of the model that comes with the package.
+
+    Raises ConfigurationError when the installation lacks it, or lies in an archive.
+    """
+    folder = Path(str(files("pgenrm_agent"))) / "models" / BUNDLED_MODEL
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(
+            f"the bundled model is not at {folder}: reinstall pgenrm-agent or pass a model"
+        )
+    return folder
+
+
+def format_of(model: str | Path) -> ChainFormat:
+    """The chain format that a model was trained on.
+
+    A folder tells it in `chain_format.json`, as {"format": name}. Every other model (a name on a
+    hub or a server, a folder without that file) gets the format of the published checkpoints.
+
+    Raises ConfigurationError for a `chain_format.json` that cannot be read.
+    """
+    path = Path(model) / FORMAT_FILE
+    if not path.is_file():
+        return ChainFormat.load(DEFAULT_FORMAT)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is not JSON ({error}): correct or remove it") from None
+    name = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise ConfigurationError(f'{path} names no format: write {{"format": "{DEFAULT_FORMAT}"}}')
+    return ChainFormat.load(name)

@@ -1,0 +1,575 @@
+"""PGenRM: the one object a user of this library meets.
+
+Each method comes twice: a plain one (`score`), and one for async code (`ascore`) with the same
+arguments. Plain calls also work inside a running event loop, as in a notebook, because their
+coroutines run on a private loop in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import uuid
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
+
+from pydantic import ValidationError
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import (
+    Candidate,
+    Evaluation,
+    EvaluationRequest,
+    Message,
+    Model,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+    from pgenrm_agent.graphs.evaluation import (
+        EvaluationContext,
+        EvaluationGraph,
+        EvaluationInput,
+    )
+    from pgenrm_agent.integrations.langchain_tool import PGenRMTool
+    from pgenrm_agent.memory import UserMemory
+
+__all__ = ["PGenRM", "RerankItem", "RerankResult"]
+
+T = TypeVar("T")
+EngineName = Literal["transformers", "vllm", "openai"]
+
+
+class RerankItem(Model):
+    """One candidate in its new place. `index` is its place in the request, from 0.
+
+    `score` is the mean reward, 1-10; None when the candidate was not scored, for this `reason`.
+    """
+
+    index: int
+    id: str
+    text: str
+    score: float | None
+    reason: str | None = None
+
+
+class RerankResult(Model):
+    """The candidates, best first; those not scored come last, in the request's order.
+
+    Iterates over, counts and indexes its items.
+    """
+
+    items: tuple[RerankItem, ...]
+    evaluation: Evaluation
+
+    def __iter__(self) -> Iterator[RerankItem]:  # type: ignore[override]
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> RerankItem:
+        return self.items[place]
+
+    def top(self, count: int) -> tuple[RerankItem, ...]:
+        """The first `count` items that were scored."""
+        return tuple(item for item in self.items if item.score is not None)[: max(count, 0)]
+
+
+class PGenRM:
+    """Scores candidate answers for one person, from what that person preferred before.
+
+    With no arguments: the bundled model, on this machine, and the default user memory.
+
+    model: a folder or a hub or server name, for the engine named by `engine` ("transformers" when
+        none is); or any LangChain chat model.
+    engine: an engine's name, or an engine of your own, which stays yours to close.
+    memory: a `UserMemory` of your own (yours to close), a folder, or the URL of a Chroma server.
+    scaling: how many chains and from what, where a call does not say.
+    chain_format: a format's name or folder; by default the one that the model's folder names, and
+        "published" for all others.
+    checkpointer: keeps the state after every step, under the `thread_id` of the call. It has to be
+        one that works in async code (for SQLite: `AsyncSqliteSaver`).
+    staged: write chains section by section, so that a run can be stopped and edited in between;
+        slower than writing them whole.
+
+    Model and memory are opened by the first call that needs them. Use as a context manager, or
+    call `close` (in async code: `async with`, `aclose`). Errors are those of
+    `pgenrm_agent.errors`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | BaseChatModel | None = None,
+        *,
+        engine: Engine | EngineName | None = None,
+        memory: UserMemory | str | Path | None = None,
+        scaling: Scaling | None = None,
+        chain_format: ChainFormat | str | Path | None = None,
+        checkpointer: BaseCheckpointSaver[str] | None = None,
+        staged: bool = False,
+    ) -> None:
+        if model is not None and engine is not None and not isinstance(engine, str):
+            raise ConfigurationError(
+                f"model {model!r} and a ready engine are both given, and the engine has its model "
+                "already: pass one of them, or the engine's name"
+            )
+        self._model = model
+        self._engine_wanted = engine
+        self._memory_wanted = memory
+        self._format_wanted = chain_format
+        self._scaling = scaling or Scaling()
+        self._checkpointer = checkpointer
+        self._staged = staged
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._memory: UserMemory | None = None
+        self._format: ChainFormat | None = None
+        self._graph: EvaluationGraph | None = None
+        self._loop: _BackgroundLoop | None = None
+        self._closed = False
+
+    # --- scoring ---
+
+    def score(
+        self,
+        user_id: str,
+        query: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        conversation: Sequence[Message] = (),
+        scaling: Scaling | None = None,
+        history: Sequence[PreferencePair] | None = None,
+        stated: Sequence[StatedPreference] | None = None,
+        thread_id: str | None = None,
+    ) -> Evaluation:
+        """How much would `user_id` like each of `candidates` as the answer to `query`?
+
+        candidates: texts get the ids "answer-1", "answer-2", ...
+        conversation: the turns before the query, oldest first.
+        history, stated: what is known of the person, instead of what the memory knows. With one of
+            them given, the other is empty and the memory is not opened.
+        thread_id: with a checkpointer, where the run's steps are kept.
+
+        Raises ConfigurationError for a request or setting that cannot be used, EngineError when the
+        model cannot be asked, MemoryStoreError when the memory cannot be read, and ChainError when
+        none of the sampled texts can be read. A candidate that no chain scored is in the result,
+        as "not_scored", with the reason.
+        """
+        return self._run(
+            self.ascore(
+                user_id,
+                query,
+                candidates,
+                conversation=conversation,
+                scaling=scaling,
+                history=history,
+                stated=stated,
+                thread_id=thread_id,
+            )
+        )
+
+    async def ascore(
+        self,
+        user_id: str,
+        query: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        conversation: Sequence[Message] = (),
+        scaling: Scaling | None = None,
+        history: Sequence[PreferencePair] | None = None,
+        stated: Sequence[StatedPreference] | None = None,
+        thread_id: str | None = None,
+    ) -> Evaluation:
+        """`score`, for async code. Many calls at once share the engine's batches."""
+        started = time.perf_counter()
+        given = _evaluation_input(
+            user_id, query, candidates, conversation, scaling or self._scaling, history, stated
+        )
+        if thread_id is not None and self._checkpointer is None:
+            raise ConfigurationError(
+                f"thread_id {thread_id!r} is given, but nothing keeps the run's steps: "
+                "pass a checkpointer to PGenRM"
+            )
+        from_memory = history is None and stated is None
+        graph, context = await self._prepared(from_memory)
+        state = await graph.ainvoke(
+            given,
+            {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}},
+            context=context,
+        )
+        evaluation = Evaluation.model_validate(state["evaluation"])
+        total = {"total": time.perf_counter() - started}
+        return evaluation.model_copy(update={"timings": evaluation.timings | total})
+
+    def rerank(
+        self,
+        user_id: str,
+        query: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        conversation: Sequence[Message] = (),
+        scaling: Scaling | None = None,
+        history: Sequence[PreferencePair] | None = None,
+        stated: Sequence[StatedPreference] | None = None,
+        thread_id: str | None = None,
+    ) -> RerankResult:
+        """The candidates, what `user_id` would like best first; arguments as for `score`."""
+        return self._run(
+            self.arerank(
+                user_id,
+                query,
+                candidates,
+                conversation=conversation,
+                scaling=scaling,
+                history=history,
+                stated=stated,
+                thread_id=thread_id,
+            )
+        )
+
+    async def arerank(
+        self,
+        user_id: str,
+        query: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        conversation: Sequence[Message] = (),
+        scaling: Scaling | None = None,
+        history: Sequence[PreferencePair] | None = None,
+        stated: Sequence[StatedPreference] | None = None,
+        thread_id: str | None = None,
+    ) -> RerankResult:
+        """`rerank`, for async code."""
+        evaluation = await self.ascore(
+            user_id,
+            query,
+            candidates,
+            conversation=conversation,
+            scaling=scaling,
+            history=history,
+            stated=stated,
+            thread_id=thread_id,
+        )
+        return _reranked(evaluation)
+
+    # --- memory ---
+
+    def remember(self, user_id: str, pair: PreferencePair) -> str:
+        """Store that `user_id` preferred one answer to another; returns the pair's id.
+
+        It is durable once this returns. Raises MemoryStoreError when it cannot be stored.
+        """
+        return self.memory.remember(user_id, pair)
+
+    async def aremember(self, user_id: str, pair: PreferencePair) -> str:
+        """`remember`, for async code."""
+        return await asyncio.to_thread(self.remember, user_id, pair)
+
+    def state(self, user_id: str, stated: StatedPreference | str) -> str:
+        """Store what `user_id` says they want; returns the statement's id.
+
+        A plain text is a statement of style. Raises ConfigurationError for a blank text.
+        """
+        if isinstance(stated, str):
+            try:
+                stated = StatedPreference(text=stated)
+            except ValidationError as error:
+                raise _refused("stated preference", error) from None
+        return self.memory.state(user_id, stated)
+
+    async def astate(self, user_id: str, stated: StatedPreference | str) -> str:
+        """`state`, for async code."""
+        return await asyncio.to_thread(self.state, user_id, stated)
+
+    def forget(self, user_id: str) -> int:
+        """Remove everything kept about `user_id`; returns how many entries that were."""
+        return self.memory.forget(user_id)
+
+    async def aforget(self, user_id: str) -> int:
+        """`forget`, for async code."""
+        return await asyncio.to_thread(self.forget, user_id)
+
+    @property
+    def memory(self) -> UserMemory:
+        """The user memory, opened on first use: for listing, export and import."""
+        with self._lock:
+            self._refuse_closed()
+            if self._memory is None:
+                self._memory = _open_memory(self._memory_wanted)
+            return self._memory
+
+    # --- use in LangChain ---
+
+    def as_tool(self, *, user_id: str | None = None) -> PGenRMTool:
+        """A LangChain tool that ranks candidate answers, with the evaluation as its artifact.
+
+        user_id: whom the tool judges for. Left out, the model that calls the tool names the person,
+            and so can ask about anyone in the memory; give it wherever the caller is one person.
+        """
+        from pgenrm_agent.integrations.langchain_tool import PGenRMTool
+
+        return PGenRMTool(reward_model=self, bound_user=user_id)
+
+    # --- life cycle ---
+
+    def close(self) -> None:
+        """Free what this object opened: model, memory, thread. Calling it again does nothing."""
+        engine = self._take_down()
+        if engine is not None:
+            self._run_anyway(engine.aclose())
+        if self._loop is not None:
+            self._loop.close()
+
+    async def aclose(self) -> None:
+        """`close`, for async code."""
+        engine = await asyncio.to_thread(self._take_down)
+        if engine is not None:
+            await engine.aclose()
+        if self._loop is not None:
+            await asyncio.to_thread(self._loop.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _take_down(self) -> Engine | None:
+        """Close the memory if it is ours; returns the engine if that is ours to close."""
+        with self._lock:
+            self._closed = True
+            memory, self._memory = self._memory, None
+            engine, self._engine = self._engine, None
+        if memory is not None and memory is not self._memory_wanted:
+            memory.close()
+        return engine if engine is not self._engine_wanted else None
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ConfigurationError("this PGenRM is closed: make another one")
+
+    # --- what a run needs ---
+
+    async def _prepared(self, from_memory: bool) -> tuple[EvaluationGraph, EvaluationContext]:
+        """Graph and context of a run. What has to be loaded first is loaded in a thread."""
+        self._refuse_closed()
+        if self._graph is None or self._engine is None or (from_memory and self._memory is None):
+            return await asyncio.to_thread(self._prepare, from_memory)
+        return self._prepare(from_memory)
+
+    def _prepare(self, from_memory: bool) -> tuple[EvaluationGraph, EvaluationContext]:
+        from pgenrm_agent.graphs.evaluation import EvaluationContext, build_graph
+
+        with self._lock:
+            self._refuse_closed()
+            if self._format is None:
+                self._format = self._choose_format()
+            if self._engine is None:
+                self._engine = self._open_engine()
+            if self._graph is None:
+                self._graph = build_graph(self._checkpointer)
+            return self._graph, EvaluationContext(
+                engine=self._engine,
+                chain_format=self._format,
+                memory=self.memory if from_memory else None,
+                staged=self._staged,
+            )
+
+    def _choose_format(self) -> ChainFormat:
+        from pgenrm_agent.model_files import bundled_model, format_of
+
+        if isinstance(self._format_wanted, ChainFormat):
+            return self._format_wanted
+        if self._format_wanted is not None:
+            return ChainFormat.load(self._format_wanted)
+        if isinstance(self._model, (str, Path)):
+            return format_of(self._model)
+        if self._model is None and (
+            self._engine_wanted is None or isinstance(self._engine_wanted, str)
+        ):
+            return format_of(bundled_model())
+        return ChainFormat.load("published")
+
+    def _open_engine(self) -> Engine:
+        from pgenrm_agent.engines import load_engine
+        from pgenrm_agent.model_files import bundled_model
+
+        wanted, model = self._engine_wanted, self._model
+        if wanted is not None and not isinstance(wanted, str):
+            return wanted
+        if model is None:
+            if wanted == "openai":
+                raise ConfigurationError(
+                    'engine "openai" needs the name of the model that the server offers: '
+                    "pass model=..."
+                )
+            return load_engine(wanted or "transformers", bundled_model())
+        if isinstance(model, (str, Path)):
+            return load_engine(wanted or "transformers", model)
+        if wanted is not None:
+            raise ConfigurationError(
+                f"engine {wanted!r} cannot run a {type(model).__name__}: leave engine out for a "
+                "LangChain chat model, or pass a model's name"
+            )
+        from langchain_core.language_models import BaseChatModel
+
+        from pgenrm_agent.engines.chat import ChatModelEngine
+
+        if not isinstance(model, BaseChatModel):
+            raise ConfigurationError(
+                f"model is a {type(model).__name__}: pass a folder, a name or a chat model"
+            )
+        return ChatModelEngine(model)
+
+    # --- plain calls ---
+
+    def _run(self, coroutine: Coroutine[object, object, T]) -> T:
+        try:
+            self._refuse_closed()
+        except ConfigurationError:
+            coroutine.close()
+            raise
+        return self._run_anyway(coroutine)
+
+    def _run_anyway(self, coroutine: Coroutine[object, object, T]) -> T:
+        with self._lock:
+            if self._loop is None:
+                self._loop = _BackgroundLoop()
+        return self._loop.run(coroutine)
+
+
+class _BackgroundLoop:
+    """An event loop in a thread of its own, for plain calls from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pgenrm", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C arrives in the calling thread only; the work must not go on without it.
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the thread; calls that are still running are cancelled."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def _open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:
+    from pgenrm_agent.memory import UserMemory
+
+    if isinstance(wanted, UserMemory):
+        return wanted
+    if isinstance(wanted, str) and wanted.startswith(("http://", "https://")):
+        return UserMemory(url=wanted)
+    return UserMemory(wanted)
+
+
+def _evaluation_input(
+    user_id: str,
+    query: str,
+    candidates: Sequence[str | Candidate],
+    conversation: Sequence[Message],
+    scaling: Scaling,
+    history: Sequence[PreferencePair] | None,
+    stated: Sequence[StatedPreference] | None,
+) -> EvaluationInput:
+    if isinstance(candidates, (str, Candidate)):
+        raise ConfigurationError(
+            "candidates is a single answer: pass a list, such as ['first answer', 'second answer']"
+        )
+    try:
+        request = EvaluationRequest(
+            user_id=user_id,
+            query=query,
+            candidates=tuple(
+                one if isinstance(one, Candidate) else Candidate(id=f"answer-{number}", text=one)
+                for number, one in enumerate(candidates, start=1)
+            ),
+            conversation=tuple(conversation),
+        )
+    except ValidationError as error:
+        raise _refused("request", error) from None
+    return {
+        "request": request.model_dump(mode="json"),
+        "scaling": scaling.model_dump(mode="json"),
+        "history": None if history is None else [pair.model_dump(mode="json") for pair in history],
+        "stated": None if stated is None else [one.model_dump(mode="json") for one in stated],
+    }
+
+
+def _refused(what: str, error: ValidationError) -> ConfigurationError:
+    """The schema's complaints in one line: where, what, and the value."""
+    complaints = []
+    for problem in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        shown = json.dumps(problem["input"], default=lambda value: type(value).__name__)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        complaints.append(f"{place}: {problem['msg']} (got {shown})" if place else problem["msg"])
+    return ConfigurationError(f"this {what} cannot be used: {'; '.join(complaints)}")
+
+
+def _reranked(evaluation: Evaluation) -> RerankResult:
+    place = {one: number for number, one in enumerate(evaluation.ranking)}
+    last = len(place)
+    items = [
+        RerankItem(
+            index=index,
+            id=candidate.id,
+            text=candidate.text,
+            score=score.mean,
+            reason=score.reason,
+        )
+        for index, (candidate, score) in enumerate(
+            zip(evaluation.request.candidates, evaluation.scores, strict=True)
+        )
+    ]
+    items.sort(key=lambda item: place.get(item.id, last))
+    return RerankResult(items=tuple(items), evaluation=evaluation)

@@ -1,0 +1,232 @@
+"""From chains to scores: Eq. 9, spread, chance of being best, ranking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgenrm_agent.aggregation import aggregate, best_of, count_reasons, rank
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import CandidateScore, ChainFailure, EvaluationChain, Level, Persona
+
+Table = list[list[float | None]]
+
+
+def chain(totals: dict[str, float], level: Level = "individual") -> EvaluationChain:
+    return EvaluationChain(
+        level=level,
+        signals_of="someone",
+        order=tuple(range(len(totals))),
+        persona=Persona(text="Likes short answers."),
+        rubric=None,
+        marks={},
+        reported={},
+        totals=totals,
+        totals_from="reported",
+        text="text",
+        tokens=1,
+        seed=0,
+    )
+
+
+def chains(
+    table: Sequence[Sequence[float | None]], level: Level = "individual"
+) -> list[EvaluationChain]:
+    return [
+        chain({f"c{i}": total for i, total in enumerate(row) if total is not None}, level)
+        for row in table
+    ]
+
+
+def failure(reason: str) -> ChainFailure:
+    return ChainFailure(
+        signals_of="someone", reason=reason, message="no", text="", tokens=0, seed=0, attempt=0
+    )
+
+
+def means(scores: Sequence[CandidateScore]) -> list[float | None]:
+    return [score.mean for score in scores]
+
+
+@st.composite
+def tables(draw: st.DrawFn, columns: int, *, gaps: bool = True) -> Table:
+    total = st.floats(1, 10, allow_nan=False)
+    entry = st.one_of(total, total, total, st.none()) if gaps else total
+    return draw(st.lists(st.lists(entry, min_size=columns, max_size=columns), max_size=9))
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), columns=st.integers(1, 5))
+def test_means_and_errors_agree_with_an_independent_computation(
+    data: st.DataObject, columns: int
+) -> None:
+    individual = data.draw(tables(columns))
+    prototype = data.draw(tables(columns))
+    ids = [f"c{i}" for i in range(columns)]
+    scores = aggregate(ids, chains(individual) + chains(prototype, "prototype"))
+    for column, score in enumerate(scores):
+        mine = [row[column] for row in individual if row[column] is not None]
+        theirs = [row[column] for row in prototype if row[column] is not None]
+        levels = [np.asarray(level, dtype=np.float64) for level in (mine, theirs) if level]
+        if not levels:
+            assert score.outcome == "not_scored"
+            continue
+        # Eq. 9, divided by the number of levels present.
+        assert score.mean == pytest.approx(sum(np.mean(x) for x in levels) / len(levels), abs=1e-9)
+        assert score.chains == sum(len(x) for x in levels)
+        spreads = [np.var(x, ddof=1) if len(x) > 1 else None for x in levels]
+        known = [spread for spread in spreads if spread is not None]
+        if not known:
+            assert score.standard_error is None
+            continue
+        squared = (
+            sum(
+                (known[0] if spread is None else spread) / len(x)
+                for x, spread in zip(levels, spreads, strict=True)
+            )
+            / len(levels) ** 2
+        )
+        assert score.standard_error == pytest.approx(math.sqrt(squared), abs=1e-7)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), columns=st.integers(1, 6))
+def test_probabilities_of_being_best_sum_to_one_over_the_scored(
+    data: st.DataObject, columns: int
+) -> None:
+    table = data.draw(tables(columns))
+    scores = aggregate([f"c{i}" for i in range(columns)], chains(table), seed=1)
+    chances = [score.probability_best for score in scores if score.probability_best is not None]
+    assert all(0 <= chance <= 1 for chance in chances)
+    if chances:
+        assert sum(chances) == pytest.approx(1, abs=1e-9)
+    assert len(rank(scores)) == len(chances)
+
+
+def test_levels_weigh_the_same_however_many_chains_they_have() -> None:
+    together = chains([[8.0, 2.0]] * 6) + chains([[2.0, 4.0]] * 2, "prototype")
+    first, second = aggregate(["c0", "c1"], together)
+    assert (first.mean, second.mean) == (5.0, 3.0)
+    assert (first.individual_mean, first.prototype_mean) == (8.0, 2.0)
+    assert second.chains == 8
+
+
+def test_level_weights_shift_the_mean_and_an_absent_level_takes_no_weight() -> None:
+    both = chains([[8.0]]) + chains([[2.0]], "prototype")
+    assert means(aggregate(["c0"], both, level_weights={"individual": 3, "prototype": 1})) == [6.5]
+    assert means(aggregate(["c0"], both, level_weights={"individual": 1})) == [8.0]
+    alone = chains([[8.0]])
+    assert means(aggregate(["c0"], alone, level_weights={"individual": 1, "prototype": 9})) == [8.0]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"individual": 0.0, "prototype": 0.0}, {"individual": -1.0}, {"prototype": math.nan}],
+)
+def test_weights_that_weigh_nothing_are_refused(weights: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="level_weights"):
+        aggregate(["c0"], chains([[5.0]]), level_weights=cast("dict[Level, float]", weights))
+
+
+def test_a_single_chain_decides_by_its_totals_and_has_no_error() -> None:
+    scores = aggregate(["c0", "c1", "c2"], chains([[4.0, 7.0, 5.0]]))
+    assert [score.probability_best for score in scores] == [0.0, 1.0, 0.0]
+    assert [score.standard_error for score in scores] == [None, None, None]
+    assert rank(scores) == ("c1", "c2", "c0")
+
+
+def test_ties_of_a_single_chain_are_shared_and_have_no_best() -> None:
+    scores = aggregate(["c0", "c1", "c2"], chains([[7.0, 3.0, 7.0]]))
+    assert [score.probability_best for score in scores] == [0.5, 0.0, 0.5]
+    assert rank(scores) == ("c0", "c2", "c1")
+    assert best_of(scores) is None
+
+
+def test_candidates_with_the_same_totals_in_every_chain_share_their_chance() -> None:
+    scores = aggregate(["c0", "c1", "c2"], chains([[6, 6, 2], [8, 8, 1], [7, 7, 5]]), seed=3)
+    assert scores[0].probability_best == pytest.approx(scores[1].probability_best)
+
+
+def test_ranking_ignores_differences_of_rounding() -> None:
+    # On paper both are 3.3; in binary the sum is a little more.
+    scores = aggregate(["c0", "c1"], chains([[3.3, 1.1 + 2.2]]))
+    assert scores[0].mean != scores[1].mean
+    assert rank(scores) == ("c0", "c1")
+    assert best_of(scores) is None
+
+
+def test_chains_that_are_strict_with_all_do_not_blur_a_steady_preference() -> None:
+    moods = [[2.0, 1.4], [5.0, 4.2], [9.0, 8.5], [6.0, 5.6], [3.0, 2.3]]
+    paired = aggregate(["c0", "c1"], chains(moods), seed=1)
+    apart = [{"c0": first} for first, _ in moods] + [{"c1": second} for _, second in moods]
+    unpaired = aggregate(["c0", "c1"], [chain(totals) for totals in apart], seed=1)
+    assert paired[0].mean == unpaired[0].mean
+    assert paired[0].probability_best is not None
+    assert unpaired[0].probability_best is not None
+    assert paired[0].probability_best > 0.99
+    assert 0.5 < unpaired[0].probability_best < 0.8
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    # P(mean difference > 0), Student t with n - 1 degrees of freedom; values from its closed forms:
+    # one degree: 1/2 + atan(t)/pi; two degrees: 1/2 + t / (2 sqrt(2 + t^2)).
+    [
+        ([0.0, 2.0], 0.5 + math.atan(1.0) / math.pi),
+        ([0.0, 1.0, 2.0], 0.5 + 3**0.5 / (2 * (2 + 3) ** 0.5)),
+        ([-1.0, 1.0], 0.5),
+    ],
+)
+def test_two_candidates_are_compared_by_a_paired_t(
+    differences: list[float], expected: float
+) -> None:
+    table = [[5.0 + difference, 5.0] for difference in differences]
+    first, _ = aggregate(["c0", "c1"], chains(table), seed=11)
+    assert first.probability_best == pytest.approx(expected, abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_probabilities() -> None:
+    table = [[5.0, 6.0, 4.0], [7.0, 6.5, 6.0], [6.0, 7.0, 6.5]]
+    ids = ["c0", "c1", "c2"]
+    assert aggregate(ids, chains(table), seed=4) == aggregate(ids, chains(table), seed=4)
+
+
+def test_an_unscored_candidate_says_why_and_has_no_numbers() -> None:
+    scores = aggregate(
+        ["c0", "c1"],
+        chains([[7.0, None], [6.0, None]]),
+        [failure("truncated"), failure("unparseable"), failure("truncated")],
+    )
+    missing = scores[1]
+    assert missing.outcome == "not_scored"
+    assert missing.mean is None
+    assert missing.probability_best is None
+    assert missing.reason == (
+        "none of the 2 readable chains gives it a total; 3 failed (truncated 2, unparseable 1)"
+    )
+    assert rank(scores) == ("c0",)
+    assert best_of(scores) == "c0"
+    assert scores[0].probability_best == 1.0
+
+
+def test_no_chain_at_all_scores_nobody() -> None:
+    scores = aggregate(["c0", "c1"], [])
+    assert [score.outcome for score in scores] == ["not_scored", "not_scored"]
+    assert rank(scores) == ()
+    assert best_of(scores) is None
+
+
+def test_reasons_are_counted_most_frequent_first() -> None:
+    assert count_reasons([failure("b"), failure("a"), failure("b")]) == "b 2, a 1"
+
+
+def test_one_candidate_is_best_for_certain() -> None:
+    (only,) = aggregate(["c0"], chains([[5.0], [9.0]]))
+    assert only.probability_best == 1.0
+    assert only.standard_error == pytest.approx(2.0)

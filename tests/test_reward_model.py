@@ -1,0 +1,300 @@
+"""PGenRM, the object a user meets: plain and async calls, memory, life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+
+from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.model_files import bundled_model
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Candidate, Evaluation, PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.testing import ScriptedEngine
+
+MARKS = {"red": 3.0, "green": 8.0, "blue": 5.0}
+PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
+FOUR = Scaling(individual=4, seed=1)
+
+
+def answer(prompt: Prompt, _: int) -> str:
+    """A model that gives each colour its mark, wherever it is shown."""
+    texts = re.findall(r"Start of Response \d+\]\s*(\S+)", prompt.messages[-1].content)
+    totals = [MARKS[text] for text in texts]
+    marks = ", ".join(f"Response {k}: Fit {total:g}" for k, total in enumerate(totals, start=1))
+    block = {
+        "rationale": f"A. Fit 100%. B. {marks}.",
+        "better_response": {f"response_{k}": total for k, total in enumerate(totals, start=1)},
+    }
+    return (
+        "## Part 1: Analysis\n### Persona\nWants short answers.\n### Criteria\n1. Fit (100%)\n"
+        f"## Part 2: Scoring\n<JSON_START>\n{json.dumps(block)}\n<JSON_END>"
+    )
+
+
+class Watchful(ScriptedEngine):
+    """Counts how many calls are under way at once, and whether it was closed."""
+
+    def __init__(self, latency_s: float = 0.0) -> None:
+        super().__init__(answer, latency_s=latency_s)
+        self.now = self.most = 0
+        self.closings = 0
+
+    async def sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await super().sample(prompts, params)
+        finally:
+            self.now -= 1
+
+    async def aclose(self) -> None:
+        self.closings += 1
+
+
+@pytest.fixture
+def engine() -> Watchful:
+    return Watchful()
+
+
+@pytest.fixture
+def rm(engine: Watchful, tmp_path: Path) -> Iterator[PGenRM]:
+    with PGenRM(engine=engine, memory=tmp_path / "memory", scaling=FOUR) as reward_model:
+        yield reward_model
+
+
+def test_a_plain_call_scores_and_ranks(rm: PGenRM) -> None:
+    evaluation = rm.score("ada", "Which colour?", ["red", "green", "blue"])
+    assert isinstance(evaluation, Evaluation)
+    assert evaluation.best == "answer-2"
+    assert [score.mean for score in evaluation.scores] == [3.0, 8.0, 5.0]
+    assert evaluation.timings["total"] >= evaluation.timings["aggregate"] > 0
+
+
+def test_candidates_keep_the_ids_they_come_with(rm: PGenRM) -> None:
+    candidates = [Candidate(id="warm", text="red"), "green"]
+    assert rm.score("ada", "Which colour?", candidates).ranking == ("answer-2", "warm")
+
+
+def test_what_is_remembered_is_shown_to_the_model(rm: PGenRM, engine: Watchful) -> None:
+    rm.remember("ada", PAIR)
+    rm.state("ada", "Be brief.")
+    rm.state("ada", StatedPreference(kind="self_description", text="I teach physics."))
+    rm.remember("bob", PAIR.model_copy(update={"chosen": "Coffee, of course.", "id": "x"}))
+    rm.score("ada", "Which colour?", ["red", "green"])
+    everything = "\n".join(
+        message.content for prompt in engine.calls[0][0] for message in prompt.messages
+    )
+    assert "Tea, plainly." in everything
+    assert "Be brief." in everything
+    assert "I teach physics." in everything
+    assert "Coffee" not in everything
+
+
+def test_what_is_forgotten_is_gone(rm: PGenRM, engine: Watchful) -> None:
+    rm.remember("ada", PAIR)
+    assert rm.forget("ada") >= 1
+    rm.score("ada", "Which colour?", ["red", "green"])
+    assert "Tea, plainly." not in engine.calls[0][0][0].messages[0].content
+
+
+def test_signals_given_with_the_call_leave_the_memory_unopened(
+    engine: Watchful, tmp_path: Path
+) -> None:
+    folder = tmp_path / "memory"
+    with PGenRM(engine=engine, memory=folder, scaling=FOUR) as rm:
+        rm.score("ada", "Which colour?", ["red", "green"], history=[PAIR])
+        rm.score("ada", "Which colour?", ["red"], stated=[StatedPreference(text="Be brief.")])
+    assert not folder.exists()
+    assert "Tea, plainly." in engine.calls[0][0][0].messages[0].content
+    assert "Be brief." in engine.calls[1][0][0].messages[0].content
+
+
+def test_rerank_returns_the_texts_in_their_new_order(rm: PGenRM) -> None:
+    result = rm.rerank("ada", "Which colour?", ["red", "green", "blue"])
+    assert [(item.index, item.text, item.score) for item in result] == [
+        (1, "green", 8.0),
+        (2, "blue", 5.0),
+        (0, "red", 3.0),
+    ]
+    assert len(result) == 3
+    assert result[0].id == "answer-2"
+    assert [item.text for item in result.top(2)] == ["green", "blue"]
+    assert result.evaluation.best == "answer-2"
+
+
+async def test_async_calls_give_the_same_result(rm: PGenRM) -> None:
+    plain = await asyncio.to_thread(rm.score, "ada", "Which colour?", ["red", "green"])
+    other = await rm.ascore("ada", "Which colour?", ["red", "green"])
+    same = {"timings": {}}
+    assert plain.model_copy(update=same) == other.model_copy(update=same)
+    assert [item.text for item in await rm.arerank("ada", "Which colour?", ["red", "green"])] == [
+        "green",
+        "red",
+    ]
+    assert await rm.aremember("ada", PAIR) == PAIR.id
+    assert await rm.astate("ada", "Be brief.")
+    assert await rm.aforget("ada") >= 2
+
+
+async def test_plain_calls_work_inside_a_running_event_loop(rm: PGenRM) -> None:
+    assert rm.score("ada", "Which colour?", ["red", "green"]).best == "answer-2"
+
+
+def test_plain_calls_work_from_many_threads_at_once(rm: PGenRM) -> None:
+    bests: list[str | None] = []
+    threads = [
+        threading.Thread(
+            target=lambda: bests.append(rm.score("ada", "Which?", ["red", "green"]).best)
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bests == ["answer-2"] * 8
+
+
+async def test_many_calls_at_once_are_with_the_engine_together(tmp_path: Path) -> None:
+    engine = Watchful(latency_s=0.2)
+    async with PGenRM(engine=engine, memory=tmp_path, scaling=FOUR) as rm:
+        await rm.ascore("ada", "Which?", ["red", "green"])
+        evaluations = await asyncio.gather(
+            *(rm.ascore(f"user-{i}", "Which?", ["red", "green"]) for i in range(16))
+        )
+    assert engine.most == 16
+    assert [one.request.user_id for one in evaluations] == [f"user-{i}" for i in range(16)]
+
+
+def test_every_plain_method_has_an_async_twin_with_the_same_arguments() -> None:
+    # Local by nature: attribute access, and an object that serves both kinds of callers.
+    without = {"as_tool", "memory"}
+    public = {name for name in vars(PGenRM) if not name.startswith("_")} - without
+    plain = {name for name in public if not inspect.iscoroutinefunction(getattr(PGenRM, name))}
+    assert plain == {"score", "rerank", "remember", "state", "forget", "close"}
+    assert public == plain | {f"a{name}" for name in plain}
+    for name in plain:
+        ours, twin = getattr(PGenRM, name), getattr(PGenRM, f"a{name}")
+        assert inspect.iscoroutinefunction(twin)
+        assert inspect.signature(ours) == inspect.signature(twin)
+
+
+@pytest.mark.parametrize(
+    ("query", "candidates", "said"),
+    [
+        ("  ", ["red"], "query"),
+        ("Which?", [], "candidates"),
+        ("Which?", ["red", " "], "text"),
+        ("Which?", [Candidate(id="a", text="x"), Candidate(id="a", text="y")], "repeated: a"),
+        ("Which?", "red", "pass a list"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(
+    rm: PGenRM, query: str, candidates: list[str | Candidate], said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        rm.score("ada", query, candidates)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_blank_statement_is_refused(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="stated preference"):
+        rm.state("ada", "  ")
+
+
+def test_steps_are_kept_by_a_checkpointer_under_the_callers_thread(
+    engine: Watchful, tmp_path: Path
+) -> None:
+    saver = InMemorySaver()
+    with PGenRM(engine=engine, memory=tmp_path, scaling=FOUR, checkpointer=saver) as rm:
+        rm.score("ada", "Which?", ["red", "green"], thread_id="mine")
+    steps = list(saver.list({"configurable": {"thread_id": "mine"}}))
+    assert len(steps) == 7
+    stored = steps[0].checkpoint["channel_values"]["evaluation"]
+    assert Evaluation.model_validate(stored).best == "answer-2"
+
+
+def test_a_thread_without_a_checkpointer_is_refused(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="checkpointer"):
+        rm.score("ada", "Which?", ["red"], thread_id="mine")
+
+
+def test_what_the_caller_brought_stays_open(engine: Watchful, tmp_path: Path) -> None:
+    with UserMemory(tmp_path) as memory:
+        with PGenRM(engine=engine, memory=memory, scaling=FOUR) as rm:
+            rm.remember("ada", PAIR)
+            rm.score("ada", "Which?", ["red", "green"])
+        assert memory.recall("ada").history == (PAIR,)
+    assert engine.closings == 0
+
+
+def test_a_closed_object_refuses_and_its_memory_can_be_opened_again(
+    engine: Watchful, tmp_path: Path
+) -> None:
+    rm = PGenRM(engine=engine, memory=tmp_path, scaling=FOUR)
+    rm.remember("ada", PAIR)
+    rm.score("ada", "Which?", ["red"])
+    rm.close()
+    rm.close()
+    with pytest.raises(ConfigurationError, match="closed"):
+        rm.score("ada", "Which?", ["red"])
+    with pytest.raises(ConfigurationError, match="closed"):
+        rm.remember("ada", PAIR)
+    with UserMemory(tmp_path) as memory:
+        assert memory.recall("ada").history == (PAIR,)
+    assert "pgenrm" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_model_beside_a_ready_engine_is_refused(engine: Watchful) -> None:
+    with pytest.raises(ConfigurationError, match="pass one of them"):
+        PGenRM("some-model", engine=engine)
+
+
+def test_a_server_needs_the_name_of_its_model() -> None:
+    with (
+        PGenRM(engine="openai") as rm,
+        pytest.raises(ConfigurationError, match="name of the model"),
+    ):
+        rm.score("ada", "Which?", ["red"], history=[])
+
+
+def test_a_langchain_chat_model_is_a_model() -> None:
+    from langchain_core.language_models import FakeListChatModel
+
+    prompt = Prompt.model_validate(
+        {"messages": [{"role": "user", "content": "[The Start of Response 1]\nred\n"}]}
+    )
+    with PGenRM(FakeListChatModel(responses=[answer(prompt, 0)]), scaling=FOUR) as rm:
+        evaluation = rm.score("ada", "Which?", ["red"], history=[])
+    assert evaluation.score_of("answer-1").mean == 3.0
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
+    bundled_model()
+    scaling = Scaling(individual=4, seed=3)
+    with PGenRM(scaling=scaling) as rm:
+        evaluations = [
+            rm.score(
+                "ada",
+                "How do I descale a kettle?",
+                ["Boil water with vinegar.", "1. Fill it.\n2. Add citric acid.\n3. Rinse."],
+                history=[PAIR],
+            ).model_copy(update={"timings": {}})
+            for _ in range(2)
+        ]
+    assert evaluations[0] == evaluations[1]
+    assert len(evaluations[0].ranking) == 2

@@ -1,0 +1,112 @@
+"""Stage 1 runs from an empty folder, and goes on after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Message
+from pgenrm_agent.training.chains import Example
+from pgenrm_agent.training.psi import encode, pack
+from pgenrm_agent.training.recipe import load_recipe
+from pgenrm_agent.training.tokenizer import markers, train_tokenizer
+
+RECIPE = {
+    "name": "test",
+    "seed": 1,
+    "shape": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "vocabulary": 800, "context": 3072},
+    "chain_format": "compact-1",
+    "phases": [{"tasks": {"read": 1.0}, "tokens": 60000}],
+    "tokens_per_step": 2048,
+    "learning_rate": 0.003,
+    "warmup_steps": 2,
+    "weight_decay": 0.0,
+    "save_every": 5,
+    "threads": 1,
+}
+
+
+def test_every_marker_is_one_token_and_decodes_to_itself() -> None:
+    tokenizer = train_tokenizer(["some plain text, again and again"] * 20, size=512, context=64)
+    for marker in markers():
+        ids = tokenizer.encode(marker, add_special_tokens=False)
+        assert len(ids) == 1
+        assert tokenizer.decode(ids, skip_special_tokens=True) == marker
+
+
+def test_only_the_target_is_learned() -> None:
+    tokenizer = train_tokenizer(["what is asked, what is given, what is learned"] * 20, size=512, context=64)
+    example = Example((Message(role="user", content="what is asked"),), "what is given", "what is learned")
+    encoded = encode(example, tokenizer)
+    learned = [label for label in encoded.labels if label != -100]
+    assert tokenizer.decode(learned) == "what is learned<|end|>"
+    assert encoded.input_ids[-len(learned) :] == learned
+
+
+def test_batches_stay_within_their_token_budget() -> None:
+    tokenizer = train_tokenizer(["word " * 50], size=512, context=64)
+    examples = [
+        encode(Example((Message(role="user", content="word " * size),), "", "word"), tokenizer)
+        for size in range(1, 60)
+    ]
+    batches = pack(examples, 200)
+    assert sum(map(len, batches)) == len(examples)
+    assert all(len(batch) * max(len(one.input_ids) for one in batch) <= 200 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"seed": -1}, "seed"), ({"surprise": 1}, "surprise"), ({"shape": {"hidden": 0}}, "shape.hidden")],
+)
+def test_a_wrong_recipe_names_the_field(tmp_path: Path, change: dict[str, object], field: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | change))
+    with pytest.raises(ConfigurationError, match=field):
+        load_recipe(path)
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="tiny-cpu"):
+        load_recipe("huge")
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_and_ends_with_all_its_steps(tmp_path: Path, responses: Path) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    script = (
+        "import sys; from pathlib import Path;"
+        "from pgenrm_agent.training.psi import train_psi;"
+        "from pgenrm_agent.training.recipe import load_recipe;"
+        "train_psi(load_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", script, str(recipe), str(responses), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 240
+        while not (out / "checkpoints" / "checkpoint-5" / "trainer_state.json").is_file():
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            assert first.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.05)
+        os.kill(first.pid, signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    record = json.loads((out / "run.json").read_text())
+    rows = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    state = json.loads(
+        max((out / "checkpoints").glob("checkpoint-*/trainer_state.json")).read_text()
+    )
+    assert record["steps"] == state["max_steps"]
+    assert (out / "model" / "model.safetensors").is_file()
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 7  # an untrained model of 800 tokens stands at ln 800 = 6.7 or above
+    assert ChainFormat.load("compact-1").name == json.loads((out / "model" / "chain_format.json").read_text())["format"]

@@ -1,0 +1,269 @@
+"""Measure a model on people and queries that training never saw, beside what it must beat.
+
+    pgenrm train evaluate --model runs/psi/model --data FOLDER --out runs/psi/evaluation
+
+Each test person brings a few past choices and one more, held back; the model ranks the two answers
+of that one. A tie counts one half; a comparison that could not be scored counts as wrong and is
+shown. Baselines see the same comparisons. Results are appended one by one, so a run that was cut
+off continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.errors import ChainError
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Candidate, Model, Scaling
+from pgenrm_agent.training.chains import wishes_in
+from pgenrm_agent.training.simulation import (
+    CLIP,
+    VERSION,
+    Answers,
+    Comparison,
+    SimulatedUser,
+    World,
+    as_pair,
+)
+from pgenrm_agent.training.teacher import write_chain
+
+__all__ = ["Accuracy", "Case", "EvaluationReport", "baselines", "draw_cases", "evaluate_model"]
+
+BRADLEY_TERRY_COMPARISONS = 8000
+CONCURRENT = 16
+"""Comparisons in flight: enough to fill the engine's batches."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One person's shown choices and the one to predict. `flipped`: the rejected one stands first."""
+
+    user: SimulatedUser
+    shown: tuple[Comparison, ...]
+    asked: Comparison
+    flipped: bool
+    seed: int
+
+
+class Accuracy(Model):
+    """Share of comparisons predicted right, 0-1, with its standard error."""
+
+    mean: float
+    standard_error: float
+    comparisons: int
+
+    @classmethod
+    def of(cls, credits: Sequence[float]) -> Accuracy:
+        """From credits in [0, 1], one a comparison."""
+        values = np.asarray(credits, dtype=np.float64)
+        error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+        return cls(mean=float(values.mean()), standard_error=error, comparisons=len(values))
+
+
+class EvaluationReport(Model):
+    """What `pgenrm train evaluate` measured; the model card is written from it."""
+
+    simulation: str
+    people: int
+    history: int
+    chains: int
+    seed: int
+    engine: str
+    seconds: float
+    accuracy: dict[str, Accuracy]
+    ties: int = Field(description="comparisons in which both answers got the same mean reward")
+    not_scored: int
+    failed_chains: int
+    position_bias: float = Field(description="share of single chains that prefer the first response")
+    arithmetic_slips: float = Field(
+        description="share of marked totals that differ from the model's own by more than 0.1"
+    )
+
+
+def draw_cases(world: World, answers: Answers, *, split: str, count: int, history: int, seed: int) -> list[Case]:
+    """`count` people of a split, one held-back comparison each, on distinct queries per person."""
+    cases = []
+    for index, user in enumerate(world.users(split, count)):
+        rng = np.random.default_rng([seed, index])
+        queries = rng.choice(len(answers.queries), history + 1, replace=False)
+        drawn = [world.compare(user, answers, int(query), rng) for query in queries]
+        cases.append(
+            Case(user, tuple(drawn[:-1]), drawn[-1], bool(rng.random() < 0.5), int(rng.integers(2**31)))
+        )
+    return cases
+
+
+def _difference(answers: Answers, comparison: Comparison) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.clip(answers.x[comparison.chosen] - answers.x[comparison.rejected], -CLIP, CLIP)
+
+
+def _credit(margin: float) -> float:
+    return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
+
+
+def _bradley_terry(world: World, answers: Answers, seed: int) -> Callable[[Answers, Case], float]:
+    """Non-personal Bradley-Terry over the same twelve attributes, fitted on training people."""
+    from sklearn.linear_model import LogisticRegression
+
+    cases = draw_cases(
+        world, answers, split="bradley-terry", count=BRADLEY_TERRY_COMPARISONS, history=0, seed=seed
+    )
+    sign = np.where([case.flipped for case in cases], -1.0, 1.0)
+    rows = np.array([_difference(answers, case.asked) for case in cases]) * sign[:, None]
+    fit = LogisticRegression(fit_intercept=False).fit(rows, sign)
+    return lambda test, case: float(_difference(test, case.asked) @ fit.coef_[0])
+
+
+def _teacher_margin(answers: Answers, case: Case) -> float:
+    chain = write_chain(
+        int(answers.kinds[case.asked.query]),
+        [(answers.levels[one.chosen], answers.levels[one.rejected]) for one in case.shown],
+        wishes_in(()),
+        [answers.levels[case.asked.chosen], answers.levels[case.asked.rejected]],
+    )
+    return float(chain.totals[0] - chain.totals[1])
+
+
+def baselines(world: World, training: Answers, test: Answers, cases: Sequence[Case], seed: int) -> dict[str, Accuracy]:
+    """Chance, longest answer, non-personal Bradley-Terry, teacher and true utility."""
+    fitted = _bradley_terry(world, training, seed)
+    margins: dict[str, Callable[[Case], float]] = {
+        "longest answer": lambda case: float(
+            len(test.texts[case.asked.chosen]) - len(test.texts[case.asked.rejected])
+        ),
+        "Bradley-Terry, not personal": lambda case: fitted(test, case),
+        "teacher": lambda case: _teacher_margin(test, case),
+        "true utility": lambda case: world.margin(
+            case.user, test, case.asked.query, case.asked.chosen, case.asked.rejected
+        ),
+    }
+    found = {"chance": Accuracy(mean=0.5, standard_error=0.0, comparisons=len(cases))}
+    for name, margin in margins.items():
+        found[name] = Accuracy.of([_credit(margin(case)) for case in cases])
+    return found
+
+
+async def _judge(model: PGenRM, test: Answers, case: Case) -> dict[str, object]:
+    """One comparison, as a plain record."""
+    asked = [
+        Candidate(id="chosen", text=test.texts[case.asked.chosen]),
+        Candidate(id="rejected", text=test.texts[case.asked.rejected]),
+    ]
+    try:
+        evaluation = await model.ascore(
+            case.user.user_id,
+            test.queries[case.asked.query],
+            asked[::-1] if case.flipped else asked,
+            history=[as_pair(test, one) for one in case.shown],
+        )
+    except ChainError as error:
+        return {"user": case.user.user_id, "margin": None, "chains": [], "failed": 0, "why": str(error)}
+    scores = {score.candidate_id: score.mean for score in evaluation.scores}
+    chosen, rejected = scores["chosen"], scores["rejected"]
+    first = [evaluation.request.candidates[chain.order[0]].id for chain in evaluation.chains]
+    return {
+        "user": case.user.user_id,
+        "margin": None if chosen is None or rejected is None else chosen - rejected,
+        "chains": [
+            {
+                "margin": chain.totals["chosen"] - chain.totals["rejected"],
+                "first": shown,
+                "slips": sum(
+                    abs(chain.totals[key] - value) > 0.1 for key, value in chain.reported.items()
+                ),
+                "totals": len(chain.reported),
+            }
+            for chain, shown in zip(evaluation.chains, first, strict=True)
+            if {"chosen", "rejected"} <= chain.totals.keys()
+        ],
+        "failed": len(evaluation.failures),
+        "why": None,
+    }
+
+
+async def evaluate_model(
+    engine: Engine,
+    chain_format: ChainFormat,
+    world: World,
+    training: Answers,
+    test: Answers,
+    *,
+    people: int,
+    history: int,
+    chains: int,
+    seed: int,
+    records: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> EvaluationReport:
+    """Score `people` comparisons with `chains` samples each, and the baselines on the same.
+
+    `records` is a JSONL file that grows by one line a comparison; lines already there are kept.
+    The accuracy of one sample is the mean over single chains of the same evaluations.
+    """
+    started = time.perf_counter()
+    cases = draw_cases(world, test, split="test", count=people, history=history, seed=seed)
+    done: dict[str, dict[str, object]] = {}
+    if records.is_file():
+        for line in records.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            done[record["user"]] = record
+    waiting = [case for case in cases if case.user.user_id not in done]
+    gate = asyncio.Semaphore(CONCURRENT)
+    records.parent.mkdir(parents=True, exist_ok=True)
+
+    with records.open("a", encoding="utf-8") as out:
+
+        async def run(case: Case) -> None:
+            async with gate:
+                model = PGenRM(
+                    engine=engine,
+                    chain_format=chain_format,
+                    scaling=Scaling(individual=chains, prototype=0, history=history, seed=case.seed),
+                )
+                record = await _judge(model, test, case)
+            done[case.user.user_id] = record
+            out.write(json.dumps(record) + "\n")
+            out.flush()
+            progress(len(done), len(cases))
+
+        progress(len(done), len(cases))
+        await asyncio.gather(*(run(case) for case in waiting))
+
+    accuracy = baselines(world, training, test, cases, seed)
+    rows = [done[case.user.user_id] for case in cases]
+    margins = [row["margin"] for row in rows]
+    singles = [[chain["margin"] for chain in row["chains"]] for row in rows]  # type: ignore[attr-defined]
+    every = [chain for row in rows for chain in row["chains"]]  # type: ignore[attr-defined]
+    accuracy["model, 1 sample"] = Accuracy.of(
+        [float(np.mean([_credit(one) for one in row])) if row else 0.0 for row in singles]
+    )
+    accuracy[f"model, {chains} samples"] = Accuracy.of(
+        [0.0 if margin is None else _credit(float(str(margin))) for margin in margins]
+    )
+    decided = [chain for chain in every if chain["margin"] != 0]
+    return EvaluationReport(
+        simulation=VERSION,
+        people=people,
+        history=history,
+        chains=chains,
+        seed=seed,
+        engine=engine.name,
+        seconds=time.perf_counter() - started,
+        accuracy=accuracy,
+        ties=sum(margin == 0 for margin in margins),
+        not_scored=sum(margin is None for margin in margins),
+        failed_chains=sum(int(str(row["failed"])) for row in rows),
+        position_bias=float(np.mean([(c["margin"] > 0) == (c["first"] == "chosen") for c in decided])) if decided else 0.5,
+        arithmetic_slips=sum(c["slips"] for c in every) / max(1, sum(c["totals"] for c in every)),
+    )

@@ -1,0 +1,364 @@
+"""Stage 1: persona-guided scoring induction (PSI), supervised on the teacher's chains.
+
+Trains a small Llama-architecture model from scratch, tokenizer included, on simulated people over
+real answers. The loss covers the chain only (paper 4.1, stage 1); prompts are context.
+
+    pgenrm train psi --recipe tiny-cpu --data FOLDER --out runs/psi          (2 CPU cores)
+    pgenrm train psi --recipe tiny-gpu --data FOLDER --out runs/psi          (1 GPU)
+
+Running the same command again continues from the last checkpoint. Left out on purpose: pretraining
+on other text, and any model larger than the demonstration needs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.training.chains import Example, Task, write_examples
+from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
+from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
+from pgenrm_agent.training.tokenizer import END, train_tokenizer
+
+__all__ = ["PsiResult", "build_model", "encode", "train_psi"]
+
+TOKENIZER_CHAINS = 3000
+"""Chains that join the answers in the tokenizer's training text."""
+LENGTH_POOL = 512
+"""Examples sorted by length together, so that a batch holds little padding."""
+EVALUATION_EXAMPLES = 64
+DEV_QUERIES = 40
+"""Training-file queries held out to watch the loss; the test split is another file."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of prompt and answer; labels are -100 where nothing is learned."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class PsiResult:
+    """Where the run ended."""
+
+    folder: Path
+    steps: int
+    tokens: int
+    seconds: float
+    final_loss: float
+    chains: dict[str, int]
+
+
+def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
+    """Prompt and given part without loss; the target and the end token with loss."""
+    prompt = cast(
+        str,
+        tokenizer.apply_chat_template(
+            [message.model_dump() for message in example.messages],
+            tokenize=False,
+            add_generation_prompt=True,
+        ),
+    )
+    context = tokenizer.encode(prompt + example.given, add_special_tokens=False)
+    target = tokenizer.encode(example.target + END, add_special_tokens=False)
+    return Encoded(context + target, [-100] * len(context) + target)
+
+
+class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
+    """Ready-made batches: item i is one optimiser step of about `budget` padded tokens."""
+
+    def __init__(self, batches: Sequence[Sequence[Encoded]], pad: int) -> None:
+        self._batches = batches
+        self._pad = pad
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        batch = self._batches[index]
+        width = max(len(one.input_ids) for one in batch)
+        ids = torch.full((len(batch), width), self._pad)
+        labels = torch.full((len(batch), width), -100)
+        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        for row, one in enumerate(batch):
+            size = len(one.input_ids)
+            ids[row, :size] = torch.tensor(one.input_ids)
+            labels[row, :size] = torch.tensor(one.labels)
+            mask[row, :size] = 1
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def _only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Collate: an item already is a batch."""
+    (batch,) = batches
+    return batch
+
+
+def pack(examples: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
+    """Group examples of like length so that rows x longest row stays within `budget` tokens."""
+    batches: list[list[Encoded]] = []
+    current: list[Encoded] = []
+    for example in sorted(examples, key=lambda one: len(one.input_ids)):
+        if current and (len(current) + 1) * len(example.input_ids) > budget:
+            batches.append(current)
+            current = []
+        current.append(example)
+    if current:
+        batches.append(current)
+    return batches
+
+
+class ChainTrainer(Trainer):
+    """Trainer over ready-made batches in the given order, with logits for learned tokens only."""
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        return SequentialSampler(cast(Any, train_dataset or self.train_dataset))
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        core = self.accelerator.unwrap_model(model)
+        hidden = core.model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+        ).last_hidden_state
+        targets = inputs["labels"][:, 1:]
+        learned = targets != -100
+        logits = core.lm_head(hidden[:, :-1][learned])
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
+class CurveCallback(TrainerCallback):
+    """Keeps curve.jsonl and curve.png up to date while training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        rows = [row for row in state.log_history if "loss" in row or "eval_loss" in row]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        plot_curve(state.log_history, self._folder / "curve.png")
+
+
+def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Training and held-out loss by step, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for key, label in (("loss", "training"), ("eval_loss", "held-out queries")):
+        points = [(row["step"], row[key]) for row in history if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label)
+    axes.set(xlabel="step", ylabel="loss per chain token (nats)", yscale="log")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained model of the recipe's shape, input and output embeddings tied."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden,
+            intermediate_size=shape.feed_forward,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=shape.context,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.02,
+        )
+    )
+
+
+def _stream(
+    phase: Phase, world: World, answers: Answers, chain_format: ChainFormat, seed: int, outcomes: Counter[str]
+) -> Iterator[Example]:
+    """The phase's mixture of tasks, endless."""
+    tasks = list(phase.tasks)
+    streams = {
+        task: write_examples(
+            cast(Task, task), world, answers, chain_format,
+            split=f"train-{seed}-{task}", seed=seed + number, outcomes=outcomes,
+        )
+        for number, task in enumerate(tasks)
+    }  # fmt: skip
+    rng = random.Random(seed)
+    while True:
+        yield next(streams[rng.choices(tasks, [phase.tasks[task] for task in tasks])[0]])
+
+
+def _plan(
+    recipe: PsiRecipe,
+    world: World,
+    answers: Answers,
+    chain_format: ChainFormat,
+    tokenizer: PreTrainedTokenizerFast,
+    outcomes: Counter[str],
+) -> list[list[Encoded]]:
+    """All optimiser steps of the run, in order. The same recipe always gives the same plan."""
+    steps: list[list[Encoded]] = []
+    for number, phase in enumerate(recipe.phases):
+        stream = _stream(phase, world, answers, chain_format, recipe.seed + 1000 * number, outcomes)
+        wanted = round(phase.tokens / recipe.tokens_per_step)
+        pool: list[list[Encoded]] = []
+        while len(pool) < wanted:
+            encoded = [
+                one
+                for example in islice(stream, LENGTH_POOL)
+                if len((one := encode(example, tokenizer)).input_ids) <= recipe.shape.context
+            ]
+            batches = pack(encoded, recipe.tokens_per_step)
+            random.Random(recipe.seed + len(pool)).shuffle(batches)
+            pool += batches
+        steps += pool[:wanted]
+    return steps
+
+
+def _tokenizer_text(answers: Answers, world: World, chain_format: ChainFormat, seed: int) -> Iterator[str]:
+    yield from answers.queries
+    yield from answers.texts
+    examples = write_examples("chain", world, answers, chain_format, split="tokenizer", seed=seed)
+    for example in islice(examples, TOKENIZER_CHAINS):
+        yield example.target
+
+
+def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
+    """Run (or continue) stage 1; the model ends up in `out/model`.
+
+    Args:
+        data: folder with train.jsonl.gz (queries with real answers).
+        out: the run's folder: checkpoints, curve.jsonl, curve.png, model, run.json.
+
+    Raises:
+        ConfigurationError: the data is missing or malformed.
+    """
+    set_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    chain_format = ChainFormat.load(recipe.chain_format)
+    every = load_answers(data / "train.jsonl.gz")
+    held = range(len(every.queries) - DEV_QUERIES, len(every.queries))
+    answers = every.subset(range(len(every.queries) - DEV_QUERIES))
+    world = World()
+
+    folder = out / "model"
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    else:
+        tokenizer = train_tokenizer(
+            _tokenizer_text(answers, world, chain_format, recipe.seed),
+            size=recipe.shape.vocabulary,
+            context=recipe.shape.context,
+        )
+        tokenizer.save_pretrained(folder)
+
+    outcomes: Counter[str] = Counter()
+    steps = _plan(recipe, world, answers, chain_format, tokenizer, outcomes)
+    held_out = write_examples("chain", world, every.subset(held), chain_format, split="dev", seed=recipe.seed)
+    evaluation = [encode(example, tokenizer) for example in islice(held_out, EVALUATION_EXAMPLES)]
+    pad = cast(int, tokenizer.pad_token_id)
+    model = build_model(recipe.shape, tokenizer)
+    on_gpu = torch.cuda.is_available()
+    trainer = ChainTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(out / "checkpoints"),
+            max_steps=len(steps),
+            per_device_train_batch_size=1,
+            per_device_eval_batch_size=1,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=recipe.warmup_steps,
+            weight_decay=recipe.weight_decay,
+            adam_beta2=0.98,
+            bf16=True,
+            use_cpu=not on_gpu,
+            logging_steps=20,
+            eval_strategy="steps",
+            eval_steps=recipe.save_every,
+            save_steps=recipe.save_every,
+            save_total_limit=2,
+            prediction_loss_only=True,
+            remove_unused_columns=False,
+            report_to=[],
+            seed=recipe.seed,
+        ),
+        train_dataset=TokenBudgetBatches(steps, pad),
+        eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.tokens_per_step), pad),
+        data_collator=_only,
+        callbacks=[CurveCallback(out)],
+    )
+    checkpoints = out / "checkpoints"
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    output = trainer.train(resume_from_checkpoint=last)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    plot_curve(trainer.state.log_history, out / "curve.png")
+    (folder / "chain_format.json").write_text(json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8")
+    result = PsiResult(
+        folder=folder,
+        steps=len(steps),
+        tokens=sum(len(batch) * max(len(one.input_ids) for one in batch) for batch in steps),
+        seconds=float(output.metrics["train_runtime"]),
+        final_loss=float(output.training_loss),
+        chains=dict(outcomes),
+    )
+    (out / "run.json").write_text(
+        json.dumps(
+            {
+                "recipe": recipe.model_dump(),
+                "simulation": VERSION,
+                "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+                "torch": torch.__version__,
+                "parameters": model.num_parameters(),
+                "steps": result.steps,
+                "padded_tokens": result.tokens,
+                "seconds_last_start": result.seconds,
+                "chains": result.chains,
+            },
+            indent=2,
+        )
+        + "\n",
+        encoding="utf-8",
+    )
+    return result

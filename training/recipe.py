@@ -1,0 +1,85 @@
+"""Recipes: one YAML file a run, validated; the field descriptions are the documentation."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pgenrm_agent.errors import ConfigurationError
+
+__all__ = ["ModelShape", "Phase", "PsiRecipe", "load_recipe"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelShape(_Section):
+    """A Llama-architecture model trained from scratch, with its own tokenizer."""
+
+    hidden: Annotated[int, Field(gt=0, description="width of the residual stream")]
+    layers: Annotated[int, Field(gt=0, description="number of transformer blocks")]
+    heads: Annotated[int, Field(gt=0, description="attention heads (and key-value heads)")]
+    feed_forward: Annotated[int, Field(gt=0, description="width of the gated feed-forward layer")]
+    vocabulary: Annotated[int, Field(ge=512, description="tokens, markers included")]
+    context: Annotated[int, Field(ge=512, description="longest prompt plus answer, in tokens")]
+
+
+class Phase(_Section):
+    """A stretch of training on one mixture of tasks."""
+
+    tasks: Annotated[
+        dict[Literal["read", "short", "chain"], float],
+        Field(description="share of examples by task; shares are normalised"),
+    ]
+    tokens: Annotated[int, Field(gt=0, description="padded tokens seen in this phase")]
+
+
+class PsiRecipe(_Section):
+    """Stage 1, persona-guided scoring induction, from scratch on simulated people."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, description="of data, initial weights and order")]
+    shape: ModelShape
+    chain_format: Annotated[str, Field(description="name or folder of the chain format")]
+    phases: tuple[Phase, ...]
+    tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of one optimiser step")]
+    learning_rate: Annotated[float, Field(gt=0, description="peak, after warm-up")]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
+    threads: Annotated[int | None, Field(description="CPU threads; null leaves torch's choice")] = None
+
+
+def load_recipe(name_or_path: str | Path) -> PsiRecipe:
+    """A recipe by the name of a bundled file (without .yaml) or by path.
+
+    Raises:
+        ConfigurationError: no such recipe, not YAML, or a field is missing, unknown or out of range.
+    """
+    path = Path(name_or_path)
+    bundled = resources.files("pgenrm_agent.training") / "recipes"
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigurationError(f"{path}: no such recipe file")
+        text = path.read_text(encoding="utf-8")
+    else:
+        known = sorted(Path(item.name).stem for item in bundled.iterdir() if item.name.endswith(".yaml"))
+        if str(name_or_path) not in known:
+            raise ConfigurationError(
+                f"no recipe named {str(name_or_path)!r}; bundled are: {', '.join(known)}."
+                " A path must end in .yaml"
+            )
+        text = (bundled / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    try:
+        return PsiRecipe.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{name_or_path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{name_or_path}, field {where}: {first['msg']}") from error

@@ -1,0 +1,176 @@
+"""The rule-based teacher: writes evaluation chains from the shown signals alone.
+
+It measures each shown answer, tallies which themes were chosen over which, turns the tally into a
+weighted rubric and marks the candidates with it. It knows neither the tastes most people share nor
+how tastes shift with the kind of query; a later stage's outcome reward can teach those.
+
+The text is the wire format that `pgenrm_agent.chain` parses, in the bundled model's short form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS
+from pgenrm_agent.training.simulation import LOADINGS, THEMES
+
+__all__ = ["Chain", "reading", "theme_values", "tally_lines", "write_chain"]
+
+IntArray = npt.NDArray[np.int64]
+
+MARK_LOW, MARK_HIGH = 1, 10
+WISH_STRENGTH = 6
+"""How much one stated wish counts, in the units of a theme's tally."""
+_CAPS = np.array([theme.cap for theme in THEMES])
+# A reversed attribute (formality, in warmth) counts its missing levels: 3 - level.
+_OFFSETS = 3 * (LOADINGS < 0).sum(1)
+
+_SCENES = {
+    "how-to": "In this how-to question",
+    "factual": "In this factual question",
+    "advice": "Asking for advice",
+    "writing": "In this writing task",
+    "other": "In this request",
+}
+
+
+def theme_values(levels: IntArray) -> IntArray:
+    """Attribute levels (..., 12) -> theme readings (..., 4), each 0 to its theme's cap."""
+    return np.minimum(levels @ LOADINGS.T.astype(np.int64) + _OFFSETS, _CAPS)
+
+
+def reading(tag: str, levels: IntArray) -> str:
+    """One answer read: its attributes above level 0, then its themes."""
+    traits = [f"{a.key} {level}" for a, level in zip(ATTRIBUTES, levels, strict=True) if level]
+    values = theme_values(levels)
+    themes = [f"{theme.key} {value}" for theme, value in zip(THEMES, values, strict=True)]
+    return f"[{tag}] {', '.join(traits) or 'plain'}: {', '.join(themes)}"
+
+
+def _signed(value: int) -> str:
+    return f"{value:+d}" if value else "0"
+
+
+def _differences(pairs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
+    """(h, 4): chosen minus rejected, by theme."""
+    if not pairs:
+        return np.zeros((0, len(THEMES)), dtype=np.int64)
+    return np.array([theme_values(chosen) - theme_values(rejected) for chosen, rejected in pairs])
+
+
+def tally_lines(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list[str]:
+    """The working notes: readings of every past pair, wishes, and the tally by theme."""
+    lines = []
+    differences = _differences(pairs)
+    for number, (chosen, rejected) in enumerate(pairs, start=1):
+        lines.append(reading(f"{number} chosen", chosen))
+        lines.append(reading(f"{number} rejected", rejected))
+        parts = [f"{t.key} {_signed(int(d))}" for t, d in zip(THEMES, differences[number - 1], strict=True)]
+        lines.append(f"Pair {number}: {', '.join(parts)}")
+    if wishes.any():
+        parts = [f"{t.key} {_signed(int(w))}" for t, w in zip(THEMES, wishes, strict=True) if w]
+        lines.append(f"Stated: {', '.join(parts)}")
+    for index, theme in enumerate(THEMES):
+        terms = [int(value) for value in differences[:, index]]
+        if wishes[index]:
+            terms.append(int(wishes[index]))
+        total = sum(terms)
+        lines.append(f"Tally: {theme.key} {' '.join(map(_signed, terms)) or '0'} = {_signed(total)}")
+    return lines
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A written chain, with the numbers behind it.
+
+    weights: (4,) percent, signed: below zero the person wants less of the theme.
+    marks: (b, 4), 1-10, already in the wanted direction. totals: (b,), 1-10.
+    """
+
+    text: str
+    weights: IntArray
+    marks: IntArray
+    totals: npt.NDArray[np.float64]
+
+
+def rubric_weights(tally: IntArray) -> IntArray:
+    """Signed percentages in steps of 5 that sum to 100 in absolute value.
+
+    Proportional to the tally over the theme's cap; equal weights when there is nothing to go by.
+    """
+    strength = np.abs(tally) / _CAPS
+    if not strength.any():
+        strength = np.ones(len(THEMES))
+        sign = np.ones(len(THEMES), dtype=np.int64)
+    else:
+        sign = np.sign(tally)
+    share = 20 * strength / strength.sum()
+    steps = np.floor(share).astype(np.int64)
+    for index in np.argsort(-(share - steps), kind="stable")[: 20 - int(steps.sum())]:
+        steps[index] += 1
+    return np.asarray(5 * steps * sign)
+
+
+def marks_for(values: IntArray, weights: IntArray) -> IntArray:
+    """Theme readings (b, 4) -> marks 1-10 in the direction that the weights want."""
+    raised = np.rint((MARK_HIGH - MARK_LOW) * values / _CAPS).astype(np.int64)
+    return np.where(weights < 0, MARK_HIGH - raised, MARK_LOW + raised)
+
+
+def _persona(kind: int, weights: IntArray) -> str:
+    order = [i for i in np.argsort(-np.abs(weights), kind="stable") if weights[i]]
+    wanted = [(THEMES[i].more if weights[i] > 0 else THEMES[i].less).lower() for i in order]
+    most = f"{_SCENES[KINDS[kind]]} this person wants {wanted[0]}"
+    return f"{most}, then {wanted[1]}." if len(wanted) > 1 else f"{most}."
+
+
+def write_chain(
+    kind: int,
+    pairs: Sequence[tuple[IntArray, IntArray]],
+    wishes: IntArray,
+    candidates: Sequence[IntArray],
+) -> Chain:
+    """A whole chain.
+
+    Args:
+        kind: the query's kind, an index into KINDS.
+        pairs: attribute levels (12,) of the chosen and the rejected answer of each shown pair.
+        wishes: (4,) what the stated criteria add to the tally.
+        candidates: attribute levels (12,) of each candidate, in shown order.
+    """
+    tally = _differences(pairs).sum(0) + wishes
+    weights = rubric_weights(tally)
+    known = bool(tally.any())
+    values = theme_values(np.array(candidates))
+    marks = marks_for(values, weights)
+    totals = (marks * np.abs(weights)).sum(1) / 100
+    order = [int(i) for i in np.argsort(-np.abs(weights), kind="stable") if weights[i]]
+    names = {i: THEMES[i].more if weights[i] > 0 else THEMES[i].less for i in order}
+
+    lines = ["## Part 1: Analysis", "### Persona"]
+    lines += tally_lines(pairs, wishes)
+    lines.append(_persona(kind, weights) if known else f"{_SCENES[KINDS[kind]]} nothing is known of this person yet.")
+    lines.append("### Criteria")
+    for number, i in enumerate(order, start=1):
+        lines.append(f"{number}. {names[i]} ({abs(weights[i])}%): {THEMES[i].key} {_signed(int(tally[i]))}")
+    lines.append("## Part 2: Scoring")
+    lines += candidate_lines(candidates)
+    criteria = ", ".join(f"{names[i]} {abs(weights[i])}%" for i in order)
+    breakdown = " ".join(
+        f"Response {k}: {', '.join(f'{names[i]} {row[i]}' for i in order)}."
+        for k, row in enumerate(marks, start=1)
+    )
+    scores = {f"response_{k}": round(float(total), 1) for k, total in enumerate(totals, start=1)}
+    body = json.dumps({"rationale": f"A. {criteria}. B. {breakdown}", "better_response": scores})
+    lines += ["<JSON_START>", body, "<JSON_END>"]
+    return Chain("\n".join(lines), weights, marks, totals)
+
+
+def candidate_lines(candidates: Sequence[IntArray]) -> list[str]:
+    """The readings of the candidates, in shown order."""
+    return [reading(f"response {k}", levels) for k, levels in enumerate(candidates, start=1)]
