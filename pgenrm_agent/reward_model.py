@@ -381,27 +381,33 @@ class PGenRM:
     async def _prepared(self, from_memory: bool) -> tuple[EvaluationGraph, EvaluationContext]:
         """Graph and context of a run. What has to be loaded first is loaded in a thread."""
         self._refuse_closed()
-        if self._graph is None or self._engine is None or (from_memory and self._memory is None):
-            return await asyncio.to_thread(self._prepare, from_memory)
-        return self._prepare(from_memory)
+        # Not under the lock: a loop with many runs must not wait while a thread opens something.
+        if self._graph is None or (from_memory and self._memory is None):
+            await asyncio.to_thread(self._open, from_memory)
+        from pgenrm_agent.graphs.evaluation import EvaluationContext
 
-    def _prepare(self, from_memory: bool) -> tuple[EvaluationGraph, EvaluationContext]:
-        from pgenrm_agent.graphs.evaluation import EvaluationContext, build_graph
+        graph, engine, memory = self._graph, self._engine, self._memory
+        if graph is None or engine is None or (from_memory and memory is None):
+            raise ConfigurationError("this PGenRM was closed while it was being opened")
+        return graph, EvaluationContext(
+            engine=engine,
+            chain_format=self._format,
+            memory=memory if from_memory else None,
+            staged=self._staged,
+        )
+
+    def _open(self, from_memory: bool) -> None:
+        """Open what is not open yet; the graph last: where it is, format and engine are."""
+        from pgenrm_agent.graphs.evaluation import build_graph
 
         with self._lock:
             self._refuse_closed()
-            if self._format is None:
-                self._format = self._choose_format()
-            if self._engine is None:
-                self._engine = self._open_engine()
+            if from_memory and self._memory is None:
+                self._memory = _open_memory(self._memory_wanted)
             if self._graph is None:
+                self._format = self._choose_format()
+                self._engine = self._open_engine()
                 self._graph = build_graph(self._checkpointer)
-            return self._graph, EvaluationContext(
-                engine=self._engine,
-                chain_format=self._format,
-                memory=self.memory if from_memory else None,
-                staged=self._staged,
-            )
 
     def _choose_format(self) -> ChainFormat:
         from pgenrm_agent.model_files import bundled_model, format_of
@@ -475,6 +481,12 @@ class _BackgroundLoop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ConfigurationError(
+                "a plain call from code that a plain call is running would wait for itself: "
+                "await the async twin there"
+            )
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()

