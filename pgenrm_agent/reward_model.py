@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from pydantic import ValidationError
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.private_loop import PrivateLoop
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import (
@@ -137,7 +138,7 @@ class PGenRM:
         self._memory: UserMemory | None = None
         self._format: ChainFormat | None = None
         self._graph: EvaluationGraph | None = None
-        self._loop: _BackgroundLoop | None = None
+        self._loop = PrivateLoop("PGenRM")
         self._closed = False
 
     # --- scoring ---
@@ -328,17 +329,15 @@ class PGenRM:
         """Free what this object opened: model, memory, thread. Calling it again does nothing."""
         engine = self._take_down()
         if engine is not None:
-            self._run_anyway(engine.aclose())
-        if self._loop is not None:
-            self._loop.close()
+            self._loop.run_blocking(engine.aclose())
+        self._loop.close()
 
     async def aclose(self) -> None:
         """`close`, for async code."""
         engine = await asyncio.to_thread(self._take_down)
         if engine is not None:
             await engine.aclose()
-        if self._loop is not None:
-            await asyncio.to_thread(self._loop.close)
+        await asyncio.to_thread(self._loop.close)
 
     def __enter__(self) -> Self:
         return self
@@ -463,55 +462,7 @@ class PGenRM:
         except ConfigurationError:
             coroutine.close()
             raise
-        return self._run_anyway(coroutine)
-
-    def _run_anyway(self, coroutine: Coroutine[object, object, T]) -> T:
-        with self._lock:
-            if self._loop is None:
-                self._loop = _BackgroundLoop()
-        return self._loop.run(coroutine)
-
-
-class _BackgroundLoop:
-    """An event loop in a thread of its own, for plain calls from any thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pgenrm", daemon=True)
-        self._thread.start()
-
-    def run(self, coroutine: Coroutine[object, object, T]) -> T:
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise ConfigurationError(
-                "a plain call from code that a plain call is running would wait for itself: "
-                "await the async twin there"
-            )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            # Ctrl-C arrives in the calling thread only; the work must not go on without it.
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        """Stop the thread; calls that are still running are cancelled."""
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
-    await asyncio.get_running_loop().shutdown_default_executor()
+        return self._loop.run_blocking(coroutine)
 
 
 def _open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:

@@ -254,7 +254,7 @@ def test_a_closed_object_refuses_and_its_memory_can_be_opened_again(
         rm.remember("ada", PAIR)
     with UserMemory(tmp_path) as memory:
         assert memory.recall("ada").history == (PAIR,)
-    assert "pgenrm" not in {thread.name for thread in threading.enumerate()}
+    assert not any("PGenRM" in thread.name for thread in threading.enumerate())
 
 
 def test_a_model_beside_a_ready_engine_is_refused(engine: Watchful) -> None:

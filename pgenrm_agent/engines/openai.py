@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pgenrm_agent.engines.private_loop import PrivateLoop, all_or_cancel
@@ -244,10 +245,9 @@ class OpenAIEngine:
                 f" {self._retries + 1} times: raise timeout_s, or look at the server's load"
             ) from None
         except openai.BadRequestError as error:
-            if limited and used_name == "max_tokens" and error.param == "max_tokens":
-                if _is_about_name(error):
-                    self._limit_name = "max_completion_tokens"
-                    return await self._ask(prompt, params, n=n, seed=seed)
+            if limited and used_name == "max_tokens" and _is_about_name(error):
+                self._limit_name = "max_completion_tokens"
+                return await self._ask(prompt, params, n=n, seed=seed)
             if limited and self._is_vllm and _is_about_length(error):
                 # Less room is left than max_tokens. Without a limit vLLM writes up to its context's
                 # end, as the engines in this process do; a prompt too long is refused again.
@@ -333,8 +333,8 @@ class OpenAIEngine:
         said = self._without_key(_first_line(error))
         if isinstance(error, openai.APIConnectionError):
             return EngineUnavailable(
-                f"{where} cannot be reached ({self._without_key(_reason(error))}): start the server,"
-                " or correct base_url"
+                f"{where} cannot be reached ({self._without_key(_reason(error))}): start the"
+                " server, or correct base_url"
             )
         if not isinstance(error, openai.APIStatusError):
             return EngineError(f"{where}: {said}")
@@ -342,7 +342,8 @@ class OpenAIEngine:
         if status in {401, 403}:
             # What the server says here may quote the key.
             return ConfigurationError(
-                f"{where} refuses the API key (HTTP {status}): set OPENAI_API_KEY or pass api_key=..."
+                f"{where} refuses the API key (HTTP {status}): set OPENAI_API_KEY or pass"
+                " api_key=..."
             )
         if status == 404:
             return EngineUnavailable(
@@ -395,7 +396,7 @@ def _token_counts(texts: Sequence[str], total: int | None) -> list[int]:
     for text in texts:
         ends.append(ends[-1] + len(text))
     places = [round(end * total / characters) for end in ends]
-    return [end - start for start, end in zip(places, places[1:], strict=False)]
+    return [end - start for start, end in pairwise(places)]
 
 
 def _first_line(error: Exception) -> str:
@@ -420,5 +421,7 @@ def _is_about_length(error: Exception) -> bool:
 
 
 def _is_about_name(error: Exception) -> bool:
-    """Newer OpenAI models know the limit under another name only."""
-    return "max_completion_tokens" in _first_line(error) and not _is_about_length(error)
+    """Newer OpenAI models know the limit as max_completion_tokens only, and say so."""
+    return getattr(error, "param", None) == "max_tokens" and "max_completion_tokens" in _first_line(
+        error
+    )

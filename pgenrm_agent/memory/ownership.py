@@ -1,4 +1,4 @@
-"""One owner process for an embedded store: a lock that the operating system drops with its owner."""
+"""One owner process for an embedded store: a lock that ends with its owner."""
 
 from __future__ import annotations
 

@@ -50,10 +50,9 @@ class VectorIndexCopies:
             folder = self._chroma / segment
             copy = self._copies / segment / str(number)
             if number == 0:
-                # Never completely written, so the log still holds everything.
-                if (folder / "header.bin").exists() and self._holds_elements(folder):
+                # Never completely written, so the log holds every vector: start afresh.
+                if folder.exists():
                     shutil.rmtree(folder)
-                    mended.append(segment)
             elif not copy.exists():
                 # SQLite's number is newer than any copy: killed between a complete rewrite and
                 # its copy. The files are whole.
@@ -61,7 +60,7 @@ class VectorIndexCopies:
             elif _stamp(folder) != _stamp(copy):
                 _replace_folder(copy, folder)
                 mended.append(segment)
-            self._seen[segment] = _stamp(folder)
+            self._seen[segment] = _stamp(folder, _COMPLETED)
         self._drop_copies(written)
         return mended
 
@@ -110,10 +109,31 @@ class VectorIndexCopies:
                 if folder.name not in written:
                     shutil.rmtree(folder)
 
-    @staticmethod
-    def _holds_elements(folder: Path) -> bool:
-        """Whether anything was written after the empty files of a new index."""
-        return any(
-            (folder / name).exists() and (folder / name).stat().st_size > 0
-            for name in ("link_lists.bin", _COMPLETED)
-        ) or _element_count(folder / "header.bin") not in (0, None)
+
+def _stamp(folder: Path, *names: str) -> _Stamp:
+    """Name, size and modification time of the files; empty where there are none.
+
+    Copies keep the modification time, so equal stamps mean equal files.
+    """
+    stamps = []
+    for path in sorted(folder.glob("*")) if not names else [folder / name for name in names]:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        stamps.append((path.name, status.st_size, status.st_mtime_ns))
+    return tuple(stamps)
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Copy a folder of files; `target` appears whole or, after a kill, not at all."""
+    beside = target.with_name(f"{target.name}.new")
+    if beside.exists():
+        shutil.rmtree(beside)
+    shutil.copytree(source, beside)
+    for path in beside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    if target.exists():
+        shutil.rmtree(target)
+    beside.rename(target)

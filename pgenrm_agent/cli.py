@@ -1,0 +1,418 @@
+"""`pgenrm`: score answers, look after the user memory, see what is installed.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
+2 wrong usage. Heavy packages load inside the commands, so that `pgenrm --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgenrm_agent.errors import PGenRMError
+
+if TYPE_CHECKING:
+    from pgenrm_agent.memory import UserMemory
+    from pgenrm_agent.reward_model import PGenRM
+    from pgenrm_agent.schema import Evaluation, Scaling
+
+__all__ = ["app", "main"]
+
+# Packages that come with an extra, and which one.
+OPTIONAL = {
+    "accelerate": "training",
+    "matplotlib": "training",
+    "openai": "openai",
+    "sentence_transformers": "embeddings",
+    "sklearn": "training",
+    "vllm": "vllm",
+    "yaml": "training",
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How much would one particular person like each candidate answer?",
+)
+users = typer.Typer(no_args_is_help=True, help="What is remembered of people.")
+app.add_typer(users, name="users")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--memory", help="Folder of the user memory, or the URL of a Chroma server."),
+]
+UserOption = Annotated[str, typer.Option("--user", "-u", help="Whose taste counts.")]
+CandidatesArgument = Annotated[
+    list[str],
+    typer.Argument(help="Candidate answers: texts, or @FILE for the text of a file.", metavar="ANSWER..."),
+]
+QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
+IndividualOption = Annotated[int, typer.Option(min=1, help="Evaluation chains to sample.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed; drawn and reported if not given.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Model folder or name; the bundled model if not given.")
+]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="transformers, vllm or openai.")
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"pgenrm-agent {version('pgenrm-agent')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    as_json: JsonOption = False,
+    individual: IndividualOption = 8,
+    seed: SeedOption = 7,
+    memory: Annotated[
+        Path | None, typer.Option(help="Keep the demo's memory in this folder.")
+    ] = None,
+) -> None:
+    """Score the same three answers for three different people."""
+    import tempfile
+
+    from pgenrm_agent.demo import demo_data, run_demo
+
+    with _waiting("sampling evaluation chains"), tempfile.TemporaryDirectory() as scratch:
+        results = run_demo(memory or Path(scratch), scaling=_scaling(individual, seed))
+    data = demo_data()
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "query": data.query,
+                    "people": {
+                        person.id: {"about": person.about, **_summary(results[person.id])}
+                        for person in data.people
+                    },
+                }
+            )
+        )
+        return
+    from pgenrm_agent.tables import print_evaluation, print_notice
+
+    print_notice()
+    for person in data.people:
+        print_evaluation(results[person.id], title=f"{person.id}, {person.about}")
+
+
+@app.command()
+def score(
+    user: UserOption,
+    query: QueryOption,
+    candidates: CandidatesArgument,
+    individual: IndividualOption = 8,
+    seed: SeedOption = None,
+    memory: MemoryOption = None,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score candidate answers for one person, and show why."""
+    with _reward_model(memory, model, engine) as reward_model, _waiting("sampling evaluation chains"):
+        result = reward_model.score(
+            user, query, [_text(one) for one in candidates], scaling=_scaling(individual, seed)
+        )
+    if as_json:
+        typer.echo(result.model_dump_json())
+        return
+    from pgenrm_agent.tables import print_evaluation, print_notice
+
+    if model is None:
+        print_notice()
+    print_evaluation(result, title=user)
+
+
+@app.command()
+def rerank(
+    user: UserOption,
+    query: QueryOption,
+    candidates: CandidatesArgument,
+    individual: IndividualOption = 8,
+    seed: SeedOption = None,
+    memory: MemoryOption = None,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Order candidate answers by how much one person would like them."""
+    with _reward_model(memory, model, engine) as reward_model, _waiting("sampling evaluation chains"):
+        result = reward_model.rerank(
+            user, query, [_text(one) for one in candidates], scaling=_scaling(individual, seed)
+        )
+    if as_json:
+        typer.echo(json.dumps([item.model_dump() for item in result]))
+        return
+    for place, item in enumerate(result, start=1):
+        reward = f"{item.score:.2f}" if item.score is not None else f"not scored: {item.reason}"
+        typer.echo(f"{place}. [{reward}] {' '.join(item.text.split())}")
+
+
+@users.command("list")
+def list_users(memory: MemoryOption = None, as_json: JsonOption = False) -> None:
+    """Everyone in the memory."""
+    with _memory(memory) as store:
+        found = store.users()
+    if as_json:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in found]))
+        return
+    if not found:
+        typer.echo("Nobody is remembered yet: pgenrm users remember --help")
+        return
+    from pgenrm_agent.tables import print_users
+
+    print_users(found)
+
+
+@users.command()
+def show(user: str, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
+    """One person's past choices and stated preferences."""
+    with _memory(memory) as store:
+        signals = store.recall(user, selection="recent")
+    if as_json:
+        typer.echo(signals.model_dump_json())
+        return
+    from pgenrm_agent.tables import print_signals
+
+    print_signals(signals)
+
+
+@users.command()
+def remember(
+    user: str,
+    query: QueryOption,
+    chosen: Annotated[str, typer.Option(help="The answer the person preferred, or @FILE.")],
+    rejected: Annotated[str, typer.Option(help="The answer the person liked less, or @FILE.")],
+    memory: MemoryOption = None,
+) -> None:
+    """Remember one choice of a person; prints its id."""
+    from pgenrm_agent.schema import PreferencePair
+
+    with _valid_input():
+        pair = PreferencePair(query=query, chosen=_text(chosen), rejected=_text(rejected))
+    with _memory(memory) as store:
+        typer.echo(store.remember(user, pair))
+
+
+@users.command()
+def state(user: str, text: str, memory: MemoryOption = None) -> None:
+    """Remember what a person says they want; prints its id."""
+    from pgenrm_agent.schema import StatedPreference
+
+    with _valid_input():
+        stated = StatedPreference(text=text)
+    with _memory(memory) as store:
+        typer.echo(store.state(user, stated))
+
+
+@users.command()
+def forget(
+    user: str,
+    memory: MemoryOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove every trace of a person."""
+    if not yes:
+        typer.confirm(f"Forget everything about {user}?", abort=True)
+    with _memory(memory) as store:
+        typer.echo(f"{store.forget(user)} entries removed")
+
+
+@users.command()
+def consent(
+    user: str,
+    give: Annotated[bool, typer.Option("--give/--withdraw", help="May others learn from this person?")],
+    memory: MemoryOption = None,
+) -> None:
+    """Whether a person's choices may take part in the evaluations of similar people."""
+    with _memory(memory) as store:
+        store.set_consent(user, give)
+
+
+@users.command("export")
+def export_users(
+    user: Annotated[str | None, typer.Argument(help="One person; everyone if not given.")] = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Write the memory to standard output, one JSON object a line."""
+    with _memory(memory) as store:
+        for row in store.export(user):
+            typer.echo(json.dumps(row, ensure_ascii=False))
+
+
+@users.command("import")
+def import_users(
+    file: Annotated[Path, typer.Argument(help="What `pgenrm users export` wrote.")],
+    memory: MemoryOption = None,
+) -> None:
+    """Read an export back."""
+    if not file.is_file():
+        raise typer.BadParameter(f"{file}: no such file")
+    with _memory(memory) as store, file.open(encoding="utf-8") as lines:
+        typer.echo(f"{store.import_(lines, source=str(file))} entries read")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What is installed, which engines work here, and where the data is."""
+    from pgenrm_agent.doctor import examine
+
+    report = examine()
+    if as_json:
+        typer.echo(report.model_dump_json())
+    else:
+        from pgenrm_agent.tables import print_doctor
+
+        print_doctor(report)
+    if not report.works:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure speed on this machine, as ratios within one run."""
+    from pgenrm_agent.benchmark import measure_speed
+
+    with _waiting("measuring"):
+        report = measure_speed(engine, repeats=repeats)
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    from pgenrm_agent.tables import print_speed
+
+    print_speed(report)
+
+
+# --- shared by the commands ---
+
+
+def _scaling(individual: int, seed: int | None) -> Scaling:
+    from pgenrm_agent.schema import Scaling
+
+    return Scaling(individual=individual, prototype=0, seed=seed)
+
+
+def _text(given: str) -> str:
+    """The argument itself, or the text of the file that @FILE names."""
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{given[1:]}: cannot be read as text ({error})") from error
+
+
+@contextmanager
+def _valid_input() -> Iterator[None]:
+    """Say in one line what is wrong with an argument."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise typer.BadParameter(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+@contextmanager
+def _memory(wanted: str | None) -> Iterator[UserMemory]:
+    from pgenrm_agent.memory import UserMemory
+
+    url = wanted if wanted and wanted.startswith(("http://", "https://")) else None
+    with UserMemory(None if url else wanted, url=url) as store:
+        yield store
+
+
+@contextmanager
+def _reward_model(memory: str | None, model: str | None, engine: str | None) -> Iterator[PGenRM]:
+    from pgenrm_agent.reward_model import PGenRM
+
+    if engine not in (None, "transformers", "vllm", "openai"):
+        raise typer.BadParameter(f"engine {engine!r}: use transformers, vllm or openai")
+    with PGenRM(model, engine=engine, memory=memory) as reward_model:  # type: ignore[arg-type]
+        yield reward_model
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """A spinner on standard error while something takes long; nothing where nobody watches."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{what} ..."):
+        yield
+
+
+def _summary(result: Evaluation) -> dict[str, object]:
+    """An evaluation for programs: ranking, scores, and the chain nearest to the mean."""
+    from pgenrm_agent.tables import typical_chain
+
+    chain = typical_chain(result)
+    return {
+        "ranking": list(result.ranking),
+        "scores": [score.model_dump() for score in result.scores],
+        "persona": chain.persona.text,
+        "rubric": [criterion.model_dump() for criterion in chain.rubric.criteria]
+        if chain.rubric
+        else [],
+        "marks": chain.marks,
+        "chains": len(result.chains),
+        "failures": len(result.failures),
+        "seed": result.seed,
+    }
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one line and exit code 1."""
+    from pgenrm_agent.training.cli import app as train
+
+    app.add_typer(train, name="train")
+    try:
+        app()
+    except PGenRMError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from error
+    except ModuleNotFoundError as error:
+        extra = OPTIONAL.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        typer.echo(
+            f"error: this needs {error.name}, which is not installed:"
+            f" pip install 'pgenrm-agent[{extra}]'",
+            err=True,
+        )
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

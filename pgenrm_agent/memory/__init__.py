@@ -1,0 +1,8 @@
+"""User memory: what each person chose and said they want, kept in Chroma."""
+
+from __future__ import annotations
+
+from pgenrm_agent.memory.selection import Selection
+from pgenrm_agent.memory.user_memory import UserMemory, UserSummary, default_directory
+
+__all__ = ["Selection", "UserMemory", "UserSummary", "default_directory"]

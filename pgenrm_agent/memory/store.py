@@ -1,0 +1,335 @@
+"""Opening Chroma: embedded with one owner process, or a server by URL."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from pgenrm_agent.embedding import Embedder, HashingEmbedder
+from pgenrm_agent.errors import MemoryStoreError, PGenRMError
+from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock, replace_text
+from pgenrm_agent.memory.rows import SCHEMA_VERSION
+from pgenrm_agent.memory.vector_index import VectorIndexCopies
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
+    from chromadb.config import Settings
+
+__all__ = ["MARK", "Store", "connect", "open_embedded", "release", "reported"]
+
+INTERACTIONS = "interactions"
+USERS = "users"
+
+FORMAT_FILE = "pgenrm-memory.json"
+FORMAT = "pgenrm-memory"
+MARK = "pgenrm_schema_version"  # in the metadata of each of our collections
+
+# Every write makes Chroma read the log of writes since the vector index was last saved, and every
+# save rewrites (and we copy) the index: 500 keeps both small up to some 100,000 rows.
+SYNC_THRESHOLD = 500
+
+
+class Format(BaseModel):
+    """What the directory says about itself."""
+
+    format: str
+    schema_version: int
+
+
+class Store:
+    """An open Chroma with our two collections. Made by `open_embedded` and `connect`.
+
+    `writing` serialises writes: an idempotent write reads before it writes.
+    """
+
+    def __init__(
+        self,
+        client: ClientAPI,
+        where: str,
+        *,
+        embedder: Embedder | None,
+        lock: DirectoryLock | None = None,
+        copies: VectorIndexCopies | None = None,
+    ) -> None:
+        self.client = client
+        self.where = where
+        self.writing = threading.RLock()
+        self.pid = os.getpid()
+        self.users_of_this = 1
+        self._lock = lock
+        self._copies = copies
+        with reported("open the memory in", where, _advice(where) if lock else ""):
+            self.embedder = embedder or HashingEmbedder()
+            self.interactions = self._collection(INTERACTIONS, given=embedder is not None)
+            self.users = self._collection(USERS, given=False)
+            # The first read replays the log; do it now, while nobody else can be writing.
+            self.interactions.count()
+            self.users.count()
+            self.max_batch = min(int(client.get_max_batch_size()), 500)
+        self.wrote()
+
+    @property
+    def embedded(self) -> bool:
+        return self._lock is not None
+
+    def check_process(self) -> None:
+        """Refuse to work in a forked child: Chroma's threads and locks did not come along."""
+        if os.getpid() != self.pid:
+            raise MemoryStoreError(
+                f"the memory in {self.where} was opened in process {self.pid} and cannot be used "
+                f"in process {os.getpid()}, which was forked from it: open UserMemory after the "
+                "fork (several processes: UserMemory(url=...) of a Chroma server), or start "
+                "workers with the 'spawn' method"
+            )
+
+    def wrote(self) -> None:
+        """To be called after each write, with `writing` held."""
+        if self._copies is not None:
+            with reported("protect the vector index", self.where):
+                self._copies.after_write()
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self.client.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def collections(self) -> list[Collection]:
+        """Every collection of ours, those of later versions included; no one else's."""
+        return [
+            self.client.get_collection(collection.name, embedding_function=None)
+            for collection in self.client.list_collections()
+            if MARK in (collection.metadata or {})
+        ]
+
+    def _collection(self, name: str, *, given: bool) -> Collection:
+        from chromadb.errors import NotFoundError
+
+        try:
+            collection = self.client.get_collection(name, embedding_function=None)
+        except NotFoundError:
+            # get_or_create: two processes may meet here on a server.
+            collection = self.client.get_or_create_collection(
+                name,
+                metadata=self._marks(name),
+                configuration={
+                    "hnsw": {
+                        "space": "cosine",
+                        "max_neighbors": 8,
+                        "ef_construction": 32,
+                        "sync_threshold": SYNC_THRESHOLD,
+                        "batch_size": min(100, SYNC_THRESHOLD),
+                    }
+                },
+                embedding_function=None,
+            )
+        marks = collection.metadata or {}
+        version = marks.get(MARK)
+        if not isinstance(version, int):
+            raise MemoryStoreError(
+                f"the collection {name!r} in {self.where} was not made by pgenrm-agent; use "
+                "another directory or Chroma server for the memory"
+            )
+        check_version(version, self.where)
+        if name == INTERACTIONS and marks.get("embedder") != self.embedder.name:
+            raise MemoryStoreError(self._other_embedder(str(marks.get("embedder")), given))
+        return collection
+
+    def _marks(self, name: str) -> dict[str, str | int]:
+        marks: dict[str, str | int] = {MARK: SCHEMA_VERSION}
+        if name == INTERACTIONS:
+            marks |= {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
+        return marks
+
+    def _other_embedder(self, stored: str, given: bool) -> str:
+        found = f"the memory in {self.where} holds vectors of the embedder {stored!r}"
+        if given:
+            return (
+                f"{found}, not of {self.embedder.name!r}: open it with that embedder, or export it "
+                "and import into a new memory"
+            )
+        return f"{found}: open it with UserMemory(..., embedder=...) of that name"
+
+
+@contextmanager
+def reported(doing: str, where: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever Chroma, SQLite or the file system raises into one MemoryStoreError line."""
+    try:
+        yield
+    except PGenRMError:
+        raise
+    except BaseException as error:
+        # A panic in Chroma's Rust code arrives as a BaseException of this name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise MemoryStoreError(
+            f"cannot {doing} {where}: {reason}" + (f"; {advice}" if advice else "")
+        ) from error
+
+
+_open: dict[tuple[int, int], Store] = {}
+_opening = threading.Lock()
+
+
+def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
+    """The store in `directory`, shared by everyone in this process who opens the same directory."""
+    with _opening:
+        with reported("open the memory in", str(directory), _advice(str(directory))):
+            directory = _made(directory)
+            status = directory.stat()
+        # Device and inode, not the path: a directory with two names is still one store.
+        key = (status.st_dev, status.st_ino)
+        store = _open.get(key)
+        if store is None:
+            store = _open[key] = _open_first(directory, embedder)
+            return store
+        store.check_process()
+        if embedder is not None and embedder.name != store.embedder.name:
+            raise MemoryStoreError(store._other_embedder(store.embedder.name, given=True))
+        store.users_of_this += 1
+        return store
+
+
+def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | None) -> Store:
+    """The store on the Chroma server at `url`."""
+    where = f"the Chroma server at {url}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise MemoryStoreError(
+            f"url {url!r} is no address of a Chroma server: write it like http://127.0.0.1:8000"
+        )
+    from chromadb import HttpClient
+
+    with reported(
+        "reach", where, "start it with `chroma run --path DIRECTORY`, or correct the url"
+    ):
+        client = HttpClient(
+            host=parts.hostname,
+            port=port or (443 if parts.scheme == "https" else 8000),
+            ssl=parts.scheme == "https",
+            headers=dict(headers or {}),
+            settings=_settings(),
+        )
+    try:
+        return Store(client, where, embedder=embedder)
+    except BaseException:
+        client.close()
+        raise
+
+
+def release(store: Store) -> None:
+    """Give up one share of the store; the last one closes it."""
+    if os.getpid() != store.pid:
+        return  # a forked child has nothing that it could close
+    if not store.embedded:
+        store.close()
+        return
+    with _opening:
+        store.users_of_this -= 1
+        if store.users_of_this == 0:
+            for key in [key for key, known in _open.items() if known is store]:
+                del _open[key]
+            store.close()
+
+
+def _open_first(directory: Path, embedder: Embedder | None) -> Store:
+    where = str(directory)
+    with reported("open the memory in", where, _advice(where)):
+        lock = DirectoryLock(directory)
+        lock.acquire()
+    try:
+        chroma = directory / "chroma"
+        with reported("open the memory in", where, _advice(where)):
+            _check_format(directory)
+            chroma.mkdir(exist_ok=True)
+            copies = VectorIndexCopies(chroma, directory / "index-copies")
+            copies.restore()
+        from chromadb import PersistentClient
+
+        with reported("open the memory in", where, _advice(where)):
+            client = PersistentClient(chroma, settings=_settings())
+        try:
+            return Store(client, where, embedder=embedder, lock=lock, copies=copies)
+        except BaseException:
+            client.close()
+            raise
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _made(directory: Path) -> Path:
+    directory = directory.expanduser()
+    if directory.exists() and not directory.is_dir():
+        raise MemoryStoreError(f"{directory} is a file; the memory needs a directory")
+    # What people chose is nobody else's business on a shared machine.
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory.resolve()
+
+
+def _check_format(directory: Path) -> None:
+    """Refuse a directory that is something else, and mark a new one as ours."""
+    marker = directory / FORMAT_FILE
+    if marker.exists():
+        try:
+            found = Format.model_validate_json(marker.read_bytes())
+        except ValidationError as error:
+            raise MemoryStoreError(
+                f"{marker} is damaged: restore the directory from a backup, or move it away and "
+                "import an export into a new one"
+            ) from error
+        if found.format != FORMAT:
+            raise MemoryStoreError(f"{directory} is no pgenrm memory ({marker.name} says so)")
+        check_version(found.schema_version, str(directory))
+        return
+    foreign = {path.name for path in directory.iterdir()} - {LOCK_FILE, OWNER_FILE}
+    if foreign:
+        raise MemoryStoreError(
+            f"{directory} is not empty and no pgenrm memory (it holds {min(foreign)!r}): give an "
+            "empty or a new directory"
+        )
+    replace_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
+
+
+def check_version(version: int, where: str) -> None:
+    if version > SCHEMA_VERSION:
+        raise MemoryStoreError(
+            f"the memory in {where} has schema version {version}, this pgenrm-agent reads up to "
+            f"{SCHEMA_VERSION}: upgrade pgenrm-agent"
+        )
+
+
+def _advice(where: str) -> str:
+    return (
+        f"check that {where} is writable and has free space; if it is damaged, restore it from a "
+        "backup, or move it away and import an export into a new memory"
+    )
+
+
+def _settings() -> Settings:
+    from chromadb.config import Settings
+
+    return Settings(anonymized_telemetry=False)
+
+
+def _forked() -> None:
+    """In a forked child the lock may have been taken by a thread that does not exist there."""
+    global _opening
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,468 @@
+"""UserMemory: what each person chose and said, kept in Chroma."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, get_args
+
+import numpy as np
+from pydantic import JsonValue
+
+from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.memory.rows import (
+    ConsentRecord,
+    PairRecord,
+    Record,
+    Row,
+    StatedRecord,
+    check_limits,
+    pair_from_row,
+    profile_row_id,
+    read_record,
+    record_to_json,
+    record_to_row,
+    same_content,
+    stated_from_row,
+    valid_user_id,
+)
+from pgenrm_agent.memory.selection import Selection, drawn, most_recent, most_similar, oldest_first
+from pgenrm_agent.memory.store import Store, connect, open_embedded, release, reported
+from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+    from chromadb.api.types import Include
+
+__all__ = ["UserMemory", "UserSummary", "default_directory"]
+
+Found: TypeAlias = tuple[str, dict[str, object]]
+T = TypeVar("T")
+_READ_AT_ONCE = 2000
+
+
+class UserSummary(Model):
+    """How much is remembered of one person. `pairs` and `stated` are counts."""
+
+    user_id: str
+    pairs: int
+    stated: int
+    consent: bool
+
+
+def default_directory() -> Path:
+    """Where the memory is kept when nothing else is said.
+
+    `memory` in the folder that the environment variable PGENRM_HOME names, else in the user's data
+    directory of the operating system.
+    """
+    home = os.environ.get("PGENRM_HOME")
+    if home:
+        return Path(home).expanduser() / "memory"
+    from platformdirs import user_data_path
+
+    return user_data_path("pgenrm-agent", appauthor=False) / "memory"
+
+
+class UserMemory:
+    """Past choices and stated preferences of many people (H and E of the paper).
+
+    Embedded by default, in a directory with one owner process; objects of one process that name the
+    same directory share it. With `url`, on a Chroma server that many processes can share.
+
+    Safe to use from several threads. Not from a forked child. Every method raises MemoryStoreError
+    when the store cannot be read or written, and when the memory is closed.
+    """
+
+    def __init__(
+        self,
+        path: Path | str | None = None,
+        *,
+        url: str | None = None,
+        embedder: Embedder | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the memory, making it when there is none.
+
+        path: the directory; None means `default_directory()`.
+        url: a Chroma server such as "http://127.0.0.1:8000", instead of a directory.
+        embedder: for recall by similarity; None means HashingEmbedder. A store keeps to the
+            embedder it was made with and refuses another.
+        headers: sent to the server with every request, such as its access token.
+        """
+        if url is not None and path is not None:
+            raise ConfigurationError(
+                f"UserMemory got a directory ({path}) and a server ({url}): give one of them"
+            )
+        if url is None:
+            if headers:
+                raise ConfigurationError("headers are for a Chroma server: give its url, too")
+            store = open_embedded(Path(path) if path is not None else default_directory(), embedder)
+        else:
+            store = connect(url, embedder, headers)
+        self._shared = store
+        self._close = weakref.finalize(self, release, store)
+        # At exit the operating system releases everything, and Chroma's threads may be gone.
+        self._close.atexit = False
+
+    # --- writing ---
+
+    def remember(self, user_id: str, pair: PreferencePair) -> str:
+        """Store one choice; returns the pair's id. Once it returns, a killed process loses nothing.
+
+        The same pair again (same id and content) does nothing; the same id with another content
+        raises MemoryStoreError.
+        """
+        return self.remember_many(user_id, [pair])[0]
+
+    def remember_many(self, user_id: str, pairs: Iterable[PreferencePair]) -> list[str]:
+        """Store several choices of one person; nothing is stored when one of them is refused."""
+        user_id = valid_user_id(user_id)
+        records = [PairRecord(user_id=user_id, pair=pair) for pair in pairs]
+        self._write(records, lambda index: f"pair {records[index].pair.id}")
+        return [record.pair.id for record in records]
+
+    def state(self, user_id: str, stated: StatedPreference) -> str:
+        """Store what a person said they want; returns the row's id. Again, it does nothing."""
+        record = StatedRecord(
+            user_id=valid_user_id(user_id), stated=stated, created_at=datetime.now(UTC)
+        )
+        self._write([record], lambda _: "the stated preference")
+        return record_to_row(record).id
+
+    def set_consent(self, user_id: str, consent: bool) -> None:
+        """Whether this person's choices may help to score answers for similar people."""
+        record = ConsentRecord(user_id=valid_user_id(user_id), consent=consent)
+        self._write([record], lambda _: "the consent")
+
+    def forget(self, user_id: str) -> int:
+        """Remove every row of a person from every collection; returns how many there were."""
+        user_id = valid_user_id(user_id)
+        store = self._store
+        forgotten = 0
+        with store.writing, reported("forget a user in", store.where):
+            for collection in store.collections():
+                # Again until nothing is found: on a server others may be writing.
+                while ids := collection.get(where={"user_id": user_id}, include=[])["ids"]:
+                    for some in _batches(ids, store.max_batch):
+                        collection.delete(ids=list(some))
+                    forgotten += len(ids)
+            store.wrote()
+        return forgotten
+
+    # --- reading ---
+
+    def recall(
+        self,
+        user_id: str,
+        *,
+        query: str | None = None,
+        limit: int | None = None,
+        selection: Selection = "random",
+        seed: int = 0,
+    ) -> UserSignals:
+        """What is known of a person: at most `limit` past choices, and all that they stated.
+
+        random: drawn by `seed`; the same pairs and seed give the same draw.
+        similar: those whose query is most like `query`, most similar first.
+        recent: newest first.
+        A person nobody has heard of has empty signals.
+        """
+        user_id = valid_user_id(user_id)
+        if selection not in get_args(Selection):
+            raise ConfigurationError(
+                f"selection {selection!r} is unknown: use one of {', '.join(get_args(Selection))}"
+            )
+        if limit is not None and limit < 0:
+            raise ConfigurationError(f"limit {limit} is negative: use 0 or more, or None for all")
+        if selection == "similar" and query is None:
+            raise ConfigurationError("selection 'similar' needs the query to be similar to")
+        history: list[PreferencePair] = []
+        if limit != 0:
+            pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
+            if selection == "random":
+                history = drawn(pairs, seed)
+            elif selection == "recent":
+                history = most_recent(pairs)
+            elif pairs and vectors is not None and query is not None:
+                history = most_similar(pairs, vectors, self._store.embedder.embed([query])[0])
+        stated = tuple(stated for _, stated in self._stated(user_id))
+        return UserSignals(user_id=user_id, history=tuple(history[:limit]), stated=stated)
+
+    def history(self, user_id: str) -> tuple[PreferencePair, ...]:
+        """All remembered choices of a person, oldest first."""
+        return tuple(oldest_first(self._pairs(valid_user_id(user_id))[0]))
+
+    def consent(self, user_id: str) -> bool:
+        """False until the person agreed."""
+        store = self._store
+        with reported("read", store.where):
+            rows = _found(store.users, ids=[profile_row_id(valid_user_id(user_id))])
+        return any(metadata.get("consent") is True for _, metadata in rows)
+
+    def users(self) -> list[UserSummary]:
+        """Everyone of whom anything is remembered, by id."""
+        store = self._store
+        pairs: Counter[str] = Counter()
+        stated: Counter[str] = Counter()
+        consents: dict[str, bool] = {}
+        with store.writing, reported("list the users in", store.where):
+            for _, metadata in _all_rows(store.interactions):
+                pairs[str(metadata["user_id"])] += 1
+            for _, metadata in _all_rows(store.users):
+                user_id = str(metadata["user_id"])
+                if metadata.get("kind") == "stated":
+                    stated[user_id] += 1
+                else:
+                    consents[user_id] = metadata.get("consent") is True
+        return [
+            UserSummary(
+                user_id=user_id,
+                pairs=pairs[user_id],
+                stated=stated[user_id],
+                consent=consents.get(user_id, False),
+            )
+            for user_id in sorted({*pairs, *stated, *consents})
+        ]
+
+    # --- export and import ---
+
+    def export(self, user_id: str | None = None) -> Iterator[dict[str, JsonValue]]:
+        """Everything remembered of one person, or of all: rows that `import_` takes back.
+
+        By user id; a person's pairs and stated preferences oldest first, then the consent.
+        """
+        ids = (
+            [summary.user_id for summary in self.users()]
+            if user_id is None
+            else [valid_user_id(user_id)]
+        )
+        return (record_to_json(record) for one in ids for record in self._records(one))
+
+    def import_(
+        self,
+        rows: Iterable[Mapping[str, JsonValue] | str],
+        *,
+        source: str = "import",
+    ) -> int:
+        """Store exported rows (objects, or JSON texts); returns how many were new.
+
+        All rows are checked before the first is stored. Raises MemoryStoreError that names
+        `source`, the line (from 1) and the field. Blank lines count but are passed over. Importing
+        the same rows again changes nothing.
+        """
+        records: list[Record] = []
+        lines: list[int] = []
+        for line, row in enumerate(rows, start=1):
+            if isinstance(row, str) and not row.strip():
+                continue
+            records.append(read_record(row, f"{source}, line {line}"))
+            lines.append(line)
+        return self._write(records, lambda index: f"{source}, line {lines[index]}")
+
+    def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
+        """Write an export to a file, one JSON object a line; returns the number of lines."""
+        path = Path(path)
+        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+        lines = 0
+        with reported("write the export", str(path)):
+            try:
+                with beside.open("w", encoding="utf-8", newline="\n") as file:
+                    for row in self.export(user_id):
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                        lines += 1
+                beside.replace(path)
+            finally:
+                beside.unlink(missing_ok=True)
+        return lines
+
+    def import_jsonl(self, path: Path | str) -> int:
+        """Import a file that `export_jsonl` wrote; returns how many rows were new."""
+        path = Path(path)
+        with (
+            reported("read the import", str(path), "it must be UTF-8 text, one JSON object a line"),
+            path.open(encoding="utf-8", newline="\n") as file,
+        ):
+            return self.import_(file, source=str(path))
+
+    # --- life ---
+
+    def close(self) -> None:
+        """Give the store up; the last one to do so closes it. Calling it again does nothing."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<UserMemory in {self.where}{'' if self._close.alive else ', closed'}>"
+
+    @property
+    def where(self) -> str:
+        """The directory, or "the Chroma server at ..."."""
+        return self._shared.where
+
+    @property
+    def embedder(self) -> Embedder:
+        """What turns queries into vectors here."""
+        return self._shared.embedder
+
+    # --- inside ---
+
+    @property
+    def _store(self) -> Store:
+        store = self._shared
+        store.check_process()
+        if not self._close.alive:
+            raise MemoryStoreError(f"this UserMemory ({store.where}) is closed: open a new one")
+        return store
+
+    def _pairs(
+        self, user_id: str, *, with_vectors: bool = False
+    ) -> tuple[list[PreferencePair], Vectors | None]:
+        store = self._store
+        include: Include = ["metadatas", "embeddings"] if with_vectors else ["metadatas"]
+        with reported("read", store.where):
+            got = store.interactions.get(where={"user_id": user_id}, include=include)
+            pairs = [
+                pair_from_row(identity, metadata)
+                for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True)
+            ]
+            vectors = got["embeddings"] if with_vectors else None
+            return pairs, None if vectors is None else np.asarray(vectors, dtype=np.float32)
+
+    def _stated(self, user_id: str) -> list[tuple[datetime, StatedPreference]]:
+        store = self._store
+        with reported("read", store.where):
+            rows = _found(store.users, where={"$and": [{"user_id": user_id}, {"kind": "stated"}]})
+            found = [(*stated_from_row(*row), row[0]) for row in rows]
+        found.sort(key=lambda one: (one[0], one[2]))
+        return [(created_at, stated) for created_at, stated, _ in found]
+
+    def _records(self, user_id: str) -> Iterator[Record]:
+        for pair in self.history(user_id):
+            yield PairRecord(user_id=user_id, pair=pair)
+        for created_at, stated in self._stated(user_id):
+            yield StatedRecord(user_id=user_id, stated=stated, created_at=created_at)
+        store = self._store
+        with reported("read", store.where):
+            profile = _found(store.users, ids=[profile_row_id(user_id)])
+        if profile:
+            yield ConsentRecord(user_id=user_id, consent=profile[0][1].get("consent") is True)
+
+    def _write(self, records: Sequence[Record], name: Callable[[int], str]) -> int:
+        """Store what is new of `records`; returns how many rows that were.
+
+        `name(index)` says in an error which record is meant.
+        """
+        for index, record in enumerate(records):
+            try:
+                check_limits(record)
+            except MemoryStoreError as error:
+                raise MemoryStoreError(f"{name(index)}: {error}") from error
+        store = self._store
+        with store.writing, reported("write to", store.where):
+            fresh = self._fresh(records, name)
+            pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
+            for some in _batches(pairs, store.max_batch):
+                vectors = store.embedder.embed([record.pair.query for _, record in some])
+                rows = [row for row, _ in some]
+                store.interactions.add(
+                    ids=[row.id for row in rows],
+                    embeddings=vectors,
+                    metadatas=[row.metadata for row in rows],
+                )
+                store.wrote()
+                if not store.embedded:
+                    # `add` leaves a row alone that another process has just added.
+                    self._fresh([record for _, record in some], name)
+            others = [row for row, record in fresh if not isinstance(record, PairRecord)]
+            for batch in _batches(others, store.max_batch):
+                store.users.upsert(
+                    ids=[row.id for row in batch],
+                    # These rows are read by id and user only; Chroma wants a vector all the same.
+                    embeddings=np.ones((len(batch), 1), dtype=np.float32),
+                    metadatas=[row.metadata for row in batch],
+                )
+                store.wrote()
+        return len(fresh)
+
+    def _fresh(
+        self, records: Sequence[Record], name: Callable[[int], str]
+    ) -> list[tuple[Row, Record]]:
+        """The records that say something new, the last word per row; refuses contradictions."""
+        store = self._store
+        rows = [record_to_row(record) for record in records]
+        known: dict[str, Mapping[str, object]] = {}
+        for collection, kinds in (
+            (store.interactions, (PairRecord,)),
+            (store.users, (StatedRecord, ConsentRecord)),
+        ):
+            ids = {
+                row.id
+                for row, record in zip(rows, records, strict=True)
+                if isinstance(record, kinds)
+            }
+            for some in _batches(sorted(ids), store.max_batch):
+                known.update(_found(collection, ids=list(some)))
+        fresh: dict[str, tuple[Row, Record]] = {}
+        for index, (row, record) in enumerate(zip(rows, records, strict=True)):
+            before = fresh[row.id][0].metadata if row.id in fresh else known.get(row.id)
+            if isinstance(record, PairRecord):
+                if before is None:
+                    fresh[row.id] = row, record
+                elif not same_content(pair_from_row(row.id, before), record.pair):
+                    raise MemoryStoreError(
+                        f"{name(index)}: user {record.user_id!r} already has a pair with the id "
+                        f"{record.pair.id!r} and another content: give the new pair another id"
+                    )
+            elif isinstance(record, ConsentRecord):
+                if before is None or before.get("consent") is not record.consent:
+                    fresh[row.id] = row, record
+            elif before is None:
+                fresh[row.id] = row, record
+        return list(fresh.values())
+
+
+def _found(
+    collection: Collection,
+    *,
+    ids: list[str] | None = None,
+    where: dict[str, object] | None = None,
+) -> list[Found]:
+    got = collection.get(ids=ids, where=where, include=["metadatas"])  # type: ignore[arg-type]
+    return [
+        (identity, dict(metadata))
+        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True)
+    ]
+
+
+def _all_rows(collection: Collection) -> Iterator[Found]:
+    offset = 0
+    while True:
+        got = collection.get(limit=_READ_AT_ONCE, offset=offset, include=["metadatas"])
+        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True):
+            yield identity, dict(metadata)
+        if len(got["ids"]) < _READ_AT_ONCE:
+            return
+        offset += _READ_AT_ONCE
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

