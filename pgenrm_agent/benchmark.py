@@ -57,7 +57,9 @@ def measure_speed(engine: str, *, repeats: int) -> SpeedReport:
     ratio = _median_total(many) / _median_total(one)
     tokens = sum(result.usage.completion_tokens for result in many)
     rate = tokens / sum(result.timings["engine"] for result in many)
-    starting = _seconds([sys.executable, "-c", "import pgenrm_agent"]) - _seconds([sys.executable, "-c", ""])
+    starting = _seconds([sys.executable, "-c", "import pgenrm_agent"]) - _seconds(
+        [sys.executable, "-c", ""]
+    )
     helping = _seconds([sys.executable, "-m", "pgenrm_agent.cli", "--help"])
     return SpeedReport(
         engine=engine,
@@ -84,7 +86,9 @@ def measure_speed(engine: str, *, repeats: int) -> SpeedReport:
     )  # fmt: skip
 
 
-def _evaluations(engine: str, memory: Path, repeats: int) -> tuple[list[Evaluation], list[Evaluation]]:
+def _evaluations(
+    engine: str, memory: Path, repeats: int
+) -> tuple[list[Evaluation], list[Evaluation]]:
     """The demo's request with 8 samples and with 1, in turn, after one to warm up."""
     data = demo_data()
     person = data.people[0]

@@ -51,17 +51,20 @@ MemoryOption = Annotated[
 UserOption = Annotated[str, typer.Option("--user", "-u", help="Whose taste counts.")]
 CandidatesArgument = Annotated[
     list[str],
-    typer.Argument(help="Candidate answers: texts, or @FILE for the text of a file.", metavar="ANSWER..."),
+    typer.Argument(
+        help="Candidate answers: texts, or @FILE for the text of a file.", metavar="ANSWER..."
+    ),
 ]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
 IndividualOption = Annotated[int, typer.Option(min=1, help="Evaluation chains to sample.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed; drawn and reported if not given.")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Seed; drawn and reported if not given.")
+]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Model folder or name; the bundled model if not given.")
+    str | None,
+    typer.Option("--model", help="Model folder or name; the bundled model if not given."),
 ]
-EngineOption = Annotated[
-    str | None, typer.Option("--engine", help="transformers, vllm or openai.")
-]
+EngineOption = Annotated[str | None, typer.Option("--engine", help="transformers, vllm or openai.")]
 
 
 def _version(value: bool) -> None:
@@ -131,7 +134,10 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score candidate answers for one person, and show why."""
-    with _reward_model(memory, model, engine) as reward_model, _waiting("sampling evaluation chains"):
+    with (
+        _reward_model(memory, model, engine) as reward_model,
+        _waiting("sampling evaluation chains"),
+    ):
         result = reward_model.score(
             user, query, [_text(one) for one in candidates], scaling=_scaling(individual, seed)
         )
@@ -158,7 +164,10 @@ def rerank(
     as_json: JsonOption = False,
 ) -> None:
     """Order candidate answers by how much one person would like them."""
-    with _reward_model(memory, model, engine) as reward_model, _waiting("sampling evaluation chains"):
+    with (
+        _reward_model(memory, model, engine) as reward_model,
+        _waiting("sampling evaluation chains"),
+    ):
         result = reward_model.rerank(
             user, query, [_text(one) for one in candidates], scaling=_scaling(individual, seed)
         )
@@ -243,7 +252,9 @@ def forget(
 @users.command()
 def consent(
     user: str,
-    give: Annotated[bool, typer.Option("--give/--withdraw", help="May others learn from this person?")],
+    give: Annotated[
+        bool, typer.Option("--give/--withdraw", help="May others learn from this person?")
+    ],
     memory: MemoryOption = None,
 ) -> None:
     """Whether a person's choices may take part in the evaluations of similar people."""

@@ -71,6 +71,4 @@ def run_demo(memory: Path, *, scaling: Scaling) -> dict[str, Evaluation]:
         for person in data.people:
             for pair in data.pairs(person):
                 model.remember(person.id, pair)
-        return {
-            person.id: model.score(person.id, data.query, candidates) for person in data.people
-        }
+        return {person.id: model.score(person.id, data.query, candidates) for person in data.people}

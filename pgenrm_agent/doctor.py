@@ -89,7 +89,9 @@ def _vllm() -> EngineState:
 def _openai() -> EngineState:
     if find_spec("openai") is None:
         return EngineState(name="openai", works=False, detail="pip install 'pgenrm-agent[openai]'")
-    key = "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "OPENAI_API_KEY is not set"
+    key = (
+        "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "OPENAI_API_KEY is not set"
+    )
     return EngineState(name="openai", works=True, detail=f"a server that speaks its API; {key}")
 
 

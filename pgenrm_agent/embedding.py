@@ -173,6 +173,6 @@ def _normalised(vectors: Vectors) -> Vectors:
     """Rows of length 1. A row without direction (no words at all) becomes the first axis."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     empty = lengths[:, 0] < 1e-12
-    vectors = vectors / np.where(lengths < 1e-12, 1.0, lengths)
-    vectors[empty, 0] = 1.0
-    return np.ascontiguousarray(vectors, dtype=np.float32)
+    unit = np.asarray(vectors / np.where(lengths < 1e-12, 1.0, lengths), dtype=np.float32)
+    unit[empty, 0] = 1.0
+    return unit

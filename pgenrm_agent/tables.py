@@ -58,11 +58,17 @@ def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
     console.rule(escape(title))
     by_id = {score.candidate_id: score for score in evaluation.scores}
     texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
-    table = Table("", "candidate", "reward", "P(best)", "answer", title="Ranking", title_justify="left")
+    table = Table(
+        "", "candidate", "reward", "P(best)", "answer", title="Ranking", title_justify="left"
+    )
     for place, one in enumerate(evaluation.ranking, start=1):
         score = by_id[one]
         table.add_row(
-            str(place), escape(one), _reward(score), f"{score.probability_best:.0%}", escape(_start(texts[one]))
+            str(place),
+            escape(one),
+            _reward(score),
+            f"{score.probability_best:.0%}",
+            escape(_start(texts[one])),
         )
     for score in evaluation.scores:
         if score.outcome == "not_scored":
@@ -86,7 +92,9 @@ def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
                 *("-" if not cell or cell[0] is None else f"{cell[0]:g}" for cell in given),
             )
         marks.add_section()
-        marks.add_row("weighted total", "100%", *(f"{total:.1f}" for total in chain.totals.values()))
+        marks.add_row(
+            "weighted total", "100%", *(f"{total:.1f}" for total in chain.totals.values())
+        )
         console.print(marks)
     usage = evaluation.usage
     console.print(
@@ -119,7 +127,9 @@ def print_signals(signals: UserSignals) -> None:
     if signals.history:
         history = Table("query", "chosen", "rejected", title="Choices", title_justify="left")
         for pair in signals.history:
-            history.add_row(*(escape(_start(text)) for text in (pair.query, pair.chosen, pair.rejected)))
+            history.add_row(
+                *(escape(_start(text)) for text in (pair.query, pair.chosen, pair.rejected))
+            )
         console.print(history)
 
 

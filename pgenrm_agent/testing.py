@@ -116,7 +116,9 @@ def write_chain(
     Raises ValueError where a response has not one mark per criterion.
     """
     rows = [
-        [float(row)] * len(criteria) if isinstance(row, int | float) else [float(one) for one in row]
+        [float(row)] * len(criteria)
+        if isinstance(row, int | float)
+        else [float(one) for one in row]
         for row in marks
     ]
     for number, row in enumerate(rows, start=1):

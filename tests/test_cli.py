@@ -42,7 +42,16 @@ def test_version_is_the_installed_one() -> None:
 def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> None:
     memory = ["--memory", str(tmp_path / "memory")]
     remembered = pgenrm(
-        "users", "remember", "ada", "-q", "How?", "--chosen", "So.", "--rejected", "Not so.", *memory
+        "users",
+        "remember",
+        "ada",
+        "-q",
+        "How?",
+        "--chosen",
+        "So.",
+        "--rejected",
+        "Not so.",
+        *memory,
     )
     assert remembered.returncode == 0, remembered.stderr
     assert pgenrm("users", "state", "ada", "Short answers, please.", *memory).returncode == 0

@@ -70,7 +70,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "Worked examples",
         "No examples",
         (1, 2, 3),
-        _count(r"\b(?:for example|for instance|such as|e\.g\.|examples?|like|including|includes?|etc)\b|[(]"),
+        _count(
+            r"\b(?:for example|for instance|such as|e\.g\.|examples?|like|including|includes?|etc)\b|[(]"
+        ),
     ),
     Attribute(
         "hedging",
@@ -133,10 +135,28 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 
 KINDS = ("how-to", "factual", "advice", "writing", "other")
 _KIND_PATTERNS = (
-    ("writing", re.compile(r"\b(?:write|compose|draft|create|generate|rewrite|story|poem|email|essay)\b", re.I)),
-    ("how-to", re.compile(r"\bhow (?:do|to|can|would|should)\b|\bsteps?\b|\brecipe\b|\bmake\b|\bcook\b", re.I)),
-    ("advice", re.compile(r"\b(?:should|recommend|suggest|advice|best|tips?|ideas?|help|want|need)\b", re.I)),
-    ("factual", re.compile(r"\b(?:what|who|when|where|which|why|is|are|does|did|explain|define)\b", re.I)),
+    (
+        "writing",
+        re.compile(
+            r"\b(?:write|compose|draft|create|generate|rewrite|story|poem|email|essay)\b", re.I
+        ),
+    ),
+    (
+        "how-to",
+        re.compile(
+            r"\bhow (?:do|to|can|would|should)\b|\bsteps?\b|\brecipe\b|\bmake\b|\bcook\b", re.I
+        ),
+    ),
+    (
+        "advice",
+        re.compile(
+            r"\b(?:should|recommend|suggest|advice|best|tips?|ideas?|help|want|need)\b", re.I
+        ),
+    ),
+    (
+        "factual",
+        re.compile(r"\b(?:what|who|when|where|which|why|is|are|does|did|explain|define)\b", re.I),
+    ),
 )
 
 

@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-
-from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.training.evaluate import EvaluationReport
 from pgenrm_agent.training.simulation import load_answers
+
+from pgenrm_agent.errors import ConfigurationError
 
 __all__ = ["write_card"]
 
@@ -23,21 +23,29 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
     """
     for path in (run / "run.json", report):
         if not path.is_file():
-            raise ConfigurationError(f"{path}: no such file; run `pgenrm train psi` and `evaluate` first")
+            raise ConfigurationError(
+                f"{path}: no such file; run `pgenrm train psi` and `evaluate` first"
+            )
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     measured = EvaluationReport.model_validate_json(report.read_text(encoding="utf-8"))
     answers = load_answers(data / "train.jsonl.gz")
-    template = (resources.files("pgenrm_agent.training") / "model_card.md.j2").read_text(encoding="utf-8")
-    text = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(template).render(
-        run=record,
-        report=measured,
-        machine=machine,
-        parameters=record["parameters"],
-        training_answers=len(answers.texts),
-        training_queries=len(answers.queries),
-        kept=record["chains"]["kept"],
-        written=sum(record["chains"].values()),
-        rows=sorted(measured.accuracy.items(), key=lambda item: item[1].mean),
+    template = (resources.files("pgenrm_agent.training") / "model_card.md.j2").read_text(
+        encoding="utf-8"
+    )
+    text = (
+        Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+        .from_string(template)
+        .render(
+            run=record,
+            report=measured,
+            machine=machine,
+            parameters=record["parameters"],
+            training_answers=len(answers.texts),
+            training_queries=len(answers.queries),
+            kept=record["chains"]["kept"],
+            written=sum(record["chains"].values()),
+            rows=sorted(measured.accuracy.items(), key=lambda item: item[1].mean),
+        )
     )
     target = run / "model" / "MODEL_CARD.md"
     target.write_text(text, encoding="utf-8")

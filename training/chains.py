@@ -16,9 +16,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.schema import Message, StatedPreference
 from pgenrm_agent.training.simulation import (
     SHARPNESS,
     THEMES,
@@ -30,12 +27,18 @@ from pgenrm_agent.training.simulation import (
 )
 from pgenrm_agent.training.teacher import WISH_STRENGTH, candidate_lines, write_chain
 
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.schema import Message, StatedPreference
+
 __all__ = ["Example", "Task", "wishes_in", "write_examples"]
 
 Task = Literal["read", "short", "chain"]
 
 # How many past choices and candidates a training prompt shows, and how often.
-HISTORY = {"short": ((1,), (1.0,)), "chain": ((0, 1, 2, 3, 4, 5, 6), (0.05, 0.08, 0.14, 0.55, 0.12, 0.03, 0.03))}
+HISTORY = {
+    "short": ((1,), (1.0,)),
+    "chain": ((0, 1, 2, 3, 4, 5, 6), (0.05, 0.08, 0.14, 0.55, 0.12, 0.03, 0.03)),
+}
 CANDIDATES = ((1, 2, 3, 4), (0.05, 0.70, 0.15, 0.10))
 READ_CANDIDATES = ((1, 2, 3, 4), (0.4, 0.3, 0.2, 0.1))
 STATED_SHARE = 0.25
@@ -102,9 +105,15 @@ def write_examples(
                 yield example
 
 
-def _reading_example(answers: Answers, chain_format: ChainFormat, rng: np.random.Generator) -> Example:
+def _reading_example(
+    answers: Answers, chain_format: ChainFormat, rng: np.random.Generator
+) -> Example:
     query = int(rng.integers(len(answers.queries)))
-    shown = rng.choice(answers.members[query], int(rng.choice(READ_CANDIDATES[0], p=READ_CANDIDATES[1])), replace=False)
+    shown = rng.choice(
+        answers.members[query],
+        int(rng.choice(READ_CANDIDATES[0], p=READ_CANDIDATES[1])),
+        replace=False,
+    )
     messages = chain_format.messages(
         query=answers.queries[query],
         candidates=[answers.texts[i] for i in shown],
@@ -112,7 +121,9 @@ def _reading_example(answers: Answers, chain_format: ChainFormat, rng: np.random
         stated=(),
         conversation=(),
     )
-    return Example(messages, "## Part 2: Scoring\n", "\n".join(candidate_lines(answers.levels[shown])))
+    return Example(
+        messages, "## Part 2: Scoring\n", "\n".join(candidate_lines(answers.levels[shown]))
+    )
 
 
 def _chain_example(

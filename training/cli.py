@@ -18,15 +18,22 @@ app = typer.Typer(no_args_is_help=True, help="Train the bundled model, measure i
 _console = Console(stderr=True)
 
 DataOption = Annotated[
-    Path, typer.Option("--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz.")
+    Path,
+    typer.Option(
+        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
+    ),
 ]
 
 
 @app.command()
 def psi(
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="The run's folder; an unfinished run there continues.")] = Path("runs/psi"),
-    recipe: Annotated[str, typer.Option(help="Name of a bundled recipe, or a YAML file.")] = "tiny-cpu",
+    out: Annotated[
+        Path, typer.Option(help="The run's folder; an unfinished run there continues.")
+    ] = Path("runs/psi"),
+    recipe: Annotated[
+        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
+    ] = "tiny-cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
@@ -55,7 +62,9 @@ def psi(
 def evaluate(
     data: DataOption,
     model: Annotated[Path, typer.Option(help="Model folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")
+    ],
     people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 1000,
     history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
@@ -64,16 +73,24 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Accuracy on people and queries that training never saw, beside the baselines."""
-    from pgenrm_agent.engines import load_engine
-    from pgenrm_agent.errors import ConfigurationError
-    from pgenrm_agent.model_files import format_of
     from pgenrm_agent.training.evaluate import evaluate_model
     from pgenrm_agent.training.simulation import World, load_answers
 
+    from pgenrm_agent.engines import load_engine
+    from pgenrm_agent.errors import ConfigurationError
+    from pgenrm_agent.model_files import format_of
+
     if engine not in ("transformers", "vllm"):
-        raise ConfigurationError(f"engine {engine!r} cannot run a model folder: use transformers or vllm")
+        raise ConfigurationError(
+            f"engine {engine!r} cannot run a model folder: use transformers or vllm"
+        )
     runner = load_engine("vllm" if engine == "vllm" else "transformers", model)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=_console) as bar:
         task = bar.add_task("comparisons", total=people)
 
@@ -94,7 +111,9 @@ def evaluate(
     if as_json:
         typer.echo(report.model_dump_json())
         return
-    table = Table("", "accuracy", "± standard error", title=f"{people} comparisons, {history} past choices")
+    table = Table(
+        "", "accuracy", "± standard error", title=f"{people} comparisons, {history} past choices"
+    )
     for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].mean):
         table.add_row(name, f"{value.mean:.1%}", f"{value.standard_error:.1%}")
     Console().print(table)

@@ -19,13 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
-
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.engines.protocol import Engine
-from pgenrm_agent.errors import ChainError
-from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Model, Scaling
 from pgenrm_agent.training.chains import wishes_in
 from pgenrm_agent.training.simulation import (
     CLIP,
@@ -37,6 +30,13 @@ from pgenrm_agent.training.simulation import (
     as_pair,
 )
 from pgenrm_agent.training.teacher import write_chain
+from pydantic import Field
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.errors import ChainError
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Candidate, Model, Scaling
 
 __all__ = ["Accuracy", "Case", "EvaluationReport", "baselines", "draw_cases", "evaluate_model"]
 
@@ -85,13 +85,17 @@ class EvaluationReport(Model):
     ties: int = Field(description="comparisons in which both answers got the same mean reward")
     not_scored: int
     failed_chains: int
-    position_bias: float = Field(description="share of single chains that prefer the first response")
+    position_bias: float = Field(
+        description="share of single chains that prefer the first response"
+    )
     arithmetic_slips: float = Field(
         description="share of marked totals that differ from the model's own by more than 0.1"
     )
 
 
-def draw_cases(world: World, answers: Answers, *, split: str, count: int, history: int, seed: int) -> list[Case]:
+def draw_cases(
+    world: World, answers: Answers, *, split: str, count: int, history: int, seed: int
+) -> list[Case]:
     """`count` people of a split, one held-back comparison each, on distinct queries per person."""
     cases = []
     for index, user in enumerate(world.users(split, count)):
@@ -99,12 +103,20 @@ def draw_cases(world: World, answers: Answers, *, split: str, count: int, histor
         queries = rng.choice(len(answers.queries), history + 1, replace=False)
         drawn = [world.compare(user, answers, int(query), rng) for query in queries]
         cases.append(
-            Case(user, tuple(drawn[:-1]), drawn[-1], bool(rng.random() < 0.5), int(rng.integers(2**31)))
+            Case(
+                user,
+                tuple(drawn[:-1]),
+                drawn[-1],
+                bool(rng.random() < 0.5),
+                int(rng.integers(2**31)),
+            )
         )
     return cases
 
 
-def _difference(answers: Answers, comparison: Comparison) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _difference(
+    answers: Answers, comparison: Comparison
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.clip(answers.x[comparison.chosen] - answers.x[comparison.rejected], -CLIP, CLIP)
 
 
@@ -135,7 +147,9 @@ def _teacher_margin(answers: Answers, case: Case) -> float:
     return float(chain.totals[0] - chain.totals[1])
 
 
-def baselines(world: World, training: Answers, test: Answers, cases: Sequence[Case], seed: int) -> dict[str, Accuracy]:
+def baselines(
+    world: World, training: Answers, test: Answers, cases: Sequence[Case], seed: int
+) -> dict[str, Accuracy]:
     """Chance, longest answer, non-personal Bradley-Terry, teacher and true utility."""
     fitted = _bradley_terry(world, training, seed)
     margins: dict[str, Callable[[Case], float]] = {
@@ -168,7 +182,13 @@ async def _judge(model: PGenRM, test: Answers, case: Case) -> dict[str, object]:
             history=[as_pair(test, one) for one in case.shown],
         )
     except ChainError as error:
-        return {"user": case.user.user_id, "margin": None, "chains": [], "failed": 0, "why": str(error)}
+        return {
+            "user": case.user.user_id,
+            "margin": None,
+            "chains": [],
+            "failed": 0,
+            "why": str(error),
+        }
     scores = {score.candidate_id: score.mean for score in evaluation.scores}
     chosen, rejected = scores["chosen"], scores["rejected"]
     first = [evaluation.request.candidates[chain.order[0]].id for chain in evaluation.chains]
@@ -192,6 +212,15 @@ async def _judge(model: PGenRM, test: Answers, case: Case) -> dict[str, object]:
     }
 
 
+def _recorded(records: Path) -> dict[str, dict[str, object]]:
+    """What an earlier run wrote down, by person."""
+    if not records.is_file():
+        records.parent.mkdir(parents=True, exist_ok=True)
+        return {}
+    lines = records.read_text(encoding="utf-8").splitlines()
+    return {str(record["user"]): record for record in map(json.loads, lines)}
+
+
 async def evaluate_model(
     engine: Engine,
     chain_format: ChainFormat,
@@ -213,14 +242,9 @@ async def evaluate_model(
     """
     started = time.perf_counter()
     cases = draw_cases(world, test, split="test", count=people, history=history, seed=seed)
-    done: dict[str, dict[str, object]] = {}
-    if records.is_file():
-        for line in records.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            done[record["user"]] = record
+    done = _recorded(records)
     waiting = [case for case in cases if case.user.user_id not in done]
     gate = asyncio.Semaphore(CONCURRENT)
-    records.parent.mkdir(parents=True, exist_ok=True)
 
     with records.open("a", encoding="utf-8") as out:
 
@@ -229,7 +253,9 @@ async def evaluate_model(
                 model = PGenRM(
                     engine=engine,
                     chain_format=chain_format,
-                    scaling=Scaling(individual=chains, prototype=0, history=history, seed=case.seed),
+                    scaling=Scaling(
+                        individual=chains, prototype=0, history=history, seed=case.seed
+                    ),
                 )
                 record = await _judge(model, test, case)
             done[case.user.user_id] = record
@@ -264,6 +290,10 @@ async def evaluate_model(
         ties=sum(margin == 0 for margin in margins),
         not_scored=sum(margin is None for margin in margins),
         failed_chains=sum(int(str(row["failed"])) for row in rows),
-        position_bias=float(np.mean([(c["margin"] > 0) == (c["first"] == "chosen") for c in decided])) if decided else 0.5,
+        position_bias=float(
+            np.mean([(c["margin"] > 0) == (c["first"] == "chosen") for c in decided])
+        )
+        if decided
+        else 0.5,
         arithmetic_slips=sum(c["slips"] for c in every) / max(1, sum(c["totals"] for c in every)),
     )

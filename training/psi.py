@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pgenrm_agent.training.chains import Example, Task, write_examples
+from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
+from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
+from pgenrm_agent.training.tokenizer import END, train_tokenizer
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     LlamaConfig,
@@ -37,10 +41,6 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.training.chains import Example, Task, write_examples
-from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
-from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
-from pgenrm_agent.training.tokenizer import END, train_tokenizer
 
 __all__ = ["PsiResult", "build_model", "encode", "train_psi"]
 
@@ -162,12 +162,16 @@ class CurveCallback(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         rows = [row for row in state.log_history if "loss" in row or "eval_loss" in row]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         plot_curve(state.log_history, self._folder / "curve.png")
 
 
@@ -211,7 +215,12 @@ def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> LlamaF
 
 
 def _stream(
-    phase: Phase, world: World, answers: Answers, chain_format: ChainFormat, seed: int, outcomes: Counter[str]
+    phase: Phase,
+    world: World,
+    answers: Answers,
+    chain_format: ChainFormat,
+    seed: int,
+    outcomes: Counter[str],
 ) -> Iterator[Example]:
     """The phase's mixture of tasks, endless."""
     tasks = list(phase.tasks)
@@ -254,7 +263,9 @@ def _plan(
     return steps
 
 
-def _tokenizer_text(answers: Answers, world: World, chain_format: ChainFormat, seed: int) -> Iterator[str]:
+def _tokenizer_text(
+    answers: Answers, world: World, chain_format: ChainFormat, seed: int
+) -> Iterator[str]:
     yield from answers.queries
     yield from answers.texts
     examples = write_examples("chain", world, answers, chain_format, split="tokenizer", seed=seed)
@@ -295,7 +306,9 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
 
     outcomes: Counter[str] = Counter()
     steps = _plan(recipe, world, answers, chain_format, tokenizer, outcomes)
-    held_out = write_examples("chain", world, every.subset(held), chain_format, split="dev", seed=recipe.seed)
+    held_out = write_examples(
+        "chain", world, every.subset(held), chain_format, split="dev", seed=recipe.seed
+    )
     evaluation = [encode(example, tokenizer) for example in islice(held_out, EVALUATION_EXAMPLES)]
     pad = cast(int, tokenizer.pad_token_id)
     model = build_model(recipe.shape, tokenizer)
@@ -334,7 +347,9 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
     output = trainer.train(resume_from_checkpoint=last)
     model.to(torch.bfloat16).save_pretrained(folder)
     plot_curve(trainer.state.log_history, out / "curve.png")
-    (folder / "chain_format.json").write_text(json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8")
+    (folder / "chain_format.json").write_text(
+        json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8"
+    )
     result = PsiResult(
         folder=folder,
         steps=len(steps),

@@ -52,7 +52,9 @@ class PsiRecipe(_Section):
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
-    threads: Annotated[int | None, Field(description="CPU threads; null leaves torch's choice")] = None
+    threads: Annotated[int | None, Field(description="CPU threads; null leaves torch's choice")] = (
+        None
+    )
 
 
 def load_recipe(name_or_path: str | Path) -> PsiRecipe:
@@ -68,7 +70,9 @@ def load_recipe(name_or_path: str | Path) -> PsiRecipe:
             raise ConfigurationError(f"{path}: no such recipe file")
         text = path.read_text(encoding="utf-8")
     else:
-        known = sorted(Path(item.name).stem for item in bundled.iterdir() if item.name.endswith(".yaml"))
+        known = sorted(
+            Path(item.name).stem for item in bundled.iterdir() if item.name.endswith(".yaml")
+        )
         if str(name_or_path) not in known:
             raise ConfigurationError(
                 f"no recipe named {str(name_or_path)!r}; bundled are: {', '.join(known)}."

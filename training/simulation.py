@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS, features, kind_of, levels, measure
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import PreferencePair, StatedPreference
-from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS, features, kind_of, levels, measure
 
 __all__ = [
     "THEMES",

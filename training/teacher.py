@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
 from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS
 from pgenrm_agent.training.simulation import LOADINGS, THEMES
 
-__all__ = ["Chain", "reading", "theme_values", "tally_lines", "write_chain"]
+__all__ = ["Chain", "reading", "tally_lines", "theme_values", "write_chain"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -70,7 +69,10 @@ def tally_lines(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) ->
     for number, (chosen, rejected) in enumerate(pairs, start=1):
         lines.append(reading(f"{number} chosen", chosen))
         lines.append(reading(f"{number} rejected", rejected))
-        parts = [f"{t.key} {_signed(int(d))}" for t, d in zip(THEMES, differences[number - 1], strict=True)]
+        parts = [
+            f"{t.key} {_signed(int(d))}"
+            for t, d in zip(THEMES, differences[number - 1], strict=True)
+        ]
         lines.append(f"Pair {number}: {', '.join(parts)}")
     if wishes.any():
         parts = [f"{t.key} {_signed(int(w))}" for t, w in zip(THEMES, wishes, strict=True) if w]
@@ -80,7 +82,9 @@ def tally_lines(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) ->
         if wishes[index]:
             terms.append(int(wishes[index]))
         total = sum(terms)
-        lines.append(f"Tally: {theme.key} {' '.join(map(_signed, terms)) or '0'} = {_signed(total)}")
+        lines.append(
+            f"Tally: {theme.key} {' '.join(map(_signed, terms)) or '0'} = {_signed(total)}"
+        )
     return lines
 
 
@@ -154,10 +158,16 @@ def write_chain(
 
     lines = ["## Part 1: Analysis", "### Persona"]
     lines += tally_lines(pairs, wishes)
-    lines.append(_persona(kind, weights) if known else f"{_SCENES[KINDS[kind]]} nothing is known of this person yet.")
+    lines.append(
+        _persona(kind, weights)
+        if known
+        else f"{_SCENES[KINDS[kind]]} nothing is known of this person yet."
+    )
     lines.append("### Criteria")
     for number, i in enumerate(order, start=1):
-        lines.append(f"{number}. {names[i]} ({abs(weights[i])}%): {THEMES[i].key} {_signed(int(tally[i]))}")
+        lines.append(
+            f"{number}. {names[i]} ({abs(weights[i])}%): {THEMES[i].key} {_signed(int(tally[i]))}"
+        )
     lines.append("## Part 2: Scoring")
     lines += candidate_lines(candidates)
     criteria = ", ".join(f"{names[i]} {abs(weights[i])}%" for i in order)

@@ -54,7 +54,10 @@ def train_tokenizer(texts: Iterable[str], *, size: int, context: int) -> PreTrai
     """Byte-level BPE of `size` tokens in all, digits apart, over `texts`."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     core.decoder = decoders.ByteLevel()
     tags = markers()

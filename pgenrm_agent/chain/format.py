@@ -168,7 +168,11 @@ class ChainFormat:
     def finish(self, section: Section, text: str) -> str:
         """`text`, closed after `section`: what comes next can be sampled as its continuation."""
         through = self.complete_through(text)
-        if through == "scores" or through == section or (through == "rubric" and section == "persona"):
+        if (
+            through == "scores"
+            or through == section
+            or (through == "rubric" and section == "persona")
+        ):
             return text
         headings = self.settings.headings
         body = text.rstrip()

@@ -20,13 +20,16 @@ _LABEL = re.compile(r"^([^\n:：]{1,60})[:：]", re.MULTILINE)
 # The bundled tokenizer takes these for markers anywhere, not just at the start of a line.
 _EXACT_LABEL = re.compile(r"(User|Chosen|Rejected):")
 _HEADING = re.compile(r"^([ \t]{0,20})(#{1,6})(?=[ \t]{0,20}\S)", re.MULTILINE)
-_HEADING_WORDS = re.compile(r"#{1,6}\W{0,20}(?:part\W{0,5}\w|persona|criteria|rubric|scoring|analysis)", re.I)
+_HEADING_WORDS = re.compile(
+    r"#{1,6}\W{0,20}(?:part\W{0,5}\w|persona|criteria|rubric|scoring|analysis)", re.I
+)
 
 _MARKER = re.compile(
     r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys", re.DOTALL
 )
 _SPECIAL = re.compile(
-    r"/?json_?(?:start|end)|\|.*\|?|/?s|/?(?:bos|eos|pad|unk)|(?:start|end)_?of_?turn|.*\|", re.DOTALL
+    r"/?json_?(?:start|end)|\|.*\|?|/?s|/?(?:bos|eos|pad|unk)|(?:start|end)_?of_?turn|.*\|",
+    re.DOTALL,
 )
 _LABELS = frozenset({"user", "assistant", "system", "chosen", "rejected", "stated", "tally"})
 
@@ -35,7 +38,9 @@ def _skeleton(text: str) -> str:
     """What is left when case, spacing, invisible characters and compatibility forms are ignored."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(
-        char for char in folded if not char.isspace() and unicodedata.category(char) not in ("Cf", "Mn", "Cc")
+        char
+        for char in folded
+        if not char.isspace() and unicodedata.category(char) not in ("Cf", "Mn", "Cc")
     )
 
 

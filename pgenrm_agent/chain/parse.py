@@ -44,16 +44,22 @@ _RESPONSE_KEY = re.compile(r"(?:response)?\s?(\d{1,3})")
 _PERCENT = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s{0,3}%")
 _NAME_EDGES = " \t\r\n*_#`\"'“”()[]{}:;,.=–—-•>|+~"
 _BULLET = re.compile(r"\s{0,20}(?:[-*•+]|\(?\d{1,3}[.)]|[A-Za-z][.)])\s{1,5}")
-_WEIGHT_WORD = re.compile(r"[\s(:–—-]{0,5}\b(?:weight(?:ed)?|importance)(?:\s(?:of|at))?[\s:=]{0,5}$", re.I)
+_WEIGHT_WORD = re.compile(
+    r"[\s(:–—-]{0,5}\b(?:weight(?:ed)?|importance)(?:\s(?:of|at))?[\s:=]{0,5}$", re.I
+)
 _PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A[.):](?=[\s*])")
 _PART_B = re.compile(r"(?:^|(?<=[\s\"'*(.;]))B[.):](?=[\s*])")
 _SEGMENT_END = re.compile(r"[,;\n]|\.(?=\s)")
 
 _RESPONSE = re.compile(r"\bresponse[ _#-]{0,2}(\d{1,3})\b", re.I)
 # A mark stands alone: no percentage, no part of a larger number, no weight in a product.
-_MARK = re.compile(r"(?<![\w.%])(?<![\d]/)(-?\d{1,4}(?:\.\d{1,6})?)(?![\d%]|\.\d|\s{0,2}%|[A-Za-z_])")
+_MARK = re.compile(
+    r"(?<![\w.%])(?<![\d]/)(-?\d{1,4}(?:\.\d{1,6})?)(?![\d%]|\.\d|\s{0,2}%|[A-Za-z_])"
+)
 _SCALE = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}10\b")
-_NUMBER_FIRST = re.compile(r"\s{0,3}(?:/\s{0,3}10|points?|out of 10)?\s{1,3}(?:on|for|in)\s{1,3}[\"'*]{0,3}", re.I)
+_NUMBER_FIRST = re.compile(
+    r"\s{0,3}(?:/\s{0,3}10|points?|out of 10)?\s{1,3}(?:on|for|in)\s{1,3}[\"'*]{0,3}", re.I
+)
 
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:)")
 
@@ -105,9 +111,10 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
     if computed:
         totals_from, final = "marks", computed
     else:
-        totals_from, final = "reported", {
-            one: value for one, value in reported.items() if value >= MARK_LOW
-        }
+        totals_from, final = (
+            "reported",
+            {one: value for one, value in reported.items() if value >= MARK_LOW},
+        )
         if len(final) < len(reported):
             repairs["total_out_of_range"] = None
         marks = {}
@@ -179,9 +186,8 @@ def _fields(body: str, repairs: dict[str, None]) -> tuple[str, dict[str, object]
             if parts:
                 return "\n".join(parts)[:LONGEST_RATIONALE], {}
     repairs["broken_json"] = None
-    key = None
-    for key in _TOTALS_KEY.finditer(body):
-        pass
+    keys = list(_TOTALS_KEY.finditer(body))
+    key = keys[-1] if keys else None
     totals_text = body[key.end() :] if key else ""
     rationale_key = _RATIONALE_KEY.search(body)
     begin = rationale_key.end() if rationale_key else 0
@@ -208,11 +214,15 @@ def _flatten(value: object, depth: int = 0) -> Iterator[str]:
         yield str(value)
 
 
-def _reported(totals: dict[str, object], ids: Sequence[str], repairs: dict[str, None]) -> dict[str, float]:
+def _reported(
+    totals: dict[str, object], ids: Sequence[str], repairs: dict[str, None]
+) -> dict[str, float]:
     """The model's own totals, 0-10, of the candidates that there are."""
     found: dict[str, float] = {}
     for key, value in totals.items():
-        match = _RESPONSE_KEY.fullmatch(key.casefold().replace("_", " ").replace("-", " ").strip()[:40])
+        match = _RESPONSE_KEY.fullmatch(
+            key.casefold().replace("_", " ").replace("-", " ").strip()[:40]
+        )
         if match is None:
             repairs["unknown_key"] = None
             continue
@@ -233,7 +243,9 @@ def _reported(totals: dict[str, object], ids: Sequence[str], repairs: dict[str, 
 def _number(value: object) -> float | None:
     """A finite number, also from text such as "7.5" or "7/10" or {"score": 7}; None for others."""
     if isinstance(value, dict):
-        inner = [value[key] for key in ("score", "total", "weighted_total", "overall") if key in value]
+        inner = [
+            value[key] for key in ("score", "total", "weighted_total", "overall") if key in value
+        ]
         return _number(inner[0]) if len(inner) == 1 and not isinstance(inner[0], dict) else None
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value[:60])
@@ -255,7 +267,9 @@ def _persona(section: str) -> Persona:
     prose = " ".join(line for line in lines if line and not _NOTES.match(line))
     words = prose or " ".join(line for line in lines if line)
     if not words.strip():
-        raise ChainError("there is no persona: nothing is written before the scores", reason="no_persona")
+        raise ChainError(
+            "there is no persona: nothing is written before the scores", reason="no_persona"
+        )
     return Persona(text=words)
 
 
@@ -298,7 +312,11 @@ def _criteria(lines: Iterable[str]) -> Iterator[Criterion]:
         weight = float(match[1])
         if name and len(name) <= LONGEST_NAME and weight <= 100:
             reason = (head.split(":", 1)[1] if ":" in head else "") + line[match.end() :]
-            yield Criterion(name=name, weight=weight, reason=reason.strip(_NAME_EDGES.replace("+", "").replace("-", "")))
+            yield Criterion(
+                name=name,
+                weight=weight,
+                reason=reason.strip(_NAME_EDGES.replace("+", "").replace("-", "")),
+            )
 
 
 def _percent_segments(text: str) -> Iterator[str]:
@@ -338,7 +356,9 @@ def _marks(
     """
     part = _part(rationale, _PART_B, None)
     text = rationale if part is None else part
-    known = re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)), re.I)
+    known = re.compile(
+        "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)), re.I
+    )
     index = {name: place for place, name in enumerate(names)}
     events = sorted(
         [(m.start(), m.end(), "response", m[1]) for m in _RESPONSE.finditer(text)]
@@ -398,11 +418,15 @@ def _totals(
     weights = [criterion.weight for criterion in rubric.criteria]
     totals: dict[str, float] = {}
     for one, row in marks.items():
-        marked = [(weight, mark) for weight, mark in zip(weights, row, strict=True) if mark is not None]
+        marked = [
+            (weight, mark) for weight, mark in zip(weights, row, strict=True) if mark is not None
+        ]
         share = sum(weight for weight, _ in marked)
         if share <= 0:
             continue
         if len(marked) < len(row):
             repairs["mark_missing"] = None
-        totals[one] = min(MARK_HIGH, max(MARK_LOW, sum(weight * mark for weight, mark in marked) / share))
+        totals[one] = min(
+            MARK_HIGH, max(MARK_LOW, sum(weight * mark for weight, mark in marked) / share)
+        )
     return totals

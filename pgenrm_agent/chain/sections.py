@@ -19,7 +19,8 @@ _PART_ONE = re.compile(r"part\s{0,3}(?:1|i|one)\b(?!.*\bpart\s{0,3}(?:2|ii|two)\
 _PART_TWO = re.compile(r"part\s{0,3}(?:2|ii|two)\b")
 _PERSONA = re.compile(r"(?:the )?(?:user(?:'s)? )?persona(?: analysis| derivation)?")
 _RUBRIC = re.compile(
-    r"(?:the )?(?:weighted |evaluation |scoring |personali[sz]ed )*(?:criteria|rubric)(?: and weights| with weights)?"
+    r"(?:the )?(?:weighted |evaluation |scoring |personali[sz]ed )*(?:criteria|rubric)"
+    r"(?: and weights| with weights)?"
 )
 _SCORES = re.compile(r"(?:the )?(?:scoring|scores|score breakdown)")
 
@@ -72,7 +73,9 @@ def split_sections(text: str) -> Sections:
             continue
         headings[kind] = match.span()
     opening = text.find(JSON_START)
-    start = max((headings[kind][1] for kind in ("opening", "persona") if kind in headings), default=0)
+    start = max(
+        (headings[kind][1] for kind in ("opening", "persona") if kind in headings), default=0
+    )
     spans: dict[Section, tuple[int, int]] = {}
     if "scores" in headings:
         spans["scores"] = (headings["scores"][1], len(text))
@@ -88,4 +91,6 @@ def split_sections(text: str) -> Sections:
     def body(section: Section) -> str | None:
         return text[slice(*spans[section])].strip("\n") if section in spans else None
 
-    return Sections(persona=body("persona"), rubric=body("rubric"), scores=body("scores"), spans=spans)
+    return Sections(
+        persona=body("persona"), rubric=body("rubric"), scores=body("scores"), spans=spans
+    )

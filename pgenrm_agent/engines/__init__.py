@@ -42,4 +42,6 @@ def load_engine(
     try:
         return make(model, **options)
     except TypeError as error:
-        raise ConfigurationError(f"engine {name!r} cannot be made with {sorted(options)}: {error}") from error
+        raise ConfigurationError(
+            f"engine {name!r} cannot be made with {sorted(options)}: {error}"
+        ) from error

@@ -138,7 +138,9 @@ def _attend(
     ahead_rows = ahead.transpose(1, 2)[prefix.prompt, prefix.slot]  # (B, heads, T)
     own = (query @ _repeated(key, groups).transpose(2, 3))[:, :, 0]  # (B, heads, S)
     length = ahead_rows.shape[-1]
-    weights = torch.softmax(torch.cat([ahead_rows, own], dim=-1).float() * scale, dim=-1).to(query.dtype)
+    weights = torch.softmax(torch.cat([ahead_rows, own], dim=-1).float() * scale, dim=-1).to(
+        query.dtype
+    )
     spread = torch.zeros_like(ahead).transpose(1, 2)
     spread[prefix.prompt, prefix.slot] = weights[..., :length]
     read = (spread.transpose(1, 2) @ _repeated(prefix.values[layer], groups)).transpose(1, 2)
@@ -151,7 +153,9 @@ AttentionInterface.register(ATTENTION, _attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def _read_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> tuple[list[Any], torch.Tensor]:
+def _read_prompts(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]]
+) -> tuple[list[Any], torch.Tensor]:
     """Caches and last logits (P, vocabulary). One prompt at a time: no padding, so that a prompt's
     numbers do not depend on its neighbours.
     """
@@ -180,7 +184,9 @@ def _stack(caches: Sequence[Any], rows: Sequence[Row], device: torch.device) -> 
         )
 
     layers = range(len(caches[0].layers))
-    hidden = torch.arange(longest, device=device)[None] >= torch.tensor(lengths, device=device)[:, None]
+    hidden = (
+        torch.arange(longest, device=device)[None] >= torch.tensor(lengths, device=device)[:, None]
+    )
     prefix = _Prefix(
         [padded("keys", layer) for layer in layers],
         [padded("values", layer) for layer in layers],
@@ -219,7 +225,9 @@ def _choose(logits: torch.Tensor, rows: Sequence[Row], rules: SamplingRules) -> 
     if rules.top_p < 1:
         ordered, order = torch.softmax(scaled, dim=-1).sort(dim=-1, descending=True)
         beyond = ordered.cumsum(-1) - ordered >= rules.top_p
-        scaled = scaled.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))
+        scaled = scaled.masked_fill(
+            torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf")
+        )
     size = logits.shape[-1]
     noise = np.stack([row.noise.standard_exponential(size, dtype=np.float32) for row in rows])
     return (scaled - torch.from_numpy(noise).to(scaled.device).log()).argmax(-1)

@@ -174,7 +174,8 @@ class OpenAIEngine:
     async def _sample_one(self, prompt: Prompt, params: SamplingParams) -> list[Completion]:
         seed = first_seed(prompt.seed)
         answers: list[Completion] = []
-        if prompt.n > 1 and not self._one_at_a_time:
+        # At temperature 0 vLLM refuses n > 1.
+        if prompt.n > 1 and params.temperature > 0 and not self._one_at_a_time:
             answers = await self._sample_together(prompt, params, seed)
         rest = [
             self._ask(prompt, params, n=1, seed=seed + number)

@@ -109,7 +109,9 @@ class TransformersEngine:
         with self._lock:
             self._refuse_unusable()
             if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="pgenrm-sampling", daemon=True)
+                self._worker = threading.Thread(
+                    target=self._work, name="pgenrm-sampling", daemon=True
+                )
                 self._worker.start()
             self._jobs.put(job)
         return await asyncio.wrap_future(job.answer)
@@ -144,7 +146,9 @@ class TransformersEngine:
                 add_generation_prompt=True,
             ),
         )
-        ids = cast(list[int], self._tokenizer.encode(text + prompt.partial, add_special_tokens=False))
+        ids = cast(
+            list[int], self._tokenizer.encode(text + prompt.partial, add_special_tokens=False)
+        )
         limit = self._context
         if len(ids) >= limit:
             raise ConfigurationError(
@@ -226,7 +230,9 @@ class TransformersEngine:
             for job in jobs
         ]
 
-    def _decode(self, prompts: Sequence[tuple[int, ...]], rows: Sequence[object], params: SamplingParams) -> None:
+    def _decode(
+        self, prompts: Sequence[tuple[int, ...]], rows: Sequence[object], params: SamplingParams
+    ) -> None:
         from pgenrm_agent.engines.decoding import Row, SamplingRules, decode
 
         chunk = cast(Sequence[Row], rows)
@@ -256,7 +262,9 @@ class TransformersEngine:
                 size = len(self._tokenizer)
                 self._pieces = self._tokenizer.batch_decode([[token] for token in range(size)])
             # Logits may be wider than the vocabulary; such tokens have no text.
-            mask = torch.zeros(max(len(self._pieces), self._model.config.vocab_size), dtype=torch.bool)
+            mask = torch.zeros(
+                max(len(self._pieces), self._model.config.vocab_size), dtype=torch.bool
+            )
             lasts = {stop[-1] for stop in stops}
             for token, piece in enumerate(self._pieces):
                 mask[token] = any(last in piece for last in lasts)
@@ -293,7 +301,9 @@ def _load(
     kind = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
     precision = getattr(torch, kind, None)
     if not isinstance(precision, torch.dtype):
-        raise ConfigurationError(f"dtype {kind!r} is no torch dtype: use float32, bfloat16 or float16")
+        raise ConfigurationError(
+            f"dtype {kind!r} is no torch dtype: use float32, bfloat16 or float16"
+        )
     if isinstance(model, PreTrainedModel):
         if tokenizer is None:
             raise ConfigurationError("a loaded model needs its tokenizer too: pass tokenizer=...")

@@ -179,7 +179,7 @@ def test_recent_recall_is_newest_first(memory: UserMemory, user: str) -> None:
 
 
 def test_times_with_and_without_a_zone_can_be_compared(memory: UserMemory, user: str) -> None:
-    naive = pair("naive").model_copy(update={"created_at": datetime(2026, 1, 5)})  # noqa: DTZ001
+    naive = pair("naive").model_copy(update={"created_at": datetime(2026, 1, 5)})
     memory.remember_many(user, [naive, pair("aware", day=1)])
     assert [one.query for one in memory.history(user)] == ["aware", "naive"]
 
@@ -322,7 +322,7 @@ def test_a_file_that_is_no_jsonl_is_named(memory: UserMemory, tmp_path: Path) ->
 def test_an_import_that_contradicts_the_store_names_the_line(memory: UserMemory, user: str) -> None:
     memory.remember(user, pair("one", id="p1"))
     row = next(memory.export(user)) | {"pair": pair("two", id="p1").model_dump(mode="json")}
-    with pytest.raises(MemoryStoreError, match="^import, line 1: .*'p1'"):
+    with pytest.raises(MemoryStoreError, match=r"^import, line 1: .*'p1'"):
         memory.import_([row])
 
 

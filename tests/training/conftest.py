@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from pgenrm_agent.training.simulation import Answers, load_answers
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS, features, kind_of, levels, measure
 
 SAMPLES = {
@@ -31,7 +30,12 @@ def test_each_attribute_rises_on_a_text_that_shows_it(key: str, text: str) -> No
 
 def test_length_counts_characters() -> None:
     index = [attribute.key for attribute in ATTRIBUTES].index("length")
-    assert [int(levels(measure("x" * size))[index]) for size in (119, 120, 220, 340)] == [0, 1, 2, 3]
+    assert [int(levels(measure("x" * size))[index]) for size in (119, 120, 220, 340)] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_features_agree_with_levels_at_the_thresholds() -> None:

@@ -12,19 +12,26 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Message
 from pgenrm_agent.training.chains import Example
 from pgenrm_agent.training.psi import encode, pack
 from pgenrm_agent.training.recipe import load_recipe
 from pgenrm_agent.training.tokenizer import markers, train_tokenizer
 
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Message
+
 RECIPE = {
     "name": "test",
     "seed": 1,
-    "shape": {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 64, "vocabulary": 800, "context": 3072},
+    "shape": {
+        "hidden": 32,
+        "layers": 1,
+        "heads": 2,
+        "feed_forward": 64,
+        "vocabulary": 800,
+        "context": 3072,
+    },
     "chain_format": "compact-1",
     "phases": [{"tasks": {"read": 1.0}, "tokens": 60000}],
     "tokens_per_step": 2048,
@@ -45,8 +52,12 @@ def test_every_marker_is_one_token_and_decodes_to_itself() -> None:
 
 
 def test_only_the_target_is_learned() -> None:
-    tokenizer = train_tokenizer(["what is asked, what is given, what is learned"] * 20, size=512, context=64)
-    example = Example((Message(role="user", content="what is asked"),), "what is given", "what is learned")
+    tokenizer = train_tokenizer(
+        ["what is asked, what is given, what is learned"] * 20, size=512, context=64
+    )
+    example = Example(
+        (Message(role="user", content="what is asked"),), "what is given", "what is learned"
+    )
     encoded = encode(example, tokenizer)
     learned = [label for label in encoded.labels if label != -100]
     assert tokenizer.decode(learned) == "what is learned<|end|>"
@@ -66,9 +77,15 @@ def test_batches_stay_within_their_token_budget() -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"seed": -1}, "seed"), ({"surprise": 1}, "surprise"), ({"shape": {"hidden": 0}}, "shape.hidden")],
+    [
+        ({"seed": -1}, "seed"),
+        ({"surprise": 1}, "surprise"),
+        ({"shape": {"hidden": 0}}, "shape.hidden"),
+    ],
 )
-def test_a_wrong_recipe_names_the_field(tmp_path: Path, change: dict[str, object], field: str) -> None:
+def test_a_wrong_recipe_names_the_field(
+    tmp_path: Path, change: dict[str, object], field: str
+) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE | change))
     with pytest.raises(ConfigurationError, match=field):
@@ -81,7 +98,9 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_and_ends_with_all_its_steps(tmp_path: Path, responses: Path) -> None:
+def test_a_killed_run_continues_and_ends_with_all_its_steps(
+    tmp_path: Path, responses: Path
+) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(yaml.safe_dump(RECIPE))
     script = (
@@ -109,4 +128,7 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(tmp_path: Path, resp
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 7  # an untrained model of 800 tokens stands at ln 800 = 6.7 or above
-    assert ChainFormat.load("compact-1").name == json.loads((out / "model" / "chain_format.json").read_text())["format"]
+    assert (
+        ChainFormat.load("compact-1").name
+        == json.loads((out / "model" / "chain_format.json").read_text())["format"]
+    )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.training.chains import write_examples
 from pgenrm_agent.training.evaluate import baselines, draw_cases
 from pgenrm_agent.training.simulation import Answers, World, load_answers
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
 
 
 def test_the_same_person_is_drawn_every_time() -> None:
@@ -31,7 +31,9 @@ def test_splits_are_different_people() -> None:
     assert not np.allclose(train.taste, test.taste)
 
 
-def test_training_and_test_queries_are_disjoint(training_answers: Answers, test_answers: Answers) -> None:
+def test_training_and_test_queries_are_disjoint(
+    training_answers: Answers, test_answers: Answers
+) -> None:
     assert not set(training_answers.queries) & set(test_answers.queries)
 
 
@@ -56,7 +58,11 @@ def test_examples_are_the_same_for_the_same_seed(training_answers: Answers) -> N
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
-    [("{", "line 2"), (json.dumps({"query": "q"}), "'responses'"), (json.dumps({"responses": []}), "'query'")],
+    [
+        ("{", "line 2"),
+        (json.dumps({"query": "q"}), "'responses'"),
+        (json.dumps({"responses": []}), "'query'"),
+    ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "train.jsonl.gz"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pgenrm_agent.chain import parse_chain
 from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS, LEVELS
 from pgenrm_agent.training.simulation import THEMES
 from pgenrm_agent.training.teacher import theme_values, write_chain
+
+from pgenrm_agent.chain import parse_chain
 
 Levels = np.ndarray[tuple[int], np.dtype[np.int64]]
 NO_WISH = np.zeros(len(THEMES), dtype=np.int64)
@@ -67,4 +67,7 @@ def test_nothing_known_gives_equal_weights() -> None:
 def test_theme_readings_stay_within_their_caps() -> None:
     highest = theme_values(np.full(12, LEVELS - 1))
     lowest = theme_values(np.zeros(12, dtype=np.int64))
-    assert all(0 <= low <= high <= theme.cap for low, high, theme in zip(lowest, highest, THEMES, strict=True))
+    assert all(
+        0 <= low <= high <= theme.cap
+        for low, high, theme in zip(lowest, highest, THEMES, strict=True)
+    )

@@ -1,0 +1,361 @@
+"""The vLLM engine: vLLM's asynchronous engine in this process, its cores in processes of their own.
+
+All calls run together in vLLM's scheduler, whichever task or event loop they come from. Prompts
+that begin alike share their keys and values (prefix caching), and so do the samples of a prompt.
+
+What a seed guarantees: sample j of a prompt is drawn with the seed `first_seed(seed) + j`, from a
+generator of its own. But vLLM computes logits in batches whose make-up depends on what else arrives
+and when, and other batches round differently, so that the same call may now and then give another
+sample. With `batch_invariant=True` it does not. vLLM offers that mode on NVIDIA GPUs of compute
+capability 8.0 or higher, AMD Instinct and Intel XPU, and not on CPUs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pgenrm_agent.engines.openai import first_seed
+from pgenrm_agent.engines.private_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
+from pgenrm_agent.errors import (
+    ConfigurationError,
+    EngineError,
+    EngineUnavailable,
+    PGenRMError,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+__all__ = ["VLLMEngine"]
+
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Sizes in which vLLM reserves room for an adapter."""
+GREEDY_BELOW = 1e-5
+"""vLLM takes lower temperatures for 0, and then only one sample a request."""
+
+
+class VLLMEngine:
+    """A causal language model in vLLM.
+
+    model: folder or hub name.
+    tensor_parallel_size: GPUs over which the model is split.
+    adapter: folder or hub name of a LoRA adapter; all samples are drawn with it.
+    batch_invariant: the same prompt and seed give the same samples whatever else is in the batch,
+        at some cost in speed (see above for where).
+    engine_args: anything else that vLLM's `AsyncEngineArgs` takes, such as `max_model_len`,
+        `gpu_memory_utilization`, `kv_cache_memory_bytes`, `dtype` or `enforce_eager`.
+
+    The constructor returns when the model is loaded, which takes a minute or more. vLLM's usage
+    reports are switched off and its log is at WARNING, unless VLLM_NO_USAGE_STATS and
+    VLLM_LOGGING_LEVEL say otherwise. On a CPU vLLM starts its processes by spawning, so a script
+    that makes this engine needs an `if __name__ == "__main__":`.
+
+    Raises:
+        ConfigurationError: vLLM is not installed, does not know an argument, or has no
+            batch-invariant mode here.
+        EngineUnavailable: the model or adapter cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        tensor_parallel_size: int = 1,
+        adapter: str | Path | None = None,
+        batch_invariant: bool = False,
+        **engine_args: object,
+    ) -> None:
+        if tensor_parallel_size < 1:
+            raise ConfigurationError(
+                f"tensor_parallel_size is {tensor_parallel_size}: pass at least 1"
+            )
+        _refuse_empty_folder(model, "config.json", "a saved model")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        self._batch_invariant = batch_invariant or os.environ.get(BATCH_INVARIANT) == "1"
+        self._label = Path(model).name
+        settings: dict[str, object] = {
+            "model": str(model),
+            "tensor_parallel_size": tensor_parallel_size,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+        }
+        if adapter is not None:
+            _refuse_empty_folder(adapter, "adapter_config.json", "a PEFT adapter")
+            self._label += f"+{Path(adapter).name}"
+            settings |= {"enable_lora": True, "max_loras": 1, **_lora_rank(adapter)}
+        self._loop = PrivateLoop(self.name)
+        with _environment({BATCH_INVARIANT: "1"} if self._batch_invariant else {}):
+            _refuse_missing_package()
+            if self._batch_invariant:
+                _refuse_without_batch_invariance()
+            try:
+                self._engine, self._adapter = self._loop.run_blocking(
+                    _start({**settings, **engine_args}, adapter)
+                )
+            except BaseException:
+                self._loop.close()
+                raise
+        self._context = int(self._engine.model_config.max_model_len)
+        tokenizer = cast("PreTrainedTokenizerBase", self._engine.get_tokenizer())
+        if not getattr(tokenizer, "chat_template", None):
+            self._loop.close(self._stop())
+            raise EngineUnavailable(
+                f"the tokenizer of {self._label} has no chat template, so messages cannot be turned"
+                " into a prompt: use an instruct model, or set tokenizer.chat_template"
+            )
+        self._tokenizer = tokenizer
+
+    @property
+    def name(self) -> str:
+        return f"vllm:{self._label}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(continues=True, seeds="exact" if self._batch_invariant else "per_batch")
+
+    async def sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        """Sample every prompt n times; see `Engine`. Cancelling takes the requests out of vLLM.
+
+        Raises:
+            ConfigurationError: a prompt leaves no room in the model's context, or vLLM refuses a
+                parameter.
+            EngineUnavailable: the engine is closed, or vLLM has died.
+            EngineError: vLLM failed to answer.
+        """
+        if not prompts:
+            return []
+        return await self._loop.run(self._sample_all(prompts, params))
+
+    async def aclose(self) -> None:
+        """Abort what runs and end vLLM's processes. Calling it again does nothing."""
+        await asyncio.to_thread(self._loop.close, self._stop())
+
+    # --- on the private loop ---
+
+    async def _sample_all(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        encoded = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in prompts])
+        return await all_or_cancel(
+            [
+                self._sample_one(prompt, ids, params)
+                for prompt, ids in zip(prompts, encoded, strict=True)
+            ]
+        )
+
+    async def _sample_one(
+        self, prompt: Prompt, ids: list[int], params: SamplingParams
+    ) -> list[Completion]:
+        import vllm
+        from vllm.sampling_params import RequestOutputKind
+
+        greedy = params.temperature < GREEDY_BELOW
+        wanted = vllm.SamplingParams(
+            n=1 if greedy else prompt.n,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            max_tokens=min(params.max_tokens, self._context - len(ids)),
+            stop=list(params.stop) or None,
+            seed=first_seed(prompt.seed),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        answer: RequestOutput | None = None
+        try:
+            # Cancelling this task ends the generator, which aborts the request.
+            async for output in self._engine.generate(
+                vllm.TokensPrompt(prompt_token_ids=ids),
+                wanted,
+                request_id=uuid.uuid4().hex,
+                lora_request=self._adapter,
+            ):
+                answer = output
+        except Exception as error:
+            raise self._explained(error) from error
+        samples = [] if answer is None else _completions(answer, len(ids))
+        if greedy:
+            samples = samples * prompt.n
+        if len(samples) != prompt.n:
+            raise EngineError(f"{self.name} gave {len(samples)} of {prompt.n} samples")
+        return samples
+
+    async def _stop(self) -> None:
+        self._engine.shutdown()
+
+    # --- prompts and errors ---
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        """The token ids that the transformers engine makes of the prompt, too."""
+        begun = cast(
+            str,
+            self._tokenizer.apply_chat_template(
+                [message.model_dump() for message in prompt.messages],
+                tokenize=False,
+                add_generation_prompt=True,
+            ),
+        )
+        ids = cast(
+            list[int], self._tokenizer.encode(begun + prompt.partial, add_special_tokens=False)
+        )
+        if len(ids) >= self._context:
+            raise ConfigurationError(
+                f"a prompt has {len(ids)} tokens and {self.name} reads at most {self._context},"
+                " answer included: show fewer past choices (scaling.history), fewer or shorter"
+                " candidates, or raise max_model_len if the model allows it"
+            )
+        return ids
+
+    def _explained(self, error: Exception) -> PGenRMError:
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if isinstance(error, PGenRMError):
+            return error
+        if isinstance(error, EngineDeadError):
+            return EngineUnavailable(
+                f"{self.name} has died; its log tells why (often memory: lower"
+                " gpu_memory_utilization or max_model_len): make another engine"
+            )
+        if isinstance(error, VLLMValidationError | ValueError):
+            return ConfigurationError(f"{self.name} refuses the request: {_first_line(error)}")
+        return EngineError(f"{self.name} failed while sampling: {_first_line(error)}")
+
+
+async def _start(
+    settings: dict[str, object], adapter: str | Path | None
+) -> tuple[AsyncLLM, LoRARequest | None]:
+    """Start vLLM on the running loop, which its output handler then belongs to."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.lora.request import LoRARequest
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        arguments = AsyncEngineArgs(**settings)
+    except TypeError as error:
+        raise ConfigurationError(f"vLLM does not take these arguments: {error}") from error
+    try:
+        engine = AsyncLLM.from_engine_args(arguments)
+    except Exception as error:
+        raise EngineUnavailable(
+            f"vLLM cannot start with model {settings['model']!r}: {_first_line(error)}; see its log"
+            " above, and pass the folder of a saved model, or a hub name while the hub can be"
+            " reached"
+        ) from error
+    if adapter is None:
+        return engine, None
+    request = LoRARequest(Path(adapter).name, 1, str(adapter))
+    try:
+        await engine.add_lora(request)
+    except Exception as error:
+        engine.shutdown()
+        raise EngineUnavailable(
+            f"vLLM cannot apply adapter {str(adapter)!r} to model {settings['model']!r}:"
+            f" {_first_line(error)}"
+        ) from error
+    return engine, request
+
+
+def _completions(answer: RequestOutput, prompt_tokens: int) -> list[Completion]:
+    return [
+        Completion(
+            text=one.text,
+            tokens=len(one.token_ids),
+            prompt_tokens=prompt_tokens,
+            finish_reason="stop" if one.finish_reason == "stop" else "length",
+        )
+        for one in sorted(answer.outputs, key=lambda output: output.index)
+    ]
+
+
+def _refuse_missing_package() -> None:
+    try:
+        import vllm  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise ConfigurationError(
+                f"vLLM is installed, and {error.name}, which it needs, is not:"
+                " pip install 'pgenrm-agent[vllm]'"
+            ) from error
+        raise ConfigurationError(
+            "the vLLM engine needs the package vllm: pip install 'pgenrm-agent[vllm]'"
+        ) from error
+
+
+def _refuse_without_batch_invariance() -> None:
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu() or (
+        current_platform.is_cuda() and not current_platform.has_device_capability(80)
+    ):
+        raise ConfigurationError(
+            f"batch_invariant=True, and vLLM has no such mode on {current_platform.device_name}: it"
+            " needs an NVIDIA GPU of compute capability 8.0 or higher, AMD Instinct or Intel XPU."
+            " On a CPU the transformers engine keeps seeds exact"
+        )
+
+
+def _refuse_empty_folder(place: str | Path, file: str, what: str) -> None:
+    """A path that is no folder of the kind; a plain name may be one on the hub."""
+    folder = Path(place)
+    given_as_path = isinstance(place, Path) or folder.is_absolute() or folder.is_dir()
+    if given_as_path and not (folder / file).is_file():
+        raise EngineUnavailable(
+            f"{folder}: no {file} there; pass the folder of {what}, or a hub name"
+        )
+
+
+def _lora_rank(adapter: str | Path) -> dict[str, object]:
+    """Room for the adapter's rank, where its folder tells it."""
+    file = Path(adapter) / "adapter_config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineUnavailable(f"{file} is no LoRA configuration ({error})") from error
+    if rank > LORA_RANKS[-1]:
+        raise EngineUnavailable(
+            f"{file}: rank {rank} is more than vLLM's {LORA_RANKS[-1]}; merge the adapter into its"
+            " model first"
+        )
+    return {"max_lora_rank": next(size for size in LORA_RANKS if size >= rank)}
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables while vLLM starts: its processes inherit them, later engines do not."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _first_line(error: BaseException) -> str:
+    """What is wrong, in one line; pydantic puts a headline before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 2 and "validation error" in lines[0]:
+        lines = lines[1:]
+        if not lines[0].startswith("Value error"):
+            lines = [f"{lines[0]}: {lines[1]}"]
+    return lines[0].removeprefix("Value error, ")[:300] if lines else type(error).__name__

@@ -1,0 +1,202 @@
+"""Real vLLM on a CPU, with the bundled model: one engine in this process, and one server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.model_files import bundled_model
+from pgenrm_agent.schema import Message
+
+if TYPE_CHECKING:
+    from pgenrm_agent.engines.transformers import TransformersEngine
+    from pgenrm_agent.engines.vllm import VLLMEngine
+
+SERVED_AS = "pgenrm-tiny"
+SERVER_KEY = "key-of-the-test-server"
+START_UP_S = 600
+CONTEXT = 1024
+CACHE_BYTES = 256 * 2**20
+
+# One thread each: the machine may have two cores, and vLLM's engine, its server and the tests share
+# them. Binding would put all of vLLM's processes on the same core.
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+MESSAGES = (
+    Message(
+        role="system",
+        content="[The Start of User's preference history]\n"
+        "User: How do I boil an egg?\n"
+        "Chosen: - Boil water.\n- Add the egg.\n- Wait 8 minutes. [1 chosen]\n"
+        "Rejected: You boil it until it is done. [1 rejected]\n"
+        "[The End of User's preference history]",
+    ),
+    Message(
+        role="user",
+        content="[The Start of User Input]\nHow do I cook rice?\n[The End of User Input]\n"
+        "[The Start of Response 1]\nJust cook it. [response 1]\n[The End of Response 1]\n"
+        "[The Start of Response 2]\n- Rinse it.\n- Simmer it. [response 2]\n[The End of Response 2]",
+    ),
+)
+
+
+@pytest.fixture(scope="session")
+def prompt() -> Prompt:
+    """A short evaluation prompt as the bundled model knows them."""
+    return Prompt(messages=MESSAGES)
+
+
+class Write(Protocol):
+    """What an engine writes at temperature 0."""
+
+    async def __call__(
+        self, engine: Engine, tokens: int, *, partial: str = "", stop: tuple[str, ...] = ()
+    ) -> Completion: ...
+
+
+@pytest.fixture(scope="session")
+def write(prompt: Prompt) -> Write:
+    async def written(
+        engine: Engine, tokens: int, *, partial: str = "", stop: tuple[str, ...] = ()
+    ) -> Completion:
+        params = SamplingParams(temperature=0, max_tokens=tokens, stop=stop)
+        [[sample]] = await engine.sample([prompt.model_copy(update={"partial": partial})], params)
+        return sample
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    return bundled_model()
+
+
+@pytest.fixture(scope="session")
+def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter with random weights, large enough to change what the model writes."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapter") / "another-taste"
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    config = LoraConfig(
+        r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False
+    )
+    torch.manual_seed(0)
+    get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(model: Path) -> Iterator[TransformersEngine]:
+    """The transformers engine with the bundled model, to compare with."""
+    from pgenrm_agent.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(model, device="cpu")
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+@pytest.fixture(scope="session")
+def adapted_reference(model: Path, adapter: Path) -> Iterator[TransformersEngine]:
+    """The same with the adapter."""
+    from pgenrm_agent.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(model, adapter=adapter, device="cpu")
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(model: Path, adapter: Path) -> Iterator[VLLMEngine]:
+    """The one engine in this process. It runs with the adapter: all tests share that."""
+    pytest.importorskip("vllm")
+    from pgenrm_agent.engines.vllm import VLLMEngine
+
+    os.environ.update(QUIET)
+    engine = VLLMEngine(
+        model,
+        adapter=adapter,
+        max_model_len=CONTEXT,
+        kv_cache_memory_bytes=CACHE_BYTES,
+        enforce_eager=True,
+        dtype="float32",
+    )
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    model: str
+    key: str
+
+
+@pytest.fixture(scope="session")
+def vllm_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`vllm serve` with the bundled model, as a user would start it."""
+    pytest.importorskip("vllm")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+    options = {
+        "host": "127.0.0.1",
+        "port": port,
+        "served-model-name": SERVED_AS,
+        "max-model-len": CONTEXT,
+        "kv-cache-memory-bytes": CACHE_BYTES,
+        "dtype": "float32",
+    }
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*command, "--enforce-eager"],
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **QUIET, "VLLM_API_KEY": SERVER_KEY},
+        )
+    try:
+        _await_health(f"http://127.0.0.1:{port}/health", process, log)
+        yield Server(f"http://127.0.0.1:{port}/v1", SERVED_AS, SERVER_KEY)
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
+        process.kill()
+        process.wait()
+
+
+def _await_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_UP_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        time.sleep(0.5)
+    tail = log.read_text(errors="replace")[-4000:]
+    pytest.fail(f"the vLLM server did not start (exit status {process.poll()}):\n{tail}")
