@@ -177,7 +177,8 @@ def reported(doing: str, where: str, advice: str = "") -> Iterator[None]:
 
 
 _open: dict[tuple[int, int], Store] = {}
-_opening = threading.Lock()
+# Reentrant: dropping the last reference to a UserMemory, wherever that happens, releases its store.
+_opening = threading.RLock()
 
 
 def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
@@ -328,7 +329,7 @@ def _settings() -> Settings:
 def _forked() -> None:
     """In a forked child the lock may have been taken by a thread that does not exist there."""
     global _opening
-    _opening = threading.Lock()
+    _opening = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -84,8 +84,12 @@ class VectorIndexCopies:
 
     def _written(self) -> dict[str, int]:
         """Vector segment -> the log number its files stand for; 0 when never written."""
-        database = (self._chroma / "chroma.sqlite3").as_uri() + "?mode=ro"
+        # "rw", though this only reads: a kill may have left a journal that SQLite must roll back.
+        database = (self._chroma / "chroma.sqlite3").as_uri() + "?mode=rw"
         with closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if not {"segments", "max_seq_id"} <= tables:
+                return {}  # killed while Chroma was setting the database up; it will go on
             rows = connection.execute(
                 "SELECT segments.id, max_seq_id.seq_id FROM segments LEFT JOIN max_seq_id "
                 "ON max_seq_id.segment_id = segments.id WHERE segments.scope = 'VECTOR'"

@@ -18,12 +18,12 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_folder_without_a_model_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="no config.json there"):
+    with pytest.raises(EngineUnavailable, match=r"no config\.json there"):
         VLLMEngine(tmp_path)
 
 
 def test_a_folder_without_an_adapter_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="no adapter_config.json there"):
+    with pytest.raises(EngineUnavailable, match=r"no adapter_config\.json there"):
         VLLMEngine("some/model", adapter=tmp_path)
 
 

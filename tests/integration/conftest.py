@@ -55,7 +55,7 @@ MESSAGES = (
         role="user",
         content="[The Start of User Input]\nHow do I cook rice?\n[The End of User Input]\n"
         "[The Start of Response 1]\nJust cook it. [response 1]\n[The End of Response 1]\n"
-        "[The Start of Response 2]\n- Rinse it.\n- Simmer it. [response 2]\n[The End of Response 2]",
+        "[The Start of Response 2]\n- Rinse it.\n- Boil it. [response 2]\n[The End of Response 2]",
     ),
 )
 

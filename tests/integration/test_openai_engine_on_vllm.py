@@ -115,7 +115,7 @@ async def test_a_prompt_longer_than_the_context_says_what_to_do(
     engine: OpenAIEngine, prompt: Prompt
 ) -> None:
     long = prompt.model_copy(update={"partial": "word " * 2000})
-    with pytest.raises(ConfigurationError, match="too long.*show fewer past choices"):
+    with pytest.raises(ConfigurationError, match=r"too long.*show fewer past choices"):
         await engine.sample([long], SamplingParams(max_tokens=4))
 
 

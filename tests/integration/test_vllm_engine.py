@@ -10,6 +10,7 @@ import importlib.util
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,14 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    for _ in range(int(timeout_s / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not happen in time")
 
 
 def test_it_is_an_engine_that_continues(vllm_engine: VLLMEngine) -> None:
@@ -159,15 +168,11 @@ async def test_a_cancelled_call_leaves_vllm_with_nothing_to_do(
 ) -> None:
     many = prompt.model_copy(update={"n": 16})
     call = asyncio.create_task(vllm_engine.sample([many] * 2, SamplingParams(max_tokens=700)))
-    while vllm_engine._engine.get_num_unfinished_requests() < 32:
-        await asyncio.sleep(0.01)
+    await _until(lambda: vllm_engine._engine.get_num_unfinished_requests() == 32)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    deadline = time.monotonic() + 10
-    while vllm_engine._engine.get_num_unfinished_requests() and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
-    assert vllm_engine._engine.get_num_unfinished_requests() == 0
+    await _until(lambda: vllm_engine._engine.get_num_unfinished_requests() == 0)
     assert (await write(vllm_engine, 4)).text
 
 
@@ -196,7 +201,7 @@ async def test_a_prompt_longer_than_the_context_says_what_to_do(
     vllm_engine: VLLMEngine, prompt: Prompt
 ) -> None:
     long = prompt.model_copy(update={"partial": "word " * 2000})
-    with pytest.raises(ConfigurationError, match="reads at most 1024.*show fewer past choices"):
+    with pytest.raises(ConfigurationError, match=r"reads at most 1024.*show fewer past choices"):
         await vllm_engine.sample([prompt, long], SamplingParams(max_tokens=4))
 
 

@@ -145,6 +145,26 @@ def test_a_kill_between_the_save_and_its_copy_keeps_the_saved_index(
     assert [path.name for path in (tmp_path / "index-copies").glob("*/*")]
 
 
+def test_a_journal_left_by_a_kill_is_rolled_back(tmp_path: Path) -> None:
+    with UserMemory(tmp_path) as memory:
+        remember(memory, "a", 2)
+    leave_a_journal = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN")
+database.execute("CREATE TABLE half (text)")
+for _ in range(200):
+    database.execute("INSERT INTO half VALUES (?)", ("x" * 4000,))
+os.kill(os.getpid(), 9)
+"""
+    database = tmp_path / "chroma" / "chroma.sqlite3"
+    subprocess.run([sys.executable, "-c", leave_a_journal, str(database)], check=False)
+    assert (tmp_path / "chroma" / "chroma.sqlite3-journal").stat().st_size > 0
+    with UserMemory(tmp_path) as memory:
+        assert len(memory.history("ann")) == 2
+
+
 def test_half_a_copy_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SYNC_THRESHOLD", 4)
     with UserMemory(tmp_path) as memory:
