@@ -88,6 +88,8 @@ SECTIONS: tuple[Section, ...] = ("persona", "rubric", "scores")
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
 
 JSONObject: TypeAlias = dict[str, object]
+# By text and the ids of the candidates it was shown.
+Readings: TypeAlias = dict[tuple[str, tuple[str, ...]], ParsedChain | ChainError]
 
 
 @runtime_checkable
@@ -124,6 +126,10 @@ class EvaluationContext:
     chain_format: Annotated[ChainFormat | None, WithJsonSchema({"type": "null"})] = None
     memory: Annotated[SignalSource | None, WithJsonSchema({"type": "null"})] = None
     staged: bool = False
+    # What was read from texts already, so that two nodes of a run need not read a text twice.
+    readings: Annotated[Readings, WithJsonSchema({"type": "null"})] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
 
 class Draft(TypedDict):
@@ -279,7 +285,7 @@ async def sample_scores(
     writer = await _Writer.of(state, runtime)
     found = state["chains"]
     chains = await writer.extend(found, to="scores")
-    readings = [_read(draft, writer.request) for draft in chains]
+    readings = [_read(draft, writer.request, writer.readings) for draft in chains]
     failures: list[ChainFailure] = []
     for attempt in range(1, writer.scaling.resamples + 1):
         again = [i for i, reading in enumerate(readings) if not _is_complete(reading)]
@@ -288,7 +294,7 @@ async def sample_scores(
         restarted = [writer.restart(found[i], attempt) for i in again]
         fresh = await writer.extend(restarted, to="scores")
         for i, draft in zip(again, fresh, strict=True):
-            reading = _read(draft, writer.request)
+            reading = _read(draft, writer.request, writer.readings)
             if _totals_in(reading) >= _totals_in(readings[i]):
                 chains[i], draft = draft, chains[i]
                 readings[i], reading = reading, readings[i]
@@ -300,17 +306,20 @@ async def sample_scores(
     }
 
 
-async def aggregate(state: EvaluationState) -> EvaluationUpdate:
+async def aggregate(
+    state: EvaluationState, runtime: Runtime[EvaluationContext]
+) -> EvaluationUpdate:
     """Read the chains, then score and rank the candidates (Eq. 9).
 
     Raises ChainError, with the counts by reason, when no chain can be read.
     """
     started = time.perf_counter()
     request = EvaluationRequest.model_validate(state["request"])
+    readings = (runtime.context or EvaluationContext()).readings
     failures = [ChainFailure.model_validate(failure) for failure in state["failures"]]
     chains: list[EvaluationChain] = []
     for draft in state["chains"]:
-        reading = _read(draft, request)
+        reading = _read(draft, request, readings)
         if isinstance(reading, ChainError):
             failures.append(_failure(draft, reading))
         else:
@@ -376,6 +385,7 @@ class _Writer:
     engine: Engine
     chain_format: ChainFormat
     staged: bool
+    readings: Readings
     usage: dict[str, int] = field(default_factory=lambda: Usage().model_dump())
     engine_seconds: float = 0.0
 
@@ -395,6 +405,7 @@ class _Writer:
             engine=engine,
             chain_format=context.chain_format or _default_format(bundled=context.engine is None),
             staged=context.staged and engine.capabilities.continues,
+            readings=context.readings,
         )
 
     async def extend(self, drafts: Sequence[Draft], *, to: Section) -> list[Draft]:
@@ -515,16 +526,19 @@ class _Writer:
 # --- reading chains ----------------------------------------------------------------------------
 
 
-def _read(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainError:
+def _read(draft: Draft, request: EvaluationRequest, readings: Readings) -> ParsedChain | ChainError:
     """What the chain says, or why it cannot be used."""
     if draft["status"] == "truncated":
         return ChainError(
             f"the text ends at the limit of {draft['tokens']} tokens", reason="truncated"
         )
-    try:
-        return parse_chain(draft["text"], [request.candidates[i].id for i in draft["order"]])
-    except ChainError as error:
-        return error
+    key = draft["text"], tuple(request.candidates[i].id for i in draft["order"])
+    if key not in readings:
+        try:
+            readings[key] = parse_chain(*key)
+        except ChainError as error:
+            readings[key] = error
+    return readings[key]
 
 
 def _is_complete(reading: ParsedChain | ChainError) -> bool:

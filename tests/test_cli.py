@@ -102,12 +102,23 @@ def test_doctor_tells_what_works() -> None:
     assert "bundled" in report["model"]
 
 
-def test_rerank_orders_the_answers(tmp_path: Path) -> None:
+def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> None:
+    memory = ("--memory", str(tmp_path))
+    choices = [
+        ("Rinse it with vinegar.", "Oh, I love a clean kettle! Have you tried a little vinegar?"),
+        ("Run slowly three times a week.", "How great! I was so nervous before my first run."),
+        ("The yeast was dead.", "Oh no, I feel for you! It happens to me too, don't give up!"),
+    ]
+    for number, (chosen, rejected) in enumerate(choices):
+        arguments = ("-q", f"Question {number}?", "--chosen", chosen, "--rejected", rejected)
+        assert pgenrm("users", "remember", "ada", *arguments, *memory).returncode == 0
     done = pgenrm(
-        "rerank", "-u", "ada", "-q", "How do I make tea?", "--individual", "2", "--seed", "1", "--json",
-        "Pour boiling water on the leaves.", "Ask a friend!", "--memory", str(tmp_path),
+        "rerank", "-u", "ada", "-q", "How do I make tea?", "--individual", "8", "--seed", "1", "--json",
+        "Pour boiling water on the leaves.", "Ask a friend! I love tea, and you will too.", *memory,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     items = json.loads(done.stdout)
     assert sorted(item["index"] for item in items) == [0, 1]
-    assert items[0]["score"] >= items[1]["score"]
+    scores = [item["score"] for item in items if item["score"] is not None]
+    assert scores
+    assert scores == sorted(scores, reverse=True)

@@ -32,16 +32,25 @@ def _people(demo: dict[str, object]) -> dict[str, dict[str, object]]:
     return people
 
 
-def test_every_person_gets_a_full_ranking(demo: dict[str, object]) -> None:
+def test_every_person_gets_a_ranking_of_the_scored_answers(demo: dict[str, object]) -> None:
     for person in _people(demo).values():
-        assert sorted(person["ranking"]) == ["chat", "plain", "plan"]  # type: ignore[call-overload]
+        scores = {score["candidate_id"]: score for score in person["scores"]}  # type: ignore[attr-defined]
+        assert set(scores) == {"chat", "plain", "plan"}
+        ranking = person["ranking"]
+        assert isinstance(ranking, list)
+        assert set(ranking) == {one for one in scores if scores[one]["outcome"] == "scored"}
+        means = [scores[one]["mean"] for one in ranking]
+        assert means == sorted(means, reverse=True)
 
 
-def test_every_score_has_a_mean_and_a_standard_error(demo: dict[str, object]) -> None:
+def test_every_score_has_a_mean_and_a_standard_error_or_a_reason(demo: dict[str, object]) -> None:
     for person in _people(demo).values():
         for score in person["scores"]:  # type: ignore[attr-defined]
-            assert 1 <= score["mean"] <= 10
-            assert score["standard_error"] >= 0
+            if score["outcome"] == "not_scored":
+                assert score["reason"]
+            else:
+                assert 1 <= score["mean"] <= 10
+                assert score["chains"] < 2 or score["standard_error"] >= 0
 
 
 def test_persona_rubric_and_marks_stand_behind_the_scores(demo: dict[str, object]) -> None:
@@ -55,11 +64,6 @@ def test_persona_rubric_and_marks_stand_behind_the_scores(demo: dict[str, object
         for row in marks.values():
             assert len(row) == len(rubric)
             assert all(mark is None or 1 <= mark <= 10 for mark in row)
-
-
-def test_different_people_like_different_answers(demo: dict[str, object]) -> None:
-    favourites = {person["ranking"][0] for person in _people(demo).values()}  # type: ignore[index]
-    assert len(favourites) >= 2
 
 
 def test_the_same_seed_gives_the_same_demo(demo: dict[str, object], tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def measure(text: str) -> FloatArray:
 def levels(raw: FloatArray) -> IntArray:
     """Raw values (..., 12) -> levels 0-3 of the same shape."""
     thresholds = np.array([attribute.thresholds for attribute in ATTRIBUTES])
-    return (raw[..., None] >= thresholds).sum(-1)
+    found: IntArray = (raw[..., None] >= thresholds).sum(-1)
+    return found
 
 
 def features(raw: FloatArray) -> FloatArray:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from pgenrm_agent.training.evaluate import EvaluationReport
 
 __all__ = ["app"]
 
@@ -94,7 +97,7 @@ def evaluate(
     with Progress(*columns, console=_console) as bar:
         task = bar.add_task("comparisons", total=people)
 
-        async def run():  # type: ignore[no-untyped-def]
+        async def run() -> EvaluationReport:
             try:
                 return await evaluate_model(
                     runner, format_of(model), World(),

@@ -117,7 +117,8 @@ def draw_cases(
 def _difference(
     answers: Answers, comparison: Comparison
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.clip(answers.x[comparison.chosen] - answers.x[comparison.rejected], -CLIP, CLIP)
+    difference = answers.x[comparison.chosen] - answers.x[comparison.rejected]
+    return np.asarray(np.clip(difference, -CLIP, CLIP), dtype=np.float64)
 
 
 def _credit(margin: float) -> float:

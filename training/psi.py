@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pgenrm_agent.training.chains import Example, Task, write_examples
+from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.tokenizer import END, train_tokenizer
@@ -226,7 +226,7 @@ def _stream(
     tasks = list(phase.tasks)
     streams = {
         task: write_examples(
-            cast(Task, task), world, answers, chain_format,
+            task, world, answers, chain_format,
             split=f"train-{seed}-{task}", seed=seed + number, outcomes=outcomes,
         )
         for number, task in enumerate(tasks)
@@ -345,7 +345,8 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
     checkpoints = out / "checkpoints"
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     output = trainer.train(resume_from_checkpoint=last)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    torch.nn.Module.to(model, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
     plot_curve(trainer.state.log_history, out / "curve.png")
     (folder / "chain_format.json").write_text(
         json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8"

@@ -40,7 +40,8 @@ _SCENES = {
 
 def theme_values(levels: IntArray) -> IntArray:
     """Attribute levels (..., 12) -> theme readings (..., 4), each 0 to its theme's cap."""
-    return np.minimum(levels @ LOADINGS.T.astype(np.int64) + _OFFSETS, _CAPS)
+    values: IntArray = np.minimum(levels @ LOADINGS.T.astype(np.int64) + _OFFSETS, _CAPS)
+    return values
 
 
 def reading(tag: str, levels: IntArray) -> str:
@@ -123,7 +124,8 @@ def rubric_weights(tally: IntArray) -> IntArray:
 def marks_for(values: IntArray, weights: IntArray) -> IntArray:
     """Theme readings (b, 4) -> marks 1-10 in the direction that the weights want."""
     raised = np.rint((MARK_HIGH - MARK_LOW) * values / _CAPS).astype(np.int64)
-    return np.where(weights < 0, MARK_HIGH - raised, MARK_LOW + raised)
+    marks: IntArray = np.where(weights < 0, MARK_HIGH - raised, MARK_LOW + raised)
+    return marks
 
 
 def _persona(kind: int, weights: IntArray) -> str:

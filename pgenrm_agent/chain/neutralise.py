@@ -1,9 +1,10 @@
 """Make untrusted text unable to act as a marker of the chain format.
 
 Histories, queries and candidates are data. A marker inside one of them is changed visibly and as
-little as possible: brackets become parentheses, angle brackets become guillemets, a label's colon
-becomes a dash. What is recognised is recognised through look-alikes too: full-width forms, case,
-spacing and invisible characters make no difference.
+little as possible: square brackets become parentheses, angle brackets become single guillemets, a
+label's colon becomes a dash, a heading's marks become a section sign. Markers are recognised
+through disguises too: case, spacing, invisible characters, compatibility forms (full width, ...)
+and the Cyrillic and Greek letters that look like Latin ones.
 """
 
 from __future__ import annotations
@@ -14,58 +15,66 @@ import unicodedata
 __all__ = ["neutralise"]
 
 # Bounded repetitions keep every search linear in the text.
-_BRACKETED = re.compile(r"([\[［【⟦〔])([^\[\]［］【】⟦⟧〔〕]{1,160})([\]］】⟧〕])")
-_ANGLED = re.compile(r"([<＜‹〈⟨])([^<>＜＞‹›〈〉⟨⟩]{1,80})([>＞›〉⟩])")
-_LABEL = re.compile(r"^([^\n:：]{1,60})[:：]", re.MULTILINE)
-# The bundled tokenizer takes these for markers anywhere, not just at the start of a line.
+_OPEN, _CLOSE = r"\[［【⟦〔❲〚⁅﹝", r"\]］】⟧〕❳〛⁆﹞"
+_BRACKETED = re.compile(f"[{_OPEN}]([^{_OPEN}{_CLOSE}]{{1,160}})[{_CLOSE}]")
+_LESS, _GREATER = "<＜﹤‹〈⟨❮❰《", ">＞﹥›〉⟩❯❱》"
+_ANGLED = re.compile(f"[{_LESS}]([^{_LESS}{_GREATER}]{{1,80}})[{_GREATER}]")
+# A model sees every one of these as a new line, whatever Python's "^" takes for one.
+_BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
+_LABEL = re.compile(f"([{_BREAKS}][^{_BREAKS}:：﹕︰∶]{{1,60}})[:：﹕︰∶]")
+# The bundled tokenizer takes these for markers anywhere, not only at the start of a line.
 _EXACT_LABEL = re.compile(r"(User|Chosen|Rejected):")
-_HEADING = re.compile(r"^([ \t]{0,20})(#{1,6})(?=[ \t]{0,20}\S)", re.MULTILINE)
-_HEADING_WORDS = re.compile(
-    r"#{1,6}\W{0,20}(?:part\W{0,5}\w|persona|criteria|rubric|scoring|analysis)", re.I
+_HEADING = re.compile(
+    f"([{_BREAKS}][ \t]{{0,20}})#{{1,6}}"
+    r"(?=[^\w\n]{0,20}(?:part\W{0,5}\w|persona|criteria|rubric|scoring|analysis))",
+    re.IGNORECASE,
 )
 
-_MARKER = re.compile(
-    r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys", re.DOTALL
-)
-_SPECIAL = re.compile(
-    r"/?json_?(?:start|end)|\|.*\|?|/?s|/?(?:bos|eos|pad|unk)|(?:start|end)_?of_?turn|.*\|",
+_IN_BRACKETS = re.compile(
+    r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys|/?json_?(?:start|end)",
     re.DOTALL,
 )
-_LABELS = frozenset({"user", "assistant", "system", "chosen", "rejected", "stated", "tally"})
+_IN_ANGLES = re.compile(
+    r"/?json_?(?:start|end)|\|.*|.*\||/?s|/?(?:bos|eos|pad|unk|sys|think|tool_(?:call|response))"
+    r"|(?:start|end)_?of_?(?:turn|text)",
+    re.DOTALL,
+)
+_LABELS = frozenset(
+    {"user", "human", "assistant", "system", "chosen", "rejected", "stated", "tally"}
+)
+
+_LOOK_ALIKES = str.maketrans(
+    "авеіјкӏмнոорԛѕтսухһсԁԝαεικνορτυχ",
+    "abeijklmhnopqstuyxhcdwaeikvoptux",
+)
+_IGNORED = dict.fromkeys((*range(0x21), 0x7F))
 
 
 def _skeleton(text: str) -> str:
-    """What is left when case, spacing, invisible characters and compatibility forms are ignored."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    """What is left when disguises are taken off: see the module's docstring."""
+    if text.isascii():
+        return text.translate(_IGNORED).lower()
+    folded = unicodedata.normalize("NFKD", text).casefold().translate(_LOOK_ALIKES)
     return "".join(
         char
         for char in folded
-        if not char.isspace() and unicodedata.category(char) not in ("Cf", "Mn", "Cc")
+        if not char.isspace() and unicodedata.category(char) not in ("Cf", "Mn", "Me", "Cc")
     )
 
 
 def _bracketed(match: re.Match[str]) -> str:
-    if _MARKER.fullmatch(_skeleton(match[2])):
-        return f"({match[2]})"
-    return match[0]
+    return f"({match[1]})" if _IN_BRACKETS.fullmatch(_skeleton(match[1])) else match[0]
 
 
 def _angled(match: re.Match[str]) -> str:
-    if _SPECIAL.fullmatch(_skeleton(match[2])):
-        # Inner bars would still spell a chat template's token to a lenient tokenizer.
-        return f"‹{match[2].replace('|', '¦')}›" if match[2].strip("¦") else match[0]
+    if _IN_ANGLES.fullmatch(_skeleton(match[1])):
+        # Inner bars would still spell a chat template's token to a lenient reader.
+        return f"‹{match[1].replace('|', '¦')}›"
     return match[0]
 
 
 def _label(match: re.Match[str]) -> str:
-    if _skeleton(match[1]).strip("*_->•#[]()") in _LABELS:
-        return f"{match[1]} -"
-    return match[0]
-
-
-def _heading(match: re.Match[str]) -> str:
-    tail = match.string[match.start(2) : match.start(2) + 60]
-    return f"{match[1]}§" if _HEADING_WORDS.match(tail) else match[0]
+    return f"{match[1]} -" if _skeleton(match[1]).strip("*_->•#[]()") in _LABELS else match[0]
 
 
 def neutralise(text: str) -> str:
@@ -75,6 +84,7 @@ def neutralise(text: str) -> str:
     """
     text = _BRACKETED.sub(_bracketed, text)
     text = _ANGLED.sub(_angled, text)
-    text = _LABEL.sub(_label, text)
-    text = _EXACT_LABEL.sub(r"\1 -", text)
-    return _HEADING.sub(_heading, text)
+    # A line is recognised by the break before it (a search for that is fast), so give it one.
+    text = _LABEL.sub(_label, f"\n{text}")
+    text = _HEADING.sub(r"\1§", text)[1:]
+    return _EXACT_LABEL.sub(r"\1 -", text)

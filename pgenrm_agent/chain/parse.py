@@ -5,8 +5,9 @@ the totals are recomputed from them (paper Eq. 2: s = Extract(S)); the model's o
 beside them. Nothing is guessed: a number that cannot be placed, or that is out of range, is left
 out and noted in `repairs`.
 
-Which JSON object counts, when there are several: the last one that follows a <JSON_START>; without
-that marker, the last one that mentions "better_response".
+Which JSON object counts, when there are several: the last complete one after the heading of part 2;
+where none is complete, the last one from which a number can be read. Text inside a JSON string is
+never an object of its own. docs/chain-format.md lists what is repaired and what is refused.
 """
 
 from __future__ import annotations
@@ -14,52 +15,78 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from pgenrm_agent.chain.sections import JSON_START, split_sections
+from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion, Model, Persona, Rubric
 
 __all__ = ["ParsedChain", "parse_chain"]
 
-JSON_END = "<JSON_END>"
 MARK_LOW, MARK_HIGH = 1.0, 10.0
 TOTAL_LOW, TOTAL_HIGH = 0.0, 10.0
-MOST_CRITERIA = 64
-LONGEST_NAME = 120
-LONGEST_RATIONALE = 200_000
+SMALLEST_SHARE = 0.5
+"""Least share of the rubric's weight that must be marked for a total to be recomputed."""
+
+# What a chain of a few thousand tokens never exceeds; together they bound the time for any text.
+MOST_OBJECTS = 8
+MOST_CRITERIA = 24
+LONGEST_NAME = 80
+LONGEST_LINE = 2_000
+LONGEST_RATIONALE = 60_000
 DEEPEST = 6
 
-_OBJECT_START = re.compile(r"\{")
-_TOTALS_KEY = re.compile(r"['\"“]?better[_ ]response['\"”]?\s{0,5}:\s{0,5}", re.I)
-_RATIONALE_KEY = re.compile(r"['\"“]?rationale['\"”]?\s{0,5}:\s{0,5}['\"“]?", re.I)
+_QUOTE = r"[\"'“”]"
+# Each pattern begins with a character class, which the search is fast with, and then looks back. A
+# key inside a JSON string is escaped (\"...\"), and no key.
+_TOTALS_KEY = re.compile(
+    rf"[bB](?<![\w\\].)(?<!\\{_QUOTE}.)(?i:etter(?:_response{_QUOTE}?| response{_QUOTE}))"
+    r"\s{0,5}:\s{0,5}"
+)
+_RATIONALE_KEY = re.compile(
+    rf"[rR](?<!\\{_QUOTE}.)(?:(?<={_QUOTE}.)(?i:ationale){_QUOTE}|(?<=[{{,\n].)ationale)"
+    rf"\s{{0,5}}:\s{{0,5}}{_QUOTE}?"
+)
+# A number is complete when something follows it: the last one of a cut text may lack digits.
 _TOTAL = re.compile(
-    r"['\"“]?response[ _-]{0,2}(\d{1,3})['\"”]?\s{0,5}:\s{0,5}['\"“]?(-?\d{1,6}(?:\.\d{1,12})?)"
-    r"(?=\s{0,5}(?:/\s{0,3}10\b)?['\"”]?\s{0,20}[,}\n\r])",
+    rf"(?<!\\){_QUOTE}?response[ _-]{{0,2}}(\d{{1,3}}){_QUOTE}?\s{{0,5}}:\s{{0,5}}{_QUOTE}?"
+    r"(-?\d{1,6}(?:\.\d{1,30})?(?:\s{0,3}/\s{0,3}10\b)?)"
+    rf"(?={_QUOTE}?\s{{0,20}}[,}}\n\r])",
     re.I,
 )
-_NUMBER = re.compile(r"\s*(-?\d{1,6}(?:\.\d{1,30})?)\s*(?:/\s*10(?:\.0{1,3})?)?\s*")
-_RESPONSE_KEY = re.compile(r"(?:response)?\s?(\d{1,3})")
+_NUMBER = re.compile(r"\s*([+-]?\d{1,6}(?:\.\d{1,30})?)\s*(?:(?:/|out of)\s*10(?:\.0{1,3})?)?\s*")
+_RESPONSE_KEY = re.compile(r"(?:response\s{0,2})?(\d{1,3})")
+_LABEL_KEYS = ("criterion", "name", "response", "candidate")
 
-_PERCENT = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s{0,3}%")
-_NAME_EDGES = " \t\r\n*_#`\"'“”()[]{}:;,.=–—-•>|+~"
-_BULLET = re.compile(r"\s{0,20}(?:[-*•+]|\(?\d{1,3}[.)]|[A-Za-z][.)])\s{1,5}")
+_WEIGHT = re.compile(
+    r"(\d{1,4}(?:\.\d{1,6})?)\s{0,3}(?:%|per ?cent\b)"
+    r"|\bweight\s{0,3}[:=]?\s{0,3}(\d{1,3}(?:\.\d{1,6})?)(?![\d.]{0,8}\s{0,3}(?:%|per ?cent\b))",
+    re.I,
+)
+_EDGES = " \t\r\n\xa0*_#`\"'“”()[]{}:;,.=–—-•>|+~"
+_BULLET = re.compile(r"\s{0,20}(?:[-*•+|]|\(?\d{1,3}[.)]|[A-Za-z][.)])\s{1,5}")
 _WEIGHT_WORD = re.compile(
-    r"[\s(:–—-]{0,5}\b(?:weight(?:ed)?|importance)(?:\s(?:of|at))?[\s:=]{0,5}$", re.I
+    r"[\s(:–—,-]{0,5}\b(?:weight(?:ed|ing)?|importance)(?:\s(?:of|at|is))?[\s:=]{0,5}$", re.I
 )
-_PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A[.):](?=[\s*])")
-_PART_B = re.compile(r"(?:^|(?<=[\s\"'*(.;]))B[.):](?=[\s*])")
-_SEGMENT_END = re.compile(r"[,;\n]|\.(?=\s)")
+_NAME_END = re.compile(r"[:(\[]|\s[–—-]\s")
+_LIST_LABEL = re.compile(r"\W{0,10}(?:criteria|rubric|weights|criteria and weights)\s{0,2}:", re.I)
+_SEPARATOR = re.compile(r"[,;\n]|\.(?=\s)|\band\b")
+_PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A\*{0,2}[.):](?=[\s*])")
+_PART_B = re.compile(r"(?:^|[.;,\n\"'*(%])\s{0,3}\*{0,2}B\*{0,2}[.):](?=[\s*])")
 
-_RESPONSE = re.compile(r"\bresponse[ _#-]{0,2}(\d{1,3})\b", re.I)
-# A mark stands alone: no percentage, no part of a larger number, no weight in a product.
-_MARK = re.compile(
-    r"(?<![\w.%])(?<![\d]/)(-?\d{1,4}(?:\.\d{1,6})?)(?![\d%]|\.\d|\s{0,2}%|[A-Za-z_])"
-)
+_RESPONSE = re.compile(r"\bresponse[ _#-]{0,2}(\d{1,3})\b")
+# A mark stands alone: no percentage, no part of a larger number or of a word.
+_MARK = re.compile(r"(?<![\w.%/])(-?\d{1,4}(?:\.\d{1,6})?)(?![\w%]|\.\d|\s{0,2}%)")
 _SCALE = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}10\b")
-_NUMBER_FIRST = re.compile(
-    r"\s{0,3}(?:/\s{0,3}10|points?|out of 10)?\s{1,3}(?:on|for|in)\s{1,3}[\"'*]{0,3}", re.I
-)
+_WEIGHT_BEFORE = re.compile(r"\bweight(?:ed|ing)?(?:\s(?:of|at|is))?[\s:=(*\"']{0,4}$")
+_FACTOR_AFTER = re.compile(r"\s{0,2}[*×x·]\s{0,2}\d")
+_MARK_FIRST = re.compile(r"\s{0,3}(?:points?\s)?\s{0,3}(?:on|for|in)\s{1,3}[\"'*]{0,3}")
+# What may stand between a criterion and its colon where the criterion heads a list of responses.
+_HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
+_SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
+_TABLE_ROW = re.compile(r"^[^\n|]{0,200}\|[^\n|]{0,200}\|[^\n]*$", re.MULTILINE)
 
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:)")
 
@@ -75,9 +102,30 @@ class ParsedChain(Model):
     marks: dict[str, tuple[float | None, ...]]
     reported: dict[str, float]
     totals: dict[str, float]
-    totals_from: str
+    totals_from: Literal["marks", "reported"]
     repairs: tuple[str, ...]
     missing: tuple[str, ...]
+
+
+class _Repairs(dict[str, None]):
+    """Codes of what was mended, each once, in order."""
+
+    def note(self, code: str) -> None:
+        self[code] = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The JSON object of a chain.
+
+    begin: where it, or its opening marker, begins in the text.
+    cut: the text ends inside it.
+    """
+
+    begin: int
+    rationale: str
+    totals: Mapping[str, object]
+    cut: bool = False
 
 
 def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
@@ -88,39 +136,45 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
         candidate_ids: ids in the order in which the prompt showed the candidates.
 
     Raises:
-        ChainError: with reason "empty" (no text), "no_persona" (no analysis before the scores),
-            "no_scores" (nothing that looks like scores) or "no_totals" (scores, but none that is
+        ChainError: with reason "empty" (no text), "no_scores" (nothing that looks like scores),
+            "no_persona" (no analysis before the scores) or "no_totals" (scores, but none that is
             readable, in range and of a candidate).
     """
-    if not text.strip():
+    text = _encodable(text)
+    if not text or text.isspace():
         raise ChainError("the model wrote nothing", reason="empty")
-    repairs: dict[str, None] = {}
-    body, tail = _scores_text(text, repairs)
-    if body is None:
+    repairs = _Repairs()
+    sections = split_sections(text)
+    answer = _answer(text, sections.spans.get("scores", (0, 0))[0], repairs)
+    if answer.begin < sections.spans.get("scores", (len(text), 0))[0]:
+        # An object without a heading or marker before it: what precedes it is the analysis.
+        sections = split_sections(text[: answer.begin])
+    persona = _persona(sections.persona or "")
+    rubric = _rubric(sections.rubric, answer.rationale, repairs)
+    reported = _reported(answer.totals, candidate_ids, repairs)
+    marks: dict[str, tuple[float | None, ...]] = {}
+    if rubric is not None:
+        names = [criterion.name for criterion in rubric.criteria]
+        breakdown = _part_b(answer.rationale)
+        marks = _marks(breakdown, names, candidate_ids, repairs, cut=answer.cut)
+        if not marks and "scores" in sections.spans:
+            before = text[sections.spans["scores"][0] : answer.begin]
+            prose = "\n".join(line for line in before.splitlines() if not _NOTES.match(line))
+            marks = _marks(prose[:LONGEST_RATIONALE], names, candidate_ids, repairs, cut=False)
+            if marks:
+                repairs.note("marks_from_prose")
+    computed = _computed(marks, rubric, repairs, cut=answer.cut)
+    # One basis for all candidates of a chain, so that they stay comparable.
+    from_marks = bool(computed) and (
+        len(computed) >= len(reported) or not set(computed) <= set(reported)
+    )
+    if computed and not from_marks:
+        repairs.note("marks_incomplete")
+    totals = computed if from_marks else reported
+    if not totals:
         raise ChainError(
-            'there are no scores: no JSON object with "better_response" follows the analysis',
-            reason="no_scores",
-        )
-    sections = split_sections(text[: len(text) - len(tail)])
-    persona = _persona(sections.persona or sections.rubric or "")
-    rationale, totals = _fields(body, repairs)
-    names, rubric = _rubric(sections.rubric, rationale, repairs)
-    reported = _reported(totals, candidate_ids, repairs)
-    marks = _marks(rationale, names, candidate_ids, repairs) if rubric else {}
-    computed = _totals(marks, rubric, repairs)
-    if computed:
-        totals_from, final = "marks", computed
-    else:
-        totals_from, final = (
-            "reported",
-            {one: value for one, value in reported.items() if value >= MARK_LOW},
-        )
-        if len(final) < len(reported):
-            repairs["total_out_of_range"] = None
-        marks = {}
-    if not final:
-        raise ChainError(
-            "the scores cannot be read: no mark or total from 1 to 10 belongs to a candidate",
+            "the scores cannot be read: no mark from 1 to 10 and no total from 0 to 10 belongs to"
+            " a candidate",
             reason="no_totals",
         )
     return ParsedChain(
@@ -128,114 +182,206 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
         rubric=rubric,
         marks=marks,
         reported=reported,
-        totals=final,
-        totals_from=totals_from,
+        totals=totals,
+        totals_from="marks" if from_marks else "reported",
         repairs=tuple(repairs),
-        missing=tuple(one for one in candidate_ids if one not in final),
+        missing=tuple(one for one in candidate_ids if one not in totals),
     )
+
+
+def _encodable(text: str) -> str:
+    """`text` without lone surrogates, which no result could be written out with."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
 
 
 # --- the JSON object ---
 
 
-def _scores_text(text: str, repairs: dict[str, None]) -> tuple[str | None, str]:
-    """The text of the JSON object, and everything of `text` from where it begins."""
-    start = text.rfind(JSON_START)
-    if start >= 0 and "{" not in text[start:]:
-        # A model that repeats the opening marker after it is done.
-        repairs["repeated_marker"] = None
-        start = text.rfind(JSON_START, 0, start)
-    if start >= 0:
-        if text.find(JSON_START) != start:
-            repairs["repeated_marker"] = None
-        tail = text[start:]
-        end = tail.find(JSON_END)
-        if end < 0:
-            repairs["no_end_marker"] = None
-        return tail[len(JSON_START) : end if end >= 0 else len(tail)], tail
-    keys = [match.start() for match in _TOTALS_KEY.finditer(text)]
-    if not keys:
-        return None, ""
-    repairs["no_start_marker"] = None
-    rationale = [match.start() for match in _RATIONALE_KEY.finditer(text, 0, keys[-1])]
-    begin = text.rfind("{", 0, rationale[-1] if rationale else keys[-1])
-    begin = begin if begin >= 0 else rationale[-1] if rationale else keys[-1]
-    end = text.find(JSON_END, keys[-1])
-    return text[begin : end if end >= 0 else len(text)], text[begin:]
+def _answer(text: str, after_heading: int, repairs: _Repairs) -> _Answer:
+    """The JSON object that counts: see the module's docstring.
 
+    after_heading: where part 2 begins.
 
-def _fields(body: str, repairs: dict[str, None]) -> tuple[str, dict[str, object]]:
-    """Rationale (with any other fields, as text) and totals of the JSON object, mended or not."""
-    start = _OBJECT_START.search(body)
-    if start is not None:
-        try:
-            # strict=False: models write real line breaks inside strings.
-            found, _ = json.JSONDecoder(strict=False).raw_decode(body, start.start())
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            totals: object = None
-            parts: list[str] = []
-            for key, value in found.items():
-                if _TOTALS_KEY.match(f"{key}:"):
-                    totals = value
-                else:
-                    parts.extend(_flatten(value))
-            if isinstance(totals, dict):
-                return "\n".join(parts)[:LONGEST_RATIONALE], totals
-            if parts:
-                return "\n".join(parts)[:LONGEST_RATIONALE], {}
-    repairs["broken_json"] = None
-    keys = list(_TOTALS_KEY.finditer(body))
-    key = keys[-1] if keys else None
-    totals_text = body[key.end() :] if key else ""
-    rationale_key = _RATIONALE_KEY.search(body)
-    begin = rationale_key.end() if rationale_key else 0
-    rationale = body[begin : key.start() if key and key.start() > begin else len(body)]
-    closing = totals_text.find("}")
-    if key is not None and closing < 0:
-        repairs["truncated"] = None
-    region = totals_text if closing < 0 else totals_text[: closing + 1]
-    return (
-        rationale.replace("\\n", "\n")[:LONGEST_RATIONALE],
-        {f"response_{m[1]}": m[2] for m in _TOTAL.finditer(region)},
+    Raises ChainError "no_scores" when there is none.
+    """
+    folded = text.casefold()
+    starts = (after_heading, 0) if "better" in folded or "response" in folded else ()
+    for start in dict.fromkeys(starts):
+        mended: _Answer | None = None
+        needed = _Repairs()
+        blocks = _blocks(text, start, needed)
+        for begin, body, end in reversed(blocks):
+            if answer := _decoded(text, begin, body, end):
+                repairs.update(needed)
+                return answer
+        for begin, body, end in reversed(blocks):
+            answer = _mended(text, begin, body, end)
+            if answer and (mended is None or (answer.totals and not mended.totals)):
+                mended = answer
+        if mended:
+            repairs.update(needed)
+            repairs.note("broken_json")
+            if mended.cut:
+                repairs.note("truncated")
+            return mended
+    raise ChainError(
+        'there are no scores: no JSON object with "better_response" follows the analysis',
+        reason="no_scores",
     )
 
 
-def _flatten(value: object, depth: int = 0) -> Iterator[str]:
-    """A JSON value as lines of text: a nested breakdown reads like a written one."""
-    if isinstance(value, dict) and depth < DEEPEST:
+def _blocks(text: str, start: int, repairs: _Repairs) -> list[tuple[int, int, int]]:
+    """Stretches of text that may hold the object: (begin with marker, begin, end).
+
+    From each start marker to the next marker; without a start marker, from the brace before the
+    first of the object's keys.
+    """
+    markers = [
+        (match.start(), match.end(), match[1].casefold())
+        for match in JSON_MARKER.finditer(text, start)
+    ]
+    # Only a marker that is not part of a sentence inside the object would end it; one that comes
+    # twice is read as one.
+    blocks: list[tuple[int, int, int]] = []
+    for place, (begin, body, kind) in enumerate(markers):
+        if kind == "start":
+            end = markers[place + 1][0] if place + 1 < len(markers) else len(text)
+            if text.find("{", body, end) >= 0 or _TOTALS_KEY.search(text, body, end):
+                blocks.append((begin, body, end))
+    if blocks:
+        if len(markers) > 2 or len(blocks) > 1:
+            repairs.note("repeated_marker")
+        if markers[-1][2] != "end":
+            repairs.note("no_end_marker")
+        return blocks[-MOST_OBJECTS:]
+    key = _TOTALS_KEY.search(text, start)
+    if key is None:
+        return []
+    repairs.note("no_start_marker")
+    rationale = _RATIONALE_KEY.search(text, start, key.start())
+    first = min(key.start(), rationale.start()) if rationale else key.start()
+    brace = text.rfind("{", start, first + 1)
+    begin = brace if brace >= 0 else first
+    end = next((at for at, _, kind in markers if kind == "end" and at > key.start()), len(text))
+    return [(begin, begin, end)]
+
+
+def _decoded(text: str, begin: int, body: int, end: int) -> _Answer | None:
+    """The last complete JSON object of a block that has totals."""
+    found: _Answer | None = None
+    block = text[body:end]
+    decoder = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
+    place = block.find("{")
+    for _ in range(MOST_OBJECTS):
+        if place < 0:
+            break
+        try:
+            value, after = decoder.raw_decode(block, place)
+        except (ValueError, RecursionError):
+            break
+        answer = _of_object(value, begin)
+        found = answer or found
+        place = block.find("{", after)
+    return found
+
+
+def _of_object(value: object, begin: int) -> _Answer | None:
+    if not isinstance(value, dict):
+        return None
+    totals: object = None
+    parts: list[str] = []
+    for key, inner in value.items():
+        if key.strip().casefold().replace(" ", "_") == "better_response":
+            totals = inner
+        elif key.casefold() == "rationale":
+            parts.extend(_lines(inner))
+        else:
+            parts.extend(_lines({key: inner}))
+    if isinstance(totals, dict):
+        # {"response_1": {"Clarity": 8, "total": 7.5}} holds marks, too.
+        parts.extend(
+            line
+            for key, inner in totals.items()
+            if isinstance(inner, dict)
+            for line in _lines({key: inner})
+        )
+    elif totals is None:
+        totals = {key: inner for key, inner in value.items() if key.startswith("response")}
+        if not totals:
+            return None
+    rationale = _encodable("\n".join(parts))[:LONGEST_RATIONALE]
+    return _Answer(begin, rationale, totals if isinstance(totals, dict) else {})
+
+
+def _lines(value: object, depth: int = 0) -> Iterator[str]:
+    """A JSON value as lines of text: a nested breakdown then reads like a written one."""
+    if depth > DEEPEST:
+        return
+    if isinstance(value, dict):
+        label = next((key for key in _LABEL_KEYS if isinstance(value.get(key), str | int)), None)
+        if label is not None:
+            head = value[label]
+            value = {key: inner for key, inner in value.items() if key != label}
+            named = f"response {head}" if isinstance(head, int) else head
+            yield f"{named}: {' ; '.join(_lines(value, depth + 1))}"
+            return
         for key, inner in value.items():
-            yield f"{key}: {' ; '.join(_flatten(inner, depth + 1))}"
-    elif isinstance(value, list) and depth < DEEPEST:
+            yield f"{key}: {' ; '.join(_lines(inner, depth + 1))}"
+    elif isinstance(value, list):
         for inner in value:
-            yield from _flatten(inner, depth + 1)
-    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            yield from _lines(inner, depth + 1)
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**6):
         yield str(value)
 
 
+def _mended(text: str, begin: int, body: int, end: int) -> _Answer | None:
+    """Rationale and totals of an object that is not JSON: quotes inside strings, a cut end, ..."""
+    block = text[body:end]
+    keys = list(_TOTALS_KEY.finditer(block))
+    opening = _RATIONALE_KEY.search(block)
+    if not keys and opening is None:
+        return None
+    key = keys[-1] if keys else None
+    start = opening.end() if opening else 0
+    stop = key.start() if key and key.start() > start else len(block)
+    rationale = block[start:stop].replace("\\n", "\n").replace('\\"', '"')
+    region = block[key.end() :] if key else ""
+    closing = region.find("}")
+    cut = closing < 0 and end == len(text)
+    region = region if closing < 0 else region[: closing + 1]
+    totals: dict[str, object] = {}
+    for total in _TOTAL.finditer(region):
+        totals.setdefault(f"response_{total[1]}", _number(total[2]))
+    return _Answer(begin, rationale[:LONGEST_RATIONALE], totals, cut)
+
+
 def _reported(
-    totals: dict[str, object], ids: Sequence[str], repairs: dict[str, None]
+    totals: Mapping[str, object], ids: Sequence[str], repairs: _Repairs
 ) -> dict[str, float]:
     """The model's own totals, 0-10, of the candidates that there are."""
     found: dict[str, float] = {}
     for key, value in totals.items():
-        match = _RESPONSE_KEY.fullmatch(
-            key.casefold().replace("_", " ").replace("-", " ").strip()[:40]
-        )
+        words = key[:40].casefold().replace("_", " ").replace("-", " ").strip()
+        match = _RESPONSE_KEY.fullmatch(words)
         if match is None:
-            repairs["unknown_key"] = None
+            repairs.note("unknown_key")
             continue
         place = int(match[1]) - 1
         if not 0 <= place < len(ids):
-            repairs["extra_candidate"] = None
+            repairs.note("extra_candidate")
             continue
         number = _number(value)
         if number is None or not TOTAL_LOW <= number <= TOTAL_HIGH:
-            repairs["total_out_of_range"] = None
+            repairs.note("total_refused")
             continue
         if isinstance(value, str):
-            repairs["number_as_text"] = None
+            repairs.note("number_as_text")
         found.setdefault(ids[place], number)
     return found
 
@@ -243,9 +389,8 @@ def _reported(
 def _number(value: object) -> float | None:
     """A finite number, also from text such as "7.5" or "7/10" or {"score": 7}; None for others."""
     if isinstance(value, dict):
-        inner = [
-            value[key] for key in ("score", "total", "weighted_total", "overall") if key in value
-        ]
+        names = ("score", "total", "weighted_total", "weighted_score", "overall")
+        inner = [value[name] for name in names if name in value]
         return _number(inner[0]) if len(inner) == 1 and not isinstance(inner[0], dict) else None
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value[:60])
@@ -263,170 +408,284 @@ def _number(value: object) -> float | None:
 
 
 def _persona(section: str) -> Persona:
+    """The prose of the section; its working notes only where there is nothing else."""
     lines = [line.strip() for line in section.splitlines()]
     prose = " ".join(line for line in lines if line and not _NOTES.match(line))
     words = prose or " ".join(line for line in lines if line)
-    if not words.strip():
+    if not words:
         raise ChainError(
-            "there is no persona: nothing is written before the scores", reason="no_persona"
+            "there is no persona: nothing is written before the criteria and scores",
+            reason="no_persona",
         )
     return Persona(text=words)
 
 
-def _rubric(
-    section: str | None, rationale: str, repairs: dict[str, None]
-) -> tuple[tuple[str, ...], Rubric | None]:
+def _rubric(section: str | None, rationale: str, repairs: _Repairs) -> Rubric | None:
     """Criteria from the rubric section, else from the rationale's part A."""
     criteria = list(_criteria(section.splitlines())) if section else []
     if not criteria:
-        part = _part(rationale, _PART_A, _PART_B) or rationale
-        criteria = list(_criteria(_percent_segments(part)))
+        begin = _PART_A.search(rationale)
+        end = _PART_B.search(rationale, begin.end() if begin else 0)
+        part = rationale[begin.end() if begin else 0 : end.start() + 1 if end else len(rationale)]
+        # Without its labels, a rationale is read only where each line names one criterion.
+        criteria = list(_listed(part) if begin else _criteria(part.splitlines()))
         if criteria:
-            repairs["rubric_from_rationale"] = None
+            repairs.note("rubric_from_rationale")
     unique: dict[str, Criterion] = {}
-    for criterion in criteria[:MOST_CRITERIA]:
-        key = criterion.name.casefold()
-        if key in unique:
-            repairs["repeated_criterion"] = None
-        else:
-            unique[key] = criterion
-    if not unique:
-        return (), None
-    total = sum(criterion.weight for criterion in unique.values())
-    if abs(total - 100) > 0.5:
-        repairs["weights_normalised"] = None
-    return tuple(unique), Rubric.normalised(tuple(unique.values()))
+    for criterion in criteria:
+        if unique.setdefault(criterion.name.casefold(), criterion) is not criterion:
+            repairs.note("repeated_criterion")
+    kept = tuple(unique.values())[:MOST_CRITERIA]
+    if not kept:
+        return None
+    if abs(sum(criterion.weight for criterion in kept) - 100) > 0.5:
+        repairs.note("weights_normalised")
+    return Rubric.normalised(kept)
 
 
 def _criteria(lines: Iterable[str]) -> Iterator[Criterion]:
-    """A criterion from each line that holds a name and a percentage."""
+    """The criterion of each line that holds a name and a weight; several from a line of several."""
     for line in lines:
-        match = _PERCENT.search(line)
+        line = line[:LONGEST_LINE]
+        match = _WEIGHT.search(line)
         if match is None:
             continue
-        head = line[: match.start()]
-        bullet = _BULLET.match(head)
-        head = _WEIGHT_WORD.sub("", head[bullet.end() if bullet else 0 :][-4 * LONGEST_NAME :])
-        # "**Clarity**: they asked for it (weight: 30%)": the name ends at the first colon.
-        name = head.split(":", 1)[0].strip(_NAME_EDGES)
-        weight = float(match[1])
-        if name and len(name) <= LONGEST_NAME and weight <= 100:
-            reason = (head.split(":", 1)[1] if ":" in head else "") + line[match.end() :]
-            yield Criterion(
-                name=name,
-                weight=weight,
-                reason=reason.strip(_NAME_EDGES.replace("+", "").replace("-", "")),
-            )
+        bullet = _BULLET.match(line)
+        if bullet is None and len(_WEIGHT.findall(line)) > 1:
+            listed = list(_listed(line))
+            # A second percentage may also belong to the reason of one criterion.
+            if abs(sum(criterion.weight for criterion in listed) - 100) <= 10:
+                yield from listed
+                continue
+        begin = min(bullet.end() if bullet else 0, match.start())
+        head, tail = line[begin : match.start()], line[match.end() :]
+        name, about = _name_of(_WEIGHT_WORD.sub("", head))
+        if not name:
+            name, about = _name_of(tail.lstrip(_EDGES))
+            tail = ""
+        reason = f"{about.rstrip(' ([')} {tail.lstrip(' )]:*,–—')}"
+        criterion = _criterion(name, match, reason)
+        if criterion:
+            yield criterion
 
 
-def _percent_segments(text: str) -> Iterator[str]:
-    """Pieces of running text that each end with a percentage: "Clarity 30%", "Depth (70%"."""
+def _listed(text: str) -> Iterator[Criterion]:
+    """Criteria of running text: "Clarity 30%, Depth (70%)" or "30% clarity and 70% depth"."""
+    label = _LIST_LABEL.match(text)
+    text = text[label.end() :] if label else text
+    matches = list(_WEIGHT.finditer(text))
+    if not matches:
+        return
+    ends = [match.start() for match in matches[1:]] + [len(text)]
+    number_first = not text[: matches[0].start()].strip(_EDGES)
     position = 0
-    for match in _PERCENT.finditer(text):
-        piece = text[position : match.start()]
-        cut = 0
-        # The name is what follows the last separator before the number, unless nothing does.
-        for separator in _SEGMENT_END.finditer(piece):
-            if piece[separator.end() :].strip(_NAME_EDGES):
-                cut = separator.end()
-        label = _PART_A.search(piece[cut:])
-        yield (piece[cut + label.end() :] if label else piece[cut:]) + match[0]
+    for match, end in zip(matches, ends, strict=True):
+        if number_first:
+            piece = text[match.end() : end].lstrip(_EDGES)
+            separator = _SEPARATOR.search(piece)
+            piece = piece[: separator.start()] if separator else piece
+        else:
+            piece = text[position : match.start()][-LONGEST_LINE:]
+            # The name is what follows the last separator, unless nothing does.
+            for separator in reversed(list(_SEPARATOR.finditer(piece))):
+                if piece[separator.end() :].strip(_EDGES):
+                    # "Lists and warmth 40%" is one name: only a comma or a stop parts two.
+                    if separator[0].lower() == "and" and position == 0:
+                        continue
+                    piece = piece[separator.end() :]
+                    break
         position = match.end()
+        name, _ = _name_of(_WEIGHT_WORD.sub("", piece))
+        criterion = _criterion(name, match, "")
+        if criterion:
+            yield criterion
 
 
-def _part(rationale: str, start: re.Pattern[str], end: re.Pattern[str] | None) -> str | None:
-    """The rationale's part A or B; None where it is not labelled."""
-    begin = start.search(rationale)
-    if begin is None:
+def _name_of(text: str) -> tuple[str, str]:
+    """A criterion's name, and what is said about it behind a colon, bracket or dash."""
+    text = text.lstrip(_EDGES)
+    end = _NAME_END.search(text)
+    if end is None:
+        return text.strip(_EDGES), ""
+    about = text[end.end() :]
+    return text[: end.start()].strip(_EDGES), about.replace(")", "", 1) if end[0] == "(" else about
+
+
+def _criterion(name: str, weight: re.Match[str], reason: str) -> Criterion | None:
+    percent = float(weight[1] or weight[2])
+    if not name.strip() or len(name) > LONGEST_NAME or percent > 100:
         return None
-    stop = end.search(rationale, begin.end()) if end else None
-    return rationale[begin.end() : stop.start() if stop else len(rationale)]
+    return Criterion(name=name, weight=percent, reason=reason.strip(" \t\r\n*_:;,()–—"))
 
 
 # --- marks ---
 
 
+def _part_b(rationale: str) -> str:
+    """The rationale's score breakdown; the whole of it where that is not labelled."""
+    begin = _PART_A.search(rationale)
+    part = _PART_B.search(rationale, begin.end() if begin else 0)
+    return rationale[part.end() :] if part else rationale
+
+
+@dataclass(frozen=True)
+class _Event:
+    """Something that matters in a score breakdown, at [start, end).
+
+    number: which response (from 0), which criterion, or the mark.
+    """
+
+    start: int
+    end: int
+    kind: Literal["response", "criterion", "mark"]
+    number: float
+    scaled: bool = False
+
+
 def _marks(
-    rationale: str, names: Sequence[str], ids: Sequence[str], repairs: dict[str, None]
+    breakdown: str, names: Sequence[str], ids: Sequence[str], repairs: _Repairs, *, cut: bool
 ) -> dict[str, tuple[float | None, ...]]:
-    """Marks by candidate, aligned with the rubric; only candidates with at least one mark.
+    """Marks by candidate, aligned with `names`; only candidates with at least one mark.
 
     Reads "Response 1: Clarity 8, Depth 7" as well as "Clarity: Response 1 = 8, Response 2 = 6" and
-    "Response 1: 8 on Clarity".
+    "Response 1: 8 on Clarity". Rows of a table are left out: they name a response only once.
+
+    cut: the text ends too early, so that a number at its very end may lack digits.
     """
-    part = _part(rationale, _PART_B, None)
-    text = rationale if part is None else part
-    known = re.compile(
-        "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)), re.I
-    )
-    index = {name: place for place, name in enumerate(names)}
-    events = sorted(
-        [(m.start(), m.end(), "response", m[1]) for m in _RESPONSE.finditer(text)]
-        + [(m.start(), m.end(), "name", m[0].casefold()) for m in known.finditer(text)]
-        + [(m.start(), m.end(), "mark", m[1]) for m in _MARK.finditer(text)]
-    )
+    text = breakdown.casefold()
+    if _TABLE_ROW.search(text):
+        repairs.note("table_ignored")
+        text = _TABLE_ROW.sub("", text)
+    events = _events(text, names, cut=cut)
     found: dict[str, list[float | None]] = {}
     response: int | None = None
     criterion: int | None = None
-    newest = ""
-    reached = 0
-    for place, (start, end, kind, value) in enumerate(events):
-        if start < reached:
-            continue  # a number inside a name, such as "Response 1" or "Top 3 picks"
-        reached = end
-        if kind == "response":
-            response, newest = int(value) - 1, "response"
+    newest = "response"
+    named_at = 0
+    used = -1
+    for place, event in enumerate(events):
+        if event.kind == "response":
+            if newest == "criterion" and not _heads(text, named_at, event.start):
+                criterion = None
+            response, newest = int(event.number), "response"
             continue
-        if kind == "name":
-            if value in index:
-                criterion, newest = index[value], "name"
+        if event.kind == "criterion":
+            if place != used:
+                criterion, newest, named_at = int(event.number), "criterion", event.end
             continue
-        if scale := _SCALE.match(text, end):
-            reached = scale.end()
         target = criterion
-        if criterion is None or newest == "response":
-            # "8 on Clarity": the name follows the number.
-            follows = events[place + 1] if place + 1 < len(events) else None
-            link = _NUMBER_FIRST.match(text, end)
-            if link and follows and follows[2] == "name" and link.end() == follows[0]:
-                target = index.get(follows[3])
-                reached = follows[1]
-        if target is None or response is None:
+        if newest == "response":
+            following = events[place + 1] if place + 1 < len(events) else None
+            link = _MARK_FIRST.match(text, event.end)
+            if (
+                link
+                and following
+                and following.kind == "criterion"
+                and link.end() == following.start
+            ):
+                target, used = int(following.number), place + 1
+        if target is None or response is None or _better_follows(events, place):
             continue
         if not 0 <= response < len(ids):
-            repairs["extra_candidate"] = None
-        elif not MARK_LOW <= float(value) <= MARK_HIGH:
-            repairs["mark_out_of_range"] = None
+            repairs.note("extra_candidate")
+        elif not MARK_LOW <= event.number <= MARK_HIGH:
+            repairs.note("mark_refused")
         else:
             row = found.setdefault(ids[response], [None] * len(names))
             if row[target] is None:
-                row[target] = float(value)
-        # A number is used once: the next one needs a new name, or a new response.
-        if newest == "response" and target == criterion:
+                row[target] = event.number
+        # A number is used once: the next one needs a new criterion, or a new response.
+        if used == place + 1:
+            continue
+        if newest == "response":
             response = None
         else:
             criterion = None
     return {one: tuple(row) for one, row in found.items()}
 
 
-def _totals(
-    marks: dict[str, tuple[float | None, ...]], rubric: Rubric | None, repairs: dict[str, None]
+def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
+    """Responses, criteria and marks in the order of the text, without overlaps."""
+    words = {
+        name: r"[\s_-]{1,3}".join(re.escape(word) for word in re.split(r"[\s_-]+", name) if word)
+        for name in (name.casefold() for name in names)
+    }
+    known = re.compile(
+        rf"(?<!\w)(?:{'|'.join(f'({words[n]})' for n in sorted(words, key=len, reverse=True))})(?!\w)"
+    )
+    ranked = sorted(range(len(names)), key=lambda i: len(names[i].casefold()), reverse=True)
+    events = [
+        _Event(match.start(), match.end(), "response", int(match[1]) - 1)
+        for match in _RESPONSE.finditer(text)
+    ]
+    events += [
+        _Event(match.start(), match.end(), "criterion", ranked[(match.lastindex or 1) - 1])
+        for match in known.finditer(text)
+    ]
+    for match in _MARK.finditer(text):
+        if cut and match.end() == len(text):
+            continue
+        value = float(match[1])
+        if _WEIGHT_BEFORE.search(text, max(0, match.start() - 20), match.start()):
+            continue
+        if value < 1 and _FACTOR_AFTER.match(text, match.end()):
+            continue
+        scale = _SCALE.match(text, match.end())
+        end = scale.end() if scale else match.end()
+        events.append(_Event(match.start(), end, "mark", value, scale is not None))
+    # Longest first: "Response 1" and "Top 3 picks" hold numbers that are no marks.
+    events.sort(key=lambda event: (event.start, -event.end))
+    kept: list[_Event] = []
+    for event in events:
+        if not kept or event.start >= kept[-1].end:
+            kept.append(event)
+    return kept
+
+
+def _heads(text: str, start: int, end: int) -> bool:
+    """Whether the criterion that ends at `start` still holds for the response at `end`."""
+    return bool(_HEADER.match(text, start, end)) or not _SENTENCE_END.search(text, start, end)
+
+
+def _better_follows(events: Sequence[_Event], place: int) -> bool:
+    """Whether a number is passed over: in "3 good points, 8/10" the one out of ten is the mark."""
+    if events[place].scaled:
+        return False
+    for event in events[place + 1 : place + 5]:
+        if event.kind != "mark":
+            return False
+        if event.scaled:
+            return True
+    return False
+
+
+def _computed(
+    marks: Mapping[str, tuple[float | None, ...]],
+    rubric: Rubric | None,
+    repairs: _Repairs,
+    *,
+    cut: bool,
 ) -> dict[str, float]:
-    """sum(weight * mark) / sum(weight) over each candidate's marked criteria, 1-10."""
+    """sum(weight * mark) / sum(weight) over each candidate's marked criteria, 1-10.
+
+    A candidate marked on less than SMALLEST_SHARE of the weight gets no total, and neither does one
+    with a mark missing in a cut text, which may have gone on about it.
+    """
     if rubric is None:
         return {}
     weights = [criterion.weight for criterion in rubric.criteria]
+    whole = sum(weights)
     totals: dict[str, float] = {}
     for one, row in marks.items():
         marked = [
             (weight, mark) for weight, mark in zip(weights, row, strict=True) if mark is not None
         ]
         share = sum(weight for weight, _ in marked)
-        if share <= 0:
-            continue
         if len(marked) < len(row):
-            repairs["mark_missing"] = None
-        totals[one] = min(
-            MARK_HIGH, max(MARK_LOW, sum(weight * mark for weight, mark in marked) / share)
-        )
+            repairs.note("mark_missing")
+            if cut or share < SMALLEST_SHARE * whole:
+                continue
+        if share > 0:
+            total = sum(weight * mark for weight, mark in marked) / share
+            totals[one] = min(MARK_HIGH, max(MARK_LOW, total))
     return totals

@@ -7,22 +7,34 @@ from typing import Literal
 
 from pgenrm_agent.schema import Model
 
-__all__ = ["JSON_START", "Section", "Sections", "split_sections"]
+__all__ = ["JSON_MARKER", "Section", "Sections", "split_sections"]
 
 Section = Literal["persona", "rubric", "scores"]
-JSON_START = "<JSON_START>"
+_Heading = Literal["opening", "persona", "rubric", "scores"]
 
-# A heading is a short line of its own: its marks (#, *, numbering, colon) are stripped first.
-_LINE = re.compile(r"^[^\n]{1,120}$", re.MULTILINE)
-_NUMBERING = re.compile(r"(?:\(?[0-9a-z]{1,3}[.)]\s{1,4})?")
+# <JSON_START> or <JSON_END>, also as [JSON_START], <json start>, \<JSON\_START\>. The group tells
+# which of the two.
+JSON_MARKER = re.compile(r"[<\[]\s?json\\?[_ ](start|end)\s?\\?[>\]]", re.IGNORECASE)
+
+LONGEST_HEADING = 120
+# The start of a line that may be a heading: its marks, a numbering, and a first word that counts.
+_LINE = re.compile(
+    r"\n[^\w\n]{0,12}(?:\w{1,3}[.)][ \t*_]{1,4})?(?:the )?"
+    r"(?:part|user|persona|weighted|evaluation|scor|criteri|rubric)"
+    rf"[^\n]{{0,{LONGEST_HEADING}}}",
+    re.IGNORECASE,
+)
+_MARKED = re.compile(r"\s*(?:\(?\w{1,3}[.)]\s{1,4})?[#*_]")
+_NUMBERING = re.compile(r"\(?[0-9a-z]{1,3}[.)]\s{1,4}")
 _PART_ONE = re.compile(r"part\s{0,3}(?:1|i|one)\b(?!.*\bpart\s{0,3}(?:2|ii|two)\b)")
 _PART_TWO = re.compile(r"part\s{0,3}(?:2|ii|two)\b")
-_PERSONA = re.compile(r"(?:the )?(?:user(?:'s)? )?persona(?: analysis| derivation)?")
+_AFTER_PART = re.compile(r"[\s*_#]*(?:$|[:.()–—-])")
+_PERSONA = re.compile(r"(?:the )?(?:user(?:['’]s)? )?persona(?: analysis| derivation)?")
 _RUBRIC = re.compile(
-    r"(?:the )?(?:weighted |evaluation |scoring |personali[sz]ed )*(?:criteria|rubric)"
-    r"(?: and weights| with weights)?"
+    r"(?:the )?(?:(?:weighted|evaluation|scoring|personali[sz]ed) ){0,3}(?:criteria|rubric)"
+    r"(?:(?: and| with)? weights)?"
 )
-_SCORES = re.compile(r"(?:the )?(?:scoring|scores|score breakdown)")
+_SCORES = re.compile(r"(?:the )?(?:scoring|scores?(?: breakdown)?)")
 
 
 class Sections(Model):
@@ -37,60 +49,92 @@ class Sections(Model):
     spans: dict[Section, tuple[int, int]]
 
 
-def _kind(line: str) -> str | None:
-    """Which heading a line is, if it is one."""
-    marked = line.lstrip()[:1] in ("#", "*", "_") or line.rstrip().endswith(":")
-    bare = line.strip(" \t\r#*_:>-=").casefold()
-    if _PART_TWO.match(bare):
-        return "scores"
-    if _PART_ONE.match(bare):
-        return "opening"
-    if not marked:
-        return None
-    bare = bare[_NUMBERING.match(bare).end() :].strip(" *_:")  # type: ignore[union-attr]
-    if _PERSONA.fullmatch(bare):
-        return "persona"
-    if _RUBRIC.fullmatch(bare):
-        return "rubric"
-    if _SCORES.fullmatch(bare):
-        return "scores"
-    return None
-
-
 def split_sections(text: str) -> Sections:
-    """Read a chain's headings, the first of each kind in order.
+    """Read a chain's headings: the first of each kind that comes in order.
 
-    A text without headings is all persona up to its JSON, and scores from there.
+    A text without headings is all persona up to its JSON marker, and scores from there.
     """
-    headings: dict[str, tuple[int, int]] = {}
-    for match in _LINE.finditer(text):
-        kind = _kind(match[0])
-        if kind is None or kind in headings:
-            continue
-        if kind in ("opening", "persona") and ("rubric" in headings or "scores" in headings):
-            continue
-        if kind == "rubric" and "scores" in headings:
-            continue
-        headings[kind] = match.span()
-    opening = text.find(JSON_START)
-    start = max(
-        (headings[kind][1] for kind in ("opening", "persona") if kind in headings), default=0
-    )
+    headings = _headings(text)
+    start = max((headings[one][1] for one in ("opening", "persona") if one in headings), default=0)
+    end = len(text)
     spans: dict[Section, tuple[int, int]] = {}
     if "scores" in headings:
-        spans["scores"] = (headings["scores"][1], len(text))
-    elif opening >= 0:
-        spans["scores"] = (opening, len(text))
-    ends = headings["scores"][0] if "scores" in headings else opening if opening >= 0 else len(text)
-    if "rubric" in headings:
-        spans["rubric"] = (headings["rubric"][1], max(headings["rubric"][1], ends))
-        ends = headings["rubric"][0]
-    if start < ends:
-        spans["persona"] = (start, ends)
+        end, body = headings["scores"]
+        spans["scores"] = (body, len(text))
+    elif marker := JSON_MARKER.search(text, start):
+        end = marker.start()
+        spans["scores"] = (end, len(text))
+    if "rubric" in headings and headings["rubric"][0] < end:
+        heading, body = headings["rubric"]
+        spans["rubric"] = (body, max(body, end))
+        end = heading
+    if start < end:
+        spans["persona"] = (start, end)
 
-    def body(section: Section) -> str | None:
-        return text[slice(*spans[section])].strip("\n") if section in spans else None
+    def part(section: Section) -> str | None:
+        return text[slice(*spans[section])].strip("\r\n") if section in spans else None
 
     return Sections(
-        persona=body("persona"), rubric=body("rubric"), scores=body("scores"), spans=spans
+        persona=part("persona"), rubric=part("rubric"), scores=part("scores"), spans=spans
     )
+
+
+def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
+    """[start, end) of the first heading of each kind, out-of-order ones left out."""
+    found: dict[_Heading, tuple[int, int]] = {}
+    # A line is found by the break before it, which is fast; so the text is given one, and a place in
+    # it is one less in `text`.
+    for match in _LINE.finditer(f"\n{text}"):
+        start, end = match.start(), match.end() - 1
+        whole = end == len(text) or text[end] == "\n"
+        kind, length = _kind(text[start:end], whole)
+        if kind is None or kind in found or "scores" in found:
+            continue
+        if kind in ("opening", "persona") and "rubric" in found:
+            continue
+        found[kind] = (start, start + length)
+        if kind == "scores":
+            break
+    return found
+
+
+def _kind(line: str, whole: bool) -> tuple[_Heading | None, int]:
+    """Which heading a line is or begins with, and how much of the line is the heading.
+
+    whole: False where the line goes on after LONGEST_HEADING characters.
+    """
+    marked = _MARKED.match(line) is not None
+    bare = _bare(line)
+    for pattern, kind in ((_PART_TWO, "scores"), (_PART_ONE, "opening")):
+        part = pattern.match(bare)
+        # "Part 2 of their history ..." is prose.
+        if part and whole and (marked or _AFTER_PART.match(bare, part.end())):
+            return ("scores" if kind == "scores" else "opening"), len(line)
+    if whole and (marked or line.rstrip().endswith(":")):
+        section = _section(bare)
+        if section:
+            return section, len(line)
+    head, colon, _ = line.partition(":")
+    if not colon:
+        return None, 0
+    # "**Persona:** She likes lists." opens its section, and so does "Criteria: Clarity (100%)".
+    section = _section(_bare(head))
+    if section and (marked or section != "scores"):
+        rest = line[len(head) + 1 :]
+        return section, len(line) - len(rest.lstrip("*_"))
+    return None, 0
+
+
+def _bare(line: str) -> str:
+    """A heading's words: no marks, no numbering, no case."""
+    words = line.strip(" \t\r#*_:>-=~`").casefold()
+    numbering = _NUMBERING.match(words)
+    return words[numbering.end() :].strip(" *_:") if numbering else words
+
+
+def _section(words: str) -> Section | None:
+    if _PERSONA.fullmatch(words):
+        return "persona"
+    if _RUBRIC.fullmatch(words):
+        return "rubric"
+    return "scores" if _SCORES.fullmatch(words) else None

@@ -71,7 +71,7 @@ class _OwnLayer(DynamicLayer):
     """A layer's cache of the rows' own tokens, written in place and grown in strides."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.used = 0
 
     def update(
@@ -121,7 +121,7 @@ def _attend(
     query: (B, heads, 1, d). Without a prefix this is the library's ordinary attention.
     """
     if shared_prefix is None:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
+        return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     layer: int = module.layer_idx  # type: ignore[assignment]
@@ -255,7 +255,7 @@ def decode(
     del caches
     layers = [_OwnLayer() for _ in prefix.keys]
     cache = DynamicCache()
-    cache.layers = layers
+    cache.layers = list(layers)
     if hasattr(cache, "layer_class_to_replicate"):
         cache.layer_class_to_replicate = None
     alive = np.ones(len(active), dtype=bool)

@@ -294,6 +294,7 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+    from transformers.utils.logging import disable_progress_bar
 
     from pgenrm_agent.engines.decoding import ATTENTION
 
@@ -314,6 +315,8 @@ def _load(
                 f"{model}: no config.json there; pass the folder of a saved model, or a hub name"
             )
         label = Path(model).name
+        if place == "cpu":
+            disable_progress_bar()  # a bar for loading a few megabytes is noise
         try:
             loaded = AutoModelForCausalLM.from_pretrained(model, dtype=precision)
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
@@ -337,14 +340,19 @@ def _load(
             f"the tokenizer of {label} has no chat template, so messages cannot be turned into a"
             " prompt: use an instruct model, or set tokenizer.chat_template"
         )
-    kinds = set(getattr(loaded.config, "layer_types", None) or ["full_attention"])
+    sliding = getattr(loaded.config, "sliding_window", None) is not None
+    kinds = set(
+        getattr(loaded.config, "layer_types", None)
+        or ["sliding_attention" if sliding else "full_attention"]
+    )
     if kinds != {"full_attention"}:
         raise EngineUnavailable(
             f"{label} has {', '.join(sorted(kinds - {'full_attention'}))} layers, which this engine"
             " does not sample from: use engine='vllm'"
         )
     loaded.set_attn_implementation(ATTENTION)
-    return loaded.to(device=place, dtype=precision).eval(), tokenizer, label  # type: ignore[arg-type]
+    torch.nn.Module.to(loaded, device=place, dtype=precision)
+    return loaded.eval(), tokenizer, label
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

