@@ -159,7 +159,10 @@ class Rubric(Model):
             criteria=tuple(
                 criterion.model_copy(
                     update={
-                        "weight": criterion.weight * 100 / total if total else 100 / len(criteria),
+                        # Rounding can end just above 100, which would not survive a round trip.
+                        "weight": min(100.0, criterion.weight * 100 / total)
+                        if total
+                        else 100 / len(criteria),
                         "reported_weight": criterion.weight
                         if criterion.reported_weight is None
                         else criterion.reported_weight,

@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 NOTICE = (
-    "The bundled model is small and was trained from scratch on simulated people: it understands"
-    " style (length, structure, friendliness, caution) in English, and nothing else."
+    "The bundled model is small, was trained from scratch on simulated people, and in this version"
+    " scores no better than chance: it shows how the parts work together, not what anyone likes."
 )
 
 

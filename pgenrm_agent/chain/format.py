@@ -9,7 +9,8 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError
 
 from pgenrm_agent.chain.neutralise import neutralise
@@ -77,7 +78,8 @@ class ChainFormat:
                     f"no chain format named {name_or_folder!r}; bundled are: {known}."
                     " A folder of your own is given as a path"
                 )
-        environment = Environment(
+        # A folder may come with a downloaded model, so its templates get to see data only.
+        environment = ImmutableSandboxedEnvironment(
             undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
         )
         try:
@@ -134,8 +136,11 @@ class ChainFormat:
         clip = self.settings.clip
         query_size = clip.query if clip else None
         answer_size = clip.answer if clip else None
-        system = self.system.render(
-            history=[
+        shown = {
+            "query": _shown(query, query_size),
+            "candidates": [_shown(text, answer_size) for text in candidates],
+            "conversation": _turns(conversation),
+            "history": [
                 {
                     "query": _shown(pair.query, query_size),
                     "chosen": _shown(pair.chosen, answer_size),
@@ -144,16 +149,18 @@ class ChainFormat:
                 }
                 for pair in history[: self.settings.max_history]
             ],
-            stated=[
+            "stated": [
                 {"kind": one.kind, "text": _shown(one.text, clip.stated if clip else None)}
                 for one in stated
             ],
-        )
-        user = self.user.render(
-            query=_shown(query, query_size),
-            candidates=[_shown(text, answer_size) for text in candidates],
-            conversation=_turns(conversation),
-        )
+        }
+        try:
+            system, user = self.system.render(shown), self.user.render(shown)
+        except TemplateError as error:
+            raise ConfigurationError(
+                f"chain format {self.name} cannot be rendered: {error}; its templates are given"
+                f" {', '.join(sorted(shown))}"
+            ) from error
         return (Message(role="system", content=system), Message(role="user", content=user))
 
     def stop(self, section: Section) -> tuple[str, ...]:

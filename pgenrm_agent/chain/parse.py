@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
@@ -86,7 +87,8 @@ _MARK_FIRST = re.compile(r"\s{0,3}(?:points?\s)?\s{0,3}(?:on|for|in)\s{1,3}[\"'*
 # What may stand between a criterion and its colon where the criterion heads a list of responses.
 _HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
 _SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
-_TABLE_ROW = re.compile(r"^[^\n|]{0,200}\|[^\n|]{0,200}\|[^\n]*$", re.MULTILINE)
+_TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
+_TOTALED = re.compile(r"\b(?:weighted |final )?(?:total|overall|average|sum)\b")
 
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:)")
 
@@ -422,13 +424,15 @@ def _persona(section: str) -> Persona:
 
 def _rubric(section: str | None, rationale: str, repairs: _Repairs) -> Rubric | None:
     """Criteria from the rubric section, else from the rationale's part A."""
-    criteria = list(_criteria(section.splitlines())) if section else []
+    most = 4 * MOST_CRITERIA
+    criteria = list(islice(_criteria(section.splitlines()), most)) if section else []
     if not criteria:
         begin = _PART_A.search(rationale)
         end = _PART_B.search(rationale, begin.end() if begin else 0)
         part = rationale[begin.end() if begin else 0 : end.start() + 1 if end else len(rationale)]
         # Without its labels, a rationale is read only where each line names one criterion.
-        criteria = list(_listed(part) if begin else _criteria(part.splitlines()))
+        found = _listed(part) if begin else _criteria(part.splitlines())
+        criteria = list(islice(found, most))
         if criteria:
             repairs.note("rubric_from_rationale")
     unique: dict[str, Criterion] = {}
@@ -532,7 +536,7 @@ def _part_b(rationale: str) -> str:
 class _Event:
     """Something that matters in a score breakdown, at [start, end).
 
-    number: which response (from 0), which criterion, or the mark.
+    number: which response (from 0), which criterion (-1: a total, not a criterion), or the mark.
     """
 
     start: int
@@ -548,14 +552,13 @@ def _marks(
     """Marks by candidate, aligned with `names`; only candidates with at least one mark.
 
     Reads "Response 1: Clarity 8, Depth 7" as well as "Clarity: Response 1 = 8, Response 2 = 6" and
-    "Response 1: 8 on Clarity". Rows of a table are left out: they name a response only once.
+    "Response 1: 8 on Clarity", and tables of either orientation.
 
     cut: the text ends too early, so that a number at its very end may lack digits.
     """
     text = breakdown.casefold()
-    if _TABLE_ROW.search(text):
-        repairs.note("table_ignored")
-        text = _TABLE_ROW.sub("", text)
+    if "|" in text:
+        text = _untabled(text)
     events = _events(text, names, cut=cut)
     found: dict[str, list[float | None]] = {}
     response: int | None = None
@@ -571,7 +574,8 @@ def _marks(
             continue
         if event.kind == "criterion":
             if place != used:
-                criterion, newest, named_at = int(event.number), "criterion", event.end
+                criterion = int(event.number) if event.number >= 0 else None
+                newest, named_at = "criterion", event.end
             continue
         target = criterion
         if newest == "response":
@@ -581,6 +585,7 @@ def _marks(
                 link
                 and following
                 and following.kind == "criterion"
+                and following.number >= 0
                 and link.end() == following.start
             ):
                 target, used = int(following.number), place + 1
@@ -604,6 +609,26 @@ def _marks(
     return {one: tuple(row) for one, row in found.items()}
 
 
+def _untabled(text: str) -> str:
+    """Each row of a Markdown table as a line: "clarity: response 1: 8 ; response 2: 6"."""
+    ruled = _TABLE_RULE.search(text) is not None
+    lines: list[str] = []
+    header: list[str] | None = None
+    for line in text.split("\n"):
+        bare = line.strip()
+        if not (bare.startswith("|") or (ruled and "|" in bare)):
+            header = None
+            lines.append(line)
+            continue
+        cells = [cell.strip() for cell in bare.strip("|").split("|")]
+        if header is None:
+            header = cells
+        elif not _TABLE_RULE.fullmatch(line):
+            pairs = zip(header[1:], cells[1:], strict=False)
+            lines.append(f"{cells[0]}: {' ; '.join(f'{head}: {cell}' for head, cell in pairs)}")
+    return "\n".join(lines)
+
+
 def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
     """Responses, criteria and marks in the order of the text, without overlaps."""
     words = {
@@ -621,6 +646,9 @@ def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
     events += [
         _Event(match.start(), match.end(), "criterion", ranked[(match.lastindex or 1) - 1])
         for match in known.finditer(text)
+    ]
+    events += [
+        _Event(match.start(), match.end(), "criterion", -1) for match in _TOTALED.finditer(text)
     ]
     for match in _MARK.finditer(text):
         if cut and match.end() == len(text):

@@ -239,11 +239,10 @@ class UserMemory:
 
         By user id; a person's pairs and stated preferences oldest first, then the consent.
         """
-        ids = (
-            [summary.user_id for summary in self.users()]
-            if user_id is None
-            else [valid_user_id(user_id)]
-        )
+        if user_id is None:
+            ids = [summary.user_id for summary in self.users()]
+        else:
+            ids = [valid_user_id(user_id)]
         return (record_to_json(record) for one in ids for record in self._records(one))
 
     def import_(
@@ -349,7 +348,12 @@ class UserMemory:
     def _stated(self, user_id: str) -> list[tuple[datetime, StatedPreference]]:
         store = self._store
         with reported("read", store.where):
-            rows = _found(store.users, where={"$and": [{"user_id": user_id}, {"kind": "stated"}]})
+            # One condition and a filter here: Chroma takes four times as long for two conditions.
+            rows = [
+                row
+                for row in _found(store.users, where={"user_id": user_id})
+                if row[1].get("kind") == "stated"
+            ]
             found = [(*stated_from_row(*row), row[0]) for row in rows]
         found.sort(key=lambda one: (one[0], one[2]))
         return [(created_at, stated) for created_at, stated, _ in found]
