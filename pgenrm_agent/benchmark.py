@@ -57,10 +57,10 @@ def measure_speed(engine: str, *, repeats: int) -> SpeedReport:
     ratio = _median_total(many) / _median_total(one)
     tokens = sum(result.usage.completion_tokens for result in many)
     rate = tokens / sum(result.timings["engine"] for result in many)
-    starting = _seconds([sys.executable, "-c", "import pgenrm_agent"]) - _seconds(
+    starting = _seconds([sys.executable, "-P", "-c", "import pgenrm_agent"]) - _seconds(
         [sys.executable, "-c", ""]
     )
-    helping = _seconds([sys.executable, "-m", "pgenrm_agent.cli", "--help"])
+    helping = _seconds([sys.executable, "-P", "-m", "pgenrm_agent.cli", "--help"])
     return SpeedReport(
         engine=engine,
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",

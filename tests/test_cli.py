@@ -13,7 +13,7 @@ import pytest
 
 def pgenrm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pgenrm_agent.cli", *arguments],
+        [sys.executable, "-P", "-m", "pgenrm_agent.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=120,

@@ -14,7 +14,7 @@ import pytest
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     memory = tmp_path_factory.mktemp("memory")
     done = subprocess.run(
-        [sys.executable, "-m", "pgenrm_agent.cli", "demo", "--json", "--memory", str(memory)],
+        [sys.executable, "-P", "-m", "pgenrm_agent.cli", "demo", "--json", "--memory", str(memory)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -68,7 +68,16 @@ def test_persona_rubric_and_marks_stand_behind_the_scores(demo: dict[str, object
 
 def test_the_same_seed_gives_the_same_demo(demo: dict[str, object], tmp_path: Path) -> None:
     again = subprocess.run(
-        [sys.executable, "-m", "pgenrm_agent.cli", "demo", "--json", "--memory", str(tmp_path)],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "pgenrm_agent.cli",
+            "demo",
+            "--json",
+            "--memory",
+            str(tmp_path),
+        ],
         capture_output=True,
         text=True,
         timeout=300,

@@ -39,8 +39,9 @@ _IN_ANGLES = re.compile(
     r"|(?:start|end)_?of_?(?:turn|text)",
     re.DOTALL,
 )
-_LABELS = frozenset(
-    {"user", "human", "assistant", "system", "chosen", "rejected", "stated", "tally"}
+# A dash after the word is what a changed label has.
+_IN_LABEL = re.compile(
+    r"[\W_]*(?:user|human|assistant|system|chosen|rejected|stated|tally)[^\w-]*_*[^\w-]*"
 )
 
 _LOOK_ALIKES = str.maketrans(
@@ -74,7 +75,7 @@ def _angled(match: re.Match[str]) -> str:
 
 
 def _label(match: re.Match[str]) -> str:
-    return f"{match[1]} -" if _skeleton(match[1]).strip("*_->•#[]()") in _LABELS else match[0]
+    return f"{match[1]} -" if _IN_LABEL.fullmatch(_skeleton(match[1])) else match[0]
 
 
 def neutralise(text: str) -> str:

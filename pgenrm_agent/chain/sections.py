@@ -19,7 +19,7 @@ JSON_MARKER = re.compile(r"[<\[]\s?json\\?[_ ](start|end)\s?\\?[>\]]", re.IGNORE
 LONGEST_HEADING = 120
 # The start of a line that may be a heading: its marks, a numbering, and a first word that counts.
 _LINE = re.compile(
-    r"\n[^\w\n]{0,12}(?:\w{1,3}[.)][ \t*_]{1,4})?(?:the )?"
+    r"\n[^a-z0-9\n]{0,12}(?:\w{1,3}[.)][ \t*_]{1,4})?(?:the )?"
     r"(?:part|user|persona|weighted|evaluation|scor|criteri|rubric)"
     rf"[^\n]{{0,{LONGEST_HEADING}}}",
     re.IGNORECASE,

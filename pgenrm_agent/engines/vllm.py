@@ -249,7 +249,13 @@ async def _start(
     """Start vLLM on the running loop, which its output handler then belongs to."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.lora.request import LoRARequest
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
+
+    if current_platform.is_cpu():
+        # A seeded prompt that is read in two pieces makes vLLM wind its generator back, which
+        # torch's CPU generator cannot do ("does not use offset"), and the whole engine dies of it.
+        settings = {"enable_chunked_prefill": False, **settings}
 
     class Engine(AsyncLLM):  # type: ignore[misc]
         """Without the traceback that vLLM prints if it is collected as the interpreter exits."""

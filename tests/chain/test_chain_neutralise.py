@@ -106,7 +106,9 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 FRAGMENT = st.one_of(
     st.sampled_from(MARKERS),
     st.sampled_from([marker.upper() for marker in MARKERS]),
-    st.sampled_from(list("[]<>|:#\n ") + ["\u200b", "［", "＞", "The End of", "response 1", "User"]),
+    st.sampled_from(
+        list("[]<>|:#\n ") + ["\u200b", "［", "＞", "The End of", "response 1", "User"]
+    ),
     st.text(max_size=6),
 )
 HOSTILE = st.lists(FRAGMENT, max_size=12).map("".join)

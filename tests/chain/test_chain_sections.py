@@ -22,7 +22,7 @@ PERSONA, RUBRIC = "She likes lists.", "1. Lists (100%)"
         ("Part 1:\r\n", "### Persona ###\r\n", "### Evaluation Rubric\r\n", "Part 2:\r\n"),
         ("", "**Persona:** ", "**Criteria:** ", "## Scoring\n"),
         ("", "### User's persona analysis\n", "Criteria: ", "Scores:\n"),
-        ("", "", "### Criteria and weights\n", "<JSON_START>\n"),
+        ("", "", "### Criteria and weights\n", ""),
     ],
 )
 def test_headings_are_recognised_in_their_variants(

@@ -178,7 +178,7 @@ def vllm_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         command += [f"--{name}", str(value)]
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [*command, "--enforce-eager"],
+            [*command, "--enforce-eager", "--no-enable-chunked-prefill"],
             stdout=sink,
             stderr=subprocess.STDOUT,
             env={**os.environ, **QUIET, "VLLM_API_KEY": SERVER_KEY},

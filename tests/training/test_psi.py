@@ -109,7 +109,7 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
         "from pgenrm_agent.training.recipe import load_recipe;"
         "train_psi(load_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))"
     )
-    command = [sys.executable, "-c", script, str(recipe), str(responses), str(out)]
+    command = [sys.executable, "-P", "-c", script, str(recipe), str(responses), str(out)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         deadline = time.monotonic() + 240
         while not (out / "checkpoints" / "checkpoint-5" / "trainer_state.json").is_file():
