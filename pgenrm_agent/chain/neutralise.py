@@ -21,7 +21,8 @@ _LESS, _GREATER = "<＜﹤‹〈⟨❮❰《", ">＞﹥›〉⟩❯❱》"
 _ANGLED = re.compile(f"[{_LESS}]([^{_LESS}{_GREATER}]{{1,80}})[{_GREATER}]")
 # A model sees every one of these as a new line, whatever Python's "^" takes for one.
 _BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
-_LABEL = re.compile(f"([{_BREAKS}][^{_BREAKS}:：﹕︰∶]{{1,60}})[:：﹕︰∶]")
+_COLONS = ":：﹕︰∶"
+_LABEL = re.compile(rf"([{_BREAKS}][^\w{_BREAKS}]{{0,20}}[^{_BREAKS}{_COLONS}]{{1,60}})[{_COLONS}]")
 # The bundled tokenizer takes these for markers anywhere, not only at the start of a line.
 _EXACT_LABEL = re.compile(r"(User|Chosen|Rejected):")
 _HEADING = re.compile(

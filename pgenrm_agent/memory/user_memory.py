@@ -239,10 +239,11 @@ class UserMemory:
 
         By user id; a person's pairs and stated preferences oldest first, then the consent.
         """
-        if user_id is None:
-            ids = [summary.user_id for summary in self.users()]
-        else:
-            ids = [valid_user_id(user_id)]
+        ids = (
+            [summary.user_id for summary in self.users()]
+            if user_id is None
+            else [valid_user_id(user_id)]
+        )
         return (record_to_json(record) for one in ids for record in self._records(one))
 
     def import_(

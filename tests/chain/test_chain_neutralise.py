@@ -42,7 +42,7 @@ MARKERS = [
 ARMED = re.compile(
     r"\[\s*the\s*(?:start|end)\s*of[^\]]*\]|\[\s*\d+\s*(?:chosen|rejected)\s*\]"
     r"|\[\s*response\s*\d+\s*\]|<\s*/?\s*json_(?:start|end)\s*>|<\|[^<>]*>|\[/?inst\]|</?s>"
-    r"|(?:User|Chosen|Rejected):|^\W*(?:user|chosen|rejected|assistant|system)\s*:"
+    r"|(?-i:User|Chosen|Rejected):|^\W*(?:user|chosen|rejected|assistant|system)\s*:"
     r"|^[ \t]*#+\W{0,5}(?:part|persona|criteria)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -107,7 +107,7 @@ FRAGMENT = st.one_of(
     st.sampled_from(MARKERS),
     st.sampled_from([marker.upper() for marker in MARKERS]),
     st.sampled_from(
-        list("[]<>|:#\n ") + ["\u200b", "［", "＞", "The End of", "response 1", "User"]
+        [*list("[]<>|:#\n "), "\u200b", "［", "＞", "The End of", "response 1", "User"]
     ),
     st.text(max_size=6),
 )
