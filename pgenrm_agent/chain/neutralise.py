@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 __all__ = ["neutralise"]
 
-# Bounded repetitions keep every search linear in the text.
-_OPEN, _CLOSE = r"\[［【⟦〔❲〚⁅﹝", r"\]］】⟧〕❳〛⁆﹞"
-_BRACKETED = re.compile(f"[{_OPEN}]([^{_OPEN}{_CLOSE}]{{1,160}})[{_CLOSE}]")
+_OPEN, _CLOSE = "[［【⟦〔❲〚⁅﹝", "]］】⟧〕❳〛⁆﹞"
+_BRACKET = re.compile(f"[{re.escape(_OPEN + _CLOSE)}]")
+_OPENED = re.compile(rf"[{re.escape(_OPEN)}](?=[^\w{re.escape(_OPEN)}]{{0,8}}\w)")
 _LESS, _GREATER = "<＜﹤‹〈⟨❮❰《", ">＞﹥›〉⟩❯❱》"
-_ANGLED = re.compile(f"[{_LESS}]([^{_LESS}{_GREATER}]{{1,80}})[{_GREATER}]")
+_ANGLE = re.compile(f"[{_LESS}{_GREATER}]")
+LONGEST_MARKER = 160
+"""Characters between the brackets of what may be a marker: keeps the work linear in the text."""
+
 # A model sees every one of these as a new line, whatever Python's "^" takes for one.
 _BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
 _COLONS = ":：﹕︰∶"
@@ -64,15 +68,41 @@ def _skeleton(text: str) -> str:
     )
 
 
-def _bracketed(match: re.Match[str]) -> str:
-    return f"({match[1]})" if _IN_BRACKETS.fullmatch(_skeleton(match[1])) else match[0]
+def _pairs(text: str, bracket: re.Pattern[str], opening: str) -> Iterator[tuple[int, int]]:
+    """Places of the brackets that belong together, inner pairs first, and not too far apart."""
+    opened: list[int] = []
+    for match in bracket.finditer(text):
+        if match[0] in opening:
+            opened.append(match.start())
+        elif opened:
+            start = opened.pop()
+            if match.start() - start <= LONGEST_MARKER:
+                yield start, match.start()
 
 
-def _angled(match: re.Match[str]) -> str:
-    if _IN_ANGLES.fullmatch(_skeleton(match[1])):
-        # Inner bars would still spell a chat template's token to a lenient reader.
-        return f"‹{match[1].replace('|', '¦')}›"
-    return match[0]
+def _unbracketed(text: str) -> str:
+    chars: list[str] | None = None
+    for start, end in _pairs(text, _BRACKET, _OPEN):
+        if _IN_BRACKETS.fullmatch(_skeleton(text[start + 1 : end])):
+            chars = chars or list(text)
+            chars[start], chars[end] = "()"
+    # A block marker is understood without its closing bracket, too.
+    for match in _OPENED.finditer(text):
+        if _skeleton(text[match.end() : match.end() + 40]).startswith(("thestartof", "theendof")):
+            chars = chars or list(text)
+            chars[match.start()] = "("
+    return "".join(chars) if chars else text
+
+
+def _unangled(text: str) -> str:
+    chars: list[str] | None = None
+    for start, end in _pairs(text, _ANGLE, _LESS):
+        if _IN_ANGLES.fullmatch(_skeleton(text[start + 1 : end])):
+            chars = chars or list(text)
+            # Inner bars would still spell a chat template's token to a lenient reader.
+            inner = ["¦" if char == "|" else char for char in chars[start + 1 : end]]
+            chars[start : end + 1] = ["‹", *inner, "›"]
+    return "".join(chars) if chars else text
 
 
 def _label(match: re.Match[str]) -> str:
@@ -84,8 +114,7 @@ def neutralise(text: str) -> str:
 
     Linear in the length of the text, and idempotent.
     """
-    text = _BRACKETED.sub(_bracketed, text)
-    text = _ANGLED.sub(_angled, text)
+    text = _unangled(_unbracketed(text))
     # A line is recognised by the break before it (a search for that is fast), so give it one.
     text = _LABEL.sub(_label, f"\n{text}")
     text = _HEADING.sub(r"\1§", text)[1:]

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
 from pgenrm_agent.errors import ChainError
@@ -130,6 +130,18 @@ class _Answer:
     cut: bool = False
 
 
+class _Block(NamedTuple):
+    """A stretch of text that may hold the JSON object.
+
+    From a start marker (at `begin`; what follows it is at `body`) to the last end marker before the
+    next start; without a start marker, from the brace before the first of the object's keys.
+    """
+
+    begin: int
+    body: int
+    end: int
+
+
 def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
     """Read one chain.
 
@@ -216,12 +228,11 @@ def _answer(text: str, after_heading: int, repairs: _Repairs) -> _Answer:
         mended: _Answer | None = None
         needed = _Repairs()
         blocks = _blocks(text, start, needed)
-        for begin, body, end in reversed(blocks):
-            if answer := _decoded(text, begin, body, end):
-                repairs.update(needed)
-                return answer
-        for begin, body, end in reversed(blocks):
-            answer = _mended(text, begin, body, end)
+        if answer := _decoded(text, blocks):
+            repairs.update(needed)
+            return answer
+        for block in reversed(blocks):
+            answer = _mended(text, block)
             if answer and (mended is None or (answer.totals and not mended.totals)):
                 mended = answer
         if mended:
@@ -236,28 +247,22 @@ def _answer(text: str, after_heading: int, repairs: _Repairs) -> _Answer:
     )
 
 
-def _blocks(text: str, start: int, repairs: _Repairs) -> list[tuple[int, int, int]]:
-    """Stretches of text that may hold the object: (begin with marker, begin, end).
-
-    From each start marker to the next marker; without a start marker, from the brace before the
-    first of the object's keys.
-    """
-    markers = [
-        (match.start(), match.end(), match[1].casefold())
-        for match in JSON_MARKER.finditer(text, start)
-    ]
-    # Only a marker that is not part of a sentence inside the object would end it; one that comes
-    # twice is read as one.
-    blocks: list[tuple[int, int, int]] = []
-    for place, (begin, body, kind) in enumerate(markers):
-        if kind == "start":
-            end = markers[place + 1][0] if place + 1 < len(markers) else len(text)
-            if text.find("{", body, end) >= 0 or _TOTALS_KEY.search(text, body, end):
-                blocks.append((begin, body, end))
+def _blocks(text: str, start: int, repairs: _Repairs) -> list[_Block]:
+    """Where the object may be, in order; see _Block."""
+    markers = list(JSON_MARKER.finditer(text, start))
+    starts = [place for place, marker in enumerate(markers) if marker[1].casefold() == "start"]
+    blocks: list[_Block] = []
+    for place, following in zip(starts, [*starts, len(markers)][1:], strict=True):
+        body = markers[place].end()
+        limit = markers[following].start() if following < len(markers) else len(text)
+        # A rationale may quote an end marker, so the last one before the next start is the end.
+        end = markers[following - 1].start() if following - place > 1 else limit
+        if text.find("{", body, limit) >= 0 or _TOTALS_KEY.search(text, body, limit):
+            blocks.append(_Block(markers[place].start(), body, end))
     if blocks:
-        if len(markers) > 2 or len(blocks) > 1:
+        if len(markers) > 2:
             repairs.note("repeated_marker")
-        if markers[-1][2] != "end":
+        if markers[-1][1].casefold() == "start":
             repairs.note("no_end_marker")
         return blocks[-MOST_OBJECTS:]
     key = _TOTALS_KEY.search(text, start)
@@ -268,26 +273,27 @@ def _blocks(text: str, start: int, repairs: _Repairs) -> list[tuple[int, int, in
     first = min(key.start(), rationale.start()) if rationale else key.start()
     brace = text.rfind("{", start, first + 1)
     begin = brace if brace >= 0 else first
-    end = next((at for at, _, kind in markers if kind == "end" and at > key.start()), len(text))
-    return [(begin, begin, end)]
+    ends = (marker.start() for marker in reversed(markers) if marker.start() > key.start())
+    return [_Block(begin, begin, next(ends, len(text)))]
 
 
-def _decoded(text: str, begin: int, body: int, end: int) -> _Answer | None:
-    """The last complete JSON object of a block that has totals."""
-    found: _Answer | None = None
-    block = text[body:end]
+def _decoded(text: str, blocks: Sequence[_Block]) -> _Answer | None:
+    """The last complete JSON object that has totals."""
     decoder = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
-    place = block.find("{")
-    for _ in range(MOST_OBJECTS):
-        if place < 0:
-            break
-        try:
-            value, after = decoder.raw_decode(block, place)
-        except (ValueError, RecursionError):
-            break
-        answer = _of_object(value, begin)
-        found = answer or found
-        place = block.find("{", after)
+    found: _Answer | None = None
+    reached = 0
+    for block in blocks:
+        # A start marker inside a string of the object before is text.
+        place = text.find("{", block.body, block.end) if block.begin >= reached else -1
+        for _ in range(MOST_OBJECTS):
+            if place < 0:
+                break
+            try:
+                value, reached = decoder.raw_decode(text, place)
+            except (ValueError, RecursionError):
+                break
+            found = _of_object(value, block.begin) or found
+            place = text.find("{", reached, block.end)
     return found
 
 
@@ -312,9 +318,7 @@ def _of_object(value: object, begin: int) -> _Answer | None:
             for line in _lines({key: inner})
         )
     elif totals is None:
-        totals = {key: inner for key, inner in value.items() if key.startswith("response")}
-        if not totals:
-            return None
+        return None
     rationale = _encodable("\n".join(parts))[:LONGEST_RATIONALE]
     return _Answer(begin, rationale, totals if isinstance(totals, dict) else {})
 
@@ -342,25 +346,25 @@ def _lines(value: object, depth: int = 0) -> Iterator[str]:
         yield str(value)
 
 
-def _mended(text: str, begin: int, body: int, end: int) -> _Answer | None:
+def _mended(text: str, block: _Block) -> _Answer | None:
     """Rationale and totals of an object that is not JSON: quotes inside strings, a cut end, ..."""
-    block = text[body:end]
-    keys = list(_TOTALS_KEY.finditer(block))
-    opening = _RATIONALE_KEY.search(block)
+    body = text[block.body : block.end]
+    keys = list(_TOTALS_KEY.finditer(body))
+    opening = _RATIONALE_KEY.search(body)
     if not keys and opening is None:
         return None
     key = keys[-1] if keys else None
     start = opening.end() if opening else 0
-    stop = key.start() if key and key.start() > start else len(block)
-    rationale = block[start:stop].replace("\\n", "\n").replace('\\"', '"')
-    region = block[key.end() :] if key else ""
+    stop = key.start() if key and key.start() > start else len(body)
+    rationale = body[start:stop].replace("\\n", "\n").replace('\\"', '"')
+    region = body[key.end() :] if key else ""
     closing = region.find("}")
-    cut = closing < 0 and end == len(text)
+    cut = closing < 0 and block.end == len(text)
     region = region if closing < 0 else region[: closing + 1]
     totals: dict[str, object] = {}
     for total in _TOTAL.finditer(region):
         totals.setdefault(f"response_{total[1]}", _number(total[2]))
-    return _Answer(begin, rationale[:LONGEST_RATIONALE], totals, cut)
+    return _Answer(block.begin, rationale[:LONGEST_RATIONALE], totals, cut)
 
 
 def _reported(
