@@ -73,7 +73,10 @@ _WEIGHT_WORD = re.compile(
 )
 _NAME_END = re.compile(r"[:(\[]|\s[–—-]\s")
 _LIST_LABEL = re.compile(r"\W{0,10}(?:criteria|rubric|weights|criteria and weights)\s{0,2}:", re.I)
-_SEPARATOR = re.compile(r"[,;\n]|\.(?=\s)|\band\b")
+_SEPARATOR = re.compile(r"[,;\n]|\.(?=\s)")
+# "Clarity 70% and Depth 30%": an "and" next to a number parts two names; inside one it is a word.
+_AND_BEFORE = re.compile(r"\W{0,10}and\b", re.I)
+_AND_AFTER = re.compile(r"\band\W{0,10}$", re.I)
 _PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A\*{0,2}[.):](?=[\s*])")
 _PART_B = re.compile(r"(?:^|[.;,\n\"'*(%])\s{0,3}\*{0,2}B\*{0,2}[.):](?=[\s*])")
 
@@ -87,6 +90,9 @@ _MARK_FIRST = re.compile(r"\s{0,3}(?:points?\s)?\s{0,3}(?:on|for|in)\s{1,3}[\"'*
 # What may stand between a criterion and its colon where the criterion heads a list of responses.
 _HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
 _SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
+_SPACES = re.compile(r"[ \t\xa0]{2,}")
+# "bullet_points" and "bullet-points" name the criterion "Bullet points", too.
+_PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
 _TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
 _TOTALED = re.compile(r"\b(?:weighted |final )?(?:total|overall|average|sum)\b")
 
@@ -489,17 +495,16 @@ def _listed(text: str) -> Iterator[Criterion]:
     position = 0
     for match, end in zip(matches, ends, strict=True):
         if number_first:
-            piece = text[match.end() : end].lstrip(_EDGES)
+            piece = _AND_AFTER.sub("", text[match.end() : end].lstrip(_EDGES)[:LONGEST_LINE])
             separator = _SEPARATOR.search(piece)
             piece = piece[: separator.start()] if separator else piece
         else:
             piece = text[position : match.start()][-LONGEST_LINE:]
+            opening = _AND_BEFORE.match(piece)
+            piece = piece[opening.end() :] if opening else piece
             # The name is what follows the last separator, unless nothing does.
             for separator in reversed(list(_SEPARATOR.finditer(piece))):
                 if piece[separator.end() :].strip(_EDGES):
-                    # "Lists and warmth 40%" is one name: only a comma or a stop parts two.
-                    if separator[0].lower() == "and" and position == 0:
-                        continue
                     piece = piece[separator.end() :]
                     break
         position = match.end()
@@ -536,8 +541,7 @@ def _part_b(rationale: str) -> str:
     return rationale[part.end() :] if part else rationale
 
 
-@dataclass(frozen=True)
-class _Event:
+class _Event(NamedTuple):
     """Something that matters in a score breakdown, at [start, end).
 
     number: which response (from 0), which criterion (-1: a total, not a criterion), or the mark.
@@ -560,7 +564,7 @@ def _marks(
 
     cut: the text ends too early, so that a number at its very end may lack digits.
     """
-    text = breakdown.casefold()
+    text = _SPACES.sub(" ", breakdown.casefold())
     if "|" in text:
         text = _untabled(text)
     events = _events(text, names, cut=cut)
@@ -635,22 +639,16 @@ def _untabled(text: str) -> str:
 
 def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
     """Responses, criteria and marks in the order of the text, without overlaps."""
-    words = {
-        name: r"[\s_-]{1,3}".join(re.escape(word) for word in re.split(r"[\s_-]+", name) if word)
-        for name in (name.casefold() for name in names)
-    }
-    known = re.compile(
-        rf"(?<!\w)(?:{'|'.join(f'({words[n]})' for n in sorted(words, key=len, reverse=True))})(?!\w)"
-    )
-    ranked = sorted(range(len(names)), key=lambda i: len(names[i].casefold()), reverse=True)
     events = [
         _Event(match.start(), match.end(), "response", int(match[1]) - 1)
         for match in _RESPONSE.finditer(text)
     ]
-    events += [
-        _Event(match.start(), match.end(), "criterion", ranked[(match.lastindex or 1) - 1])
-        for match in known.finditer(text)
-    ]
+    plain = text.translate(_PLAIN)
+    for place, name in enumerate(names):
+        words = " ".join(name.casefold().translate(_PLAIN).split())
+        events += [
+            _Event(start, start + len(words), "criterion", place) for start in _found(words, plain)
+        ]
     events += [
         _Event(match.start(), match.end(), "criterion", -1) for match in _TOTALED.finditer(text)
     ]
@@ -672,6 +670,17 @@ def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
         if not kept or event.start >= kept[-1].end:
             kept.append(event)
     return kept
+
+
+def _found(words: str, text: str) -> Iterator[int]:
+    """Where `words` stand in `text`, not as a part of other words."""
+    # A search by hand: to compile a pattern of the names takes longer than the rest of a parse.
+    start = text.find(words)
+    while words and start >= 0:
+        end = start + len(words)
+        if not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()):
+            yield start
+        start = text.find(words, end)
 
 
 def _heads(text: str, start: int, end: int) -> bool:

@@ -192,6 +192,15 @@ def test_a_rubric_in_part_a_of_the_rationale_is_found(part_a: str) -> None:
     assert "rubric_from_rationale" in chain.repairs
 
 
+@pytest.mark.parametrize(
+    "part_a", ["A. Depth 70%, Lists and warmth 30%.", "A. 70% Depth and 30% Lists and warmth."]
+)
+def test_an_and_inside_a_name_is_part_of_it(part_a: str) -> None:
+    chain = parse_chain(chain_with(f"{part_a} B. Response 1: Depth 5.", criteria=""), IDS)
+    assert chain.rubric is not None
+    assert [c.name for c in chain.rubric.criteria] == ["Depth", "Lists and warmth"]
+
+
 def test_a_criterion_is_no_part_of_another_word() -> None:
     text = chain_with(
         "Response 1: Art 8, Tone 3; a start 1 was made, in part 2. Response 2: Art 2, Tone 9",
