@@ -7,7 +7,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ from pgenrm_agent.errors import PGenRMError
 if TYPE_CHECKING:
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.reward_model import PGenRM
-    from pgenrm_agent.schema import Evaluation, Scaling
+    from pgenrm_agent.schema import Candidate, Evaluation, Scaling
 
 __all__ = ["app", "main"]
 
@@ -52,13 +52,18 @@ UserOption = Annotated[str, typer.Option("--user", "-u", help="Whose taste count
 CandidatesArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Candidate answers: texts, or @FILE for the text of a file.", metavar="ANSWER..."
+        help="Candidate answers: texts; @FILE for the text of a file; @FILE.jsonl for one answer a"
+        ' line, as {"id": ..., "text": ...} or as a string.',
+        metavar="ANSWER...",
     ),
 ]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
-IndividualOption = Annotated[int, typer.Option(min=1, help="Evaluation chains to sample.")]
+IndividualOption = Annotated[
+    int, typer.Option(min=1, max=1024, help="Evaluation chains to sample.")
+]
 SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="Seed; drawn and reported if not given.")
+    int | None,
+    typer.Option(min=0, max=2**31 - 1, help="Seed; drawn and reported if not given."),
 ]
 ModelOption = Annotated[
     str | None,
@@ -139,7 +144,7 @@ def score(
         _waiting("sampling evaluation chains"),
     ):
         result = reward_model.score(
-            user, query, [_text(one) for one in candidates], scaling=_scaling(individual, seed)
+            user, query, _answers(candidates), scaling=_scaling(individual, seed)
         )
     if as_json:
         typer.echo(result.model_dump_json())
@@ -169,14 +174,16 @@ def rerank(
         _waiting("sampling evaluation chains"),
     ):
         result = reward_model.rerank(
-            user, query, [_text(one) for one in candidates], scaling=_scaling(individual, seed)
+            user, query, _answers(candidates), scaling=_scaling(individual, seed)
         )
     if as_json:
         typer.echo(json.dumps([item.model_dump() for item in result]))
         return
-    for place, item in enumerate(result, start=1):
-        reward = f"{item.score:.2f}" if item.score is not None else f"not scored: {item.reason}"
-        typer.echo(f"{place}. [{reward}] {' '.join(item.text.split())}")
+    from pgenrm_agent.tables import print_notice, print_ranking
+
+    if model is None:
+        print_notice()
+    print_ranking(result.evaluation)
 
 
 @users.command("list")
@@ -260,6 +267,7 @@ def consent(
     """Whether a person's choices may take part in the evaluations of similar people."""
     with _memory(memory) as store:
         store.set_consent(user, give)
+    typer.echo(f"{user}: {'may' if give else 'may not'} take part in evaluations of similar people")
 
 
 @users.command("export")
@@ -281,7 +289,11 @@ def import_users(
     """Read an export back."""
     if not file.is_file():
         raise typer.BadParameter(f"{file}: no such file")
-    with _memory(memory) as store, file.open(encoding="utf-8") as lines:
+    with (
+        _waiting("reading"),
+        _memory(memory) as store,
+        file.open(encoding="utf-8") as lines,
+    ):
         typer.echo(f"{store.import_(lines, source=str(file))} entries read")
 
 
@@ -290,7 +302,8 @@ def doctor(as_json: JsonOption = False) -> None:
     """What is installed, which engines work here, and where the data is."""
     from pgenrm_agent.doctor import examine
 
-    report = examine()
+    with _waiting("looking"):
+        report = examine()
     if as_json:
         typer.echo(report.model_dump_json())
     else:
@@ -303,15 +316,18 @@ def doctor(as_json: JsonOption = False) -> None:
 
 @app.command()
 def bench(
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="transformers or vllm; repeat for both. All that are installed if none."),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed on this machine, as ratios within one run."""
     from pgenrm_agent.benchmark import measure_speed
 
-    with _waiting("measuring"):
-        report = measure_speed(engine, repeats=repeats)
+    with _waiting("measuring") as show:
+        report = measure_speed(engine or (), repeats=repeats, progress=show)
     if as_json:
         typer.echo(report.model_dump_json())
         return
@@ -339,8 +355,38 @@ def _text(given: str) -> str:
         raise typer.BadParameter(f"{given[1:]}: cannot be read as text ({error})") from error
 
 
+def _answers(given: list[str]) -> list[str | Candidate]:
+    """The answers that the arguments name, in order."""
+    found: list[str | Candidate] = []
+    for one in given:
+        if one.startswith("@") and one.endswith(".jsonl"):
+            lines = _text(one).splitlines()
+            found += [
+                _answer(line, where=f"{one[1:]}, line {number}")
+                for number, line in enumerate(lines, start=1)
+                if line.strip()
+            ]
+        else:
+            found.append(_text(one))
+    return found
+
+
+def _answer(line: str, *, where: str) -> str | Candidate:
+    """One line of a JSONL file of answers."""
+    from pgenrm_agent.schema import Candidate
+
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise typer.BadParameter(f"{where}: not JSON: {error}") from error
+    if isinstance(row, str):
+        return row
+    with _valid_input(where):
+        return Candidate.model_validate(row)
+
+
 @contextmanager
-def _valid_input() -> Iterator[None]:
+def _valid_input(where: str = "") -> Iterator[None]:
     """Say in one line what is wrong with an argument."""
     from pydantic import ValidationError
 
@@ -348,8 +394,8 @@ def _valid_input() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise typer.BadParameter(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        field = ".".join(str(part) for part in first["loc"])
+        raise typer.BadParameter(": ".join(filter(None, (where, field, first["msg"])))) from error
 
 
 @contextmanager
@@ -372,16 +418,19 @@ def _reward_model(memory: str | None, model: str | None, engine: str | None) -> 
 
 
 @contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """A spinner on standard error while something takes long; nothing where nobody watches."""
+def _waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error while something takes long; nothing where nobody watches.
+
+    Gives a function that changes the text beside it.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield lambda text: None
         return
-    with console.status(f"{what} ..."):
-        yield
+    with console.status(f"{what} ...") as status:
+        yield lambda text: status.update(f"{text} ...")
 
 
 def _summary(result: Evaluation) -> dict[str, object]:
@@ -397,6 +446,8 @@ def _summary(result: Evaluation) -> dict[str, object]:
         if chain.rubric
         else [],
         "marks": chain.marks,
+        "totals": chain.totals,
+        "totals_from": chain.totals_from,
         "chains": len(result.chains),
         "failures": len(result.failures),
         "seed": result.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from importlib import resources
 from pathlib import Path
@@ -64,11 +65,21 @@ def demo_data() -> DemoData:
 
 
 def run_demo(memory: Path, *, scaling: Scaling) -> dict[str, Evaluation]:
-    """Remember everyone's choices in `memory`, then score the same three answers for each person."""
+    """Remember everyone's choices in `memory`, then score the same three answers for each person.
+
+    The evaluations run at the same time, so that they share the engine's batches.
+    """
+    return asyncio.run(_run_demo(memory, scaling))
+
+
+async def _run_demo(memory: Path, scaling: Scaling) -> dict[str, Evaluation]:
     data = demo_data()
     candidates = [Candidate(id=name, text=text) for name, text in data.candidates.items()]
-    with PGenRM(memory=memory, scaling=scaling) as model:
+    async with PGenRM(memory=memory, scaling=scaling) as model:
         for person in data.people:
             for pair in data.pairs(person):
-                model.remember(person.id, pair)
-        return {person.id: model.score(person.id, data.query, candidates) for person in data.people}
+                await model.aremember(person.id, pair)
+        evaluations = await asyncio.gather(
+            *(model.ascore(person.id, data.query, candidates) for person in data.people)
+        )
+    return {person.id: one for person, one in zip(data.people, evaluations, strict=True)}

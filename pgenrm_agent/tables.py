@@ -20,6 +20,7 @@ __all__ = [
     "print_doctor",
     "print_evaluation",
     "print_notice",
+    "print_ranking",
     "print_signals",
     "print_speed",
     "print_users",
@@ -33,7 +34,11 @@ NOTICE = (
 
 
 def typical_chain(evaluation: Evaluation) -> EvaluationChain:
-    """The chain whose totals are nearest to the mean scores: the one to show as the reason why."""
+    """The chain whose totals are nearest to the mean scores: the one to show as the reason why.
+
+    Chains over all candidates go before those over a group of them, and chains with marks for
+    every criterion before the others: their totals can be followed.
+    """
     means = {score.candidate_id: score.mean for score in evaluation.scores}
 
     def distance(chain: EvaluationChain) -> float:
@@ -44,8 +49,22 @@ def typical_chain(evaluation: Evaluation) -> EvaluationChain:
         ]
         return sum(gaps) / len(gaps)
 
-    # A chain over all candidates before one over a group of them.
-    return min(evaluation.chains, key=lambda chain: (-len(chain.totals), distance(chain)))
+    return min(
+        evaluation.chains,
+        key=lambda chain: (-len(chain.totals), _marks_missing(chain), distance(chain)),
+    )
+
+
+def _marks_missing(chain: EvaluationChain) -> int:
+    return sum(
+        mark is None
+        for one in chain.totals
+        for mark in chain.marks.get(one, (None,) * _criteria(chain))
+    )
+
+
+def _criteria(chain: EvaluationChain) -> int:
+    return len(chain.rubric.criteria) if chain.rubric else 1
 
 
 def print_notice() -> None:
@@ -56,6 +75,41 @@ def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
     """Ranking, and persona, rubric and marks of one chain."""
     console = Console()
     console.rule(escape(title))
+    print_ranking(evaluation)
+    chain = typical_chain(evaluation)
+    console.print("[bold]Persona[/bold] ", end="")
+    console.print(chain.persona.text, markup=False)
+    if chain.rubric is not None:
+        shown = [one for one in evaluation.ranking if one in chain.totals]
+        marks = Table(
+            "criterion", "weight", *(escape(one) for one in shown),
+            title="Marks of a typical chain (1-10)", title_justify="left",
+        )  # fmt: skip
+        for index, criterion in enumerate(chain.rubric.criteria):
+            given = [chain.marks.get(one, ())[index : index + 1] for one in shown]
+            marks.add_row(
+                escape(criterion.name),
+                f"{criterion.weight:.0f}%",
+                *("-" if not cell or cell[0] is None else f"{cell[0]:g}" for cell in given),
+            )
+        marks.add_section()
+        marks.add_row(
+            "weighted total" if chain.totals_from == "marks" else "total as the model wrote it",
+            "100%",
+            *(f"{chain.totals[one]:.1f}" for one in shown),
+        )
+        console.print(marks)
+    usage = evaluation.usage
+    console.print(
+        f"{len(evaluation.chains)} chains, {len(evaluation.failures)} unreadable,"
+        f" {usage.completion_tokens} tokens, {evaluation.timings.get('total', 0.0):.1f} s,"
+        f" seed {evaluation.seed}",
+        style="dim",
+    )
+
+
+def print_ranking(evaluation: Evaluation) -> None:
+    """The candidates, best first; those not scored come last, with the reason."""
     by_id = {score.candidate_id: score for score in evaluation.scores}
     texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     table = Table(
@@ -75,34 +129,7 @@ def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
             table.add_row(
                 "-", escape(score.candidate_id), "not scored", "", escape(score.reason or "")
             )
-    console.print(table)
-    chain = typical_chain(evaluation)
-    console.print("[bold]Persona[/bold] ", end="")
-    console.print(chain.persona.text, markup=False)
-    if chain.rubric is not None:
-        marks = Table(
-            "criterion", "weight", *(escape(one) for one in chain.totals),
-            title="Marks of the chain nearest to the mean (1-10)", title_justify="left",
-        )  # fmt: skip
-        for index, criterion in enumerate(chain.rubric.criteria):
-            given = [chain.marks.get(one, ())[index : index + 1] for one in chain.totals]
-            marks.add_row(
-                escape(criterion.name),
-                f"{criterion.weight:.0f}%",
-                *("-" if not cell or cell[0] is None else f"{cell[0]:g}" for cell in given),
-            )
-        marks.add_section()
-        marks.add_row(
-            "weighted total", "100%", *(f"{total:.1f}" for total in chain.totals.values())
-        )
-        console.print(marks)
-    usage = evaluation.usage
-    console.print(
-        f"{len(evaluation.chains)} chains, {len(evaluation.failures)} unreadable,"
-        f" {usage.completion_tokens} tokens, {evaluation.timings.get('total', 0.0):.1f} s,"
-        f" seed {evaluation.seed}",
-        style="dim",
-    )
+    Console().print(table)
 
 
 def print_users(found: Sequence[UserSummary]) -> None:
@@ -150,7 +177,7 @@ def print_doctor(report: DoctorReport) -> None:
 
 def print_speed(report: SpeedReport) -> None:
     console = Console()
-    table = Table("figure", "measured", "goal", title=f"{report.engine} on {report.machine}")
+    table = Table("figure", "measured", "goal", title=report.machine, title_justify="left")
     for row in report.figures:
         table.add_row(row.name, row.shown, row.goal)
     console.print(table)

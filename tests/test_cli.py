@@ -76,6 +76,9 @@ def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> 
     [
         (("score", "-u", "ada", "-q", "Q", "@no-such-file"), 2, "no-such-file"),
         (("score", "-u", "ada", "-q", "Q"), 2, "Missing argument"),
+        (("score", "-u", "ada", "-q", "Q", "--seed", "2147483648", "A"), 2, "--seed"),
+        (("score", "-u", "ada", "-q", "", "A"), 1, "query"),
+        (("bench", "--engine", "abacus"), 1, "abacus"),
         (("users", "state", "ada", "  "), 2, "text"),
         (("users", "remember", "a", "-q", "q", "--chosen", "x", "--rejected", "x"), 2, "same text"),
         (("score", "-u", "ada", "-q", "Q", "--engine", "abacus", "A", "B"), 2, "abacus"),
@@ -86,11 +89,35 @@ def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> 
 def test_a_wrong_call_gets_one_clear_error(
     arguments: tuple[str, ...], code: int, complaint: str, tmp_path: Path
 ) -> None:
-    memory = ("--memory", str(tmp_path)) if arguments[0] != "train" else ()
+    memory = () if arguments[0] in ("train", "bench") else ("--memory", str(tmp_path))
     done = pgenrm(*arguments, *memory)
     assert done.returncode == code
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [("not JSON", "line 2: not JSON"), ('{"id": "b"}', "line 2: text"), ("3", "line 2")],
+)
+def test_a_bad_line_in_a_file_of_answers_is_named(
+    line: str, complaint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text(f'"A good line."\n{line}\n', encoding="utf-8")
+    done = pgenrm("score", "-u", "ada", "-q", "Q", f"@{file}", "--memory", str(tmp_path))
+    assert done.returncode == 2
+    # The message is wrapped to the width of the terminal.
+    assert complaint in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
+    memory = ("--memory", str(tmp_path))
+    for option, expected in (("--give", True), ("--withdraw", False)):
+        assert pgenrm("users", "consent", "ada", option, *memory).returncode == 0
+        (listed,) = json.loads(pgenrm("users", "list", "--json", *memory).stdout)
+        assert listed["consent"] is expected
 
 
 def test_doctor_tells_what_works() -> None:
@@ -112,13 +139,19 @@ def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> No
     for number, (chosen, rejected) in enumerate(choices):
         arguments = ("-q", f"Question {number}?", "--chosen", chosen, "--rejected", rejected)
         assert pgenrm("users", "remember", "ada", *arguments, *memory).returncode == 0
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        '"Pour boiling water on the leaves."\n\n'
+        '{"id": "friend", "text": "Ask a friend! I love tea, and you will too."}\n',
+        encoding="utf-8",
+    )
     done = pgenrm(
         "rerank", "-u", "ada", "-q", "How do I make tea?", "--individual", "8", "--seed", "1", "--json",
-        "Pour boiling water on the leaves.", "Ask a friend! I love tea, and you will too.", *memory,
+        f"@{answers}", *memory,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     items = json.loads(done.stdout)
-    assert sorted(item["index"] for item in items) == [0, 1]
+    assert {item["id"]: item["index"] for item in items} == {"answer-1": 0, "friend": 1}
     scores = [item["score"] for item in items if item["score"] is not None]
     assert scores
     assert scores == sorted(scores, reverse=True)

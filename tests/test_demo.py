@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pgenrm_agent.demo import demo_data
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
@@ -64,6 +66,20 @@ def test_persona_rubric_and_marks_stand_behind_the_scores(demo: dict[str, object
         for row in marks.values():
             assert len(row) == len(rubric)
             assert all(mark is None or 1 <= mark <= 10 for mark in row)
+
+
+def test_the_demonstration_brings_enough_choices_for_a_taste() -> None:
+    data = demo_data()
+    for person in data.people:
+        pairs = data.pairs(person)
+        assert 6 <= len(pairs) <= 8
+        assert len({pair.id for pair in pairs}) == len(pairs)
+        assert len({chosen for _, chosen, _ in person.choices}) == 1
+        assert len({rejected for _, _, rejected in person.choices}) == 2
+    for answers in data.answers.values():
+        for text in (answers.short, answers.thorough, answers.friendly):
+            # What the bundled model's format shows of an answer.
+            assert 50 <= len(text) <= 480
 
 
 def test_the_same_seed_gives_the_same_demo(demo: dict[str, object], tmp_path: Path) -> None:

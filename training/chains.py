@@ -1,14 +1,15 @@
 """Training examples for stage 1 (PSI): prompts of the chain format, answers of the teacher.
 
 Three kinds, in the order in which a small model learns them:
-    read    a few candidates and their readings: what an answer is like
-    short   whole chains over one past choice
-    chain   whole chains over the full range of past choices and candidates
+    read    past choices and candidates with nothing but their readings: what an answer is like
+    reason  whole chains whose readings are given and whose answers are left out: arithmetic only
+    chain   whole chains
 Whole chains pass rejection sampling: kept only when the teacher's favourite is the person's choice.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pgenrm_agent.training.attributes import levels, measure
 from pgenrm_agent.training.simulation import (
     SHARPNESS,
     THEMES,
@@ -25,32 +27,45 @@ from pgenrm_agent.training.simulation import (
     as_pair,
     stated_preferences,
 )
-from pgenrm_agent.training.teacher import WISH_STRENGTH, candidate_lines, write_chain
+from pgenrm_agent.training.teacher import WISH_STRENGTH, reading, write_chain
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.schema import Message, StatedPreference
+from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
 __all__ = ["Example", "Task", "wishes_in", "write_examples"]
 
-Task = Literal["read", "short", "chain"]
+Task = Literal["read", "reason", "chain"]
+IntArray = npt.NDArray[np.int64]
 
 # How many past choices and candidates a training prompt shows, and how often.
-HISTORY = {
-    "short": ((1,), (1.0,)),
-    "chain": ((0, 1, 2, 3, 4, 5, 6), (0.05, 0.08, 0.14, 0.55, 0.12, 0.03, 0.03)),
-}
+HISTORY = ((0, 1, 2, 3, 4, 5, 6), (0.05, 0.08, 0.14, 0.55, 0.12, 0.03, 0.03))
 CANDIDATES = ((1, 2, 3, 4), (0.05, 0.70, 0.15, 0.10))
-READ_CANDIDATES = ((1, 2, 3, 4), (0.4, 0.3, 0.2, 0.1))
+READ_HISTORY = ((0, 1, 2, 3), (0.7, 0.15, 0.1, 0.05))
+READ_CANDIDATES = ((1, 2, 3, 4), (0.5, 0.3, 0.1, 0.1))
 STATED_SHARE = 0.25
+COLLAGE_SHARE = 0.5
+"""Share of answers to read that are put together from parts of several: there are many more of
+those than answers, so that a model learns to count rather than to know answers by heart."""
+COLLAGE_PARTS = 3
+LONGEST_COLLAGE = 560
+ABSENT = PreferencePair(query="...", chosen="+", rejected="-")
+"""Stands in a "reason" prompt where a past choice would be."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, the part of the answer that is given, and the part to learn."""
+    """A prompt, the part of the answer that is given, and the part to learn.
+
+    readings: attribute levels (12,) of the prompt's answers in their order; empty where the prompt
+        holds none. What a model should know of an answer at the tag that ends it.
+    unlearned: prefixes of target lines that are context, not something to learn.
+    """
 
     messages: tuple[Message, ...]
     given: str
     target: str
+    readings: tuple[IntArray, ...] = ()
+    unlearned: tuple[str, ...] = ()
 
 
 def wishes_in(stated: tuple[StatedPreference, ...]) -> npt.NDArray[np.int64]:
@@ -105,29 +120,58 @@ def write_examples(
                 yield example
 
 
+def _draw(distribution: tuple[tuple[int, ...], tuple[float, ...]], rng: np.random.Generator) -> int:
+    return int(rng.choice(distribution[0], p=distribution[1]))
+
+
+_BREAK = re.compile(r"(?<=[.!?:])\s+|\n")
+
+
+def _parts(text: str) -> list[str]:
+    """Sentences and lines, with the white space that follows them."""
+    ends = [match.end() for match in _BREAK.finditer(text)]
+    return [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True) if a < b]
+
+
+def _answer_to_read(answers: Answers, rng: np.random.Generator) -> tuple[str, IntArray]:
+    """A real answer, or a collage of parts of several, with its attribute levels."""
+    index = int(rng.integers(len(answers.texts)))
+    if rng.random() >= COLLAGE_SHARE:
+        return answers.texts[index], answers.levels[index]
+    pieces = []
+    for _ in range(int(rng.integers(1, COLLAGE_PARTS + 1))):
+        parts = _parts(answers.texts[int(rng.integers(len(answers.texts)))])
+        start = int(rng.integers(len(parts)))
+        pieces.append("".join(parts[start : start + int(rng.integers(1, 5))]))
+    text = " ".join(pieces)[:LONGEST_COLLAGE].strip() or answers.texts[index]
+    return text, levels(measure(text))
+
+
 def _reading_example(
     answers: Answers, chain_format: ChainFormat, rng: np.random.Generator
 ) -> Example:
-    query = int(rng.integers(len(answers.queries)))
-    shown = rng.choice(
-        answers.members[query],
-        int(rng.choice(READ_CANDIDATES[0], p=READ_CANDIDATES[1])),
-        replace=False,
-    )
+    history = _draw(READ_HISTORY, rng)
+    width = _draw(READ_CANDIDATES, rng)
+    drawn = [_answer_to_read(answers, rng) for _ in range(2 * history + width)]
+    queries = [answers.queries[int(i)] for i in rng.integers(len(answers.queries), size=1 + history)]
     messages = chain_format.messages(
-        query=answers.queries[query],
-        candidates=[answers.texts[i] for i in shown],
-        history=(),
+        query=queries[-1],
+        candidates=[text for text, _ in drawn[2 * history :]],
+        history=[
+            PreferencePair(query=queries[i], chosen=drawn[2 * i][0], rejected=drawn[2 * i + 1][0])
+            for i in range(history)
+        ],
         stated=(),
         conversation=(),
     )
-    return Example(
-        messages, "## Part 2: Scoring\n", "\n".join(candidate_lines(answers.levels[shown]))
-    )
+    tags = [f"{i} {which}" for i in range(1, history + 1) for which in ("chosen", "rejected")]
+    tags += [f"response {k}" for k in range(1, width + 1)]
+    lines = [reading(tag, level) for tag, (_, level) in zip(tags, drawn, strict=True)]
+    return Example(messages, "Readings:\n", "\n".join(lines), tuple(level for _, level in drawn))
 
 
 def _chain_example(
-    task: Literal["short", "chain"],
+    task: Literal["reason", "chain"],
     world: World,
     user: SimulatedUser,
     answers: Answers,
@@ -135,11 +179,11 @@ def _chain_example(
     rng: np.random.Generator,
     outcomes: Counter[str],
 ) -> Example | None:
-    count = int(rng.choice(HISTORY[task][0], p=HISTORY[task][1]))
+    count = _draw(HISTORY, rng)
     queries = rng.choice(len(answers.queries), count + 1, replace=False)
     past = [world.compare(user, answers, int(query), rng) for query in queries[:-1]]
     query = int(queries[-1])
-    width = int(rng.choice(CANDIDATES[0], p=CANDIDATES[1]))
+    width = _draw(CANDIDATES, rng)
     if width == 2:
         pair = world.compare(user, answers, query, rng)
         shown = np.array([pair.chosen, pair.rejected])
@@ -159,6 +203,15 @@ def _chain_example(
         wishes_in(stated),
         list(answers.levels[shown]),
     )
+    if task == "reason":
+        messages = chain_format.messages(
+            query=answers.queries[query],
+            candidates=[ABSENT.query] * width,
+            history=[ABSENT] * count,
+            stated=stated,
+            conversation=(),
+        )
+        return Example(messages, "", chain.text, unlearned=("[",))
     if width > 1:
         rivals = np.delete(chain.totals, favourite)
         if chain.totals[favourite] < rivals.max():
@@ -175,4 +228,5 @@ def _chain_example(
         stated=stated,
         conversation=(),
     )
-    return Example(messages, "", chain.text)
+    order = [i for one in past for i in (one.chosen, one.rejected)] + [int(i) for i in shown]
+    return Example(messages, "", chain.text, tuple(answers.levels[i] for i in order))

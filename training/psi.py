@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS
 from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
-from pgenrm_agent.training.tokenizer import END, train_tokenizer
+from pgenrm_agent.training.tokenizer import END, answer_tags, train_tokenizer
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     LlamaConfig,
@@ -42,6 +43,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 
+IGNORED = -100
+READING_WEIGHT = 0.5
+"""Of the loss at the tags, next to the loss on the chain."""
+
 __all__ = ["PsiResult", "build_model", "encode", "train_psi"]
 
 TOKENIZER_CHAINS = 3000
@@ -55,10 +60,16 @@ DEV_QUERIES = 40
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of prompt and answer; labels are -100 where nothing is learned."""
+    """Token ids of prompt and answer; labels are -100 where nothing is learned.
+
+    tags: positions of the tokens that end the prompt's answers. levels: (len(tags), 12), what the
+    answer before each of them is like.
+    """
 
     input_ids: list[int]
     labels: list[int]
+    tags: list[int]
+    levels: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,18 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
         ),
     )
     context = tokenizer.encode(prompt + example.given, add_special_tokens=False)
-    target = tokenizer.encode(example.target + END, add_special_tokens=False)
-    return Encoded(context + target, [-100] * len(context) + target)
+    ids, labels = list(context), [IGNORED] * len(context)
+    for line in (example.target + END).splitlines(keepends=True):
+        tokens = tokenizer.encode(line, add_special_tokens=False)
+        ids += tokens
+        given = bool(example.unlearned) and line.startswith(example.unlearned)
+        labels += [IGNORED] * len(tokens) if given else tokens
+    tags: list[int] = []
+    if example.readings:
+        known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
+        tags = [position for position, token in enumerate(context) if token in known]
+        assert len(tags) == len(example.readings)
+    return Encoded(ids, labels, tags, [[int(level) for level in row] for row in example.readings])
 
 
 class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
@@ -102,14 +123,19 @@ class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
         batch = self._batches[index]
         width = max(len(one.input_ids) for one in batch)
         ids = torch.full((len(batch), width), self._pad)
-        labels = torch.full((len(batch), width), -100)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        labels = torch.full((len(batch), width), IGNORED)
         for row, one in enumerate(batch):
             size = len(one.input_ids)
             ids[row, :size] = torch.tensor(one.input_ids)
             labels[row, :size] = torch.tensor(one.labels)
-            mask[row, :size] = 1
-        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        tags = [row * width + tag for row, one in enumerate(batch) for tag in one.tags]
+        levels = [reading for one in batch for reading in one.levels]
+        return {
+            "input_ids": ids,
+            "labels": labels,
+            "tags": torch.tensor(tags, dtype=torch.long),
+            "levels": torch.tensor(levels, dtype=torch.long).reshape(-1, len(ATTRIBUTES)),
+        }
 
 
 def _only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -135,6 +161,17 @@ def pack(examples: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
 class ChainTrainer(Trainer):
     """Trainer over ready-made batches in the given order, with logits for learned tokens only."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reading: list[float] = []
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the mean loss at the tags since the last log; `loss` is chain and tags together."""
+        if self._reading:
+            logs["reading_loss"] = sum(self._reading) / len(self._reading)
+            self._reading.clear()
+        super().log(logs, *args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return SequentialSampler(cast(Any, train_dataset or self.train_dataset))
 
@@ -146,13 +183,21 @@ class ChainTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         core = self.accelerator.unwrap_model(model)
-        hidden = core.model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).last_hidden_state
+        tags = inputs["tags"]
+        # Rows are padded on the right, so causal attention alone keeps padding out: no mask, and
+        # the fast kernel.
+        states = core.model(
+            input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True
+        )
         targets = inputs["labels"][:, 1:]
-        learned = targets != -100
-        logits = core.lm_head(hidden[:, :-1][learned])
+        learned = targets != IGNORED
+        logits = core.lm_head(states.last_hidden_state[:, :-1][learned])
         loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
+        if len(tags):
+            at_tags = states.hidden_states[core.reading_layer].flatten(0, 1)[tags]
+            reading = core.reading_loss(at_tags, inputs["levels"])
+            self._reading.append(float(reading.detach()))
+            loss = loss + READING_WEIGHT * reading
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
@@ -194,9 +239,36 @@ def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+class ReadingLlama(LlamaForCausalLM):
+    """A Llama with one more head while it trains: attribute levels at the tag after each answer.
+
+    Deep supervision: the error reaches the layers that read directly, at every answer of a prompt,
+    where the chain's own loss reaches them only through the right retrieval much later. The head is
+    left behind when the model is saved.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.reading_layer = (config.num_hidden_layers + 1) // 2
+        self.reading_norm = torch.nn.RMSNorm(config.hidden_size)
+        self.reading_head = torch.nn.Linear(config.hidden_size, len(ATTRIBUTES) * LEVELS)
+
+    def reading_loss(self, states: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """states (n, hidden) at the tags, levels (n, 12) -> mean cross-entropy (scalar, nats)."""
+        logits = self.reading_head(self.reading_norm(states)).float()
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
+
+    def without_head(self) -> LlamaForCausalLM:
+        """The same weights as a plain Llama."""
+        plain = LlamaForCausalLM(self.config)
+        kept = {key: value for key, value in self.state_dict().items() if "reading_" not in key}
+        plain.load_state_dict(kept)
+        return plain
+
+
+def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> ReadingLlama:
     """An untrained model of the recipe's shape, input and output embeddings tied."""
-    return LlamaForCausalLM(
+    return ReadingLlama(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=shape.hidden,
@@ -248,7 +320,7 @@ def _plan(
     steps: list[list[Encoded]] = []
     for number, phase in enumerate(recipe.phases):
         stream = _stream(phase, world, answers, chain_format, recipe.seed + 1000 * number, outcomes)
-        wanted = round(phase.tokens / recipe.tokens_per_step)
+        wanted = round(phase.tokens / phase.tokens_per_step)
         pool: list[list[Encoded]] = []
         while len(pool) < wanted:
             encoded = [
@@ -256,7 +328,7 @@ def _plan(
                 for example in islice(stream, LENGTH_POOL)
                 if len((one := encode(example, tokenizer)).input_ids) <= recipe.shape.context
             ]
-            batches = pack(encoded, recipe.tokens_per_step)
+            batches = pack(encoded, phase.tokens_per_step)
             random.Random(recipe.seed + len(pool)).shuffle(batches)
             pool += batches
         steps += pool[:wanted]
@@ -325,7 +397,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
             warmup_steps=recipe.warmup_steps,
             weight_decay=recipe.weight_decay,
             adam_beta2=0.98,
-            bf16=True,
+            bf16=recipe.precision == "bfloat16",
             use_cpu=not on_gpu,
             logging_steps=20,
             eval_strategy="steps",
@@ -338,15 +410,16 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
             seed=recipe.seed,
         ),
         train_dataset=TokenBudgetBatches(steps, pad),
-        eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.tokens_per_step), pad),
+        eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.phases[-1].tokens_per_step), pad),
         data_collator=_only,
         callbacks=[CurveCallback(out)],
     )
     checkpoints = out / "checkpoints"
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     output = trainer.train(resume_from_checkpoint=last)
-    torch.nn.Module.to(model, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
+    plain = model.without_head()
+    torch.nn.Module.to(plain, dtype=torch.bfloat16)
+    plain.save_pretrained(folder)
     plot_curve(trainer.state.log_history, out / "curve.png")
     (folder / "chain_format.json").write_text(
         json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8"
@@ -366,7 +439,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
                 "simulation": VERSION,
                 "device": torch.cuda.get_device_name() if on_gpu else "cpu",
                 "torch": torch.__version__,
-                "parameters": model.num_parameters(),
+                "parameters": plain.num_parameters(),
                 "steps": result.steps,
                 "padded_tokens": result.tokens,
                 "seconds_last_start": result.seconds,

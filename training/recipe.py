@@ -33,10 +33,11 @@ class Phase(_Section):
     """A stretch of training on one mixture of tasks."""
 
     tasks: Annotated[
-        dict[Literal["read", "short", "chain"], float],
+        dict[Literal["read", "reason", "chain"], float],
         Field(description="share of examples by task; shares are normalised"),
     ]
     tokens: Annotated[int, Field(gt=0, description="padded tokens seen in this phase")]
+    tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of an optimiser step")]
 
 
 class PsiRecipe(_Section):
@@ -47,7 +48,10 @@ class PsiRecipe(_Section):
     shape: ModelShape
     chain_format: Annotated[str, Field(description="name or folder of the chain format")]
     phases: tuple[Phase, ...]
-    tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of one optimiser step")]
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="of activations; bfloat16 pays on a GPU or a CPU with AMX only"),
+    ]
     learning_rate: Annotated[float, Field(gt=0, description="peak, after warm-up")]
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)]

@@ -4,7 +4,9 @@ It measures each shown answer, tallies which themes were chosen over which, turn
 weighted rubric and marks the candidates with it. It knows neither the tastes most people share nor
 how tastes shift with the kind of query; a later stage's outcome reward can teach those.
 
-The text is the wire format that `pgenrm_agent.chain` parses, in the bundled model's short form.
+The text is the wire format that `pgenrm_agent.chain` parses, in the bundled model's short form. It
+is laid out for a small model: every line of working names all themes in one order, and every number
+follows from at most two others at a fixed distance, so that no step asks for a sum of many terms.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ __all__ = ["Chain", "reading", "tally_lines", "theme_values", "write_chain"]
 IntArray = npt.NDArray[np.int64]
 
 MARK_LOW, MARK_HIGH = 1, 10
+PAIR_LIMIT = 3
+"""Most that one past choice adds to a theme's tally: one drastic pair must not drown the others."""
+TALLY_LIMIT = 9
+"""A tally stays a single digit."""
 WISH_STRENGTH = 6
 """How much one stated wish counts, in the units of a theme's tally."""
 _CAPS = np.array([theme.cap for theme in THEMES])
@@ -44,48 +50,49 @@ def theme_values(levels: IntArray) -> IntArray:
     return values
 
 
+def _by_theme(values: Sequence[str]) -> str:
+    return " ".join(f"{theme.key} {value}" for theme, value in zip(THEMES, values, strict=True))
+
+
 def reading(tag: str, levels: IntArray) -> str:
-    """One answer read: its attributes above level 0, then its themes."""
-    traits = [f"{a.key} {level}" for a, level in zip(ATTRIBUTES, levels, strict=True) if level]
-    values = theme_values(levels)
-    themes = [f"{theme.key} {value}" for theme, value in zip(THEMES, values, strict=True)]
-    return f"[{tag}] {', '.join(traits) or 'plain'}: {', '.join(themes)}"
+    """One answer read: the value of each theme, 0 to its cap."""
+    return f"[{tag}] {_by_theme([str(value) for value in theme_values(levels)])}"
 
 
-def _signed(value: int) -> str:
-    return f"{value:+d}" if value else "0"
+def _signed(values: IntArray) -> str:
+    return _by_theme([f"{value:+d}" for value in values])
 
 
 def _differences(pairs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
-    """(h, 4): chosen minus rejected, by theme."""
+    """(h, 4): chosen minus rejected, by theme, at most PAIR_LIMIT either way."""
     if not pairs:
         return np.zeros((0, len(THEMES)), dtype=np.int64)
-    return np.array([theme_values(chosen) - theme_values(rejected) for chosen, rejected in pairs])
+    found = [theme_values(chosen) - theme_values(rejected) for chosen, rejected in pairs]
+    return np.clip(np.array(found), -PAIR_LIMIT, PAIR_LIMIT)
+
+
+def _tally(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list[IntArray]:
+    """The tally after nothing, after each pair, and after the wishes if there are any."""
+    steps = [np.zeros(len(THEMES), dtype=np.int64)]
+    for change in [*_differences(pairs), *([wishes] if wishes.any() else [])]:
+        steps.append(np.clip(steps[-1] + change, -TALLY_LIMIT, TALLY_LIMIT))
+    return steps
 
 
 def tally_lines(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list[str]:
-    """The working notes: readings of every past pair, wishes, and the tally by theme."""
-    lines = []
-    differences = _differences(pairs)
-    for number, (chosen, rejected) in enumerate(pairs, start=1):
-        lines.append(reading(f"{number} chosen", chosen))
-        lines.append(reading(f"{number} rejected", rejected))
-        parts = [
-            f"{t.key} {_signed(int(d))}"
-            for t, d in zip(THEMES, differences[number - 1], strict=True)
+    """The working notes: readings of every past pair, wishes, and the running tally by theme."""
+    tally = _tally(pairs, wishes)
+    lines = [f"Tally: {_signed(tally[0])}"]
+    for number, (pair, change) in enumerate(zip(pairs, _differences(pairs), strict=True), start=1):
+        lines += [
+            reading(f"{number} chosen", pair[0]),
+            reading(f"{number} rejected", pair[1]),
+            f"Pair {number}: {_signed(change)}",
+            f"Tally: {_signed(tally[number])}",
         ]
-        lines.append(f"Pair {number}: {', '.join(parts)}")
     if wishes.any():
-        parts = [f"{t.key} {_signed(int(w))}" for t, w in zip(THEMES, wishes, strict=True) if w]
-        lines.append(f"Stated: {', '.join(parts)}")
-    for index, theme in enumerate(THEMES):
-        terms = [int(value) for value in differences[:, index]]
-        if wishes[index]:
-            terms.append(int(wishes[index]))
-        total = sum(terms)
-        lines.append(
-            f"Tally: {theme.key} {' '.join(map(_signed, terms)) or '0'} = {_signed(total)}"
-        )
+        lines += [f"Stated: {_signed(wishes)}", f"Tally: {_signed(tally[-1])}"]
+    lines.append(f"Strength: {int(np.abs(tally[-1]).sum())}")
     return lines
 
 
@@ -106,9 +113,9 @@ class Chain:
 def rubric_weights(tally: IntArray) -> IntArray:
     """Signed percentages in steps of 5 that sum to 100 in absolute value.
 
-    Proportional to the tally over the theme's cap; equal weights when there is nothing to go by.
+    Proportional to the tally (by the largest remainder); equal when there is nothing to go by.
     """
-    strength = np.abs(tally) / _CAPS
+    strength = np.abs(tally)
     if not strength.any():
         strength = np.ones(len(THEMES))
         sign = np.ones(len(THEMES), dtype=np.int64)
@@ -149,13 +156,13 @@ def write_chain(
         wishes: (4,) what the stated criteria add to the tally.
         candidates: attribute levels (12,) of each candidate, in shown order.
     """
-    tally = _differences(pairs).sum(0) + wishes
+    tally = _tally(pairs, wishes)[-1]
     weights = rubric_weights(tally)
     known = bool(tally.any())
     values = theme_values(np.array(candidates))
     marks = marks_for(values, weights)
     totals = (marks * np.abs(weights)).sum(1) / 100
-    order = [int(i) for i in np.argsort(-np.abs(weights), kind="stable") if weights[i]]
+    order = [int(i) for i in np.flatnonzero(weights)]
     names = {i: THEMES[i].more if weights[i] > 0 else THEMES[i].less for i in order}
 
     lines = ["## Part 1: Analysis", "### Persona"]
@@ -167,9 +174,7 @@ def write_chain(
     )
     lines.append("### Criteria")
     for number, i in enumerate(order, start=1):
-        lines.append(
-            f"{number}. {names[i]} ({abs(weights[i])}%): {THEMES[i].key} {_signed(int(tally[i]))}"
-        )
+        lines.append(f"{number}. {names[i]} ({abs(weights[i])}%): {THEMES[i].key} {tally[i]:+d}")
     lines.append("## Part 2: Scoring")
     lines += candidate_lines(candidates)
     criteria = ", ".join(f"{names[i]} {abs(weights[i])}%" for i in order)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["CHAT_TEMPLATE", "markers", "train_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "answer_tags", "markers", "train_tokenizer"]
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -26,6 +26,15 @@ CHAT_TEMPLATE = (
 )
 
 
+def answer_tags() -> list[str]:
+    """The tags that end an answer in a prompt and begin its reading in a chain."""
+    numbers = range(1, NUMBERED + 1)
+    return [
+        *(f"[response {number}]" for number in numbers),
+        *(f"[{number} {which}]" for number in numbers for which in ("chosen", "rejected")),
+    ]
+
+
 def markers() -> list[str]:
     """The wire format's markers, and the short form's tags."""
     found = [
@@ -38,15 +47,10 @@ def markers() -> list[str]:
         "User:",
         "Chosen:",
         "Rejected:",
+        *answer_tags(),
     ]
     for number in range(1, NUMBERED + 1):
-        found += [
-            f"[The Start of Response {number}]",
-            f"[The End of Response {number}]",
-            f"[response {number}]",
-            f"[{number} chosen]",
-            f"[{number} rejected]",
-        ]
+        found += [f"[The Start of Response {number}]", f"[The End of Response {number}]"]
     return found
 
 
