@@ -56,15 +56,15 @@ ABSENT = PreferencePair(query="...", chosen="+", rejected="-")
 class Example:
     """A prompt, the part of the answer that is given, and the part to learn.
 
-    readings: attribute levels (12,) of the prompt's answers in their order; empty where the prompt
-        holds none. What a model should know of an answer at the tag that ends it.
+    answers: the prompt's answers in their order; empty where it holds none. What a model should
+        notice while it reads them is a second thing to learn.
     unlearned: prefixes of target lines that are context, not something to learn.
     """
 
     messages: tuple[Message, ...]
     given: str
     target: str
-    readings: tuple[IntArray, ...] = ()
+    answers: tuple[str, ...] = ()
     unlearned: tuple[str, ...] = ()
 
 
@@ -153,7 +153,9 @@ def _reading_example(
     history = _draw(READ_HISTORY, rng)
     width = _draw(READ_CANDIDATES, rng)
     drawn = [_answer_to_read(answers, rng) for _ in range(2 * history + width)]
-    queries = [answers.queries[int(i)] for i in rng.integers(len(answers.queries), size=1 + history)]
+    queries = [
+        answers.queries[int(i)] for i in rng.integers(len(answers.queries), size=1 + history)
+    ]
     messages = chain_format.messages(
         query=queries[-1],
         candidates=[text for text, _ in drawn[2 * history :]],
@@ -167,7 +169,7 @@ def _reading_example(
     tags = [f"{i} {which}" for i in range(1, history + 1) for which in ("chosen", "rejected")]
     tags += [f"response {k}" for k in range(1, width + 1)]
     lines = [reading(tag, level) for tag, (_, level) in zip(tags, drawn, strict=True)]
-    return Example(messages, "Readings:\n", "\n".join(lines), tuple(level for _, level in drawn))
+    return Example(messages, "Readings:\n", "\n".join(lines), tuple(text for text, _ in drawn))
 
 
 def _chain_example(
@@ -229,4 +231,4 @@ def _chain_example(
         conversation=(),
     )
     order = [i for one in past for i in (one.chosen, one.rejected)] + [int(i) for i in shown]
-    return Example(messages, "", chain.text, tuple(answers.levels[i] for i in order))
+    return Example(messages, "", chain.text, tuple(answers.texts[i] for i in order))

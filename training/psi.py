@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS
+from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS, measure
+from pgenrm_agent.training.attributes import levels as measured_levels
 from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
@@ -44,8 +45,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from pgenrm_agent.chain import ChainFormat
 
 IGNORED = -100
-READING_WEIGHT = 0.5
-"""Of the loss at the tags, next to the loss on the chain."""
+READING_WEIGHT = 1.0
+"""Of the loss on attribute levels within the prompt, next to the loss on the chain."""
+READ_WITHIN = 16
+"""Places within each answer at which levels are asked for, besides its end."""
 
 __all__ = ["PsiResult", "build_model", "encode", "train_psi"]
 
@@ -62,13 +65,13 @@ DEV_QUERIES = 40
 class Encoded:
     """Token ids of prompt and answer; labels are -100 where nothing is learned.
 
-    tags: positions of the tokens that end the prompt's answers. levels: (len(tags), 12), what the
-    answer before each of them is like.
+    read_at: positions within and at the end of the prompt's answers. levels: (len(read_at), 12),
+    what each answer is like up to there.
     """
 
     input_ids: list[int]
     labels: list[int]
-    tags: list[int]
+    read_at: list[int]
     levels: list[list[int]]
 
 
@@ -94,19 +97,48 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
             add_generation_prompt=True,
         ),
     )
-    context = tokenizer.encode(prompt + example.given, add_special_tokens=False)
+    encoding = tokenizer(
+        prompt + example.given, add_special_tokens=False, return_offsets_mapping=True
+    )
+    context = cast(list[int], encoding["input_ids"])
     ids, labels = list(context), [IGNORED] * len(context)
     for line in (example.target + END).splitlines(keepends=True):
         tokens = tokenizer.encode(line, add_special_tokens=False)
         ids += tokens
         given = bool(example.unlearned) and line.startswith(example.unlearned)
         labels += [IGNORED] * len(tokens) if given else tokens
-    tags: list[int] = []
-    if example.readings:
-        known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
-        tags = [position for position, token in enumerate(context) if token in known]
-        assert len(tags) == len(example.readings)
-    return Encoded(ids, labels, tags, [[int(level) for level in row] for row in example.readings])
+    known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
+    tags = [position for position, token in enumerate(context) if token in known]
+    spans = cast(list[tuple[int, int]], encoding["offset_mapping"])
+    read_at, levels = (
+        _readings(example.answers, prompt, spans, tags) if example.answers else ([], [])
+    )
+    return Encoded(ids, labels, read_at, levels)
+
+
+def _readings(
+    answers: Sequence[str], prompt: str, spans: Sequence[tuple[int, int]], tags: Sequence[int]
+) -> tuple[list[int], list[list[int]]]:
+    """Where in the prompt to ask for attribute levels, and the right answers.
+
+    At each answer's tag, and at READ_WITHIN random tokens of it for the text up to there: whoever
+    counts along as the text goes by is right everywhere, and learns from every word.
+    """
+    rng = random.Random(prompt)
+    read_at: list[int] = []
+    found: list[list[int]] = []
+    for text, tag in zip(answers, tags, strict=True):
+        end = spans[tag][0] - 1  # one space stands before the tag
+        start = end - len(text)
+        places = [(tag, text)]
+        if prompt[start:end] == text:
+            inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][0] >= start]
+            drawn = rng.sample(inside, min(READ_WITHIN, len(inside)))
+            places += [(i, prompt[start : spans[i][1]]) for i in drawn]
+        for position, so_far in places:
+            read_at.append(position)
+            found.append(measured_levels(measure(so_far)).tolist())
+    return read_at, found
 
 
 class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
@@ -128,12 +160,12 @@ class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
             size = len(one.input_ids)
             ids[row, :size] = torch.tensor(one.input_ids)
             labels[row, :size] = torch.tensor(one.labels)
-        tags = [row * width + tag for row, one in enumerate(batch) for tag in one.tags]
+        read_at = [row * width + place for row, one in enumerate(batch) for place in one.read_at]
         levels = [reading for one in batch for reading in one.levels]
         return {
             "input_ids": ids,
             "labels": labels,
-            "tags": torch.tensor(tags, dtype=torch.long),
+            "read_at": torch.tensor(read_at, dtype=torch.long),
             "levels": torch.tensor(levels, dtype=torch.long).reshape(-1, len(ATTRIBUTES)),
         }
 
@@ -166,7 +198,7 @@ class ChainTrainer(Trainer):
         self._reading: list[float] = []
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the mean loss at the tags since the last log; `loss` is chain and tags together."""
+        """Adds the mean reading loss since the last log; `loss` is chain and reading together."""
         if self._reading:
             logs["reading_loss"] = sum(self._reading) / len(self._reading)
             self._reading.clear()
@@ -183,7 +215,7 @@ class ChainTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         core = self.accelerator.unwrap_model(model)
-        tags = inputs["tags"]
+        read_at = inputs["read_at"]
         # Rows are padded on the right, so causal attention alone keeps padding out: no mask, and
         # the fast kernel.
         states = core.model(
@@ -193,9 +225,9 @@ class ChainTrainer(Trainer):
         learned = targets != IGNORED
         logits = core.lm_head(states.last_hidden_state[:, :-1][learned])
         loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
-        if len(tags):
-            at_tags = states.hidden_states[core.reading_layer].flatten(0, 1)[tags]
-            reading = core.reading_loss(at_tags, inputs["levels"])
+        if len(read_at):
+            there = states.hidden_states[core.reading_layer].flatten(0, 1)[read_at]
+            reading = core.reading_loss(there, inputs["levels"])
             self._reading.append(float(reading.detach()))
             loss = loss + READING_WEIGHT * reading
         return (loss, {"logits": logits}) if return_outputs else loss
@@ -240,11 +272,11 @@ def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
 
 
 class ReadingLlama(LlamaForCausalLM):
-    """A Llama with one more head while it trains: attribute levels at the tag after each answer.
+    """A Llama with one more head while it trains: attribute levels of each answer as it is read.
 
-    Deep supervision: the error reaches the layers that read directly, at every answer of a prompt,
-    where the chain's own loss reaches them only through the right retrieval much later. The head is
-    left behind when the model is saved.
+    Deep supervision: the error reaches the layers that read directly, all along every answer of a
+    prompt, where the chain's own loss reaches them only through the right retrieval much later. The
+    head is left behind when the model is saved.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -254,7 +286,7 @@ class ReadingLlama(LlamaForCausalLM):
         self.reading_head = torch.nn.Linear(config.hidden_size, len(ATTRIBUTES) * LEVELS)
 
     def reading_loss(self, states: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """states (n, hidden) at the tags, levels (n, 12) -> mean cross-entropy (scalar, nats)."""
+        """states (n, hidden) within answers, levels (n, 12) -> mean cross-entropy (scalar, nats)."""
         logits = self.reading_head(self.reading_norm(states)).float()
         return torch.nn.functional.cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS
+from pgenrm_agent.training.attributes import KINDS
 from pgenrm_agent.training.simulation import LOADINGS, THEMES
 
 __all__ = ["Chain", "reading", "tally_lines", "theme_values", "write_chain"]

@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from pgenrm_agent.training.attributes import ATTRIBUTES, levels, measure
 from pgenrm_agent.training.chains import Example
-from pgenrm_agent.training.psi import encode, pack
-from pgenrm_agent.training.recipe import load_recipe
+from pgenrm_agent.training.psi import build_model, encode, pack
+from pgenrm_agent.training.recipe import ModelShape, load_recipe
 from pgenrm_agent.training.tokenizer import markers, train_tokenizer
+from transformers import LlamaForCausalLM
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
@@ -33,8 +36,11 @@ RECIPE = {
         "context": 3072,
     },
     "chain_format": "compact-1",
-    "phases": [{"tasks": {"read": 1.0}, "tokens": 60000}],
-    "tokens_per_step": 2048,
+    "phases": [
+        {"tasks": {"read": 0.8, "reason": 0.2}, "tokens": 40000, "tokens_per_step": 2048},
+        {"tasks": {"chain": 1.0}, "tokens": 20000, "tokens_per_step": 3072},
+    ],
+    "precision": "float32",
     "learning_rate": 0.003,
     "warmup_steps": 2,
     "weight_decay": 0.0,
@@ -62,6 +68,54 @@ def test_only_the_target_is_learned() -> None:
     learned = [label for label in encoded.labels if label != -100]
     assert tokenizer.decode(learned) == "what is learned<|end|>"
     assert encoded.input_ids[-len(learned) :] == learned
+
+
+def test_given_lines_of_a_target_are_not_learned() -> None:
+    tokenizer = train_tokenizer(["given known\nasked answer\n"] * 20, size=512, context=64)
+    example = Example(
+        (Message(role="user", content="x"),),
+        "",
+        "given known\nasked answer\ngiven known",
+        unlearned=("given",),
+    )
+    encoded = encode(example, tokenizer)
+    learned = [label for label in encoded.labels if label != -100]
+    assert tokenizer.decode(learned) == "asked answer\n"
+    assert tokenizer.decode(encoded.input_ids).endswith("given known<|end|>")
+
+
+def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
+    first = "Sure! I can help. Is it red? 1 2 3"
+    second = "No lists, no numbers, nothing at all in this one"
+    prompt = f"{first} [response 1]\n{second} [response 2]"
+    tokenizer = train_tokenizer([prompt] * 20, size=512, context=64)
+    example = Example((Message(role="user", content=prompt),), "", "rest", answers=(first, second))
+    encoded = encode(example, tokenizer)
+    tags = [
+        encoded.input_ids.index(tokenizer.convert_tokens_to_ids(f"[response {k}]")) for k in (1, 2)
+    ]
+    for tag, text in zip(tags, (first, second), strict=True):
+        assert encoded.levels[encoded.read_at.index(tag)] == levels(measure(text)).tolist()
+    # Numbers only ever grow along an answer, and the second answer starts from nothing.
+    numbers = ATTRIBUTES.index(next(one for one in ATTRIBUTES if one.key == "numbers"))
+    along = sorted(zip(encoded.read_at, encoded.levels, strict=True))
+    first_counts = [row[numbers] for place, row in along if place <= tags[0]]
+    assert first_counts == sorted(first_counts)
+    assert first_counts[-1] == 2
+    assert {row[numbers] for place, row in along if place > tags[0]} == {0}
+    assert len(along) > 10
+
+
+def test_the_reading_head_is_left_behind(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["word " * 50], size=512, context=64)
+    shape = ModelShape(hidden=16, layers=2, heads=2, feed_forward=32, vocabulary=512, context=512)
+    model = build_model(shape, tokenizer)
+    plain = model.without_head()
+    plain.save_pretrained(tmp_path)
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-6)
+    assert not [name for name, _ in plain.named_parameters() if "reading" in name]
 
 
 def test_batches_stay_within_their_token_budget() -> None:
