@@ -41,7 +41,7 @@ ALLOWED_UP = {
 
 def python(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     return done.stdout.strip()
 

@@ -8,13 +8,23 @@ anyone can check a reading by hand; none needs a model.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ATTRIBUTES", "KINDS", "LEVELS", "Attribute", "features", "kind_of", "levels", "measure"]
+__all__ = [
+    "ATTRIBUTES",
+    "KINDS",
+    "LEVELS",
+    "Attribute",
+    "features",
+    "kind_of",
+    "levels",
+    "measure",
+    "measure_along",
+]
 
 LEVELS = 4
 """Levels run from 0 (absent, lowest) to 3 (highest)."""
@@ -30,34 +40,46 @@ class Attribute:
     key: one word, as it stands in a chain's readings.
     more, less: the criterion's name when a person wants more or less of it.
     thresholds: raw values at which levels 1, 2 and 3 begin.
+    along: raw values (n,) of the parts of a text up to n cuts; what a cut splits does not count.
     """
 
     key: str
     more: str
     less: str
     thresholds: tuple[float, float, float]
-    raw: Callable[[str], float]
+    along: Callable[[str, IntArray], FloatArray]
 
     def level(self, raw: float) -> int:
         return sum(raw >= threshold for threshold in self.thresholds)
 
 
-def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str], float]:
+def _ended(ends: Sequence[int], cuts: IntArray) -> FloatArray:
+    """How many of the (sorted) ends lie at or before each cut."""
+    return np.searchsorted(np.array(ends, dtype=np.int64), cuts, side="right").astype(np.float64)
+
+
+def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str, IntArray], FloatArray]:
     compiled = re.compile(pattern, flags)
-    return lambda text: float(len(compiled.findall(text)))
+    return lambda text, cuts: _ended([one.end() for one in compiled.finditer(text)], cuts)
+
+
+def _characters(text: str, cuts: IntArray) -> FloatArray:
+    return cuts.astype(np.float64)
 
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 
 
-def _share_of_long_words(text: str) -> float:
+def _share_of_long_words(text: str, cuts: IntArray) -> FloatArray:
     """Percent of words with nine letters or more; 0 for a text without words."""
-    words = _WORD.findall(text)
-    return 100 * sum(len(word) >= 9 for word in words) / len(words) if words else 0.0
+    words = [(one.end(), one.end() - one.start()) for one in _WORD.finditer(text)]
+    every = _ended([end for end, _ in words], cuts)
+    long = _ended([end for end, size in words if size >= 9], cuts)
+    return np.divide(100 * long, every, out=np.zeros(len(cuts)), where=every > 0)
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
-    Attribute("length", "Thoroughness", "Brevity", (120, 220, 340), lambda text: float(len(text))),
+    Attribute("length", "Thoroughness", "Brevity", (120, 220, 340), _characters),
     Attribute(
         "lists",
         "Bullet points",
@@ -170,7 +192,13 @@ def kind_of(query: str) -> int:
 
 def measure(text: str) -> FloatArray:
     """Raw values, shape (12,), in the units of each attribute."""
-    return np.array([attribute.raw(text) for attribute in ATTRIBUTES])
+    return measure_along(text, [len(text)])[0]
+
+
+def measure_along(text: str, cuts: Sequence[int]) -> FloatArray:
+    """Raw values, shape (n, 12), of the first `cuts[i]` characters of the text."""
+    where = np.array(cuts, dtype=np.int64)
+    return np.stack([attribute.along(text, where) for attribute in ATTRIBUTES], axis=1)
 
 
 def levels(raw: FloatArray) -> IntArray:

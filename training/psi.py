@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS, measure
+from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS, measure_along
 from pgenrm_agent.training.attributes import levels as measured_levels
 from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
@@ -66,13 +66,16 @@ class Encoded:
     """Token ids of prompt and answer; labels are -100 where nothing is learned.
 
     read_at: positions within and at the end of the prompt's answers. levels: (len(read_at), 12),
-    what each answer is like up to there.
+    what each answer is like up to there. recall_at, recalled: the same for the tags with which the
+    target takes up each answer, and the answer as a whole.
     """
 
     input_ids: list[int]
     labels: list[int]
     read_at: list[int]
     levels: list[list[int]]
+    recall_at: list[int]
+    recalled: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -107,38 +110,39 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
         ids += tokens
         given = bool(example.unlearned) and line.startswith(example.unlearned)
         labels += [IGNORED] * len(tokens) if given else tokens
+    if not example.answers:
+        return Encoded(ids, labels, [], [], [], [])
     known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
-    tags = [position for position, token in enumerate(context) if token in known]
+    tags = [position for position, token in enumerate(ids) if token in known]
+    # The target takes up the prompt's answers one by one, in the prompt's order.
+    in_prompt, recall_at = tags[: len(example.answers)], tags[len(example.answers) :]
     spans = cast(list[tuple[int, int]], encoding["offset_mapping"])
-    read_at, levels = (
-        _readings(example.answers, prompt, spans, tags) if example.answers else ([], [])
-    )
-    return Encoded(ids, labels, read_at, levels)
+    read_at, levels, recalled = [], [], []
+    for text, tag in zip(example.answers, in_prompt, strict=True):
+        places, cuts = _places(text, tag, prompt, spans)
+        found = measured_levels(measure_along(text, cuts)).tolist()
+        read_at += places
+        levels += found
+        recalled.append(found[0])
+    assert len(recall_at) == len(recalled)
+    return Encoded(ids, labels, read_at, levels, recall_at, recalled)
 
 
-def _readings(
-    answers: Sequence[str], prompt: str, spans: Sequence[tuple[int, int]], tags: Sequence[int]
-) -> tuple[list[int], list[list[int]]]:
-    """Where in the prompt to ask for attribute levels, and the right answers.
+def _places(
+    text: str, tag: int, prompt: str, spans: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int]]:
+    """Where to ask for the levels of an answer: token positions, and how much of it stands before.
 
-    At each answer's tag, and at READ_WITHIN random tokens of it for the text up to there: whoever
-    counts along as the text goes by is right everywhere, and learns from every word.
+    First its tag, then READ_WITHIN random tokens: whoever counts along as the text goes by is right
+    everywhere, and learns from every word.
     """
-    rng = random.Random(prompt)
-    read_at: list[int] = []
-    found: list[list[int]] = []
-    for text, tag in zip(answers, tags, strict=True):
-        end = spans[tag][0] - 1  # one space stands before the tag
-        start = end - len(text)
-        places = [(tag, text)]
-        if prompt[start:end] == text:
-            inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][0] >= start]
-            drawn = rng.sample(inside, min(READ_WITHIN, len(inside)))
-            places += [(i, prompt[start : spans[i][1]]) for i in drawn]
-        for position, so_far in places:
-            read_at.append(position)
-            found.append(measured_levels(measure(so_far)).tolist())
-    return read_at, found
+    end = spans[tag][0] - 1  # one space stands before the tag
+    start = end - len(text)
+    if prompt[start:end] != text:  # shortened, or with a marker made harmless
+        return [tag], [len(text)]
+    inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][0] >= start]
+    drawn = random.Random(text).sample(inside, min(READ_WITHIN, len(inside)))
+    return [tag, *drawn], [len(text), *(min(spans[i][1], end) - start for i in drawn)]
 
 
 class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
@@ -161,13 +165,21 @@ class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
             ids[row, :size] = torch.tensor(one.input_ids)
             labels[row, :size] = torch.tensor(one.labels)
         read_at = [row * width + place for row, one in enumerate(batch) for place in one.read_at]
-        levels = [reading for one in batch for reading in one.levels]
+        recall_at = [
+            row * width + place for row, one in enumerate(batch) for place in one.recall_at
+        ]
         return {
             "input_ids": ids,
             "labels": labels,
             "read_at": torch.tensor(read_at, dtype=torch.long),
-            "levels": torch.tensor(levels, dtype=torch.long).reshape(-1, len(ATTRIBUTES)),
+            "levels": _levels(level for one in batch for level in one.levels),
+            "recall_at": torch.tensor(recall_at, dtype=torch.long),
+            "recalled": _levels(level for one in batch for level in one.recalled),
         }
+
+
+def _levels(rows: Iterable[list[int]]) -> torch.Tensor:
+    return torch.tensor(list(rows), dtype=torch.long).reshape(-1, len(ATTRIBUTES))
 
 
 def _only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -195,13 +207,12 @@ class ChainTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._reading: list[float] = []
+        self._parts: defaultdict[str, list[float]] = defaultdict(list)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the mean reading loss since the last log; `loss` is chain and reading together."""
-        if self._reading:
-            logs["reading_loss"] = sum(self._reading) / len(self._reading)
-            self._reading.clear()
+        """Adds the mean side losses since the last log; `loss` is everything together."""
+        logs |= {name: sum(values) / len(values) for name, values in self._parts.items()}
+        self._parts.clear()
         super().log(logs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
@@ -215,21 +226,22 @@ class ChainTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         core = self.accelerator.unwrap_model(model)
-        read_at = inputs["read_at"]
         # Rows are padded on the right, so causal attention alone keeps padding out: no mask, and
         # the fast kernel.
-        states = core.model(
+        outputs = core.model(
             input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True
         )
         targets = inputs["labels"][:, 1:]
         learned = targets != IGNORED
-        logits = core.lm_head(states.last_hidden_state[:, :-1][learned])
+        logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
         loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
-        if len(read_at):
-            there = states.hidden_states[core.reading_layer].flatten(0, 1)[read_at]
-            reading = core.reading_loss(there, inputs["levels"])
-            self._reading.append(float(reading.detach()))
-            loss = loss + READING_WEIGHT * reading
+        if len(inputs["read_at"]):
+            for kind, layer in (("read", core.read), ("recall", core.recall)):
+                states = outputs.hidden_states[layer.depth].flatten(0, 1)[inputs[f"{kind}_at"]]
+                asked = inputs["levels" if kind == "read" else "recalled"]
+                part = layer.loss(states, asked)
+                self._parts[f"{kind}_loss"].append(float(part.detach()))
+                loss = loss + READING_WEIGHT * part
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
@@ -271,30 +283,46 @@ def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     pyplot.close(figure)
 
 
-class ReadingLlama(LlamaForCausalLM):
-    """A Llama with one more head while it trains: attribute levels of each answer as it is read.
+class LevelHead(torch.nn.Module):
+    """Attribute levels out of the states at `depth` layers."""
 
-    Deep supervision: the error reaches the layers that read directly, all along every answer of a
-    prompt, where the chain's own loss reaches them only through the right retrieval much later. The
-    head is left behind when the model is saved.
+    def __init__(self, depth: int, hidden: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.norm = torch.nn.RMSNorm(hidden)
+        self.out = torch.nn.Linear(hidden, len(ATTRIBUTES) * LEVELS)
+
+    def loss(self, states: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """states (n, hidden), levels (n, 12) -> mean cross-entropy (scalar, nats)."""
+        logits = self.out(self.norm(states)).float()
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
+
+
+class ReadingLlama(LlamaForCausalLM):
+    """A Llama with two more heads while it trains: what an answer is like, read and recalled.
+
+    Deep supervision. `read` asks half-way up, all along every answer of a prompt; `recall` asks one
+    layer later, at the tag with which the chain takes up an answer. The chain's own loss would reach
+    the layers that count and the one that looks up only through all that is built on both. The heads
+    are left behind when the model is saved.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
-        self.reading_layer = (config.num_hidden_layers + 1) // 2
-        self.reading_norm = torch.nn.RMSNorm(config.hidden_size)
-        self.reading_head = torch.nn.Linear(config.hidden_size, len(ATTRIBUTES) * LEVELS)
+        half = (config.num_hidden_layers + 1) // 2
+        self.read = LevelHead(half, config.hidden_size)
+        self.recall = LevelHead(min(half + 1, config.num_hidden_layers), config.hidden_size)
 
-    def reading_loss(self, states: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """states (n, hidden) within answers, levels (n, 12) -> mean cross-entropy (scalar, nats)."""
-        logits = self.reading_head(self.reading_norm(states)).float()
-        return torch.nn.functional.cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
-
-    def without_head(self) -> LlamaForCausalLM:
+    def without_heads(self) -> LlamaForCausalLM:
         """The same weights as a plain Llama."""
         plain = LlamaForCausalLM(self.config)
-        kept = {key: value for key, value in self.state_dict().items() if "reading_" not in key}
-        plain.load_state_dict(kept)
+        plain.load_state_dict(
+            {
+                key: value
+                for key, value in self.state_dict().items()
+                if not key.startswith(("read.", "recall."))
+            }
+        )
         return plain
 
 
@@ -449,7 +477,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
     checkpoints = out / "checkpoints"
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     output = trainer.train(resume_from_checkpoint=last)
-    plain = model.without_head()
+    plain = model.without_heads()
     torch.nn.Module.to(plain, dtype=torch.bfloat16)
     plain.save_pretrained(folder)
     plot_curve(trainer.state.log_history, out / "curve.png")

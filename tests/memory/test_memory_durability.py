@@ -37,7 +37,7 @@ def killed_after(
 ) -> list[str]:
     """The ids that a child reported before it was killed, `delay_s` after its `writes`-th."""
     child = subprocess.Popen(
-        [sys.executable, "-c", REMEMBER, str(directory), prefix, "1000", str(sync)],
+        [sys.executable, "-P", "-c", REMEMBER, str(directory), prefix, "1000", str(sync)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -159,7 +159,7 @@ for _ in range(200):
 os.kill(os.getpid(), 9)
 """
     database = tmp_path / "chroma" / "chroma.sqlite3"
-    subprocess.run([sys.executable, "-c", leave_a_journal, str(database)], check=False)
+    subprocess.run([sys.executable, "-P", "-c", leave_a_journal, str(database)], check=False)
     assert (tmp_path / "chroma" / "chroma.sqlite3-journal").stat().st_size > 0
     with UserMemory(tmp_path) as memory:
         assert len(memory.history("ann")) == 2

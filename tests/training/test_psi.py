@@ -89,13 +89,22 @@ def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
     second = "No lists, no numbers, nothing at all in this one"
     prompt = f"{first} [response 1]\n{second} [response 2]"
     tokenizer = train_tokenizer([prompt] * 20, size=512, context=64)
-    example = Example((Message(role="user", content=prompt),), "", "rest", answers=(first, second))
+    example = Example(
+        (Message(role="user", content=prompt),),
+        "",
+        "[response 1] a\n[response 2] b",
+        answers=(first, second),
+    )
     encoded = encode(example, tokenizer)
     tags = [
         encoded.input_ids.index(tokenizer.convert_tokens_to_ids(f"[response {k}]")) for k in (1, 2)
     ]
     for tag, text in zip(tags, (first, second), strict=True):
         assert encoded.levels[encoded.read_at.index(tag)] == levels(measure(text)).tolist()
+    assert [encoded.input_ids[place] for place in encoded.recall_at] == [
+        encoded.input_ids[tag] for tag in tags
+    ]
+    assert encoded.recalled == [levels(measure(text)).tolist() for text in (first, second)]
     # Numbers only ever grow along an answer, and the second answer starts from nothing.
     numbers = ATTRIBUTES.index(next(one for one in ATTRIBUTES if one.key == "numbers"))
     along = sorted(zip(encoded.read_at, encoded.levels, strict=True))
@@ -110,12 +119,12 @@ def test_the_reading_head_is_left_behind(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["word " * 50], size=512, context=64)
     shape = ModelShape(hidden=16, layers=2, heads=2, feed_forward=32, vocabulary=512, context=512)
     model = build_model(shape, tokenizer)
-    plain = model.without_head()
+    plain = model.without_heads()
     plain.save_pretrained(tmp_path)
     again = LlamaForCausalLM.from_pretrained(tmp_path)
     ids = torch.tensor([[5, 6, 7]])
     assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-6)
-    assert not [name for name, _ in plain.named_parameters() if "reading" in name]
+    assert not [name for name, _ in plain.named_parameters() if "read" in name]
 
 
 def test_batches_stay_within_their_token_budget() -> None:
