@@ -28,6 +28,7 @@ from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.tokenizer import END, answer_tags, train_tokenizer
+from torch.nn.functional import cross_entropy, linear
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     LlamaConfig,
@@ -40,13 +41,16 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 
 IGNORED = -100
-READING_WEIGHT = 1.0
-"""Of the loss on attribute levels within the prompt, next to the loss on the chain."""
+SIDE_WEIGHT = 1.0
+"""Of each side loss (levels read and recalled, where to look), next to the loss on the chain."""
+GUIDED_HEADS = 2
+"""Attention heads of a layer that are shown where to look."""
 READ_WITHIN = 16
 """Places within each answer at which levels are asked for, besides its end."""
 
@@ -67,7 +71,8 @@ class Encoded:
 
     read_at: positions within and at the end of the prompt's answers. levels: (len(read_at), 12),
     what each answer is like up to there. recall_at, recalled: the same for the tags with which the
-    target takes up each answer, and the answer as a whole.
+    target takes up each answer, and the answer as a whole. recall_from: the answers' own tags.
+    value_at, value_from: positions that write a value of a reading, and the tag of its line.
     """
 
     input_ids: list[int]
@@ -76,6 +81,12 @@ class Encoded:
     levels: list[list[int]]
     recall_at: list[int]
     recalled: list[list[int]]
+    recall_from: list[int]
+    value_at: list[int]
+    value_from: list[int]
+
+
+PLACES = ("read_at", "recall_at", "recall_from", "value_at", "value_from")
 
 
 @dataclass(frozen=True)
@@ -105,13 +116,19 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     )
     context = cast(list[int], encoding["input_ids"])
     ids, labels = list(context), [IGNORED] * len(context)
+    value_at, value_from = [], []
     for line in (example.target + END).splitlines(keepends=True):
         tokens = tokenizer.encode(line, add_special_tokens=False)
+        if line.startswith("["):
+            texts = tokenizer.convert_ids_to_tokens(tokens)
+            digits = [len(ids) + i for i, text in enumerate(texts) if text.isdigit()]
+            value_at += [digit - 1 for digit in digits]
+            value_from += [len(ids)] * len(digits)
         ids += tokens
         given = bool(example.unlearned) and line.startswith(example.unlearned)
         labels += [IGNORED] * len(tokens) if given else tokens
     if not example.answers:
-        return Encoded(ids, labels, [], [], [], [])
+        return Encoded(ids, labels, [], [], [], [], [], value_at, value_from)
     known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
     tags = [position for position, token in enumerate(ids) if token in known]
     # The target takes up the prompt's answers one by one, in the prompt's order.
@@ -125,7 +142,9 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
         levels += found
         recalled.append(found[0])
     assert len(recall_at) == len(recalled)
-    return Encoded(ids, labels, read_at, levels, recall_at, recalled)
+    return Encoded(
+        ids, labels, read_at, levels, recall_at, recalled, in_prompt, value_at, value_from
+    )
 
 
 def _places(
@@ -164,17 +183,17 @@ class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
             size = len(one.input_ids)
             ids[row, :size] = torch.tensor(one.input_ids)
             labels[row, :size] = torch.tensor(one.labels)
-        read_at = [row * width + place for row, one in enumerate(batch) for place in one.read_at]
-        recall_at = [
-            row * width + place for row, one in enumerate(batch) for place in one.recall_at
-        ]
+
+        def places(name: str) -> torch.Tensor:
+            flat = [row * width + at for row, one in enumerate(batch) for at in getattr(one, name)]
+            return torch.tensor(flat, dtype=torch.long)
+
         return {
             "input_ids": ids,
             "labels": labels,
-            "read_at": torch.tensor(read_at, dtype=torch.long),
             "levels": _levels(level for one in batch for level in one.levels),
-            "recall_at": torch.tensor(recall_at, dtype=torch.long),
             "recalled": _levels(level for one in batch for level in one.recalled),
+            **{name: places(name) for name in PLACES},
         }
 
 
@@ -234,14 +253,10 @@ class ChainTrainer(Trainer):
         targets = inputs["labels"][:, 1:]
         learned = targets != IGNORED
         logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
-        loss = torch.nn.functional.cross_entropy(logits.float(), targets[learned])
-        if len(inputs["read_at"]):
-            for kind, layer in (("read", core.read), ("recall", core.recall)):
-                states = outputs.hidden_states[layer.depth].flatten(0, 1)[inputs[f"{kind}_at"]]
-                asked = inputs["levels" if kind == "read" else "recalled"]
-                part = layer.loss(states, asked)
-                self._parts[f"{kind}_loss"].append(float(part.detach()))
-                loss = loss + READING_WEIGHT * part
+        loss = cross_entropy(logits.float(), targets[learned])
+        for name, part in core.side_losses(outputs.hidden_states, inputs).items():
+            self._parts[name].append(float(part.detach()))
+            loss = loss + SIDE_WEIGHT * part
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
@@ -295,15 +310,17 @@ class LevelHead(torch.nn.Module):
     def loss(self, states: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """states (n, hidden), levels (n, 12) -> mean cross-entropy (scalar, nats)."""
         logits = self.out(self.norm(states)).float()
-        return torch.nn.functional.cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
+        return cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
 
 
 class ReadingLlama(LlamaForCausalLM):
-    """A Llama with two more heads while it trains: what an answer is like, read and recalled.
+    """A Llama that is shown, while it trains, what to find in its prompt and where.
 
-    Deep supervision. `read` asks half-way up, all along every answer of a prompt; `recall` asks one
-    layer later, at the tag with which the chain takes up an answer. The chain's own loss would reach
-    the layers that count and the one that looks up only through all that is built on both. The heads
+    Deep supervision in three layers, from half-way up. `read`: the attribute levels so far, all
+    along every answer of a prompt. One layer on, at the tag with which the chain takes up an answer:
+    look at the tag that ends this answer in the prompt (`recall`: its levels). One more, where a
+    value of the reading is written: look at that line's tag. The chain's own loss would reach the
+    layers that count and those that look up only through all that is built on them. The two heads
     are left behind when the model is saved.
     """
 
@@ -312,6 +329,55 @@ class ReadingLlama(LlamaForCausalLM):
         half = (config.num_hidden_layers + 1) // 2
         self.read = LevelHead(half, config.hidden_size)
         self.recall = LevelHead(min(half + 1, config.num_hidden_layers), config.hidden_size)
+
+    def side_losses(
+        self, states: Sequence[torch.Tensor], inputs: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Losses (nats) beside the chain's; states[i]: (rows, width, hidden) after i layers."""
+        found = {}
+        if len(inputs["read_at"]):
+            for head, at, levels in (
+                (self.read, "read_at", "levels"), (self.recall, "recall_at", "recalled"),
+            ):  # fmt: skip
+                there = states[head.depth].flatten(0, 1)[inputs[at]]
+                found[at.replace("_at", "_loss")] = head.loss(there, inputs[levels])
+        last = self.config.num_hidden_layers - 1
+        for name, layer in (("recall", self.read.depth), ("value", self.recall.depth)):
+            if len(inputs[f"{name}_at"]):
+                layer = min(layer, last)
+                found[f"{name}_look"] = self._look_loss(
+                    layer, states[layer], inputs[f"{name}_at"], inputs[f"{name}_from"]
+                )
+        return found
+
+    def _look_loss(
+        self, layer: int, states: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """Cross-entropy of where the guided heads of a layer look, from `at` to `wanted`.
+
+        states: (rows, width, hidden), what goes into the layer. at, wanted: (n,) positions in the
+        flattened rows; each pair lies in one row.
+        """
+        rows, width, _ = states.shape
+        block = self.model.layers[layer]
+        size = block.self_attn.head_dim
+        kept = GUIDED_HEADS * size
+        hidden = block.input_layernorm(states)
+        row, column = at // width, at % width
+        query = linear(hidden[row, column], block.self_attn.q_proj.weight[:kept])
+        key = linear(hidden, block.self_attn.k_proj.weight[:kept])
+        places = torch.arange(width, device=states.device)
+        cos, sin = self.model.rotary_emb(hidden, places[None])
+        query = query.view(-1, 1, GUIDED_HEADS, size).transpose(1, 2)
+        query, _ = apply_rotary_pos_emb(
+            query, query, cos[0][column][:, None], sin[0][column][:, None]
+        )
+        key = key.view(rows, width, GUIDED_HEADS, size).transpose(1, 2)
+        _, key = apply_rotary_pos_emb(key, key, cos, sin)
+        logits = (query @ key[row].transpose(-1, -2)).squeeze(2).float() / size**0.5
+        logits = logits.masked_fill(places > column[:, None, None], float("-inf"))
+        target = (wanted % width)[:, None].expand(-1, GUIDED_HEADS)
+        return cross_entropy(logits.flatten(0, 1), target.flatten())
 
     def without_heads(self) -> LlamaForCausalLM:
         """The same weights as a plain Llama."""
@@ -337,6 +403,8 @@ def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> Readin
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.heads,
             max_position_embeddings=shape.context,
+            # Slower rotations than usual, so that a tag is still recognised from afar.
+            rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

@@ -124,7 +124,10 @@ def test_a_forked_child_may_not_use_the_memory_and_does_it_no_harm(tmp_path: Pat
         # The child closed its copy; the store is still ours alone, and works.
         memory.remember("ann", PAIR)
         refused = subprocess.run(
-            [sys.executable, "-P", "-c", HOLD, str(tmp_path)], capture_output=True, text=True, check=False
+            [sys.executable, "-P", "-c", HOLD, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert f"process {os.getpid()} on " in refused.stderr
 

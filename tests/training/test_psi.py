@@ -15,7 +15,7 @@ import torch
 import yaml
 from pgenrm_agent.training.attributes import ATTRIBUTES, levels, measure
 from pgenrm_agent.training.chains import Example
-from pgenrm_agent.training.psi import build_model, encode, pack
+from pgenrm_agent.training.psi import TokenBudgetBatches, build_model, encode, pack
 from pgenrm_agent.training.recipe import ModelShape, load_recipe
 from pgenrm_agent.training.tokenizer import markers, train_tokenizer
 from transformers import LlamaForCausalLM
@@ -115,7 +115,34 @@ def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
     assert len(along) > 10
 
 
-def test_the_reading_head_is_left_behind(tmp_path: Path) -> None:
+def test_where_to_look_is_asked_of_the_models_own_attention() -> None:
+    tokenizer = train_tokenizer(["one two three 4 5 6 [response 1]"] * 20, size=512, context=64)
+    texts = ("one two three", "four five six")
+    prompt = f"{texts[0]} [response 1]\n{texts[1]} [response 2]"
+    target = "[response 1] a 4 b 5\n[response 2] a 6 b 1"
+    example = Example((Message(role="user", content=prompt),), "", target, answers=texts)
+    longer = Example((Message(role="user", content="x y z " + prompt),), "", target, answers=texts)
+    batch = TokenBudgetBatches([[encode(example, tokenizer), encode(longer, tokenizer)]], 0)[0]
+    torch.manual_seed(0)
+    shape = ModelShape(hidden=32, layers=4, heads=4, feed_forward=32, vocabulary=512, context=512)
+    model = build_model(shape, tokenizer)
+    model.set_attn_implementation("eager")
+    for block in model.model.layers:  # as drawn, attention is next to uniform
+        torch.nn.init.normal_(block.self_attn.q_proj.weight, std=0.3)
+        torch.nn.init.normal_(block.self_attn.k_proj.weight, std=0.3)
+    outputs = model.model(
+        input_ids=batch["input_ids"], output_hidden_states=True, output_attentions=True
+    )
+    found = model.side_losses(outputs.hidden_states, batch)
+    width = batch["input_ids"].shape[1]
+    for name, layer in (("recall", 2), ("value", 3)):
+        at, wanted = batch[f"{name}_at"], batch[f"{name}_from"]
+        assert len(at) == (4 if name == "recall" else 8)
+        seen = outputs.attentions[layer][at // width, :2, at % width, wanted % width]
+        assert found[f"{name}_look"].item() == pytest.approx(-seen.log().mean().item(), rel=1e-4)
+
+
+def test_the_reading_heads_are_left_behind(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["word " * 50], size=512, context=64)
     shape = ModelShape(hidden=16, layers=2, heads=2, feed_forward=32, vocabulary=512, context=512)
     model = build_model(shape, tokenizer)
