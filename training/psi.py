@@ -15,18 +15,21 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS, measure_along
 from pgenrm_agent.training.attributes import levels as measured_levels
 from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
+from pgenrm_agent.training.teacher import operands
 from pgenrm_agent.training.tokenizer import END, answer_tags, train_tokenizer
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.data import Dataset, Sampler, SequentialSampler
@@ -47,12 +50,15 @@ from transformers.trainer_utils import get_last_checkpoint
 from pgenrm_agent.chain import ChainFormat
 
 IGNORED = -100
-SIDE_WEIGHT = 1.0
-"""Of each side loss (levels read and recalled, where to look), next to the loss on the chain."""
+LOOK_WEIGHT = 0.25
+"""Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
 GUIDED_HEADS = 2
 """Attention heads of a layer that are shown where to look."""
-READ_WITHIN = 16
-"""Places within each answer at which levels are asked for, besides its end."""
+COUNTED = 16
+"""Tokens of each answer at which the levels up to there are asked for."""
+OPERANDS = 40
+"""Numbers of each chain whose operands are shown."""
+NO_LEVELS = np.zeros((0, len(ATTRIBUTES)), dtype=np.uint8)
 
 __all__ = ["PsiResult", "build_model", "encode", "train_psi"]
 
@@ -69,24 +75,34 @@ DEV_QUERIES = 40
 class Encoded:
     """Token ids of prompt and answer; labels are -100 where nothing is learned.
 
-    read_at: positions within and at the end of the prompt's answers. levels: (len(read_at), 12),
-    what each answer is like up to there. recall_at, recalled: the same for the tags with which the
-    target takes up each answer, and the answer as a whole. recall_from: the answers' own tags.
+    notice_at: positions of all tokens of the prompt's answers. noticed: (len(notice_at), 12), which
+    attributes each of them adds to. count_at, counted: (len(count_at), 12), some of these positions,
+    and the levels of the answer up to there. read_at: the tags that end the answers. recall_at: the
+    tags with which the target takes them up. levels: (answers, 12), of each as a whole.
     value_at, value_from: positions that write a value of a reading, and the tag of its line.
+    operand_at, operand_from: (n,), (2n,) some positions that write a number, and its two operands.
     """
 
     input_ids: list[int]
     labels: list[int]
+    notice_at: list[int]
+    noticed: NDArray[np.uint8]
+    count_at: list[int]
+    counted: NDArray[np.uint8]
     read_at: list[int]
-    levels: list[list[int]]
     recall_at: list[int]
-    recalled: list[list[int]]
-    recall_from: list[int]
+    levels: NDArray[np.uint8]
     value_at: list[int]
     value_from: list[int]
+    operand_at: list[int]
+    operand_from: list[int]
 
 
-PLACES = ("read_at", "recall_at", "recall_from", "value_at", "value_from")
+ASKED = ("noticed", "counted", "levels")
+PLACES = (
+    "notice_at", "count_at", "read_at", "recall_at", "value_at", "value_from", "operand_at",
+    "operand_from",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,52 +132,66 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     )
     context = cast(list[int], encoding["input_ids"])
     ids, labels = list(context), [IGNORED] * len(context)
-    value_at, value_from = [], []
+    value_at: list[int] = []
+    value_from: list[int] = []
+    token_at: list[int] = []  # by character of the target
     for line in (example.target + END).splitlines(keepends=True):
-        tokens = tokenizer.encode(line, add_special_tokens=False)
+        piece = tokenizer(line, add_special_tokens=False, return_offsets_mapping=True)
+        tokens = cast(list[int], piece["input_ids"])
+        where = [len(ids)] * len(line)
+        for index, (begin, end) in enumerate(cast(list[tuple[int, int]], piece["offset_mapping"])):
+            where[begin:end] = [len(ids) + index] * (end - begin)
+        token_at += where
         if line.startswith("["):
-            texts = tokenizer.convert_ids_to_tokens(tokens)
-            digits = [len(ids) + i for i, text in enumerate(texts) if text.isdigit()]
+            digits = [where[i] for i in range(line.index("]"), len(line)) if line[i].isdigit()]
             value_at += [digit - 1 for digit in digits]
             value_from += [len(ids)] * len(digits)
         ids += tokens
         given = bool(example.unlearned) and line.startswith(example.unlearned)
         labels += [IGNORED] * len(tokens) if given else tokens
-    if not example.answers:
-        return Encoded(ids, labels, [], [], [], [], [], value_at, value_from)
+    worked = operands(example.target)
+    worked = random.Random(example.target).sample(worked, min(OPERANDS, len(worked)))
+    operand_at = [token_at[at] - 1 for at, _, _ in worked]
+    operand_from = [token_at[source] for _, *sources in worked for source in sources]
     known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
     tags = [position for position, token in enumerate(ids) if token in known]
+    if not example.answers:
+        tags = []  # a "reason" prompt: nothing to read
     # The target takes up the prompt's answers one by one, in the prompt's order.
-    in_prompt, recall_at = tags[: len(example.answers)], tags[len(example.answers) :]
+    read_at, recall_at = tags[: len(example.answers)], tags[len(example.answers) :]
+    assert len(recall_at) == len(read_at) == len(example.answers)
     spans = cast(list[tuple[int, int]], encoding["offset_mapping"])
-    read_at, levels, recalled = [], [], []
-    for text, tag in zip(example.answers, in_prompt, strict=True):
-        places, cuts = _places(text, tag, prompt, spans)
-        found = measured_levels(measure_along(text, cuts)).tolist()
-        read_at += places
-        levels += found
-        recalled.append(found[0])
-    assert len(recall_at) == len(recalled)
+    notice_at: list[int] = []
+    count_at: list[int] = []
+    noticed, counted, levels = [NO_LEVELS], [NO_LEVELS], [NO_LEVELS]
+    for text, tag in zip(example.answers, read_at, strict=True):
+        places, cuts = _tokens_of(text, tag, prompt, spans)
+        raw = measure_along(text, [0, *cuts, len(text)])
+        along = measured_levels(raw).astype(np.uint8)
+        notice_at += places
+        noticed.append((np.diff(raw[:-1], axis=0) > 0).astype(np.uint8))
+        drawn = random.Random(text).sample(range(len(places)), min(COUNTED, len(places)))
+        count_at += [places[i] for i in drawn]
+        counted.append(along[[i + 1 for i in drawn]])
+        levels.append(along[-1:])
     return Encoded(
-        ids, labels, read_at, levels, recall_at, recalled, in_prompt, value_at, value_from
-    )
+        ids, labels,
+        notice_at, np.concatenate(noticed), count_at, np.concatenate(counted),
+        read_at, recall_at, np.concatenate(levels), value_at, value_from,
+        operand_at, operand_from,
+    )  # fmt: skip
 
 
-def _places(
+def _tokens_of(
     text: str, tag: int, prompt: str, spans: Sequence[tuple[int, int]]
 ) -> tuple[list[int], list[int]]:
-    """Where to ask for the levels of an answer: token positions, and how much of it stands before.
-
-    First its tag, then READ_WITHIN random tokens: whoever counts along as the text goes by is right
-    everywhere, and learns from every word.
-    """
+    """The positions of an answer's tokens before its tag, and how much of it stands up to each."""
     end = spans[tag][0] - 1  # one space stands before the tag
     start = end - len(text)
     if prompt[start:end] != text:  # shortened, or with a marker made harmless
-        return [tag], [len(text)]
+        return [], []
     inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][0] >= start]
-    drawn = random.Random(text).sample(inside, min(READ_WITHIN, len(inside)))
-    return [tag, *drawn], [len(text), *(min(spans[i][1], end) - start for i in drawn)]
+    return inside, [min(spans[i][1], end) - start for i in inside]
 
 
 class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
@@ -191,14 +221,13 @@ class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
         return {
             "input_ids": ids,
             "labels": labels,
-            "levels": _levels(level for one in batch for level in one.levels),
-            "recalled": _levels(level for one in batch for level in one.recalled),
+            **{name: _stacked([getattr(one, name) for one in batch]) for name in ASKED},
             **{name: places(name) for name in PLACES},
         }
 
 
-def _levels(rows: Iterable[list[int]]) -> torch.Tensor:
-    return torch.tensor(list(rows), dtype=torch.long).reshape(-1, len(ATTRIBUTES))
+def _stacked(parts: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
 
 
 def _only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -256,7 +285,7 @@ class ChainTrainer(Trainer):
         loss = cross_entropy(logits.float(), targets[learned])
         for name, part in core.side_losses(outputs.hidden_states, inputs).items():
             self._parts[name].append(float(part.detach()))
-            loss = loss + SIDE_WEIGHT * part
+            loss = loss + (LOOK_WEIGHT if name.endswith("look") else 1.0) * part
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
@@ -298,55 +327,67 @@ def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     pyplot.close(figure)
 
 
-class LevelHead(torch.nn.Module):
-    """Attribute levels out of the states at `depth` layers."""
+class Head(torch.nn.Module):
+    """`classes` classes for each attribute, out of the states after `depth` layers."""
 
-    def __init__(self, depth: int, hidden: int) -> None:
+    def __init__(self, depth: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.depth = depth
+        self.classes = classes
         self.norm = torch.nn.RMSNorm(hidden)
-        self.out = torch.nn.Linear(hidden, len(ATTRIBUTES) * LEVELS)
+        self.out = torch.nn.Linear(hidden, len(ATTRIBUTES) * classes)
 
-    def loss(self, states: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """states (n, hidden), levels (n, 12) -> mean cross-entropy (scalar, nats)."""
-        logits = self.out(self.norm(states)).float()
-        return cross_entropy(logits.reshape(-1, LEVELS), levels.reshape(-1))
+    def loss(
+        self, states: Sequence[torch.Tensor], at: torch.Tensor, right: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean cross-entropy (nats) at positions (n,) of flattened rows; right: (n, 12) classes."""
+        logits = self.out(self.norm(states[self.depth].flatten(0, 1)[at])).float()
+        return cross_entropy(logits.reshape(-1, self.classes), right.reshape(-1))
 
 
 class ReadingLlama(LlamaForCausalLM):
     """A Llama that is shown, while it trains, what to find in its prompt and where.
 
-    Deep supervision in three layers, from half-way up. `read`: the attribute levels so far, all
-    along every answer of a prompt. One layer on, at the tag with which the chain takes up an answer:
-    look at the tag that ends this answer in the prompt (`recall`: its levels). One more, where a
-    value of the reading is written: look at that line's tag. The chain's own loss would reach the
-    layers that count and those that look up only through all that is built on them. The two heads
-    are left behind when the model is saved.
+    Deep supervision, from the bottom up: after one layer, which attributes a token adds to
+    (`notice`); half-way up, the attribute levels of an answer so far, along the answer (`count`) and
+    at the tag that ends it (`read`). One layer on, at the tag with which the chain takes an answer
+    up: look at the answer's own tag (`recall`: its levels). One more, where a value of the reading
+    is written: look at that line's tag. The chain's own loss would reach the layers that count and
+    those that look up only through all that is built on them. The heads are left behind when the
+    model is saved.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
-        half = (config.num_hidden_layers + 1) // 2
-        self.read = LevelHead(half, config.hidden_size)
-        self.recall = LevelHead(min(half + 1, config.num_hidden_layers), config.hidden_size)
+        layers = config.num_hidden_layers
+        half = (layers + 1) // 2
+        depths = {"notice": 1, "count": half, "read": half, "recall": min(half + 1, layers)}
+        self.heads = torch.nn.ModuleDict(
+            {
+                name: Head(depth, config.hidden_size, 2 if name == "notice" else LEVELS)
+                for name, depth in depths.items()
+            }
+        )
 
     def side_losses(
         self, states: Sequence[torch.Tensor], inputs: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Losses (nats) beside the chain's; states[i]: (rows, width, hidden) after i layers."""
         found = {}
-        if len(inputs["read_at"]):
-            for head, at, levels in (
-                (self.read, "read_at", "levels"), (self.recall, "recall_at", "recalled"),
-            ):  # fmt: skip
-                there = states[head.depth].flatten(0, 1)[inputs[at]]
-                found[at.replace("_at", "_loss")] = head.loss(there, inputs[levels])
-        last = self.config.num_hidden_layers - 1
-        for name, layer in (("recall", self.read.depth), ("value", self.recall.depth)):
+        right = {"notice": "noticed", "count": "counted", "read": "levels", "recall": "levels"}
+        for name, head in self.heads.items():
             if len(inputs[f"{name}_at"]):
-                layer = min(layer, last)
+                found[f"{name}_loss"] = head.loss(states, inputs[f"{name}_at"], inputs[right[name]])
+        layers = self.config.num_hidden_layers
+        first = min(self.heads["read"].depth, layers - 1)
+        second = min(first + 1, layers - 1)
+        for name, layer, source in (
+            ("recall", first, "read_at"), ("operand", first, "operand_from"),
+            ("value", second, "value_from"),
+        ):  # fmt: skip
+            if len(inputs[f"{name}_at"]):
                 found[f"{name}_look"] = self._look_loss(
-                    layer, states[layer], inputs[f"{name}_at"], inputs[f"{name}_from"]
+                    layer, states[layer], inputs[f"{name}_at"], inputs[source]
                 )
         return found
 
@@ -355,39 +396,40 @@ class ReadingLlama(LlamaForCausalLM):
     ) -> torch.Tensor:
         """Cross-entropy of where the guided heads of a layer look, from `at` to `wanted`.
 
-        states: (rows, width, hidden), what goes into the layer. at, wanted: (n,) positions in the
-        flattened rows; each pair lies in one row.
+        states: (rows, width, hidden), what goes into the layer. at: (n,) positions in the flattened
+        rows. wanted: (n,) for all guided heads, or (n * GUIDED_HEADS,) one for each, in like rows.
         """
-        rows, width, _ = states.shape
+        width = states.shape[1]
         block = self.model.layers[layer]
         size = block.self_attn.head_dim
         kept = GUIDED_HEADS * size
         hidden = block.input_layernorm(states)
-        row, column = at // width, at % width
-        query = linear(hidden[row, column], block.self_attn.q_proj.weight[:kept])
-        key = linear(hidden, block.self_attn.k_proj.weight[:kept])
         places = torch.arange(width, device=states.device)
         cos, sin = self.model.rotary_emb(hidden, places[None])
-        query = query.view(-1, 1, GUIDED_HEADS, size).transpose(1, 2)
-        query, _ = apply_rotary_pos_emb(
-            query, query, cos[0][column][:, None], sin[0][column][:, None]
-        )
-        key = key.view(rows, width, GUIDED_HEADS, size).transpose(1, 2)
-        _, key = apply_rotary_pos_emb(key, key, cos, sin)
-        logits = (query @ key[row].transpose(-1, -2)).squeeze(2).float() / size**0.5
-        logits = logits.masked_fill(places > column[:, None, None], float("-inf"))
-        target = (wanted % width)[:, None].expand(-1, GUIDED_HEADS)
-        return cross_entropy(logits.flatten(0, 1), target.flatten())
+        target = (wanted % width).view(len(at), -1).expand(-1, GUIDED_HEADS)
+        losses = []
+        for row in (at // width).unique():
+            mine = at // width == row
+            column = at[mine] % width
+            query = linear(hidden[row, column], block.self_attn.q_proj.weight[:kept])
+            key = linear(hidden[row], block.self_attn.k_proj.weight[:kept])
+            query, key = (x.view(1, -1, GUIDED_HEADS, size).transpose(1, 2) for x in (query, key))
+            query, _ = apply_rotary_pos_emb(query, query, cos[:, column], sin[:, column])
+            key, _ = apply_rotary_pos_emb(key, key, cos, sin)
+            logits = (query @ key.transpose(-1, -2))[0].float() / size**0.5
+            logits = logits.masked_fill(places > column[:, None], float("-inf"))
+            losses.append(
+                cross_entropy(
+                    logits.transpose(0, 1).flatten(0, 1), target[mine].flatten(), reduction="none"
+                )
+            )
+        return torch.cat(losses).mean()
 
     def without_heads(self) -> LlamaForCausalLM:
         """The same weights as a plain Llama."""
         plain = LlamaForCausalLM(self.config)
         plain.load_state_dict(
-            {
-                key: value
-                for key, value in self.state_dict().items()
-                if not key.startswith(("read.", "recall."))
-            }
+            {key: value for key, value in self.state_dict().items() if not key.startswith("heads.")}
         )
         return plain
 
@@ -403,8 +445,6 @@ def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> Readin
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.heads,
             max_position_embeddings=shape.context,
-            # Slower rotations than usual, so that a tag is still recognised from afar.
-            rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

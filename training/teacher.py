@@ -12,6 +12,7 @@ follows from at most two others at a fixed distance, so that no step asks for a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from pgenrm_agent.training.attributes import KINDS
 from pgenrm_agent.training.simulation import LOADINGS, THEMES
 
-__all__ = ["Chain", "reading", "tally_lines", "theme_values", "write_chain"]
+__all__ = ["Chain", "operands", "reading", "tally_lines", "theme_values", "write_chain"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -191,3 +192,67 @@ def write_chain(
 def candidate_lines(candidates: Sequence[IntArray]) -> list[str]:
     """The readings of the candidates, in shown order."""
     return [reading(f"response {k}", levels) for k, levels in enumerate(candidates, start=1)]
+
+
+_VALUE = re.compile(rf" ({'|'.join(theme.key for theme in THEMES)}) ([+-]?)(\d)")
+_CRITERION = re.compile(r"\d\. ([A-Z][a-z ]+) \((\d+)%\): (\w+) ([+-])(\d)")
+_WEIGHT = re.compile(r"([A-Z][a-z ]+?) (\d+)%")
+_RESPONSE = re.compile(r"Response (\d): ([^.]*)\.")
+_MARK = re.compile(r"([A-Z][a-z ]+?) (\d+)")
+
+
+def operands(chain: str) -> list[tuple[int, int, int]]:
+    """What each number of a chain follows from: (character, first source, second source).
+
+    All three are positions in the text. A character is a digit, the sign before it, or the first
+    letter of a criterion's name; where there is one source only, it stands twice.
+    """
+    found: list[tuple[int, int, int]] = []
+    tally: dict[str, int] = {}
+    change: dict[str, int] = {}
+    readings: list[dict[str, int]] = []
+    responses: list[dict[str, int]] = []
+    themes: dict[str, str] = {}
+    weights: dict[str, int] = {}
+    strength = start = 0
+    for line in chain.splitlines(keepends=True):
+        places = {one[1]: start + one.start(3) for one in _VALUE.finditer(line)}
+        signs = {one[1]: start + one.start(2) for one in _VALUE.finditer(line) if one[2]}
+        if line.startswith("[response"):
+            responses.append(places)
+        elif line.startswith("["):
+            readings.append(places)
+        elif line.startswith(("Pair", "Tally:", "Stated:")):
+            sources: tuple[dict[str, int], dict[str, int]] = ({}, {})
+            if line.startswith("Pair"):
+                sources = (readings[-2], readings[-1])
+            elif line.startswith("Tally:"):
+                sources = (tally, change)
+            for key in places.keys() & sources[0].keys() & sources[1].keys():
+                found += [(at[key], sources[0][key], sources[1][key]) for at in (signs, places)]
+            if line.startswith("Tally:"):
+                tally = places
+            else:
+                change = places
+        elif line.startswith("Strength:"):
+            strength = start + len("Strength: ")
+        elif one := _CRITERION.match(line):
+            themes[one[1]] = one[3]
+            weights[one[1]] = start + one.start(2)
+            at = tally[one[3]]
+            found += [(start + one.start(group), at, at) for group in (1, 4, 5)]
+            found += [(start + i, at, strength) for i in range(one.start(2), one.end(2))]
+        elif line.startswith("{"):
+            for one in _WEIGHT.finditer(line):
+                copied = weights[one[1].strip()]
+                found += [
+                    (start + one.start(2) + i, copied + i, copied + i) for i in range(len(one[2]))
+                ]
+            for response in _RESPONSE.finditer(line):
+                for one in _MARK.finditer(response[2]):
+                    key = themes[one[1].strip()]
+                    at = start + response.start(2) + one.start(2)
+                    read = responses[int(response[1]) - 1][key]
+                    found += [(at + i, read, tally[key]) for i in range(len(one[2]))]
+        start += len(line)
+    return found

@@ -99,20 +99,27 @@ def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
     tags = [
         encoded.input_ids.index(tokenizer.convert_tokens_to_ids(f"[response {k}]")) for k in (1, 2)
     ]
-    for tag, text in zip(tags, (first, second), strict=True):
-        assert encoded.levels[encoded.read_at.index(tag)] == levels(measure(text)).tolist()
+    assert encoded.read_at == tags
+    assert encoded.levels.tolist() == [levels(measure(text)).tolist() for text in (first, second)]
     assert [encoded.input_ids[place] for place in encoded.recall_at] == [
         encoded.input_ids[tag] for tag in tags
     ]
-    assert encoded.recalled == [levels(measure(text)).tolist() for text in (first, second)]
+    # Every token of both answers, and what it adds.
+    told = dict(zip(encoded.notice_at, encoded.noticed.tolist(), strict=True))
+    texts = {place: tokenizer.decode([encoded.input_ids[place]]) for place in told}
+    assert "".join(texts[place] for place in sorted(told) if place < tags[0]).strip() == first
+    numbers, warmth = (
+        next(i for i, one in enumerate(ATTRIBUTES) if one.key == key)
+        for key in ("numbers", "warmth")
+    )
+    adds = [texts[place] for place in sorted(told) if told[place][numbers]]
+    assert [text.strip() for text in adds] == ["1", "2", "3"]
+    assert "!" in {texts[place] for place in told if told[place][warmth]}
     # Numbers only ever grow along an answer, and the second answer starts from nothing.
-    numbers = ATTRIBUTES.index(next(one for one in ATTRIBUTES if one.key == "numbers"))
-    along = sorted(zip(encoded.read_at, encoded.levels, strict=True))
-    first_counts = [row[numbers] for place, row in along if place <= tags[0]]
-    assert first_counts == sorted(first_counts)
-    assert first_counts[-1] == 2
+    along = sorted(zip(encoded.count_at, encoded.counted.tolist(), strict=True))
+    counts = [row[numbers] for place, row in along if place < tags[0]]
+    assert counts == sorted(counts)
     assert {row[numbers] for place, row in along if place > tags[0]} == {0}
-    assert len(along) > 10
 
 
 def test_where_to_look_is_asked_of_the_models_own_attention() -> None:
@@ -135,8 +142,8 @@ def test_where_to_look_is_asked_of_the_models_own_attention() -> None:
     )
     found = model.side_losses(outputs.hidden_states, batch)
     width = batch["input_ids"].shape[1]
-    for name, layer in (("recall", 2), ("value", 3)):
-        at, wanted = batch[f"{name}_at"], batch[f"{name}_from"]
+    for name, layer, source in (("recall", 2, "read_at"), ("value", 3, "value_from")):
+        at, wanted = batch[f"{name}_at"], batch[source]
         assert len(at) == (4 if name == "recall" else 8)
         seen = outputs.attentions[layer][at // width, :2, at % width, wanted % width]
         assert found[f"{name}_look"].item() == pytest.approx(-seen.log().mean().item(), rel=1e-4)
@@ -151,7 +158,7 @@ def test_the_reading_heads_are_left_behind(tmp_path: Path) -> None:
     again = LlamaForCausalLM.from_pretrained(tmp_path)
     ids = torch.tensor([[5, 6, 7]])
     assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-6)
-    assert not [name for name, _ in plain.named_parameters() if "read" in name]
+    assert not [name for name, _ in plain.named_parameters() if "heads." in name]
 
 
 def test_batches_stay_within_their_token_budget() -> None:
