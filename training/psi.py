@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -290,10 +291,24 @@ class ChainTrainer(Trainer):
 
 
 class CurveCallback(TrainerCallback):
-    """Keeps curve.jsonl and curve.png up to date while training goes on."""
+    """Keeps curve.jsonl, curve.png and elapsed.json up to date while training goes on.
 
-    def __init__(self, folder: Path) -> None:
+    elapsed.json: seconds of training by saved step, earlier starts included.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path | None) -> None:
         self._folder = folder
+        self._elapsed: dict[str, float] = {}
+        record = folder / "elapsed.json"
+        if checkpoint is not None and record.is_file():
+            self._elapsed = json.loads(record.read_text(encoding="utf-8"))
+        self.before = self._elapsed.get(checkpoint.name.split("-")[-1], 0.0) if checkpoint else 0.0
+        self._started = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._started = time.perf_counter()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -306,6 +321,8 @@ class CurveCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         plot_curve(state.log_history, self._folder / "curve.png")
+        self._elapsed[str(state.global_step)] = self.before + time.perf_counter() - self._started
+        (self._folder / "elapsed.json").write_text(json.dumps(self._elapsed), encoding="utf-8")
 
 
 def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
@@ -552,6 +569,9 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
     evaluation = [encode(example, tokenizer) for example in islice(held_out, EVALUATION_EXAMPLES)]
     pad = cast(int, tokenizer.pad_token_id)
     model = build_model(recipe.shape, tokenizer)
+    checkpoints = out / "checkpoints"
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    curve = CurveCallback(out, Path(last) if last else None)
     on_gpu = torch.cuda.is_available()
     trainer = ChainTrainer(
         model=model,
@@ -580,10 +600,8 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
         train_dataset=TokenBudgetBatches(steps, pad),
         eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.phases[-1].tokens_per_step), pad),
         data_collator=_only,
-        callbacks=[CurveCallback(out)],
+        callbacks=[curve],
     )
-    checkpoints = out / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     output = trainer.train(resume_from_checkpoint=last)
     plain = model.without_heads()
     torch.nn.Module.to(plain, dtype=torch.bfloat16)
@@ -596,7 +614,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
         folder=folder,
         steps=len(steps),
         tokens=sum(len(batch) * max(len(one.input_ids) for one in batch) for batch in steps),
-        seconds=float(output.metrics["train_runtime"]),
+        seconds=curve.before + float(output.metrics["train_runtime"]),
         final_loss=float(output.training_loss),
         chains=dict(outcomes),
     )
@@ -610,7 +628,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
                 "parameters": plain.num_parameters(),
                 "steps": result.steps,
                 "padded_tokens": result.tokens,
-                "seconds_last_start": result.seconds,
+                "seconds": result.seconds,
                 "chains": result.chains,
             },
             indent=2,

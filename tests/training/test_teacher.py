@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pgenrm_agent.training.attributes import ATTRIBUTES, KINDS, LEVELS
 from pgenrm_agent.training.simulation import THEMES
-from pgenrm_agent.training.teacher import theme_values, write_chain
+from pgenrm_agent.training.teacher import (
+    PAIR_LIMIT,
+    TALLY_LIMIT,
+    operands,
+    theme_values,
+    write_chain,
+)
 
 from pgenrm_agent.chain import parse_chain
 
@@ -71,3 +77,43 @@ def test_theme_readings_stay_within_their_caps() -> None:
         0 <= low <= high <= theme.cap
         for low, high, theme in zip(lowest, highest, THEMES, strict=True)
     )
+
+
+def _number(text: str, place: int) -> int:
+    """The number with its sign that ends at a digit."""
+    sign = -1 if text[place - 1] == "-" else 1
+    return sign * int(text[place])
+
+
+@given(
+    pairs=st.lists(st.tuples(answer, answer), min_size=1, max_size=6),
+    candidates=st.lists(answer, min_size=1, max_size=4),
+    wishes=st.lists(st.sampled_from([-6, 0, 6]), min_size=4, max_size=4),
+)
+def test_every_number_follows_from_its_operands(
+    pairs: list[tuple[Levels, Levels]], candidates: list[Levels], wishes: list[int]
+) -> None:
+    text = write_chain(0, pairs, np.array(wishes), candidates).text
+    seen = {"Pair": 0, "Tally": 0, "marks": 0}
+    for at, first, second in operands(text):
+        assert max(first, second) < at
+        line = text[text.rindex("\n", 0, at) + 1 : at + 1]
+        if not text[at].isdigit():
+            continue
+        if line.startswith("Pair"):
+            seen["Pair"] += 1
+            difference = int(text[first]) - int(text[second])
+            assert _number(text, at) == np.clip(difference, -PAIR_LIMIT, PAIR_LIMIT)
+        elif line.startswith("Tally"):
+            seen["Tally"] += 1
+            total = _number(text, first) + _number(text, second)
+            assert _number(text, at) == np.clip(total, -TALLY_LIMIT, TALLY_LIMIT)
+        elif "B. Response" in line:
+            seen["marks"] += 1
+            assert text[:first].rindex("[response") > text.index("## Part 2")
+        elif line.startswith("{"):
+            assert text[at] == text[first]  # a weight, copied from the criteria
+    tallies = len(pairs) + any(wishes)
+    assert seen["Pair"] == 4 * len(pairs)
+    assert seen["Tally"] == 4 * tallies
+    assert seen["marks"] >= len(candidates)
