@@ -71,6 +71,7 @@ def evaluate(
     people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 1000,
     history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -103,7 +104,7 @@ def evaluate(
                     runner, format_of(model), World(),
                     load_answers(data / "train.jsonl.gz"), load_answers(data / "val.jsonl.gz"),
                     people=people, history=history, chains=chains, seed=seed,
-                    records=out / "records.jsonl",
+                    temperature=temperature, records=out / "records.jsonl",
                     progress=lambda done, total: bar.update(task, completed=done, total=total),
                 )  # fmt: skip
             finally:

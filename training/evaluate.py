@@ -78,6 +78,7 @@ class EvaluationReport(Model):
     people: int
     history: int
     chains: int
+    temperature: float
     seed: int
     engine: str
     seconds: float
@@ -234,6 +235,7 @@ async def evaluate_model(
     chains: int,
     seed: int,
     records: Path,
+    temperature: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationReport:
     """Score `people` comparisons with `chains` samples each, and the baselines on the same.
@@ -255,7 +257,11 @@ async def evaluate_model(
                     engine=engine,
                     chain_format=chain_format,
                     scaling=Scaling(
-                        individual=chains, prototype=0, history=history, seed=case.seed
+                        individual=chains,
+                        prototype=0,
+                        history=history,
+                        temperature=temperature,
+                        seed=case.seed,
                     ),
                 )
                 record = await _judge(model, test, case)
@@ -284,6 +290,7 @@ async def evaluate_model(
         people=people,
         history=history,
         chains=chains,
+        temperature=temperature,
         seed=seed,
         engine=engine.name,
         seconds=time.perf_counter() - started,
