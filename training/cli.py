@@ -37,13 +37,17 @@ def psi(
     recipe: Annotated[
         str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
     ] = "tiny-cpu",
+    stop_after: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after this step, and save the model as it is then."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
     from pgenrm_agent.training.psi import train_psi
     from pgenrm_agent.training.recipe import load_recipe
 
-    result = train_psi(load_recipe(recipe), data, out)
+    result = train_psi(load_recipe(recipe), data, out, stop_after=stop_after)
     summary = {
         "model": str(result.folder),
         "steps": result.steps,

@@ -22,21 +22,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS, measure_along
-from pgenrm_agent.training.attributes import levels as measured_levels
 from pgenrm_agent.training.chains import Example, write_examples
-from pgenrm_agent.training.recipe import ModelShape, Phase, PsiRecipe
+from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
+from pgenrm_agent.training.reading import build_model
+from pgenrm_agent.training.recipe import Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
-from pgenrm_agent.training.teacher import operands
-from pgenrm_agent.training.tokenizer import END, answer_tags, train_tokenizer
-from torch.nn.functional import cross_entropy, linear
+from pgenrm_agent.training.tokenizer import train_tokenizer
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Trainer,
     TrainerCallback,
@@ -45,23 +40,14 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 
-IGNORED = -100
 LOOK_WEIGHT = 0.25
 """Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
-GUIDED_HEADS = 2
-"""Attention heads of a layer that are shown where to look."""
-COUNTED = 16
-"""Tokens of each answer at which the levels up to there are asked for."""
-OPERANDS = 40
-"""Numbers of each chain whose operands are shown."""
-NO_LEVELS = np.zeros((0, len(ATTRIBUTES)), dtype=np.uint8)
 
-__all__ = ["PsiResult", "build_model", "encode", "train_psi"]
+__all__ = ["PsiResult", "train_psi"]
 
 TOKENIZER_CHAINS = 3000
 """Chains that join the answers in the tokenizer's training text."""
@@ -70,40 +56,6 @@ LENGTH_POOL = 512
 EVALUATION_EXAMPLES = 64
 DEV_QUERIES = 40
 """Training-file queries held out to watch the loss; the test split is another file."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of prompt and answer; labels are -100 where nothing is learned.
-
-    notice_at: positions of all tokens of the prompt's answers. noticed: (len(notice_at), 12), which
-    attributes each of them adds to. count_at, counted: (len(count_at), 12), some of these positions,
-    and the levels of the answer up to there. read_at: the tags that end the answers. recall_at: the
-    tags with which the target takes them up. levels: (answers, 12), of each as a whole.
-    value_at, value_from: positions that write a value of a reading, and the tag of its line.
-    operand_at, operand_from: (n,), (2n,) some positions that write a number, and its two operands.
-    """
-
-    input_ids: list[int]
-    labels: list[int]
-    notice_at: list[int]
-    noticed: NDArray[np.uint8]
-    count_at: list[int]
-    counted: NDArray[np.uint8]
-    read_at: list[int]
-    recall_at: list[int]
-    levels: NDArray[np.uint8]
-    value_at: list[int]
-    value_from: list[int]
-    operand_at: list[int]
-    operand_from: list[int]
-
-
-ASKED = ("noticed", "counted", "levels")
-PLACES = (
-    "notice_at", "count_at", "read_at", "recall_at", "value_at", "value_from", "operand_at",
-    "operand_from",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,137 +70,10 @@ class PsiResult:
     chains: dict[str, int]
 
 
-def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
-    """Prompt and given part without loss; the target and the end token with loss."""
-    prompt = cast(
-        str,
-        tokenizer.apply_chat_template(
-            [message.model_dump() for message in example.messages],
-            tokenize=False,
-            add_generation_prompt=True,
-        ),
-    )
-    encoding = tokenizer(
-        prompt + example.given, add_special_tokens=False, return_offsets_mapping=True
-    )
-    context = cast(list[int], encoding["input_ids"])
-    ids, labels = list(context), [IGNORED] * len(context)
-    value_at: list[int] = []
-    value_from: list[int] = []
-    token_at: list[int] = []  # by character of the target
-    for line in (example.target + END).splitlines(keepends=True):
-        piece = tokenizer(line, add_special_tokens=False, return_offsets_mapping=True)
-        tokens = cast(list[int], piece["input_ids"])
-        where = [len(ids)] * len(line)
-        for index, (begin, end) in enumerate(cast(list[tuple[int, int]], piece["offset_mapping"])):
-            where[begin:end] = [len(ids) + index] * (end - begin)
-        token_at += where
-        if line.startswith("["):
-            digits = [where[i] for i in range(line.index("]"), len(line)) if line[i].isdigit()]
-            value_at += [digit - 1 for digit in digits]
-            value_from += [len(ids)] * len(digits)
-        ids += tokens
-        given = bool(example.unlearned) and line.startswith(example.unlearned)
-        labels += [IGNORED] * len(tokens) if given else tokens
-    worked = operands(example.target)
-    worked = random.Random(example.target).sample(worked, min(OPERANDS, len(worked)))
-    operand_at = [token_at[at] - 1 for at, _, _ in worked]
-    operand_from = [token_at[source] for _, *sources in worked for source in sources]
-    known = {tokenizer.convert_tokens_to_ids(tag) for tag in answer_tags()}
-    tags = [position for position, token in enumerate(ids) if token in known]
-    if not example.answers:
-        tags = []  # a "reason" prompt: nothing to read
-    # The target takes up the prompt's answers one by one, in the prompt's order.
-    read_at, recall_at = tags[: len(example.answers)], tags[len(example.answers) :]
-    assert len(recall_at) == len(read_at) == len(example.answers)
-    spans = cast(list[tuple[int, int]], encoding["offset_mapping"])
-    notice_at: list[int] = []
-    count_at: list[int] = []
-    noticed, counted, levels = [NO_LEVELS], [NO_LEVELS], [NO_LEVELS]
-    for text, tag in zip(example.answers, read_at, strict=True):
-        places, cuts = _tokens_of(text, tag, prompt, spans)
-        raw = measure_along(text, [0, *cuts, len(text)])
-        along = measured_levels(raw).astype(np.uint8)
-        notice_at += places
-        noticed.append((np.diff(raw[:-1], axis=0) > 0).astype(np.uint8))
-        drawn = random.Random(text).sample(range(len(places)), min(COUNTED, len(places)))
-        count_at += [places[i] for i in drawn]
-        counted.append(along[[i + 1 for i in drawn]])
-        levels.append(along[-1:])
-    return Encoded(
-        ids, labels,
-        notice_at, np.concatenate(noticed), count_at, np.concatenate(counted),
-        read_at, recall_at, np.concatenate(levels), value_at, value_from,
-        operand_at, operand_from,
-    )  # fmt: skip
-
-
-def _tokens_of(
-    text: str, tag: int, prompt: str, spans: Sequence[tuple[int, int]]
-) -> tuple[list[int], list[int]]:
-    """The positions of an answer's tokens before its tag, and how much of it stands up to each."""
-    end = spans[tag][0] - 1  # one space stands before the tag
-    start = end - len(text)
-    if prompt[start:end] != text:  # shortened, or with a marker made harmless
-        return [], []
-    inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][0] >= start]
-    return inside, [min(spans[i][1], end) - start for i in inside]
-
-
-class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
-    """Ready-made batches: item i is one optimiser step of about `budget` padded tokens."""
-
-    def __init__(self, batches: Sequence[Sequence[Encoded]], pad: int) -> None:
-        self._batches = batches
-        self._pad = pad
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        batch = self._batches[index]
-        width = max(len(one.input_ids) for one in batch)
-        ids = torch.full((len(batch), width), self._pad)
-        labels = torch.full((len(batch), width), IGNORED)
-        for row, one in enumerate(batch):
-            size = len(one.input_ids)
-            ids[row, :size] = torch.tensor(one.input_ids)
-            labels[row, :size] = torch.tensor(one.labels)
-
-        def places(name: str) -> torch.Tensor:
-            flat = [row * width + at for row, one in enumerate(batch) for at in getattr(one, name)]
-            return torch.tensor(flat, dtype=torch.long)
-
-        return {
-            "input_ids": ids,
-            "labels": labels,
-            **{name: _stacked([getattr(one, name) for one in batch]) for name in ASKED},
-            **{name: places(name) for name in PLACES},
-        }
-
-
-def _stacked(parts: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
-
-
 def _only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Collate: an item already is a batch."""
     (batch,) = batches
     return batch
-
-
-def pack(examples: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
-    """Group examples of like length so that rows x longest row stays within `budget` tokens."""
-    batches: list[list[Encoded]] = []
-    current: list[Encoded] = []
-    for example in sorted(examples, key=lambda one: len(one.input_ids)):
-        if current and (len(current) + 1) * len(example.input_ids) > budget:
-            batches.append(current)
-            current = []
-        current.append(example)
-    if current:
-        batches.append(current)
-    return batches
 
 
 class ChainTrainer(Trainer):
@@ -344,133 +169,6 @@ def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
     pyplot.close(figure)
 
 
-class Head(torch.nn.Module):
-    """`classes` classes for each attribute, out of the states after `depth` layers."""
-
-    def __init__(self, depth: int, hidden: int, classes: int) -> None:
-        super().__init__()
-        self.depth = depth
-        self.classes = classes
-        self.norm = torch.nn.RMSNorm(hidden)
-        self.out = torch.nn.Linear(hidden, len(ATTRIBUTES) * classes)
-
-    def loss(
-        self, states: Sequence[torch.Tensor], at: torch.Tensor, right: torch.Tensor
-    ) -> torch.Tensor:
-        """Mean cross-entropy (nats) at positions (n,) of flattened rows; right: (n, 12) classes."""
-        logits = self.out(self.norm(states[self.depth].flatten(0, 1)[at])).float()
-        return cross_entropy(logits.reshape(-1, self.classes), right.reshape(-1))
-
-
-class ReadingLlama(LlamaForCausalLM):
-    """A Llama that is shown, while it trains, what to find in its prompt and where.
-
-    Deep supervision, from the bottom up: after one layer, which attributes a token adds to
-    (`notice`); half-way up, the attribute levels of an answer so far, along the answer (`count`) and
-    at the tag that ends it (`read`). One layer on, at the tag with which the chain takes an answer
-    up: look at the answer's own tag (`recall`: its levels). One more, where a value of the reading
-    is written: look at that line's tag. The chain's own loss would reach the layers that count and
-    those that look up only through all that is built on them. The heads are left behind when the
-    model is saved.
-    """
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__(config)
-        layers = config.num_hidden_layers
-        half = (layers + 1) // 2
-        depths = {"notice": 1, "count": half, "read": half, "recall": min(half + 1, layers)}
-        self.heads = torch.nn.ModuleDict(
-            {
-                name: Head(depth, config.hidden_size, 2 if name == "notice" else LEVELS)
-                for name, depth in depths.items()
-            }
-        )
-
-    def side_losses(
-        self, states: Sequence[torch.Tensor], inputs: dict[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """Losses (nats) beside the chain's; states[i]: (rows, width, hidden) after i layers."""
-        found = {}
-        right = {"notice": "noticed", "count": "counted", "read": "levels", "recall": "levels"}
-        for name, head in self.heads.items():
-            if len(inputs[f"{name}_at"]):
-                found[f"{name}_loss"] = head.loss(states, inputs[f"{name}_at"], inputs[right[name]])
-        layers = self.config.num_hidden_layers
-        first = min(self.heads["read"].depth, layers - 1)
-        second = min(first + 1, layers - 1)
-        for name, layer, source in (
-            ("recall", first, "read_at"), ("operand", first, "operand_from"),
-            ("value", second, "value_from"),
-        ):  # fmt: skip
-            if len(inputs[f"{name}_at"]):
-                found[f"{name}_look"] = self._look_loss(
-                    layer, states[layer], inputs[f"{name}_at"], inputs[source]
-                )
-        return found
-
-    def _look_loss(
-        self, layer: int, states: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor
-    ) -> torch.Tensor:
-        """Cross-entropy of where the guided heads of a layer look, from `at` to `wanted`.
-
-        states: (rows, width, hidden), what goes into the layer. at: (n,) positions in the flattened
-        rows. wanted: (n,) for all guided heads, or (n * GUIDED_HEADS,) one for each, in like rows.
-        """
-        width = states.shape[1]
-        block = self.model.layers[layer]
-        size = block.self_attn.head_dim
-        kept = GUIDED_HEADS * size
-        hidden = block.input_layernorm(states)
-        places = torch.arange(width, device=states.device)
-        cos, sin = self.model.rotary_emb(hidden, places[None])
-        target = (wanted % width).view(len(at), -1).expand(-1, GUIDED_HEADS)
-        losses = []
-        for row in (at // width).unique():
-            mine = at // width == row
-            column = at[mine] % width
-            query = linear(hidden[row, column], block.self_attn.q_proj.weight[:kept])
-            key = linear(hidden[row], block.self_attn.k_proj.weight[:kept])
-            query, key = (x.view(1, -1, GUIDED_HEADS, size).transpose(1, 2) for x in (query, key))
-            query, _ = apply_rotary_pos_emb(query, query, cos[:, column], sin[:, column])
-            key, _ = apply_rotary_pos_emb(key, key, cos, sin)
-            logits = (query @ key.transpose(-1, -2))[0].float() / size**0.5
-            logits = logits.masked_fill(places > column[:, None], float("-inf"))
-            losses.append(
-                cross_entropy(
-                    logits.transpose(0, 1).flatten(0, 1), target[mine].flatten(), reduction="none"
-                )
-            )
-        return torch.cat(losses).mean()
-
-    def without_heads(self) -> LlamaForCausalLM:
-        """The same weights as a plain Llama."""
-        plain = LlamaForCausalLM(self.config)
-        plain.load_state_dict(
-            {key: value for key, value in self.state_dict().items() if not key.startswith("heads.")}
-        )
-        return plain
-
-
-def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> ReadingLlama:
-    """An untrained model of the recipe's shape, input and output embeddings tied."""
-    return ReadingLlama(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden,
-            intermediate_size=shape.feed_forward,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            max_position_embeddings=shape.context,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.02,
-        )
-    )
-
-
 def _stream(
     phase: Phase,
     world: World,
@@ -530,12 +228,29 @@ def _tokenizer_text(
         yield example.target
 
 
-def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
+class StopAfter(TrainerCallback):
+    """Ends training after a step, as if the recipe ended there."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step >= self._step:
+            control.should_training_stop = True
+
+
+def train_psi(
+    recipe: PsiRecipe, data: Path, out: Path, *, stop_after: int | None = None
+) -> PsiResult:
     """Run (or continue) stage 1; the model ends up in `out/model`.
 
     Args:
         data: folder with train.jsonl.gz (queries with real answers).
         out: the run's folder: checkpoints, curve.jsonl, curve.png, model, run.json.
+        stop_after: end after this step already, and save the model as it is then. The learning rate
+            follows the whole recipe; a later call without it trains on from the last checkpoint.
 
     Raises:
         ConfigurationError: the data is missing or malformed.
@@ -600,7 +315,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
         train_dataset=TokenBudgetBatches(steps, pad),
         eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.phases[-1].tokens_per_step), pad),
         data_collator=_only,
-        callbacks=[curve],
+        callbacks=[curve, *([StopAfter(stop_after)] if stop_after else [])],
     )
     output = trainer.train(resume_from_checkpoint=last)
     plain = model.without_heads()
@@ -612,8 +327,11 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
     )
     result = PsiResult(
         folder=folder,
-        steps=len(steps),
-        tokens=sum(len(batch) * max(len(one.input_ids) for one in batch) for batch in steps),
+        steps=trainer.state.global_step,
+        tokens=sum(
+            len(batch) * max(len(one.input_ids) for one in batch)
+            for batch in steps[: trainer.state.global_step]
+        ),
         seconds=curve.before + float(output.metrics["train_runtime"]),
         final_loss=float(output.training_loss),
         chains=dict(outcomes),
@@ -627,6 +345,7 @@ def train_psi(recipe: PsiRecipe, data: Path, out: Path) -> PsiResult:
                 "torch": torch.__version__,
                 "parameters": plain.num_parameters(),
                 "steps": result.steps,
+                "recipe_steps": len(steps),
                 "padded_tokens": result.tokens,
                 "seconds": result.seconds,
                 "chains": result.chains,

@@ -15,7 +15,8 @@ import torch
 import yaml
 from pgenrm_agent.training.attributes import ATTRIBUTES, levels, measure
 from pgenrm_agent.training.chains import Example
-from pgenrm_agent.training.psi import TokenBudgetBatches, build_model, encode, pack
+from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack
+from pgenrm_agent.training.reading import build_model
 from pgenrm_agent.training.recipe import ModelShape, load_recipe
 from pgenrm_agent.training.tokenizer import markers, train_tokenizer
 from transformers import LlamaForCausalLM
