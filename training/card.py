@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     measured = EvaluationReport.model_validate_json(report.read_text(encoding="utf-8"))
     answers = load_answers(data / "train.jsonl.gz")
+    runs = [record]
+    while runs[0].get("start_from"):
+        runs.insert(0, runs[0]["start_from"])
+    chains: Counter[str] = Counter()
+    for one in runs:
+        chains.update(one["chains"])
     template = (resources.files("pgenrm_agent.training") / "model_card.md.j2").read_text(
         encoding="utf-8"
     )
@@ -37,13 +44,14 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
         .from_string(template)
         .render(
             run=record,
+            runs=runs,
             report=measured,
             machine=machine,
             parameters=record["parameters"],
             training_answers=len(answers.texts),
             training_queries=len(answers.queries),
-            kept=record["chains"]["kept"],
-            written=sum(record["chains"].values()),
+            kept=chains["kept"],
+            written=chains.total(),
             rows=sorted(measured.accuracy.items(), key=lambda item: item[1].mean),
         )
     )

@@ -37,6 +37,9 @@ def psi(
     recipe: Annotated[
         str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
     ] = "tiny-cpu",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier run whose weights are taken over.")
+    ] = None,
     stop_after: Annotated[
         int | None,
         typer.Option(min=1, help="End after this step, and save the model as it is then."),
@@ -47,7 +50,7 @@ def psi(
     from pgenrm_agent.training.psi import train_psi
     from pgenrm_agent.training.recipe import load_recipe
 
-    result = train_psi(load_recipe(recipe), data, out, stop_after=stop_after)
+    result = train_psi(load_recipe(recipe), data, out, start_from=start_from, stop_after=stop_after)
     summary = {
         "model": str(result.folder),
         "steps": result.steps,

@@ -25,7 +25,7 @@ from typing import Any, cast
 import torch
 from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
-from pgenrm_agent.training.reading import build_model
+from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import Phase, PsiRecipe
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.tokenizer import train_tokenizer
@@ -43,6 +43,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
 
 LOOK_WEIGHT = 0.25
 """Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
@@ -228,6 +229,25 @@ def _tokenizer_text(
         yield example.target
 
 
+def _record(run: Path) -> dict[str, object]:
+    """What an earlier run wrote about itself, so that nothing of a model's making is lost."""
+    path = run / "run.json"
+    found: dict[str, object] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    )
+    return found
+
+
+def _last_checkpoint(run: Path) -> str:
+    checkpoints = run / "checkpoints"
+    found = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if found is None:
+        raise ConfigurationError(
+            f"{run} holds no checkpoint to start from: name the folder of a `pgenrm train psi` run"
+        )
+    return found
+
+
 class StopAfter(TrainerCallback):
     """Ends training after a step, as if the recipe ended there."""
 
@@ -242,19 +262,27 @@ class StopAfter(TrainerCallback):
 
 
 def train_psi(
-    recipe: PsiRecipe, data: Path, out: Path, *, stop_after: int | None = None
+    recipe: PsiRecipe,
+    data: Path,
+    out: Path,
+    *,
+    start_from: Path | None = None,
+    stop_after: int | None = None,
 ) -> PsiResult:
     """Run (or continue) stage 1; the model ends up in `out/model`.
 
     Args:
         data: folder with train.jsonl.gz (queries with real answers).
         out: the run's folder: checkpoints, curve.jsonl, curve.png, model, run.json.
+        start_from: the folder of an earlier run of the same shape: its last checkpoint's weights and
+            its tokenizer are taken over.
         stop_after: end after this step already, and save the model as it is then. The learning rate
             follows the whole recipe; a later call without it trains on from the last checkpoint.
 
     Raises:
-        ConfigurationError: the data is missing or malformed.
+        ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint.
     """
+    earlier = None if start_from is None else _last_checkpoint(start_from)
     set_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -266,7 +294,10 @@ def train_psi(
     world = World()
 
     folder = out / "model"
-    if (folder / "tokenizer.json").is_file():
+    if start_from is not None:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from / "model")
+        tokenizer.save_pretrained(folder)
+    elif (folder / "tokenizer.json").is_file():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     else:
         tokenizer = train_tokenizer(
@@ -284,6 +315,8 @@ def train_psi(
     evaluation = [encode(example, tokenizer) for example in islice(held_out, EVALUATION_EXAMPLES)]
     pad = cast(int, tokenizer.pad_token_id)
     model = build_model(recipe.shape, tokenizer)
+    if earlier is not None:
+        model.load_state_dict(ReadingLlama.from_pretrained(earlier).state_dict())
     checkpoints = out / "checkpoints"
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     curve = CurveCallback(out, Path(last) if last else None)
@@ -340,6 +373,7 @@ def train_psi(
         json.dumps(
             {
                 "recipe": recipe.model_dump(),
+                "start_from": None if start_from is None else _record(start_from),
                 "simulation": VERSION,
                 "device": torch.cuda.get_device_name() if on_gpu else "cpu",
                 "torch": torch.__version__,

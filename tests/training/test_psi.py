@@ -16,6 +16,7 @@ import yaml
 from pgenrm_agent.training.attributes import ATTRIBUTES, levels, measure
 from pgenrm_agent.training.chains import Example
 from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack
+from pgenrm_agent.training.psi import train_psi
 from pgenrm_agent.training.reading import build_model
 from pgenrm_agent.training.recipe import ModelShape, load_recipe
 from pgenrm_agent.training.tokenizer import markers, train_tokenizer
@@ -230,3 +231,17 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
         ChainFormat.load("compact-1").name
         == json.loads((out / "model" / "chain_format.json").read_text())["format"]
     )
+
+    further = tmp_path / "further"
+    result = train_psi(load_recipe(recipe), responses, further, start_from=out, stop_after=2)
+    assert result.steps == 2
+    second = json.loads((further / "run.json").read_text())
+    assert second["steps"] == 2 < second["recipe_steps"]
+    assert second["start_from"] == record
+    for name in ("tokenizer.json", "chain_format.json"):
+        assert (further / "model" / name).read_text() == (out / "model" / name).read_text()
+
+
+def test_starting_from_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no checkpoint to start from"):
+        train_psi(load_recipe("tiny-cpu"), tmp_path, tmp_path / "out", start_from=tmp_path)
