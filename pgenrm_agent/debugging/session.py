@@ -399,7 +399,9 @@ class DebugSession:
 
     async def _runs(self) -> tuple[RunSummary, ...]:
         found = []
-        async for root in self._saver.alist(None, filter={"source": "input"}):
+        # All of them first: the SQLite checkpointer answers nothing else while it lists.
+        roots = [one async for one in self._saver.alist(None, filter={"source": "input"})]
+        for root in roots:
             run = root.config["configurable"]["thread_id"]
             snapshot = await self._snapshot(run)
             request = cast(dict[str, object], snapshot.values.get("request") or {})

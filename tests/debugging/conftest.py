@@ -13,7 +13,7 @@ from pgenrm_agent.testing import ScriptedEngine
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the module that the tests here share
 
-from scripted_person import reply  # noqa: E402
+from scripted_person import reply
 
 
 @pytest.fixture

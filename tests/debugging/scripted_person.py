@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling
