@@ -153,9 +153,7 @@ def _reading_example(
     history = _draw(READ_HISTORY, rng)
     width = _draw(READ_CANDIDATES, rng)
     drawn = [_answer_to_read(answers, rng) for _ in range(2 * history + width)]
-    queries = [
-        answers.queries[int(i)] for i in rng.integers(len(answers.queries), size=1 + history)
-    ]
+    queries = [answers.queries[int(i)] for i in rng.integers(len(answers.queries), size=1 + history)]
     messages = chain_format.messages(
         query=queries[-1],
         candidates=[text for text, _ in drawn[2 * history :]],

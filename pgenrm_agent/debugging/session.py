@@ -215,7 +215,7 @@ class DebugSession:
 
     def labels(self, run: str) -> dict[str, str]:
         """What was given as `labels` when the run was started."""
-        return next(one.labels for one in self.runs() if one.run == run)
+        return self._run(self._labels_of(run))
 
     def diff(self, run: str, before: str, after: str | None = None) -> tuple[Difference, ...]:
         """Where two checkpoints of a run differ, seconds left out."""
@@ -405,11 +405,6 @@ class DebugSession:
             run = root.config["configurable"]["thread_id"]
             snapshot = await self._snapshot(run)
             request = cast(dict[str, object], snapshot.values.get("request") or {})
-            labels = {
-                key.removeprefix("label_"): str(value)
-                for key, value in root.metadata.items()
-                if key.startswith("label_")
-            }
             found.append(
                 RunSummary(
                     run=run,
@@ -419,10 +414,16 @@ class DebugSession:
                     created_at=str(root.checkpoint["ts"]),
                     next=snapshot.next,
                     finished=not snapshot.next,
-                    labels=labels,
+                    labels=_labels(cast(Mapping[str, object], root.metadata)),
                 )
             )
         return tuple(sorted(found, key=lambda one: one.created_at, reverse=True))
+
+    async def _labels_of(self, run: str) -> dict[str, str]:
+        roots = [one async for one in self._saver.alist(_config(run), filter={"source": "input"})]
+        if not roots:
+            raise ConfigurationError(f"there is no run {run!r} in this store")
+        return _labels(cast(Mapping[str, object], roots[0].metadata))
 
     async def _snapshots(self, run: str) -> list[StateSnapshot]:
         """All of a run's checkpoints, newest first."""
@@ -632,6 +633,14 @@ def _parent(snapshot: StateSnapshot) -> str | None:
 def _is(snapshot: StateSnapshot, wanted: str) -> bool:
     # Ids of one run begin alike, so their ends are what people can tell apart.
     return len(wanted) >= 4 and (_id(snapshot).endswith(wanted) or _id(snapshot).startswith(wanted))
+
+
+def _labels(metadata: Mapping[str, object]) -> dict[str, str]:
+    return {
+        key.removeprefix("label_"): str(value)
+        for key, value in metadata.items()
+        if key.startswith("label_")
+    }
 
 
 def _tokens(values: Mapping[str, object]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -186,8 +187,14 @@ def _totals(values: Mapping[str, object]) -> dict[str, list[float]]:
 
 
 def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
+    return _parsed(draft["text"], tuple(ids[i] for i in draft["order"]))
+
+
+# A time line shows the same texts at many checkpoints.
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str, shown: tuple[str, ...]) -> ParsedChain | ChainError:
     try:
-        return parse_chain(draft["text"], [ids[i] for i in draft["order"]])
+        return parse_chain(text, shown)
     except ChainError as error:
         return error
 

@@ -289,6 +289,8 @@ def test_what_cannot_be_done_is_said_with_what_and_where(session: DebugSession) 
         session.step("nowhere")
     with pytest.raises(ConfigurationError, match="no run 'nowhere'"):
         session.timeline("nowhere")
+    with pytest.raises(ConfigurationError, match="no run 'nowhere'"):
+        session.labels("nowhere")
     with pytest.raises(ConfigurationError, match="'one' already"):
         begin(session)
     with pytest.raises(ConfigurationError, match="nothing to edit as persona"):
