@@ -581,7 +581,7 @@ class DebugSession:
         )
         evaluation = Evaluation.model_validate(state["evaluation"])
         then = Evaluation.model_validate(lineage[scored[-1]].values["evaluation"])
-        untimed = {"timings": {}}
+        untimed: dict[str, dict[str, float]] = {"timings": {}}
         same = evaluation.model_copy(update=untimed) == then.model_copy(update=untimed)
         return Replay(steps=tuple(recorded), evaluation=evaluation, same=same)
 
