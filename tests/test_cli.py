@@ -28,7 +28,7 @@ def test_help_lists_the_commands_quickly() -> None:
         done = pgenrm("--help")
         times.append(time.perf_counter() - started)
     assert done.returncode == 0
-    for command in ("demo", "score", "rerank", "users", "doctor", "bench", "train"):
+    for command in ("demo", "score", "rerank", "users", "doctor", "bench", "debug", "train"):
         assert command in done.stdout
     assert min(times) < 0.6
 

@@ -1,0 +1,80 @@
+"""Edits of a chain's text. What stood behind the edited section is dropped: it will be written anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pgenrm_agent.chain import ChainFormat, split_sections
+from pgenrm_agent.debugging.views import criteria_in
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Criterion, Rubric
+
+if TYPE_CHECKING:
+    from pgenrm_agent.graphs.evaluation import Draft
+
+__all__ = ["with_persona", "with_rubric"]
+
+
+def with_persona(draft: Draft, persona: str, chain_format: ChainFormat) -> Draft:
+    """The draft with another persona, open to be continued with its rubric.
+
+    Raises ConfigurationError for a blank persona, or one that holds a heading of a chain.
+    """
+    words = persona.strip()
+    if not words:
+        raise ConfigurationError("the persona is blank: write who the person is in this scenario")
+    start, _ = split_sections(draft["text"]).spans.get("persona", (0, 0))
+    text = chain_format.finish("persona", f"{draft['text'][:start].rstrip()}\n{words}".lstrip())
+    if (split_sections(text).persona or "").strip() != words:
+        raise ConfigurationError(
+            "the persona holds a heading or a marker of a chain, so that its end could not be told: "
+            "take lines such as '### Criteria' and '<JSON_START>' out"
+        )
+    return {**draft, "text": text, "status": "open"}
+
+
+def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draft:
+    """The draft with other criteria, open to be continued with its scores.
+
+    Raises ConfigurationError when the draft has no rubric to replace, or the criteria would not be
+    read back as they were given.
+    """
+    spans = split_sections(draft["text"]).spans
+    if "rubric" not in spans:
+        raise ConfigurationError("this chain has no rubric that could be replaced")
+    lines = [_line(number, one) for number, one in enumerate(rubric.criteria, start=1)]
+    head = draft["text"][: spans["rubric"][0]].rstrip()
+    text = chain_format.finish("rubric", "\n".join([head, *lines]))
+    read = [(name, round(weight, 3)) for name, weight, _ in criteria_in(text)]
+    meant = [(one.name, round(one.weight, 3)) for one in rubric.criteria]
+    if read != meant:
+        raise ConfigurationError(
+            f"the criteria {meant} would be read back as {read}: use plain names, each once, of at"
+            " most 80 characters and without percentages"
+        )
+    return {**draft, "text": text, "status": "open"}
+
+
+def rubric_of(criteria: Sequence[tuple[str, float, str]]) -> Rubric:
+    """Criteria as given by a person; their weights are scaled to sum to 100.
+
+    Raises ConfigurationError for no criteria, a blank name or a weight that is not 0 to 100.
+    """
+    try:
+        return Rubric.normalised(
+            tuple(
+                Criterion(name=" ".join(name.split()), weight=weight, reason=" ".join(why.split()))
+                for name, weight, why in criteria
+            )
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"this rubric cannot be used ({error}): give each criterion a name and a weight from 0"
+            " to 100"
+        ) from None
+
+
+def _line(number: int, criterion: Criterion) -> str:
+    why = f": {criterion.reason}" if criterion.reason else ""
+    return f"{number}. {criterion.name} ({criterion.weight:.6g}%){why}"

@@ -1,0 +1,122 @@
+"""A run as one JSON file, and copies of runs: checkpoints moved between checkpointers.
+
+Only finished checkpoints are taken along; what a node had begun and not ended is run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import ValidationError
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Model
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata
+
+__all__ = ["copy", "dump", "load"]
+
+
+class _Kept(Model):
+    parent: str | None
+    checkpoint: dict[str, object]
+    metadata: dict[str, object]
+
+
+class _File(Model):
+    """checkpoints: oldest first, so that parents come before what follows from them."""
+
+    format: Literal["pgenrm-run"]
+    version: Literal[1]
+    run: str
+    checkpoints: tuple[_Kept, ...]
+
+
+async def dump(saver: BaseCheckpointSaver[str], run: str) -> str:
+    """All checkpoints of a run as JSON.
+
+    Raises ConfigurationError for an unknown run.
+    """
+    kept = await _kept(saver, run)
+    if not kept:
+        raise ConfigurationError(f"there is no run {run!r} in this store")
+    return json.dumps(
+        {
+            "format": "pgenrm-run",
+            "version": 1,
+            "run": run,
+            "checkpoints": [one.model_dump() for one in kept],
+        },
+        ensure_ascii=False,
+    )
+
+
+async def load(saver: BaseCheckpointSaver[str], text: str, run: str | None) -> str:
+    """Store what `dump` wrote; returns the run's id.
+
+    Raises ConfigurationError for a text that is no export, and for an id that is taken.
+    """
+    try:
+        file = _File.model_validate_json(text)
+        ids = [str(one.checkpoint["id"]) for one in file.checkpoints]
+    except (ValidationError, KeyError) as error:
+        raise ConfigurationError(
+            f"this is no exported run ({str(error).splitlines()[0]}): pass what `export` wrote"
+        ) from None
+    name = run or file.run
+    if not ids:
+        raise ConfigurationError("this export has no checkpoints in it")
+    if await saver.aget_tuple({"configurable": {"thread_id": name, "checkpoint_ns": ""}}):
+        raise ConfigurationError(f"there is a run {name!r} already: import it under another id")
+    for one in file.checkpoints:
+        await _put(saver, name, one, {})
+    return name
+
+
+async def copy(
+    source: BaseCheckpointSaver[str],
+    target: BaseCheckpointSaver[str],
+    run: str,
+    name: str,
+    ids: Collection[str],
+    metadata: Mapping[str, object],
+) -> None:
+    """Copy the checkpoints with these ids from `run` to `name`, with `metadata` added to each."""
+    for one in await _kept(source, run):
+        if one.checkpoint["id"] in ids:
+            await _put(target, name, one, metadata)
+
+
+async def _kept(saver: BaseCheckpointSaver[str], run: str) -> list[_Kept]:
+    found = []
+    config: RunnableConfig = {"configurable": {"thread_id": run, "checkpoint_ns": ""}}
+    async for one in saver.alist(config):
+        above = one.parent_config
+        found.append(
+            _Kept(
+                parent=above["configurable"]["checkpoint_id"] if above else None,
+                checkpoint=cast(dict[str, object], one.checkpoint),
+                metadata=cast(dict[str, object], one.metadata),
+            )
+        )
+    return found[::-1]
+
+
+async def _put(
+    saver: BaseCheckpointSaver[str], run: str, one: _Kept, metadata: Mapping[str, object]
+) -> None:
+    place = {"thread_id": run, "checkpoint_ns": ""}
+    if one.parent is not None:
+        place["checkpoint_id"] = one.parent
+    # Checkpointers that keep values by version are told that all of them are new.
+    versions = cast(Any, one.checkpoint["channel_versions"])
+    await saver.aput(
+        {"configurable": place},
+        cast("Checkpoint", one.checkpoint),
+        cast("CheckpointMetadata", {**one.metadata, **metadata}),
+        versions,
+    )

@@ -1,0 +1,82 @@
+"""Where runs are kept: a SQLite file, PostgreSQL, or this process's memory."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgenrm_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+__all__ = ["default_store", "open_saver"]
+
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def default_store() -> Path:
+    """The file that `pgenrm debug` uses when none is named.
+
+    `runs.sqlite` beside the user memory: in the folder that PGENRM_HOME names, else in the user's
+    data directory of the operating system.
+    """
+    home = os.environ.get("PGENRM_HOME")
+    if home:
+        return Path(home).expanduser() / "runs.sqlite"
+    from platformdirs import user_data_path
+
+    return user_data_path("pgenrm-agent", appauthor=False) / "runs.sqlite"
+
+
+async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckpointSaver[str]:
+    """LangGraph's checkpointer for `where`; closed with `resources`.
+
+    where: a file, which is made; a PostgreSQL URL; None for memory.
+
+    Raises ConfigurationError for a file that is no SQLite database or cannot be made, and for a
+    package that is not installed.
+    """
+    if where is None:
+        from langgraph.checkpoint.memory import InMemorySaver
+
+        return InMemorySaver()
+    if where.startswith(POSTGRES):
+        try:
+            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+        except ImportError as error:
+            raise ConfigurationError(
+                "runs in PostgreSQL need a package that is not installed:"
+                " pip install 'pgenrm-agent[postgres]'"
+            ) from error
+        saver: BaseCheckpointSaver[str] = await resources.enter_async_context(
+            AsyncPostgresSaver.from_conn_string(where)
+        )
+        await saver.setup()  # type: ignore[attr-defined]
+        return saver
+    import sqlite3
+
+    try:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    except ImportError as error:
+        raise ConfigurationError(
+            "keeping runs in a file needs a package that is not installed:"
+            " pip install 'pgenrm-agent[debugging]'"
+        ) from error
+    path = Path(where)
+    try:
+        _make(path)
+        kept = await resources.enter_async_context(AsyncSqliteSaver.from_conn_string(str(path)))
+        await kept.setup()
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(
+            f"runs cannot be kept in {path} ({error}): name another file, or one that this library made"
+        ) from error
+    return kept
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # runs hold what people wrote and chose

@@ -1,0 +1,274 @@
+"""What a session shows: checkpoints, runs, differences, comparisons. Read from states alone."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pgenrm_agent.chain import ParsedChain, parse_chain, split_sections
+from pgenrm_agent.errors import ChainError
+from pgenrm_agent.schema import Evaluation, Model
+
+if TYPE_CHECKING:
+    from pgenrm_agent.graphs.evaluation import Draft
+
+__all__ = [
+    "ChainView",
+    "Checkpoint",
+    "Comparison",
+    "Difference",
+    "Replay",
+    "RunSummary",
+    "Side",
+    "Stop",
+    "chain_views",
+    "differences",
+    "disagreement",
+    "means_of",
+    "ranking_of",
+]
+
+
+class Checkpoint(Model):
+    """One saved state of a run.
+
+    node: the node that made it; None for the input, for edits and for rewinds.
+    next: the nodes that run when it is resumed; empty at the end.
+    edit: what was edited here ("persona", "rubric", "history", "candidates").
+    error: why the next node failed, when it was tried.
+    tokens: sampled so far. means, ranking: of the candidates that readable chains score so far.
+    current: whether the run goes on from here.
+    """
+
+    run: str
+    id: str
+    parent: str | None
+    step: int
+    created_at: str
+    source: str
+    node: str | None
+    next: tuple[str, ...]
+    edit: str | None = None
+    error: str | None = None
+    chains: int = 0
+    tokens: int = 0
+    means: dict[str, float] = Field(default_factory=dict)
+    ranking: tuple[str, ...] = ()
+    finished: bool = False
+    current: bool = False
+
+
+class Stop(Model):
+    """Where a run came to a halt, and why: "finished", or the breakpoint that was met."""
+
+    checkpoint: Checkpoint
+    reason: str
+
+
+class RunSummary(Model):
+    """One line of the list of runs."""
+
+    run: str
+    user_id: str
+    query: str
+    candidates: int
+    created_at: str
+    next: tuple[str, ...]
+    finished: bool
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class ChainView(Model):
+    """One chain as far as it is written. `problem` says why its scores cannot be read (yet)."""
+
+    index: int
+    level: str
+    signals_of: str
+    status: str
+    tokens: int
+    text: str
+    persona: str | None
+    rubric: tuple[tuple[str, float, str], ...]
+    marks: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    totals: dict[str, float] = Field(default_factory=dict)
+    problem: str | None = None
+
+
+class Difference(Model):
+    """One place in which two states differ. A side without the place is None."""
+
+    path: str
+    before: object
+    after: object
+
+
+class Side(Model):
+    """One of two runs compared."""
+
+    run: str
+    checkpoint: str
+    ranking: tuple[str, ...]
+    means: dict[str, float]
+    personas: tuple[str, ...]
+    rubric: tuple[tuple[str, float, str], ...]
+    tokens: int
+
+
+class Comparison(Model):
+    """Two runs side by side; changes: of each candidate's mean, right minus left."""
+
+    left: Side
+    right: Side
+    changes: dict[str, float]
+    differences: tuple[Difference, ...]
+
+
+class Replay(Model):
+    """A run gone through again from its record, without a model.
+
+    evaluation: computed anew from the recorded texts; None for a run that has not got that far.
+    same: whether it equals the recorded one, timings aside.
+    """
+
+    steps: tuple[Checkpoint, ...]
+    evaluation: Evaluation | None
+    same: bool | None
+
+
+# --- reading a state ---
+
+
+def chain_views(values: Mapping[str, object]) -> tuple[ChainView, ...]:
+    """The chains of a state, read as far as they go."""
+    ids = _candidate_ids(values)
+    return tuple(_view(i, draft, ids) for i, draft in enumerate(_drafts(values)))
+
+
+def means_of(values: Mapping[str, object]) -> dict[str, float]:
+    """Mean reward by candidate: the evaluation's if there is one, else of the chains readable now."""
+    evaluation = values.get("evaluation")
+    if isinstance(evaluation, dict):
+        return {
+            score["candidate_id"]: score["mean"]
+            for score in evaluation["scores"]
+            if score["mean"] is not None
+        }
+    return {one: statistics.fmean(found) for one, found in _totals(values).items()}
+
+
+def ranking_of(values: Mapping[str, object]) -> tuple[str, ...]:
+    """Candidates by mean, best first; ties keep the request's order."""
+    evaluation = values.get("evaluation")
+    if isinstance(evaluation, dict):
+        return tuple(evaluation["ranking"])
+    means = means_of(values)
+    return tuple(sorted(means, key=lambda one: -means[one]))
+
+
+def disagreement(values: Mapping[str, object]) -> float:
+    """The largest standard deviation, over the candidates, of the chains' totals (0 to 4.5)."""
+    return max((statistics.pstdev(found) for found in _totals(values).values()), default=0.0)
+
+
+def _totals(values: Mapping[str, object]) -> dict[str, list[float]]:
+    ids = _candidate_ids(values)
+    found: dict[str, list[float]] = {one: [] for one in ids}
+    for draft in _drafts(values):
+        if draft["status"] == "written":
+            reading = _read(draft, ids)
+            if isinstance(reading, ParsedChain):
+                for one, total in reading.totals.items():
+                    found[one].append(total)
+    return {one: totals for one, totals in found.items() if totals}
+
+
+def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
+    return _parsed(draft["text"], tuple(ids[i] for i in draft["order"]))
+
+
+# A time line shows the same texts at many checkpoints.
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str, shown: tuple[str, ...]) -> ParsedChain | ChainError:
+    try:
+        return parse_chain(text, shown)
+    except ChainError as error:
+        return error
+
+
+def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
+    reading = _read(draft, ids)
+    written = draft["status"] == "written" and isinstance(reading, ParsedChain)
+    problem = None
+    if draft["status"] == "truncated":
+        problem = "the text ends at the token limit"
+    elif draft["status"] == "written" and isinstance(reading, ChainError):
+        problem = str(reading)
+    persona = split_sections(draft["text"]).persona
+    return ChainView(
+        index=index,
+        level=draft["level"],
+        signals_of=draft["signals_of"],
+        status=draft["status"],
+        tokens=draft["tokens"],
+        text=draft["text"],
+        persona=persona.strip() if persona else None,
+        rubric=criteria_in(draft["text"]),
+        marks=reading.marks if written and isinstance(reading, ParsedChain) else {},
+        totals=reading.totals if written and isinstance(reading, ParsedChain) else {},
+        problem=problem,
+    )
+
+
+def criteria_in(text: str) -> tuple[tuple[str, float, str], ...]:
+    """The criteria of a text that may not have its scores yet: (name, weight in percent, reason)."""
+    sections = split_sections(text)
+    if sections.rubric is None:
+        return ()
+    # The parser reads whole chains, so the analysis gets the smallest scores there can be.
+    whole = (
+        text[: sections.spans["rubric"][1]] + '\n<JSON_START>{"better_response":{"response_1":5}}'
+    )
+    try:
+        rubric = parse_chain(whole, ["1"]).rubric
+    except ChainError:
+        return ()
+    return tuple((one.name, one.weight, one.reason) for one in rubric.criteria) if rubric else ()
+
+
+def _drafts(values: Mapping[str, object]) -> list[Draft]:
+    found = values.get("chains")
+    return found if isinstance(found, list) else []
+
+
+def _candidate_ids(values: Mapping[str, object]) -> tuple[str, ...]:
+    request = values.get("request")
+    if not isinstance(request, dict):
+        return ()
+    return tuple(candidate["id"] for candidate in request["candidates"])
+
+
+# --- differences ---
+
+
+def differences(before: object, after: object) -> tuple[Difference, ...]:
+    """Every place where two states differ; seconds (`timings`) are left out."""
+    return tuple(_differences("", before, after))
+
+
+def _differences(path: str, before: object, after: object) -> Iterator[Difference]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            if key != "timings":
+                inner = f"{path}.{key}" if path else str(key)
+                yield from _differences(inner, before.get(key), after.get(key))
+    elif isinstance(before, list) and isinstance(after, list):
+        for i in range(max(len(before), len(after))):
+            left = before[i] if i < len(before) else None
+            right = after[i] if i < len(after) else None
+            yield from _differences(f"{path}[{i}]", left, right)
+    elif before != after:
+        yield Difference(path=path, before=before, after=after)
