@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 # Examples per route: enough to meet every kind of wrong value, and done within a minute or two.
-EXAMPLES = 15
+EXAMPLES = 10
 
 
 @pytest.mark.slow
 def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
     description = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     headers = {"Authorization": f"Bearer {running.keys['acme']}"}
-    tried = 0
+    tried, wrong = 0, []
     for found in description.get_all_operations():
         operation = found.ok()
 
@@ -33,8 +33,13 @@ def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
         )
         @given(case=operation.as_strategy())
         def answered(case: schemathesis.Case) -> None:
-            case.call_and_validate(base_url=running.url, headers=headers)
+            case.call_and_validate(base_url=running.url, headers=headers, timeout=120)
 
-        answered()
         tried += 1
+        try:
+            answered()
+        except* Exception as group:
+            wrong += group.exceptions
+    if wrong:
+        raise ExceptionGroup("answers that are not as described", wrong)
     assert tried >= 14

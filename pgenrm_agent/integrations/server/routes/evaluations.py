@@ -29,6 +29,16 @@ from pgenrm_agent.schema import Evaluation
 
 router = APIRouter(tags=["evaluation"])
 
+# What a stream's description describes is one event; its data is JSON, as text.
+ONE_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+
 ERRORS = errors(401, 413, 422, 429, 502, 503, 504)
 UserHeader = Annotated[UserId | None, Header(alias="X-PGenRM-User")]
 KEEP_ALIVE_S = 10.0
@@ -51,7 +61,7 @@ async def score(
         200: {
             "description": "Server-sent events: `progress` after each stage, at the end `result` "
             "(what /v1/score answers) or `error`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": ONE_EVENT}},
         },
     },
     response_class=StreamingResponse,
