@@ -43,7 +43,7 @@ async def main() -> None:
         asked: State = {"user_id": "ada", "query": "How do I get tea stains out of a mug?"}
         async for path, update in graph.compile().astream(asked, subgraphs=True):
             print("  " * len(path) + ", ".join(update))
-        print(update["answer"]["answer"])
+        print("answer:", update["answer"]["answer"])
 
 
 asyncio.run(main())

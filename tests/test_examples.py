@@ -23,14 +23,13 @@ from pgenrm_agent.schema import Scaling
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-SHOWN = re.compile(
-    r"python examples/(\w+\.py)[^\n]*\n```\n+(?:prints[^\n]*\n+)?```text\n(.*?)```", re.DOTALL
-)
+SHOWN = re.compile(r"python examples/(\w+\.py)[^\n]*\n```\n+```text\n(.*?)```", re.DOTALL)
 
 
 def form(output: str) -> set[str]:
     """The lines without numbers and without the texts that stand behind them."""
-    lines = (re.sub(r"\d+(\.\d+)?|not scored", "#", line) for line in output.splitlines())
+    ids = re.sub(r'\["[^\]]*"\]', "[#]", output)
+    lines = (re.sub(r"\d+(\.\d+)?|not scored|null", "#", line) for line in ids.splitlines())
     return {re.sub(r"(#\]|#:|\d:|answer:|ranking:|#)( .*)$", r"\1", line) for line in lines if line}
 
 
