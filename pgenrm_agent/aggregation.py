@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.scaling import derive_seed
-from pgenrm_agent.schema import CandidateScore, ChainFailure, EvaluationChain, Level
+from pgenrm_agent.schema import CandidateScore, ChainFailure, Evaluation, EvaluationChain, Level
 
-__all__ = ["aggregate", "best_of", "count_reasons", "rank"]
+__all__ = ["aggregate", "best_of", "count_reasons", "rank", "typical_chain"]
 
 Floats = NDArray[np.float64]
 
@@ -128,6 +128,44 @@ def count_reasons(failures: Sequence[ChainFailure]) -> str:
     return ", ".join(
         f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0]))
     )
+
+
+def typical_chain(
+    evaluation: Evaluation, chains: Sequence[EvaluationChain] | None = None
+) -> EvaluationChain:
+    """The chain whose totals are nearest to the mean scores: the one to show as the reason why.
+
+    Chains over all candidates go before those over a group of them, and chains with marks for
+    every criterion before the others: their totals can be followed.
+
+    chains: those to choose from, at least one; None means all of the evaluation's.
+    """
+    means = {score.candidate_id: score.mean for score in evaluation.scores}
+
+    def distance(chain: EvaluationChain) -> float:
+        gaps = [
+            (total - mean) ** 2
+            for one, total in chain.totals.items()
+            if (mean := means[one]) is not None
+        ]
+        return sum(gaps) / len(gaps)
+
+    return min(
+        evaluation.chains if chains is None else chains,
+        key=lambda chain: (-len(chain.totals), _marks_missing(chain), distance(chain)),
+    )
+
+
+def _marks_missing(chain: EvaluationChain) -> int:
+    return sum(
+        mark is None
+        for one in chain.totals
+        for mark in chain.marks.get(one, (None,) * _criteria(chain))
+    )
+
+
+def _criteria(chain: EvaluationChain) -> int:
+    return len(chain.rubric.criteria) if chain.rubric else 1
 
 
 def _check_weights(level_weights: Mapping[Level, float] | None) -> dict[Level, float]:

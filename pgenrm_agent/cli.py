@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 
 if TYPE_CHECKING:
+    from pgenrm_agent.integrations.server.keys import KeyRing
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Candidate, Evaluation, Scaling
@@ -26,10 +27,14 @@ __all__ = ["app", "main"]
 # Packages that come with an extra, and which one.
 OPTIONAL = {
     "accelerate": "training",
+    "fastapi": "server",
     "matplotlib": "training",
+    "mcp": "mcp",
     "openai": "openai",
+    "prometheus_client": "server",
     "sentence_transformers": "embeddings",
     "sklearn": "training",
+    "uvicorn": "server",
     "vllm": "vllm",
     "yaml": "training",
 }
@@ -42,6 +47,8 @@ app = typer.Typer(
 )
 users = typer.Typer(no_args_is_help=True, help="What is remembered of people.")
 app.add_typer(users, name="users")
+keys = typer.Typer(no_args_is_help=True, help="Who may call the servers.")
+app.add_typer(keys, name="keys")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MemoryOption = Annotated[
@@ -297,6 +304,112 @@ def import_users(
         typer.echo(f"{store.import_(lines, source=str(file))} entries read")
 
 
+KeysOption = Annotated[
+    Path | None,
+    typer.Option("--keys", help="File of the keys; `keys.jsonl` in the data folder if not given."),
+]
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+
+
+@keys.command("add")
+def add_key(
+    tenant: Annotated[str, typer.Argument(help="Whose users and memory the key opens.")],
+    file: KeysOption = None,
+) -> None:
+    """Make a key for a tenant. It is shown this once; only its hash is kept."""
+    key, issued = _keys(file).issue(tenant)
+    typer.echo(f"key {issued.id} for tenant {tenant}, shown only now:", err=True)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_keys(file: KeysOption = None, as_json: JsonOption = False) -> None:
+    """The keys in force: id, tenant, when made."""
+    found = [one.model_dump(mode="json", exclude={"digest"}) for one in _keys(file).issued()]
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for one in found:
+        typer.echo(f"{one['id']}  {one['tenant']}  {one['created_at']}")
+
+
+@keys.command("revoke")
+def revoke_key(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="As `pgenrm keys list` shows it.")],
+    file: KeysOption = None,
+) -> None:
+    """Take a key out of force, at once."""
+    typer.echo(f"key {identity} of tenant {_keys(file).revoke(identity).tenant} is revoked")
+
+
+@app.command()
+def serve(
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    key_file: KeysOption = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Let everybody in who can reach the address.")
+    ] = False,
+    running: Annotated[int, typer.Option(min=1, help="Evaluations at the same time.")] = 16,
+    waiting: Annotated[int, typer.Option(min=0, help="Evaluations that may wait.")] = 48,
+    individual: IndividualOption = 8,
+    memory: MemoryOption = None,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+) -> None:
+    """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
+    import uvicorn
+
+    from pgenrm_agent.integrations.server import Limits, create_app
+
+    ring = None if no_keys else _keys_in_force(key_file)
+    limits = Limits(running=running, waiting=waiting)
+    with _reward_model(memory, model, engine, _scaling(individual, None)) as reward_model:
+        with _waiting("loading the model"):
+            # Before the server listens, so that what is wrong is told in one line.
+            reward_model.prepare(memory=ring is None)
+        folder = None if ring is None else _tenants_folder(memory)
+        typer.echo(f"serving on http://{host}:{port}, docs at /docs", err=True)
+        uvicorn.run(
+            create_app(reward_model, keys=ring, tenants_folder=folder, limits=limits),
+            host=host,
+            port=port,
+            log_level="warning",
+            timeout_graceful_shutdown=limits.shutdown_s,
+        )
+
+
+@app.command()
+def mcp(
+    http: Annotated[
+        bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")
+    ] = False,
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8001,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user", "-u", help="Whose taste counts; else each tool call names somebody."
+        ),
+    ] = None,
+    individual: IndividualOption = 8,
+    memory: MemoryOption = None,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+) -> None:
+    """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
+    from pgenrm_agent.integrations.mcp_server import create_mcp_server
+
+    with _reward_model(memory, model, engine, _scaling(individual, None)) as reward_model:
+        reward_model.prepare()
+        server = create_mcp_server(reward_model, user_id=user)
+        if http:
+            typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
+            server.run("streamable-http", host=host, port=port)
+        else:
+            server.run("stdio")
+
+
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """What is installed, which engines work here, and where the data is."""
@@ -408,13 +521,44 @@ def _memory(wanted: str | None) -> Iterator[UserMemory]:
 
 
 @contextmanager
-def _reward_model(memory: str | None, model: str | None, engine: str | None) -> Iterator[PGenRM]:
+def _reward_model(
+    memory: str | None, model: str | None, engine: str | None, scaling: Scaling | None = None
+) -> Iterator[PGenRM]:
     from pgenrm_agent.reward_model import PGenRM
 
     if engine not in (None, "transformers", "vllm", "openai"):
         raise typer.BadParameter(f"engine {engine!r}: use transformers, vllm or openai")
-    with PGenRM(model, engine=engine, memory=memory) as reward_model:  # type: ignore[arg-type]
+    with PGenRM(model, engine=engine, memory=memory, scaling=scaling) as reward_model:  # type: ignore[arg-type]
         yield reward_model
+
+
+def _keys(file: Path | None) -> KeyRing:
+    from pgenrm_agent.integrations.server.keys import KeyRing
+    from pgenrm_agent.memory import default_directory
+
+    return KeyRing(file or default_directory().parent / "keys.jsonl")
+
+
+def _keys_in_force(file: Path | None) -> KeyRing:
+    """The keys; refuses to serve when there are none, which would answer nobody."""
+    ring = _keys(file)
+    if not ring.issued():
+        raise ConfigurationError(
+            f"{ring.path} holds no keys, so nobody could call: make one with `pgenrm keys add "
+            "TENANT`, or let everybody in with --no-keys"
+        )
+    return ring
+
+
+def _tenants_folder(memory: str | None) -> Path:
+    from pgenrm_agent.memory import default_directory
+
+    if memory and memory.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"--memory {memory} is one Chroma server for everybody, and tenants with keys get a "
+            "folder each: name a folder, or serve one tenant with --no-keys"
+        )
+    return Path(memory) if memory else default_directory().parent / "tenants"
 
 
 @contextmanager
@@ -435,7 +579,7 @@ def _waiting(what: str) -> Iterator[Callable[[str], None]]:
 
 def _summary(result: Evaluation) -> dict[str, object]:
     """An evaluation for programs: ranking, scores, and the chain nearest to the mean."""
-    from pgenrm_agent.tables import typical_chain
+    from pgenrm_agent.aggregation import typical_chain
 
     chain = typical_chain(result)
     return {

@@ -12,17 +12,17 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypeVar, cast
 
 from pydantic import ValidationError
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.private_loop import PrivateLoop
 from pgenrm_agent.engines.protocol import Engine
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import (
     Candidate,
     Evaluation,
@@ -36,6 +36,7 @@ from pgenrm_agent.schema import (
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
     from pgenrm_agent.graphs.evaluation import (
@@ -44,12 +45,29 @@ if TYPE_CHECKING:
         EvaluationInput,
     )
     from pgenrm_agent.integrations.langchain_tool import PGenRMTool
+    from pgenrm_agent.integrations.langchain_user import UserFrom
+    from pgenrm_agent.integrations.langgraph_node import EvaluationNode
+    from pgenrm_agent.integrations.trl import PersonalReward
     from pgenrm_agent.memory import UserMemory
 
-__all__ = ["PGenRM", "RerankItem", "RerankResult"]
+__all__ = ["PGenRM", "Progress", "RerankItem", "RerankResult"]
 
 T = TypeVar("T")
 EngineName = Literal["transformers", "vllm", "openai"]
+
+
+class Progress(Model):
+    """How far an evaluation is: `stage` is the node of the evaluation graph that has just ended.
+
+    seconds: since the evaluation began. chains: texts sampled so far, resampled ones included.
+    """
+
+    stage: str
+    seconds: float
+    chains: int
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]
 
 
 class RerankItem(Model):
@@ -141,6 +159,11 @@ class PGenRM:
         self._loop = PrivateLoop("PGenRM")
         self._closed = False
 
+    @property
+    def scaling(self) -> Scaling:
+        """What is sampled where a call does not say."""
+        return self._scaling
+
     # --- scoring ---
 
     def score(
@@ -154,6 +177,7 @@ class PGenRM:
         history: Sequence[PreferencePair] | None = None,
         stated: Sequence[StatedPreference] | None = None,
         thread_id: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Evaluation:
         """How much would `user_id` like each of `candidates` as the answer to `query`?
 
@@ -162,6 +186,8 @@ class PGenRM:
         history, stated: what is known of the person, instead of what the memory knows. With one of
             them given, the other is empty and the memory is not opened.
         thread_id: with a checkpointer, where the run's steps are kept.
+        on_progress: called after each stage, in the thread that runs the evaluation (for `score`
+            that is not the caller's). What it raises ends the evaluation.
 
         Raises ConfigurationError for a request or setting that cannot be used, EngineError when the
         model cannot be asked, MemoryStoreError when the memory cannot be read, and ChainError when
@@ -178,6 +204,7 @@ class PGenRM:
                 history=history,
                 stated=stated,
                 thread_id=thread_id,
+                on_progress=on_progress,
             )
         )
 
@@ -192,11 +219,18 @@ class PGenRM:
         history: Sequence[PreferencePair] | None = None,
         stated: Sequence[StatedPreference] | None = None,
         thread_id: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Evaluation:
         """`score`, for async code. Many calls at once share the engine's batches."""
         started = time.perf_counter()
-        given = _evaluation_input(
-            user_id, query, candidates, conversation, scaling or self._scaling, history, stated
+        given = self.evaluation_input(
+            user_id,
+            query,
+            candidates,
+            conversation=conversation,
+            scaling=scaling,
+            history=history,
+            stated=stated,
         )
         if thread_id is not None and self._checkpointer is None:
             raise ConfigurationError(
@@ -204,12 +238,23 @@ class PGenRM:
                 "pass a checkpointer to PGenRM"
             )
         from_memory = history is None and stated is None
-        graph, context = await self._prepared(from_memory)
-        state = await graph.ainvoke(
-            given,
-            {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}},
-            context=context,
-        )
+        graph, context = await self.aprepare(memory=from_memory)
+        config: RunnableConfig = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
+        if on_progress is None:
+            state = await graph.ainvoke(given, config, context=context)
+        else:
+            state, chains = {}, 0
+            async for mode, part in graph.astream(
+                given, config, context=context, stream_mode=["updates", "values"]
+            ):
+                if mode == "values":
+                    state = cast(dict[str, object], part)
+                else:
+                    for stage, update in cast(dict[str, dict[str, object]], part).items():
+                        usage = cast(dict[str, int], update.get("usage", {}))
+                        chains = usage.get("chains_sampled", chains)
+                        seconds = time.perf_counter() - started
+                        on_progress(Progress(stage=stage, seconds=seconds, chains=chains))
         evaluation = Evaluation.model_validate(state["evaluation"])
         total = {"total": time.perf_counter() - started}
         return evaluation.model_copy(update={"timings": evaluation.timings | total})
@@ -225,6 +270,7 @@ class PGenRM:
         history: Sequence[PreferencePair] | None = None,
         stated: Sequence[StatedPreference] | None = None,
         thread_id: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> RerankResult:
         """The candidates, what `user_id` would like best first; arguments as for `score`."""
         return self._run(
@@ -237,6 +283,7 @@ class PGenRM:
                 history=history,
                 stated=stated,
                 thread_id=thread_id,
+                on_progress=on_progress,
             )
         )
 
@@ -251,6 +298,7 @@ class PGenRM:
         history: Sequence[PreferencePair] | None = None,
         stated: Sequence[StatedPreference] | None = None,
         thread_id: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> RerankResult:
         """`rerank`, for async code."""
         evaluation = await self.ascore(
@@ -262,8 +310,51 @@ class PGenRM:
             history=history,
             stated=stated,
             thread_id=thread_id,
+            on_progress=on_progress,
         )
         return _reranked(evaluation)
+
+    def score_many(
+        self,
+        requests: Sequence[EvaluationRequest],
+        *,
+        scaling: Scaling | None = None,
+        concurrency: int = 32,
+    ) -> list[Evaluation | PGenRMError]:
+        """Score many requests from the memory, `concurrency` at a time; results in their order.
+
+        A request that cannot be scored has its error in its place and does not stop the others.
+        """
+        return self._run(self.ascore_many(requests, scaling=scaling, concurrency=concurrency))
+
+    async def ascore_many(
+        self,
+        requests: Sequence[EvaluationRequest],
+        *,
+        scaling: Scaling | None = None,
+        concurrency: int = 32,
+    ) -> list[Evaluation | PGenRMError]:
+        """`score_many`, for async code."""
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
+        places = asyncio.Semaphore(concurrency)
+
+        async def one(request: EvaluationRequest) -> Evaluation | PGenRMError:
+            async with places:
+                try:
+                    return await self.ascore(
+                        request.user_id,
+                        request.query,
+                        request.candidates,
+                        conversation=request.conversation,
+                        scaling=scaling,
+                    )
+                except PGenRMError as error:
+                    return error
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(request)) for request in requests]
+        return [task.result() for task in tasks]
 
     # --- memory ---
 
@@ -311,17 +402,107 @@ class PGenRM:
                 self._memory = _open_memory(self._memory_wanted)
             return self._memory
 
-    # --- use in LangChain ---
+    def with_memory(self, memory: UserMemory | str | Path) -> PGenRM:
+        """The same model and settings on another memory; this object stays the engine's owner.
 
-    def as_tool(self, *, user_id: str | None = None) -> PGenRMTool:
+        The model is loaded if it is not yet. Close this object last.
+        """
+        self.prepare(memory=False)
+        return PGenRM(
+            engine=self._engine,
+            memory=memory,
+            scaling=self._scaling,
+            chain_format=self._format,
+            checkpointer=self._checkpointer,
+            staged=self._staged,
+        )
+
+    # --- use in other people's programs ---
+
+    def as_tool(
+        self, *, user_id: str | None = None, user_from: UserFrom = "argument"
+    ) -> PGenRMTool:
         """A LangChain tool that ranks candidate answers, with the evaluation as its artifact.
 
-        user_id: whom the tool judges for. Left out, the model that calls the tool names the person,
-            and so can ask about anyone in the memory; give it wherever the caller is one person.
+        user_id: whom the tool judges for, always.
+        user_from: where that is not given, who names the person. "argument": the model that calls
+            the tool, which so can ask about anyone in the memory. "config": the run's
+            `config["configurable"]["user_id"]`. "state": the field `user_id` of the graph's state.
+            With the last two the tool has no such argument, and the model cannot choose.
         """
         from pgenrm_agent.integrations.langchain_tool import PGenRMTool
 
-        return PGenRMTool(reward_model=self, bound_user=user_id)
+        return PGenRMTool(reward_model=self, bound_user=user_id, user_from=user_from)
+
+    def as_node(
+        self,
+        *,
+        query: str = "query",
+        candidates: str = "candidates",
+        user: str = "user_id",
+        to: str = "evaluation",
+    ) -> EvaluationNode:
+        """A node for a LangGraph graph of your own, with the evaluation graph inside.
+
+        query, candidates, user: the fields of your state to read: a text, a list of texts, an id.
+        to: the field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
+        """
+        from pgenrm_agent.integrations.langgraph_node import EvaluationNode
+
+        return EvaluationNode(self, query=query, candidates=candidates, user=user, to=to)
+
+    def as_reward_func(self, *, user_column: str = "user_id") -> PersonalReward:
+        """A reward function for TRL's trainers: what each completion's person would think of it.
+
+        user_column: the column of the training data with the person's id.
+        """
+        from pgenrm_agent.integrations.trl import PersonalReward
+
+        return PersonalReward(self, user_column=user_column)
+
+    # --- running the graph oneself ---
+
+    def evaluation_input(
+        self,
+        user_id: str,
+        query: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        conversation: Sequence[Message] = (),
+        scaling: Scaling | None = None,
+        history: Sequence[PreferencePair] | None = None,
+        stated: Sequence[StatedPreference] | None = None,
+    ) -> EvaluationInput:
+        """What the evaluation graph is started with; arguments and errors as for `score`."""
+        return _evaluation_input(
+            user_id, query, candidates, conversation, scaling or self._scaling, history, stated
+        )
+
+    def prepare(self, *, memory: bool = True) -> tuple[EvaluationGraph, EvaluationContext]:
+        """Open the model, and the memory, now; otherwise the first call does.
+
+        Returns the evaluation graph and the context to run it with, for programs that run it
+        themselves.
+        """
+        return self._run(self.aprepare(memory=memory))
+
+    async def aprepare(self, *, memory: bool = True) -> tuple[EvaluationGraph, EvaluationContext]:
+        """`prepare`, for async code. What has to be loaded is loaded in a thread."""
+        self._refuse_closed()
+        # Not under the lock: a loop with many runs must not wait while a thread opens something.
+        if self._graph is None or (memory and self._memory is None):
+            await asyncio.to_thread(self._open, memory)
+        from pgenrm_agent.graphs.evaluation import EvaluationContext
+
+        graph, engine, source = self._graph, self._engine, self._memory
+        if graph is None or engine is None or (memory and source is None):
+            raise ConfigurationError("this PGenRM was closed while it was being opened")
+        return graph, EvaluationContext(
+            engine=engine,
+            chain_format=self._format,
+            memory=source if memory else None,
+            staged=self._staged,
+        )
 
     # --- life cycle ---
 
@@ -376,24 +557,6 @@ class PGenRM:
             raise ConfigurationError("this PGenRM is closed: make another one")
 
     # --- what a run needs ---
-
-    async def _prepared(self, from_memory: bool) -> tuple[EvaluationGraph, EvaluationContext]:
-        """Graph and context of a run. What has to be loaded first is loaded in a thread."""
-        self._refuse_closed()
-        # Not under the lock: a loop with many runs must not wait while a thread opens something.
-        if self._graph is None or (from_memory and self._memory is None):
-            await asyncio.to_thread(self._open, from_memory)
-        from pgenrm_agent.graphs.evaluation import EvaluationContext
-
-        graph, engine, memory = self._graph, self._engine, self._memory
-        if graph is None or engine is None or (from_memory and memory is None):
-            raise ConfigurationError("this PGenRM was closed while it was being opened")
-        return graph, EvaluationContext(
-            engine=engine,
-            chain_format=self._format,
-            memory=memory if from_memory else None,
-            staged=self._staged,
-        )
 
     def _open(self, from_memory: bool) -> None:
         """Open what is not open yet; the graph last: where it is, format and engine are."""

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain, UserSignals
+from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.schema import CandidateScore, Evaluation, UserSignals
 
 if TYPE_CHECKING:
     from pgenrm_agent.benchmark import SpeedReport
@@ -24,47 +25,12 @@ __all__ = [
     "print_signals",
     "print_speed",
     "print_users",
-    "typical_chain",
 ]
 
 NOTICE = (
     "The bundled model is small, was trained from scratch on simulated people, and in this version"
     " scores no better than chance: it shows how the parts work together, not what anyone likes."
 )
-
-
-def typical_chain(evaluation: Evaluation) -> EvaluationChain:
-    """The chain whose totals are nearest to the mean scores: the one to show as the reason why.
-
-    Chains over all candidates go before those over a group of them, and chains with marks for
-    every criterion before the others: their totals can be followed.
-    """
-    means = {score.candidate_id: score.mean for score in evaluation.scores}
-
-    def distance(chain: EvaluationChain) -> float:
-        gaps = [
-            (total - mean) ** 2
-            for one, total in chain.totals.items()
-            if (mean := means[one]) is not None
-        ]
-        return sum(gaps) / len(gaps)
-
-    return min(
-        evaluation.chains,
-        key=lambda chain: (-len(chain.totals), _marks_missing(chain), distance(chain)),
-    )
-
-
-def _marks_missing(chain: EvaluationChain) -> int:
-    return sum(
-        mark is None
-        for one in chain.totals
-        for mark in chain.marks.get(one, (None,) * _criteria(chain))
-    )
-
-
-def _criteria(chain: EvaluationChain) -> int:
-    return len(chain.rubric.criteria) if chain.rubric else 1
 
 
 def print_notice() -> None:

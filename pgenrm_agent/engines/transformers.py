@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +27,8 @@ from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailab
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pgenrm_agent.engines.decoding import Row
 
 __all__ = ["TransformersEngine"]
 
@@ -40,6 +42,7 @@ class _Job:
     encoded: list[list[int]]
     params: SamplingParams
     answer: Future[list[list[Completion]]]
+    written: list[Row] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -114,7 +117,13 @@ class TransformersEngine:
                 )
                 self._worker.start()
             self._jobs.put(job)
-        return await asyncio.wrap_future(job.answer)
+        try:
+            return await asyncio.wrap_future(job.answer)
+        except asyncio.CancelledError:
+            # Nobody waits for it any more: rows that are being written end with their next token.
+            for row in job.written:
+                row.limit = 0
+            raise
 
     async def aclose(self) -> None:
         """Finish what waits, then stop. Calling it again does nothing."""
@@ -217,6 +226,7 @@ class TransformersEngine:
                 for number in range(prompt.n):
                     noise = np.random.Generator(np.random.Philox(key=[prompt.seed, number]))
                     rows.append(Row(place, noise, limit))
+                    job.written.append(rows[-1])
         every = list(prompts)
         for start in range(0, len(rows), self._max_batch):
             self._decode(every, rows[start : start + self._max_batch], params)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import ArgsSchema, BaseTool, ToolException
+from langgraph.prebuilt import InjectedState
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.integrations.langchain_user import UserFrom, named_user, stream_progress
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation
 
@@ -34,11 +37,18 @@ class RankForArguments(RankArguments):
     )
 
 
+class RankForStateArguments(RankArguments):
+    """Arguments of a tool that judges for the person in the graph's state; the model sees no id."""
+
+    user_id: Annotated[str, InjectedState("user_id")]
+
+
 class PGenRMTool(BaseTool):
     """Ranks answers for one person; the text is a short ranking, the artifact the `Evaluation`.
 
-    Made by `PGenRM.as_tool()`. With `bound_user` the tool judges for that person and has no
-    `user_id` argument, so that the model which calls it cannot look into others' preferences.
+    Made by `PGenRM.as_tool()`. With `bound_user`, or with `user_from` "config" or "state", the tool
+    has no `user_id` argument, so that the model which calls it cannot look into others'
+    preferences. Inside a LangGraph run every stage is told on the custom stream.
 
     A request that cannot be scored is answered to the model as a tool error, in one line.
     """
@@ -56,21 +66,31 @@ class PGenRMTool(BaseTool):
     handle_tool_error: bool = True
     reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
     bound_user: str | None = None
+    user_from: UserFrom = "argument"
 
     def model_post_init(self, context: object, /) -> None:
         super().model_post_init(context)
-        if self.bound_user is not None and self.args_schema is RankForArguments:
+        if self.args_schema is not RankForArguments:
+            return
+        if self.bound_user is not None or self.user_from == "config":
             self.args_schema = RankArguments
+        elif self.user_from == "state":
+            self.args_schema = RankForStateArguments
 
     def _run(
         self,
         query: str,
         candidates: list[str],
         user_id: str | None = None,
+        *,
+        config: RunnableConfig,
         run_manager: CallbackManagerForToolRun | None = None,
     ) -> tuple[str, Evaluation]:
+        person = named_user(self.bound_user, self.user_from, user_id, config)
         try:
-            evaluation = self.reward_model.score(self._person(user_id), query, candidates)
+            evaluation = self.reward_model.score(
+                person, query, candidates, on_progress=stream_progress()
+            )
         except PGenRMError as error:
             raise ToolException(str(error)) from error
         return describe(evaluation), evaluation
@@ -80,20 +100,18 @@ class PGenRMTool(BaseTool):
         query: str,
         candidates: list[str],
         user_id: str | None = None,
+        *,
+        config: RunnableConfig,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
     ) -> tuple[str, Evaluation]:
+        person = named_user(self.bound_user, self.user_from, user_id, config)
         try:
-            evaluation = await self.reward_model.ascore(self._person(user_id), query, candidates)
+            evaluation = await self.reward_model.ascore(
+                person, query, candidates, on_progress=stream_progress()
+            )
         except PGenRMError as error:
             raise ToolException(str(error)) from error
         return describe(evaluation), evaluation
-
-    def _person(self, user_id: str | None) -> str:
-        if self.bound_user is not None:
-            return self.bound_user
-        if not user_id:
-            raise ToolException("user_id is missing: pass the id of the person to rank for")
-        return user_id
 
 
 def describe(evaluation: Evaluation) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -193,3 +194,31 @@ def test_a_wrong_engine_gets_one_clear_error(
 ) -> None:
     with pytest.raises(error, match=complaint):
         load_engine(name, model, **options)  # type: ignore[arg-type]
+
+
+async def test_a_cancelled_call_ends_with_its_next_token(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, forward = asyncio.get_running_loop(), engine._model.forward
+    steps, cancel = 0, None
+    reached = threading.Event()
+
+    def counted(*arguments: object, **options: object) -> object:
+        nonlocal steps
+        steps += 1
+        if cancel is not None and steps == 3:
+            loop.call_soon_threadsafe(cancel)
+            reached.wait(30)
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(engine._model, "forward", counted)
+    long = SamplingParams(max_tokens=100)
+    await engine.sample([prompt("how", n=8)], long)
+    assert steps > 50
+    steps, task = 0, asyncio.create_task(engine.sample([prompt("how", n=8)], long))
+    cancel = task.cancel
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    reached.set()
+    await engine.sample([prompt("why")], SamplingParams(max_tokens=1))
+    assert steps < 10

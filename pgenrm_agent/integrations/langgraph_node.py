@@ -1,0 +1,57 @@
+"""The evaluation graph as a node of somebody else's LangGraph graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Candidate
+
+__all__ = ["EvaluationNode"]
+
+
+class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
+    """Scores the candidates in the surrounding graph's state for the person named there.
+
+    Made by `PGenRM.as_node`. In async runs (`ainvoke`, `astream`) the evaluation graph is a
+    subgraph: its steps are kept by the surrounding graph's checkpointer, and shown by
+    `stream(..., subgraphs=True)`. In plain runs it is one opaque step, because its nodes are async.
+
+    Raises ConfigurationError when the state lacks a field, and what `PGenRM.score` raises.
+    """
+
+    def __init__(
+        self, reward_model: PGenRM, *, query: str, candidates: str, user: str, to: str
+    ) -> None:
+        self._reward_model = reward_model
+        self._query, self._candidates, self._user = query, candidates, user
+        self._to = to
+        self.name = "evaluation"
+
+    def invoke(
+        self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        user, query, candidates = self._read(input)
+        evaluation = self._reward_model.score(user, query, candidates)
+        return {self._to: evaluation.model_dump(mode="json")}
+
+    async def ainvoke(
+        self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        given = self._reward_model.evaluation_input(*self._read(input))
+        graph, context = await self._reward_model.aprepare()
+        state = await graph.ainvoke(given, config, context=context)
+        return {self._to: state["evaluation"]}
+
+    def _read(self, state: Mapping[str, Any]) -> tuple[str, str, Sequence[str | Candidate]]:
+        missing = [one for one in (self._user, self._query, self._candidates) if one not in state]
+        if missing:
+            raise ConfigurationError(
+                f"the graph's state has no {', '.join(missing)}: put it there before this node, or "
+                "name other fields in as_node(query=..., candidates=..., user=...)"
+            )
+        return state[self._user], state[self._query], state[self._candidates]

@@ -1,0 +1,9 @@
+"""The HTTP server: `create_app` for a program, `pgenrm serve` for a shell. Needs extra `server`."""
+
+from __future__ import annotations
+
+from pgenrm_agent.integrations.server.app import create_app
+from pgenrm_agent.integrations.server.keys import IssuedKey, KeyRing
+from pgenrm_agent.integrations.server.limits import Limits
+
+__all__ = ["IssuedKey", "KeyRing", "Limits", "create_app"]

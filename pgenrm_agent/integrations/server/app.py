@@ -1,0 +1,131 @@
+"""The FastAPI application: who may call, what is called, and how its errors are told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.integrations.server.answers import CODES, error_of
+from pgenrm_agent.integrations.server.keys import KeyRing
+from pgenrm_agent.integrations.server.limits import Admission, Limits, Overloaded
+from pgenrm_agent.integrations.server.metrics import Metrics
+from pgenrm_agent.integrations.server.observe import BoundedBodies, ObservedApp
+from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
+from pgenrm_agent.integrations.server.running import ClientGone
+from pgenrm_agent.integrations.server.service import Service
+from pgenrm_agent.integrations.server.tenants import Tenants
+from pgenrm_agent.integrations.server.wire import ErrorBody
+from pgenrm_agent.reward_model import PGenRM
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    reward_model: PGenRM,
+    *,
+    keys: KeyRing | None = None,
+    tenants_folder: Path | str | None = None,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """The server around `reward_model`, which stays the caller's to close.
+
+    keys: who may call, and for which tenant. None lets everybody in, as one tenant whose memory is
+        the reward model's own: for a server that only this machine can reach.
+    tenants_folder: with keys, the folder of the tenants' memories, one folder each.
+    limits: how much may be asked of it; see `Limits`.
+
+    The model is loaded when the server starts. Raises ConfigurationError when `keys` and
+    `tenants_folder` do not come together.
+    """
+    if (keys is None) != (tenants_folder is None):
+        raise ConfigurationError(
+            "keys and tenants_folder go together: a key opens one tenant's folder, and without "
+            "keys there is one tenant, with the reward model's own memory"
+        )
+    limits = limits or Limits()
+    folder = None if tenants_folder is None else Path(tenants_folder)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        # Made here, because it belongs to the loop that serves.
+        admission = Admission(limits)
+        app.state.service = service = Service(
+            base=reward_model,
+            keys=keys,
+            tenants=Tenants(reward_model, folder),
+            admission=admission,
+            metrics=Metrics(admission),
+        )
+        await reward_model.aprepare(memory=keys is None)
+        service.ready = True
+        try:
+            yield
+        finally:
+            service.ready = False
+            await service.tenants.aclose()
+
+    app = FastAPI(
+        title="pgenrm-agent",
+        version=version("pgenrm-agent"),
+        summary="How much would one particular person like each candidate answer?",
+        lifespan=running,
+    )
+    for router in (evaluations, memory, operation):
+        app.include_router(router)
+    app.add_exception_handler(PGenRMError, _library_error)
+    app.add_exception_handler(Overloaded, _overloaded)
+    app.add_exception_handler(ClientGone, _nobody_listens)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _broken)
+    app.add_middleware(BoundedBodies, most=limits.body_bytes)
+    app.add_middleware(ObservedApp)
+    return app
+
+
+def _error_response(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    body = ErrorBody(code=code, message=message)
+    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
+
+
+async def _library_error(request: Request, error: Exception) -> Response:
+    status, body = error_of(error)
+    return _error_response(status, body.code, body.message)
+
+
+async def _overloaded(request: Request, error: Exception) -> Response:
+    seconds = error.retry_after if isinstance(error, Overloaded) else 1
+    return _error_response(429, "overloaded", str(error), {"Retry-After": str(seconds)})
+
+
+async def _nobody_listens(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    place = ".".join(str(part) for part in first.get("loc", ()))
+    # The value itself is left out: it can be long, and it can be a person's.
+    return _error_response(422, "invalid_request", f"{place}: {first.get('msg', error)}")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = CODES.get(error.status_code, "refused")
+    return _error_response(error.status_code, code, str(error.detail), error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    status, body = error_of(error)
+    return _error_response(status, body.code, body.message)

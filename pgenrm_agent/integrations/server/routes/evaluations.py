@@ -1,0 +1,172 @@
+"""Score and rerank."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Request
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
+
+from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.integrations.server.answers import error_of, errors
+from pgenrm_agent.integrations.server.running import gone, start, while_connected
+from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
+from pgenrm_agent.integrations.server.wire import (
+    RerankAnswer,
+    RerankBody,
+    ScoreAnswer,
+    ScoreBody,
+    UserId,
+    rerank_answer,
+    score_answer,
+)
+from pgenrm_agent.reward_model import OnProgress, PGenRM, Progress
+from pgenrm_agent.schema import Evaluation
+
+router = APIRouter(tags=["evaluation"])
+
+# What a stream's description describes is one event; its data is JSON, as text.
+ONE_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "result", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
+
+ERRORS = errors(401, 413, 422, 429, 502, 503, 504)
+UserHeader = Annotated[UserId | None, Header(alias="X-PGenRM-User")]
+KEEP_ALIVE_S = 10.0
+NOBODY = "no user was named (field `user` or header X-PGenRM-User): judged for somebody unknown"
+
+
+@router.post("/v1/score", responses=ERRORS)
+async def score(
+    body: ScoreBody, request: Request, service: TheService, reward_model: CallersModel
+) -> ScoreAnswer:
+    """Score candidate answers for one person."""
+    task = start(service, _scoring(reward_model, body))
+    return score_answer(await while_connected(request, task), include_chains=body.include_chains)
+
+
+@router.post(
+    "/v1/score/stream",
+    responses={
+        **ERRORS,
+        200: {
+            "description": "Server-sent events: `progress` after each stage, at the end `result` "
+            "(what /v1/score answers) or `error`.",
+            "content": {"text/event-stream": {"schema": ONE_EVENT}},
+        },
+    },
+    response_class=StreamingResponse,
+)
+async def score_stream(
+    body: ScoreBody, request: Request, service: TheService, reward_model: CallersModel
+) -> StreamingResponse:
+    """Score candidate answers for one person, and tell how far it is meanwhile."""
+    told: asyncio.Queue[Progress] = asyncio.Queue()
+    task = start(service, _scoring(reward_model, body, told.put_nowait))
+    return StreamingResponse(
+        _events(request, task, told, body.include_chains),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.post("/v1/rerank", responses={**ERRORS, **errors(409)})
+async def rerank_v1(
+    body: RerankBody,
+    request: Request,
+    service: TheService,
+    reward_model: CallersModel,
+    user: UserHeader = None,
+) -> RerankAnswer:
+    """Order documents by what one person would like, in the shape of Cohere v1 and Jina."""
+    return await _rerank(body, request, service, reward_model, user, "1")
+
+
+@router.post("/v2/rerank", responses={**ERRORS, **errors(409)})
+async def rerank_v2(
+    body: RerankBody,
+    request: Request,
+    service: TheService,
+    reward_model: CallersModel,
+    user: UserHeader = None,
+) -> RerankAnswer:
+    """Order documents by what one person would like, in the shape of Cohere v2."""
+    return await _rerank(body, request, service, reward_model, user, "2")
+
+
+def _scoring(
+    reward_model: PGenRM, body: ScoreBody, on_progress: OnProgress | None = None
+) -> Coroutine[object, object, Evaluation]:
+    return reward_model.ascore(
+        body.user_id,
+        body.query,
+        body.candidates,
+        conversation=[turn.message() for turn in body.conversation],
+        scaling=body.scaling.over(reward_model.scaling),
+        on_progress=on_progress,
+    )
+
+
+async def _rerank(
+    body: RerankBody,
+    request: Request,
+    service: Service,
+    reward_model: PGenRM,
+    header: str | None,
+    version: Literal["1", "2"],
+) -> RerankAnswer:
+    if body.user and header and body.user != header:
+        raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two people")
+    user = body.user or header
+    work = (
+        reward_model.arerank(user, body.query, body.texts())
+        if user
+        else reward_model.arerank("somebody", body.query, body.texts(), history=(), stated=())
+    )
+    result = await while_connected(request, start(service, work))
+    return rerank_answer(result, body, version, [] if user else [NOBODY])
+
+
+async def _events(
+    request: Request,
+    task: asyncio.Task[Evaluation],
+    told: asyncio.Queue[Progress],
+    include_chains: bool,
+) -> AsyncIterator[str]:
+    """The evaluation as server-sent events. Ends, and ends the task, when the client hangs up."""
+    watch = asyncio.create_task(gone(request))
+    news = asyncio.create_task(told.get())
+    try:
+        while not task.done() or not told.empty() or news.done():
+            await asyncio.wait(
+                {task, watch, news}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if watch.done():
+                return
+            if news.done():
+                yield _event("progress", news.result())
+                news = asyncio.create_task(told.get())
+                await asyncio.sleep(0)  # lets the new task take what is there already
+            elif not task.done():
+                yield ": still at it\n\n"
+        try:
+            answer = score_answer(task.result(), include_chains=include_chains)
+            yield _event("result", answer)
+        except PGenRMError as error:
+            yield _event("error", error_of(error)[1])
+    finally:
+        for one in (watch, news, task):
+            one.cancel()
+
+
+def _event(name: str, data: BaseModel) -> str:
+    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"

@@ -1,0 +1,36 @@
+"""For those who run the server. These need no key and tell nothing about tenants or people."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from pgenrm_agent.integrations.server.service import TheService
+from pgenrm_agent.integrations.server.wire import Ready
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz")
+async def health() -> Ready:
+    """The process answers."""
+    return Ready(status="ok")
+
+
+@router.get(
+    "/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready."}}
+)
+async def ready(service: TheService) -> JSONResponse:
+    """The model is loaded and requests can be evaluated."""
+    state = Ready(status="ok" if service.ready else "not_ready")
+    return JSONResponse(state.model_dump(), 200 if service.ready else 503)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(service: TheService) -> Response:
+    """Metrics in Prometheus' text format."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

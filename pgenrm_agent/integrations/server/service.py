@@ -1,0 +1,61 @@
+"""What the routes work with, and how a request gets at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from pgenrm_agent.integrations.server.keys import KeyRing
+from pgenrm_agent.integrations.server.limits import Admission
+from pgenrm_agent.integrations.server.metrics import Metrics
+from pgenrm_agent.integrations.server.tenants import Tenants
+from pgenrm_agent.reward_model import PGenRM
+
+__all__ = ["CallersModel", "Service", "TheService"]
+
+ONLY_TENANT = "default"
+
+_bearer = HTTPBearer(auto_error=False, description="A key made by `pgenrm keys add`.")
+
+
+@dataclass
+class Service:
+    """One server's parts. `ready` is whether it can evaluate."""
+
+    base: PGenRM
+    keys: KeyRing | None
+    tenants: Tenants
+    admission: Admission
+    metrics: Metrics
+    ready: bool = False
+
+
+def _service(request: Request) -> Service:
+    return cast(Service, request.app.state.service)
+
+
+TheService = Annotated[Service, Depends(_service)]
+
+
+async def _callers_model(
+    service: TheService,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> PGenRM:
+    """The reward model of the tenant whose key came with the request; 401 without one."""
+    if service.keys is None:
+        return await service.tenants.reward_model(ONLY_TENANT)
+    tenant = None if credentials is None else service.keys.tenant_of(credentials.credentials)
+    if tenant is None:
+        raise HTTPException(
+            401,
+            "this needs a key in force: send it as `Authorization: Bearer KEY`",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return await service.tenants.reward_model(tenant)
+
+
+CallersModel = Annotated[PGenRM, Depends(_callers_model)]

@@ -1,0 +1,393 @@
+"""What goes over the wire: requests with their limits, answers, and examples that work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.reward_model import RerankResult
+from pgenrm_agent.schema import (
+    CandidateScore,
+    Evaluation,
+    EvaluationChain,
+    Message,
+    Model,
+    PreferencePair,
+    Rubric,
+    Scaling,
+    StatedPreference,
+    Usage,
+)
+
+__all__ = [
+    "ConsentBody",
+    "ErrorBody",
+    "Forgotten",
+    "PreferenceBody",
+    "PrototypesStatus",
+    "Ready",
+    "RerankAnswer",
+    "RerankBody",
+    "ScoreAnswer",
+    "ScoreBody",
+    "StatementBody",
+    "Stored",
+    "UserAnswer",
+    "UserId",
+    "UserList",
+    "rerank_answer",
+    "score_answer",
+]
+
+MAX_CANDIDATES = 64
+MAX_TEXT = 20_000
+MAX_TURNS = 64
+
+UserId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}$"),
+    Field(description="1 to 128 of A-Z a-z 0-9 . _ : @ + ~ -, starting with a letter or digit."),
+]
+# Only what every store and tokeniser takes: no text that is blank, none with a NUL.
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
+]
+Statement = Annotated[
+    str, StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")
+]
+
+
+class Turn(Model):
+    """One turn of the conversation before the query."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
+
+    def message(self) -> Message:
+        return Message(role=self.role, content=self.content)
+
+
+class ScalingBody(Model):
+    """How many chains to sample, from what. What is left out is the server's choice."""
+
+    individual: Annotated[int, Field(ge=1, le=32)] | None = None
+    history: Annotated[int, Field(ge=0, le=16)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+    def over(self, default: Scaling) -> Scaling:
+        """The server's scaling with what the request says."""
+        return default.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class ScoreBody(Model):
+    """Which of `candidates` would `user_id` like as the answer to `query`?"""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": "ada",
+                    "query": "How do I cook rice?",
+                    "candidates": [
+                        "One part rice, two parts water, 12 minutes.",
+                        "Rice is such a joy! Let me tell you about my favourite kinds...",
+                    ],
+                    "scaling": {"individual": 8, "seed": 7},
+                }
+            ]
+        }
+    )
+
+    user_id: UserId
+    query: Text
+    candidates: Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    conversation: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
+    scaling: ScalingBody = ScalingBody()
+    include_chains: bool = Field(
+        default=False, description="Also return the person's own evaluation chains, in full."
+    )
+
+
+class ScoreAnswer(Model):
+    """The scores, and one chain's persona and rubric as the reason why.
+
+    `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
+    sampled texts that could not be used, by reason. `chains` holds the person's own chains only:
+    what similar people's signals gave is theirs.
+    """
+
+    scores: list[CandidateScore]
+    ranking: list[str]
+    best: str | None
+    persona: str | None
+    rubric: Rubric | None
+    chains: list[EvaluationChain] | None
+    failures: dict[str, int]
+    usage: Usage
+    seconds: float
+    seed: int
+
+
+class RerankDocument(BaseModel):
+    """A document given as an object; further fields are carried along, not read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    text: Text
+
+
+class RerankBody(BaseModel):
+    """A rerank request as Cohere's and Jina's clients send it, and `user`, whose taste counts.
+
+    Fields of theirs that are not listed are accepted and do nothing. The user can also be named in
+    the header X-PGenRM-User. With no user the answers are judged for somebody unknown.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "pgenrm",
+                    "query": "How do I cook rice?",
+                    "documents": [
+                        "One part rice, two parts water, 12 minutes.",
+                        "Rice is such a joy! Let me tell you about my favourite kinds...",
+                    ],
+                    "top_n": 1,
+                    "user": "ada",
+                }
+            ]
+        },
+    )
+
+    query: Text
+    documents: Annotated[
+        list[Text | RerankDocument], Field(min_length=1, max_length=MAX_CANDIDATES)
+    ]
+    model: Annotated[str, StringConstraints(max_length=256)] | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool | None = None
+    user: UserId | None = None
+
+    def texts(self) -> list[str]:
+        return [one if isinstance(one, str) else one.text for one in self.documents]
+
+
+class RerankAnswerItem(Model):
+    """`relevance_score` is the mean reward brought from 1-10 to 0-1, as these clients expect."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, object] | None = None
+
+
+class NotScored(Model):
+    """A document that no chain scored. It is in no result: that would need a made-up number."""
+
+    index: int
+    reason: str
+
+
+class RerankTokens(Model):
+    """Tokens read and written."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class ApiVersion(Model):
+    """Which shape this is."""
+
+    version: Literal["1", "2"]
+
+
+class RerankMeta(Model):
+    """What Cohere's clients read beside the results."""
+
+    api_version: ApiVersion
+    tokens: RerankTokens
+    warnings: list[str] | None = None
+
+
+class RerankUsage(Model):
+    """What Jina's clients read beside the results."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+class RerankAnswer(Model):
+    """The documents, best first. Cohere's clients read `id` and `meta`, Jina's `model` and `usage`."""
+
+    id: str
+    model: str
+    results: list[RerankAnswerItem]
+    not_scored: list[NotScored]
+    meta: RerankMeta
+    usage: RerankUsage
+
+
+class PreferenceBody(Model):
+    """One past choice: the person preferred `chosen` to `rejected`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "How do I boil an egg?",
+                    "chosen": "Eight minutes.",
+                    "rejected": "Oh, eggs! I love them. It depends on how you like yours...",
+                }
+            ]
+        }
+    )
+
+    query: Text
+    chosen: Text
+    rejected: Text
+
+
+class StatementBody(Model):
+    """What the person says they want."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "Short answers, please.", "kind": "style"}]}
+    )
+
+    text: Statement
+    kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
+
+
+class ConsentBody(Model):
+    """Whether the person's choices may help to score answers for similar people."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"consent": True}]})
+
+    consent: bool
+
+
+class Stored(Model):
+    """The id of what was stored."""
+
+    id: str
+
+
+class Forgotten(Model):
+    """How many entries were removed."""
+
+    forgotten: int
+
+
+class UserAnswer(Model):
+    """What is remembered of one person; empty for one nobody has heard of."""
+
+    user_id: str
+    history: list[PreferencePair]
+    stated: list[StatedPreference]
+    consent: bool
+
+
+class UserEntry(Model):
+    """How much is remembered of one person."""
+
+    user_id: str
+    pairs: int
+    stated: int
+    consent: bool
+
+
+class UserList(Model):
+    """People by id. `next` is what to pass as `after` for more; None at the end."""
+
+    users: list[UserEntry]
+    next: str | None
+
+
+class PrototypesStatus(Model):
+    """Whether prototypes of users have been learned for this tenant."""
+
+    status: Literal["none"]
+    detail: str
+
+
+class Ready(Model):
+    """State of the server."""
+
+    status: Literal["ok", "not_ready"]
+
+
+class ErrorBody(Model):
+    """Every error: a code for programs, a message for people."""
+
+    code: str
+    message: str
+
+
+def score_answer(evaluation: Evaluation, *, include_chains: bool) -> ScoreAnswer:
+    """What a caller may see of an evaluation."""
+    own = [chain for chain in evaluation.chains if chain.level == "individual"]
+    shown = typical_chain(evaluation, own) if own else None
+    return ScoreAnswer(
+        scores=list(evaluation.scores),
+        ranking=list(evaluation.ranking),
+        best=evaluation.best,
+        persona=shown.persona.text if shown else None,
+        rubric=shown.rubric if shown else None,
+        chains=own if include_chains else None,
+        failures=dict(Counter(failure.reason for failure in evaluation.failures)),
+        usage=evaluation.usage,
+        seconds=evaluation.timings.get("total", 0.0),
+        seed=evaluation.seed,
+    )
+
+
+def rerank_answer(
+    result: RerankResult, body: RerankBody, version: Literal["1", "2"], warnings: list[str]
+) -> RerankAnswer:
+    """The result in the shape that rerank clients read."""
+    # Jina returns documents unless told not to, and Cohere's clients do not mind them; the second
+    # version of Cohere's shape has none.
+    with_documents = body.return_documents
+    if with_documents is None:
+        with_documents = version == "1"
+    scored = result.top(len(result))[: body.top_n]
+    usage = result.evaluation.usage
+    return RerankAnswer(
+        id=f"rerank-{result.evaluation.seed}",
+        model=body.model or "pgenrm",
+        results=[
+            RerankAnswerItem(
+                index=item.index,
+                relevance_score=((item.score or 1.0) - 1) / 9,
+                document=_document(body, item.index) if with_documents else None,
+            )
+            for item in scored
+        ],
+        not_scored=[
+            NotScored(index=item.index, reason=item.reason or "")
+            for item in result
+            if item.score is None
+        ],
+        meta=RerankMeta(
+            api_version=ApiVersion(version=version),
+            tokens=RerankTokens(
+                input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens
+            ),
+            warnings=warnings or None,
+        ),
+        usage=RerankUsage(
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens=usage.prompt_tokens,
+        ),
+    )
+
+
+def _document(body: RerankBody, index: int) -> dict[str, object]:
+    document = body.documents[index]
+    return {"text": document} if isinstance(document, str) else document.model_dump()

@@ -1,0 +1,203 @@
+"""For trainers: a reward function in TRL's shape, and labelled pairs for DPO."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypedDict
+
+from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message
+
+__all__ = ["LabelledPair", "PersonalReward", "labelled_pairs", "write_labelled_pairs"]
+
+# TRL's two shapes of a prompt or completion: a text, or a conversation.
+Text: TypeAlias = "str | Sequence[Mapping[str, str]]"
+
+
+class PersonalReward:
+    """What each completion's person would think of it, 1-10; None for "not scored".
+
+    Made by `PGenRM.as_reward_func()`; pass it to a TRL trainer as one of `reward_funcs`. The
+    training data needs a column with the person's id; what is known of the person comes from the
+    memory. Prompts and completions are texts or conversations.
+
+    A whole step goes into one call of the reward model: completions of the same prompt for the same
+    person are the candidates of one evaluation, and all evaluations share the engine's batches.
+    Equal completions are scored once and get the same reward. Empty ones are not scored.
+
+    An evaluation without a readable chain gives None to its completions and is counted in
+    `not_scored` (and as the trainer's metric "pgenrm/not_scored"). Other errors are raised: a
+    training run must not go on without its reward.
+    """
+
+    def __init__(self, reward_model: PGenRM, *, user_column: str = "user_id") -> None:
+        self._reward_model = reward_model
+        self._user_column = user_column
+        # TRL names a reward's curve after this.
+        self.__name__ = "personal_reward"
+        self.not_scored = 0
+
+    def __call__(
+        self,
+        prompts: Sequence[Text],
+        completions: Sequence[Text],
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: object,
+    ) -> list[float | None]:
+        """One reward per completion, in order.
+
+        Raises ConfigurationError when the column of ids is missing or not as long as the
+        completions, and EngineError or MemoryStoreError when an evaluation cannot run.
+        """
+        users = self._users(columns, len(completions))
+        asked = [_conversation(prompt) for prompt in prompts]
+        texts = [_answer(completion) for completion in completions]
+        members: dict[tuple[str, tuple[Message, ...]], list[int]] = {}
+        for index, (user, conversation, text) in enumerate(zip(users, asked, texts, strict=True)):
+            if text.strip():
+                members.setdefault((user, conversation), []).append(index)
+        requests = [
+            _request(user, conversation, [texts[index] for index in group])
+            for (user, conversation), group in members.items()
+        ]
+        rewards: list[float | None] = [None] * len(texts)
+        results = self._reward_model.score_many(requests)
+        for group, result in zip(members.values(), results, strict=True):
+            means = _means(result)
+            for index in group:
+                rewards[index] = means.get(texts[index])
+        missing = rewards.count(None)
+        self.not_scored += missing
+        if log_metric is not None:
+            log_metric("pgenrm/not_scored", missing / max(1, len(rewards)))
+        return rewards
+
+    def _users(self, columns: Mapping[str, object], count: int) -> list[str]:
+        users = columns.get(self._user_column)
+        if not isinstance(users, Sequence) or isinstance(users, str) or len(users) != count:
+            raise ConfigurationError(
+                f"the training data has no column {self._user_column!r} with one person's id per "
+                f"completion ({count}): add it, or name another in as_reward_func(user_column=...)"
+            )
+        return [str(user) for user in users]
+
+
+class LabelledPair(TypedDict):
+    """One row for DPO, in TRL's conversational preference format, and where it comes from.
+
+    margin: chosen_score - rejected_score, on the 1-10 scale.
+    """
+
+    prompt: list[dict[str, str]]
+    chosen: list[dict[str, str]]
+    rejected: list[dict[str, str]]
+    user_id: str
+    chosen_score: float
+    rejected_score: float
+    margin: float
+
+
+def labelled_pairs(
+    evaluations: Iterable[Evaluation], *, min_margin: float = 0.5, every: bool = False
+) -> Iterator[LabelledPair]:
+    """Pairs of a better and a worse answer, as the reward model sees it, for training with DPO.
+
+    min_margin: the least difference of the two scores; a pair nearer than that says little.
+    every: all pairs of an evaluation, best first; otherwise its best against its worst answer.
+
+    Candidates that were not scored are in no pair.
+    """
+    if min_margin < 0:
+        raise ConfigurationError(f"min_margin is {min_margin:g}: pass 0 or more")
+    for evaluation in evaluations:
+        texts = {one.id: one.text for one in evaluation.request.candidates}
+        means = {one: evaluation.score_of(one).mean or 0.0 for one in evaluation.ranking}
+        ranked = list(evaluation.ranking)
+        places = [
+            (better, worse)
+            for better in range(len(ranked))
+            for worse in range(better + 1, len(ranked))
+            if every or (better == 0 and worse == len(ranked) - 1)
+        ]
+        for better, worse in places:
+            high, low = means[ranked[better]], means[ranked[worse]]
+            # Equal scores are no preference, whatever the margin asked for.
+            if high - low < min_margin or high == low:
+                continue
+            yield {
+                "prompt": [
+                    *(message.model_dump() for message in evaluation.request.conversation),
+                    {"role": "user", "content": evaluation.request.query},
+                ],
+                "chosen": [{"role": "assistant", "content": texts[ranked[better]]}],
+                "rejected": [{"role": "assistant", "content": texts[ranked[worse]]}],
+                "user_id": evaluation.request.user_id,
+                "chosen_score": high,
+                "rejected_score": low,
+                "margin": high - low,
+            }
+
+
+def write_labelled_pairs(
+    path: Path | str,
+    evaluations: Iterable[Evaluation],
+    *,
+    min_margin: float = 0.5,
+    every: bool = False,
+) -> int:
+    """Write `labelled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
+    written = 0
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        for pair in labelled_pairs(evaluations, min_margin=min_margin, every=every):
+            file.write(json.dumps(pair, ensure_ascii=False) + "\n")
+            written += 1
+    return written
+
+
+def _conversation(prompt: Text) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return (Message(role="user", content=prompt),)
+    return tuple(
+        Message.model_validate({"role": turn["role"], "content": turn["content"]})
+        for turn in prompt
+    )
+
+
+def _answer(completion: Text) -> str:
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(turn["content"] for turn in completion if turn.get("content"))
+
+
+def _request(
+    user: str, conversation: tuple[Message, ...], texts: Sequence[str]
+) -> EvaluationRequest:
+    if not conversation or conversation[-1].role != "user":
+        raise ConfigurationError(
+            "a prompt does not end with a message of the user, so its completions answer nothing: "
+            f"it ends with {conversation[-1].role if conversation else 'nothing'}"
+        )
+    return EvaluationRequest(
+        user_id=user,
+        query=conversation[-1].content,
+        conversation=conversation[:-1],
+        candidates=tuple(
+            Candidate(id=f"answer-{number}", text=text)
+            for number, text in enumerate(dict.fromkeys(texts), start=1)
+        ),
+    )
+
+
+def _means(result: Evaluation | PGenRMError) -> dict[str, float]:
+    """Mean score by text; empty for an evaluation without a readable chain."""
+    if isinstance(result, ChainError):
+        return {}
+    if isinstance(result, PGenRMError):
+        raise result
+    texts = {one.id: one.text for one in result.request.candidates}
+    return {
+        texts[score.candidate_id]: score.mean for score in result.scores if score.mean is not None
+    }

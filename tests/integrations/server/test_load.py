@@ -1,0 +1,98 @@
+"""Many clients at once, clients that hang up, and stopping."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from pgenrm_agent.integrations.server import Limits
+
+if TYPE_CHECKING:
+    from .conftest import Running, Serve
+
+
+def until(true: object, seconds: float = 20) -> bool:
+    assert callable(true)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def asked(number: int) -> dict[str, object]:
+    return {
+        "user_id": f"user-{number}",
+        "query": f"Question {number}?",
+        "candidates": [f"First {number}: {number % 9 + 1}", f"Second {number}: 10"],
+    }
+
+
+def test_64_clients_get_their_own_results(running: Running) -> None:
+    def one(number: int) -> None:
+        with running.client() as client:
+            answer = client.post("/v1/score", json=asked(number))
+        assert answer.status_code == 200, answer.text
+        assert [score["mean"] for score in answer.json()["scores"]] == [number % 9 + 1, 10]
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(one, range(64)))
+
+
+def test_too_many_are_turned_away_at_once_and_told_when_to_come_back(serve: Serve) -> None:
+    limits = Limits(running=2, waiting=1)
+
+    with serve(limits=limits, latency_s=1.0) as running:
+
+        def one(number: int) -> httpx.Response:
+            with running.client() as client:
+                return client.post("/v1/score", json=asked(number))
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(one, range(8)))
+        turned_away = [one for one in answers if one.status_code == 429]
+        assert {one.status_code for one in answers} == {200, 429}
+        for answer in turned_away:
+            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+            assert answer.json()["code"] == "overloaded"
+        # Nothing stays behind: there is room again.
+        assert one(9).status_code == 200
+        assert running.metric("pgenrm_evaluations_inside") == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/score/stream", "/v2/rerank"])
+def test_a_client_that_hangs_up_stops_its_evaluation(serve: Serve, path: str) -> None:
+    body = {**asked(1), "documents": ["a", "b"]} if "rerank" in path else asked(1)
+    with serve(latency_s=30.0) as running:
+        with (
+            running.client() as client,
+            pytest.raises(httpx.ReadTimeout),
+            client.stream("POST", path, json=body, timeout=1.0) as got,
+        ):
+            got.read()
+        stopped = 'pgenrm_evaluations_total{outcome="cancelled"}'
+        assert until(lambda: running.metric(stopped) == 1)
+        assert running.metric("pgenrm_evaluations_inside") == 0
+
+
+def test_stopping_the_server_finishes_what_runs(serve: Serve) -> None:
+    answers: list[httpx.Response] = []
+    with serve(latency_s=2.0) as running:
+
+        def one() -> None:
+            with running.client() as client:
+                answers.append(client.post("/v1/score", json=asked(1)))
+
+        waiting = threading.Thread(target=one)
+        waiting.start()
+        assert until(lambda: running.metric("pgenrm_evaluations_inside") == 1)
+        running.server.should_exit = True
+        running.thread.join(30)
+        waiting.join(30)
+    assert [answer.status_code for answer in answers] == [200]

@@ -1,0 +1,151 @@
+"""What the routes answer, over a socket."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Running
+
+
+ASKED = {"user_id": "ada", "query": "How?", "candidates": ["So. 3", "Thus. 8"]}
+
+
+def test_score_answers_with_scores_and_the_reason_why(running: Running) -> None:
+    with running.client() as client:
+        answer = client.post("/v1/score", json=ASKED).raise_for_status().json()
+        assert answer["ranking"] == ["answer-2", "answer-1"]
+        assert [score["mean"] for score in answer["scores"]] == [3.0, 8.0]
+        assert answer["persona"] == "This person wants a useful answer."
+        assert answer["rubric"]["criteria"][0]["name"] == "Usefulness"
+        assert answer["chains"] is None
+        full = client.post("/v1/score", json={**ASKED, "include_chains": True}).json()
+        assert len(full["chains"]) == 2
+
+
+def test_scaling_in_the_request_goes_over_the_servers(running: Running) -> None:
+    scaling = {"individual": 5, "seed": 11}
+    with running.client() as client:
+        answer = client.post("/v1/score", json={**ASKED, "scaling": scaling}).json()
+    assert (answer["usage"]["chains_sampled"], answer["seed"]) == (5, 11)
+
+
+def test_the_stream_tells_every_stage_and_then_the_result(running: Running) -> None:
+    events: list[tuple[str, Any]] = []
+    with running.client() as client, client.stream("POST", "/v1/score/stream", json=ASKED) as got:
+        assert got.headers["content-type"].startswith("text/event-stream")
+        name = ""
+        for line in got.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                events.append((name, json.loads(value)))
+    assert [data["stage"] for name, data in events if name == "progress"] == [
+        "recall",
+        "derive_persona",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
+    assert events[-1][0] == "result"
+    assert events[-1][1]["best"] == "answer-2"
+
+
+def test_what_is_remembered_is_shown_used_and_forgotten(running: Running) -> None:
+    pair = {"query": "Whence?", "chosen": "From there.", "rejected": "Who knows?"}
+    with running.client() as client:
+        made = client.post("/v1/users/mia/preferences", json=pair)
+        assert made.status_code == 201
+        said = client.post("/v1/users/mia/statements", json={"text": "Short answers."})
+        assert said.status_code == 201
+        client.put("/v1/users/mia/consent", json={"consent": True}).raise_for_status()
+        known = client.get("/v1/users/mia").json()
+        assert known["history"][0]["id"] == made.json()["id"]
+        assert (known["stated"][0]["text"], known["consent"]) == ("Short answers.", True)
+        listed = client.get("/v1/users", params={"limit": 1000}).json()
+        assert {"user_id": "mia", "pairs": 1, "stated": 1, "consent": True} in listed["users"]
+
+        client.post("/v1/score", json={**ASKED, "user_id": "mia"}).raise_for_status()
+        prompt = running.engine.calls[-1][0][0].messages
+        assert any("From there." in message.content for message in prompt)
+
+        assert client.delete("/v1/users/mia").json() == {"forgotten": 3}
+        assert client.get("/v1/users/mia").json()["history"] == []
+
+
+def test_users_come_page_by_page(running: Running) -> None:
+    with running.client("bloom") as client:
+        for name in ("p1", "p2", "p3"):
+            client.put(f"/v1/users/{name}/consent", json={"consent": False}).raise_for_status()
+        first = client.get("/v1/users", params={"limit": 2}).json()
+        assert ([one["user_id"] for one in first["users"]], first["next"]) == (["p1", "p2"], "p2")
+        rest = client.get("/v1/users", params={"limit": 2, "after": "p2"}).json()
+        assert ([one["user_id"] for one in rest["users"]], rest["next"]) == (["p3"], None)
+
+
+def test_the_operators_routes_need_no_key_and_name_nobody(running: Running) -> None:
+    with running.client() as client:
+        client.get("/v1/users/secret-name").raise_for_status()
+    assert httpx.get(f"{running.url}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{running.url}/readyz").json() == {"status": "ok"}
+    text = httpx.get(f"{running.url}/metrics").text
+    assert 'pgenrm_requests_total{route="/v1/users/{user_id}",status="200"}' in text
+    assert "secret-name" not in text
+    assert "acme" not in text
+
+
+def test_prototypes_are_told_to_be_none(running: Running) -> None:
+    with running.client() as client:
+        assert client.get("/v1/prototypes").json()["status"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/v1/score", {**ASKED, "candidates": []}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "query": "x" * 20_001}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "querry": "?"}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "user_id": "../etc"}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "query": "x" * 3_000_000}, 413, "body_too_large"),
+        ("GET", "/v1/nothing", None, 404, "not_found"),
+        ("DELETE", "/v1/score", None, 405, "method_not_allowed"),
+        (
+            "POST",
+            "/v1/users/ada/preferences",
+            {"query": "q", "chosen": "x", "rejected": "x"},
+            409,
+            "contradiction",
+        ),
+    ],
+)
+def test_a_wrong_request_gets_one_clear_error(
+    running: Running, method: str, path: str, body: object, status: int, code: str
+) -> None:
+    with running.client() as client:
+        answer = client.request(method, path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert "\n" not in answer.json()["message"]
+
+
+def test_every_example_of_the_openapi_description_works(running: Running) -> None:
+    tried = 0
+    with running.client() as client:
+        description = client.get("/openapi.json").json()
+        schemas = description["components"]["schemas"]
+        for path, methods in description["paths"].items():
+            for method, route in methods.items():
+                if "requestBody" not in route:
+                    continue
+                reference = route["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                for example in schemas[reference.rpartition("/")[2]]["examples"]:
+                    address = path.replace("{user_id}", "ada")
+                    answer = client.request(method, address, json=example)
+                    assert answer.is_success, (path, answer.text)
+                    tried += 1
+    assert tried >= 7
