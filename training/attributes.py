@@ -192,7 +192,8 @@ def kind_of(query: str) -> int:
 
 def measure(text: str) -> FloatArray:
     """Raw values, shape (12,), in the units of each attribute."""
-    return measure_along(text, [len(text)])[0]
+    found: FloatArray = measure_along(text, [len(text)])[0]
+    return found
 
 
 def measure_along(text: str, cuts: Sequence[int]) -> FloatArray:

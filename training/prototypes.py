@@ -214,9 +214,10 @@ class AttentiveRefinement(torch.nn.Module):
         # A sample without any past choice attends to nothing, and its summary is zero.
         attention = torch.nan_to_num(logits.softmax(-1))
         summary = (attention[:, None, :] @ said)[:, 0]
-        return (
+        z: torch.Tensor = (
             own + settings.lambda_q * self.query(query) + settings.lambda_s * self.summary(summary)
         )
+        return z
 
     def loss(
         self,
@@ -238,7 +239,8 @@ class AttentiveRefinement(torch.nn.Module):
         z = self(
             of, *(tensors[name] for name in ("query", "past_query", "past_difference", "past"))
         )
-        return ((tensors["chosen"] - tensors["rejected"]) * z).sum(-1)
+        delta: torch.Tensor = ((tensors["chosen"] - tensors["rejected"]) * z).sum(-1)
+        return delta
 
     @torch.no_grad()
     def predict(self, samples: Samples, of: IntArray) -> FloatArray:
@@ -299,7 +301,8 @@ def refine(
             means = _means(samples.persona, labels, model.prototypes.detach())
             total = 0.0
             shuffled = torch.randperm(len(samples), generator=order)
-            for step, rows in enumerate(shuffled.split(settings.batch)):
+            for step in range(per_epoch):
+                rows = shuffled[step * settings.batch : (step + 1) * settings.batch]
                 loss = model.loss(
                     of[rows],
                     {name: value[rows] for name, value in tensors.items()},
@@ -307,7 +310,7 @@ def refine(
                     smoothed,
                 )
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 with torch.no_grad():
                     model.prototypes.copy_(normalize(model.prototypes, dim=-1))
