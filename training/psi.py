@@ -245,7 +245,7 @@ def _last_checkpoint(run: Path) -> str:
         raise ConfigurationError(
             f"{run} holds no checkpoint to start from: name the folder of a `pgenrm train psi` run"
         )
-    return found
+    return str(found)
 
 
 class StopAfter(TrainerCallback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS
@@ -48,9 +49,10 @@ class ReadingLlama(LlamaForCausalLM):
     """
 
     def __init__(self, config: LlamaConfig) -> None:
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[no-untyped-call]
         layers = config.num_hidden_layers
         half = (layers + 1) // 2
+        self.lookup_layer = min(half, layers - 1)
         depths = {"notice": 1, "count": half, "read": half, "recall": min(half + 1, layers)}
         self.heads = torch.nn.ModuleDict(
             {
@@ -63,14 +65,14 @@ class ReadingLlama(LlamaForCausalLM):
         self, states: Sequence[torch.Tensor], inputs: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Losses (nats) beside the chain's; states[i]: (rows, width, hidden) after i layers."""
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         right = {"notice": "noticed", "count": "counted", "read": "levels", "recall": "levels"}
         for name, head in self.heads.items():
             if len(inputs[f"{name}_at"]):
+                head = cast(Head, head)
                 found[f"{name}_loss"] = head.loss(states, inputs[f"{name}_at"], inputs[right[name]])
-        layers = self.config.num_hidden_layers
-        first = min(self.heads["read"].depth, layers - 1)
-        second = min(first + 1, layers - 1)
+        first = self.lookup_layer
+        second = min(first + 1, self.config.num_hidden_layers - 1)
         for name, layer, source in (
             ("recall", first, "read_at"), ("operand", first, "operand_from"),
             ("value", second, "value_from"),
@@ -98,8 +100,10 @@ class ReadingLlama(LlamaForCausalLM):
         cos, sin = self.model.rotary_emb(hidden, places[None])
         target = (wanted % width).view(len(at), -1).expand(-1, GUIDED_HEADS)
         losses = []
-        for row in (at // width).unique():
+        for row in range(len(states)):
             mine = at // width == row
+            if not mine.any():
+                continue
             column = at[mine] % width
             query = linear(hidden[row, column], block.self_attn.q_proj.weight[:kept])
             key = linear(hidden[row], block.self_attn.k_proj.weight[:kept])
