@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 NOTICE = (
-    "The bundled model is small, was trained from scratch on simulated people, and in this version"
-    " scores no better than chance: it shows how the parts work together, not what anyone likes."
+    "The bundled model is small and was trained from scratch on simulated people: it knows four styles"
+    " of English answers, and nothing of the world or of you. Its card says how often it is right."
 )
 
 

@@ -40,9 +40,17 @@ def test_every_person_gets_a_ranking_of_the_scored_answers(demo: dict[str, objec
         assert set(scores) == {"chat", "plain", "plan"}
         ranking = person["ranking"]
         assert isinstance(ranking, list)
-        assert set(ranking) == {one for one in scores if scores[one]["outcome"] == "scored"}
+        assert {score["outcome"] for score in scores.values()} == {"scored"}
+        assert set(ranking) == set(scores)
         means = [scores[one]["mean"] for one in ranking]
         assert means == sorted(means, reverse=True)
+
+
+def test_people_with_other_choices_like_other_answers(demo: dict[str, object]) -> None:
+    people = _people(demo)
+    # Who always chose the short answer, and who always chose the thorough one.
+    assert people["mara"]["ranking"][0] == "plain"  # type: ignore[index]
+    assert people["edwin"]["ranking"][0] == "plan"  # type: ignore[index]
 
 
 def test_every_score_has_a_mean_and_a_standard_error_or_a_reason(demo: dict[str, object]) -> None:
