@@ -95,7 +95,14 @@ def evaluate(
         raise ConfigurationError(
             f"engine {engine!r} cannot run a model folder: use transformers or vllm"
         )
-    runner = load_engine("vllm" if engine == "vllm" else "transformers", model)
+    if engine == "vllm":
+        import torch
+
+        # On a CPU vLLM must be told how much memory its cache may take.
+        sized = {} if torch.cuda.is_available() else {"kv_cache_memory_bytes": 2**30}
+        runner = load_engine("vllm", model, **sized)
+    else:
+        runner = load_engine("transformers", model)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
