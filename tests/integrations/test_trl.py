@@ -33,8 +33,9 @@ def test_completions_of_one_prompt_and_person_are_one_evaluation(
             completions=["A 1", "B 2", "B 2", "C 3"],
             user_id=["ada", "ada", "ada", "bob"],
         )
-    assert len(engine.calls) == 2
-    assert engine.calls[0][0][0].messages[-1].content.count("Start of Response") == 2
+    # Both evaluations run at the same time, so either may come first.
+    shown = [call[0][0].messages[-1].content.count("Start of Response") for call in engine.calls]
+    assert sorted(shown) == [1, 2]
 
 
 def test_conversational_data_is_read_as_trl_writes_it(rm: PGenRM) -> None:
