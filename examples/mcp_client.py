@@ -10,9 +10,10 @@ import sys
 from mcp import Client, StdioServerParameters
 
 # A program with the command `pgenrm` on its path writes command="pgenrm", args=["mcp", ...].
+# -P: the installed package, also when this is started inside a clone.
 server = StdioServerParameters(
     command=sys.executable,
-    args=["-m", "pgenrm_agent.cli", "mcp", "--user", "ada", *sys.argv[1:]],
+    args=["-P", "-m", "pgenrm_agent.cli", "mcp", "--user", "ada", *sys.argv[1:]],
     env=dict(os.environ),
 )
 

@@ -90,10 +90,10 @@ def measure_speed(
     progress("measuring start-up times")
     importing = max(
         0.0,
-        _seconds([sys.executable, "-c", "import pgenrm_agent"])
+        _seconds([sys.executable, "-P", "-c", "import pgenrm_agent"])
         - _seconds([sys.executable, "-c", ""]),
     )
-    helping = _seconds([sys.executable, "-m", "pgenrm_agent.cli", "--help"])
+    helping = _seconds([sys.executable, "-P", "-m", "pgenrm_agent.cli", "--help"])
     figures += [
         _figure("import pgenrm_agent", None, importing, "{:.2f} s", "under 0.3 s"),
         _figure("pgenrm --help", None, helping, "{:.2f} s", "under 0.6 s"),

@@ -48,7 +48,7 @@ def test_an_engine_that_cannot_be_measured_is_refused() -> None:
 def test_the_command_prints_figures_for_the_bundled_model() -> None:
     done = subprocess.run(
         [
-            sys.executable, "-m", "pgenrm_agent.cli", "bench", "--engine", "transformers",
+            sys.executable, "-P", "-m", "pgenrm_agent.cli", "bench", "--engine", "transformers",
             "--repeats", "1", "--json",
         ],
         capture_output=True, text=True, check=False, timeout=500,

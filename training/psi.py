@@ -110,6 +110,7 @@ class ChainTrainer(Trainer):
         learned = targets != IGNORED
         logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
         loss = cross_entropy(logits.float(), targets[learned])
+        self._parts["chain_loss"].append(float(loss.detach()))
         for name, part in core.side_losses(outputs.hidden_states, inputs).items():
             self._parts[name].append(float(part.detach()))
             loss = loss + (LOOK_WEIGHT if name.endswith("look") else 1.0) * part

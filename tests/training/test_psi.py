@@ -225,7 +225,7 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
     assert record["steps"] == state["max_steps"]
     assert (out / "model" / "model.safetensors").is_file()
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
-    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = [row["chain_loss"] for row in rows if "loss" in row]
     assert losses[-1] < 7  # an untrained model of 800 tokens stands at ln 800 = 6.7 or above
     assert (
         ChainFormat.load("compact-1").name
