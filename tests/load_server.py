@@ -74,7 +74,7 @@ async def load(url: str, clients: int, requests: int) -> tuple[Counter[int], flo
 def start_server(options: list[str], folder: str) -> tuple[subprocess.Popen[str], str]:
     """`pgenrm serve` on a free port, and its URL once it is ready."""
     port = 8000 + os.getpid() % 2000
-    command = [sys.executable, "-m", "pgenrm_agent.cli", "serve", "--no-keys", *options]
+    command = [sys.executable, "-P", "-m", "pgenrm_agent.cli", "serve", "--no-keys", *options]
     server = subprocess.Popen([*command, "--port", str(port), "--memory", folder], text=True)
     url = f"http://127.0.0.1:{port}"
     while server.poll() is None:
