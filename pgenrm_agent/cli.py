@@ -17,7 +17,7 @@ import typer
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 
 if TYPE_CHECKING:
-    from pgenrm_agent.integrations.server.keys import KeyRing
+    from pgenrm_agent.integrations.keys import KeyRing
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Candidate, Evaluation, Scaling
@@ -386,6 +386,11 @@ def mcp(
     ] = False,
     host: HostOption = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8001,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="With --http: serve this tenant's memory, to holders of its keys."),
+    ] = None,
+    key_file: KeysOption = None,
     user: Annotated[
         str | None,
         typer.Option(
@@ -400,12 +405,32 @@ def mcp(
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     from pgenrm_agent.integrations.mcp_server import create_mcp_server
 
+    ring = None
+    if tenant is not None:
+        from pgenrm_agent.integrations.keys import valid_tenant
+
+        if not http:
+            raise typer.BadParameter(
+                "--tenant goes with --http: nobody else reads a process's pipes"
+            )
+        ring = _keys_in_force(key_file, valid_tenant(tenant))
+        memory = str(_tenants_folder(memory) / tenant)
+    elif http and not _is_loopback(host):
+        raise ConfigurationError(
+            f"--host {host} can be reached from other machines: name a --tenant whose keys open it "
+            "(`pgenrm keys add TENANT` makes one)"
+        )
     with _reward_model(memory, model, engine, _scaling(individual, None)) as reward_model:
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)
         if http:
+            import uvicorn
+
+            from pgenrm_agent.integrations.mcp_http import create_mcp_app
+
             typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
-            server.run("streamable-http", host=host, port=port)
+            guarded = create_mcp_app(server, keys=ring, tenant=tenant or "", host=host)
+            uvicorn.run(guarded, host=host, port=port, log_level="warning")
         else:
             server.run("stdio")
 
@@ -533,21 +558,35 @@ def _reward_model(
 
 
 def _keys(file: Path | None) -> KeyRing:
-    from pgenrm_agent.integrations.server.keys import KeyRing
+    from pgenrm_agent.integrations.keys import KeyRing
     from pgenrm_agent.memory import default_directory
 
     return KeyRing(file or default_directory().parent / "keys.jsonl")
 
 
-def _keys_in_force(file: Path | None) -> KeyRing:
-    """The keys; refuses to serve when there are none, which would answer nobody."""
+def _keys_in_force(file: Path | None, tenant: str | None = None) -> KeyRing:
+    """The keys; refuses to serve when there are none (of that tenant): nobody would be answered."""
     ring = _keys(file)
+    if tenant is not None and all(one.tenant != tenant for one in ring.issued()):
+        raise ConfigurationError(
+            f"{ring.path} holds no key of {tenant}, so nobody could call: make one with "
+            f"`pgenrm keys add {tenant}`"
+        )
     if not ring.issued():
         raise ConfigurationError(
             f"{ring.path} holds no keys, so nobody could call: make one with `pgenrm keys add "
             "TENANT`, or let everybody in with --no-keys"
         )
     return ring
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _tenants_folder(memory: str | None) -> Path:

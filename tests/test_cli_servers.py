@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pgenrm_agent.integrations.server.keys import KeyRing
+from pgenrm_agent.integrations.keys import KeyRing
 
 
 def pgenrm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,3 +40,16 @@ def test_a_server_that_would_answer_nobody_does_not_start(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "pgenrm keys add" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_mcp_is_not_opened_to_other_machines_without_a_key(tmp_path: Path) -> None:
+    file = ("--keys", str(tmp_path / "keys.jsonl"))
+    open_to_all = pgenrm("mcp", "--http", "--host", "0.0.0.0", *file)
+    assert open_to_all.returncode == 1
+    assert "--tenant" in open_to_all.stderr
+    keyless = pgenrm("mcp", "--http", "--tenant", "acme", *file)
+    assert keyless.returncode == 1
+    assert "pgenrm keys add acme" in keyless.stderr
+    piped = pgenrm("mcp", "--tenant", "acme", *file)
+    assert piped.returncode == 2
+    assert all("Traceback" not in done.stderr for done in (open_to_all, keyless, piped))

@@ -7,12 +7,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from httpx2 import AsyncClient
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from starlette.types import ASGIApp
 
+from pgenrm_agent.integrations.keys import KeyRing
+from pgenrm_agent.integrations.mcp_http import create_mcp_app
 from pgenrm_agent.integrations.mcp_server import create_mcp_server
 from pgenrm_agent.reward_model import PGenRM
 
@@ -22,7 +29,12 @@ ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
 @pytest.fixture(scope="module")
 def address(rm: PGenRM) -> Iterator[str]:
     """A server for everybody, over streamable HTTP on a socket."""
-    app = create_mcp_server(rm).streamable_http_app()
+    with listening_to(create_mcp_app(create_mcp_server(rm))) as url:
+        yield url
+
+
+@contextmanager
+def listening_to(app: ASGIApp) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
@@ -31,10 +43,12 @@ def address(rm: PGenRM) -> Iterator[str]:
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-    server.should_exit = True
-    thread.join(30)
-    listening.close()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
 
 
 def text(result: Any) -> str:
@@ -123,3 +137,28 @@ async def test_a_server_for_one_person_judges_for_nobody_else(rm: PGenRM, mode: 
         assert other.is_error
         assert "one person only" in text(other)
         assert "bob" not in json.dumps(own.structured_content)
+
+
+async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
+    rm: PGenRM, tmp_path: Path
+) -> None:
+    ring = KeyRing(tmp_path / "keys.jsonl")
+    own, issued = ring.issue("acme")
+    other, _ = ring.issue("globex")
+    guarded = create_mcp_app(create_mcp_server(rm), keys=ring, tenant="acme")
+    with listening_to(guarded) as url:
+        async with AsyncClient() as http:
+            for headers in (
+                {},
+                {"Authorization": f"Bearer {other}"},
+                {"Authorization": f"Basic {own}"},
+                {"Authorization": "Bearer"},
+            ):
+                answer = await http.post(url, json={}, headers=headers)
+                assert answer.status_code == 401
+                assert "key of tenant acme" in answer.json()["error"]
+        async with AsyncClient(headers={"Authorization": f"Bearer {own}"}) as http:
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                assert len((await client.list_tools()).tools) == 5
+            ring.revoke(issued.id)
+            assert (await http.post(url, json={})).status_code == 401

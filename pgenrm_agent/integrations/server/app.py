@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.server.answers import CODES, error_of
-from pgenrm_agent.integrations.server.keys import KeyRing
 from pgenrm_agent.integrations.server.limits import Admission, Limits, Overloaded
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.observe import BoundedBodies, ObservedApp

@@ -9,7 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from pgenrm_agent.integrations.server.keys import KeyRing
+from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.server.limits import Admission
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.tenants import Tenants

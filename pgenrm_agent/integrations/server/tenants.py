@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from pgenrm_agent.integrations.server.keys import valid_tenant
+from pgenrm_agent.integrations.keys import valid_tenant
 from pgenrm_agent.reward_model import PGenRM
 
 __all__ = ["Tenants"]

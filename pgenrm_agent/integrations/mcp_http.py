@@ -1,0 +1,54 @@
+"""The MCP server over HTTP, for those who hold a key."""
+
+from __future__ import annotations
+
+from mcp.server.mcpserver import MCPServer
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pgenrm_agent.integrations.keys import KeyRing, valid_tenant
+
+__all__ = ["Guarded", "create_mcp_app"]
+
+
+class Guarded:
+    """Lets a request through that carries a key of one tenant, as `Authorization: Bearer KEY`.
+
+    The SDK's own token check belongs to OAuth: it would announce an authorisation server that does
+    not exist.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, tenant: str) -> None:
+        self._app = app
+        self._keys = keys
+        self._tenant = valid_tenant(tenant)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._admits(Headers(scope=scope)):
+            message = f"this needs a key of tenant {self._tenant}: send `Authorization: Bearer KEY`"
+            refusal = JSONResponse(
+                {"error": message}, status_code=401, headers={"WWW-Authenticate": "Bearer"}
+            )
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _admits(self, headers: Headers) -> bool:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self._keys.tenant_of(key.strip()) == self._tenant
+
+
+def create_mcp_app(
+    server: MCPServer, *, keys: KeyRing | None = None, tenant: str = "", host: str = "127.0.0.1"
+) -> ASGIApp:
+    """Streamable HTTP at /mcp, as an ASGI application.
+
+    keys, tenant: who may call; keys None lets everybody in who can reach the address.
+    host: what it will listen on. On a loopback address other Host headers are refused, so that no
+        page in a browser reaches it by renaming.
+
+    Raises ConfigurationError for a tenant's name that cannot be one.
+    """
+    app = server.streamable_http_app(host=host)
+    return app if keys is None else Guarded(app, keys, tenant)
