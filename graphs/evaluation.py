@@ -1,6 +1,10 @@
 """The evaluation graph: one request in, every candidate scored for one person out.
 
-    START -> recall -> derive_persona -> generate_rubric -> sample_scores -> aggregate -> END
+    START -> recall -> derive_persona -> match_prototype -> generate_rubric -> sample_scores
+                             ^                                                       |
+                             +---- not sure yet, budget left ---- aggregate <--------+
+                                                                      |
+                                                                     END
 
 The state is plain JSON data, so that any checkpointer gives back what it was given. What a run
 needs beyond data (engine, memory, chain format) comes in its context and is never stored. Nodes are
@@ -41,7 +45,7 @@ from typing_extensions import TypedDict
 
 from pgenrm_agent.aggregation import aggregate as aggregate_chains
 from pgenrm_agent.aggregation import best_of, count_reasons, rank
-from pgenrm_agent.chain import ChainFormat, ParsedChain, Section, parse_chain
+from pgenrm_agent.chain import ChainFormat, ParsedChain, Section, parse_chain, read_persona
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ChainError,
@@ -50,7 +54,7 @@ from pgenrm_agent.errors import (
     EngineTimeout,
     EngineUnavailable,
 )
-from pgenrm_agent.scaling import derive_seed, plan_chains
+from pgenrm_agent.scaling import PlannedChain, derive_seed, plan_chains, plan_rounds
 from pgenrm_agent.schema import (
     ChainFailure,
     Evaluation,
@@ -58,7 +62,9 @@ from pgenrm_agent.schema import (
     EvaluationRequest,
     Level,
     Message,
+    Persona,
     PreferencePair,
+    Rubric,
     Scaling,
     StatedPreference,
     Usage,
@@ -69,6 +75,8 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
     from langgraph.graph.state import CompiledStateGraph
 
+    from pgenrm_agent.prototypes import Match
+
 __all__ = [
     "Draft",
     "EvaluationContext",
@@ -76,12 +84,18 @@ __all__ = [
     "EvaluationInput",
     "EvaluationState",
     "EvaluationUpdate",
+    "NeighbourSource",
     "SignalSource",
     "build_graph",
     "graph",
 ]
 
 SECTIONS: tuple[Section, ...] = ("persona", "rubric", "scores")
+
+# Personas sampled only to find the nearest prototype, where none of the person's own is asked for.
+SCOUTS = 4
+
+WITHHELD = "(withheld: what is written of a similar person is not for others)"
 
 # Engines retry what is theirs to retry (connections, rate limits); one more try of a whole node
 # covers a fault that outlived that, such as a server being restarted.
@@ -107,6 +121,23 @@ class SignalSource(Protocol):
     ) -> UserSignals: ...
 
 
+@runtime_checkable
+class NeighbourSource(Protocol):
+    """Who is similar to whom; `pgenrm_agent.prototypes.Neighbours` is one.
+
+    memory: where the similar people's own choices come from.
+    """
+
+    @property
+    def memory(self) -> SignalSource: ...
+
+    def available(self) -> bool: ...
+
+    def match(
+        self, user_id: str, personas: Sequence[str], query: str, count: int
+    ) -> Match | None: ...
+
+
 @dataclass(frozen=True)
 class EvaluationContext:
     """What a run needs besides its state.
@@ -114,6 +145,9 @@ class EvaluationContext:
     engine: None means the bundled model.
     chain_format: None means the one the bundled model was trained on, and "published" for others.
     memory: asked only when the input brings no signals; None means the default user memory.
+    neighbours: finds the similar people of the prototype level; without it there is none.
+    show_neighbours: leave texts written from similar people's choices in the result. By default a
+        result has their marks and weights, and withholds personas, reasons and texts.
     staged: write the chains section by section, one engine call a stage, so that a run can be
         stopped, read and edited in between. Otherwise each chain is written whole at the first
         stage, in one engine call, and later stages find their section present. An engine that
@@ -125,6 +159,8 @@ class EvaluationContext:
     engine: Annotated[Engine | None, WithJsonSchema({"type": "null"})] = None
     chain_format: Annotated[ChainFormat | None, WithJsonSchema({"type": "null"})] = None
     memory: Annotated[SignalSource | None, WithJsonSchema({"type": "null"})] = None
+    neighbours: Annotated[NeighbourSource | None, WithJsonSchema({"type": "null"})] = None
+    show_neighbours: bool = False
     staged: bool = False
     # What was read from texts already, so that two nodes of a run need not read a text twice.
     readings: Annotated[Readings, WithJsonSchema({"type": "null"})] = field(
@@ -166,13 +202,23 @@ class EvaluationInput(TypedDict):
 class EvaluationUpdate(TypedDict, total=False):
     """What the nodes add.
 
-    signals: what is known of each person whose signals enter a prompt, by `Draft.signals_of`.
+    signals: what is known of each person whose signals enter a prompt, by `Draft.signals_of`; of
+        similar people under opaque names.
+    personas: those by which the person is matched to a prototype.
+    prototype, neighbours: the one she is nearest to, and similar people, most similar first.
+    round: how many rounds of `plan_rounds` are done. settled: how many of `chains` came through
+        `sample_scores`.
     failures: texts that were sampled again; unreadable texts among `chains` are not in it.
     evaluation: the result, an `Evaluation`.
     """
 
     seed: int
     signals: dict[str, JSONObject]
+    personas: list[str]
+    prototype: str | None
+    neighbours: list[str]
+    round: int
+    settled: int
     chains: list[Draft]
     failures: list[JSONObject]
     usage: dict[str, int]
@@ -203,7 +249,11 @@ async def recall(state: EvaluationState, runtime: Runtime[EvaluationContext]) ->
     started = time.perf_counter()
     request = EvaluationRequest.model_validate(state["request"])
     scaling = _scaling(state)
-    _refuse_unavailable(scaling)
+    if scaling.individual == 0 and not await _has_neighbours(runtime, scaling):
+        raise ConfigurationError(
+            "scaling.individual is 0 and there are no prototypes to sample from: "
+            "ask for at least 1 individual chain, or run `pgenrm prototypes build`"
+        )
     seed = secrets.randbelow(2**31) if scaling.seed is None else scaling.seed
     history, stated = state.get("history"), state.get("stated")
     if history is None and stated is None:
@@ -225,6 +275,11 @@ async def recall(state: EvaluationState, runtime: Runtime[EvaluationContext]) ->
     return {
         "seed": seed,
         "signals": {request.user_id: signals.model_dump(mode="json")},
+        "personas": [],
+        "prototype": None,
+        "neighbours": [],
+        "round": 0,
+        "settled": 0,
         "chains": [],
         "failures": [],
         "usage": Usage().model_dump(),
@@ -236,30 +291,66 @@ async def recall(state: EvaluationState, runtime: Runtime[EvaluationContext]) ->
 async def derive_persona(
     state: EvaluationState, runtime: Runtime[EvaluationContext]
 ) -> EvaluationUpdate:
-    """Plan the person's own chains and write their personas: who is she in the present scenario?"""
+    """Plan the person's own chains and write their personas: who is she in the present scenario?
+
+    Of somebody of whom nothing is known there is nothing to derive: where there are prototypes, her
+    chains are left to them. In a later round, the chains that are new in it.
+    """
     started = time.perf_counter()
     writer = await _Writer.of(state, runtime)
-    planned = plan_chains(
-        [writer.request.user_id] * writer.scaling.individual,
-        len(writer.request.candidates),
-        seed=state["seed"],
-        max_candidates=writer.chain_format.max_candidates,
-    )
-    drafts: list[Draft] = [
-        {
-            "level": chain.level,
-            "signals_of": chain.signals_of,
-            "order": list(chain.order),
-            "seed": chain.seed,
-            "attempt": 0,
-            "text": "",
-            "tokens": 0,
-            "status": "open",
-        }
-        for chain in planned
-    ]
-    chains = await writer.extend(drafts, to="persona")
-    return {"chains": chains, **writer.cost(state, "derive_persona", started)}
+    chains, personas = list(state["chains"]), list(state["personas"])
+    matching = await _has_neighbours(runtime, writer.scaling)
+    expecting = state["round"] == 0 or bool(state["neighbours"])
+    if not (matching and expecting and _is_unknown(writer.own_signals)):
+        planned = writer.plan_individual(have=_owners(chains, "individual"), round_=state["round"])
+        scouting = matching and not writer.scaling.individual and not personas
+        drafts = [_draft(chain) for chain in (writer.plan_scouts() if scouting else planned)]
+        # Whole chains are written together with those of similar people, once these are known.
+        fresh = await writer.extend(drafts, to="persona", pause=matching)
+        personas += [text for draft in fresh if (text := read_persona(draft["text"])) is not None]
+        chains += [] if scouting else fresh
+    return {
+        "chains": chains,
+        "personas": personas,
+        **writer.cost(state, "derive_persona", started),
+    }
+
+
+async def match_prototype(
+    state: EvaluationState, runtime: Runtime[EvaluationContext]
+) -> EvaluationUpdate:
+    """Add one chain with each similar person's signals instead of the person's own (paper 4.2.2).
+
+    The personas just derived lead to the nearest prototype and its most similar members; without
+    any, the prior over prototypes does, and the whole budget is theirs. Their chains start empty:
+    the next stage writes persona and rubric of those, in the call that writes the others' rubrics.
+    """
+    started = time.perf_counter()
+    writer = await _Writer.of(state, runtime)
+    signals, names = dict(state["signals"]), list(state["neighbours"])
+    chains, prototype = list(state["chains"]), state["prototype"]
+    unknown = _is_unknown(writer.own_signals)
+    if await _has_neighbours(runtime, writer.scaling):
+        if state["round"] == 0:
+            match, found = await _similar_people(state, runtime, writer, unknown=unknown)
+            prototype = match.prototype if match else None
+            names = list(found)
+            signals |= {name: one.model_dump(mode="json") for name, one in found.items()}
+        chains += [
+            _draft(chain)
+            for chain in writer.plan_prototype(
+                names, have=_owners(chains, "prototype"), round_=state["round"], unknown=unknown
+            )
+        ]
+    if not chains:  # nobody similar has agreed to take part
+        chains = [_draft(chain) for chain in writer.plan_individual(have=0, round_=state["round"])]
+    return {
+        "chains": chains,
+        "signals": signals,
+        "prototype": prototype,
+        "neighbours": names,
+        **writer.cost(state, "match_prototype", started),
+    }
 
 
 async def generate_rubric(
@@ -277,13 +368,16 @@ async def sample_scores(
 ) -> EvaluationUpdate:
     """Extend all chains to their end, and sample those again that do not score their candidates.
 
+    Chains of an earlier round stay as they are.
+
     A chain that is unreadable, truncated or lacks candidates is sampled anew with another seed, for
     `Scaling.resamples` rounds: from where this stage found it if its rubric stood then, else from
     the start. Of several attempts the one with the most totals is kept; the others are failures.
     """
     started = time.perf_counter()
     writer = await _Writer.of(state, runtime)
-    found = state["chains"]
+    settled = state["settled"]
+    found = state["chains"][settled:]
     chains = await writer.extend(found, to="scores")
     readings = [_read(draft, writer.request, writer.readings) for draft in chains]
     failures: list[ChainFailure] = []
@@ -300,8 +394,12 @@ async def sample_scores(
                 readings[i], reading = reading, readings[i]
             failures.append(_failure(draft, reading))
     return {
-        "chains": chains,
-        "failures": [failure.model_dump(mode="json") for failure in failures],
+        "chains": [*state["chains"][:settled], *chains],
+        "settled": settled + len(chains),
+        "failures": [
+            *state["failures"],
+            *(failure.model_dump(mode="json") for failure in failures),
+        ],
         **writer.cost(state, "sample_scores", started),
     }
 
@@ -311,20 +409,23 @@ async def aggregate(
 ) -> EvaluationUpdate:
     """Read the chains, then score and rank the candidates (Eq. 9).
 
-    Raises ChainError, with the counts by reason, when no chain can be read.
+    Raises ChainError, with the counts by reason, when no chain can be read and no round is left.
     """
     started = time.perf_counter()
     request = EvaluationRequest.model_validate(state["request"])
-    readings = (runtime.context or EvaluationContext()).readings
+    context = runtime.context or EvaluationContext()
     failures = [ChainFailure.model_validate(failure) for failure in state["failures"]]
     chains: list[EvaluationChain] = []
     for draft in state["chains"]:
-        reading = _read(draft, request, readings)
+        reading = _read(draft, request, context.readings)
         if isinstance(reading, ChainError):
             failures.append(_failure(draft, reading))
         else:
             chains.append(_chain(draft, reading))
+    done: EvaluationUpdate = {"round": state["round"] + 1}
     if not chains:
+        if done["round"] < len(_rounds(_scaling(state))):
+            return done
         last = failures[-1].message if failures else "nothing was sampled"
         raise ChainError(
             f"not scored: none of {len(failures)} sampled texts is an evaluation chain "
@@ -335,7 +436,14 @@ async def aggregate(
     scores = aggregate_chains(
         [candidate.id for candidate in request.candidates], chains, failures, seed=state["seed"]
     )
-    timings = {**state["timings"], "aggregate": time.perf_counter() - started}
+    spent = state["timings"].get("aggregate", 0.0) + time.perf_counter() - started
+    timings = {**state["timings"], "aggregate": spent}
+    if not context.show_neighbours:
+        chains = [_withheld(chain) for chain in chains]
+        failures = [
+            failure.model_copy(update={"text": ""}) if failure.level == "prototype" else failure
+            for failure in failures
+        ]
     evaluation = Evaluation(
         request=request,
         scores=scores,
@@ -343,11 +451,29 @@ async def aggregate(
         best=best_of(scores),
         chains=tuple(chains),
         failures=tuple(failures),
+        prototype=state["prototype"],
+        neighbours=tuple(state["neighbours"]),
         usage=Usage.model_validate(state["usage"]),
         timings=timings,
         seed=state["seed"],
     )
-    return {"timings": timings, "evaluation": evaluation.model_dump(mode="json")}
+    return {**done, "timings": timings, "evaluation": evaluation.model_dump(mode="json")}
+
+
+def sure_enough(state: EvaluationState) -> Literal["derive_persona", "__end__"]:
+    """After `aggregate`: is the best candidate the best with the probability asked for?
+
+    Without `stop_when_sure` there is one round, which is the whole budget.
+    """
+    scaling = _scaling(state)
+    if state["round"] >= len(_rounds(scaling)):
+        return "__end__"
+    evaluation = state["evaluation"]
+    if evaluation is None or scaling.stop_when_sure is None:
+        return "derive_persona"
+    scores = Evaluation.model_validate(evaluation).scores
+    surest = max(score.probability_best or 0.0 for score in scores)
+    return "__end__" if surest >= scaling.stop_when_sure else "derive_persona"
 
 
 # --- wiring ------------------------------------------------------------------------------------
@@ -360,15 +486,17 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Evaluat
     )
     builder.add_node("recall", recall)
     builder.add_node("derive_persona", derive_persona, retry_policy=RETRIES)
+    builder.add_node("match_prototype", match_prototype)
     builder.add_node("generate_rubric", generate_rubric, retry_policy=RETRIES)
     builder.add_node("sample_scores", sample_scores, retry_policy=RETRIES)
     builder.add_node("aggregate", aggregate)
     builder.add_edge(START, "recall")
     builder.add_edge("recall", "derive_persona")
-    builder.add_edge("derive_persona", "generate_rubric")
+    builder.add_edge("derive_persona", "match_prototype")
+    builder.add_edge("match_prototype", "generate_rubric")
     builder.add_edge("generate_rubric", "sample_scores")
     builder.add_edge("sample_scores", "aggregate")
-    builder.add_edge("aggregate", END)
+    builder.add_conditional_edges("aggregate", sure_enough, ["derive_persona", END])
     return builder.compile(checkpointer=checkpointer, name="evaluation")
 
 
@@ -381,6 +509,7 @@ class _Writer:
 
     request: EvaluationRequest
     scaling: Scaling
+    seed: int
     signals: dict[str, UserSignals]
     engine: Engine
     chain_format: ChainFormat
@@ -398,6 +527,7 @@ class _Writer:
         return cls(
             request=EvaluationRequest.model_validate(state["request"]),
             scaling=_scaling(state),
+            seed=state["seed"],
             signals={
                 owner: UserSignals.model_validate(signals)
                 for owner, signals in state["signals"].items()
@@ -408,14 +538,54 @@ class _Writer:
             readings=context.readings,
         )
 
-    async def extend(self, drafts: Sequence[Draft], *, to: Section) -> list[Draft]:
+    @property
+    def own_signals(self) -> UserSignals:
+        return self.signals[self.request.user_id]
+
+    def plan_individual(self, *, have: int, round_: int) -> tuple[PlannedChain, ...]:
+        """The person's own chains that are new in a round. have: owners planned already."""
+        wanted = _rounds(self.scaling)[round_][0]
+        return self._planned([self.request.user_id] * self.scaling.individual, have, wanted)
+
+    def plan_scouts(self) -> tuple[PlannedChain, ...]:
+        """Chains of which only the persona is wanted."""
+        return self._planned([self.request.user_id] * SCOUTS, 0, SCOUTS)
+
+    def plan_prototype(
+        self, names: Sequence[str], *, have: int, round_: int, unknown: bool
+    ) -> tuple[PlannedChain, ...]:
+        """The similar people's chains that are new in a round; all of the budget for somebody unknown."""
+        individual, prototype = _rounds(self.scaling)[round_]
+        wanted = individual + prototype if unknown else prototype
+        return self._planned(names, have, wanted, "prototype")
+
+    def _planned(
+        self, owners: Sequence[str], have: int, wanted: int, level: Level = "individual"
+    ) -> tuple[PlannedChain, ...]:
+        plan = plan_chains(
+            owners,
+            len(self.request.candidates),
+            seed=self.seed,
+            level=level,
+            max_candidates=self.chain_format.max_candidates,
+        )
+        groups = len(plan) // max(1, len(owners))
+        return plan[have * groups : wanted * groups]
+
+    async def extend(
+        self, drafts: Sequence[Draft], *, to: Section, pause: bool = False
+    ) -> list[Draft]:
         """Write each open draft up to the end of section `to`, in one engine call.
+
+        pause: stop there even where chains are not written stage by stage, if the engine can go on
+        from there later.
 
         Drafts that stand at the same text with the same prompt become samples of one prompt, so
         that an engine encodes it once. Not staged, the drafts are written to their end. Drafts that
         have the section already are returned as they are; without any to write, no call is made.
         """
-        goal: Section = to if self.staged else "scores"
+        pause = pause and self.engine.capabilities.continues
+        goal: Section = to if self.staged or pause else "scores"
         together: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
         for i, draft in enumerate(drafts):
             if draft["status"] == "open" and not self._has(draft["text"], to):
@@ -472,7 +642,7 @@ class _Writer:
             "usage": {name: count + self.usage[name] for name, count in state["usage"].items()},
             "timings": {
                 **timings,
-                stage: time.perf_counter() - started,
+                stage: timings.get(stage, 0.0) + time.perf_counter() - started,
                 "engine": timings["engine"] + self.engine_seconds,
             },
         }
@@ -521,6 +691,72 @@ class _Writer:
             "tokens": draft["tokens"] + completion.tokens,
             "status": "truncated" if truncated else "written" if goal == "scores" else "open",
         }
+
+
+def _draft(chain: PlannedChain) -> Draft:
+    return {
+        "level": chain.level,
+        "signals_of": chain.signals_of,
+        "order": list(chain.order),
+        "seed": chain.seed,
+        "attempt": 0,
+        "text": "",
+        "tokens": 0,
+        "status": "open",
+    }
+
+
+def _owners(chains: Sequence[Draft], level: Level) -> int:
+    """How many entries of a plan are among the drafts: each covers the first candidate once."""
+    return sum(draft["level"] == level and 0 in draft["order"] for draft in chains)
+
+
+def _rounds(scaling: Scaling) -> tuple[tuple[int, int], ...]:
+    if scaling.stop_when_sure is None:
+        return ((scaling.individual, scaling.prototype),)
+    return plan_rounds(scaling.individual, scaling.prototype)
+
+
+def _is_unknown(signals: UserSignals) -> bool:
+    return not signals.history and not signals.stated
+
+
+async def _has_neighbours(runtime: Runtime[EvaluationContext], scaling: Scaling) -> bool:
+    source = (runtime.context or EvaluationContext()).neighbours
+    if source is None or scaling.prototype == 0:
+        return False
+    return await asyncio.to_thread(source.available)
+
+
+async def _similar_people(
+    state: EvaluationState,
+    runtime: Runtime[EvaluationContext],
+    writer: _Writer,
+    *,
+    unknown: bool,
+) -> tuple[Match | None, dict[str, UserSignals]]:
+    """The match, and what is known of each similar person, by opaque name; the empty-handed left out."""
+    source = (runtime.context or EvaluationContext()).neighbours
+    assert source is not None
+    scaling, request = writer.scaling, writer.request
+    count = scaling.prototype + (scaling.individual if unknown else 0)
+
+    def look_up() -> tuple[Match | None, dict[str, UserSignals]]:
+        match = source.match(request.user_id, state["personas"], request.query, count)
+        found: dict[str, UserSignals] = {}
+        for user, name in zip(match.neighbours, match.names, strict=True) if match else ():
+            signals = source.memory.recall(
+                user,
+                query=request.query,
+                limit=scaling.history,
+                selection=scaling.history_selection,
+                seed=derive_seed(state["seed"], "recall", name),
+            )
+            if not _is_unknown(signals):
+                found[name] = signals.model_copy(update={"user_id": name})
+        return match, found
+
+    return await asyncio.to_thread(look_up)
 
 
 # --- reading chains ----------------------------------------------------------------------------
@@ -584,24 +820,23 @@ def _chain(draft: Draft, reading: ParsedChain) -> EvaluationChain:
     )
 
 
+def _withheld(chain: EvaluationChain) -> EvaluationChain:
+    """Without what was written of somebody else; marks and weights stay, so that totals can be followed."""
+    if chain.level == "individual":
+        return chain
+    rubric = chain.rubric and Rubric(
+        criteria=tuple(one.model_copy(update={"reason": ""}) for one in chain.rubric.criteria)
+    )
+    return chain.model_copy(
+        update={"persona": Persona(text=WITHHELD), "rubric": rubric, "text": ""}
+    )
+
+
 # --- what a run is given -----------------------------------------------------------------------
 
 
 def _scaling(state: EvaluationState) -> Scaling:
     return Scaling.model_validate(state.get("scaling") or {})
-
-
-def _refuse_unavailable(scaling: Scaling) -> None:
-    if scaling.individual == 0:
-        raise ConfigurationError(
-            "scaling.individual is 0 and there are no prototypes to sample from: "
-            "ask for at least 1 individual chain"
-        )
-    if scaling.stop_when_sure is not None:
-        raise ConfigurationError(
-            f"scaling.stop_when_sure is {scaling.stop_when_sure:g}, which this version does not "
-            "offer: leave it None and choose scaling.individual"
-        )
 
 
 def _choose(

@@ -135,8 +135,9 @@ def typical_chain(
 ) -> EvaluationChain:
     """The chain whose totals are nearest to the mean scores: the one to show as the reason why.
 
-    Chains over all candidates go before those over a group of them, and chains with marks for
-    every criterion before the others: their totals can be followed.
+    The person's own chains go before those of similar people, chains over all candidates before
+    those over a group of them, and chains with marks for every criterion before the others: their
+    totals can be followed.
 
     chains: those to choose from, at least one; None means all of the evaluation's.
     """
@@ -152,7 +153,12 @@ def typical_chain(
 
     return min(
         evaluation.chains if chains is None else chains,
-        key=lambda chain: (-len(chain.totals), _marks_missing(chain), distance(chain)),
+        key=lambda chain: (
+            chain.level == "prototype",
+            -len(chain.totals),
+            _marks_missing(chain),
+            distance(chain),
+        ),
     )
 
 

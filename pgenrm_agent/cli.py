@@ -66,8 +66,22 @@ CandidatesArgument = Annotated[
 ]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
 IndividualOption = Annotated[
-    int, typer.Option(min=1, max=1024, help="Evaluation chains to sample.")
+    int, typer.Option(min=0, max=1024, help="Evaluation chains with the person's own choices.")
 ]
+PrototypeOption = Annotated[
+    int,
+    typer.Option(
+        "--prototype", min=0, max=1024,
+        help="Chains with similar people's choices, where prototypes were built.",
+    ),
+]  # fmt: skip
+SureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-when-sure", min=0.5, max=1.0,
+        help="End early once the best answer is the best with this probability.",
+    ),
+]  # fmt: skip
 SeedOption = Annotated[
     int | None,
     typer.Option(min=0, max=2**31 - 1, help="Seed; drawn and reported if not given."),
@@ -139,6 +153,8 @@ def score(
     query: QueryOption,
     candidates: CandidatesArgument,
     individual: IndividualOption = 8,
+    prototype: PrototypeOption = 4,
+    sure: SureOption = None,
     seed: SeedOption = None,
     memory: MemoryOption = None,
     model: ModelOption = None,
@@ -151,7 +167,7 @@ def score(
         _waiting("sampling evaluation chains"),
     ):
         result = reward_model.score(
-            user, query, _answers(candidates), scaling=_scaling(individual, seed)
+            user, query, _answers(candidates), scaling=_scaling(individual, seed, prototype, sure)
         )
     if as_json:
         typer.echo(result.model_dump_json())
@@ -169,6 +185,8 @@ def rerank(
     query: QueryOption,
     candidates: CandidatesArgument,
     individual: IndividualOption = 8,
+    prototype: PrototypeOption = 4,
+    sure: SureOption = None,
     seed: SeedOption = None,
     memory: MemoryOption = None,
     model: ModelOption = None,
@@ -181,7 +199,7 @@ def rerank(
         _waiting("sampling evaluation chains"),
     ):
         result = reward_model.rerank(
-            user, query, _answers(candidates), scaling=_scaling(individual, seed)
+            user, query, _answers(candidates), scaling=_scaling(individual, seed, prototype, sure)
         )
     if as_json:
         typer.echo(json.dumps([item.model_dump() for item in result]))
@@ -353,6 +371,7 @@ def serve(
     running: Annotated[int, typer.Option(min=1, help="Evaluations at the same time.")] = 16,
     waiting: Annotated[int, typer.Option(min=0, help="Evaluations that may wait.")] = 48,
     individual: IndividualOption = 8,
+    prototype: PrototypeOption = 4,
     memory: MemoryOption = None,
     model: ModelOption = None,
     engine: EngineOption = None,
@@ -364,7 +383,9 @@ def serve(
 
     ring = None if no_keys else _keys_in_force(key_file)
     limits = Limits(running=running, waiting=waiting)
-    with _reward_model(memory, model, engine, _scaling(individual, None)) as reward_model:
+    with _reward_model(
+        memory, model, engine, _scaling(individual, None, prototype)
+    ) as reward_model:
         with _waiting("loading the model"):
             # Before the server listens, so that what is wrong is told in one line.
             reward_model.prepare(memory=ring is None)
@@ -398,6 +419,7 @@ def mcp(
         ),
     ] = None,
     individual: IndividualOption = 8,
+    prototype: PrototypeOption = 4,
     memory: MemoryOption = None,
     model: ModelOption = None,
     engine: EngineOption = None,
@@ -420,7 +442,9 @@ def mcp(
             f"--host {host} can be reached from other machines: name a --tenant whose keys open it "
             "(`pgenrm keys add TENANT` makes one)"
         )
-    with _reward_model(memory, model, engine, _scaling(individual, None)) as reward_model:
+    with _reward_model(
+        memory, model, engine, _scaling(individual, None, prototype)
+    ) as reward_model:
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)
         if http:
@@ -477,10 +501,14 @@ def bench(
 # --- shared by the commands ---
 
 
-def _scaling(individual: int, seed: int | None) -> Scaling:
+def _scaling(
+    individual: int, seed: int | None, prototype: int = 4, sure: float | None = None
+) -> Scaling:
     from pgenrm_agent.schema import Scaling
 
-    return Scaling(individual=individual, prototype=0, seed=seed)
+    if sure is not None and not 0.5 < sure < 1:
+        raise typer.BadParameter(f"--stop-when-sure {sure:g}: use more than 0.5 and less than 1")
+    return Scaling(individual=individual, prototype=prototype, seed=seed, stop_when_sure=sure)
 
 
 def _text(given: str) -> str:
@@ -640,10 +668,12 @@ def _summary(result: Evaluation) -> dict[str, object]:
 def main() -> None:
     """Entry point: errors raised on purpose become one line and exit code 1."""
     from pgenrm_agent.debugging.cli import app as debug
+    from pgenrm_agent.prototypes_cli import app as prototypes
     from pgenrm_agent.training.cli import app as train
 
     app.add_typer(debug, name="debug")
     app.add_typer(train, name="train")
+    app.add_typer(prototypes, name="prototypes")
     try:
         app()
     except PGenRMError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import unicodedata
@@ -18,8 +19,15 @@ from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Embedder", "HashingEmbedder", "SentenceTransformerEmbedder", "Vectors"]
+__all__ = [
+    "Embedder",
+    "HashingEmbedder",
+    "ModelStatesEmbedder",
+    "SentenceTransformerEmbedder",
+    "Vectors",
+]
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
@@ -29,6 +37,7 @@ _CHARACTERS_READ = 4000  # keeps the work for one text bounded; a query says wha
 _SHORT_WORD = 3  # words up to this length are mostly "the", "of", "is": they say little
 _SHORT_WORD_WEIGHT = 0.3
 _GRAM_WEIGHT = 0.5
+_TEXTS_AT_ONCE = 64
 
 
 @runtime_checkable
@@ -150,6 +159,72 @@ class SentenceTransformerEmbedder:
                     f"cannot load the sentence-transformers model {str(self._source)!r}: {error}"
                 ) from error
         return self._model
+
+
+class ModelStatesEmbedder:
+    """The mean of a causal model's last hidden states over a text, as a unit vector.
+
+    Needs no other model than the one that judges. The mean state of all texts is much the same, so
+    cosines are high throughout; what differs still tells apart.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        """`model`: a folder, loaded on a CPU by the first call that needs it.
+
+        Raises ConfigurationError when there is no model in the folder.
+        """
+        self._folder = Path(model)
+        weights = sorted(self._folder.glob("*.safetensors"))
+        if not weights:
+            raise ConfigurationError(f"{self._folder} holds no model (*.safetensors)")
+        digest = hashlib.sha256()
+        for file in weights:
+            digest.update(file.read_bytes())
+        # Other weights are another space, whatever the folder's name.
+        self._name = f"states:{self._folder.name}:{digest.hexdigest()[:12]}"
+        self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimension(self) -> int:
+        with self._lock:
+            return int(self._model()[1].config.hidden_size)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        import torch
+
+        with self._lock, torch.inference_mode():
+            tokenizer, model = self._model()
+            rows = [np.zeros((0, int(model.config.hidden_size)), dtype=np.float32)]
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                some = [
+                    text[:_CHARACTERS_READ] or " " for text in texts[start : start + _TEXTS_AT_ONCE]
+                ]
+                encoded = tokenizer(some, return_tensors="pt", padding=True, padding_side="right")
+                mask = encoded["attention_mask"][..., None]
+                states = model(
+                    input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
+                ).last_hidden_state.float()
+                rows.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).numpy())
+        return _normalised(np.concatenate(rows))
+
+    def _model(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        if self._loaded is None:
+            from transformers import AutoModel, AutoTokenizer
+
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self._folder)
+                model = AutoModel.from_pretrained(self._folder, dtype="float32").eval()
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(f"cannot load {self._folder}: {error}") from error
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            self._loaded = tokenizer, model
+        return self._loaded
 
 
 def _features(text: str) -> Iterator[tuple[str, float]]:

@@ -39,16 +39,19 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
+    from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.graphs.evaluation import (
         EvaluationContext,
         EvaluationGraph,
         EvaluationInput,
     )
+    from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
     from pgenrm_agent.integrations.langchain_tool import PGenRMTool
     from pgenrm_agent.integrations.langchain_user import UserFrom
     from pgenrm_agent.integrations.langgraph_node import EvaluationNode
     from pgenrm_agent.integrations.trl import PersonalReward
     from pgenrm_agent.memory import UserMemory
+    from pgenrm_agent.prototypes import Neighbours, PrototypeStore
 
 __all__ = ["PGenRM", "Progress", "RerankItem", "RerankResult"]
 
@@ -122,6 +125,10 @@ class PGenRM:
         one that works in async code (for SQLite: `AsyncSqliteSaver`).
     staged: write chains section by section, so that a run can be stopped and edited in between;
         slower than writing them whole.
+    persona_embedder: what finds similar people by their personas. None means the bundled model's
+        own states; with a sentence encoder, `SentenceTransformerEmbedder(...)`, people are grouped
+        by what their personas mean. Prototypes built with one embedder are refused by another.
+    show_neighbours: leave texts written from similar people's choices in results.
 
     Model and memory are opened by the first call that needs them. Use as a context manager, or
     call `close` (in async code: `async with`, `aclose`). Errors are those of
@@ -138,6 +145,8 @@ class PGenRM:
         chain_format: ChainFormat | str | Path | None = None,
         checkpointer: BaseCheckpointSaver[str] | None = None,
         staged: bool = False,
+        persona_embedder: Embedder | None = None,
+        show_neighbours: bool = False,
     ) -> None:
         if model is not None and engine is not None and not isinstance(engine, str):
             raise ConfigurationError(
@@ -151,6 +160,9 @@ class PGenRM:
         self._scaling = scaling or Scaling()
         self._checkpointer = checkpointer
         self._staged = staged
+        self._persona_embedder = persona_embedder
+        self._show_neighbours = show_neighbours
+        self._neighbours: Neighbours | None = None
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._memory: UserMemory | None = None
@@ -415,7 +427,78 @@ class PGenRM:
             chain_format=self._format,
             checkpointer=self._checkpointer,
             staged=self._staged,
+            persona_embedder=self._persona_embedder,
+            show_neighbours=self._show_neighbours,
         )
+
+    # --- similar people ---
+
+    @property
+    def prototypes(self) -> PrototypeStore:
+        """The prototypes of the people in this memory: which version, how stale."""
+        from pgenrm_agent.prototypes import PrototypeStore
+
+        return PrototypeStore(self.memory)
+
+    def learn_prototypes(
+        self,
+        *,
+        k: int | None = None,
+        queries: int = 3,
+        seed: int = 0,
+        keep: str | Path | None = None,
+        fresh: bool = False,
+        on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> LearnedPrototypes:
+        """Group everybody who agreed by personas, and use these groups from now on (paper 4.2.1).
+
+        k: how many prototypes; None chooses by the spectrum of the personas.
+        queries: of how many of a person's past queries personas are derived.
+        keep: an SQLite file that keeps what is done after each batch. A call that was cut off goes
+            on there at the next call with that file, unless that is told to start `fresh`.
+        on_progress: called with what is being done, how much of it is done, and of how much.
+
+        Needs the extra "training", and "debugging" for `keep`. Raises ConfigurationError when
+        nobody agreed or no persona can be read; the version before then still counts.
+        """
+        return self._run(
+            self.alearn_prototypes(
+                k=k, queries=queries, seed=seed, keep=keep, fresh=fresh, on_progress=on_progress
+            )
+        )
+
+    async def alearn_prototypes(
+        self,
+        *,
+        k: int | None = None,
+        queries: int = 3,
+        seed: int = 0,
+        keep: str | Path | None = None,
+        fresh: bool = False,
+        on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> LearnedPrototypes:
+        """`learn_prototypes`, for async code."""
+        from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
+        from pgenrm_agent.training.prototype_fit import fit_prototypes
+
+        await self.aprepare()
+        engine, memory, neighbours = self._engine, self._memory, self._neighbours
+        if engine is None or memory is None or neighbours is None or self._format is None:
+            raise ConfigurationError("this PGenRM was closed while it was being opened")
+        context = LearningContext(
+            engine=engine,
+            chain_format=self._format,
+            memory=memory,
+            embedder=neighbours.embedder,
+            fit=fit_prototypes,
+            queries=queries,
+            history=self._scaling.history,
+            k=k,
+            temperature=self._scaling.temperature,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        return await learn_prototypes(context, keep=keep, fresh=fresh)
 
     # --- use in other people's programs ---
 
@@ -490,7 +573,7 @@ class PGenRM:
         """`prepare`, for async code. What has to be loaded is loaded in a thread."""
         self._refuse_closed()
         # Not under the lock: a loop with many runs must not wait while a thread opens something.
-        if self._graph is None or (memory and self._memory is None):
+        if self._graph is None or (memory and self._neighbours is None):
             await asyncio.to_thread(self._open, memory)
         from pgenrm_agent.graphs.evaluation import EvaluationContext
 
@@ -501,6 +584,8 @@ class PGenRM:
             engine=engine,
             chain_format=self._format,
             memory=source if memory else None,
+            neighbours=self._neighbours if memory else None,
+            show_neighbours=self._show_neighbours,
             staged=self._staged,
         )
 
@@ -547,6 +632,7 @@ class PGenRM:
         with self._lock:
             self._closed = True
             memory, self._memory = self._memory, None
+            self._neighbours = None
             engine, self._engine = self._engine, None
         if memory is not None and memory is not self._memory_wanted:
             memory.close()
@@ -566,10 +652,19 @@ class PGenRM:
             self._refuse_closed()
             if from_memory and self._memory is None:
                 self._memory = _open_memory(self._memory_wanted)
+            if from_memory and self._neighbours is None and self._memory is not None:
+                self._neighbours = self._find_neighbours(self._memory)
             if self._graph is None:
                 self._format = self._choose_format()
                 self._engine = self._open_engine()
                 self._graph = build_graph(self._checkpointer)
+
+    def _find_neighbours(self, memory: UserMemory) -> Neighbours:
+        from pgenrm_agent.embedding import ModelStatesEmbedder
+        from pgenrm_agent.model_files import bundled_model
+        from pgenrm_agent.prototypes import Neighbours
+
+        return Neighbours(memory, self._persona_embedder or ModelStatesEmbedder(bundled_model()))
 
     def _choose_format(self) -> ChainFormat:
         from pgenrm_agent.model_files import bundled_model, format_of

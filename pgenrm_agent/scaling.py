@@ -15,12 +15,24 @@ from dataclasses import dataclass
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Level
 
-__all__ = ["MAX_ORDERS", "PlannedChain", "answer_orders", "derive_seed", "plan_chains"]
+__all__ = [
+    "MAX_ORDERS",
+    "PlannedChain",
+    "answer_orders",
+    "derive_seed",
+    "plan_chains",
+    "plan_rounds",
+]
 
 # Chains that share an answer order share one encoded prompt. More orders cancel position bias a
 # little better and cost one more prompt each; with four cyclic shifts every candidate has been
 # near the start, the middle and the end.
 MAX_ORDERS = 4
+
+# With `stop_when_sure` the budget is spent in up to this many rounds; the first has at least this
+# many chains, since two or three can agree by accident.
+ROUNDS = 4
+FEWEST_IN_FIRST_ROUND = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,19 @@ class PlannedChain:
     signals_of: str
     order: tuple[int, ...]
     seed: int
+
+
+def plan_rounds(individual: int, prototype: int) -> tuple[tuple[int, int], ...]:
+    """The budget in rounds: how many chains of each level are there after round 1, 2, ...
+
+    Levels grow in proportion; the last entry is the whole budget.
+    """
+    rounds = [
+        (-(-individual * turn // ROUNDS), -(-prototype * turn // ROUNDS))
+        for turn in range(1, ROUNDS + 1)
+    ]
+    enough = [one for one in rounds if sum(one) >= FEWEST_IN_FIRST_ROUND] or rounds[-1:]
+    return tuple(dict.fromkeys(enough))
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:

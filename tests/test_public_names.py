@@ -30,12 +30,13 @@ LAYERS = [
     {"graphs"},
     {"reward_model"},
     {"integrations", "debugging", "training"},
-    {"cli", "tables", "demo", "doctor", "benchmark"},
+    {"cli", "tables", "demo", "doctor", "benchmark", "prototypes_cli", "prototypes_plot"},
 ]
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
 ALLOWED_UP = {
     ("reward_model", "integrations"),  # `as_tool` hands out what is built on its object
     ("cli", "training"),  # `pgenrm train`, loaded on use
+    ("reward_model", "training"),  # `learn_prototypes` fits, loaded on use
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.scaling import MAX_ORDERS, answer_orders, derive_seed, plan_chains
+from pgenrm_agent.scaling import MAX_ORDERS, answer_orders, derive_seed, plan_chains, plan_rounds
 
 seeds = st.integers(min_value=0, max_value=2**31 - 1)
 
@@ -135,3 +135,12 @@ def test_numbers_below_one_are_refused() -> None:
         plan_chains(["ada"], 0, seed=1)
     with pytest.raises(ConfigurationError, match="max_candidates is 0"):
         plan_chains(["ada"], 2, seed=1, max_candidates=0)
+
+
+@given(individual=st.integers(0, 64), prototype=st.integers(0, 32))
+def test_rounds_grow_to_the_whole_budget(individual: int, prototype: int) -> None:
+    rounds = plan_rounds(individual, prototype)
+    assert rounds[-1] == (individual, prototype)
+    assert len(rounds) <= 4
+    assert list(rounds) == sorted(set(rounds))
+    assert sum(rounds[0]) >= min(4, individual + prototype)

@@ -2,7 +2,7 @@
 
 from pgenrm_agent.chain.format import ChainFormat
 from pgenrm_agent.chain.neutralise import neutralise
-from pgenrm_agent.chain.parse import ParsedChain, parse_chain
+from pgenrm_agent.chain.parse import ParsedChain, parse_chain, read_persona
 from pgenrm_agent.chain.sections import Section, Sections, split_sections
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Sections",
     "neutralise",
     "parse_chain",
+    "read_persona",
     "split_sections",
 ]

@@ -24,7 +24,7 @@ from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion, Model, Persona, Rubric
 
-__all__ = ["ParsedChain", "parse_chain"]
+__all__ = ["ParsedChain", "parse_chain", "read_persona"]
 
 MARK_LOW, MARK_HIGH = 1.0, 10.0
 TOTAL_LOW, TOTAL_HIGH = 0.0, 10.0
@@ -417,6 +417,17 @@ def _number(value: object) -> float | None:
 
 
 # --- persona and rubric ---
+
+
+def read_persona(text: str) -> str | None:
+    """The persona that a chain, whole or only begun, opens with; None where there is none."""
+    section = split_sections(text).persona
+    if not section:
+        return None
+    try:
+        return _persona(section).text
+    except ChainError:
+        return None
 
 
 def _persona(section: str) -> Persona:

@@ -21,7 +21,7 @@ from pgenrm_agent.schema import CandidateScore, Evaluation, PreferencePair, Rubr
 __all__ = ["Forgotten", "RankedAnswer", "Ranking", "Remembered", "Scores", "create_mcp_server"]
 
 T = TypeVar("T")
-STAGES = 5  # of the evaluation graph
+STAGES = 6  # of the evaluation graph
 
 UserArgument = Annotated[
     str | None,

@@ -110,27 +110,40 @@ class Store:
             if MARK in (collection.metadata or {})
         ]
 
-    def _collection(self, name: str, *, given: bool) -> Collection:
+    def collection(
+        self,
+        name: str,
+        marks: Mapping[str, str | int] | None = None,
+        *,
+        sync_threshold: int = SYNC_THRESHOLD,
+    ) -> Collection:
+        """The collection of that name, made with our mark and `marks` where there is none.
+
+        sync_threshold: writes after which Chroma saves its vector index; more suits bulk writing.
+        """
         from chromadb.errors import NotFoundError
 
         try:
-            collection = self.client.get_collection(name, embedding_function=None)
+            return self.client.get_collection(name, embedding_function=None)
         except NotFoundError:
             # get_or_create: two processes may meet here on a server.
-            collection = self.client.get_or_create_collection(
+            return self.client.get_or_create_collection(
                 name,
-                metadata=self._marks(name),
+                metadata={MARK: SCHEMA_VERSION, **(marks or {})},
                 configuration={
                     "hnsw": {
                         "space": "cosine",
                         "max_neighbors": 8,
                         "ef_construction": 32,
-                        "sync_threshold": SYNC_THRESHOLD,
-                        "batch_size": min(100, SYNC_THRESHOLD),
+                        "sync_threshold": sync_threshold,
+                        "batch_size": min(100, sync_threshold),
                     }
                 },
                 embedding_function=None,
             )
+
+    def _collection(self, name: str, *, given: bool) -> Collection:
+        collection = self.collection(name, self._marks(name))
         marks = collection.metadata or {}
         version = marks.get(MARK)
         if not isinstance(version, int):
@@ -147,10 +160,9 @@ class Store:
         return collection
 
     def _marks(self, name: str) -> dict[str, str | int]:
-        marks: dict[str, str | int] = {MARK: SCHEMA_VERSION}
-        if name == INTERACTIONS:
-            marks |= {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
-        return marks
+        if name != INTERACTIONS:
+            return {}
+        return {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
 
 
 @contextmanager

@@ -207,6 +207,31 @@ class UserMemory:
             rows = _found(store.users, ids=[profile_row_id(valid_user_id(user_id))])
         return any(metadata.get("consent") is True for _, metadata in rows)
 
+    def consenting(self, user_ids: Iterable[str]) -> set[str]:
+        """Those of `user_ids` who agreed, in one read."""
+        owners = {profile_row_id(valid_user_id(one)): one for one in user_ids}
+        if not owners:
+            return set()
+        store = self._store
+        with reported("read", store.where):
+            rows = _found(store.users, ids=list(owners))
+        return {owners[row] for row, metadata in rows if metadata.get("consent") is True}
+
+    def people_who_were_asked(self, query: str, *, limit: int) -> list[str]:
+        """Whose the `limit` remembered choices with the most similar queries are, nearest first.
+
+        A person stands there once for each of her choices. By Chroma's vector index, so now and then
+        one of them is missed.
+        """
+        store = self._store
+        with reported("read", store.where):
+            vector = store.embedder.embed([query])
+            got = store.interactions.query(
+                query_embeddings=vector, n_results=limit, include=["metadatas"]
+            )
+        rows = (got["metadatas"] or [[]])[0]
+        return [str(metadata["user_id"]) for metadata in rows]
+
     def users(self) -> list[UserSummary]:
         """Everyone of whom anything is remembered, by id."""
         store = self._store
@@ -321,6 +346,12 @@ class UserMemory:
     def embedder(self) -> Embedder:
         """What turns queries into vectors here."""
         return self._shared.embedder
+
+    # --- for the package's own modules ---
+
+    def shared_store(self) -> Store:
+        """The open Chroma under this memory, for what else is kept there."""
+        return self._store
 
     # --- inside ---
 

@@ -26,7 +26,14 @@ from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference, Us
 from pgenrm_agent.testing import ScriptedEngine
 
 PUBLISHED = ChainFormat.load("published")
-NODES = ["recall", "derive_persona", "generate_rubric", "sample_scores", "aggregate"]
+NODES = [
+    "recall",
+    "derive_persona",
+    "match_prototype",
+    "generate_rubric",
+    "sample_scores",
+    "aggregate",
+]
 PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
 
 
@@ -390,18 +397,9 @@ async def test_timings_name_every_stage_in_seconds() -> None:
     assert 0.05 <= evaluation.timings["engine"] <= evaluation.timings["derive_persona"] < 5
 
 
-@pytest.mark.parametrize(
-    ("scaling", "named"),
-    [
-        ({"individual": 0, "prototype": 4}, "individual"),
-        ({"stop_when_sure": 0.9}, "stop_when_sure"),
-    ],
-)
-async def test_scaling_that_this_version_cannot_do_is_refused(
-    scaling: dict[str, float], named: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=named):
-        await evaluate(request(**scaling), ScriptedEngine(taste(MARKS)))
+async def test_no_chain_of_ones_own_is_refused_where_there_are_no_prototypes() -> None:
+    with pytest.raises(ConfigurationError, match=r"individual is 0 .* prototypes build"):
+        await evaluate(request(individual=0, prototype=4), ScriptedEngine(taste(MARKS)))
 
 
 async def test_a_begun_chain_is_not_handed_to_an_engine_that_cannot_continue_it() -> None:

@@ -146,7 +146,14 @@ async def test_a_graph_of_ones_own_embeds_the_evaluation_graph(rm: PGenRM) -> No
         {"person": "ada", "query": "How?"}, config, subgraphs=True, stream_mode="updates"
     ):
         stages += list(part) if path else []
-    assert stages == ["recall", "derive_persona", "generate_rubric", "sample_scores", "aggregate"]
+    assert stages == [
+        "recall",
+        "derive_persona",
+        "match_prototype",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
     kept = await own_graph(rm, saver).aget_state(config)
     assert Evaluation.model_validate(kept.values["evaluation"]).best == "answer-2"
 

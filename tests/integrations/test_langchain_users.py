@@ -75,7 +75,14 @@ def test_without_a_person_in_the_config_the_tool_says_what_to_do(rm: PGenRM) -> 
 async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
     tool = rm.as_tool(user_id="ada")
     state = {"messages": calling(tool, **ASKED), "user_id": "ada"}
-    stages = ["recall", "derive_persona", "generate_rubric", "sample_scores", "aggregate"]
+    stages = [
+        "recall",
+        "derive_persona",
+        "match_prototype",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
     told = [part async for part in agent(tool).astream(state, stream_mode="custom")]
     assert [one["pgenrm"]["stage"] for one in told] == stages
     assert told[-1]["pgenrm"]["chains"] == 2

@@ -103,7 +103,14 @@ async def test_progress_is_told_stage_by_stage(address: str) -> None:
     async with Client(address) as client:
         asked = {**ASKED, "user_id": "ada"}
         await client.call_tool("score", asked, progress_callback=note)
-    assert stages == ["recall", "derive_persona", "generate_rubric", "sample_scores", "aggregate"]
+    assert stages == [
+        "recall",
+        "derive_persona",
+        "match_prototype",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -20,61 +12,15 @@ from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-START_TIMEOUT_S = 240
-
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def chroma_executable() -> str:
-    beside = Path(sys.executable).with_name("chroma")
-    found = str(beside) if beside.exists() else shutil.which("chroma")
-    assert found, "the chroma executable comes with chromadb"
-    return found
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("server")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(chroma_executable(), "run", "--path", directory / "data"),
-                *("--host", "127.0.0.1", "--port", str(port)),
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        ends = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/api/v2/heartbeat", timeout=5).close()
-                break
-            except (urllib.error.URLError, OSError):
-                said = (directory / "log").read_text(errors="replace")
-                assert process.poll() is None, said
-                assert time.monotonic() < ends, said
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def pair(query: str, id: str) -> PreferencePair:
     return PreferencePair(query=query, chosen="good", rejected="bad", id=id)
 
 
-def test_what_one_client_remembers_another_recalls(server: str) -> None:
-    with UserMemory(url=server) as one, UserMemory(url=server) as other:
+def test_what_one_client_remembers_another_recalls(chroma_server: str) -> None:
+    with UserMemory(url=chroma_server) as one, UserMemory(url=chroma_server) as other:
         one.remember_many("ann", [pair("How do I bake bread?", "1"), pair("How is the tax?", "2")])
         one.state("ann", StatedPreference(text="short answers"))
         one.set_consent("ann", True)
@@ -90,8 +36,8 @@ def test_what_one_client_remembers_another_recalls(server: str) -> None:
         assert one.forget("ann") == 4
 
 
-def test_two_clients_cannot_give_one_id_two_contents(server: str) -> None:
-    clients = [UserMemory(url=server) for _ in range(4)]
+def test_two_clients_cannot_give_one_id_two_contents(chroma_server: str) -> None:
+    clients = [UserMemory(url=chroma_server) for _ in range(4)]
 
     def remember(number: int) -> str:
         try:
@@ -112,46 +58,46 @@ def test_two_clients_cannot_give_one_id_two_contents(server: str) -> None:
         client.close()
 
 
-def test_another_embedder_is_refused_by_the_server_too(server: str) -> None:
-    UserMemory(url=server).close()
+def test_another_embedder_is_refused_by_the_server_too(chroma_server: str) -> None:
+    UserMemory(url=chroma_server).close()
     with pytest.raises(MemoryStoreError, match="'hashing-1-256', not of 'hashing-1-64'"):
-        UserMemory(url=server, embedder=HashingEmbedder(64))
+        UserMemory(url=chroma_server, embedder=HashingEmbedder(64))
 
 
-def test_a_newer_or_foreign_collection_is_refused(server: str) -> None:
+def test_a_newer_or_foreign_collection_is_refused(chroma_server: str) -> None:
     from chromadb import HttpClient
 
-    UserMemory(url=server).close()
-    client = HttpClient(host="127.0.0.1", port=int(server.rsplit(":", 1)[1]))
+    UserMemory(url=chroma_server).close()
+    client = HttpClient(host="127.0.0.1", port=int(chroma_server.rsplit(":", 1)[1]))
     users = client.get_collection("users")
     before = dict(users.metadata or {})
     try:
         users.modify(metadata={"pgenrm_schema_version": 99})
         with pytest.raises(MemoryStoreError, match=r"schema version 99.*upgrade"):
-            UserMemory(url=server)
+            UserMemory(url=chroma_server)
         users.modify(metadata={"colour": "blue"})
         with pytest.raises(MemoryStoreError, match=r"'users' .* not made by pgenrm-agent"):
-            UserMemory(url=server)
+            UserMemory(url=chroma_server)
     finally:
         users.modify(metadata=before)
         client.close()
-    UserMemory(url=server).close()
+    UserMemory(url=chroma_server).close()
 
 
-def test_forgetting_leaves_collections_of_other_programs_alone(server: str) -> None:
+def test_forgetting_leaves_collections_of_other_programs_alone(chroma_server: str) -> None:
     from chromadb import HttpClient
 
-    client = HttpClient(host="127.0.0.1", port=int(server.rsplit(":", 1)[1]))
+    client = HttpClient(host="127.0.0.1", port=int(chroma_server.rsplit(":", 1)[1]))
     foreign = client.get_or_create_collection("foreign", embedding_function=None)
     foreign.add(ids=["1"], embeddings=[[1.0, 0.0]], metadatas=[{"user_id": "cleo"}])
-    with UserMemory(url=server) as memory:
+    with UserMemory(url=chroma_server) as memory:
         memory.remember("cleo", pair("a question", "1"))
         assert memory.forget("cleo") == 1
     assert foreign.count() == 1
     client.close()
 
 
-def test_a_server_that_is_not_there_is_one_clear_line() -> None:
+def test_a_server_that_is_not_there_is_one_clear_line(free_port: Callable[[], int]) -> None:
     with pytest.raises(MemoryStoreError) as refused:
         UserMemory(url=f"http://127.0.0.1:{free_port()}")
     assert "cannot reach the Chroma server at http://127.0.0.1:" in str(refused.value)

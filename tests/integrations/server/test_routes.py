@@ -48,6 +48,7 @@ def test_the_stream_tells_every_stage_and_then_the_result(running: Running) -> N
     assert [data["stage"] for name, data in events if name == "progress"] == [
         "recall",
         "derive_persona",
+        "match_prototype",
         "generate_rubric",
         "sample_scores",
         "aggregate",

@@ -1,0 +1,404 @@
+"""The offline graph: personas of all who agreed -> prototypes, as a new version (paper 4.2.1).
+
+    START -> survey -> derive_personas -> learn -> END
+                         ^        |
+                         +-- more +
+
+Personas are derived for a few of each person's past queries, in batches; with a checkpointer each
+batch is kept, and a run that was killed continues with the next. Vectors are no part of the state:
+they follow from the texts. Which fit is used comes in the context, because fitting needs the
+training tools, and this module has to be importable without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import RetryPolicy
+from typing_extensions import TypedDict
+
+from pgenrm_agent.chain import ChainFormat, read_persona
+from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member, PrototypeStore
+from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.schema import Model, PreferencePair, StatedPreference
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.graph.state import CompiledStateGraph
+
+__all__ = [
+    "Choices",
+    "Fit",
+    "Fitted",
+    "LearnedPersona",
+    "LearnedPrototypes",
+    "LearningContext",
+    "LearningGraph",
+    "LearningState",
+    "build_graph",
+    "learn_prototypes",
+]
+
+RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
+EMBEDDED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices behind the personas, embedded: n rows, h past choices at most, d dimensions.
+
+    persona: (n, d), unit length. query, chosen, rejected: (n, d). past_query, past_difference:
+    (n, h, d). past: (n, h), True where there is one. texts: (n,) personas.
+    """
+
+    persona: Vectors
+    query: Vectors
+    chosen: Vectors
+    rejected: Vectors
+    past_query: Vectors
+    past_difference: Vectors
+    past: npt.NDArray[np.bool_]
+    texts: tuple[str, ...]
+
+
+class Fitted(Protocol):
+    """What a fit gives: prototypes (k, d) of unit length, the prototype of each row, names, why k."""
+
+    @property
+    def prototypes(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def labels(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def reason(self) -> str: ...
+
+
+Fit: TypeAlias = Callable[[Choices, int | None, int], Fitted]
+"""From choices, a wished number of prototypes (None chooses) and a seed."""
+
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class LearningContext:
+    """What a run needs besides its state.
+
+    queries: of how many of a person's past queries personas are derived.
+    history: past choices shown in each prompt. batch: prompts of an engine call.
+    k: number of prototypes; None chooses by the retained spectrum.
+    """
+
+    engine: Engine
+    chain_format: ChainFormat
+    memory: UserMemory
+    embedder: Embedder
+    fit: Fit
+    queries: int = 3
+    history: int = 3
+    batch: int = 64
+    k: int | None = None
+    temperature: float = 1.0
+    seed: int = 0
+    on_progress: OnProgress = lambda what, done, total: None
+
+
+class Job(TypedDict):
+    """One persona to derive: of whom, for the query of which of her choices."""
+
+    user_id: str
+    pair_id: str
+
+
+class LearnedPersona(Job):
+    """One derived persona."""
+
+    text: str
+
+
+class LearningState(TypedDict, total=False):
+    """jobs: what to derive. done: how many of them are. unreadable: those without a persona.
+
+    version: the new version's name, and reason: why it has as many prototypes as it has.
+    """
+
+    jobs: list[Job]
+    done: int
+    unreadable: int
+    personas: list[LearnedPersona]
+    version: str
+    reason: str
+
+
+LearningGraph: TypeAlias = (
+    "CompiledStateGraph[LearningState, LearningContext, LearningState, LearningState]"
+)
+
+
+async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
+    """Who has agreed, and for which of her queries shall a persona be derived?
+
+    Raises ConfigurationError when nobody with a past choice has agreed.
+    """
+    context = runtime.context
+
+    def look() -> list[Job]:
+        jobs: list[Job] = []
+        for one in context.memory.users():
+            if not (one.consent and one.pairs):
+                continue
+            ids = [pair.id for pair in context.memory.history(one.user_id)]
+            rng = random.Random(derive_seed(context.seed, "survey", one.user_id))
+            chosen = rng.sample(ids, min(context.queries, len(ids)))
+            jobs += [Job(user_id=one.user_id, pair_id=pair) for pair in chosen]
+        return jobs
+
+    jobs = await asyncio.to_thread(look)
+    if not jobs:
+        raise ConfigurationError(
+            f"nobody in {context.memory.where} has both agreed to take part and made a choice: "
+            "`pgenrm users consent USER --give` records that somebody agrees"
+        )
+    return {"jobs": jobs, "done": 0, "unreadable": 0, "personas": []}
+
+
+async def derive_personas(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
+    """The next batch of personas, in one engine call: who is she in the face of that query?"""
+    context = runtime.context
+    done = state["done"]
+    jobs = state["jobs"][done : done + context.batch]
+    prompts = await asyncio.to_thread(lambda: [_prompt(job, context) for job in jobs])
+    asked = [i for i, prompt in enumerate(prompts) if prompt is not None]  # forgotten meanwhile
+    answers = await context.engine.sample(
+        [prompt for prompt in prompts if prompt is not None],
+        SamplingParams(
+            temperature=context.temperature,
+            max_tokens=context.chain_format.max_tokens,
+            stop=context.chain_format.stop("persona"),
+        ),
+    )
+    found: list[LearnedPersona] = []
+    for i, (completion,) in zip(asked, answers, strict=True):
+        text = read_persona(context.chain_format.finish("persona", completion.text))
+        if completion.finish_reason != "length" and text is not None:
+            found.append(LearnedPersona(**jobs[i], text=text))
+    context.on_progress("personas", done + len(jobs), len(state["jobs"]))
+    return {
+        "done": done + len(jobs),
+        "unreadable": state["unreadable"] + len(jobs) - len(found),
+        "personas": [*state["personas"], *found],
+    }
+
+
+def more(state: LearningState) -> Literal["derive_personas", "learn"]:
+    return "derive_personas" if state["done"] < len(state["jobs"]) else "learn"
+
+
+async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
+    """Embed, cluster, refine, and switch to the new version.
+
+    Raises ConfigurationError when no persona could be read.
+    """
+    context = runtime.context
+
+    def work() -> LearningState:
+        pairs: dict[str, list[PreferencePair]] = {}
+        for user in {one["user_id"] for one in state["personas"]}:
+            pairs[user] = list(context.memory.history(user))
+        known = {(user, pair.id) for user, own in pairs.items() for pair in own}
+        personas = [one for one in state["personas"] if (one["user_id"], one["pair_id"]) in known]
+        if not personas:
+            raise ConfigurationError(
+                f"none of {len(state['jobs'])} personas could be read: use another model or chain "
+                "format"
+            )
+        choices = _embedded(personas, pairs, context)
+        fitted = context.fit(choices, context.k, context.seed)
+        may = context.memory.consenting({one["user_id"] for one in personas})
+        members = [
+            Member(one["user_id"], int(prototype), vector)
+            for one, prototype, vector in zip(personas, fitted.labels, choices.persona, strict=True)
+            if one["user_id"] in may
+        ]
+        version = PrototypeStore(context.memory).replace(
+            fitted.prototypes,
+            members,
+            embedder=context.embedder.name,
+            labels=fitted.names,
+            pairs=sum(len(own) for own in pairs.values()),
+            progress=lambda done, total: context.on_progress("members", done, total),
+        )
+        return {"version": version, "reason": fitted.reason}
+
+    return await asyncio.to_thread(work)
+
+
+def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> LearningGraph:
+    """Compile the graph; engine faults that may pass are retried once by node."""
+    builder = StateGraph(LearningState, context_schema=LearningContext)
+    builder.add_node("survey", survey)
+    builder.add_node("derive_personas", derive_personas, retry_policy=RETRIES)
+    builder.add_node("learn", learn)
+    builder.add_edge(START, "survey")
+    builder.add_edge("survey", "derive_personas")
+    builder.add_conditional_edges("derive_personas", more, ["derive_personas", "learn"])
+    builder.add_edge("learn", END)
+    return builder.compile(checkpointer=checkpointer, name="prototype_learning")
+
+
+class LearnedPrototypes(Model):
+    """What a run gave. personas: texts read. unreadable: sampled texts without a persona.
+
+    reason: why there are as many prototypes as there are.
+    """
+
+    version: str
+    prototypes: int
+    people: int
+    personas: int
+    unreadable: int
+    reason: str
+
+
+async def learn_prototypes(
+    context: LearningContext, *, keep: str | Path | None = None, fresh: bool = False
+) -> LearnedPrototypes:
+    """Run the graph to its end; with `keep` (an SQLite file), from where an earlier run was cut off.
+
+    Raises ConfigurationError when the SQLite checkpointer is not installed, and what nodes raise.
+    """
+    if keep is None:
+        endless: RunnableConfig = {"recursion_limit": 1_000_000}  # one step a batch
+        state = await build_graph().ainvoke({}, endless, context=context)
+        return _learned(state, context)
+    try:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    except ImportError as error:
+        raise ConfigurationError(
+            "keeping what is done needs pip install 'pgenrm-agent[debugging]'"
+        ) from error
+    Path(keep).parent.mkdir(parents=True, exist_ok=True)
+    async with AsyncSqliteSaver.from_conn_string(str(keep)) as saver:
+        graph = build_graph(saver)
+        # What was begun with other people, another model or other settings is another run.
+        thread = _thread_of(context)
+        config: RunnableConfig = {
+            "configurable": {"thread_id": thread},
+            "recursion_limit": 1_000_000,
+        }
+        if fresh:
+            await saver.adelete_thread(thread)
+        begun = (await graph.aget_state(config)).next
+        state = await graph.ainvoke(None if begun else {}, config, context=context)
+        await saver.adelete_thread(thread)
+    return _learned(state, context)
+
+
+def _thread_of(context: LearningContext) -> str:
+    parts = (
+        context.memory.where, context.engine.name, context.embedder.name, str(context.queries),
+        str(context.history), str(context.temperature), str(context.seed),
+    )  # fmt: skip
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _learned(state: dict[str, object], context: LearningContext) -> LearnedPrototypes:
+    found = PrototypeStore(context.memory).current()
+    done = cast(LearningState, state)
+    return LearnedPrototypes(
+        version=done["version"],
+        prototypes=found.k if found else 0,
+        people=len({one["user_id"] for one in done["personas"]}),
+        personas=len(done["personas"]),
+        unreadable=done["unreadable"],
+        reason=done["reason"],
+    )
+
+
+def _prompt(job: Job, context: LearningContext) -> Prompt | None:
+    """The evaluation prompt of a past choice, her other choices as history; None if it is gone."""
+    user = job["user_id"]
+    pairs = {pair.id: pair for pair in context.memory.history(user)}
+    asked = pairs.pop(job["pair_id"], None)
+    if asked is None:
+        return None
+    rng = random.Random(derive_seed(context.seed, "persona", user, job["pair_id"]))
+    shown = rng.sample(list(pairs.values()), min(context.history, len(pairs)))
+    stated: Sequence[StatedPreference] = context.memory.recall(user, limit=0).stated
+    if not shown and not stated:
+        shown = [asked]  # the only thing known of her
+    answers = rng.sample([asked.chosen, asked.rejected], 2)
+    return Prompt(
+        messages=context.chain_format.messages(
+            query=asked.query,
+            candidates=answers,
+            history=shown,
+            stated=stated,
+            conversation=asked.conversation,
+        ),
+        seed=derive_seed(context.seed, "sample", user, job["pair_id"]),
+    )
+
+
+def _embedded(
+    personas: Sequence[LearnedPersona],
+    pairs: dict[str, list[PreferencePair]],
+    context: LearningContext,
+) -> Choices:
+    """One row per persona; each text is embedded once."""
+    texts = dict.fromkeys(one["text"] for one in personas)
+    for own in pairs.values():
+        for pair in own:
+            texts |= dict.fromkeys((pair.query, pair.chosen, pair.rejected))
+    every = list(texts)
+    parts = []
+    for start in range(0, len(every), EMBEDDED_AT_ONCE):
+        parts.append(context.embedder.embed(every[start : start + EMBEDDED_AT_ONCE]))
+        done = min(start + EMBEDDED_AT_ONCE, len(every))
+        context.on_progress("embeddings", done, len(every))
+    vectors = dict(zip(every, np.concatenate(parts), strict=True))
+
+    longest = max(1, min(context.history, max(len(own) - 1 for own in pairs.values())))
+    shape = len(personas), longest, len(vectors[every[0]])
+    past_query = np.zeros(shape, dtype=np.float32)
+    past_difference = np.zeros(shape, dtype=np.float32)
+    past = np.zeros(shape[:2], dtype=bool)
+    asked: list[PreferencePair] = []
+    for row, one in enumerate(personas):
+        own = {pair.id: pair for pair in pairs[one["user_id"]]}
+        asked.append(own.pop(one["pair_id"]))
+        for step, pair in enumerate(list(own.values())[-longest:]):
+            past_query[row, step] = vectors[pair.query]
+            past_difference[row, step] = vectors[pair.chosen] - vectors[pair.rejected]
+            past[row, step] = True
+
+    def stacked(wanted: Sequence[str]) -> Vectors:
+        return np.stack([vectors[text] for text in wanted])
+
+    written = tuple(one["text"] for one in personas)
+    return Choices(
+        persona=stacked(written),
+        query=stacked([pair.query for pair in asked]),
+        chosen=stacked([pair.chosen for pair in asked]),
+        rejected=stacked([pair.rejected for pair in asked]),
+        past_query=past_query,
+        past_difference=past_difference,
+        past=past,
+        texts=written,
+    )

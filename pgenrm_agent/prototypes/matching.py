@@ -1,0 +1,113 @@
+"""Who is similar: from personas, or from nothing but a query, to people whose signals may help."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pgenrm_agent.embedding import Embedder
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes.store import PrototypeStore
+from pgenrm_agent.prototypes.version import PrototypeSet
+
+__all__ = ["Match", "Neighbours"]
+
+NEAR_QUERIES = 64
+"""How many remembered choices on the most similar queries speak for the prior over prototypes."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """prototype: its name in this version, None when nobody's persona was there to match.
+
+    neighbours: ids of similar people, most similar first. names: their opaque names, as results
+    show them; they say nothing about who it is, and change with every build.
+    """
+
+    prototype: str | None
+    neighbours: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+class Neighbours:
+    """Finds similar people, with their consent.
+
+    embedder: what embedded the personas that were clustered. A version made with another one is
+        refused with ConfigurationError, since distances between their vectors mean nothing.
+    """
+
+    def __init__(self, memory: UserMemory, embedder: Embedder) -> None:
+        self.memory = memory
+        self.embedder = embedder
+        self.store = PrototypeStore(memory)
+
+    def available(self) -> bool:
+        """Is there a version?"""
+        return self._version() is not None
+
+    def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
+        """The `count` most similar people of the prototype nearest to the personas (4.2.2).
+
+        Several personas are one: the mean of their embeddings. Without any, the prior over
+        prototypes decides: how many people each has, and how many of those who chose between
+        answers to similar queries. A person who has agreed to take part joins her prototype.
+        None where there is no version.
+        """
+        version = self._version()
+        if version is None:
+            return None
+        if personas:
+            vector = mean_direction(self.embedder.embed(personas))
+            nearest = int(version.nearest(vector)[0])
+            people = version.similar(vector, count, exclude=user_id, allowed=self.memory.consenting)
+            if user_id not in version.homes and self.memory.consent(user_id):
+                self.store.join(user_id, vector)
+        else:
+            nearest = None
+            people = version.representatives(
+                self.prior(version, query), count, exclude=user_id, allowed=self.memory.consenting
+            )
+        return Match(
+            prototype=None if nearest is None else str(nearest),
+            neighbours=tuple(people),
+            names=tuple(opaque(version.salt, one) for one in people),
+        )
+
+    def prior(self, version: PrototypeSet, query: str) -> npt.NDArray[np.float64]:
+        """(k,) weights that sum to 1: the share of people, and of those near the query, in equal parts."""
+        size = version.sizes / max(1, version.sizes.sum())
+        near = np.zeros(version.k)
+        for user in self.memory.people_who_were_asked(query, limit=NEAR_QUERIES):
+            homes = version.homes.get(user)
+            if homes is not None:
+                near += np.bincount(homes, minlength=version.k) / len(homes)
+        if not near.sum():
+            return np.asarray(size, dtype=np.float64)
+        return np.asarray((size + near / near.sum()) / 2, dtype=np.float64)
+
+    def _version(self) -> PrototypeSet | None:
+        version = self.store.current()
+        if version is not None and version.embedder != self.embedder.name:
+            raise ConfigurationError(
+                f"the prototypes were built with the embedder {version.embedder!r}, and this is "
+                f"{self.embedder.name!r}: use that one, or run `pgenrm prototypes build` again"
+            )
+        return version
+
+
+def mean_direction(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The unit vector (d,) along the mean of rows (n, d); the first row where they cancel."""
+    mean = vectors.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length if length > 1e-9 else vectors[0], dtype=np.float32)
+
+
+def opaque(salt: str, user_id: str) -> str:
+    """A name that tells nothing of whose it is."""
+    key = hashlib.blake2b(user_id.encode(), key=salt.encode(), digest_size=6)
+    return f"neighbour-{key.hexdigest()}"

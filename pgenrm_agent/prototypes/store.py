@@ -1,0 +1,287 @@
+"""Versions of the prototypes, kept in the Chroma of a user memory.
+
+Each version has two collections of its own (centroids, members), and one row elsewhere says which
+version counts. A build fills new collections and writes that row last, so a reader sees the old
+version or the new one; a killed build leaves nothing but collections that the next one removes.
+
+Reads are from memory: a version is loaded once, and again when the row names another or when the
+number of its members changed (somebody joined from another process, or was forgotten). Ranking in
+NumPy finds neighbours among 100,000 members in a few milliseconds, which a filtered query does not.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pgenrm_agent.embedding import Vectors
+from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.memory.store import Store, reported
+from pgenrm_agent.prototypes.version import Member, PrototypeSet
+from pgenrm_agent.schema import Model
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+
+__all__ = ["PrototypeStatus", "PrototypeStore"]
+
+POINTER = "prototypes"
+CURRENT = "current"
+CENTROIDS, MEMBERS = "prototypes-", "members-"
+# Bulk writing: Chroma rewrites its vector index after this many rows.
+SYNC_THRESHOLD = 20_000
+READ_AT_ONCE = 5000
+LOADING_TRIES = 5
+
+
+class PrototypeStatus(Model):
+    """What there is, and how far it has fallen behind.
+
+    version is None where none was built. people: members of the version, those who joined since
+    included. not_members: consenting people with something remembered who are in no prototype yet.
+    """
+
+    version: str | None
+    built_at: str | None = None
+    embedder: str | None = None
+    prototypes: int = 0
+    sizes: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    people: int = 0
+    joined: int = 0
+    not_members: int = 0
+    pairs_since: int = 0
+
+
+class PrototypeStore:
+    """The prototypes of the people in one user memory, which stays the caller's to close."""
+
+    def __init__(self, memory: UserMemory) -> None:
+        self._memory = memory
+        self._lock = threading.RLock()
+        self._loaded: PrototypeSet | None = None
+
+    # --- reading ---
+
+    def current(self) -> PrototypeSet | None:
+        """The version that counts now; None where none was built.
+
+        Raises MemoryStoreError when the store cannot be read.
+        """
+        store = self._memory.shared_store()
+        for _ in range(LOADING_TRIES):
+            with self._lock, reported("read the prototypes in", store.where):
+                pointer = self._pointer(store)
+                if pointer is None:
+                    return None
+                version = pointer["version"]
+                members = _existing(store, MEMBERS + version)
+                if members is None:
+                    continue  # replaced and removed since the pointer was read
+                count = members.count()
+                loaded = self._loaded
+                if (
+                    loaded is not None
+                    and loaded.version == version
+                    and len(loaded.user_ids) == count
+                ):
+                    return loaded
+                found = self._load(store, pointer)
+                if found is not None:
+                    self._loaded = found
+                    return found
+        raise MemoryStoreError(
+            f"the prototypes in {store.where} are being replaced again and again; try later"
+        )
+
+    def status(self) -> PrototypeStatus:
+        """How stale the version is; reads every person's summary."""
+        found = self.current()
+        people = [one for one in self._memory.users() if one.consent and (one.pairs or one.stated)]
+        if found is None:
+            return PrototypeStatus(version=None, not_members=len(people))
+        members = set(found.user_ids)
+        pairs_then = int(self._built("pairs"))
+        return PrototypeStatus(
+            version=found.version,
+            built_at=found.built_at,
+            embedder=found.embedder,
+            prototypes=found.k,
+            sizes=tuple(int(one) for one in found.sizes),
+            labels=found.labels,
+            people=len(members),
+            joined=max(0, len(found.user_ids) - int(self._built("members"))),
+            not_members=sum(one.user_id not in members for one in people),
+            pairs_since=max(0, sum(one.pairs for one in people) - pairs_then),
+        )
+
+    # --- writing ---
+
+    def replace(
+        self,
+        centroids: Vectors,
+        members: Sequence[Member],
+        *,
+        embedder: str,
+        labels: Sequence[str] = (),
+        pairs: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> str:
+        """Write a new version and switch to it; returns its name. Older ones are removed.
+
+        centroids: (k, d), unit length. pairs: how many past choices it was learned from.
+
+        Raises ConfigurationError for no members or shapes that do not fit, MemoryStoreError when it
+        cannot be written; the version before then still counts.
+        """
+        if not members or centroids.ndim != 2 or members[0].vector.shape != centroids[0].shape:
+            raise ConfigurationError(
+                f"{len(members)} members and centroids of shape {centroids.shape} make no version: "
+                "pass at least one member, with vectors of the centroids' dimension"
+            )
+        store = self._memory.shared_store()
+        now = datetime.now(UTC)
+        version = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+        names = list(labels) or [""] * len(centroids)
+        with reported("write prototypes to", store.where):
+            kept = store.collection(CENTROIDS + version)
+            kept.add(
+                ids=[str(one) for one in range(len(centroids))],
+                embeddings=centroids,
+                metadatas=[{"label": name} for name in names],
+            )
+            rows = store.collection(MEMBERS + version, sync_threshold=SYNC_THRESHOLD)
+            for start in range(0, len(members), store.max_batch):
+                some = members[start : start + store.max_batch]
+                # The lock by batch: people go on remembering things while a build is written.
+                with store.writing:
+                    _add(rows, some, start)
+                    store.wrote()
+                progress(min(start + len(some), len(members)), len(members))
+            with store.writing:
+                store.collection(POINTER).upsert(
+                    ids=[CURRENT],
+                    embeddings=np.ones((1, 1), dtype=np.float32),
+                    metadatas=[
+                        {
+                            "version": version,
+                            "built_at": now.isoformat(timespec="seconds"),
+                            "embedder": embedder,
+                            "salt": secrets.token_hex(8),
+                            "members": len(members),
+                            "pairs": pairs,
+                        }
+                    ],
+                )
+                store.wrote()
+                _remove_older(store, version)
+        return version
+
+    def join(self, user_id: str, vector: Vectors) -> None:
+        """Let a person into the prototype nearest to her persona, without a rebuild.
+
+        A later call replaces what an earlier one wrote; what the build wrote of her stays. Nothing
+        happens where there is no version.
+        """
+        store = self._memory.shared_store()
+        with self._lock:
+            found = self.current()
+            if found is None:
+                return
+            prototype = int(found.nearest(vector)[0])
+            with store.writing, reported("write prototypes to", store.where):
+                rows = _existing(store, MEMBERS + found.version)
+                if rows is None:
+                    return  # a new version has just come; she joins that one the next time
+                rows.upsert(
+                    ids=[f"joined:{user_id}"],
+                    embeddings=np.asarray([vector], dtype=np.float32),
+                    metadatas=[{"user_id": user_id, "prototype": prototype}],
+                )
+                store.wrote()
+            if user_id not in found.homes:
+                self._loaded = found.with_members([Member(user_id, prototype, vector)])
+
+    # --- inside ---
+
+    def _pointer(self, store: Store) -> dict[str, str] | None:
+        pointer = _existing(store, POINTER)
+        if pointer is None:
+            return None
+        rows = pointer.get(ids=[CURRENT], include=["metadatas"])["metadatas"]
+        return {key: str(value) for key, value in rows[0].items()} if rows else None
+
+    def _built(self, field: str) -> str:
+        return (self._pointer(self._memory.shared_store()) or {}).get(field, "0")
+
+    def _load(self, store: Store, pointer: dict[str, str]) -> PrototypeSet | None:
+        """The version that the pointer names; None when it was removed meanwhile."""
+        from chromadb.errors import NotFoundError
+
+        version = pointer["version"]
+        try:
+            kept = _existing(store, CENTROIDS + version)
+            rows = _existing(store, MEMBERS + version)
+            if kept is None or rows is None:
+                return None
+            got = kept.get(include=["embeddings", "metadatas"])
+            users: list[str] = []
+            prototypes: list[int] = []
+            vectors: list[Vectors] = []
+            while True:
+                part = rows.get(
+                    limit=READ_AT_ONCE, offset=len(users), include=["embeddings", "metadatas"]
+                )
+                metadatas = part["metadatas"] or []
+                users += [str(one["user_id"]) for one in metadatas]
+                prototypes += [int(str(one["prototype"])) for one in metadatas]
+                vectors.append(np.asarray(part["embeddings"], dtype=np.float32))
+                if len(metadatas) < READ_AT_ONCE:
+                    break
+        except NotFoundError:
+            return None
+        order = np.argsort([int(one) for one in got["ids"]])
+        centroids = np.asarray(got["embeddings"], dtype=np.float32)[order]
+        found = np.concatenate([one for one in vectors if one.size] or [centroids[:0]])
+        return PrototypeSet(
+            version=version,
+            built_at=pointer["built_at"],
+            embedder=pointer["embedder"],
+            salt=pointer["salt"],
+            centroids=centroids,
+            labels=tuple(str((got["metadatas"] or [])[i].get("label", "")) for i in order),
+            user_ids=tuple(users),
+            prototype_of=np.array(prototypes, dtype=np.int64),
+            vectors=found,
+        )
+
+
+def _existing(store: Store, name: str) -> Collection | None:
+    from chromadb.errors import NotFoundError
+
+    try:
+        return store.client.get_collection(name, embedding_function=None)
+    except NotFoundError:
+        return None
+
+
+def _add(rows: Collection, members: Sequence[Member], start: int) -> None:
+    rows.add(
+        ids=[f"{start + number}" for number in range(len(members))],
+        embeddings=np.stack([one.vector for one in members]),
+        metadatas=[{"user_id": one.user_id, "prototype": one.prototype} for one in members],
+    )
+
+
+def _remove_older(store: Store, version: str) -> None:
+    """Versions begun before this one; names sort by time. One begun later is somebody's build."""
+    for collection in store.client.list_collections():
+        for prefix in (CENTROIDS, MEMBERS):
+            if collection.name.startswith(prefix) and collection.name < prefix + version:
+                store.client.delete_collection(collection.name)

@@ -1,0 +1,177 @@
+"""One version of the prototypes, in memory: who belongs where, and who is near. Pure NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pgenrm_agent.embedding import Vectors
+
+__all__ = ["Allowed", "Member", "PrototypeSet", "shares"]
+
+Allowed = Callable[[Sequence[str]], set[str]]
+"""Of these user ids, those who may take part."""
+
+ASKED_AT_ONCE = 4
+"""Candidates for a neighbour's place that are looked up together, times the places."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One persona of one person, by its embedding (d,) of length 1."""
+
+    user_id: str
+    prototype: int
+    vector: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PrototypeSet:
+    """A version, complete and unchanging.
+
+    centroids: (k, d), unit length. labels: (k,), what a prototype's members share, in words.
+    user_ids, prototype_of, vectors: one row per member persona; (m,), (m,), (m, d) of unit length.
+    salt: makes the opaque names of this version's people.
+    """
+
+    version: str
+    built_at: str
+    embedder: str
+    salt: str
+    centroids: Vectors
+    labels: tuple[str, ...]
+    user_ids: tuple[str, ...]
+    prototype_of: npt.NDArray[np.int64]
+    vectors: Vectors
+
+    @property
+    def k(self) -> int:
+        return len(self.centroids)
+
+    @cached_property
+    def rows_of(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """The rows of each prototype's members."""
+        order = np.argsort(self.prototype_of, kind="stable")
+        cuts = np.searchsorted(self.prototype_of[order], np.arange(1, self.k))
+        return tuple(np.split(order, cuts))
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(k,) people of each prototype."""
+        people = {
+            (user, int(one)) for user, one in zip(self.user_ids, self.prototype_of, strict=True)
+        }
+        return np.bincount([one for _, one in people], minlength=self.k)
+
+    @cached_property
+    def homes(self) -> dict[str, npt.NDArray[np.int64]]:
+        """The prototypes of each person, one per persona."""
+        found: dict[str, list[int]] = {}
+        for user, one in zip(self.user_ids, self.prototype_of, strict=True):
+            found.setdefault(user, []).append(int(one))
+        return {user: np.array(ones) for user, ones in found.items()}
+
+    def nearest(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Prototypes by cosine to a persona (d,), nearest first."""
+        return np.asarray(np.argsort(-(self.centroids @ vector), kind="stable"), dtype=np.int64)
+
+    def with_members(self, members: Iterable[Member]) -> PrototypeSet:
+        """The same version after some people joined; a person's later rows stand beside earlier."""
+        added = list(members)
+        if not added:
+            return self
+        return PrototypeSet(
+            self.version, self.built_at, self.embedder, self.salt, self.centroids, self.labels,
+            (*self.user_ids, *(one.user_id for one in added)),
+            np.concatenate([self.prototype_of, [one.prototype for one in added]]).astype(np.int64),
+            np.concatenate([self.vectors, np.stack([one.vector for one in added])]),
+        )  # fmt: skip
+
+    def similar(
+        self, vector: npt.NDArray[np.float32], count: int, *, exclude: str, allowed: Allowed
+    ) -> list[str]:
+        """The `count` most similar people of the nearest prototype (paper 4.2.2), topped up.
+
+        Nearest prototype first, most similar member first; people of the next prototype only where
+        the nearer ones have too few. Never `exclude`, never twice, only those `allowed`.
+        """
+        return self._first_allowed(
+            (user for one in self.nearest(vector) for user in self._members_by(int(one), vector)),
+            count,
+            exclude,
+            allowed,
+        )
+
+    def representatives(
+        self, weights: npt.NDArray[np.float64], count: int, *, exclude: str, allowed: Allowed
+    ) -> list[str]:
+        """`count` people for somebody of whom nothing is known, by a prior over prototypes.
+
+        weights: (k,), at least 0; each prototype gets places in proportion (largest remainder),
+        filled with the members nearest to its centroid.
+        """
+        found: list[str] = []
+        places = shares(weights, count)
+        order = np.argsort(-weights, kind="stable")
+        for wanted in (places, np.full(self.k, count)):  # the second time tops up
+            for one in order:
+                taken = set(found)
+                need = min(int(wanted[one]), count - len(found))
+                found += self._first_allowed(
+                    (u for u in self._members_by(int(one), self.centroids[one]) if u not in taken),
+                    need,
+                    exclude,
+                    allowed,
+                )
+        return found
+
+    def _members_by(self, prototype: int, vector: npt.NDArray[np.float32]) -> Iterator[str]:
+        """A prototype's people, most similar first, each once."""
+        rows = self.rows_of[prototype]
+        seen: set[str] = set()
+        for row in rows[np.argsort(-(self.vectors[rows] @ vector), kind="stable")]:
+            user = self.user_ids[row]
+            if user not in seen:
+                seen.add(user)
+                yield user
+
+    @staticmethod
+    def _first_allowed(
+        people: Iterator[str], count: int, exclude: str, allowed: Allowed
+    ) -> list[str]:
+        found: list[str] = []
+        seen = {exclude}
+        batch: list[str] = []
+
+        def ask() -> None:
+            may = allowed(batch) if batch else set()
+            found.extend(one for one in batch if one in may)
+            batch.clear()
+
+        if count < 1:
+            return found
+        for one in people:
+            if one in seen:
+                continue
+            seen.add(one)
+            batch.append(one)
+            if len(batch) >= ASKED_AT_ONCE * count:
+                ask()
+                if len(found) >= count:
+                    return found[:count]
+        ask()
+        return found[:count]
+
+
+def shares(weights: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
+    """`count` places dealt in proportion to weights (k,), by the largest remainder."""
+    total = float(weights.sum())
+    exact = (weights / total if total > 0 else np.full(len(weights), 1 / len(weights))) * count
+    places = np.floor(exact).astype(np.int64)
+    rest = np.argsort(-(exact - places), kind="stable")[: count - int(places.sum())]
+    places[rest] += 1
+    return places

@@ -1,0 +1,192 @@
+"""Prototype learning: who is learned from, what a kill costs, and the real model end to end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
+from pgenrm_agent.training.prototype_fit import fit_prototypes, names_of
+
+from pgenrm_agent import PGenRM
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.embedding import HashingEmbedder
+from pgenrm_agent.engines.protocol import Prompt
+from pgenrm_agent.errors import ConfigurationError, EngineError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import PrototypeStore
+from pgenrm_agent.schema import PreferencePair
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+
+PERSONAS = {"plain": "Wants plain short answers.", "warm": "Wants warm friendly chatter."}
+
+
+def describe(prompt: Prompt, _: int) -> str:
+    """Reads the taste from the history in the prompt."""
+    found = re.search(r"very (plain|warm)", prompt.messages[0].content)
+    return write_chain([5, 5], persona=PERSONAS[found[1]] if found else "Somebody.")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[UserMemory]:
+    """Twelve people of two tastes with three choices each; the last two have not agreed."""
+    with UserMemory(tmp_path / "memory") as opened:
+        for number in range(12):
+            taste = list(PERSONAS)[number % 2]
+            opened.remember_many(
+                f"u{number}",
+                [
+                    PreferencePair(
+                        query=f"Question {n} of {number}", chosen=f"very {taste}", rejected="or not"
+                    )
+                    for n in range(3)
+                ],
+            )
+            opened.set_consent(f"u{number}", number < 10)
+        yield opened
+
+
+def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> LearningContext:
+    return LearningContext(
+        engine, ChainFormat.load("published"), memory, HashingEmbedder(), fit_prototypes,
+        **{"queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+async def test_people_of_one_taste_come_together(memory: UserMemory) -> None:
+    told: list[tuple[str, int, int]] = []
+    learned = await learn_prototypes(
+        context(memory, ScriptedEngine(describe), on_progress=lambda *one: told.append(one))
+    )
+    assert (learned.prototypes, learned.people, learned.personas) == (2, 10, 20)
+    found = PrototypeStore(memory).current()
+    assert found is not None
+    by_taste = {
+        taste: {int(found.homes[f"u{n}"][0]) for n in range(10) if n % 2 == i}
+        for i, taste in enumerate(PERSONAS)
+    }
+    assert all(len(homes) == 1 for homes in by_taste.values())
+    assert by_taste["plain"] != by_taste["warm"]
+    assert {"plain", "warm"} <= {word for label in found.labels for word in label.split(", ")}
+    assert ("personas", 20, 20) in told
+    assert "u11" not in found.homes
+
+
+async def test_a_choice_is_not_shown_to_derive_the_persona_of_its_own_query(
+    memory: UserMemory,
+) -> None:
+    engine = ScriptedEngine(describe)
+    await learn_prototypes(context(memory, engine))
+    for prompts, _ in engine.calls:
+        for prompt in prompts:
+            asked = re.search(r"Question \d of \d+", prompt.messages[-1].content)
+            assert asked is not None
+            assert asked[0] not in prompt.messages[0].content
+            assert prompt.messages[0].content.count("Chosen:") == 2
+
+
+async def test_a_run_that_was_cut_off_samples_nothing_twice(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine(describe)
+    asked = 0
+
+    def dies_later(prompt: Prompt, number: int) -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 13:
+            raise EngineError("the machine was switched off")
+        return describe(prompt, number)
+
+    keep = tmp_path / "kept.sqlite"
+    with pytest.raises(EngineError, match="switched off"):
+        await learn_prototypes(context(memory, ScriptedEngine(dies_later)), keep=keep)
+    assert PrototypeStore(memory).current() is None
+    learned = await learn_prototypes(context(memory, engine), keep=keep)
+    assert learned.personas == 20
+    assert sum(len(prompts) for prompts, _ in engine.calls) == 10  # two batches of five were kept
+    again = ScriptedEngine(describe)
+    await learn_prototypes(context(memory, again), keep=keep)
+    assert sum(len(prompts) for prompts, _ in again.calls) == 20  # a finished run is finished
+
+
+async def test_a_build_kept_can_be_started_afresh(memory: UserMemory, tmp_path: Path) -> None:
+    keep = tmp_path / "kept.sqlite"
+    fails = ScriptedEngine(["nothing of use"], fail_times=9)
+    with pytest.raises(EngineError):
+        await learn_prototypes(context(memory, fails), keep=keep)
+    engine = ScriptedEngine(describe)
+    await learn_prototypes(context(memory, engine), keep=keep, fresh=True)
+    assert sum(len(prompts) for prompts, _ in engine.calls) == 20
+
+
+async def test_nobody_who_agreed_is_a_clear_error(tmp_path: Path) -> None:
+    with (
+        UserMemory(tmp_path / "empty") as empty,
+        pytest.raises(ConfigurationError, match=r"nobody .* users consent"),
+    ):
+        await learn_prototypes(context(empty, ScriptedEngine(describe)))
+
+
+async def test_texts_that_are_no_chain_are_counted_and_all_of_them_is_an_error(
+    memory: UserMemory,
+) -> None:
+    def sometimes(prompt: Prompt, number: int) -> str:
+        return describe(prompt, number) if "Question 1" in prompt.messages[-1].content else " "
+
+    learned = await learn_prototypes(context(memory, ScriptedEngine(sometimes), queries=3))
+    assert (learned.personas, learned.unreadable) == (10, 20)
+    with pytest.raises(ConfigurationError, match="none of 20 personas"):
+        await learn_prototypes(context(memory, ScriptedEngine(" ")))
+
+
+def test_names_say_what_sets_a_prototype_apart() -> None:
+    texts = ["wants plain answers", "wants plain words", "wants warm answers"]
+    names = names_of(texts, np.array([0, 0, 1]), 2)
+    assert names[0].startswith("plain")
+    assert names[1].startswith("warm")
+
+
+def test_more_prototypes_than_different_personas_are_clipped() -> None:
+    from pgenrm_agent.graphs.prototype_learning import Choices
+
+    rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]
+    past = np.zeros((4, 1, 4), dtype=np.float32)
+    choices = Choices(
+        rows, rows, rows, -rows, past, past, np.zeros((4, 1), dtype=bool), ("a", "a", "b", "b")
+    )
+    fitted = fit_prototypes(choices, 9)
+    assert len(fitted.prototypes) == 2
+    assert "2 different personas" in fitted.reason
+
+
+def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> None:
+    from pgenrm_agent.demo import demo_data
+    from pgenrm_agent.prototypes_plot import plot_prototypes
+
+    data = demo_data()
+    with PGenRM(memory=tmp_path / "memory") as rm:
+        for person in data.people:
+            for copy in "abc":
+                for number, pair in enumerate(data.pairs(person)):
+                    rm.remember(
+                        f"{person.id}-{copy}", pair.model_copy(update={"id": f"{copy}{number}"})
+                    )
+                rm.memory.set_consent(f"{person.id}-{copy}", True)
+        learned = rm.learn_prototypes(k=2, queries=1, keep=tmp_path / "kept.sqlite")
+        assert learned.prototypes <= 2
+        user = f"{data.people[0].id}-a"
+        evaluation = rm.score(user, data.query, list(data.candidates.values()))
+        levels = {chain.level for chain in evaluation.chains}
+        assert levels == {"individual", "prototype"}
+        assert evaluation.prototype in ("0", "1")
+        assert len(evaluation.neighbours) == 4
+        found = rm.prototypes.current()
+        assert found is not None
+        assert found.embedder.startswith("states:pgenrm-tiny:")
+        picture = tmp_path / "map.png"
+        plot_prototypes(found, picture)
+        assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,214 @@
+"""The prototype store on a real Chroma: versions, switching, joining, forgetting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member, PrototypeStore
+from pgenrm_agent.schema import PreferencePair
+
+PAIR = PreferencePair(query="Tea?", chosen="Yes.", rejected="Perhaps, it depends.")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[UserMemory]:
+    with UserMemory(tmp_path / "memory") as opened:
+        yield opened
+
+
+def write(store: PrototypeStore, number: int, *, people: int = 30, k: int = 3) -> str:
+    """A version in which every number says which version it is: mixtures cannot go unseen."""
+    vector = np.full(4, 0.5, dtype=np.float32)
+    return store.replace(
+        np.stack([vector] * k),
+        [Member(f"u{i}-{number}", (i + number) % k, vector) for i in range(people)],
+        embedder=f"e{number}",
+        labels=[f"label {number}"] * k,
+    )
+
+
+def numbers_in(store: PrototypeStore) -> set[str]:
+    """Every number that one reading of the current version has; more than one is a mixture."""
+    found = store.current()
+    assert found is not None
+    return {
+        found.embedder.removeprefix("e"),
+        *(label.removeprefix("label ") for label in found.labels),
+        *(user.split("-")[1] for user in found.user_ids),
+    }
+
+
+def test_what_was_written_is_read_back(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    assert store.current() is None
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    rows = [
+        Member("ann", 0, centroids[0]),
+        Member("ann", 1, centroids[1]),
+        Member("bob", 1, centroids[1]),
+    ]
+    version = store.replace(centroids, rows, embedder="e", labels=["plain", "warm"], pairs=7)
+    for reader in (store, PrototypeStore(memory)):
+        found = reader.current()
+        assert found is not None
+        assert (found.version, found.embedder, found.labels) == (version, "e", ("plain", "warm"))
+        assert found.user_ids == ("ann", "ann", "bob")
+        assert found.prototype_of.tolist() == [0, 1, 1]
+        np.testing.assert_allclose(found.centroids, centroids)
+        np.testing.assert_allclose(found.vectors, centroids[[0, 1, 1]])
+
+
+def test_a_new_version_replaces_the_old_and_leaves_nothing_of_it(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    write(store, 1)
+    second = write(store, 2)
+    assert numbers_in(store) == {"2"}
+    names = {one.name for one in memory.shared_store().client.list_collections()}
+    assert names == {
+        "interactions",
+        "users",
+        "prototypes",
+        f"members-{second}",
+        f"prototypes-{second}",
+    }
+
+
+def test_a_build_that_ended_half_way_is_never_seen_and_is_cleared_away(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    write(store, 1)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.replace(
+            np.ones((1, 4), dtype=np.float32) / 2, [Member("half-9", 0, np.full(4, 0.5, np.float32))],
+            embedder="e9", progress=stop,
+        )  # fmt: skip
+    assert numbers_in(store) == {"1"}
+    write(store, 3)
+    assert len(memory.shared_store().client.list_collections()) == 5
+
+
+def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory) -> None:
+    writer, reader = PrototypeStore(memory), PrototypeStore(memory)
+    write(writer, 0)
+    seen: list[set[str]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.append(numbers_in(reader))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 7):
+        write(writer, number, people=600)  # more than one batch
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert all(len(numbers) == 1 for numbers in seen)
+    assert len({number for numbers in seen for number in numbers}) >= 3
+
+
+def test_joining_needs_no_rebuild_and_is_seen_by_other_readers(memory: UserMemory) -> None:
+    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    store.replace(centroids, [Member("ann", 0, centroids[0])], embedder="e")
+    assert other.current() is not None
+    store.join("new", centroids[1])
+    store.join("new", centroids[1])
+    for reader in (store, other):
+        found = reader.current()
+        assert found is not None
+        assert found.user_ids == ("ann", "new")
+        assert found.prototype_of.tolist() == [0, 1]
+
+
+def test_whoever_is_forgotten_is_in_no_prototype(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    store.replace(
+        centroids, [Member("ann", 0, centroids[0]), Member("bob", 1, centroids[1])], embedder="e"
+    )
+    store.join("eve", centroids[1])
+    memory.remember("bob", PAIR)
+    assert memory.forget("bob") == 2
+    assert memory.forget("eve") == 1
+    found = store.current()
+    assert found is not None
+    assert found.user_ids == ("ann",)
+
+
+def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    for user in ("ann", "bob", "cid"):
+        memory.remember(user, PAIR.model_copy(update={"id": user}))
+        memory.set_consent(user, user != "cid")
+    assert store.status().model_dump(include={"version", "not_members"}) == {
+        "version": None, "not_members": 2,
+    }  # fmt: skip
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    store.replace(centroids, [Member("ann", 0, centroids[0])], embedder="e", pairs=1)
+    memory.remember("ann", PAIR.model_copy(update={"id": "second"}))
+    status = store.status()
+    assert (status.people, status.joined, status.not_members, status.pairs_since) == (1, 0, 1, 2)
+    store.join("bob", centroids[1])
+    status = store.status()
+    assert (status.people, status.joined, status.not_members) == (2, 1, 0)
+
+
+def test_what_makes_no_version_is_refused(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    with pytest.raises(ConfigurationError, match="at least one member"):
+        store.replace(np.eye(2, dtype=np.float32), [], embedder="e")
+    with pytest.raises(ConfigurationError, match="dimension"):
+        store.replace(
+            np.eye(2, dtype=np.float32), [Member("a", 0, np.ones(3, np.float32))], embedder="e"
+        )
+
+
+READER = """
+import sys, time
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import PrototypeStore
+with UserMemory(url=sys.argv[1]) as memory:
+    store, seen = PrototypeStore(memory), set()
+    print("reading", flush=True)
+    while True:
+        found = store.current()
+        numbers = {user.split("-")[1] for user in found.user_ids} | {found.embedder[1:]}
+        numbers |= {label.removeprefix("label ") for label in found.labels}
+        assert len(numbers) == 1, numbers
+        seen |= numbers
+        if "5" in numbers:
+            break
+    print(len(seen))
+"""
+
+
+@pytest.mark.slow
+def test_another_process_on_a_server_sees_no_mixture_either(chroma_server: str) -> None:
+    with UserMemory(url=chroma_server) as memory:
+        store = PrototypeStore(memory)
+        write(store, 0)
+        reader = subprocess.Popen(
+            [sys.executable, "-P", "-c", READER, chroma_server], stdout=subprocess.PIPE, text=True
+        )
+        assert reader.stdout is not None
+        assert reader.stdout.readline().strip() == "reading"
+        for number in range(1, 6):
+            write(store, number, people=300)
+        said, _ = reader.communicate(timeout=240)
+        assert reader.returncode == 0
+        assert int(said) >= 2
