@@ -381,9 +381,9 @@ def _embedded(
     past = np.zeros(shape[:2], dtype=bool)
     asked: list[PreferencePair] = []
     for row, one in enumerate(personas):
-        own = {pair.id: pair for pair in pairs[one["user_id"]]}
-        asked.append(own.pop(one["pair_id"]))
-        for step, pair in enumerate(list(own.values())[-longest:]):
+        others = {pair.id: pair for pair in pairs[one["user_id"]]}
+        asked.append(others.pop(one["pair_id"]))
+        for step, pair in enumerate(list(others.values())[-longest:]):
             past_query[row, step] = vectors[pair.query]
             past_difference[row, step] = vectors[pair.chosen] - vectors[pair.rejected]
             past[row, step] = True
