@@ -26,11 +26,11 @@ LAYERS = [
     {"errors"},
     {"schema"},
     {"chain", "scaling", "aggregation"},
-    {"engines", "memory", "prototypes", "embedding", "model_files", "testing"},
+    {"engines", "memory", "prototypes", "embedding", "machine", "model_files", "testing"},
     {"graphs"},
     {"reward_model"},
-    {"integrations", "debugging", "training"},
-    {"cli", "tables", "demo", "doctor", "benchmark"},
+    {"integrations", "debugging", "evaluation", "training"},
+    {"cli", "tables", "demo", "doctor", "benchmark", "dataset_scoring", "ray_scoring"},
 ]
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
 ALLOWED_UP = {

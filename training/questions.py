@@ -1,0 +1,108 @@
+"""Questions for the evaluation harness, from every dataset that the readers know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.questions import Question, read_questions
+from pgenrm_agent.schema import Candidate, PreferencePair
+
+if TYPE_CHECKING:
+    from pgenrm_agent.training.data import Example, PreferenceRow
+
+__all__ = ["QuestionSet", "question_of", "read_source"]
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """What is asked, and the choices of the training split, for judges that have to be fitted."""
+
+    questions: list[Question]
+    training: list[PreferencePair]
+
+
+def read_source(
+    source: str, *, split: str, history: int, seed: int, limit: int | None = None
+) -> QuestionSet:
+    """Questions of one split of a dataset.
+
+    source: anything `load_rows` reads; or a JSONL file of `Question`s (lists of any length with
+        grades, such as LaMP-QA's six answers), which brings its own histories.
+    history: past choices shown with each question, from the same person's training split.
+    limit: at most this many, people in turn, so that few questions are still many people's.
+
+    Raises ConfigurationError for data that cannot be read, and for a split without questions.
+    """
+    if _holds_questions(Path(source)):
+        found = read_questions(Path(source))
+        return QuestionSet(questions=found[:limit], training=[])
+    from pgenrm_agent.training.data import examples, load_rows
+
+    rows = list(load_rows(source))
+    asked = list(examples(rows, split=split, history=history, seed=seed))
+    if not asked:
+        known = sorted({row.split for row in rows})
+        raise ConfigurationError(
+            f"{source} has no questions in the split {split!r}; its rows are in: {', '.join(known)}"
+        )
+    return QuestionSet(
+        questions=[
+            question_of(example, number)
+            for number, example in enumerate(_people_in_turn(asked)[:limit])
+        ],
+        training=_training_choices(rows),
+    )
+
+
+def question_of(example: Example, number: int) -> Question:
+    """One example as a question; `number` makes its id unique and keeps it the same every time.
+
+    The answer that was chosen is listed first. Judges draw the order in which they show answers.
+    """
+    asked = example.asked
+    return Question(
+        id=f"{number:06d}",
+        user_id=example.user_id,
+        query=asked.query,
+        conversation=asked.conversation,
+        candidates=(
+            Candidate(id="chosen", text=asked.chosen),
+            Candidate(id="rejected", text=asked.rejected),
+        ),
+        grades=(1.0, 0.0),
+        history=tuple(example.history),
+        stated=tuple(example.stated),
+        group=example.topic,
+    )
+
+
+def _training_choices(rows: Iterable[PreferenceRow]) -> list[PreferencePair]:
+    return [row.pair for row in rows if row.split == "train"]
+
+
+def _people_in_turn(asked: Sequence[Example]) -> list[Example]:
+    """Everybody's first example, then everybody's second one, and so on."""
+    turn: dict[str, int] = {}
+    places = []
+    for place, example in enumerate(asked):
+        turn[example.user_id] = turn.get(example.user_id, -1) + 1
+        places.append((turn[example.user_id], place))
+    return [asked[place] for _, place in sorted(places)]
+
+
+def _holds_questions(path: Path) -> bool:
+    """Whether a file's first line is a `Question` rather than a choice."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8") as lines:
+        first = next((line for line in lines if line.strip()), "")
+    try:
+        row = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and "candidates" in row
