@@ -440,13 +440,37 @@ def bench(
         typer.Option(help="transformers or vllm; repeat for both. All that are installed if none."),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 5,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="overhead, samples, callers, scheduling, memory, parser or start; repeat for"
+            " several. All if none."
+        ),
+    ] = None,
+    interactions: Annotated[
+        list[int] | None,
+        typer.Option(min=100, help="Size of a memory store to fill and measure; repeat. 10,000."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what was varied into this SVG file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed on this machine, as ratios within one run."""
     from pgenrm_agent.benchmark import measure_speed
 
     with _waiting("measuring") as show:
-        report = measure_speed(engine or (), repeats=repeats, progress=show)
+        report = measure_speed(
+            engine or (),
+            repeats=repeats,
+            parts=part or (),
+            interactions=interactions or (10_000,),
+            progress=show,
+        )
+    if plot is not None:
+        from pgenrm_agent.benchmark_plot import draw_speed
+
+        draw_speed(report, plot)
     if as_json:
         typer.echo(report.model_dump_json())
         return

@@ -30,7 +30,19 @@ LAYERS = [
     {"graphs"},
     {"reward_model"},
     {"integrations", "debugging", "evaluation", "training"},
-    {"cli", "tables", "demo", "doctor", "benchmark", "dataset_scoring", "ray_scoring"},
+    {
+        "benchmark",
+        "benchmark_load",
+        "benchmark_memory",
+        "benchmark_parser",
+        "benchmark_plot",
+        "cli",
+        "dataset_scoring",
+        "demo",
+        "doctor",
+        "ray_scoring",
+        "tables",
+    },
 ]
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
 ALLOWED_UP = {
