@@ -74,7 +74,7 @@ def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert (first["scores"], first["ranking"]) == ([None], [])
     assert "query is empty" in first["reason"]
     assert second["scores"] == [1.0, 2.0]
-    assert "candidates" in third["reason"]
+    assert "cannot be used: text" in third["reason"]
 
 
 def test_a_fault_ends_the_job_and_a_new_start_goes_on(tmp_path: Path) -> None:
