@@ -91,7 +91,7 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
 
 def plot_samples(rows: Sequence[JudgeSummary]) -> str:
     """Accuracy by number of samples, from first parts of the same evaluations."""
-    figure, axes = _axes(3.0)
+    figure, axes = _axes(2.8 + 0.1 * len(rows))
     sizes: set[int] = set()
     for row in rows:
         if row.by_samples:
@@ -107,7 +107,7 @@ def plot_samples(rows: Sequence[JudgeSummary]) -> str:
     axes.minorticks_off()
     axes.set_xlabel("samples")
     axes.set_ylabel("accuracy, %")
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return _svg(figure)
 
 
