@@ -6,21 +6,21 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.questions import Question, read_questions
 from pgenrm_agent.schema import Candidate, PreferencePair
 
 if TYPE_CHECKING:
-    from pgenrm_agent.training.data import Example, PreferenceRow
+    from pgenrm_agent.training.data import Example, PreferenceRow, Split
 
 __all__ = ["QuestionSet", "question_of", "read_source"]
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """What is asked, and the choices of the training split, for judges that have to be fitted."""
+    """What is asked, and choices that judges may be fitted on; none of them is asked about."""
 
     questions: list[Question]
     training: list[PreferencePair]
@@ -33,7 +33,7 @@ def read_source(
 
     source: anything `load_rows` reads; or a JSONL file of `Question`s (lists of any length with
         grades, such as LaMP-QA's six answers), which brings its own histories.
-    history: past choices shown with each question, from the same person's training split.
+    history: past choices shown with each question, from the same person's past.
     limit: at most this many, people in turn, so that few questions are still many people's.
 
     Raises ConfigurationError for data that cannot be read, and for a split without questions.
@@ -41,10 +41,14 @@ def read_source(
     if _holds_questions(Path(source)):
         found = read_questions(Path(source))
         return QuestionSet(questions=found[:limit], training=[])
+    from pgenrm_agent.training.data import Split as Splits
     from pgenrm_agent.training.data import examples, load_rows
 
-    rows = list(load_rows(source))
-    asked = list(examples(rows, split=split, history=history, seed=seed))
+    splits = get_args(Splits)
+    if split not in splits:
+        raise ConfigurationError(f"split {split!r} is unknown: use {', '.join(splits)}")
+    rows = load_rows(source)
+    asked = list(examples(rows, split=cast("Split", split), history=history, seed=seed))
     if not asked:
         known = sorted({row.split for row in rows})
         raise ConfigurationError(
@@ -82,7 +86,10 @@ def question_of(example: Example, number: int) -> Question:
 
 
 def _training_choices(rows: Iterable[PreferenceRow]) -> list[PreferencePair]:
-    return [row.pair for row in rows if row.split == "train"]
+    """The choices that a judge may be fitted on: of the training people; else everybody's past."""
+    every = list(rows)
+    found = [row.pair for row in every if row.split == "train"]
+    return found or [row.pair for row in every if row.split == "history"]
 
 
 def _people_in_turn(asked: Sequence[Example]) -> list[Example]:
