@@ -73,3 +73,38 @@ def test_a_split_that_is_unknown_or_empty_is_named(choices: str, tmp_path: Path)
     file.write_text(json.dumps(row) + "\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="no questions in the split 'test'"):
         read_source(str(file), split="test", history=2, seed=1)
+
+
+def lamp_files(folder: Path, *answers: dict[str, object]) -> str:
+    asked = [
+        {"id": number, "question": f"Question {number}?", "profile": [{"text": f"Post {n}"} for n in range(5)]}
+        for number in ("1", "2", "3")
+    ]  # fmt: skip
+    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    lines = "".join(json.dumps(one) + "\n" for one in answers)
+    (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
+    return f"lamp-qa:{folder / 'asked.json'}:{folder / 'answers.jsonl'}"
+
+
+def test_lamp_qa_ranks_systems(tmp_path: Path) -> None:
+    answers = [
+        {"id": one, "system": system, "text": f"{system} on {one}", "grade": grade}
+        for one in ("1", "2")
+        for system, grade in (("b", 0.2), ("a", 0.9), ("c", 0.5))
+    ]
+    equal = [{"id": "3", "system": one, "text": one, "grade": 1} for one in "ab"]
+    source = lamp_files(tmp_path, *answers, *equal)
+    first, second = read_source(source, split="test", history=3, seed=1).questions
+    assert (first.id, second.id) == ("1", "2")
+    assert [candidate.id for candidate in first.candidates] == ["a", "b", "c"]
+    assert first.grades == (0.9, 0.2, 0.5)
+    assert len(first.stated) == 3
+    assert first.stated != second.stated
+
+
+def test_a_bad_answer_of_lamp_qa_is_named(tmp_path: Path) -> None:
+    source = lamp_files(tmp_path, {"id": "1", "system": "a", "text": "x", "grade": -1})
+    with pytest.raises(ConfigurationError, match=r"answers.jsonl, line 1: grade"):
+        read_source(source, split="test", history=3, seed=1)
+    with pytest.raises(ConfigurationError, match="no questions"):
+        read_source(lamp_files(tmp_path), split="test", history=3, seed=1)
