@@ -1,29 +1,39 @@
 """`pgenrm bench`: speed on this machine. What is compared is compared within one run.
 
-Per engine, on the bundled model and the demonstration's first person:
+Per engine, on the bundled model and the demonstration's people:
 
-- what graph, memory and parsing add to an evaluation of 8 samples: the time of the whole call, as
-  its caller waits for it, less the time that the engine's own call took in that same evaluation;
-- what the 8 samples of an evaluation cost against 1, in calls to the engine in turn.
+- overhead: what graph, memory and parsing add to an evaluation of 8 samples: the time of the whole
+  call, as its caller waits for it, less the time that the engine's own call took in that same
+  evaluation;
+- samples: the time of one engine call by number of chains;
+- callers: evaluations a second by number of callers at the same time;
+- scheduling: the same chains asked for our way, and one request a sample, one after another.
 
-And how long `import pgenrm_agent` and `pgenrm --help` take.
+And without an engine of its own: the memory store (memory), the parser (parser), and how long
+`import pgenrm_agent`, `pgenrm --help` and a first score from the command line take (start).
 """
 
 from __future__ import annotations
 
 import asyncio
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from pgenrm_agent.benchmark_load import (
+    throughput_by_callers,
+    time_by_samples,
+    time_of_scheduling,
+)
+from pgenrm_agent.benchmark_memory import measure_memory
+from pgenrm_agent.benchmark_parser import measure_parser
 from pgenrm_agent.demo import demo_data
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import (
@@ -34,15 +44,33 @@ from pgenrm_agent.engines.protocol import (
     SamplingParams,
 )
 from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Model, Scaling
 
-__all__ = ["EngineMeasurements", "Figure", "SpeedReport", "measure_engine", "measure_speed"]
+__all__ = [
+    "PARTS",
+    "EngineMeasurements",
+    "Figure",
+    "Series",
+    "SpeedReport",
+    "measure_engine",
+    "measure_speed",
+]
 
 EngineName = Literal["transformers", "vllm"]
 
+Part = Literal["overhead", "samples", "callers", "scheduling", "memory", "parser", "start"]
+PARTS: tuple[Part, ...] = get_args(Part)
+ENGINE_PARTS: frozenset[Part] = frozenset(("overhead", "samples", "callers", "scheduling"))
+
 SAMPLES = 8
+SIZES = (1, 4, 8, 16, 24)
+CALLERS = (1, 8, 32)
+OWN, NEIGHBOURS = 8, 4
+PARSES = 200
+STORE_CALLS = 200
 TRIES = 5
 """Start-up times are the least of this many: other work on the machine only adds to them."""
 CACHE_BYTES = 2**30
@@ -59,50 +87,84 @@ class Figure(Model):
     goal: str
 
 
+class Series(Model):
+    """Measured values over something that was varied: a line of a plot."""
+
+    name: str
+    x_label: str
+    y_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
 class SpeedReport(Model):
     """What was measured, and on what. `repeats` is the number of evaluations per figure."""
 
     machine: str
     repeats: int
     figures: tuple[Figure, ...]
+    series: tuple[Series, ...] = ()
 
 
 def measure_speed(
     engines: Sequence[str] = (),
     *,
     repeats: int,
+    parts: Sequence[str] = (),
+    interactions: Sequence[int] = (10_000,),
     progress: Callable[[str], None] = lambda step: None,
 ) -> SpeedReport:
-    """Measure overhead and the cost of more samples on each engine, and start-up times.
+    """Measure what `parts` names; see the module's docstring.
 
     engines: "transformers", "vllm"; empty means all that are installed.
     repeats: evaluations per figure; figures are medians.
+    parts: some of PARTS; empty means all.
+    interactions: sizes of the memory stores; each is filled anew.
     progress: told what is being measured.
 
     Raises:
-        ConfigurationError: an engine that does not run the bundled model in this process.
+        ConfigurationError: an unknown part, or an engine that does not run the bundled model in
+            this process.
         ChainError: the model wrote no readable chain in any evaluation.
     """
+    wanted = _parts(parts)
+    names = [_engine_name(name) for name in engines] or _installed()
     figures: list[Figure] = []
-    for engine in [_engine_name(name) for name in engines] or _installed():
-        progress(f"measuring {engine}")
-        figures += _engine_figures(engine, repeats)
-    progress("measuring start-up times")
-    importing = max(
-        0.0,
-        _seconds([sys.executable, "-P", "-c", "import pgenrm_agent"])
-        - _seconds([sys.executable, "-c", ""]),
-    )
-    helping = _seconds([sys.executable, "-P", "-m", "pgenrm_agent.cli", "--help"])
-    figures += [
-        _figure("import pgenrm_agent", None, importing, "{:.2f} s", "under 0.3 s"),
-        _figure("pgenrm --help", None, helping, "{:.2f} s", "under 0.6 s"),
-    ]
+    series: list[Series] = []
+    for name in names if wanted & ENGINE_PARTS else ():
+        progress(f"measuring {name}")
+        if "overhead" in wanted:
+            figures += _overhead_figures(name, repeats)
+        if wanted & (ENGINE_PARTS - {"overhead"}):
+            found = asyncio.run(_load_figures(name, wanted, repeats, progress))
+            figures += found[0]
+            series += found[1]
+    if "memory" in wanted:
+        found = _memory_figures(interactions, progress)
+        figures += found[0]
+        series += found[1]
+    if "parser" in wanted:
+        progress("measuring the parser")
+        figures += [
+            _figure(f"parser, {name}", None, rate, "{:.1f} MB/s", "at least 20 MB/s")
+            for name, rate in measure_parser(repeats=PARSES).items()
+        ]
+    if "start" in wanted:
+        progress("measuring start-up times")
+        figures += _start_figures()
     return SpeedReport(
-        machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        machine=describe_machine(),
         repeats=repeats,
         figures=tuple(figures),
+        series=tuple(series),
     )
+
+
+def _parts(names: Sequence[str]) -> frozenset[str]:
+    for name in names:
+        if name not in PARTS:
+            raise ConfigurationError(f"part {name!r} is unknown: use {', '.join(PARTS)}")
+    return frozenset(names or PARTS)
 
 
 def _figure(name: str, engine: str | None, value: float, form: str, goal: str) -> Figure:
@@ -122,11 +184,115 @@ def _installed() -> list[EngineName]:
     return ["transformers", "vllm"] if find_spec("vllm") else ["transformers"]
 
 
-def _engine_figures(name: EngineName, repeats: int) -> list[Figure]:
+def _open(name: EngineName) -> Engine:
     options: dict[str, object] = {}
     if name == "vllm" and not _has_gpu():
         options["kv_cache_memory_bytes"] = CACHE_BYTES
-    engine = load_engine(name, bundled_model(), **options)
+    return load_engine(name, bundled_model(), **options)
+
+
+async def _load_figures(
+    name: EngineName, wanted: frozenset[str], repeats: int, progress: Callable[[str], None]
+) -> tuple[list[Figure], list[Series]]:
+    """What depends on how the engine is loaded with work."""
+    engine, chain_format = _open(name), format_of(bundled_model())
+    figures: list[Figure] = []
+    series: list[Series] = []
+    try:
+        if "samples" in wanted:
+            progress(f"measuring {name}: samples")
+            times = await time_by_samples(engine, chain_format, SIZES, repeats)
+            ratio = times[SIZES[-1]] / times[1]
+            title = f"{SIZES[-1]} samples against 1"
+            figures.append(_figure(title, name, ratio, "{:.2f} x", "at most 6 x on a CPU"))
+            series.append(_series(name, "samples", "seconds", times))
+        if "callers" in wanted:
+            progress(f"measuring {name}: callers")
+            with tempfile.TemporaryDirectory() as scratch:
+                rates = await throughput_by_callers(
+                    engine, chain_format, CALLERS, Path(scratch), repeats
+                )
+            for callers, rate in rates.items():
+                title = f"evaluations a second, {callers} caller{'s' if callers > 1 else ''}"
+                figures.append(_figure(title, name, rate, "{:.2f}", "-"))
+            ratio = rates[CALLERS[-1]] / rates[1]
+            title = f"throughput, {CALLERS[-1]} callers against 1"
+            figures.append(_figure(title, name, ratio, "{:.2f} x", "at least 5 x"))
+            series.append(_series(name, "callers", "evaluations a second", rates))
+        if "scheduling" in wanted:
+            progress(f"measuring {name}: scheduling")
+            ours, obvious = await time_of_scheduling(
+                engine, chain_format, own=OWN, neighbours=NEIGHBOURS, repeats=repeats
+            )
+            figures.append(
+                _figure(
+                    f"one request a sample against ours, {OWN} + {NEIGHBOURS} chains",
+                    name, obvious / ours, "{:.2f} x the time", "at least 3 x",
+                )
+            )  # fmt: skip
+    finally:
+        await engine.aclose()
+    return figures, series
+
+
+def _series(name: str, x_label: str, y_label: str, values: Mapping[int, float]) -> Series:
+    return Series(
+        name=name, x_label=x_label, y_label=y_label, x=tuple(values), y=tuple(values.values())
+    )
+
+
+def _memory_figures(
+    sizes: Sequence[int], progress: Callable[[str], None]
+) -> tuple[list[Figure], list[Series]]:
+    figures = []
+    p99: dict[int, float] = {}
+    for size in sizes:
+        progress(f"measuring a memory of {size:,} interactions")
+        with tempfile.TemporaryDirectory() as scratch:
+            found = measure_memory(size, Path(scratch) / "memory", repeats=STORE_CALLS)
+        p99[size] = found.recall_random.p99
+        where = f"memory of {size:,}"
+        for what, times in (
+            ("remember", found.remember),
+            ("recall, random", found.recall_random),
+            ("recall, similar", found.recall_similar),
+        ):
+            goal = "p99 under 25 ms" if what.startswith("recall") else "-"
+            figures += [
+                _figure(f"{where}: {what}, p50", None, times.p50, "{:.1f} ms", "-"),
+                _figure(f"{where}: {what}, p99", None, times.p99, "{:.1f} ms", goal),
+            ]
+        figures += [
+            _figure(f"{where}: filled", None, found.filled_per_second, "{:.0f} a second", "-"),
+            _figure(f"{where}: disk", None, found.disk_mb, "{:.0f} MB", "-"),
+            _figure(f"{where}: peak RSS", None, found.rss_mb, "{:.0f} MB", "under 4096 MB"),
+        ]
+    series = [_series("recall, random", "interactions", "p99, ms", p99)] if len(p99) > 1 else []
+    return figures, series
+
+
+def _start_figures() -> list[Figure]:
+    importing = max(
+        0.0,
+        _seconds([sys.executable, "-P", "-c", "import pgenrm_agent"])
+        - _seconds([sys.executable, "-c", ""]),
+    )
+    command = [sys.executable, "-P", "-m", "pgenrm_agent.cli"]
+    with tempfile.TemporaryDirectory() as scratch:
+        first = _seconds(
+            [*command, "score", "--user", "ada", "--query", "How?", "--individual", "1",
+             "--seed", "1", "--memory", str(Path(scratch) / "memory"), "So.", "Like this."],
+            tries=1,
+        )  # fmt: skip
+    return [
+        _figure("import pgenrm_agent", None, importing, "{:.2f} s", "under 0.3 s"),
+        _figure("pgenrm --help", None, _seconds([*command, "--help"]), "{:.2f} s", "under 0.6 s"),
+        _figure("first score from the command line", None, first, "{:.1f} s", "-"),
+    ]
+
+
+def _overhead_figures(name: EngineName, repeats: int) -> list[Figure]:
+    engine = _open(name)
     with tempfile.TemporaryDirectory() as scratch:
         found = asyncio.run(measure_engine(engine, Path(scratch), repeats))
     overheads = found.overheads
@@ -248,9 +414,9 @@ async def measure_engine(engine: Engine, memory: Path, repeats: int) -> EngineMe
     return found
 
 
-def _seconds(command: Sequence[str]) -> float:
+def _seconds(command: Sequence[str], *, tries: int = TRIES) -> float:
     times = []
-    for _ in range(TRIES):
+    for _ in range(tries):
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - started)

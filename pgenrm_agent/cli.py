@@ -28,16 +28,22 @@ __all__ = ["app", "main"]
 OPTIONAL = {
     "accelerate": "training",
     "fastapi": "server",
-    "matplotlib": "training",
+    "matplotlib": "evaluation",
     "mcp": "mcp",
     "openai": "openai",
     "prometheus_client": "server",
+    "pyarrow": "evaluation",
+    "ray": "ray",
+    "scipy": "evaluation",
     "sentence_transformers": "embeddings",
     "sklearn": "training",
     "uvicorn": "server",
     "vllm": "vllm",
     "yaml": "training",
 }
+
+LINE_EVERY_S = 30.0
+"""How often progress is told where standard error is no terminal."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -483,19 +489,92 @@ def bench(
         typer.Option(help="transformers or vllm; repeat for both. All that are installed if none."),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 5,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="overhead, samples, callers, scheduling, memory, parser or start; repeat for"
+            " several. All if none."
+        ),
+    ] = None,
+    interactions: Annotated[
+        list[int] | None,
+        typer.Option(min=100, help="Size of a memory store to fill and measure; repeat. 10,000."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw what was varied into this SVG file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed on this machine, as ratios within one run."""
     from pgenrm_agent.benchmark import measure_speed
 
     with _waiting("measuring") as show:
-        report = measure_speed(engine or (), repeats=repeats, progress=show)
+        report = measure_speed(
+            engine or (),
+            repeats=repeats,
+            parts=part or (),
+            interactions=interactions or (10_000,),
+            progress=show,
+        )
+    if plot is not None:
+        from pgenrm_agent.benchmark_plot import draw_speed
+
+        draw_speed(report, plot)
     if as_json:
         typer.echo(report.model_dump_json())
         return
     from pgenrm_agent.tables import print_speed
 
     print_speed(report)
+
+
+@app.command("score-dataset")
+def score_dataset(
+    source: Annotated[Path, typer.Argument(help="Parquet file: user_id, query, candidates, ...")],
+    target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    individual: IndividualOption = 8,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Rows at the same time, a model.")] = 16,
+    ray_workers: Annotated[
+        int | None, typer.Option("--ray", min=1, help="Ray workers, each with its own model.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs a Ray worker.")] = 0.0,
+    memory: MemoryOption = None,
+    model: ModelOption = None,
+    engine: EngineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every row of a Parquet file into another one; started again, it goes on."""
+    from functools import partial
+
+    from pgenrm_agent.dataset_scoring import DatasetJob, in_process
+    from pgenrm_agent.dataset_scoring import score_dataset as score_all
+    from pgenrm_agent.reward_model import PGenRM
+
+    job = DatasetJob(
+        model=model or "bundled",
+        engine=engine or "transformers",
+        scaling=_scaling(individual, None),
+        seed=seed,
+    )
+    with _counting("rows") as progress:
+        if ray_workers is not None:
+            from pgenrm_agent.ray_scoring import on_ray
+
+            make = partial(PGenRM, model, engine=engine, memory=memory)  # type: ignore[arg-type]
+            run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
+            summary = score_all(source, target, job, run, progress=progress)
+        else:
+            with _reward_model(memory, model, engine) as reward_model:
+                run = in_process(reward_model, concurrency=concurrency)
+                summary = score_all(source, target, job, run, progress=progress)
+    if as_json:
+        typer.echo(summary.model_dump_json())
+        return
+    resumed = f", {summary.resumed} of them by an earlier start" if summary.resumed else ""
+    typer.echo(f"{summary.rows} rows{resumed}: {summary.scored} scored, {target}")
+    for reason, count in summary.reasons.items():
+        typer.echo(f"{count} not scored in full: {reason}", err=True)
 
 
 # --- shared by the commands ---
@@ -644,6 +723,47 @@ def _waiting(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{text} ...")
 
 
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress with rate and time left on standard error; now and then a line where it is a file.
+
+    Gives a function to be told how many are done, of how many.
+    """
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeRemaining
+
+    console = Console(stderr=True)
+    started = shown = time.monotonic()
+    first: int | None = None
+
+    def rate(done: int) -> float:
+        return (done - (first or 0)) / max(1e-9, time.monotonic() - started)
+
+    columns = (
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemaining(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def tell(done: int, total: int) -> None:
+            nonlocal first, shown
+            first = done if first is None else first
+            bar.update(task, completed=done, total=total, rate=f"{rate(done):.2f} a second")
+            if not console.is_terminal and time.monotonic() - shown >= LINE_EVERY_S:
+                shown = time.monotonic()
+                left = (total - done) / rate(done) if rate(done) else float("inf")
+                typer.echo(
+                    f"{done} of {total} {what}, {rate(done):.2f} a second, {left:.0f} s left",
+                    err=True,
+                )
+
+        yield tell
+
+
 def _summary(result: Evaluation) -> dict[str, object]:
     """An evaluation for programs: ranking, scores, and the chain nearest to the mean."""
     from pgenrm_agent.aggregation import typical_chain
@@ -670,8 +790,10 @@ def main() -> None:
     from pgenrm_agent.debugging.cli import app as debug
     from pgenrm_agent.prototypes_cli import app as prototypes
     from pgenrm_agent.training.cli import app as train
+    from pgenrm_agent.training.eval_cli import app as evaluation
 
     app.add_typer(debug, name="debug")
+    app.add_typer(evaluation, name="eval")
     app.add_typer(train, name="train")
     app.add_typer(prototypes, name="prototypes")
     try:

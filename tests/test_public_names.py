@@ -26,11 +26,25 @@ LAYERS = [
     {"errors"},
     {"schema"},
     {"chain", "scaling", "aggregation"},
-    {"engines", "memory", "prototypes", "embedding", "model_files", "testing"},
+    {"engines", "memory", "prototypes", "embedding", "machine", "model_files", "testing"},
     {"graphs"},
     {"reward_model"},
-    {"integrations", "debugging", "training"},
-    {"cli", "tables", "demo", "doctor", "benchmark", "prototypes_cli", "prototypes_plot"},
+    {"integrations", "debugging", "evaluation", "training"},
+    {
+        "benchmark",
+        "benchmark_load",
+        "benchmark_memory",
+        "benchmark_parser",
+        "benchmark_plot",
+        "cli",
+        "dataset_scoring",
+        "demo",
+        "doctor",
+        "prototypes_cli",
+        "prototypes_plot",
+        "ray_scoring",
+        "tables",
+    },
 ]
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
 ALLOWED_UP = {

@@ -80,9 +80,12 @@ _AND_AFTER = re.compile(r"\band\W{0,10}$", re.I)
 _PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A\*{0,2}[.):](?=[\s*])")
 _PART_B = re.compile(r"(?:^|[.;,\n\"'*(%])\s{0,3}\*{0,2}B\*{0,2}[.):](?=[\s*])")
 
-_RESPONSE = re.compile(r"\bresponse[ _#-]{0,2}(\d{1,3})\b")
+# These, too, begin with a letter or a class and then look back: see _TOTALS_KEY.
+_RESPONSE = re.compile(r"r(?<!\w.)esponse[ _#-]{0,2}(\d{1,3})\b")
 # A mark stands alone: no percentage, no part of a larger number or of a word.
-_MARK = re.compile(r"(?<![\w.%/])(-?\d{1,4}(?:\.\d{1,6})?)(?![\w%]|\.\d|\s{0,2}%)")
+_MARK = re.compile(
+    r"[\d-](?<![\w.%/].)(?:(?<=-)\d{1,4}|(?<=\d)\d{0,3})(?:\.\d{1,6})?(?![\w%]|\.\d|\s{0,2}%)"
+)
 _SCALE = re.compile(r"\s{0,3}(?:/|out of)\s{0,3}10\b")
 _WEIGHT_BEFORE = re.compile(r"\bweight(?:ed|ing)?(?:\s(?:of|at|is))?[\s:=(*\"']{0,4}$")
 _FACTOR_AFTER = re.compile(r"\s{0,2}[*×x·]\s{0,2}\d")
@@ -95,7 +98,9 @@ _SPACES = re.compile(r"[ \t\xa0]{2,}")
 _PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
 _TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
 _TOTALED = re.compile(r"\b(?:weighted |final )?(?:total|overall|average|sum)\b")
+_TOTAL_WORDS = ("total", "overall", "average", "sum")
 
+_DECODER = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:)")
 
 
@@ -285,7 +290,6 @@ def _blocks(text: str, start: int, repairs: _Repairs) -> list[_Block]:
 
 def _decoded(text: str, blocks: Sequence[_Block]) -> _Answer | None:
     """The last complete JSON object that has totals."""
-    decoder = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
     found: _Answer | None = None
     reached = 0
     for block in blocks:
@@ -295,7 +299,7 @@ def _decoded(text: str, blocks: Sequence[_Block]) -> _Answer | None:
             if place < 0:
                 break
             try:
-                value, reached = decoder.raw_decode(text, place)
+                value, reached = _DECODER.raw_decode(text, place)
             except (ValueError, RecursionError):
                 break
             found = _of_object(value, block.begin) or found
@@ -575,7 +579,9 @@ def _marks(
 
     cut: the text ends too early, so that a number at its very end may lack digits.
     """
-    text = _SPACES.sub(" ", breakdown.casefold())
+    text = breakdown.casefold()
+    if "  " in text or "\t" in text or "\xa0" in text:
+        text = _SPACES.sub(" ", text)
     if "|" in text:
         text = _untabled(text)
     events = _events(text, names, cut=cut)
@@ -660,14 +666,19 @@ def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
         events += [
             _Event(start, start + len(words), "criterion", place) for start in _found(words, plain)
         ]
-    events += [
-        _Event(match.start(), match.end(), "criterion", -1) for match in _TOTALED.finditer(text)
-    ]
+    # Most texts have no such word, and to look for plain words is many times faster.
+    if any(word in text for word in _TOTAL_WORDS):
+        events += [
+            _Event(match.start(), match.end(), "criterion", -1) for match in _TOTALED.finditer(text)
+        ]
     for match in _MARK.finditer(text):
         if cut and match.end() == len(text):
             continue
-        value = float(match[1])
-        if _WEIGHT_BEFORE.search(text, max(0, match.start() - 20), match.start()):
+        value = float(match[0])
+        before = max(0, match.start() - 20)
+        if text.find("weight", before, match.start()) >= 0 and _WEIGHT_BEFORE.search(
+            text, before, match.start()
+        ):
             continue
         if value < 1 and _FACTOR_AFTER.match(text, match.end()):
             continue

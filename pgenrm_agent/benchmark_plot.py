@@ -1,0 +1,48 @@
+"""The plot of `pgenrm bench`: one panel for everything that was varied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgenrm_agent.benchmark import Series, SpeedReport
+from pgenrm_agent.errors import ConfigurationError
+
+__all__ = ["draw_speed"]
+
+
+def draw_speed(report: SpeedReport, path: Path) -> None:
+    """Draw the series of a report into an SVG file.
+
+    Raises ConfigurationError where nothing was varied.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels: dict[tuple[str, str], list[Series]] = {}
+    for one in report.series:
+        panels.setdefault((one.x_label, one.y_label), []).append(one)
+    if not panels:
+        raise ConfigurationError(
+            "there is nothing to plot: measure the part samples or callers, or several sizes of"
+            " memory"
+        )
+    figure = Figure(figsize=(4.4, 2.9 * len(panels)), layout="constrained")
+    for place, ((x_label, y_label), lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(len(panels), 1, place)
+        for line in lines:
+            axes.plot(line.x, line.y, "o-", label=line.name)
+        axes.set_xscale("log", base=10 if max(lines[0].x) > 1000 else 2)
+        axes.set_xticks(ticks := _ticks(lines), [f"{tick:,.0f}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(report.machine, fontsize=9)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pgenrm"}):
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _ticks(lines: Sequence[Series]) -> list[float]:
+    return sorted({value for line in lines for value in line.x})

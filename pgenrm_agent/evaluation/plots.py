@@ -1,0 +1,147 @@
+"""The plots of a report: SVG texts, sized for a phone, drawn from a summary alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pgenrm_agent.evaluation.metrics import Reliability
+from pgenrm_agent.evaluation.summary import JudgeSummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_accuracy", "plot_bars", "plot_position", "plot_reliability", "plot_samples"]
+
+# A phone is about as wide as this at the resolution that matplotlib takes an inch for.
+WIDTH = 4.4
+INK, BLUE, ORANGE, GREY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
+
+
+def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
+    """Accuracy with its 95 % interval by judge, beside the line of chance."""
+    shown = [row for row in reversed(rows) if row.accuracy is not None]
+    figure, axes = _axes(0.9 + 0.42 * max(1, len(shown)))
+    for place, row in enumerate(shown):
+        assert row.accuracy is not None
+        mean = 100 * row.accuracy.mean
+        if row.interval is not None:
+            axes.plot(
+                [100 * row.interval.low, 100 * row.interval.high], [place, place], color=BLUE, lw=2
+            )
+        axes.plot(mean, place, "o", color=BLUE)
+        axes.annotate(
+            f"{mean:.1f}", (mean, place), xytext=(0, 5), textcoords="offset points", ha="center",
+            fontsize=9,
+        )  # fmt: skip
+    axes.axvline(50, color=ORANGE, ls="--", lw=1)
+    axes.set_yticks(range(len(shown)), [row.judge for row in shown])
+    axes.set_ylim(-0.6, len(shown) - 0.3)
+    axes.set_xlabel("accuracy, % (dashed: chance)")
+    return _svg(figure)
+
+
+def plot_reliability(found: Reliability) -> str:
+    """How often the model was right where it was so sure; on the diagonal it is calibrated."""
+    figure, axes = _axes(3.4)
+    axes.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1)
+    most = max(one.count for one in found.bins)
+    axes.scatter(
+        [one.confidence for one in found.bins],
+        [one.accuracy for one in found.bins],
+        s=[20 + 180 * one.count / most for one in found.bins],
+        color=BLUE,
+        alpha=0.8,
+    )
+    for one in found.bins:
+        axes.annotate(
+            str(one.count), (one.confidence, one.accuracy), xytext=(0, 9),
+            textcoords="offset points", ha="center", fontsize=8, color=GREY,
+        )  # fmt: skip
+    axes.set_xlim(0, 1.05)
+    axes.set_ylim(-0.05, 1.15)
+    axes.set_xlabel("probability of being best, as told")
+    axes.set_ylabel("share that was best")
+    return _svg(figure)
+
+
+def plot_position(rows: Sequence[JudgeSummary]) -> str:
+    """Accuracy of single samples by whether the better answer was shown first."""
+    shown = [row for row in reversed(rows) if row.position.samples]
+    figure, axes = _axes(1.1 + 0.5 * max(1, len(shown)))
+    for place, row in enumerate(shown):
+        for value, offset, colour, label in (
+            (row.position.better_first, 0.18, BLUE, "better answer first"),
+            (row.position.better_later, -0.18, ORANGE, "better answer second"),
+        ):
+            if value is not None:
+                axes.barh(
+                    place + offset, 100 * value, height=0.34, color=colour,
+                    label=label if place == 0 else None,
+                )  # fmt: skip
+    axes.axvline(50, color=GREY, ls="--", lw=1)
+    axes.set_yticks(range(len(shown)), [row.judge for row in shown])
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy of single samples, %")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def plot_samples(rows: Sequence[JudgeSummary]) -> str:
+    """Accuracy by number of samples, from first parts of the same evaluations."""
+    figure, axes = _axes(2.8 + 0.1 * len(rows))
+    sizes: set[int] = set()
+    for row in rows:
+        if row.by_samples:
+            sizes |= row.by_samples.keys()
+            axes.plot(
+                list(row.by_samples),
+                [100 * one for one in row.by_samples.values()],
+                "o-",
+                label=row.judge,
+            )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(sizes), [str(size) for size in sorted(sizes)])
+    axes.minorticks_off()
+    axes.set_xlabel("samples")
+    axes.set_ylabel("accuracy, %")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def plot_bars(values: dict[str, float], label: str) -> str:
+    """Horizontal bars, the first one on top."""
+    figure, axes = _axes(0.8 + 0.3 * max(1, len(values)))
+    names = list(values)[::-1]
+    axes.barh(range(len(names)), [values[name] for name in names], color=BLUE, height=0.6)
+    for place, name in enumerate(names):
+        axes.annotate(
+            f"{values[name]:,.3g}", (values[name], place), xytext=(3, 0),
+            textcoords="offset points", va="center", fontsize=8,
+        )  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.margins(x=0.18)
+    axes.set_xlabel(label)
+    return _svg(figure)
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.tick_params(labelsize=9, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib
+
+    text = io.StringIO()
+    # Text stays text: it is smaller, and sharp at any size. The salt makes equal plots equal files.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pgenrm"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()

@@ -1,0 +1,98 @@
+"""What an evaluation asks: candidates for one person, and how good each really was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import (
+    Candidate,
+    Identifier,
+    Message,
+    Model,
+    NonBlank,
+    PreferencePair,
+    StatedPreference,
+)
+
+__all__ = ["Question", "check_questions", "fingerprint", "read_questions"]
+
+
+class Question(Model):
+    """One request whose outcome is known.
+
+    id: unique in a set of questions.
+    grades: how good each candidate was for this person, higher is better, at least 0, aligned with
+        `candidates`; a choice between two answers has grades 1 and 0. Not all are equal.
+    history, stated: what a judge may know of the person.
+    group: for a mean over groups, such as the person's prototype or the topic.
+    """
+
+    id: Identifier
+    user_id: Identifier
+    query: NonBlank
+    conversation: tuple[Message, ...] = ()
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=2)]
+    grades: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+    history: tuple[PreferencePair, ...] = ()
+    stated: tuple[StatedPreference, ...] = ()
+    group: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.grades) != len(self.candidates):
+            raise ValueError(f"{len(self.grades)} grades for {len(self.candidates)} candidates")
+        if len(set(self.grades)) < 2:
+            raise ValueError("all grades are equal, so nothing can be predicted")
+        if len({candidate.id for candidate in self.candidates}) < len(self.candidates):
+            raise ValueError("candidate ids must be unique")
+        return self
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Questions from a JSONL file, one `Question` a line.
+
+    Raises ConfigurationError that names the file, the line and the field.
+    """
+    questions = []
+    try:
+        # Not splitlines: a text may hold other separators that JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            questions.append(Question.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the line"
+            raise ConfigurationError(f"{path}, line {number}: {field}: {first['msg']}") from None
+    check_questions(questions, source=str(path))
+    return questions
+
+
+def check_questions(questions: Sequence[Question], *, source: str) -> None:
+    """Refuse a set without questions, or with an id twice: records are kept by id."""
+    if not questions:
+        raise ConfigurationError(f"{source} holds no questions: nothing can be evaluated")
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise ConfigurationError(f"{source}: the question id {question.id!r} appears twice")
+        seen.add(question.id)
+
+
+def fingerprint(questions: Sequence[Question]) -> str:
+    """A hash of what is asked; ids and times of past choices do not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for question in questions:
+        content = question.model_dump_json(exclude={"history": {"__all__": {"id", "created_at"}}})
+        digest.update(content.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""The report of an evaluation: one HTML file with everything in it, for a desk and for a phone."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pgenrm_agent.evaluation.metrics import MeanError
+from pgenrm_agent.evaluation.plots import (
+    plot_accuracy,
+    plot_bars,
+    plot_position,
+    plot_reliability,
+    plot_samples,
+)
+from pgenrm_agent.evaluation.running import RunDescription
+from pgenrm_agent.evaluation.summary import JudgeSummary
+from pgenrm_agent.schema import Model
+
+__all__ = ["REPORT", "Cell", "Plot", "accuracy_in_words", "cells", "write_report"]
+
+REPORT = "report.html"
+MOST_GROUPS = 24
+VERDICTS = {
+    "better": "better than chance",
+    "no better": "no better than chance",
+    "worse": "worse than chance",
+    "unknown": "too few people to tell it from chance",
+}
+
+
+class Cell(Model):
+    """One figure of a judge, as shown. `name` is the column."""
+
+    name: str
+    shown: str
+
+
+class Plot(Model):
+    """A plot, with what it shows in words; `image` is a data URI."""
+
+    title: str
+    about: str
+    image: str
+
+
+def accuracy_in_words(row: JudgeSummary) -> str:
+    """One sentence: how often a judge is right, how sure that is, and what chance would do."""
+    if row.accuracy is None:
+        return (
+            f"{row.judge} scored nothing: none of its {row.comparisons} comparisons was readable."
+        )
+    within = (
+        f", 95 % interval {100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}"
+        if row.interval
+        else ""
+    )
+    return (
+        f"{row.judge} is right in {100 * row.accuracy.mean:.1f} % of comparisons{within}:"
+        f" {VERDICTS[row.against_chance]}."
+    )
+
+
+def cells(row: JudgeSummary) -> list[Cell]:
+    """The figures of one row of the table, in their order."""
+    interval = (
+        "-"
+        if row.interval is None
+        else f"{100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}"
+    )
+    failed = sum(row.failed_samples.values())
+    shown = {
+        "accuracy, %": _percent(row.accuracy),
+        "95 % interval": interval,
+        "against chance": VERDICTS[row.against_chance].removesuffix(" than chance"),
+        "strict, %": _percent(row.strict),
+        "per person, %": _percent(row.macro_user),
+        "per group, %": _percent(row.macro_group),
+        "per prototype, %": _percent(row.macro_prototype),
+        "ties": str(row.ties),
+        "not scored": f"{row.not_scored} of {row.comparisons}",
+        "unreadable samples": f"{failed} of {failed + row.samples}",
+        "one sample, %": _share(row.one_sample),
+        "Kendall": _plain(row.kendall),
+        "NDCG": _plain(row.ndcg),
+        "Spearman": _plain(row.spearman),
+        "Spearman of systems": _plain(row.system_spearman),
+        "ECE": "-" if row.calibration is None else f"{row.calibration.ece:.3f}",
+        "first shown preferred, %": _share(row.position.prefers_first),
+        "slips, %": _share(row.slips),
+        "tokens read": f"{row.prompt_tokens:,}",
+        "tokens written": f"{row.completion_tokens:,}",
+        "seconds a question": f"{row.seconds / max(1, row.questions * row.runs):.2f}",
+    }
+    return [Cell(name=name, shown=value) for name, value in shown.items()]
+
+
+def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) -> None:
+    """Write the report; replaces the file in one step."""
+    table = [(row, {cell.name: cell.shown for cell in cells(row)}) for row in rows]
+    names = [cell.name for cell in cells(rows[0])]
+    # A column in which nobody has anything to show only takes room.
+    used = [name for name in names if any(shown[name] != "-" for _, shown in table)]
+    environment = Environment(
+        loader=PackageLoader("pgenrm_agent.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html.j2").render(
+        run=run,
+        rows=rows,
+        sentences=[accuracy_in_words(row) for row in rows],
+        columns=used,
+        table=table,
+        plots=_plots(rows),
+        settings=run.model_dump_json(indent=2),
+    )
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
+    plots = [
+        _plot(
+            "Accuracy",
+            "Mean over runs; the line is the 95 % interval from resampling people.",
+            plot_accuracy(rows),
+        )
+    ]
+    if any(row.by_samples for row in rows):
+        plots.append(
+            _plot(
+                "Accuracy by number of samples",
+                "The mean of the first samples of the same evaluations.",
+                plot_samples(rows),
+            )
+        )
+    if any(row.position.samples for row in rows):
+        plots.append(
+            _plot(
+                "Position bias",
+                "Single samples. Without bias the two bars of a judge are equally long.",
+                plot_position(rows),
+            )
+        )
+    plots += [
+        _plot(
+            f"Calibration of {row.judge}",
+            "On the dashed line, told probabilities come true. Figures: how many questions."
+            f" ECE {row.calibration.ece:.3f}.",
+            plot_reliability(row.calibration),
+        )
+        for row in rows
+        if row.calibration is not None
+    ]
+    plots += [
+        _plot(
+            f"{row.judge} by group",
+            "Accuracy within each group, all runs together"
+            + (f"; the first {MOST_GROUPS} of {len(row.groups)}." if len(row.groups) > MOST_GROUPS else "."),
+            plot_bars(
+                {name: 100 * value for name, value in list(row.groups.items())[:MOST_GROUPS]},
+                "accuracy, %",
+            ),
+        )
+        for row in rows[:1]
+        if row.groups
+    ]  # fmt: skip
+    return plots
+
+
+def _plot(title: str, about: str, svg: str) -> Plot:
+    encoded = base64.b64encode(svg.encode("utf-8")).decode("ascii")
+    return Plot(title=title, about=about, image=f"data:image/svg+xml;base64,{encoded}")
+
+
+def _percent(value: MeanError | None) -> str:
+    if value is None:
+        return "-"
+    error = "" if value.standard_error is None else f" ± {100 * value.standard_error:.1f}"
+    return f"{100 * value.mean:.1f}{error}"
+
+
+def _plain(value: MeanError | None) -> str:
+    if value is None:
+        return "-"
+    error = "" if value.standard_error is None else f" ± {value.standard_error:.3f}"
+    return f"{value.mean:.3f}{error}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

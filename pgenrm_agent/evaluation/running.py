@@ -1,0 +1,171 @@
+"""Run judges over questions, again and again, so that a kill at any moment costs next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field, JsonValue
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.judges import Judge
+from pgenrm_agent.evaluation.questions import Question, check_questions, fingerprint
+from pgenrm_agent.evaluation.records import Record, RecordLog, Verdict
+from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.schema import Model
+
+__all__ = ["RECORDS", "RUN", "RunDescription", "evaluate"]
+
+RECORDS = "records.jsonl"
+RUN = "run.json"
+
+
+class RunDescription(Model):
+    """What a folder's records were made with; written once, and compared when a run is resumed.
+
+    source, engine, model, machine are for people. judges: settings by name.
+    """
+
+    source: str
+    questions: int
+    fingerprint: str
+    engine: str
+    model: str
+    seed: int
+    machine: str
+    bundled_model: bool = False
+    judges: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+
+
+async def evaluate(
+    questions: Sequence[Question],
+    judges: Sequence[Judge],
+    out: Path,
+    description: RunDescription,
+    *,
+    runs: int = 1,
+    concurrency: int = 16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Record]:
+    """Let every judge answer every question `runs` times; returns all records, kept ones included.
+
+    Records are appended to `out`/records.jsonl one by one. Started again with the same questions
+    and settings, a run goes on where it was; more runs or more judges may be asked for. Each record
+    depends on the seed, the run and the question alone, so where the engine's seeds are exact, an
+    interrupted run ends with the scores that an uninterrupted one has.
+
+    concurrency: questions judged at the same time; they share the engine's batches.
+    progress: told how many records there are, of how many.
+
+    Raises ConfigurationError for a folder whose records were made with other settings, and what
+    the engine raises.
+    """
+    check_questions(questions, source=description.source)
+    names = [judge.name for judge in judges]
+    if not judges or len(set(names)) < len(names):
+        raise ConfigurationError(f"judges {names}: name at least one, and each once")
+    if runs < 1 or concurrency < 1:
+        raise ConfigurationError(f"{runs} runs, {concurrency} at a time: pass at least 1 of each")
+    with RecordLog(out / RECORDS, Record) as log:
+        _settle(out / RUN, description, questions, judges)
+        done = {record.key: record for record in log.found}
+        wanted = [
+            (judge, run, question)
+            for run in range(runs)
+            for question in questions
+            for judge in judges
+        ]
+        waiting = (one for one in wanted if (one[0].name, one[1], one[2].id) not in done)
+        kept = sum((judge.name, run, question.id) in done for judge, run, question in wanted)
+        progress(kept, len(wanted))
+
+        async def work(waiting: Iterator[tuple[Judge, int, Question]]) -> None:
+            nonlocal kept
+            for judge, run, question in waiting:
+                record = await _judged(judge, run, question, description.seed)
+                log.append(record)
+                done[record.key] = record
+                kept += 1
+                progress(kept, len(wanted))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(work(waiting))
+        except ExceptionGroup as errors:
+            # What went wrong first; the other questions were stopped for it.
+            raise errors.exceptions[0] from None
+    return [done[judge.name, run, question.id] for judge, run, question in wanted]
+
+
+async def _judged(judge: Judge, run: int, question: Question, seed: int) -> Record:
+    # Not the judge's name: judges that are compared see the same answer orders.
+    run_seed = derive_seed(seed, "run", run)
+    own_seed = derive_seed(run_seed, question.id)
+    started = time.perf_counter()
+    try:
+        verdict = await judge.judge(question, seed=own_seed, run_seed=run_seed)
+    except ConfigurationError as error:
+        # Such as a prompt longer than the model's context: this question, not the whole run.
+        verdict = Verdict(
+            scores=(None,) * len(question.candidates), reason=str(error), failures={"refused": 1}
+        )
+    return Record(
+        judge=judge.name,
+        run=run,
+        question=question.id,
+        user_id=question.user_id,
+        group=question.group,
+        grades=question.grades,
+        candidates=tuple(candidate.id for candidate in question.candidates),
+        seed=own_seed,
+        seconds=time.perf_counter() - started,
+        verdict=verdict,
+    )
+
+
+def _settle(
+    path: Path,
+    description: RunDescription,
+    questions: Sequence[Question],
+    judges: Sequence[Judge],
+) -> None:
+    """Write down what the run is, or check that it is the one already there."""
+    asked = fingerprint(questions)
+    settings: dict[str, dict[str, JsonValue]] = {
+        judge.name: json.loads(json.dumps(dict(judge.settings))) for judge in judges
+    }
+    known: Mapping[str, dict[str, JsonValue]] = {}
+    if path.is_file():
+        try:
+            before = RunDescription.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}") from error
+        known = before.judges
+        now = description.model_copy(update={"fingerprint": asked})
+        for field in ("fingerprint", "seed", "engine", "model"):
+            if getattr(before, field) != getattr(now, field):
+                raise ConfigurationError(
+                    f"{path.parent} holds records of another run: its {field} is"
+                    f" {getattr(before, field)!r}, and {getattr(now, field)!r} is asked for; use"
+                    " another folder, or the same settings"
+                )
+        for name in settings.keys() & known.keys():
+            if settings[name] != known[name]:
+                raise ConfigurationError(
+                    f"{path.parent} holds records of {name} with other settings ({known[name]}, now"
+                    f" {settings[name]}): use another folder, or the same settings"
+                )
+    complete = description.model_copy(
+        update={
+            "fingerprint": asked,
+            "questions": len(questions),
+            "judges": {**known, **settings},
+        }
+    )
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)

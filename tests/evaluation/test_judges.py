@@ -1,0 +1,165 @@
+"""What each judge shows the model, and what it reads from the answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pgenrm_agent.embedding import HashingEmbedder
+from pgenrm_agent.engines.protocol import Prompt
+from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.evaluation.judges import (
+    BradleyTerryJudge,
+    ChainJudge,
+    PromptJudge,
+    StaticPersonaJudge,
+    read_scores,
+)
+from pgenrm_agent.evaluation.questions import Question
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+
+
+def shown_answers(prompt: Prompt) -> list[str]:
+    return re.findall(r"Response \d+\]\n(.*)\n\[The End of R", prompt.messages[1].content)
+
+
+def prefer_good(prompt: Prompt, sample: int) -> str:
+    """Scores of an ideal judge."""
+    scores = [8 if "good" in one else 3 for one in shown_answers(prompt)]
+    return f'{{"response_1": {scores[0]}, "response_2": {scores[1]}}}'
+
+
+def chain_that_prefers_good(prompt: Prompt, sample: int) -> str:
+    return write_chain([8 if "good" in one else 3 for one in shown_answers(prompt)])
+
+
+async def test_a_judge_scores_candidates_whatever_order_they_are_shown_in(
+    questions: list[Question],
+) -> None:
+    judge = PromptJudge("judge", ScriptedEngine(prefer_good), samples=4)
+    for question in questions:
+        verdict = await judge.judge(question, seed=5, run_seed=1)
+        wanted = tuple(8.0 if grade else 3.0 for grade in question.grades)
+        assert verdict.scores == wanted
+        assert sorted(verdict.orders) == [(0, 1), (0, 1), (1, 0), (1, 0)]
+        assert set(verdict.totals) == {wanted}
+
+
+async def test_judges_differ_in_what_they_show(questions: list[Question]) -> None:
+    known = questions[0].model_copy(update={"stated": (StatedPreference(text="Short, please."),)})
+    for judge, history, stated in (
+        (PromptJudge("judge", plain := ScriptedEngine(prefer_good)), False, False),
+        (PromptJudge("history", with_history := ScriptedEngine(prefer_good), history=3), True, False),
+        (PromptJudge("stated", with_stated := ScriptedEngine(prefer_good), stated=True), False, True),
+    ):  # fmt: skip
+        await judge.judge(known, seed=1, run_seed=1)
+        engine = {"judge": plain, "history": with_history, "stated": with_stated}[judge.name]
+        system = engine.calls[0][0][0].messages[0].content
+        assert ("Earlier question of 0?" in system) is history
+        assert ("Short, please." in system) is stated
+        assert '{"response_1": 4, "response_2": 8}' in system
+
+
+async def test_answers_that_cannot_be_read_are_failures_and_no_score(
+    questions: list[Question],
+) -> None:
+    verdict = await PromptJudge("judge", ScriptedEngine("Both are nice."), samples=3).judge(
+        questions[0], seed=1, run_seed=1
+    )
+    assert verdict.scores == (None, None)
+    assert verdict.failures == {"no_scores": 3}
+    assert verdict.reason is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no_scores"),
+        ('{"response_1": 4}', "missing_candidates"),
+        ('{"response_1": 4, "response_2": 11}', "score_refused"),
+        ('{"response_1": 4, "response_2": 0}', "score_refused"),
+        ('{"response_1": 4, "response_2": 80%}', "missing_candidates"),
+    ],
+)
+def test_an_answer_without_a_score_for_everyone_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ChainError) as caught:
+        read_scores(text, 2)
+    assert caught.value.reason == reason
+
+
+def test_the_last_object_of_an_answer_counts() -> None:
+    text = 'As in {"response_1": 1, "response_2": 1}, so: {"response_1": 7.5, "response_2": "3"}.'
+    assert read_scores(text, 2) == (7.5, 3.0)
+
+
+async def test_the_persona_is_written_once_a_person_and_run(questions: list[Question]) -> None:
+    def reply(prompt: Prompt, sample: int) -> str:
+        if "Who is this person" in prompt.messages[1].content:
+            return "Someone who likes good answers."
+        return prefer_good(prompt, sample)
+
+    engine = ScriptedEngine(reply)
+    judge = StaticPersonaJudge("static-persona", engine, questions)
+    verdicts = [await judge.judge(one, seed=1, run_seed=run) for run in (1, 2) for one in questions]
+    asked = [prompt.messages for prompts, _ in engine.calls for prompt in prompts]
+    personas = [messages for messages in asked if "Who is this person" in messages[1].content]
+    assert len(personas) == 4  # two people, two runs
+    judging = [messages for messages in asked if messages not in personas]
+    assert all("Someone who likes good answers." in messages[0].content for messages in judging)
+    # Tokens of the persona are counted with the person's first question, and nowhere else.
+    assert verdicts[0].completion_tokens > verdicts[2].completion_tokens
+
+
+async def test_chains_become_a_verdict(questions: list[Question], tmp_path: Path) -> None:
+    engine = ScriptedEngine(chain_that_prefers_good)
+    async with PGenRM(engine=engine, memory=tmp_path) as model:
+        scaling = Scaling(individual=4, prototype=0)
+        judge = ChainJudge("p-genrm", model, scaling)
+        verdict = await judge.judge(questions[1], seed=3, run_seed=1)
+        blind = ChainJudge("blind", model, scaling, history=False)
+        await blind.judge(questions[1], seed=3, run_seed=1)
+    assert verdict.scores == (3.0, 8.0)
+    assert len(verdict.totals) == 4
+    assert verdict.probability_best == (0.0, 1.0)
+    assert (verdict.slips, verdict.compared) == (0, 8)
+    seen = [
+        "Earlier question of 1?" in prompts[0].messages[0].content for prompts, _ in engine.calls
+    ]
+    assert seen == [True, False]
+
+
+async def test_a_models_arithmetic_slips_are_counted(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    wrong = write_chain([8, 3]).replace('"response_1": 8.0', '"response_1": 7.0')
+    async with PGenRM(engine=ScriptedEngine(wrong), memory=tmp_path) as model:
+        judge = ChainJudge("p-genrm", model, Scaling(individual=4, prototype=0))
+        verdict = await judge.judge(questions[0], seed=3, run_seed=1)
+    assert (verdict.slips, verdict.compared) == (4, 8)
+
+
+async def test_no_readable_chain_is_not_scored(questions: list[Question], tmp_path: Path) -> None:
+    async with PGenRM(engine=ScriptedEngine("no chain"), memory=tmp_path) as model:
+        judge = ChainJudge("p-genrm", model, Scaling(individual=2, prototype=0))
+        verdict = await judge.judge(questions[0], seed=3, run_seed=1)
+    assert verdict.scores == (None, None)
+    assert verdict.failures == {"no_usable_chain": 1}
+
+
+async def test_bradley_terry_learns_what_everybody_likes(questions: list[Question]) -> None:
+    choices = [
+        PreferencePair(query="?", chosen=f"A good answer {n}.", rejected=f"A bad answer {n}.")
+        for n in range(20)
+    ]
+    judge = BradleyTerryJudge(choices, HashingEmbedder())
+    for question in questions:
+        first, second = (await judge.judge(question, seed=1, run_seed=1)).scores
+        assert first is not None
+        assert second is not None
+        assert (first > second) == (question.grades[0] > question.grades[1])
+    with pytest.raises(ConfigurationError, match="no training choices"):
+        BradleyTerryJudge([], HashingEmbedder())

@@ -1,0 +1,126 @@
+"""From records to the table, by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.records import Record, Verdict
+from pgenrm_agent.evaluation.summary import compare, summarise
+
+
+def record(
+    question: str,
+    scores: Sequence[float | None],
+    *,
+    run: int = 0,
+    user: str = "ada",
+    grades: Sequence[float] = (1, 0),
+    judge: str = "a",
+    **verdict: object,
+) -> Record:
+    return Record(
+        judge=judge, run=run, question=question, user_id=user, group=f"of {user}",
+        grades=tuple(grades), candidates=tuple(f"system-{n}" for n in range(len(grades))), seed=1,
+        seconds=2.0, verdict=Verdict.model_validate({"scores": tuple(scores), **verdict}),
+    )  # fmt: skip
+
+
+def test_what_happened_is_counted() -> None:
+    (row,) = summarise(
+        [
+            record("1", [8, 3], failures={"truncated": 1}, totals=[[8, 3]], orders=[[0, 1]]),
+            record("2", [5, 5], failures={"truncated": 2}),
+            record("3", [None, None], reason="unreadable"),
+            record("4", [1, 2], user="bo", slips=1, compared=4),
+        ]
+    )
+    assert row.accuracy is not None
+    assert row.accuracy.mean == 0.5
+    assert row.strict.mean == 0.25
+    assert (row.comparisons, row.ties, row.not_scored) == (4, 1, 1)
+    assert row.macro_user is not None
+    assert row.macro_user.mean == (0.75 + 0.0) / 2
+    assert row.groups == {"of ada": 0.75, "of bo": 0.0}
+    assert row.failed_samples == {"truncated": 3}
+    assert row.slips == 0.25
+    assert (row.users, row.questions, row.seconds) == (2, 4, 8.0)
+
+
+def test_runs_give_a_mean_and_its_error() -> None:
+    (row,) = summarise(
+        [
+            record("1", [8, 3]), record("2", [8, 3]),
+            record("1", [8, 3], run=1), record("2", [3, 8], run=1),
+        ]
+    )  # fmt: skip
+    assert row.runs == 2
+    assert row.accuracy is not None
+    assert row.accuracy.mean == 0.75
+    assert row.accuracy.standard_error == pytest.approx(0.25)
+
+
+def test_a_coin_is_no_better_than_chance_and_a_good_judge_is() -> None:
+    coin = [record(str(n), [8, 3] if n % 2 else [3, 8], user=f"u{n}") for n in range(40)]
+    good = [record(str(n), [8, 3], user=f"u{n}", judge="b") for n in range(40)]
+    rows = {row.judge: row for row in summarise([*coin, *good])}
+    assert rows["a"].against_chance == "no better"
+    assert rows["b"].against_chance == "better"
+    (single,) = summarise([record("1", [8, 3])])
+    assert single.against_chance == "unknown"
+
+
+def test_more_samples_are_means_of_the_first_ones() -> None:
+    totals = [[3, 8], [9, 1], [9, 1], [1, 2]]
+    (row,) = summarise([record("1", [5.5, 3], totals=totals, orders=[[0, 1], [1, 0]] * 2)])
+    assert row.by_samples == {1: 0.0, 2: 1.0, 4: 1.0}
+    assert row.one_sample == 0.5
+    assert row.position.better_first == 0.5
+    assert row.position.better_later == 0.5
+    # Right with the better answer first, wrong with it second: both times the first one won.
+    assert row.position.prefers_first == pytest.approx(0.5)
+
+
+def test_lists_are_ranked_and_so_are_systems() -> None:
+    (row,) = summarise(
+        [
+            record("1", [3, 2, 1], grades=[3, 1, 2]),
+            record("2", [3, 2, 1], grades=[3, 2, 1], user="bo"),
+        ]
+    )
+    assert row.comparisons == 6
+    assert row.accuracy is not None
+    assert row.accuracy.mean == pytest.approx(5 / 6)
+    assert row.kendall is not None
+    assert row.kendall.mean == pytest.approx((1 / 3 + 1) / 2)
+    assert row.spearman is not None
+    assert row.spearman.mean == pytest.approx((0.5 + 1) / 2)
+    # Mean grades of the systems: 3, 1.5, 1.5; mean scores 3, 2, 1.
+    assert row.system_spearman is not None
+    assert row.system_spearman.mean == pytest.approx(0.8660254)
+    (pairs,) = summarise([record("1", [8, 3])])
+    assert pairs.kendall is None
+
+
+def test_the_order_of_records_does_not_matter() -> None:
+    records = [record(str(n), [n % 3, 1.1], user=f"u{n % 7}", run=n % 2) for n in range(30)]
+    assert summarise(records) == summarise(records[::-1])
+
+
+def test_two_judges_are_compared_on_what_both_were_asked() -> None:
+    first = [record(str(n), [8, 3], user=f"u{n}") for n in range(12)]
+    second = [record(str(n), [3, 8], user=f"u{n}") for n in range(2, 14)]
+    found = compare(first, second)
+    assert (found.comparisons, found.difference) == (10, 1.0)
+    assert found.p_value < 0.01
+    with pytest.raises(ConfigurationError, match="no question in common"):
+        compare(first, [record("other", [1, 2])])
+    with pytest.raises(ConfigurationError, match="cannot be compared"):
+        compare(first[:1], [record("0", [None, None])])
+
+
+def test_nothing_cannot_be_summarised() -> None:
+    with pytest.raises(ConfigurationError, match="nothing was judged"):
+        summarise([])
