@@ -17,7 +17,12 @@ WHEEL := $(VENV)/wheel/pgenrm_agent-*.whl
 # Folders too: a file that was removed changes the time of its folder.
 SOURCES := $(shell find pgenrm_agent graphs training -not -path '*__pycache__*')
 
-.PHONY: demo test check clean
+# The folder with train.jsonl.gz and val.jsonl.gz (docs/training.md), and where a training run goes.
+DATA ?= $(PGENRM_RESPONSES)
+RUNS ?= runs
+MACHINE ?= not told
+
+.PHONY: demo test check train-bundled clean
 
 demo: $(VENV)/.package
 	$(BIN)/pgenrm demo
@@ -61,6 +66,15 @@ $(VENV)/.test: $(VENV)/.core
 $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
 	$(PIP) install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
 	touch $@
+
+# The bundled model as it was made: three runs, each from the weights of the one before, about two
+# hours on two CPU cores. Interrupted, the same command goes on where it was.
+train-bundled: $(VENV)/.test $(VENV)/.package
+	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --stop-after 4400 --out $(RUNS)/tiny-1
+	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-reason --start-from $(RUNS)/tiny-1 --out $(RUNS)/tiny-2
+	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-longer --start-from $(RUNS)/tiny-2 --out $(RUNS)/tiny-3
+	$(BIN)/pgenrm train evaluate --data $(DATA) --model $(RUNS)/tiny-3/model --engine vllm --out $(RUNS)/tiny-3/evaluation
+	$(BIN)/pgenrm train card --data $(DATA) --run $(RUNS)/tiny-3 --report $(RUNS)/tiny-3/evaluation/report.json --machine "$(MACHINE)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.evaluate import EvaluationReport
+    from pgenrm_agent.training.grpo import Stage
+    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+    from pgenrm_agent.training.rewards import Judge
 
 __all__ = ["app"]
 
@@ -148,3 +153,154 @@ def card(
     from pgenrm_agent.training.card import write_card
 
     typer.echo(str(write_card(run, report, data, machine)))
+
+
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Choices to train on: simulated-train:FOLDER, prb:PATH, people:FILE or a JSONL file.",
+    ),
+]
+GrpoRecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Name of a bundled recipe, or a YAML file.")
+]
+ModelOption = Annotated[
+    Path, typer.Option("--model", help="Folder of the model to start from, such as a psi run's.")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The run's folder; an unfinished run there continues.")
+]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and what it takes.")
+]
+RunJsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+@app.command()
+def cre(
+    data: SourceOption,
+    model: ModelOption,
+    out: OutOption = Path("runs/cre"),
+    recipe: GrpoRecipeOption = "tiny-cpu",
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Of the process reward: rule (simulated people), a model's folder, or none."
+        ),
+    ] = "rule",
+    dry_run: DryOption = False,
+    as_json: RunJsonOption = False,
+) -> None:
+    """Stage 2: GRPO on outcome and process, stated criteria withheld from the policy."""
+    _reinforce("cre", data, model, out, recipe, judge, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def curriculum(
+    data: SourceOption,
+    model: ModelOption,
+    out: OutOption = Path("runs/curriculum"),
+    recipe: GrpoRecipeOption = "tiny-cpu",
+    dry_run: DryOption = False,
+    as_json: RunJsonOption = False,
+) -> None:
+    """Stage 3: GRPO on the outcome alone, with a growing share of hard choices."""
+    _reinforce("curriculum", data, model, out, recipe, "none", dry_run=dry_run, as_json=as_json)
+
+
+def _reinforce(
+    stage: Stage,
+    data: str,
+    model: Path,
+    out: Path,
+    recipe_name: str,
+    judge_name: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from pgenrm_agent.training.data import examples, load_rows
+    from pgenrm_agent.training.grpo import train_grpo
+    from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
+
+    from pgenrm_agent.errors import ConfigurationError
+
+    recipe = load_grpo_recipe(recipe_name)
+    if not (model / "config.json").is_file():
+        raise ConfigurationError(f"{model} holds no model (config.json): name a model's folder")
+    rows = load_rows(data)
+    choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
+    choices = choices[: recipe.choices]
+    if dry_run:
+        _tell(_plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json)
+        return
+    with _judge(judge_name) as judge:
+        result = train_grpo(stage, recipe, model, choices, out, judge=judge)
+    summary = {
+        "model": str(result.folder),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "mean_reward": round(result.reward, 4),
+    }
+    _tell(summary, f"{stage}, {recipe.name}", as_json=as_json)
+
+
+def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
+    """What a run would do and take. Memory in GiB: weights, gradients, Adam's two moments, and the
+    states of one forward pass at float width; what generation takes comes on top."""
+    from transformers import AutoConfig
+
+    from pgenrm_agent.model_files import format_of
+
+    config = AutoConfig.from_pretrained(model)
+    size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    width = 2 if recipe.precision == "bfloat16" else 4
+    parameters = size / 2  # weights on disk are bfloat16
+    trained = 0.01 if recipe.adapter else 1.0
+    states = recipe.rows_at_once * 2 * recipe.max_tokens * config.hidden_size
+    bytes_needed = parameters * (width + trained * (width + 8)) + 12 * width * states * (
+        config.num_hidden_layers
+    )
+    chains = recipe.steps * recipe.choices_per_step * recipe.samples
+    return {
+        "stage": stage,
+        "model": f"{model} ({parameters / 1e6:.1f} M parameters)",
+        "chain_format": format_of(model).name,
+        "choices": choices,
+        "steps": recipe.steps,
+        "chains_to_sample": chains,
+        "tokens_at_most": chains * recipe.max_tokens,
+        "estimated_memory_GiB": round(bytes_needed / 2**30, 2),
+        **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
+    }
+
+
+@contextmanager
+def _judge(name: str) -> Iterator[Judge | None]:
+    from pgenrm_agent.training.rewards import EngineJudge, RuleJudge
+
+    if name == "none":
+        yield None
+    elif name == "rule":
+        yield RuleJudge()
+    else:
+        from pgenrm_agent.engines import load_engine
+
+        engine = load_engine("transformers", name)
+        rating = EngineJudge(engine)
+        try:
+            yield rating
+        finally:
+            rating.close()
+            asyncio.run(engine.aclose())
+
+
+def _tell(summary: Mapping[str, object], title: str, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    table = Table("", "", title=title, show_header=False)
+    for key, value in summary.items():
+        table.add_row(key, str(value))
+    Console().print(table)

@@ -6,7 +6,8 @@
                      JSONL file, a folder of them, or the name of a Hugging Face dataset. A folder
                      that also holds PRISM's survey.jsonl and conversations.jsonl is joined with them.
     people:FILE      real people's choices, without splits (`user_id`, `query`, `chosen`, `rejected`)
-    simulated:FOLDER[:PEOPLE]   simulated people over the answers in val.jsonl.gz (200 if not said)
+    simulated:FOLDER[:PEOPLE]   simulated test people (200 if not said) over the answers in val.jsonl.gz
+    simulated-train:FOLDER[:PEOPLE]   other simulated people, to train on, over train.jsonl.gz
     FILE             plain JSONL of {user_id, query or conversation, chosen, rejected, ...}
 
 JSONL files may be gzipped. A malformed row is one ConfigurationError that names file, line and field.
@@ -130,11 +131,11 @@ def load_rows(source: str) -> list[PreferenceRow]:
         return _personal_reward_bench(rest)
     if kind == "people" and rest:
         return _without_splits(_jsonl(Path(rest)))
-    if kind == "simulated" and rest:
+    if kind in ("simulated", "simulated-train") and rest:
         folder, _, people = rest.rpartition(":")
         if not (folder and people.isdecimal()):
             folder, people = rest, str(SIMULATED_PEOPLE)
-        return _simulated(Path(folder), int(people))
+        return _simulated(Path(folder), int(people), to_train_on=kind == "simulated-train")
     path = Path(source)
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigurationError(
@@ -254,14 +255,19 @@ def _without_splits(lines: Iterable[tuple[str, Mapping[str, object]]]) -> list[P
     return rows
 
 
-def _simulated(folder: Path, people: int) -> list[PreferenceRow]:
-    """Test people of the simulated world on queries that training never saw: six past, one asked."""
+def _simulated(folder: Path, people: int, *, to_train_on: bool) -> list[PreferenceRow]:
+    """People of the simulated world, seven choices each; of a test person's, the last is asked.
+
+    Test people choose among answers to queries that training never saw.
+    """
     import numpy as np
     from pgenrm_agent.training.simulation import World, as_pair, load_answers, stated_preferences
 
-    answers, world = load_answers(folder / "val.jsonl.gz"), World()
+    name = "train" if to_train_on else "test"
+    answers = load_answers(folder / ("train.jsonl.gz" if to_train_on else "val.jsonl.gz"))
+    world = World()
     rows = []
-    for index, user in enumerate(world.users("test", people)):
+    for index, user in enumerate(world.users(name, people)):
         rng = np.random.default_rng([1, index])
         queries = rng.choice(len(answers.queries), SIMULATED_HISTORY + 1, replace=False)
         pairs = [as_pair(answers, world.compare(user, answers, int(one), rng)) for one in queries]
@@ -270,13 +276,19 @@ def _simulated(folder: Path, people: int) -> list[PreferenceRow]:
             PreferenceRow(
                 user_id=user.user_id,
                 pair=pair.model_copy(update={"id": f"{user.user_id}-{number}"}),
-                split="test" if number == SIMULATED_HISTORY else "history",
+                split=_simulated_split(number, to_train_on=to_train_on),
                 stated=stated,
                 topic=user.archetype,
             )
             for number, pair in enumerate(pairs)
         ]
     return rows
+
+
+def _simulated_split(number: int, *, to_train_on: bool) -> Split:
+    if to_train_on:
+        return "train"
+    return "test" if number == SIMULATED_HISTORY else "history"
 
 
 # --- one record ---

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["ModelShape", "Phase", "PsiRecipe", "load_recipe"]
+__all__ = ["ModelShape", "Phase", "PsiRecipe", "Section", "load_recipe", "read_recipe"]
+
+Recipe = TypeVar("Recipe", bound="Section")
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe: frozen, and a misspelt field is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelShape(_Section):
+class ModelShape(Section):
     """A Llama-architecture model trained from scratch, with its own tokenizer."""
 
     hidden: Annotated[int, Field(gt=0, description="width of the residual stream")]
@@ -29,7 +33,7 @@ class ModelShape(_Section):
     context: Annotated[int, Field(ge=512, description="longest prompt plus answer, in tokens")]
 
 
-class Phase(_Section):
+class Phase(Section):
     """A stretch of training on one mixture of tasks."""
 
     tasks: Annotated[
@@ -40,7 +44,7 @@ class Phase(_Section):
     tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of an optimiser step")]
 
 
-class PsiRecipe(_Section):
+class PsiRecipe(Section):
     """Stage 1, persona-guided scoring induction, from scratch on simulated people."""
 
     name: str
@@ -62,13 +66,18 @@ class PsiRecipe(_Section):
 
 
 def load_recipe(name_or_path: str | Path) -> PsiRecipe:
-    """A recipe by the name of a bundled file (without .yaml) or by path.
+    """A stage-1 recipe by the name of a bundled file (without .yaml) or by path; see `read_recipe`."""
+    return read_recipe(PsiRecipe, name_or_path)
+
+
+def read_recipe(kind: type[Recipe], name_or_path: str | Path, *, folder: str = "recipes") -> Recipe:
+    """A recipe of a kind, by the name of a bundled file in `folder` or by a path ending in .yaml.
 
     Raises:
         ConfigurationError: no such recipe, not YAML, or a field is missing, unknown or out of range.
     """
     path = Path(name_or_path)
-    bundled = resources.files("pgenrm_agent.training") / "recipes"
+    bundled = resources.files("pgenrm_agent.training").joinpath(*folder.split("/"))
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such recipe file")
@@ -84,7 +93,7 @@ def load_recipe(name_or_path: str | Path) -> PsiRecipe:
             )
         text = (bundled / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     try:
-        return PsiRecipe.model_validate(yaml.safe_load(text))
+        return kind.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{name_or_path}: not valid YAML: {error}") from error
     except ValidationError as error:

@@ -1,0 +1,170 @@
+"""The reinforcement stages: what a reward function is given, the schedule, and real small runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pgenrm_agent.training.data import Example
+from pgenrm_agent.training.grpo import ChainReward, measure_hardness, scheduled, train_grpo
+from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
+from pgenrm_agent.training.rewards import RuleJudge
+
+from pgenrm_agent import PGenRM, Scaling
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Prompt
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import bundled_model
+from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+
+BRIEF = StatedPreference(text="Please keep it short.")
+SMALL = GrpoRecipe(
+    name="small", seed=3, choices=4, steps=2, choices_per_step=1, samples=2, rows_at_once=2,
+    learning_rate=1e-4, max_tokens=500, save_every=1, curriculum=CurriculumRecipe(chains=2),
+)  # fmt: skip
+
+
+def choice(number: int) -> Example:
+    pair = PreferencePair(
+        query=f"What is {number} plus one?", chosen=f"{number + 1}.",
+        rejected=f"Well, let me think about it! I believe that it could be {number + 1}, perhaps.",
+    )  # fmt: skip
+    past = pair.model_copy(update={"query": "What is ten minus one?", "id": f"past-{number}"})
+    return Example(user_id="ada", history=(past,), stated=(BRIEF,), asked=pair)
+
+
+CHOICES = [choice(number) for number in range(4)]
+
+
+def test_the_reward_function_pays_by_chain_and_logs_the_parts() -> None:
+    good = write_chain([9, 2], criteria=(("Brevity", 100),))
+    logged: dict[str, float] = {}
+    reward = ChainReward(RuleJudge(), alpha=0.5, beta=1.0)
+    stated = json.dumps([BRIEF.model_dump()])
+    paid = reward(
+        completions=[[{"role": "assistant", "content": good}], good, "not a chain"],
+        chosen_first=[True, False, True],
+        stated=[stated] * 3,
+        log_metric=logged.__setitem__,
+        prompts=["x"] * 3,
+    )
+    assert paid == [1.5, 0.5, -0.1]
+    assert logged == {
+        "chain/outcome": pytest.approx(1 / 3),
+        "chain/format_errors": pytest.approx(1 / 3),
+        "chain/process": 1.0,
+    }
+
+
+async def test_hardness_is_what_the_model_shows() -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        asked = prompt.messages[-1].content
+        if "What is 3" in asked:
+            return "nonsense"
+        first_is_short = asked.index("Well, let") > asked.index("[The Start of Response 2]")
+        likes_short = "What is 0" in asked or "What is 1" in asked
+        return write_chain([8, 3] if first_is_short == likes_short else [3, 8])
+
+    engine = ScriptedEngine(reply)
+    recipe = SMALL.model_copy(update={"curriculum": CurriculumRecipe(chains=4)})
+    margins = await measure_hardness(engine, CHOICES, ChainFormat.load("published"), recipe)
+    assert margins == [5.0, 5.0, -5.0, None]
+    (call,) = engine.calls
+    assert [prompt.n for prompt in call[0]] == [2] * 8
+    assert "Please keep it short" not in str(call[0])
+
+
+def test_the_share_of_hard_choices_grows_and_each_comes_before_any_comes_again() -> None:
+    margins: list[float | None] = [3.0, -1.0, 0.2, None, 2.0, 4.0, 5.0]
+    hard = {1, 2, 3}
+    recipe = SMALL.model_copy(update={"steps": 50, "choices_per_step": 10})
+    order = scheduled(margins, recipe)
+    shares = [sum(i in hard for i in order[at : at + 10]) / 10 for at in range(0, 500, 10)]
+    assert shares[0] == 0.2
+    assert shares[-1] == 0.8
+    assert shares == sorted(shares)
+    first = [i for i in order if i in hard]
+    assert set(first[:3]) == set(first[3:6]) == hard
+    assert set(scheduled([9.0, 9.0], recipe)) == {0, 1}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps of CRE, cut off after the first and continued."""
+    out = tmp_path_factory.mktemp("cre")
+    first = train_grpo("cre", SMALL, bundled_model(), CHOICES, out, judge=RuleJudge(), stop_after=1)
+    assert first.steps == 1
+    second = train_grpo("cre", SMALL, bundled_model(), CHOICES, out, judge=RuleJudge())
+    assert second.steps == 2
+    return out
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_steps_and_curves(trained: Path) -> None:
+    rows = [json.loads(line) for line in (trained / "curve.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all({"reward", "chain/outcome", "chain/format_errors"} <= set(row) for row in rows)
+    assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((trained / "run.json").read_text())["steps"] == 2
+
+
+def test_what_was_trained_scores_answers(trained: Path) -> None:
+    with PGenRM(trained / "model", scaling=Scaling(individual=2, seed=1)) as rm:
+        evaluation = rm.score("ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], history=[])
+    assert evaluation.chains
+
+
+def test_the_curriculum_follows_and_keeps_what_it_measured(trained: Path, tmp_path: Path) -> None:
+    recipe = SMALL.model_copy(update={"steps": 1, "kl": 0.1})
+    result = train_grpo("curriculum", recipe, trained / "model", CHOICES, tmp_path)
+    assert result.steps == 1
+    assert len((tmp_path / "hardness.jsonl").read_text().splitlines()) == 4
+    (row,) = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert "chain/process" not in row
+    assert "kl" in row
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no choices"):
+        train_grpo("cre", SMALL, bundled_model(), [], tmp_path)
+    odd = SMALL.model_copy(update={"rows_at_once": 3})
+    with pytest.raises(ConfigurationError, match="not divisible"):
+        train_grpo("cre", odd, bundled_model(), CHOICES, tmp_path)
+
+
+def test_bundled_recipes_are_valid_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    for name in ("tiny-cpu", "tiny-gpu", "llama-8b", "llama-70b-lora"):
+        recipe = load_grpo_recipe(name)
+        assert recipe.name == name
+        assert recipe.choices_per_step * recipe.samples % recipe.rows_at_once == 0
+    with pytest.raises(ConfigurationError, match="bundled are: llama-70b-lora"):
+        load_grpo_recipe("huge")
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: x\nseed: -1\n")
+    with pytest.raises(ConfigurationError, match="field seed"):
+        load_grpo_recipe(wrong)
+
+
+def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": "a", "query": f"q{n}", "chosen": "yes", "rejected": "no", "split": "train"}
+        for n in range(5)
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "pgenrm_agent.cli", "train", "cre", "--dry-run", "--json"),
+            *("--data", str(data), "--model", str(bundled_model()), "--out", str(tmp_path / "out")),
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["choices"] == 5
+    assert told["chains_to_sample"] == 40 * 8 * 8
+    assert told["estimated_memory_GiB"] > 0
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,169 @@
+"""Rewards for CRE and the curriculum: outcome, process, format (paper 4.1.2; method R = a PR + b OR).
+
+The outcome says whether a chain prefers what the person chose; the process says how well its rubric
+covers what she stated, which the policy itself never sees. A text that is no chain earns neither and
+pays FORMAT_PENALTY.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pgenrm_agent.chain import ParsedChain, parse_chain
+from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
+from pgenrm_agent.errors import ChainError
+from pgenrm_agent.schema import Message, StatedPreference
+
+__all__ = [
+    "ALPHA",
+    "BETA",
+    "FORMAT_PENALTY",
+    "EngineJudge",
+    "Judge",
+    "Judged",
+    "RuleJudge",
+    "outcome_reward",
+    "read_chain",
+    "total_reward",
+]
+
+ALPHA, BETA = 0.5, 1.0
+"""Weights of process and outcome; the paper's best on both benchmarks."""
+FORMAT_PENALTY = -0.1
+CHOSEN, REJECTED = "chosen", "rejected"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A chain to judge, and what the person stated (E), which the policy was not shown."""
+
+    chain: ParsedChain
+    stated: tuple[StatedPreference, ...]
+
+
+class Judge(Protocol):
+    """Rates chains, in [0, 1] each; None for a person who stated nothing to be covered."""
+
+    def rate(self, judged: Sequence[Judged]) -> list[float | None]: ...
+
+
+def read_chain(text: str, *, chosen_first: bool) -> ParsedChain | None:
+    """The chain over the chosen and the rejected answer; None where the text is none.
+
+    chosen_first: whether the chosen answer was shown as response 1.
+    """
+    ids = (CHOSEN, REJECTED) if chosen_first else (REJECTED, CHOSEN)
+    try:
+        parsed = parse_chain(text, ids)
+    except ChainError:
+        return None
+    return None if parsed.missing else parsed
+
+
+def outcome_reward(chain: ParsedChain | None) -> float:
+    """OR: 1 where the chosen answer got the higher total, else 0; a tie predicts nothing."""
+    return float(chain is not None and chain.totals[CHOSEN] > chain.totals[REJECTED])
+
+
+def total_reward(
+    process: float | None, outcome: float, *, readable: bool, alpha: float, beta: float
+) -> float:
+    """R = alpha PR + beta OR, or FORMAT_PENALTY. Without a process reward its part is 0."""
+    if not readable:
+        return FORMAT_PENALTY
+    return alpha * (process or 0.0) + beta * outcome
+
+
+class RuleJudge:
+    """For simulated people: the share of the stated wishes that the rubric covers, by weight.
+
+    A wish is covered in full when the criterion of its theme, in the wanted direction, has at least
+    the weight that equal wishes would share (100 % over as many as she stated, at most half of the
+    rubric each); with less it counts in proportion.
+    """
+
+    def __init__(self) -> None:
+        from pgenrm_agent.training.simulation import THEMES
+
+        self._criterion = {
+            wish: name
+            for theme in THEMES
+            for name, wishes in ((theme.more, theme.wishes_more), (theme.less, theme.wishes_less))
+            for wish in wishes
+        }
+
+    def rate(self, judged: Sequence[Judged]) -> list[float | None]:
+        return [self._one(one) for one in judged]
+
+    def _one(self, judged: Judged) -> float | None:
+        wanted = [name for one in judged.stated if (name := self._criterion.get(one.text))]
+        if not wanted:
+            return None
+        weights = {
+            one.name.casefold(): one.weight
+            for one in (judged.chain.rubric.criteria if judged.chain.rubric else ())
+        }
+        fair = min(50.0, 100.0 / len(wanted))
+        covered = [min(1.0, weights.get(name.casefold(), 0.0) / fair) for name in wanted]
+        return sum(covered) / len(covered)
+
+
+class EngineJudge:
+    """A language model rates how well a chain covers what the person stated, from 0 to 10.
+
+    Blocking, for a trainer's thread; all chains of a step go into one engine call. An answer without
+    a number is None: not rated, rather than a guess.
+    """
+
+    def __init__(self, engine: Engine, *, max_tokens: int = 400) -> None:
+        from pgenrm_agent.engines.private_loop import PrivateLoop
+
+        self._engine = engine
+        self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+        self._loop = PrivateLoop("EngineJudge")
+
+    def rate(self, judged: Sequence[Judged]) -> list[float | None]:
+        asked = [number for number, one in enumerate(judged) if one.stated]
+        ratings: list[float | None] = [None] * len(judged)
+        if not asked:
+            return ratings
+        prompts = [Prompt(messages=_question(judged[number])) for number in asked]
+        answers = self._loop.run_blocking(self._engine.sample(prompts, self._params))
+        for number, (answer,) in zip(asked, answers, strict=True):
+            ratings[number] = _rating(answer.text)
+        return ratings
+
+    def close(self) -> None:
+        """End the judge's thread; the engine stays its owner's."""
+        self._loop.close()
+
+
+_INSTRUCTIONS = (
+    "You check evaluations. A person said what they want from answers; somebody else, who did not "
+    "know that, wrote a description of the person and weighted criteria. Say how well description "
+    "and criteria cover what the person said: 10 when everything said is covered with fitting "
+    "weight, 0 when nothing is or the opposite is. End with a line `Rating: N`."
+)
+_RATING = re.compile(r"rating\W{1,8}(\d{1,2}(?:\.\d+)?)", re.IGNORECASE)
+
+
+def _question(judged: Judged) -> tuple[Message, ...]:
+    criteria = judged.chain.rubric.criteria if judged.chain.rubric else ()
+    said = "\n".join(f"- {one.text}" for one in judged.stated)
+    listed = "\n".join(f"- {one.name} ({one.weight:.0f} %): {one.reason}" for one in criteria)
+    return (
+        Message(role="system", content=_INSTRUCTIONS),
+        Message(
+            role="user",
+            content=f"The person said:\n{said}\n\nDescription:\n{judged.chain.persona.text}\n\n"
+            f"Criteria:\n{listed or '(none)'}",
+        ),
+    )
+
+
+def _rating(text: str) -> float | None:
+    found = _RATING.findall(text)
+    return min(float(found[-1]), 10.0) / 10 if found else None
