@@ -71,6 +71,7 @@ class Progress(Model):
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
+OnLearning: TypeAlias = Callable[[str, int, int], None]
 
 
 class RerankItem(Model):
@@ -448,7 +449,7 @@ class PGenRM:
         seed: int = 0,
         keep: str | Path | None = None,
         fresh: bool = False,
-        on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        on_progress: OnLearning | None = None,
     ) -> LearnedPrototypes:
         """Group everybody who agreed by personas, and use these groups from now on (paper 4.2.1).
 
@@ -475,7 +476,7 @@ class PGenRM:
         seed: int = 0,
         keep: str | Path | None = None,
         fresh: bool = False,
-        on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        on_progress: OnLearning | None = None,
     ) -> LearnedPrototypes:
         """`learn_prototypes`, for async code."""
         from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
@@ -496,7 +497,7 @@ class PGenRM:
             k=k,
             temperature=self._scaling.temperature,
             seed=seed,
-            on_progress=on_progress,
+            on_progress=on_progress or (lambda what, done, total: None),
         )
         return await learn_prototypes(context, keep=keep, fresh=fresh)
 
