@@ -114,6 +114,11 @@ def evaluate(
     unknown = [name for name in names if name not in JUDGES]
     if unknown:
         raise ConfigurationError(f"judge {unknown[0]!r} is unknown: use {', '.join(JUDGES)} or all")
+    if prototype > 0 and memory is None:
+        raise ConfigurationError(
+            f"--prototype {prototype} samples with similar people's choices: name the memory that"
+            " has them with --memory"
+        )
     found = read_source(data, split=split, history=history, seed=seed, limit=limit)
     if judge == ["all"] and not found.training:
         names.remove("bradley-terry")

@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import re
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -95,15 +96,7 @@ class ChainJudge:
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
         """The evaluation's means; not scored where none of its chains can be read."""
         try:
-            evaluation = await self._model.ascore(
-                question.user_id,
-                question.query,
-                question.candidates,
-                conversation=question.conversation,
-                scaling=self._scaling.model_copy(update={"seed": seed}),
-                history=question.history if self._history else (),
-                stated=question.stated if self._stated else (),
-            )
+            evaluation = await self._evaluate(question, seed)
         except ChainError as error:
             return Verdict(
                 scores=(None,) * len(question.candidates),
@@ -111,6 +104,23 @@ class ChainJudge:
                 failures={error.reason: 1},
             )
         return _verdict_of(evaluation)
+
+    async def _evaluate(self, question: Question, seed: int) -> Evaluation:
+        given = self._model.evaluation_input(
+            question.user_id,
+            question.query,
+            question.candidates,
+            conversation=question.conversation,
+            scaling=self._scaling.model_copy(update={"seed": seed}),
+            history=question.history if self._history else (),
+            stated=question.stated if self._stated else (),
+        )
+        # Not `ascore`: it opens no memory where a history is given, and similar people are there.
+        graph, context = await self._model.aprepare(memory=self._scaling.prototype > 0)
+        state = await graph.ainvoke(
+            given, {"configurable": {"thread_id": uuid.uuid4().hex}}, context=context
+        )
+        return Evaluation.model_validate(state["evaluation"])
 
 
 class PromptJudge:

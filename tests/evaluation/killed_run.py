@@ -14,7 +14,7 @@ from pgenrm_agent.scaling import derive_seed
 from pgenrm_agent.schema import Candidate
 from pgenrm_agent.testing import ScriptedEngine
 
-QUESTIONS = 60
+QUESTIONS = 150
 
 
 def noisy(prompt: Prompt, sample: int) -> str:
@@ -27,7 +27,7 @@ def questions() -> list[Question]:
     return [
         Question(
             id=f"q{number}",
-            user_id=f"user-{number % 20}",
+            user_id=f"user-{number % 50}",
             query="?",
             candidates=(Candidate(id="a", text=f"a{number}"), Candidate(id="b", text=f"b{number}")),
             grades=(1.0, 0.0),

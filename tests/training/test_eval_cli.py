@@ -78,6 +78,7 @@ def test_lists_are_evaluated_resumed_and_compared(questions: Path, tmp_path: Pat
     [
         (("eval",), 2, "--data and --out are needed"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--judge", "abacus"), 1, "abacus"),
+        (("eval", "--data", "x.jsonl", "--out", "o", "--prototype", "4"), 1, "--memory"),
         (("eval", "compare", "nowhere.parquet", "nowhere.parquet"), 1, "cannot be read"),
         (("score-dataset", "nowhere.parquet", "out.parquet"), 1, "cannot be read"),
     ],
