@@ -601,9 +601,11 @@ def _summary(result: Evaluation) -> dict[str, object]:
 def main() -> None:
     """Entry point: errors raised on purpose become one line and exit code 1."""
     from pgenrm_agent.debugging.cli import app as debug
+    from pgenrm_agent.studio.cli import studio
     from pgenrm_agent.training.cli import app as train
 
     app.add_typer(debug, name="debug")
+    app.command()(studio)
     app.add_typer(train, name="train")
     try:
         app()

@@ -30,6 +30,7 @@ LAYERS = [
     {"graphs"},
     {"reward_model"},
     {"integrations", "debugging", "training"},
+    {"studio"},
     {"cli", "tables", "demo", "doctor", "benchmark"},
 ]
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
