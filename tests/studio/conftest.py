@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,42 +15,13 @@ import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pgenrm_agent.debugging import DebugSession
-from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.studio import create_studio
-from pgenrm_agent.testing import ScriptedEngine
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "debugging"))  # the scripted person is shared
+# For the modules that tests share.
+sys.path.insert(0, str(Path(__file__).parents[1] / "debugging"))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from scripted_person import reply
-
-TOKEN = "a-token-for-tests"
-
-
-class GatedEngine(ScriptedEngine):
-    """Waits at a gate before it samples, without blocking its loop, as an engine does that works."""
-
-    def __init__(self) -> None:
-        super().__init__(reply)
-        self.open = threading.Event()
-        self.open.set()
-
-    async def sample(
-        self, prompts: Sequence[Prompt], params: SamplingParams
-    ) -> list[list[Completion]]:
-        while not self.open.is_set():  # noqa: ASYNC110, a test sets it from its thread
-            await asyncio.sleep(0.01)
-        return await super().sample(prompts, params)
-
-
-@dataclass
-class Studio:
-    address: str
-    session: DebugSession
-    engine: GatedEngine
-
-    @property
-    def entry(self) -> str:
-        return f"{self.address}/?token={TOKEN}"
+from studio_server import TOKEN, GatedEngine, Studio, until
 
 
 @pytest.fixture
@@ -107,10 +75,3 @@ def keep(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page, str], None
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return lambda page, name: page.screenshot(path=folder / f"{name}.png", full_page=True) and None
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

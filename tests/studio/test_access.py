@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from conftest import TOKEN, Studio
 from scripted_person import begin
+from studio_server import TOKEN, Studio
 
 from pgenrm_agent.studio.access import form_key
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 import pytest
-from conftest import Studio
 from playwright.sync_api import Browser, Page, expect
 from scripted_person import PAIR, REQUEST, SCALING, begin
+from studio_server import Studio
 
 from pgenrm_agent.schema import Candidate
 
