@@ -74,4 +74,9 @@ def keep(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page, str], None
     named = os.environ.get("PGENRM_SCREENSHOTS")
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
-    return lambda page, name: page.screenshot(path=folder / f"{name}.png", full_page=True) and None
+
+    def shoot(page: Page, name: str) -> None:
+        # Hiding the caret would put a style into the page, which its policy forbids.
+        page.screenshot(path=folder / f"{name}.png", full_page=True, caret="initial")
+
+    return shoot
