@@ -6,7 +6,9 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ pytest.importorskip(
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     named = os.environ.get("PGENRM_TEST_POSTGRES")
     if named:
         yield named
@@ -29,16 +31,24 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     programs = _programs()
     if programs is None:
         pytest.skip("needs PGENRM_TEST_POSTGRES=postgresql://..., or apt-get install postgresql")
-    # Short, because a socket's path may have about 100 characters; PostgreSQL refuses to be root.
-    folder = tmp_path_factory.mktemp("pg")
+    with (
+        tempfile.TemporaryDirectory(prefix="pgenrm-pg-") as folder,
+        _server(programs, Path(folder)) as address,
+    ):
+        yield address
+
+
+@contextmanager
+def _server(programs: Path, folder: Path) -> Iterator[str]:
+    """A server that listens on a socket in `folder` alone."""
     owner: dict[str, str] = {}
-    if os.geteuid() == 0:
+    if os.geteuid() == 0:  # as which PostgreSQL refuses to run
         try:
             pwd.getpwnam("postgres")
         except KeyError:
             pytest.skip("PostgreSQL does not run as root, and there is no user `postgres`")
-        owner = {"user": "postgres"}
-        _let_in(folder, "postgres")
+        owner = {"user": "postgres", "group": "postgres"}
+        shutil.chown(folder, "postgres", "postgres")
     data = folder / "data"
 
     def call(program: str, *options: str) -> None:
@@ -67,14 +77,6 @@ def _programs() -> Path | None:
     # Debian keeps each version's programs in a folder of their own, off the path.
     kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     return kept[-1].parent if kept else None
-
-
-def _let_in(folder: Path, user: str) -> None:
-    """Give the folder to a user, and let them pass through what is above it."""
-    shutil.chown(folder, user)
-    for above in folder.parents:
-        if above.stat().st_uid == os.geteuid() and not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o001)
 
 
 def test_a_run_in_postgres_outlives_its_session(url: str) -> None:
