@@ -789,11 +789,13 @@ def main() -> None:
     """Entry point: errors raised on purpose become one line and exit code 1."""
     from pgenrm_agent.debugging.cli import app as debug
     from pgenrm_agent.prototypes_cli import app as prototypes
+    from pgenrm_agent.studio.cli import studio
     from pgenrm_agent.training.cli import app as train
     from pgenrm_agent.training.eval_cli import app as evaluation
 
     app.add_typer(debug, name="debug")
     app.add_typer(evaluation, name="eval")
+    app.command()(studio)
     app.add_typer(train, name="train")
     app.add_typer(prototypes, name="prototypes")
     try:

@@ -30,6 +30,7 @@ LAYERS = [
     {"graphs"},
     {"reward_model"},
     {"integrations", "debugging", "evaluation", "training"},
+    {"studio"},
     {
         "benchmark",
         "benchmark_load",

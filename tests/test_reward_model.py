@@ -227,7 +227,7 @@ def test_steps_are_kept_by_a_checkpointer_under_the_callers_thread(
     with PGenRM(engine=engine, memory=tmp_path, scaling=FOUR, checkpointer=saver) as rm:
         rm.score("ada", "Which?", ["red", "green"], thread_id="mine")
     steps = list(saver.list({"configurable": {"thread_id": "mine"}}))
-    assert len(steps) == 7
+    assert len(steps) == 8
     stored = steps[0].checkpoint["channel_values"]["evaluation"]
     assert Evaluation.model_validate(stored).best == "answer-2"
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.debugging.views import Checkpoint, Stop
     from pgenrm_agent.engines.protocol import Engine
 
-__all__ = ["app"]
+__all__ = ["StoreOption", "app", "open_session"]
 
 M = TypeVar("M", bound=Model)
 
@@ -437,6 +437,23 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
         memory = UserMemory(None if url else wanted, url=url)
         resources.callback(memory.close)
     return DebugSession(where, engine=engine, chain_format=format_of(model), memory=memory)
+
+
+def open_session(
+    store: str | None, labels: dict[str, str], resources: ExitStack, *, engine: Engine | None = None
+) -> DebugSession:
+    """A session on the model, engine and memory that `labels` name; closed with `resources`."""
+    from pgenrm_agent.debugging.session import DebugSession
+    from pgenrm_agent.debugging.store import default_store
+
+    where = store or default_store()
+    if engine is not None:
+        opened = DebugSession(where, engine=engine)
+    elif labels:
+        opened = _session_of(where, labels, resources)
+    else:
+        opened = DebugSession(where)
+    return resources.enter_context(opened)
 
 
 def _console() -> Console:

@@ -57,6 +57,7 @@ from pgenrm_agent.schema import (
     Candidate,
     Evaluation,
     EvaluationRequest,
+    Message,
     PreferencePair,
     Scaling,
     StatedPreference,
@@ -74,10 +75,11 @@ class DebugSession:
     store: a SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
     engine, chain_format, memory: as in `EvaluationContext`; the engine stays yours to close.
 
-    Chains are written section by section where the engine continues text, so that what is edited
-    changes what follows. Calls are plain ones that also work inside a running event loop; one
-    session is used by one thread at a time. A run id or checkpoint id that is not in the store
-    raises ConfigurationError, and so does every edit that cannot be made.
+    Chains are written section by section where the engine continues text, so that what is
+    edited changes what follows. Calls are plain ones that also work inside a running event
+    loop. One run is acted on by one thread at a time; others may look meanwhile. A run id or
+    checkpoint id that is not in the store raises ConfigurationError, and so does every edit
+    that cannot be made.
     """
 
     def __init__(
@@ -216,6 +218,22 @@ class DebugSession:
     def labels(self, run: str) -> dict[str, str]:
         """What was given as `labels` when the run was started."""
         return self._run(self._labels_of(run))
+
+    def prompt(self, run: str, chain: int, at: str | None = None) -> tuple[Message, ...]:
+        """The messages that a chain answers, as the model is given them."""
+        state = self.state(run, at)
+        drafts = state.get("chains") or []
+        if not 0 <= chain < len(drafts):
+            raise ConfigurationError(f"run {run} has no chain {chain} there: it has {len(drafts)}")
+        request = EvaluationRequest.model_validate(state["request"])
+        signals = UserSignals.model_validate(state["signals"][drafts[chain]["signals_of"]])
+        return self._format.messages(
+            query=request.query,
+            candidates=[request.candidates[place].text for place in drafts[chain]["order"]],
+            history=signals.history,
+            stated=signals.stated,
+            conversation=request.conversation,
+        )
 
     def diff(self, run: str, before: str, after: str | None = None) -> tuple[Difference, ...]:
         """Where two checkpoints of a run differ, seconds left out."""

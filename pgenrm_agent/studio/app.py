@@ -1,0 +1,163 @@
+"""The studio's pages and actions. Each action ends in the page that shows what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.studio.access import Gate, form_key
+from pgenrm_agent.studio.forms import Fields, begun, criteria, one, read_form, whole
+from pgenrm_agent.studio.pages import coloured, run_page, visible, what_happened
+from pgenrm_agent.studio.work import Workers
+
+__all__ = ["create_studio"]
+
+Form = Annotated[Fields, Depends(read_form)]
+
+
+def create_studio(
+    session: DebugSession, *, token: str, labels: dict[str, str] | None = None
+) -> FastAPI:
+    """The page over `session`, which stays the caller's to close, after the server has ended.
+
+    token: who opens the page with `?token=` may use it; everybody else is refused.
+    labels: kept with the runs that are started here.
+
+    Serve it on a loopback address: requests that name another host are refused.
+    """
+    workers = Workers(session)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        workers.close()
+
+    app = FastAPI(
+        title="pgenrm studio", lifespan=running, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.token = token
+    show = _renderer(token)
+
+    @app.get("/")
+    def index() -> Response:
+        return show("index.html", runs=session.runs(), problem=None, values={})
+
+    @app.post("/runs")
+    def start(form: Form) -> Response:
+        try:
+            request, scaling, history = begun(form)
+            run = session.start(request, scaling=scaling, history=history, labels=labels)
+        except PGenRMError as error:
+            # With what was written, so that nobody has to write it again.
+            return show("index.html", 422, runs=session.runs(), problem=str(error), values=form)
+        return _to(run)
+
+    @app.get("/runs/{run}")
+    def look(run: str, at: str | None = None, chain: int | None = None) -> Response:
+        page = run_page(session, run, at=at, chain=chain, live=workers.busy(run))
+        return show("run.html", page=page, notice=workers.notice(run))
+
+    @app.get("/compare")
+    def compare(left: str, right: str) -> Response:
+        return show("compare.html", found=session.compare(left, right))
+
+    @app.post("/runs/{run}/step")
+    def step(run: str, form: Form) -> Response:
+        return after(run, lambda: workers.step(run))
+
+    @app.post("/runs/{run}/resume")
+    def resume(run: str, form: Form) -> Response:
+        points = [point for point in form.get("break", ()) if point]
+        return after(run, lambda: workers.resume(run, points))
+
+    @app.post("/runs/{run}/pause")
+    def pause(run: str, form: Form) -> Response:
+        return after(run, lambda: workers.pause(run))
+
+    @app.post("/runs/{run}/rewind")
+    def rewind(run: str, form: Form) -> Response:
+        def back() -> str:
+            session.rewind(run, one(form, "at"))
+            return "rewound; what came after is kept in the time line"
+
+        return after(run, lambda: workers.act(run, back))
+
+    @app.post("/runs/{run}/fork")
+    def fork(run: str, form: Form) -> Response:
+        made: list[str] = []
+
+        def branch() -> str:
+            made.append(session.fork(run, one(form, "at") or None))
+            return f"forked: {made[0]}"
+
+        refused = after(run, lambda: workers.act(run, branch))
+        return _to(made[0]) if made else refused
+
+    @app.post("/runs/{run}/persona")
+    def persona(run: str, form: Form) -> Response:
+        def edit() -> str:
+            session.edit_persona(run, one(form, "persona"), chain=whole(form, "chain", None))
+            return "edited the persona: what follows will be written anew"
+
+        return after(run, lambda: workers.act(run, edit))
+
+    @app.post("/runs/{run}/rubric")
+    def rubric(run: str, form: Form) -> Response:
+        def edit() -> str:
+            session.edit_rubric(run, criteria(form), chain=whole(form, "chain", None))
+            return "edited the rubric: the marks will be given anew"
+
+        return after(run, lambda: workers.act(run, edit))
+
+    def after(run: str, action: Callable[[], None]) -> Response:
+        session.labels(run)  # refuses runs that there are not
+        action()
+        return _to(run)
+
+    def refused(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        words = error.detail if isinstance(error, HTTPException) else str(error)
+        return show("refused.html", status, words=words)
+
+    app.add_exception_handler(PGenRMError, refused)
+    app.add_exception_handler(HTTPException, refused)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), "static")
+    app.add_middleware(Gate, token=token)
+    return app
+
+
+def _to(run: str) -> Response:
+    return RedirectResponse(f"/runs/{quote(run, safe='')}", 303)
+
+
+def _renderer(token: str) -> Callable[..., Response]:
+    environment = Environment(
+        loader=PackageLoader("pgenrm_agent.studio"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "coloured": coloured,
+        "visible": visible,
+        "what": what_happened,
+        "path": lambda text: quote(text, safe=""),
+    }
+    key = form_key(token)
+
+    def show(template: str, status: int = 200, **values: object) -> Response:
+        return HTMLResponse(environment.get_template(template).render(key=key, **values), status)
+
+    return show

@@ -1,0 +1,106 @@
+"""What the page's forms send, read into what a session takes."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling
+from pgenrm_agent.studio.access import form_key
+
+__all__ = ["Fields", "begun", "criteria", "read_form"]
+
+LARGEST = 8 * 1024 * 1024
+MOST_FIELDS = 1000
+
+Fields = Mapping[str, Sequence[str]]
+"""All values by name, blank ones too, in the order sent."""
+
+
+async def read_form(request: Request) -> Fields:
+    """The form of a request; refuses one that no page of this studio made, and one over 8 MiB."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST:
+            raise HTTPException(413, f"a form may have {LARGEST} bytes: shorten the texts")
+    try:
+        fields = parse_qs(
+            body.decode(),
+            keep_blank_values=True,
+            max_num_fields=MOST_FIELDS,
+        )
+    except ValueError as error:
+        raise HTTPException(400, f"this is no form: {error}") from None
+    key = form_key(request.app.state.token)
+    if not hmac.compare_digest(one(fields, "key").encode(), key.encode()):
+        raise HTTPException(403, "this form is not from this studio: reload the page")
+    return fields
+
+
+def one(fields: Fields, name: str) -> str:
+    """A field's first value, line breaks as they are on Unix; "" for none."""
+    return next(iter(fields.get(name, ())), "").replace("\r\n", "\n")
+
+
+def whole(fields: Fields, name: str, default: int | None) -> int | None:
+    text = one(fields, name).strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.lstrip("-").isdigit():
+        raise ConfigurationError(f"{name} is {text[:40]!r}: write a whole number")
+    return int(text)
+
+
+def begun(
+    fields: Fields,
+) -> tuple[EvaluationRequest, Scaling, list[PreferencePair] | None]:
+    """Request, scaling and past choices of the form for a new run; None: ask the memory."""
+    texts = [text.replace("\r\n", "\n") for text in fields.get("answer", ()) if text.strip()]
+    choices = zip(
+        *(fields.get(name, ()) for name in ("past_query", "past_chosen", "past_rejected")),
+        strict=False,
+    )
+    try:
+        request = EvaluationRequest(
+            user_id=one(fields, "user").strip(),
+            query=one(fields, "query"),
+            candidates=tuple(
+                Candidate(id=f"answer-{number}", text=text)
+                for number, text in enumerate(texts, start=1)
+            ),
+        )
+        scaling = Scaling(
+            individual=whole(fields, "chains", 8) or 0,
+            prototype=0,
+            seed=whole(fields, "seed", None),
+        )
+        history = [
+            PreferencePair(query=query, chosen=chosen, rejected=rejected)
+            for query, chosen, rejected in choices
+            if query.strip() or chosen.strip() or rejected.strip()
+        ]
+    except ValueError as error:
+        raise ConfigurationError(f"this run cannot be started: {error}") from None
+    return request, scaling, history or None
+
+
+def criteria(fields: Fields) -> list[tuple[str, float, str]]:
+    """The rows of the rubric's form; rows without a name are left out."""
+    found = []
+    rows = zip(*(fields.get(name, ()) for name in ("name", "weight", "reason")), strict=False)
+    for name, weight, reason in rows:
+        if not name.strip():
+            continue
+        try:
+            found.append((name, float(weight or 0), reason))
+        except ValueError:
+            raise ConfigurationError(
+                f"the weight of {name[:80]!r} is {weight[:40]!r}: write a number from 0 to 100"
+            ) from None
+    return found

@@ -1,0 +1,143 @@
+"""What a page shows, gathered from a session."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pgenrm_agent.chain import split_sections
+from pgenrm_agent.debugging import Checkpoint, DebugSession, RunSummary
+from pgenrm_agent.debugging.views import ChainView, chain_views
+from pgenrm_agent.schema import EvaluationRequest, Message
+from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
+
+__all__ = ["RunPage", "coloured", "run_page", "visible", "what_happened"]
+
+# They turn the direction of what follows, or are not seen at all.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the chains gave one candidate for one criterion: their mean, and each one's mark."""
+
+    mean: float | None
+    marks: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class MarksRow:
+    """One criterion; weight is its mean over the chains that have it."""
+
+    name: str
+    weight: float
+    chains: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Everything on the page of a run, at one of its checkpoints.
+
+    chosen: the chain whose persona and rubric are in the forms.
+    """
+
+    run: str
+    at: Checkpoint
+    request: EvaluationRequest
+    timeline: tuple[Checkpoint, ...]
+    nodes: tuple[Node, ...]
+    chains: tuple[ChainView, ...]
+    chosen: ChainView | None
+    prompt: tuple[Message, ...]
+    marks: tuple[MarksRow, ...]
+    plot: Plot | None
+    others: tuple[RunSummary, ...]
+    live: bool
+
+
+def run_page(
+    session: DebugSession, run: str, *, at: str | None, chain: int | None, live: bool
+) -> RunPage:
+    """A run as it stood `at` a checkpoint, its current one if None."""
+    timeline = session.timeline(run)
+    point = session.checkpoint(run, at) if at else next(one for one in timeline if one.current)
+    state = session.state(run, point.id)
+    request = EvaluationRequest.model_validate(state["request"])
+    names = [candidate.id for candidate in request.candidates]
+    chains = chain_views(state)
+    chosen = chains[min(chain or 0, len(chains) - 1)] if chains else None
+    return RunPage(
+        run=run,
+        at=point,
+        request=request,
+        timeline=timeline,
+        nodes=nodes_of(session.nodes, point, live),
+        chains=chains,
+        chosen=chosen,
+        prompt=() if chosen is None else session.prompt(run, chosen.index, point.id),
+        marks=_marks(chains, names),
+        plot=plot_of(names, chains, point.means),
+        others=tuple(one for one in session.runs() if one.run != run),
+        live=live,
+    )
+
+
+def _marks(chains: Sequence[ChainView], candidates: Sequence[str]) -> tuple[MarksRow, ...]:
+    """The criteria of all chains, the most widely shared first; names are told apart by letters."""
+    found: dict[str, list[tuple[ChainView, int]]] = {}
+    for chain in chains:
+        if chain.marks:
+            for place, (name, _, _) in enumerate(chain.rubric):
+                found.setdefault(" ".join(name.casefold().split()), []).append((chain, place))
+    rows = []
+    for uses in found.values():
+        first, place = uses[0]
+        weights = [chain.rubric[at][1] for chain, at in uses]
+        rows.append(
+            MarksRow(
+                name=first.rubric[place][0],
+                weight=statistics.fmean(weights),
+                chains=len(uses),
+                cells=tuple(_cell(candidate, uses) for candidate in candidates),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (-row.chains, -row.weight)))
+
+
+def _cell(candidate: str, uses: Sequence[tuple[ChainView, int]]) -> Cell:
+    marks = []
+    for chain, place in uses:
+        row = chain.marks.get(candidate, ())
+        mark = row[place] if place < len(row) else None
+        if mark is not None:
+            marks.append((chain.index, mark))
+    return Cell(
+        mean=statistics.fmean(mark for _, mark in marks) if marks else None, marks=tuple(marks)
+    )
+
+
+def coloured(text: str) -> list[tuple[str, str]]:
+    """A chain's text in pieces, as (section, piece); headings and markers have section ""."""
+    spans: Mapping[str, tuple[int, int]] = {**split_sections(text).spans}
+    pieces, done = [], 0
+    for section, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
+        pieces += [("", text[done:start]), (section, text[start:end])]
+        done = end
+    return [piece for piece in [*pieces, ("", text[done:])] if piece[1]]
+
+
+def visible(text: str) -> str:
+    """Text with characters that steer its display, or hide, written out: ⟨U+202E⟩."""
+    return _CONTROLS.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def what_happened(one: Checkpoint) -> str:
+    """How a checkpoint came about, in a word or two."""
+    if one.edit:
+        return f"edited {one.edit}"
+    return one.node or {"fork": "rewound", "input": "input"}.get(one.source, "begun")
