@@ -433,7 +433,8 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
     if name not in ("transformers", "vllm", "openai"):
         raise ConfigurationError(f"engine {name!r}: use transformers, vllm or openai")
     engine = load_engine(cast(Literal["transformers", "vllm", "openai"], name), model)
-    memory = neighbours = None
+    memory = None
+    neighbours = None
     if {"memory", "similar"} & labels.keys():
         from pgenrm_agent.memory import UserMemory
 

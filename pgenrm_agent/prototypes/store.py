@@ -169,9 +169,8 @@ class PrototypeStore:
             with store.writing:
                 # Rows written after somebody was forgotten would outlive her; from here on,
                 # `forget` finds them.
-                gone = sorted(agreed - self._memory.consenting(agreed))
-                for start in range(0, len(gone), store.max_batch):
-                    rows.delete(where={"user_id": {"$in": gone[start : start + store.max_batch]}})
+                for user_id in agreed - self._memory.consenting(agreed):
+                    rows.delete(where={"user_id": user_id})
                 store.collection(POINTER).upsert(
                     ids=[CURRENT],
                     embeddings=np.ones((1, 1), dtype=np.float32),
