@@ -147,7 +147,8 @@ class EvaluationContext:
     memory: asked only when the input brings no signals; None means the default user memory.
     neighbours: finds the similar people of the prototype level; without it there is none.
     show_neighbours: leave texts written from similar people's choices in the result. By default a
-        result has their marks and weights, and withholds personas, reasons and texts.
+        result has their marks and weights, and withholds personas, names of criteria, reasons and
+        texts.
     staged: write the chains section by section, one engine call a stage, so that a run can be
         stopped, read and edited in between. Otherwise each chain is written whole at the first
         stage, in one engine call, and later stages find their section present. An engine that
@@ -204,7 +205,7 @@ class EvaluationUpdate(TypedDict, total=False):
 
     signals: what is known of each person whose signals enter a prompt, by `Draft.signals_of`; of
         similar people under opaque names.
-    personas: those by which the person is matched to a prototype.
+    personas: written only to match the person to a prototype, where no chain of her own is wanted.
     prototype, neighbours: the one she is nearest to, and similar people, most similar first.
     round: how many rounds of `plan_rounds` are done. settled: how many of `chains` came through
         `sample_scores`.
@@ -307,8 +308,11 @@ async def derive_persona(
         drafts = [_draft(chain) for chain in (writer.plan_scouts() if scouting else planned)]
         # Whole chains are written together with those of similar people, once these are known.
         fresh = await writer.extend(drafts, to="persona", pause=matching)
-        personas += [text for draft in fresh if (text := read_persona(draft["text"])) is not None]
-        chains += [] if scouting else fresh
+        if scouting:
+            texts = (read_persona(draft["text"]) for draft in fresh)
+            personas += [text for text in texts if text is not None]
+        else:
+            chains += fresh
     return {
         "chains": chains,
         "personas": personas,
@@ -343,6 +347,11 @@ async def match_prototype(
             )
         ]
     if not chains:  # nobody similar has agreed to take part
+        if not writer.scaling.individual:
+            raise ConfigurationError(
+                "scaling.individual is 0 and nobody similar has agreed to take part, so there is "
+                "nothing to sample: ask for at least 1 individual chain"
+            )
         chains = [_draft(chain) for chain in writer.plan_individual(have=0, round_=state["round"])]
     return {
         "chains": chains,
@@ -441,7 +450,9 @@ async def aggregate(
     if not context.show_neighbours:
         chains = [_withheld(chain) for chain in chains]
         failures = [
-            failure.model_copy(update={"text": ""}) if failure.level == "prototype" else failure
+            failure.model_copy(update={"text": "", "message": WITHHELD})
+            if failure.level == "prototype"
+            else failure
             for failure in failures
         ]
     evaluation = Evaluation(
@@ -740,9 +751,15 @@ async def _similar_people(
     assert source is not None
     scaling, request = writer.scaling, writer.request
     count = scaling.prototype + (scaling.individual if unknown else 0)
+    # From the texts as they stand: a persona may have been edited since it was written.
+    personas = [
+        persona
+        for draft in state["chains"]
+        if draft["level"] == "individual" and (persona := read_persona(draft["text"])) is not None
+    ] or state["personas"]
 
     def look_up() -> tuple[Match | None, dict[str, UserSignals]]:
-        match = source.match(request.user_id, state["personas"], request.query, count)
+        match = source.match(request.user_id, personas, request.query, count)
         found: dict[str, UserSignals] = {}
         for user, name in zip(match.neighbours, match.names, strict=True) if match else ():
             signals = source.memory.recall(
@@ -821,14 +838,20 @@ def _chain(draft: Draft, reading: ParsedChain) -> EvaluationChain:
 
 
 def _withheld(chain: EvaluationChain) -> EvaluationChain:
-    """Without what was written of somebody else; marks and weights stay, so that totals can be followed."""
+    """Without what was written of somebody else; marks and weights stay, so that totals can be followed.
+
+    The names of criteria are such texts, too: "Comfort after her divorce" tells of a life.
+    """
     if chain.level == "individual":
         return chain
     rubric = chain.rubric and Rubric(
-        criteria=tuple(one.model_copy(update={"reason": ""}) for one in chain.rubric.criteria)
+        criteria=tuple(
+            one.model_copy(update={"name": f"criterion {number}", "reason": ""})
+            for number, one in enumerate(chain.rubric.criteria, start=1)
+        )
     )
     return chain.model_copy(
-        update={"persona": Persona(text=WITHHELD), "rubric": rubric, "text": ""}
+        update={"persona": Persona(text=WITHHELD), "rubric": rubric, "repairs": (), "text": ""}
     )
 
 

@@ -63,7 +63,8 @@ class Choices:
     """The choices behind the personas, embedded: n rows, h past choices at most, d dimensions.
 
     persona: (n, d), unit length. query, chosen, rejected: (n, d). past_query, past_difference:
-    (n, h, d). past: (n, h), True where there is one. texts: (n,) personas.
+    (n, h, d). past: (n, h), True where there is one. texts: (n,) personas. people: (n,) whose each
+    row is, as numbers; empty where every row is somebody else's.
     """
 
     persona: Vectors
@@ -74,6 +75,7 @@ class Choices:
     past_difference: Vectors
     past: npt.NDArray[np.bool_]
     texts: tuple[str, ...]
+    people: tuple[int, ...] = ()
 
 
 class Fitted(Protocol):
@@ -218,23 +220,24 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
     context = runtime.context
 
     def work() -> LearningState:
-        pairs: dict[str, list[PreferencePair]] = {}
-        for user in {one["user_id"] for one in state["personas"]}:
-            pairs[user] = list(context.memory.history(user))
+        # Who withdrew or was forgotten since the survey is not learned from.
+        agreed = context.memory.consenting({one["user_id"] for one in state["personas"]})
+        pairs = {user: list(context.memory.history(user)) for user in sorted(agreed)}
         known = {(user, pair.id) for user, own in pairs.items() for pair in own}
         personas = [one for one in state["personas"] if (one["user_id"], one["pair_id"]) in known]
         if not personas:
             raise ConfigurationError(
-                f"none of {len(state['jobs'])} personas could be read: use another model or chain "
-                "format"
+                f"none of {len(state['jobs'])} personas could be read, of people who still agree: "
+                "use another model or chain format"
             )
         choices = _embedded(personas, pairs, context)
         fitted = context.fit(choices, context.k, context.seed)
-        may = context.memory.consenting({one["user_id"] for one in personas})
+        # Fitting takes its time: ask again.
+        agreed = context.memory.consenting(agreed)
         members = [
             Member(one["user_id"], int(prototype), vector)
             for one, prototype, vector in zip(personas, fitted.labels, choices.persona, strict=True)
-            if one["user_id"] in may
+            if one["user_id"] in agreed
         ]
         version = PrototypeStore(context.memory).replace(
             fitted.prototypes,
@@ -307,6 +310,10 @@ async def learn_prototypes(
         begun = (await graph.aget_state(config)).next
         state = await graph.ainvoke(None if begun else {}, config, context=context)
         await saver.adelete_thread(thread)
+        finished = [one async for one in saver.alist(None, limit=1)] == []
+    if finished:
+        # SQLite keeps deleted texts in its free pages; personas are not to outlive the build.
+        await asyncio.to_thread(Path(keep).unlink, missing_ok=True)
     return _learned(state, context)
 
 
@@ -392,6 +399,7 @@ def _embedded(
         return np.stack([vectors[text] for text in wanted])
 
     written = tuple(one["text"] for one in personas)
+    numbers = {user: number for number, user in enumerate(pairs)}
     return Choices(
         persona=stacked(written),
         query=stacked([pair.query for pair in asked]),
@@ -401,4 +409,5 @@ def _embedded(
         past_difference=past_difference,
         past=past,
         texts=written,
+        people=tuple(numbers[one["user_id"]] for one in personas),
     )

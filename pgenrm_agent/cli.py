@@ -81,6 +81,10 @@ PrototypeOption = Annotated[
         help="Chains with similar people's choices, where prototypes were built.",
     ),
 ]  # fmt: skip
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option("--embedder", help="What `pgenrm prototypes build --embedder` was given, if so."),
+]
 SureOption = Annotated[
     float | None,
     typer.Option(
@@ -165,11 +169,12 @@ def score(
     memory: MemoryOption = None,
     model: ModelOption = None,
     engine: EngineOption = None,
+    embedder: EmbedderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score candidate answers for one person, and show why."""
     with (
-        _reward_model(memory, model, engine) as reward_model,
+        _reward_model(memory, model, engine, embedder=embedder) as reward_model,
         _waiting("sampling evaluation chains"),
     ):
         result = reward_model.score(
@@ -197,11 +202,12 @@ def rerank(
     memory: MemoryOption = None,
     model: ModelOption = None,
     engine: EngineOption = None,
+    embedder: EmbedderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Order candidate answers by how much one person would like them."""
     with (
-        _reward_model(memory, model, engine) as reward_model,
+        _reward_model(memory, model, engine, embedder=embedder) as reward_model,
         _waiting("sampling evaluation chains"),
     ):
         result = reward_model.rerank(
@@ -381,6 +387,7 @@ def serve(
     memory: MemoryOption = None,
     model: ModelOption = None,
     engine: EngineOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
     import uvicorn
@@ -390,7 +397,7 @@ def serve(
     ring = None if no_keys else _keys_in_force(key_file)
     limits = Limits(running=running, waiting=waiting)
     with _reward_model(
-        memory, model, engine, _scaling(individual, None, prototype)
+        memory, model, engine, _scaling(individual, None, prototype), embedder
     ) as reward_model:
         with _waiting("loading the model"):
             # Before the server listens, so that what is wrong is told in one line.
@@ -429,6 +436,7 @@ def mcp(
     memory: MemoryOption = None,
     model: ModelOption = None,
     engine: EngineOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     from pgenrm_agent.integrations.mcp_server import create_mcp_server
@@ -449,7 +457,7 @@ def mcp(
             "(`pgenrm keys add TENANT` makes one)"
         )
     with _reward_model(
-        memory, model, engine, _scaling(individual, None, prototype)
+        memory, model, engine, _scaling(individual, None, prototype), embedder
     ) as reward_model:
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)
@@ -654,13 +662,24 @@ def _memory(wanted: str | None) -> Iterator[UserMemory]:
 
 @contextmanager
 def _reward_model(
-    memory: str | None, model: str | None, engine: str | None, scaling: Scaling | None = None
+    memory: str | None,
+    model: str | None,
+    engine: str | None,
+    scaling: Scaling | None = None,
+    embedder: str | None = None,
 ) -> Iterator[PGenRM]:
+    from pgenrm_agent.prototypes_cli import embedder_named
     from pgenrm_agent.reward_model import PGenRM
 
     if engine not in (None, "transformers", "vllm", "openai"):
         raise typer.BadParameter(f"engine {engine!r}: use transformers, vllm or openai")
-    with PGenRM(model, engine=engine, memory=memory, scaling=scaling) as reward_model:  # type: ignore[arg-type]
+    with PGenRM(
+        model,
+        engine=engine,  # type: ignore[arg-type]
+        memory=memory,
+        scaling=scaling,
+        persona_embedder=embedder_named(embedder),
+    ) as reward_model:
         yield reward_model
 
 

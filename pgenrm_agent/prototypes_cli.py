@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.prototypes import PrototypeStore
 
-__all__ = ["app"]
+__all__ = ["app", "embedder_named"]
 
 app = typer.Typer(no_args_is_help=True, help="Groups of people who judge alike.")
 
@@ -77,7 +77,9 @@ def build(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with (
-        PGenRM(model, engine=engine, memory=memory, persona_embedder=_embedder(embedder)) as rm,  # type: ignore[arg-type]
+        PGenRM(
+            model, engine=engine, memory=memory, persona_embedder=embedder_named(embedder)
+        ) as rm,  # type: ignore[arg-type]
         Progress(*columns, console=Console(stderr=True)) as bar,
     ):
         tasks: dict[str, TaskID] = {}
@@ -153,7 +155,8 @@ def plot(
     typer.echo(json.dumps({"file": str(out)}) if as_json else str(out))
 
 
-def _embedder(name: str | None) -> Embedder | None:
+def embedder_named(name: str | None) -> Embedder | None:
+    """The sentence-transformers model of that name, or in that folder; None for the default."""
     if name is None:
         return None
     from pgenrm_agent.embedding import SentenceTransformerEmbedder

@@ -8,6 +8,7 @@ coroutines run on a private loop in a thread of its own.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import threading
 import time
@@ -439,7 +440,10 @@ class PGenRM:
         """The prototypes of the people in this memory: which version, how stale."""
         from pgenrm_agent.prototypes import PrototypeStore
 
-        return PrototypeStore(self.memory)
+        memory = self.memory
+        with self._lock:
+            # That one has the version in memory already, once something was scored.
+            return self._neighbours.store if self._neighbours else PrototypeStore(memory)
 
     def learn_prototypes(
         self,
@@ -661,11 +665,9 @@ class PGenRM:
                 self._graph = build_graph(self._checkpointer)
 
     def _find_neighbours(self, memory: UserMemory) -> Neighbours:
-        from pgenrm_agent.embedding import ModelStatesEmbedder
-        from pgenrm_agent.model_files import bundled_model
         from pgenrm_agent.prototypes import Neighbours
 
-        return Neighbours(memory, self._persona_embedder or ModelStatesEmbedder(bundled_model()))
+        return Neighbours(memory, self._persona_embedder or _default_persona_embedder())
 
     def _choose_format(self) -> ChainFormat:
         from pgenrm_agent.model_files import bundled_model, format_of
@@ -722,6 +724,15 @@ class PGenRM:
             coroutine.close()
             raise
         return self._loop.run_blocking(coroutine)
+
+
+@functools.cache
+def _default_persona_embedder() -> Embedder:
+    """One for all: a server has a PGenRM by tenant, and the model needs loading once."""
+    from pgenrm_agent.embedding import ModelStatesEmbedder
+    from pgenrm_agent.model_files import bundled_model
+
+    return ModelStatesEmbedder(bundled_model())
 
 
 def _open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:

@@ -306,3 +306,16 @@ def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
         ]
     assert evaluations[0] == evaluations[1]
     assert len(evaluations[0].ranking) == 2
+
+
+def test_prototypes_and_their_embedder_are_loaded_once(tmp_path: Path) -> None:
+    with PGenRM(engine=ScriptedEngine("unused"), memory=tmp_path / "one") as rm:
+        context = rm.prepare()[1]
+        assert context.neighbours is not None
+        # A status then reads what scoring has in memory already.
+        assert rm.prototypes is rm.prototypes
+        with rm.with_memory(tmp_path / "other") as tenant:
+            others = tenant.prepare()[1].neighbours
+            assert others is not None
+            assert others is not context.neighbours
+            assert vars(others)["embedder"] is vars(context.neighbours)["embedder"]

@@ -13,6 +13,8 @@ from pgenrm_agent.training.prototypes import RefinementSettings, Samples, choose
 __all__ = ["FittedPrototypes", "fit_prototypes", "names_of"]
 
 NAME_WORDS = 3
+FEWEST_PEOPLE = 3
+"""A name's word is used in the personas of this many people, so that it tells of no single one."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,21 @@ def fit_prototypes(
     return FittedPrototypes(
         refined.prototypes,
         refined.labels,
-        names_of(choices.texts, refined.labels, wanted),
+        names_of(choices.texts, refined.labels, wanted, choices.people),
         reason,
         centroids,
         found.retained,
     )
 
 
-def names_of(texts: Sequence[str], labels: NDArray[np.int64], k: int) -> tuple[str, ...]:
-    """For each prototype the words that its personas use more than others' (TF-IDF over prototypes)."""
+def names_of(
+    texts: Sequence[str], labels: NDArray[np.int64], k: int, people: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """For each prototype the words that its people share and others use less (TF-IDF over prototypes).
+
+    people: whose each text is; none given, each is somebody else's. A prototype of too few people
+    for `FEWEST_PEOPLE` to share a word has no name.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     together = [" ".join(t for t, j in zip(texts, labels, strict=True) if j == i) for i in range(k)]
@@ -75,9 +83,15 @@ def names_of(texts: Sequence[str], labels: NDArray[np.int64], k: int) -> tuple[s
     except ValueError:  # no word of their own in any of them
         return ("",) * k
     words = vectorizer.get_feature_names_out()
+    words_in = vectorizer.build_analyzer()
+    users: list[dict[str, set[int]]] = [{} for _ in range(k)]
+    for text, label, person in zip(texts, labels, people or range(len(texts)), strict=True):
+        for word in words_in(text):
+            users[label].setdefault(word, set()).add(person)
     names = []
     for i in range(k):
         row = weights[i].toarray()[0]
-        best = [j for j in np.argsort(-row, kind="stable")[:NAME_WORDS] if row[j] > 0]
+        shared = [j for j in np.flatnonzero(row) if len(users[i][words[j]]) >= FEWEST_PEOPLE]
+        best = sorted(shared, key=lambda j: -row[j])[:NAME_WORDS]
         names.append(", ".join(str(words[j]) for j in best))
     return tuple(names)

@@ -96,6 +96,9 @@ def start(
     query: Annotated[str, typer.Option("--query", "-q", help="What was asked.")],
     candidates: Annotated[list[str], typer.Argument(metavar="ANSWER...", help="The answers.")],
     individual: Annotated[int, typer.Option(min=1, max=1024, help="Chains to sample.")] = 8,
+    prototype: Annotated[
+        int, typer.Option(min=0, max=1024, help="Chains of similar people, one each.")
+    ] = 0,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1)] = None,
     history: Annotated[
         Path | None,
@@ -116,6 +119,8 @@ def start(
         for key, value in (("model", model), ("engine", engine), ("memory", memory))
         if value is not None
     }
+    if prototype:
+        labels["similar"] = "yes"
     try:
         request = EvaluationRequest(
             user_id=user,
@@ -131,7 +136,7 @@ def start(
     with _session(store, context.obj) as session:
         name = session.start(
             request,
-            scaling=Scaling(individual=individual, prototype=0, seed=seed),
+            scaling=Scaling(individual=individual, prototype=prototype, seed=seed),
             history=pairs,
             run=run,
             labels=labels,
@@ -409,7 +414,7 @@ def _session(
     where = store or default_store()
     with DebugSession(where, engine=engine) as session:
         labels = session.labels(run) if run is not None and engine is None else {}
-        if not {"model", "engine", "memory"} & labels.keys():
+        if not {"model", "engine", "memory", "similar"} & labels.keys():
             yield session
             return
     with ExitStack() as resources, _session_of(where, labels, resources) as session:
@@ -429,14 +434,27 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
         raise ConfigurationError(f"engine {name!r}: use transformers, vllm or openai")
     engine = load_engine(cast(Literal["transformers", "vllm", "openai"], name), model)
     memory = None
-    if "memory" in labels:
+    neighbours = None
+    if {"memory", "similar"} & labels.keys():
         from pgenrm_agent.memory import UserMemory
 
-        wanted = labels["memory"]
-        url = wanted if wanted.startswith(("http://", "https://")) else None
+        wanted = labels.get("memory")
+        url = wanted if wanted and wanted.startswith(("http://", "https://")) else None
         memory = UserMemory(None if url else wanted, url=url)
         resources.callback(memory.close)
-    return DebugSession(where, engine=engine, chain_format=format_of(model), memory=memory)
+    if "similar" in labels and memory is not None:
+        from pgenrm_agent.embedding import ModelStatesEmbedder
+        from pgenrm_agent.prototypes import Neighbours
+
+        # Personas can be made up here: nobody joins a prototype with one.
+        neighbours = Neighbours(memory, ModelStatesEmbedder(bundled_model()), joining=False)
+    return DebugSession(
+        where,
+        engine=engine,
+        chain_format=format_of(model),
+        memory=memory,
+        neighbours=neighbours,
+    )
 
 
 def open_session(

@@ -49,6 +49,7 @@ from pgenrm_agent.graphs.evaluation import (
     EvaluationGraph,
     EvaluationInput,
     EvaluationState,
+    NeighbourSource,
     SignalSource,
     build_graph,
 )
@@ -73,7 +74,9 @@ class DebugSession:
     """Steps through evaluations, one node at a time or up to a breakpoint.
 
     store: a SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
-    engine, chain_format, memory: as in `EvaluationContext`; the engine stays yours to close.
+    engine, chain_format, memory, neighbours: as in `EvaluationContext`; the engine stays yours to
+        close. Give `Neighbours(..., joining=False)`: nobody should join a prototype with a persona
+        that was made up here. A session shows the texts of similar people's chains.
 
     Chains are written section by section where the engine continues text, so that what is
     edited changes what follows. Calls are plain ones that also work inside a running event
@@ -89,13 +92,18 @@ class DebugSession:
         engine: Engine | None = None,
         chain_format: ChainFormat | None = None,
         memory: SignalSource | None = None,
+        neighbours: NeighbourSource | None = None,
     ) -> None:
         self._engine = engine
         self._format = chain_format or (
             format_of(bundled_model()) if engine is None else ChainFormat.load("published")
         )
         self._context = EvaluationContext(
-            engine=engine, chain_format=self._format, memory=memory, staged=True
+            engine=engine,
+            chain_format=self._format,
+            memory=memory,
+            neighbours=neighbours,
+            staged=True,
         )
         self._loop = PrivateLoop("DebugSession")
         self._resources = AsyncExitStack()
@@ -312,6 +320,36 @@ class DebugSession:
 
         return self._run(self._edit_recalled(run, "history", change))
 
+    def edit_neighbours(self, run: str, names: Sequence[str]) -> Checkpoint:
+        """Let only these of the similar people take part; the run goes on with the rubric.
+
+        names: some of the state's `neighbours`, or none of them.
+        """
+
+        def change(values: EvaluationState) -> dict[str, object]:
+            there = values["neighbours"]
+            unknown = [one for one in names if one not in there]
+            if unknown:
+                raise ConfigurationError(
+                    f"{unknown[0]!r} is no neighbour in run {run}: choose from {', '.join(there)}"
+                )
+            chains = [
+                draft
+                for draft in values["chains"]
+                if draft["level"] == "individual" or draft["signals_of"] in names
+            ]
+            if not chains:
+                raise ConfigurationError(
+                    f"run {run} would have no chain left: keep one of {', '.join(there)}"
+                )
+            return {"chains": chains, "neighbours": [one for one in there if one in names]}
+
+        return self._run(
+            self._edit_state(
+                run, "neighbours", lambda values: bool(values.get("neighbours")), change
+            )
+        )
+
     def edit_candidates(self, run: str, candidates: Sequence[Candidate]) -> Checkpoint:
         """Score other answers; the run goes on from where the person's choices were recalled."""
 
@@ -527,7 +565,16 @@ class DebugSession:
     async def _edit_recalled(
         self, run: str, what: str, change: Callable[[EvaluationState], dict[str, object]]
     ) -> Checkpoint:
-        node, base = await self._where_made(run, what, lambda values: bool(values.get("signals")))
+        return await self._edit_state(run, what, lambda values: bool(values.get("signals")), change)
+
+    async def _edit_state(
+        self,
+        run: str,
+        what: str,
+        made: Callable[[Mapping[str, object]], bool],
+        change: Callable[[EvaluationState], dict[str, object]],
+    ) -> Checkpoint:
+        node, base = await self._where_made(run, what, made)
         return await self._update(run, base, change(cast(EvaluationState, base.values)), node, what)
 
     async def _where_made(

@@ -208,14 +208,15 @@ class UserMemory:
         return any(metadata.get("consent") is True for _, metadata in rows)
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
-        """Those of `user_ids` who agreed, in one read."""
+        """Those of `user_ids` who agreed; a few hundred in one read."""
         owners = {profile_row_id(valid_user_id(one)): one for one in user_ids}
-        if not owners:
-            return set()
         store = self._store
+        agreed: set[str] = set()
         with reported("read", store.where):
-            rows = _found(store.users, ids=list(owners))
-        return {owners[row] for row, metadata in rows if metadata.get("consent") is True}
+            for some in _batches(list(owners), store.max_batch):
+                rows = _found(store.users, ids=list(some))
+                agreed |= {owners[row] for row, metadata in rows if metadata.get("consent") is True}
+        return agreed
 
     def people_who_were_asked(self, query: str, *, limit: int) -> list[str]:
         """Whose the `limit` remembered choices with the most similar queries are, nearest first.

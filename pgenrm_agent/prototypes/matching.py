@@ -39,10 +39,13 @@ class Neighbours:
 
     embedder: what embedded the personas that were clustered. A version made with another one is
         refused with ConfigurationError, since distances between their vectors mean nothing.
+    joining: whether somebody who is matched, and agreed, joins her prototype. Off where personas
+        may be invented, as in debugging.
     """
 
-    def __init__(self, memory: UserMemory, embedder: Embedder) -> None:
+    def __init__(self, memory: UserMemory, embedder: Embedder, *, joining: bool = True) -> None:
         self.memory = memory
+        self.joining = joining
         self.embedder = embedder
         self.store = PrototypeStore(memory)
 
@@ -65,8 +68,10 @@ class Neighbours:
             vector = mean_direction(self.embedder.embed(personas))
             nearest = int(version.nearest(vector)[0])
             people = version.similar(vector, count, exclude=user_id, allowed=self.memory.consenting)
-            if user_id not in version.homes and self.memory.consent(user_id):
+            if self.joining and user_id not in version.homes and self.memory.consent(user_id):
                 self.store.join(user_id, vector)
+                if not self.memory.consent(user_id):  # withdrawn, or forgotten, in that moment
+                    self.store.leave(user_id)
         else:
             nearest = None
             people = version.representatives(

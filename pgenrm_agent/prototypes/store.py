@@ -102,12 +102,12 @@ class PrototypeStore:
 
     def status(self) -> PrototypeStatus:
         """How stale the version is; reads every person's summary."""
-        found = self.current()
         people = [one for one in self._memory.users() if one.consent and (one.pairs or one.stated)]
-        if found is None:
+        there = self._current_as_built()
+        if there is None:
             return PrototypeStatus(version=None, not_members=len(people))
+        found, built = there
         members = set(found.user_ids)
-        pairs_then = int(self._built("pairs"))
         return PrototypeStatus(
             version=found.version,
             built_at=found.built_at,
@@ -116,9 +116,9 @@ class PrototypeStore:
             sizes=tuple(int(one) for one in found.sizes),
             labels=found.labels,
             people=len(members),
-            joined=max(0, len(found.user_ids) - int(self._built("members"))),
+            joined=max(0, len(found.user_ids) - int(built["members"])),
             not_members=sum(one.user_id not in members for one in people),
-            pairs_since=max(0, sum(one.pairs for one in people) - pairs_then),
+            pairs_since=max(0, sum(one.pairs for one in people) - int(built["pairs"])),
         )
 
     # --- writing ---
@@ -138,7 +138,8 @@ class PrototypeStore:
         centroids: (k, d), unit length. pairs: how many past choices it was learned from.
 
         Raises ConfigurationError for no members or shapes that do not fit, MemoryStoreError when it
-        cannot be written; the version before then still counts.
+        cannot be written; the version before then still counts. Whoever withdraws consent or is
+        forgotten while it is written is left out.
         """
         if not members or centroids.ndim != 2 or members[0].vector.shape != centroids[0].shape:
             raise ConfigurationError(
@@ -149,6 +150,7 @@ class PrototypeStore:
         now = datetime.now(UTC)
         version = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
         names = list(labels) or [""] * len(centroids)
+        agreed = self._memory.consenting({one.user_id for one in members})
         with reported("write prototypes to", store.where):
             kept = store.collection(CENTROIDS + version)
             kept.add(
@@ -165,6 +167,10 @@ class PrototypeStore:
                     store.wrote()
                 progress(min(start + len(some), len(members)), len(members))
             with store.writing:
+                # Rows written after somebody was forgotten would outlive her; from here on,
+                # `forget` finds them.
+                for user_id in agreed - self._memory.consenting(agreed):
+                    rows.delete(where={"user_id": user_id})
                 store.collection(POINTER).upsert(
                     ids=[CURRENT],
                     embeddings=np.ones((1, 1), dtype=np.float32),
@@ -174,7 +180,7 @@ class PrototypeStore:
                             "built_at": now.isoformat(timespec="seconds"),
                             "embedder": embedder,
                             "salt": secrets.token_hex(8),
-                            "members": len(members),
+                            "members": rows.count(),
                             "pairs": pairs,
                         }
                     ],
@@ -208,7 +214,34 @@ class PrototypeStore:
             if user_id not in found.homes:
                 self._loaded = found.with_members([Member(user_id, prototype, vector)])
 
+    def leave(self, user_id: str) -> None:
+        """Take a person out of the version that counts, whoever wrote her there."""
+        store = self._memory.shared_store()
+        with self._lock:
+            found = self.current()
+            rows = None if found is None else _existing(store, MEMBERS + found.version)
+            if rows is not None:
+                with store.writing, reported("write prototypes to", store.where):
+                    rows.delete(where={"user_id": user_id})
+                    store.wrote()
+            self._loaded = None
+
     # --- inside ---
+
+    def _current_as_built(self) -> tuple[PrototypeSet, dict[str, str]] | None:
+        """The version that counts, and what was noted when that version was built."""
+        store = self._memory.shared_store()
+        for _ in range(LOADING_TRIES):
+            found = self.current()
+            if found is None:
+                return None
+            with reported("read the prototypes in", store.where):
+                pointer = self._pointer(store)
+            if pointer is not None and pointer["version"] == found.version:
+                return found, pointer
+        raise MemoryStoreError(
+            f"the prototypes in {store.where} are being replaced again and again; try later"
+        )
 
     def _pointer(self, store: Store) -> dict[str, str] | None:
         pointer = _existing(store, POINTER)
@@ -216,9 +249,6 @@ class PrototypeStore:
             return None
         rows = pointer.get(ids=[CURRENT], include=["metadatas"])["metadatas"]
         return {key: str(value) for key, value in rows[0].items()} if rows else None
-
-    def _built(self, field: str) -> str:
-        return (self._pointer(self._memory.shared_store()) or {}).get(field, "0")
 
     def _load(self, store: Store, pointer: dict[str, str]) -> PrototypeSet | None:
         """The version that the pointer names; None when it was removed meanwhile."""

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
+from pgenrm_agent.graphs.prototype_learning import (
+    Choices,
+    Fitted,
+    LearningContext,
+    learn_prototypes,
+)
 from pgenrm_agent.training.prototype_fit import fit_prototypes, names_of
 
 from pgenrm_agent import PGenRM
@@ -51,8 +56,8 @@ def memory(tmp_path: Path) -> Iterator[UserMemory]:
 
 def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> LearningContext:
     return LearningContext(
-        engine, ChainFormat.load("published"), memory, HashingEmbedder(), fit_prototypes,
-        **{"queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
+        engine, ChainFormat.load("published"), memory, HashingEmbedder(),
+        **{"fit": fit_prototypes, "queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -144,15 +149,51 @@ async def test_texts_that_are_no_chain_are_counted_and_all_of_them_is_an_error(
 
 
 def test_names_say_what_sets_a_prototype_apart() -> None:
-    texts = ["wants plain answers", "wants plain words", "wants warm answers"]
-    names = names_of(texts, np.array([0, 0, 1]), 2)
+    texts = ["wants plain answers"] * 3 + ["wants warm answers"] * 3
+    names = names_of(texts, np.array([0, 0, 0, 1, 1, 1]), 2)
     assert names[0].startswith("plain")
     assert names[1].startswith("warm")
 
 
-def test_more_prototypes_than_different_personas_are_clipped() -> None:
-    from pgenrm_agent.graphs.prototype_learning import Choices
+def test_names_tell_nothing_of_a_single_person() -> None:
+    texts = [*["plain, and my rare illness"] * 3, "plain", "plain", "warm"]
+    labels = np.array([0, 0, 0, 0, 0, 1])
+    # The first three are one person's: the illness is hers alone, and so is all of "warm".
+    assert names_of(texts, labels, 2, people=[0, 0, 0, 1, 2, 3]) == ("plain", "")
+    assert names_of(["", ""], np.array([0, 1]), 2) == ("", "")
 
+
+async def test_whoever_withdraws_during_a_build_is_not_learned_from(memory: UserMemory) -> None:
+    fitted: list[tuple[str, ...]] = []
+
+    def fit(choices: Choices, k: int | None, seed: int) -> Fitted:
+        fitted.append(choices.texts)
+        memory.forget("u1")  # while the fit takes its time
+        return fit_prototypes(choices, k, seed)
+
+    def told(what: str, done: int, total: int) -> None:
+        if what == "personas" and done == total:
+            memory.set_consent("u0", False)
+
+    learned = await learn_prototypes(
+        context(memory, ScriptedEngine(describe), fit=fit, on_progress=told)
+    )
+    assert len(fitted[0]) == 18  # two personas each of nine people: u0's are left out
+    version = PrototypeStore(memory).current()
+    assert version is not None
+    assert version.version == learned.version
+    assert set(version.user_ids) == {f"u{n}" for n in range(2, 10)}
+
+
+async def test_personas_do_not_outlive_the_build_that_they_were_kept_for(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.sqlite"
+    await learn_prototypes(context(memory, ScriptedEngine(describe)), keep=kept)
+    assert not list(tmp_path.glob("kept.sqlite*"))
+
+
+def test_more_prototypes_than_different_personas_are_clipped() -> None:
     rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]
     past = np.zeros((4, 1, 4), dtype=np.float32)
     choices = Choices(

@@ -115,6 +115,8 @@ async def test_results_do_not_say_who_the_similar_people_are(neighbours: Neighbo
     assert all(re.fullmatch(r"neighbour-[0-9a-f]{12}", one) for one in evaluation.neighbours)
     assert {chain.signals_of for chain in prototype} == set(evaluation.neighbours)
     assert all(chain.text == "" and chain.marks for chain in prototype)
+    rubrics = [chain.rubric for chain in prototype if chain.rubric is not None]
+    assert [[one.name for one in rubric.criteria] for rubric in rubrics] == [["criterion 1"]] * 2
     shown, _ = await run("ann", neighbours, ScriptedEngine(judge), show_neighbours=True)
     assert PERSONAS["warm"] in told(shown)
     assert shown.scores == evaluation.scores
@@ -226,6 +228,25 @@ async def test_whoever_agreed_joins_the_nearest_prototype_at_once(neighbours: Ne
     assert version.homes["zoe"].tolist() == [1]
 
 
+async def test_whoever_is_forgotten_in_the_moment_of_joining_stays_forgotten(
+    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = neighbours.memory
+    memory.state("zoe", StatedPreference(text="secret warm"))
+    memory.set_consent("zoe", True)
+    join = neighbours.store.join
+
+    def forget_first(user_id: str, vector: Any) -> None:
+        memory.forget(user_id)  # as another thread does between the question and the write
+        join(user_id, vector)
+
+    monkeypatch.setattr(neighbours.store, "join", forget_first)
+    await run("zoe", neighbours, ScriptedEngine(judge))
+    version = neighbours.store.current()
+    assert version is not None
+    assert "zoe" not in version.homes
+
+
 async def test_another_embedder_than_the_versions_is_refused(
     neighbours: Neighbours, memory: UserMemory
 ) -> None:
@@ -240,6 +261,30 @@ async def test_without_a_version_nothing_changes(memory: UserMemory) -> None:
     assert len(engine.calls) == 1
     alone, _ = await run("ann", Neighbours(memory, EMBEDDER), ScriptedEngine(judge), prototype=0)
     assert alone.scores == evaluation.scores
+
+
+async def test_what_a_similar_persons_failed_chain_says_is_withheld_too(
+    neighbours: Neighbours,
+) -> None:
+    def reply(prompt: Prompt, number: int) -> str:
+        text = judge(prompt, number)
+        return text if "of ann" in prompt.messages[0].content else "secret warm, and no chain"
+
+    evaluation, _ = await run("ann", neighbours, ScriptedEngine(reply))
+    assert {failure.level for failure in evaluation.failures} == {"prototype"}
+    assert "secret warm" not in told(evaluation)
+    assert evaluation.score_of("short").prototype_mean is None
+    assert evaluation.score_of("short").individual_mean == evaluation.score_of("short").mean == 9.0
+
+
+async def test_no_own_chain_wanted_and_nobody_who_agreed_is_a_clear_error(
+    neighbours: Neighbours,
+) -> None:
+    for user in PEOPLE:
+        neighbours.memory.set_consent(user, False)
+    for user in ("ann", "new"):
+        with pytest.raises(ConfigurationError, match="nobody similar has agreed"):
+            await run(user, neighbours, ScriptedEngine(judge), individual=0)
 
 
 # --- stop when sure ---

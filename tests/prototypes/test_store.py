@@ -121,6 +121,28 @@ def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory)
     assert len({number for numbers in seen for number in numbers}) >= 3
 
 
+def test_whoever_is_forgotten_while_a_version_is_written_is_not_in_it(memory: UserMemory) -> None:
+    store = PrototypeStore(memory)
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    people = [f"user-{number:04d}" for number in range(600)]  # more than one batch
+    last = people[-1]
+    for user in (people[0], last):
+        memory.set_consent(user, True)
+
+    def forget_her(done: int, total: int) -> None:
+        if done < total:  # her row is in the batch that comes after
+            memory.forget(last)
+            memory.set_consent(people[0], False)
+
+    members = [Member(user, 0, centroids[0]) for user in people]
+    store.replace(centroids, members, embedder="e", progress=forget_her)
+    found = store.current()
+    assert found is not None
+    assert {people[0], last}.isdisjoint(found.user_ids)
+    assert len(found.user_ids) == 598
+    assert store.status().joined == 0
+
+
 def test_joining_needs_no_rebuild_and_is_seen_by_other_readers(memory: UserMemory) -> None:
     store, other = PrototypeStore(memory), PrototypeStore(memory)
     centroids = np.eye(4, dtype=np.float32)[:2]
@@ -166,6 +188,21 @@ def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
     store.join("bob", centroids[1])
     status = store.status()
     assert (status.people, status.joined, status.not_members) == (2, 1, 0)
+
+
+def test_whoever_leaves_is_seen_to_be_gone_by_all_readers(memory: UserMemory) -> None:
+    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    store.leave("ann")  # nothing to leave yet
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    members = [Member(user, 0, centroids[0]) for user in ("ann", "bob")]
+    store.replace(centroids, members, embedder="e")
+    store.join("new", centroids[1])
+    for user in ("ann", "new"):
+        store.leave(user)
+    for reader in (store, other):
+        found = reader.current()
+        assert found is not None
+        assert found.user_ids == ("bob",)
 
 
 def test_what_makes_no_version_is_refused(memory: UserMemory) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "ErrorBody",
     "Forgotten",
     "PreferenceBody",
+    "PrototypeEntry",
     "PrototypesStatus",
     "Ready",
     "RerankAnswer",
@@ -75,6 +76,8 @@ class ScalingBody(Model):
     """How many chains to sample, from what. What is left out is the server's choice."""
 
     individual: Annotated[int, Field(ge=1, le=32)] | None = None
+    prototype: Annotated[int, Field(ge=0, le=32)] | None = None
+    stop_when_sure: Annotated[float, Field(gt=0.5, lt=1)] | None = None
     history: Annotated[int, Field(ge=0, le=16)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -117,8 +120,9 @@ class ScoreAnswer(Model):
     """The scores, and one chain's persona and rubric as the reason why.
 
     `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
-    sampled texts that could not be used, by reason. `chains` holds the person's own chains only:
-    what similar people's signals gave is theirs.
+    sampled texts that could not be used, by reason. `prototype` is the group of similar people that
+    the person is nearest to, `neighbours` how many of them took part. `chains` holds the person's
+    own chains only: what similar people's signals gave is theirs.
     """
 
     scores: list[CandidateScore]
@@ -128,6 +132,8 @@ class ScoreAnswer(Model):
     rubric: Rubric | None
     chains: list[EvaluationChain] | None
     failures: dict[str, int]
+    prototype: str | None = None
+    neighbours: int = 0
     usage: Usage
     seconds: float
     seed: int
@@ -309,11 +315,31 @@ class UserList(Model):
     next: str | None
 
 
-class PrototypesStatus(Model):
-    """Whether prototypes of users have been learned for this tenant."""
+class PrototypeEntry(Model):
+    """One group of people who judge alike: how many they are, and what their personas say."""
 
-    status: Literal["none"]
-    detail: str
+    people: int
+    label: str
+
+
+class PrototypesStatus(Model):
+    """The prototypes learned from this tenant's users, and how far they have fallen behind.
+
+    status: "none" before the first `pgenrm prototypes build`; then every chain is sampled for the
+    person herself. people: members of the version; joined: personas that came after it was built.
+    not_members: people who agreed to take part and are in no prototype yet. pairs_since: choices
+    remembered since. Nobody is named.
+    """
+
+    status: Literal["none", "in_force"]
+    version: str | None = None
+    built_at: str | None = None
+    embedder: str | None = None
+    prototypes: tuple[PrototypeEntry, ...] = ()
+    people: int = 0
+    joined: int = 0
+    not_members: int = 0
+    pairs_since: int = 0
 
 
 class Ready(Model):
@@ -341,6 +367,8 @@ def score_answer(evaluation: Evaluation, *, include_chains: bool) -> ScoreAnswer
         rubric=shown.rubric if shown else None,
         chains=own if include_chains else None,
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
+        prototype=evaluation.prototype,
+        neighbours=len(evaluation.neighbours),
         usage=evaluation.usage,
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,

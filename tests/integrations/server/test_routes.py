@@ -6,10 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import numpy as np
 import pytest
 
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member, PrototypeStore
+from pgenrm_agent.schema import PreferencePair
+
 if TYPE_CHECKING:
-    from .conftest import Running
+    from .conftest import Running, Serve
 
 
 ASKED = {"user_id": "ada", "query": "How?", "candidates": ["So. 3", "Thus. 8"]}
@@ -100,9 +105,39 @@ def test_the_operators_routes_need_no_key_and_name_nobody(running: Running) -> N
     assert "acme" not in text
 
 
-def test_prototypes_are_told_to_be_none(running: Running) -> None:
-    with running.client() as client:
-        assert client.get("/v1/prototypes").json()["status"] == "none"
+def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve) -> None:
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    people = {"secret-ann": 0, "secret-bob": 1, "secret-cid": 1}
+    with serve() as running:
+        with running.client() as client:
+            before = client.get("/v1/prototypes").raise_for_status().json()
+        # The same process as the server's, so the folder is shared with it.
+        with UserMemory(running.ring.path.parent / "tenants" / "acme") as memory:
+            for user in (*people, "secret-dee"):
+                memory.set_consent(user, True)
+                memory.remember(user, PreferencePair(query="How?", chosen="So.", rejected="No."))
+            PrototypeStore(memory).replace(
+                centroids,
+                [Member(user, one, centroids[one]) for user, one in people.items()],
+                embedder="states",
+                labels=["brief", "thorough"],
+                pairs=3,
+            )
+        with running.client() as client:
+            answer = client.get("/v1/prototypes").raise_for_status()
+        with running.client("bloom") as client:
+            others = client.get("/v1/prototypes").raise_for_status().json()
+    assert before == others
+    assert (before["status"], before["version"], before["prototypes"]) == ("none", None, [])
+    told = answer.json()
+    assert told["status"] == "in_force"
+    assert told["embedder"] == "states"
+    assert told["prototypes"] == [
+        {"people": 1, "label": "brief"},
+        {"people": 2, "label": "thorough"},
+    ]
+    assert (told["people"], told["not_members"], told["pairs_since"]) == (3, 1, 1)
+    assert "secret" not in answer.text
 
 
 @pytest.mark.parametrize(

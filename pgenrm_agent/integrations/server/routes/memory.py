@@ -14,6 +14,7 @@ from pgenrm_agent.integrations.server.wire import (
     ConsentBody,
     Forgotten,
     PreferenceBody,
+    PrototypeEntry,
     PrototypesStatus,
     StatementBody,
     Stored,
@@ -93,8 +94,17 @@ async def forget(user_id: Person, reward_model: CallersModel) -> Forgotten:
 
 @router.get("/v1/prototypes", responses=READ)
 async def prototypes(reward_model: CallersModel) -> PrototypesStatus:
-    """Which prototypes of users have been learned for this tenant."""
+    """Which prototypes have been learned from this tenant's users, and how stale they are."""
+    found = await asyncio.to_thread(lambda: reward_model.prototypes.status())
     return PrototypesStatus(
-        status="none",
-        detail="this version learns no prototypes: every chain is sampled for the person herself",
-    )
+        status="none" if found.version is None else "in_force",
+        prototypes=tuple(
+            PrototypeEntry(people=people, label=label)
+            for people, label in zip(found.sizes, found.labels, strict=True)
+        ),
+        **found.model_dump(
+            include={
+                "version", "built_at", "embedder", "people", "joined", "not_members", "pairs_since",
+            }
+        ),
+    )  # fmt: skip
