@@ -78,8 +78,11 @@ def build(
     )  # fmt: skip
     with (
         PGenRM(
-            model, engine=engine, memory=memory, persona_embedder=embedder_named(embedder)
-        ) as rm,  # type: ignore[arg-type]
+            model,
+            engine=engine,  # type: ignore[arg-type]
+            memory=memory,
+            persona_embedder=embedder_named(embedder),
+        ) as rm,
         Progress(*columns, console=Console(stderr=True)) as bar,
     ):
         tasks: dict[str, TaskID] = {}
