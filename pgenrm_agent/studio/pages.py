@@ -123,9 +123,10 @@ def _cell(candidate: str, uses: Sequence[tuple[ChainView, int]]) -> Cell:
 
 def coloured(text: str) -> list[tuple[str, str]]:
     """A chain's text in pieces, as (section, piece); headings and markers have section ""."""
-    spans: dict[str, tuple[int, int]] = dict(split_sections(text).spans.items())
-    pieces, done = [], 0
-    for section, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
+    pieces: list[tuple[str, str]] = []
+    done = 0
+    spans = split_sections(text).spans.items()
+    for section, (start, end) in sorted(spans, key=lambda item: item[1]):
         pieces += [("", text[done:start]), (section, text[start:end])]
         done = end
     return [piece for piece in [*pieces, ("", text[done:])] if piece[1]]
