@@ -115,14 +115,16 @@ class Store:
         name: str,
         marks: Mapping[str, str | int] | None = None,
         *,
-        sync_threshold: int = SYNC_THRESHOLD,
+        sync_threshold: int | None = None,
     ) -> Collection:
         """The collection of that name, made with our mark and `marks` where there is none.
 
-        sync_threshold: writes after which Chroma saves its vector index; more suits bulk writing.
+        sync_threshold: writes after which Chroma saves its vector index, SYNC_THRESHOLD if not said;
+            more suits bulk writing.
         """
         from chromadb.errors import NotFoundError
 
+        threshold = SYNC_THRESHOLD if sync_threshold is None else sync_threshold
         try:
             return self.client.get_collection(name, embedding_function=None)
         except NotFoundError:
@@ -135,8 +137,8 @@ class Store:
                         "space": "cosine",
                         "max_neighbors": 8,
                         "ef_construction": 32,
-                        "sync_threshold": sync_threshold,
-                        "batch_size": min(100, sync_threshold),
+                        "sync_threshold": threshold,
+                        "batch_size": min(100, threshold),
                     }
                 },
                 embedding_function=None,

@@ -90,6 +90,8 @@ def test_nothing_runs_out_of_the_screen(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         broken = "[...document.images].filter(one => !one.complete || !one.naturalWidth).length"
         assert page.evaluate(broken) == 0
-        shown = page.inner_text("table")
+        # On a phone the judge's name stands before each figure, by the style sheet.
+        named = "[...document.querySelectorAll('td')].map(td => getComputedStyle(td, '::before').content)"
+        shown = page.inner_text("table") if width > 400 else str(page.evaluate(named))
         assert "p-genrm" in shown
         browser.close()

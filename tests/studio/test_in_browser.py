@@ -45,7 +45,7 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     page.get_by_label("until").select_option("after:derive_persona")
     page.get_by_role("button", name="Resume").click()
     expect(status).to_have_text("stopped: after:derive_persona")
-    expect(page.locator(".graph .node.next")).to_have_text("generate rubric")
+    expect(page.locator(".graph .node.next")).to_have_text("match prototype")
     keep(page, "stopped-after-persona")
 
     page.get_by_role("button", name="Fork").click()
@@ -100,7 +100,7 @@ def test_what_proceeds_is_shown_while_it_does_and_can_be_paused(page: Page, stud
     page.get_by_role("button", name="Pause").click()
     studio.engine.open.set()
     expect(page.get_by_role("status")).to_have_text("paused")
-    expect(page.locator(".graph .node.next")).to_have_text("generate rubric")
+    expect(page.locator(".graph .node.next")).to_have_text("match prototype")
 
 
 HOSTILE = (
@@ -170,7 +170,7 @@ def test_a_run_is_stepped_with_the_keyboard_alone(page: Page, studio: Studio) ->
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("ran derive_persona")
     page.keyboard.press("s")
-    expect(page.get_by_role("status")).to_have_text("ran generate_rubric")
+    expect(page.get_by_role("status")).to_have_text("ran match_prototype")
 
 
 def test_the_page_loads_nothing_from_elsewhere(browser: Browser, studio: Studio) -> None:

@@ -25,9 +25,10 @@ def pgenrm(*arguments: object) -> subprocess.CompletedProcess[str]:
 def questions(tmp_path: Path) -> Path:
     """Three answers for each of the demonstration's people, who like one style best."""
     data = demo_data()
+    written = {"short": "plain", "thorough": "plan", "friendly": "chat"}
     lines = []
     for person in data.people:
-        liked = person.choices[0][1]
+        liked = written[person.choices[0][1]]
         question = Question(
             id=person.id,
             user_id=person.id,
