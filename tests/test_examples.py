@@ -1,11 +1,13 @@
 """Every example runs on the bundled model, and its page shows what it prints.
 
 Texts and numbers depend on the bundled model, so it is the form of each line that is compared.
+`PGENRM_UPDATE_DOCS=1 pytest tests/test_examples.py` writes what was printed into the pages.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import socket
@@ -37,6 +39,18 @@ def documented() -> dict[str, str]:
     """What the pages show, by example."""
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
     return dict(SHOWN.findall(pages))
+
+
+def compare(name: str, printed: str) -> None:
+    """What was printed with what the page shows; or, when asked to, written there."""
+    if os.environ.get("PGENRM_UPDATE_DOCS"):
+        for page in (ROOT / "docs").glob("*.md"):
+            text = page.read_text(encoding="utf-8")
+            for shown in SHOWN.finditer(text):
+                if shown[1] == name:
+                    start, end = shown.span(2)
+                    page.write_text(text[:start] + printed.strip() + "\n" + text[end:])
+    assert form(printed) == form(documented()[name])
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +106,7 @@ def test_an_example_prints_what_its_page_shows(
     printed = capsys.readouterr().out
     assert printed.strip()
     if name in documented():
-        assert form(printed) == form(documented()[name])
+        compare(name, printed)
 
 
 @pytest.mark.slow
@@ -108,7 +122,7 @@ def test_the_mcp_example_talks_to_pgenrm_mcp_over_stdio(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert form(done.stdout) == form(documented()["mcp_client.py"])
+    compare("mcp_client.py", done.stdout)
 
 
 def test_every_example_has_its_page() -> None:
