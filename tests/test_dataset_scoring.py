@@ -138,8 +138,12 @@ def test_a_job_killed_five_times_has_one_result_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ray_workers_score_what_one_process_scores(tmp_path: Path) -> None:
+def test_two_ray_workers_score_what_one_process_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
+    # Workers find modules in the folder that the driver was started in, before those installed.
+    monkeypatch.chdir(tmp_path)
     from pgenrm_agent.ray_scoring import on_ray
 
     source = write(
