@@ -101,7 +101,7 @@ _TOTALED = re.compile(r"\b(?:weighted |final )?(?:total|overall|average|sum)\b")
 _TOTAL_WORDS = ("total", "overall", "average", "sum")
 
 _DECODER = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
-_NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:)")
+_NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:|Strength:)")
 
 
 class ParsedChain(Model):

@@ -11,6 +11,7 @@ SMALL = """## Part 1: Analysis
 Pair 1: substance +2, structure +3, warmth 0, caution 0
 Tally: substance +2 = +2
 Tally: structure +3 = +3
+Strength: 5
 In this how-to question this person wants clear structure, then thoroughness.
 ### Criteria
 1. Clear structure (60%): structure +3
