@@ -331,7 +331,8 @@ def _tied(one: float, other: float) -> bool:
 
 def _scored(credits: Sequence[float]) -> Floats:
     values = np.asarray(credits, dtype=np.float64)
-    return values[~np.isnan(values)]
+    scored: Floats = values[~np.isnan(values)]
+    return scored
 
 
 def _by_group(credits: Sequence[float], groups: Sequence[Hashable]) -> tuple[Floats, Floats]:
