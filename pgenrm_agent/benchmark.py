@@ -35,7 +35,6 @@ from pgenrm_agent.benchmark_load import (
 from pgenrm_agent.benchmark_memory import measure_memory
 from pgenrm_agent.benchmark_parser import measure_parser
 from pgenrm_agent.demo import demo_data
-from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import (
     Capabilities,
     Completion,
@@ -44,6 +43,7 @@ from pgenrm_agent.engines.protocol import (
     SamplingParams,
 )
 from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.reward_model import PGenRM
@@ -73,8 +73,6 @@ PARSES = 200
 STORE_CALLS = 200
 TRIES = 5
 """Start-up times are the least of this many: other work on the machine only adds to them."""
-CACHE_BYTES = 2**30
-"""Room for vLLM's keys and values on a CPU, where it takes most of the memory if not told."""
 
 
 class Figure(Model):
@@ -184,18 +182,11 @@ def _installed() -> list[EngineName]:
     return ["transformers", "vllm"] if find_spec("vllm") else ["transformers"]
 
 
-def _open(name: EngineName) -> Engine:
-    options: dict[str, object] = {}
-    if name == "vllm" and not _has_gpu():
-        options["kv_cache_memory_bytes"] = CACHE_BYTES
-    return load_engine(name, bundled_model(), **options)
-
-
 async def _load_figures(
     name: EngineName, wanted: frozenset[str], repeats: int, progress: Callable[[str], None]
 ) -> tuple[list[Figure], list[Series]]:
     """What depends on how the engine is loaded with work."""
-    engine, chain_format = _open(name), format_of(bundled_model())
+    engine, chain_format = open_engine(name, bundled_model()), format_of(bundled_model())
     figures: list[Figure] = []
     series: list[Series] = []
     try:
@@ -292,7 +283,7 @@ def _start_figures() -> list[Figure]:
 
 
 def _overhead_figures(name: EngineName, repeats: int) -> list[Figure]:
-    engine = _open(name)
+    engine = open_engine(name, bundled_model())
     with tempfile.TemporaryDirectory() as scratch:
         found = asyncio.run(measure_engine(engine, Path(scratch), repeats))
     overheads = found.overheads
@@ -315,12 +306,6 @@ def _overhead_figures(name: EngineName, repeats: int) -> list[Figure]:
         ),
         _figure(f"generated tokens a second, {SAMPLES} samples", name, rate, "{:.0f}", "-"),
     ]  # fmt: skip
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 @dataclass

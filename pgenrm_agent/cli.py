@@ -55,6 +55,12 @@ users = typer.Typer(no_args_is_help=True, help="What is remembered of people.")
 app.add_typer(users, name="users")
 keys = typer.Typer(no_args_is_help=True, help="Who may call the servers.")
 app.add_typer(keys, name="keys")
+bench_app = typer.Typer(
+    invoke_without_command=True,
+    subcommand_metavar="[scaling]",
+    help="Measure speed on this machine, as ratios within one run.",
+)
+app.add_typer(bench_app, name="bench")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MemoryOption = Annotated[
@@ -490,8 +496,9 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@bench_app.callback()
 def bench(
+    context: typer.Context,
     engine: Annotated[
         list[str] | None,
         typer.Option(help="transformers or vllm; repeat for both. All that are installed if none."),
@@ -514,6 +521,8 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed on this machine, as ratios within one run."""
+    if context.invoked_subcommand is not None:
+        return
     from pgenrm_agent.benchmark import measure_speed
 
     with _waiting("measuring") as show:
@@ -811,9 +820,11 @@ def main() -> None:
     from pgenrm_agent.studio.cli import studio
     from pgenrm_agent.training.cli import app as train
     from pgenrm_agent.training.eval_cli import app as evaluation
+    from pgenrm_agent.training.scaling_cli import scaling
 
     app.add_typer(debug, name="debug")
     app.add_typer(evaluation, name="eval")
+    bench_app.command()(scaling)
     app.command()(studio)
     app.add_typer(train, name="train")
     app.add_typer(prototypes, name="prototypes")

@@ -92,22 +92,15 @@ def evaluate(
     from pgenrm_agent.training.evaluate import evaluate_model
     from pgenrm_agent.training.simulation import World, load_answers
 
-    from pgenrm_agent.engines import load_engine
     from pgenrm_agent.errors import ConfigurationError
+    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
 
     if engine not in ("transformers", "vllm"):
         raise ConfigurationError(
             f"engine {engine!r} cannot run a model folder: use transformers or vllm"
         )
-    if engine == "vllm":
-        import torch
-
-        # On a CPU vLLM must be told how much memory its cache may take.
-        sized = {} if torch.cuda.is_available() else {"kv_cache_memory_bytes": 2**30}
-        runner = load_engine("vllm", model, **sized)
-    else:
-        runner = load_engine("transformers", model)
+    runner = open_engine(engine, model)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -38,7 +38,15 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Model, Scaling
 
-__all__ = ["Accuracy", "Case", "EvaluationReport", "baselines", "draw_cases", "evaluate_model"]
+__all__ = [
+    "Accuracy",
+    "Case",
+    "EvaluationReport",
+    "baselines",
+    "credit",
+    "draw_cases",
+    "evaluate_model",
+]
 
 BRADLEY_TERRY_COMPARISONS = 8000
 CONCURRENT = 16
@@ -122,7 +130,8 @@ def _difference(
     return np.asarray(np.clip(difference, -CLIP, CLIP), dtype=np.float64)
 
 
-def _credit(margin: float) -> float:
+def credit(margin: float) -> float:
+    """1 for a right prediction (the chosen answer is ahead), 0.5 for a tie, else 0."""
     return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
 
 
@@ -166,7 +175,7 @@ def baselines(
     }
     found = {"chance": Accuracy(mean=0.5, standard_error=0.0, comparisons=len(cases))}
     for name, margin in margins.items():
-        found[name] = Accuracy.of([_credit(margin(case)) for case in cases])
+        found[name] = Accuracy.of([credit(margin(case)) for case in cases])
     return found
 
 
@@ -279,10 +288,10 @@ async def evaluate_model(
     singles = [[chain["margin"] for chain in row["chains"]] for row in rows]  # type: ignore[attr-defined]
     every = [chain for row in rows for chain in row["chains"]]  # type: ignore[attr-defined]
     accuracy["model, 1 sample"] = Accuracy.of(
-        [float(np.mean([_credit(one) for one in row])) if row else 0.0 for row in singles]
+        [float(np.mean([credit(one) for one in row])) if row else 0.0 for row in singles]
     )
     accuracy[f"model, {chains} samples"] = Accuracy.of(
-        [0.0 if margin is None else _credit(float(str(margin))) for margin in margins]
+        [0.0 if margin is None else credit(float(str(margin))) for margin in margins]
     )
     decided = [chain for chain in every if chain["margin"] != 0]
     return EvaluationReport(

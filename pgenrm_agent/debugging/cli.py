@@ -443,11 +443,11 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
         memory = UserMemory(None if url else wanted, url=url)
         resources.callback(memory.close)
     if "similar" in labels and memory is not None:
-        from pgenrm_agent.embedding import ModelStatesEmbedder
+        from pgenrm_agent.embedding import ModelTokensEmbedder
         from pgenrm_agent.prototypes import Neighbours
 
         # Personas can be made up here: nobody joins a prototype with one.
-        neighbours = Neighbours(memory, ModelStatesEmbedder(bundled_model()), joining=False)
+        neighbours = Neighbours(memory, ModelTokensEmbedder(bundled_model()), joining=False)
     return DebugSession(
         where,
         engine=engine,

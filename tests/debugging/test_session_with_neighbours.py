@@ -110,10 +110,10 @@ def test_the_command_line_brings_similar_people_along(
     from typer.testing import CliRunner
 
     from pgenrm_agent.debugging.cli import app
-    from pgenrm_agent.embedding import ModelStatesEmbedder
+    from pgenrm_agent.embedding import ModelTokensEmbedder
     from pgenrm_agent.model_files import bundled_model
 
-    states = ModelStatesEmbedder(bundled_model())
+    states = ModelTokensEmbedder(bundled_model())
     centroids = states.embed(PERSONAS)
     members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
     neighbours.store.replace(centroids, members, embedder=states.name)
