@@ -63,6 +63,8 @@ EngineName = Literal["transformers", "vllm"]
 
 Part = Literal["overhead", "samples", "callers", "scheduling", "memory", "parser", "start"]
 PARTS: tuple[Part, ...] = get_args(Part)
+QUICK: tuple[Part, ...] = ("overhead", "samples", "parser", "start")
+"""What is measured when nothing is named: a few minutes on two cores."""
 ENGINE_PARTS: frozenset[Part] = frozenset(("overhead", "samples", "callers", "scheduling"))
 
 SAMPLES = 8
@@ -116,7 +118,7 @@ def measure_speed(
 
     engines: "transformers", "vllm"; empty means all that are installed.
     repeats: evaluations per figure; figures are medians.
-    parts: some of PARTS; empty means all.
+    parts: some of PARTS, or "all"; empty means QUICK.
     interactions: sizes of the memory stores; each is filled anew.
     progress: told what is being measured.
 
@@ -158,11 +160,14 @@ def measure_speed(
     )
 
 
-def _parts(names: Sequence[str]) -> frozenset[str]:
-    for name in names:
-        if name not in PARTS:
-            raise ConfigurationError(f"part {name!r} is unknown: use {', '.join(PARTS)}")
-    return frozenset(names or PARTS)
+def _parts(names: Sequence[str]) -> frozenset[Part]:
+    found: set[Part] = set()
+    for name in names or QUICK:
+        matching = [part for part in PARTS if name in (part, "all")]
+        if not matching:
+            raise ConfigurationError(f"part {name!r} is unknown: use {', '.join(PARTS)} or all")
+        found.update(matching)
+    return frozenset(found)
 
 
 def _figure(name: str, engine: str | None, value: float, form: str, goal: str) -> Figure:
@@ -183,7 +188,7 @@ def _installed() -> list[EngineName]:
 
 
 async def _load_figures(
-    name: EngineName, wanted: frozenset[str], repeats: int, progress: Callable[[str], None]
+    name: EngineName, wanted: frozenset[Part], repeats: int, progress: Callable[[str], None]
 ) -> tuple[list[Figure], list[Series]]:
     """What depends on how the engine is loaded with work."""
     engine, chain_format = open_engine(name, bundled_model()), format_of(bundled_model())

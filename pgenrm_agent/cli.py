@@ -503,12 +503,12 @@ def bench(
         list[str] | None,
         typer.Option(help="transformers or vllm; repeat for both. All that are installed if none."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 3,
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="overhead, samples, callers, scheduling, memory, parser or start; repeat for"
-            " several. All if none."
+            help="overhead, samples, callers, scheduling, memory, parser, start or all; repeat for"
+            " several. overhead, samples, parser and start if none."
         ),
     ] = None,
     interactions: Annotated[

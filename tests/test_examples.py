@@ -88,6 +88,8 @@ def arguments(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
         ]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return [str(file)]
+    if request.getfixturevalue("name") == "small_policy.py":
+        return [str(tmp_path / "policy")]
     return []
 
 
@@ -102,6 +104,7 @@ def test_an_example_prints_what_its_page_shows(
 ) -> None:
     monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     printed = capsys.readouterr().out
     assert printed.strip()
