@@ -359,7 +359,7 @@ def test_two_hundred_checkpoints_open_in_a_second_and_a_step_costs_ten_milliseco
         for number in range(5):
             one, other = begin(session, f"a{number}"), begin(session, f"b{number}")
             started = time.process_time()
-            session._run(
+            session._loop.run_blocking(
                 session._graph.ainvoke(
                     None, {"configurable": {"thread_id": one}}, context=session._context
                 )
