@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
-from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.debugging import portable
 from pgenrm_agent.debugging.breakpoints import Breakpoint
 from pgenrm_agent.debugging.edits import rubric_of, with_persona, with_rubric
@@ -777,7 +777,7 @@ def _side(snapshot: StateSnapshot) -> Side:
         checkpoint=_id(snapshot),
         ranking=ranking_of(snapshot.values),
         means=means_of(snapshot.values),
-        personas=tuple(dict.fromkeys(one.persona for one in views if one.persona)),
+        personas=tuple(dict.fromkeys(words for one in views if (words := read_persona(one.text)))),
         rubric=next((one.rubric for one in views if one.rubric), ()),
         tokens=_tokens(snapshot.values),
     )

@@ -107,7 +107,7 @@ class Difference(Model):
 
 
 class Side(Model):
-    """One of two runs compared."""
+    """One of two runs compared; personas: each one once, without working notes."""
 
     run: str
     checkpoint: str
