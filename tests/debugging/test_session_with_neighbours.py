@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,16 @@ def test_the_command_line_brings_similar_people_along(
     with DebugSession(tmp_path / "runs.sqlite") as session:
         state = session.state("r")
     assert [draft["level"] for draft in state["chains"]] == ["individual", *["prototype"] * 2]
+    kept, dropped = state["neighbours"]
+    editor = tmp_path / "editor.py"
+    editor.write_text(
+        "import sys, pathlib\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        f"file.write_text(file.read_text().replace({dropped!r}, ''))\n"
+    )
+    edited = CliRunner().invoke(
+        app, ["edit", "r", "neighbours", *options], env={"EDITOR": f"{sys.executable} {editor}"}
+    )
+    assert edited.exit_code == 0, edited.output
+    with DebugSession(tmp_path / "runs.sqlite") as session:
+        assert session.state("r")["neighbours"] == [kept]
