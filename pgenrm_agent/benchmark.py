@@ -9,8 +9,9 @@ Per engine, on the bundled model and the demonstration's people:
 - callers: evaluations a second by number of callers at the same time;
 - scheduling: the same chains asked for our way, and one request a sample, one after another.
 
-And without an engine of its own: the memory store (memory), the parser (parser), and how long
-`import pgenrm_agent`, `pgenrm --help` and a first score from the command line take (start).
+And without an engine of its own: the memory store (memory), the parser (parser), an epoch of the
+prototypes' refinement and finding similar people (prototypes), and how long `import pgenrm_agent`,
+`pgenrm --help` and a first score from the command line take (start).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pgenrm_agent.benchmark_load import (
 )
 from pgenrm_agent.benchmark_memory import measure_memory
 from pgenrm_agent.benchmark_parser import measure_parser
+from pgenrm_agent.benchmark_prototypes import measure_matching, measure_refinement
 from pgenrm_agent.demo import demo_data
 from pgenrm_agent.engines.protocol import (
     Capabilities,
@@ -61,7 +63,9 @@ __all__ = [
 
 EngineName = Literal["transformers", "vllm"]
 
-Part = Literal["overhead", "samples", "callers", "scheduling", "memory", "parser", "start"]
+Part = Literal[
+    "overhead", "samples", "callers", "scheduling", "memory", "parser", "prototypes", "start"
+]
 PARTS: tuple[Part, ...] = get_args(Part)
 QUICK: tuple[Part, ...] = ("overhead", "samples", "parser", "start")
 """What is measured when nothing is named: a few minutes on two cores."""
@@ -73,6 +77,8 @@ CALLERS = (1, 8, 32)
 OWN, NEIGHBOURS = 8, 4
 PARSES = 200
 STORE_CALLS = 200
+REFINED = 50_000
+"""Samples of the measured epoch."""
 TRIES = 5
 """Start-up times are the least of this many: other work on the machine only adds to them."""
 
@@ -112,6 +118,7 @@ def measure_speed(
     repeats: int,
     parts: Sequence[str] = (),
     interactions: Sequence[int] = (10_000,),
+    members: int = 10_000,
     progress: Callable[[str], None] = lambda step: None,
 ) -> SpeedReport:
     """Measure what `parts` names; see the module's docstring.
@@ -120,6 +127,7 @@ def measure_speed(
     repeats: evaluations per figure; figures are medians.
     parts: some of PARTS, or "all"; empty means QUICK.
     interactions: sizes of the memory stores; each is filled anew.
+    members: personas in the version of prototypes to match against.
     progress: told what is being measured.
 
     Raises:
@@ -149,6 +157,8 @@ def measure_speed(
             _figure(f"parser, {name}", None, rate, "{:.1f} MB/s", "at least 20 MB/s")
             for name, rate in measure_parser(repeats=PARSES).items()
         ]
+    if "prototypes" in wanted:
+        figures += _prototype_figures(members, progress)
     if "start" in wanted:
         progress("measuring start-up times")
         figures += _start_figures()
@@ -265,6 +275,25 @@ def _memory_figures(
         ]
     series = [_series("recall, random", "interactions", "p99, ms", p99)] if len(p99) > 1 else []
     return figures, series
+
+
+def _prototype_figures(members: int, progress: Callable[[str], None]) -> list[Figure]:
+    progress("measuring the refinement of prototypes")
+    seconds = measure_refinement(REFINED)
+    progress(f"measuring {members:,} members of prototypes")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure_matching(members, Path(scratch) / "memory", repeats=STORE_CALLS)
+    where = f"prototypes of {members:,} members"
+    return [
+        _figure(
+            f"refinement of prototypes, an epoch of {REFINED:,} samples",
+            None, seconds, "{:.1f} s", "under 60 s on 2 cores",
+        ),
+        _figure(f"{where}: similar people, p50", None, found.p50, "{:.1f} ms", "under 10 ms"),
+        _figure(f"{where}: similar people, p99", None, found.p99, "{:.1f} ms", "-"),
+        _figure(f"{where}: first call, which loads them", None, found.loading, "{:.1f} s", "-"),
+        _figure(f"{where}: written", None, found.written_per_second, "{:.0f} a second", "-"),
+    ]  # fmt: skip
 
 
 def _start_figures() -> list[Figure]:

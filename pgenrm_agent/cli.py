@@ -507,14 +507,17 @@ def bench(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="overhead, samples, callers, scheduling, memory, parser, start or all; repeat for"
-            " several. overhead, samples, parser and start if none."
+            help="overhead, samples, callers, scheduling, memory, parser, prototypes, start or all;"
+            " repeat for several. overhead, samples, parser and start if none."
         ),
     ] = None,
     interactions: Annotated[
         list[int] | None,
         typer.Option(min=100, help="Size of a memory store to fill and measure; repeat. 10,000."),
     ] = None,
+    members: Annotated[
+        int, typer.Option(min=100, help="Personas in the prototypes to find similar people among.")
+    ] = 10_000,
     plot: Annotated[
         Path | None, typer.Option(help="Draw what was varied into this SVG file.")
     ] = None,
@@ -531,6 +534,7 @@ def bench(
             repeats=repeats,
             parts=part or (),
             interactions=interactions or (10_000,),
+            members=members,
             progress=show,
         )
     if plot is not None:
