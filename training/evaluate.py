@@ -46,6 +46,7 @@ __all__ = [
     "ChainMargin",
     "ChoiceRecord",
     "EvaluationReport",
+    "as_asked",
     "baselines",
     "credit",
     "draw_cases",
@@ -263,7 +264,7 @@ async def _judge(model: PGenRM, one: Asked) -> ChoiceRecord:
     )
 
 
-def _as_asked(test: Answers, case: Case) -> Asked:
+def as_asked(test: Answers, case: Case) -> Asked:
     return Asked(
         key=case.user.user_id,
         pair=as_pair(test, case.asked),
@@ -341,7 +342,7 @@ async def evaluate_model(
     rows = await judge_choices(
         engine,
         chain_format,
-        [_as_asked(test, case) for case in cases],
+        [as_asked(test, case) for case in cases],
         chains=chains,
         temperature=temperature,
         records=records,
