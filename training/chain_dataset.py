@@ -22,9 +22,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pgenrm_agent.training.data import Example
-from pydantic import Field
+from pgenrm_agent.training.run_files import refuse_other_settings
+from pydantic import Field, ValidationError
 
 from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
@@ -40,7 +42,9 @@ __all__ = [
     "REPORT",
     "ChainDatasetReport",
     "ChainRecord",
+    "ChainRow",
     "example_key",
+    "read_dataset",
     "sample_chains",
 ]
 
@@ -72,6 +76,14 @@ class ChainRecord(Model):
     tokens: int
     prompt_tokens: int
     text: str
+
+
+class ChainRow(Model):
+    """A kept chain as something to learn: prompt and completion in TRL's conversational form."""
+
+    user_id: str
+    prompt: Annotated[tuple[Message, ...], Field(min_length=1)]
+    completion: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)]
 
 
 class ChainDatasetReport(Model):
@@ -138,7 +150,7 @@ async def sample_chains(
     wanted = {example_key(example): example for example in examples}
     if not wanted:
         raise ConfigurationError("there are no choices to have chains written about")
-    _same_settings(
+    refuse_other_settings(
         out / SETTINGS,
         {
             "teacher": engine.name,
@@ -146,6 +158,7 @@ async def sample_chains(
             "temperature": temperature,
             "seed": seed,
         },
+        what="chains",
     )
     with RecordLog(out / CHAINS, ChainRecord) as log:
         written = list(log.found)
@@ -210,6 +223,34 @@ async def sample_chains(
     )
     (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def read_dataset(data: Path) -> list[ChainRow]:
+    """The rows of a dataset's folder, or of a dataset.jsonl.
+
+    Raises ConfigurationError: no such file, no rows, or a malformed one (file, line and field).
+    """
+    path = data / DATASET if data.is_dir() else data
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path}: no such dataset; `pgenrm train chains` writes one into a folder"
+        )
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(ChainRow.model_validate_json(line))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                field = ".".join(str(part) for part in first["loc"]) or "row"
+                raise ConfigurationError(
+                    f"{path}, line {number}, field {field}: {first['msg']}"
+                ) from None
+    if not rows:
+        raise ConfigurationError(
+            f"{path} holds no chain: none was kept; {path.with_name(REPORT)} counts why"
+        )
+    return rows
 
 
 @dataclass(frozen=True)
@@ -336,25 +377,7 @@ def _write_dataset(
             messages = _messages(
                 example, chain_format, chosen_first=one.chosen_first, stated=not withhold_stated
             )
-            row = {
-                "user_id": example.user_id,
-                "prompt": [message.model_dump() for message in messages],
-                "completion": [{"role": "assistant", "content": one.text}],
-            }
-            out.write(json.dumps(row) + "\n")
+            answer = Message(role="assistant", content=one.text)
+            row = ChainRow(user_id=example.user_id, prompt=messages, completion=(answer,))
+            out.write(row.model_dump_json() + "\n")
     beside.replace(path)
-
-
-def _same_settings(path: Path, settings: dict[str, object]) -> None:
-    """Chains of two teachers, or drawn in two ways, are not mixed in one folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if there.get(name) != value:
-            raise ConfigurationError(
-                f"{path.parent} holds chains with {name} = {there.get(name)!r}, and {value!r} is asked"
-                " for: choose another folder"
-            )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pgenrm_agent.training.terminal import open_engine
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -42,9 +43,6 @@ COLUMNS = (
     MofNCompleteColumn(),
     TimeRemainingColumn(),
 )
-VLLM_CACHE_BYTES = 2**30
-"""Room for vLLM's keys and values on a CPU, where it takes most of the memory if not told."""
-
 JUDGES = {
     "p-genrm": "evaluation chains with past choices and statements",
     "psi-prompt": "one chain with past choices",
@@ -123,7 +121,7 @@ def evaluate(
     if judge == ["all"] and not found.training:
         names.remove("bradley-terry")
     folder = model or str(bundled_model())
-    runner = _open_engine(engine, folder)
+    runner = open_engine(engine, folder)
     scaling = Scaling(
         individual=individual, prototype=prototype, history=history, temperature=temperature
     )
@@ -232,20 +230,6 @@ def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling
     from pgenrm_agent.embedding import HashingEmbedder
 
     return BradleyTerryJudge(found.training, HashingEmbedder(2048))
-
-
-def _open_engine(name: str, model: str) -> Engine:
-    from pgenrm_agent.engines import load_engine
-
-    if name not in ("transformers", "vllm", "openai"):
-        raise ConfigurationError(f"engine {name!r} is unknown: use transformers, vllm or openai")
-    options: dict[str, object] = {}
-    if name == "vllm":
-        import torch
-
-        if not torch.cuda.is_available():
-            options["kv_cache_memory_bytes"] = VLLM_CACHE_BYTES
-    return load_engine(name, model, **options)  # type: ignore[arg-type]
 
 
 def _model_label(model: str) -> str:

@@ -15,15 +15,17 @@ from pgenrm_agent.training.chain_dataset import (
     REPORT,
     ChainDatasetReport,
     example_key,
+    read_dataset,
     sample_chains,
 )
-from pgenrm_agent.training.data import Example, examples, load_rows
+from pgenrm_agent.training.cli import app
+from pgenrm_agent.training.data import Example
+from typer.testing import CliRunner
 
 from pgenrm_agent.chain import ChainFormat, parse_chain
-from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
-from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
@@ -216,6 +218,33 @@ async def test_chains_of_two_settings_are_not_mixed(tmp_path: Path) -> None:
         await sample(ScriptedEngine(right), tmp_path, count=0)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2, field row: Invalid JSON"),
+        ('{"user_id": "a", "prompt": [], "completion": []}', "line 2, field prompt: "),
+        (
+            '{"user_id": "a", "prompt": [{"role": "user"}], "completion": []}',
+            r"line 2, field prompt\.0\.content: ",
+        ),
+    ],
+)
+async def test_a_spoilt_row_is_named(tmp_path: Path, line: str, message: str) -> None:
+    await sample(ScriptedEngine(right), tmp_path, count=1, chains=1)
+    with (tmp_path / DATASET).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ConfigurationError, match=message):
+        read_dataset(tmp_path)
+
+
+async def test_a_dataset_without_chains_says_where_the_reasons_are(tmp_path: Path) -> None:
+    await sample(ScriptedEngine(write_chain([5, 5])), tmp_path)
+    with pytest.raises(ConfigurationError, match=r"none was kept; .*report\.json counts why"):
+        read_dataset(tmp_path)
+    with pytest.raises(ConfigurationError, match="no such dataset"):
+        read_dataset(tmp_path / "elsewhere")
+
+
 async def test_progress_tells_chains_there_and_wanted(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     await sample(ScriptedEngine(right), tmp_path, count=1)
@@ -223,17 +252,43 @@ async def test_progress_tells_chains_there_and_wanted(tmp_path: Path) -> None:
     assert told == [(4, 12), (8, 12), (12, 12)]
 
 
+LIKES_LISTS = [
+    ("How do I boil an egg?", "- Boil water.\n- Add the egg.\n- Wait 8 minutes.", "Just boil it."),
+    ("How do I cook rice?", "1. Rinse it.\n2. Boil it for 12 minutes.", "Boil it until done."),
+    (
+        "How do I make tea?",
+        "- Boil water.\n- Add 1 bag.\n- Wait.",
+        "Pour water over it, my friend!",
+    ),
+    ("How do I fry an egg?", "1. Heat oil.\n2. Add the egg.\n3. Wait.", "In a pan, of course."),
+]
+
+
 @pytest.mark.slow
-async def test_the_bundled_model_teaches(tmp_path: Path, responses: Path) -> None:
-    asked = list(examples(load_rows(f"simulated:{responses}:6"), split="test", history=3, seed=0))
-    engine = load_engine("transformers", bundled_model())
-    try:
-        report = await sample_chains(
-            engine, format_of(bundled_model()), asked, tmp_path, chains=4, seed=0
+def test_the_bundled_model_teaches(tmp_path: Path) -> None:
+    data, out = tmp_path / "choices.jsonl", tmp_path / "out"
+    data.write_text(
+        "".join(
+            json.dumps({"user_id": "ada", "query": q, "chosen": a, "rejected": b, "split": "train"})
+            + "\n"
+            for q, a, b in LIKES_LISTS
         )
-    finally:
-        await engine.aclose()
-    assert report.chains == 24
-    assert 0 < report.kept == len(rows(tmp_path / DATASET)) < 24
-    assert sum(report.outcomes.values()) == 24
-    assert report.completion_tokens > 24 * 50
+    )
+
+    def run(*more: str) -> dict[str, Any]:
+        command = ("chains", "--data", str(data), "--teacher", str(bundled_model()), "--json")
+        done = CliRunner().invoke(app, [*command, "--out", str(out), *more])
+        assert done.exit_code == 0, done.output
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    first = run("--chains", "2", "--limit", "1")
+    assert (first["examples"], first["chains"], first["sampled_now"]) == (1, 2, 2)
+    assert first["completion_tokens"] > 2 * 50
+    whole = run("--chains", "2")
+    assert (whole["examples"], whole["chains"], whole["sampled_now"]) == (4, 8, 6)
+    assert 0 < whole["kept"] == len(rows(out / DATASET)) == len(read_dataset(out))
+    assert sum(whole["outcomes"].values()) == 8
+    # What is kept is what the model's own format parses, with the person's choice ahead.
+    for row in rows(out / DATASET):
+        assert parse_chain(row["completion"][0]["content"], ("1", "2")).persona.text
