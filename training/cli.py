@@ -1,18 +1,24 @@
-"""`pgenrm train ...`: train the bundled model, measure it, write its card."""
+"""`pgenrm train ...`: train a model in three stages, measure it, write its card."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pgenrm_agent.training.chains_cli import chains
 from pgenrm_agent.training.people_cli import people
+from pgenrm_agent.training.sft_cli import merge, sft
+from pgenrm_agent.training.terminal import (
+    EngineOption,
+    JsonOption,
+    progress_bar,
+    show_summary,
+)
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -23,9 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Train the bundled model, measure it, write its card.")
-app.command()(people)
-_console = Console(stderr=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a model in three stages, measure it, write its card.",
+)
+for command in (chains, sft, merge, people):
+    app.command()(command)
 
 DataOption = Annotated[
     Path,
@@ -51,7 +60,7 @@ def psi(
         int | None,
         typer.Option(min=1, help="End after this step, and save the model as it is then."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
     from pgenrm_agent.training.psi import train_psi
@@ -66,13 +75,7 @@ def psi(
         "mean_loss": round(result.final_loss, 4),
         "chains": result.chains,
     }
-    if as_json:
-        typer.echo(json.dumps(summary))
-        return
-    table = Table("Stage 1 (PSI)", "", title=recipe)
-    for key, value in summary.items():
-        table.add_row(key, str(value))
-    Console().print(table)
+    show_summary(summary, f"stage 1 (PSI), {recipe}", as_json=as_json)
 
 
 @app.command()
@@ -87,30 +90,19 @@ def evaluate(
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    engine: EngineOption = "transformers",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Accuracy on people and queries that training never saw, beside the baselines."""
     from pgenrm_agent.training.evaluate import evaluate_model
     from pgenrm_agent.training.simulation import World, load_answers
 
-    from pgenrm_agent.errors import ConfigurationError
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
 
-    if engine not in ("transformers", "vllm"):
-        raise ConfigurationError(
-            f"engine {engine!r} cannot run a model folder: use transformers or vllm"
-        )
-    runner = open_engine(engine, model)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_console) as bar:
-        task = bar.add_task("comparisons", total=people)
+    runner = open_engine(engine, model, adapter=adapter)
+    with progress_bar("comparisons") as progress:
 
         async def run() -> EvaluationReport:
             try:
@@ -119,7 +111,7 @@ def evaluate(
                     load_answers(data / "train.jsonl.gz"), load_answers(data / "val.jsonl.gz"),
                     people=people, history=history, chains=chains, seed=seed,
                     temperature=temperature, records=out / "records.jsonl",
-                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                    progress=progress,
                 )  # fmt: skip
             finally:
                 await runner.aclose()
@@ -169,7 +161,6 @@ OutOption = Annotated[
 DryOption = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done, and what it takes.")
 ]
-RunJsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
 @app.command()
@@ -185,7 +176,7 @@ def cre(
         ),
     ] = "rule",
     dry_run: DryOption = False,
-    as_json: RunJsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Stage 2: GRPO on outcome and process, stated criteria withheld from the policy."""
     _reinforce("cre", data, model, out, recipe, judge, dry_run=dry_run, as_json=as_json)
@@ -198,7 +189,7 @@ def curriculum(
     out: OutOption = Path("runs/curriculum"),
     recipe: GrpoRecipeOption = "tiny-cpu",
     dry_run: DryOption = False,
-    as_json: RunJsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Stage 3: GRPO on the outcome alone, with a growing share of hard choices."""
     _reinforce("curriculum", data, model, out, recipe, "none", dry_run=dry_run, as_json=as_json)
@@ -228,7 +219,9 @@ def _reinforce(
     choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
     choices = choices[: recipe.choices]
     if dry_run:
-        _tell(_plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json)
+        show_summary(
+            _plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json
+        )
         return
     with _judge(judge_name) as judge:
         result = train_grpo(stage, recipe, model, choices, out, judge=judge)
@@ -238,7 +231,7 @@ def _reinforce(
         "seconds": round(result.seconds, 1),
         "mean_reward": round(result.reward, 4),
     }
-    _tell(summary, f"{stage}, {recipe.name}", as_json=as_json)
+    show_summary(summary, f"{stage}, {recipe.name}", as_json=as_json)
 
 
 def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
@@ -289,13 +282,3 @@ def _judge(name: str) -> Iterator[Judge | None]:
         finally:
             rating.close()
             asyncio.run(engine.aclose())
-
-
-def _tell(summary: Mapping[str, object], title: str, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(summary))
-        return
-    table = Table("", "", title=title, show_header=False)
-    for key, value in summary.items():
-        table.add_row(key, str(value))
-    Console().print(table)

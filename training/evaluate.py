@@ -11,12 +11,12 @@ off continues where it stopped.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pgenrm_agent.training.chains import wishes_in
@@ -35,17 +35,23 @@ from pydantic import Field
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError
+from pgenrm_agent.evaluation.records import RecordLog
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Model, Scaling
+from pgenrm_agent.schema import Candidate, Model, PreferencePair, Scaling
 
 __all__ = [
     "Accuracy",
+    "Asked",
     "Case",
+    "ChainMargin",
+    "ChoiceRecord",
     "EvaluationReport",
+    "as_asked",
     "baselines",
     "credit",
     "draw_cases",
     "evaluate_model",
+    "judge_choices",
 ]
 
 BRADLEY_TERRY_COMPARISONS = 8000
@@ -62,6 +68,45 @@ class Case:
     asked: Comparison
     flipped: bool
     seed: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A choice for a model to predict, as texts. `key` names it in the records, once each."""
+
+    key: str
+    pair: PreferencePair
+    history: tuple[PreferencePair, ...]
+    flipped: bool
+    seed: int
+
+
+class ChainMargin(Model):
+    """One chain over both answers.
+
+    margin: total of the chosen answer minus that of the other. first: which of them was shown first.
+    slips: of `totals` totals that the model wrote itself, those off by more than 0.1.
+    """
+
+    margin: float
+    first: Literal["chosen", "rejected"]
+    slips: int
+    totals: int
+
+
+class ChoiceRecord(Model):
+    """What a model made of one choice.
+
+    user: the choice's `Asked.key`. margin: mean reward of the chosen answer minus that of the other;
+        None where it could not be scored, for the reason `why`.
+    failed: chains that could not be read.
+    """
+
+    user: str
+    margin: float | None
+    chains: tuple[ChainMargin, ...] = ()
+    failed: int = 0
+    why: str | None = None
 
 
 class Accuracy(Model):
@@ -179,57 +224,97 @@ def baselines(
     return found
 
 
-async def _judge(model: PGenRM, test: Answers, case: Case) -> dict[str, object]:
-    """One comparison, as a plain record."""
+async def _judge(model: PGenRM, one: Asked) -> ChoiceRecord:
     asked = [
-        Candidate(id="chosen", text=test.texts[case.asked.chosen]),
-        Candidate(id="rejected", text=test.texts[case.asked.rejected]),
+        Candidate(id="chosen", text=one.pair.chosen),
+        Candidate(id="rejected", text=one.pair.rejected),
     ]
     try:
         evaluation = await model.ascore(
-            case.user.user_id,
-            test.queries[case.asked.query],
-            asked[::-1] if case.flipped else asked,
-            history=[as_pair(test, one) for one in case.shown],
+            one.key,
+            one.pair.query,
+            asked[::-1] if one.flipped else asked,
+            conversation=one.pair.conversation,
+            history=one.history,
         )
     except ChainError as error:
-        return {
-            "user": case.user.user_id,
-            "margin": None,
-            "chains": [],
-            "failed": 0,
-            "why": str(error),
-        }
+        return ChoiceRecord(user=one.key, margin=None, why=str(error))
     scores = {score.candidate_id: score.mean for score in evaluation.scores}
     chosen, rejected = scores["chosen"], scores["rejected"]
-    first = [evaluation.request.candidates[chain.order[0]].id for chain in evaluation.chains]
-    return {
-        "user": case.user.user_id,
-        "margin": None if chosen is None or rejected is None else chosen - rejected,
-        "chains": [
-            {
-                "margin": chain.totals["chosen"] - chain.totals["rejected"],
-                "first": shown,
-                "slips": sum(
+    chains = []
+    for chain in evaluation.chains:
+        if not {"chosen", "rejected"} <= chain.totals.keys():
+            continue
+        first = evaluation.request.candidates[chain.order[0]].id
+        chains.append(
+            ChainMargin(
+                margin=chain.totals["chosen"] - chain.totals["rejected"],
+                first="chosen" if first == "chosen" else "rejected",
+                slips=sum(
                     abs(chain.totals[key] - value) > 0.1 for key, value in chain.reported.items()
                 ),
-                "totals": len(chain.reported),
-            }
-            for chain, shown in zip(evaluation.chains, first, strict=True)
-            if {"chosen", "rejected"} <= chain.totals.keys()
-        ],
-        "failed": len(evaluation.failures),
-        "why": None,
-    }
+                totals=len(chain.reported),
+            )
+        )
+    return ChoiceRecord(
+        user=one.key,
+        margin=None if chosen is None or rejected is None else chosen - rejected,
+        chains=tuple(chains),
+        failed=len(evaluation.failures),
+    )
 
 
-def _recorded(records: Path) -> dict[str, dict[str, object]]:
-    """What an earlier run wrote down, by person."""
-    if not records.is_file():
-        records.parent.mkdir(parents=True, exist_ok=True)
-        return {}
-    lines = records.read_text(encoding="utf-8").splitlines()
-    return {str(record["user"]): record for record in map(json.loads, lines)}
+def as_asked(test: Answers, case: Case) -> Asked:
+    return Asked(
+        key=case.user.user_id,
+        pair=as_pair(test, case.asked),
+        history=tuple(as_pair(test, one) for one in case.shown),
+        flipped=case.flipped,
+        seed=case.seed,
+    )
+
+
+async def judge_choices(
+    engine: Engine,
+    chain_format: ChainFormat,
+    choices: Sequence[Asked],
+    *,
+    chains: int,
+    temperature: float,
+    records: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ChoiceRecord]:
+    """A record of each choice, in their order: the margin of the chosen answer, and the chains'.
+
+    `records` is a JSONL file that grows by one line a choice; choices already there are not asked
+    again. A margin is None where no chain could be read.
+    """
+    gate = asyncio.Semaphore(CONCURRENT)
+
+    with RecordLog(records, ChoiceRecord) as log:
+        done = {record.user: record for record in log.found}
+        known = sum(one.key in done for one in choices)
+
+        async def run(one: Asked) -> None:
+            nonlocal known
+            async with gate:
+                scaling = Scaling(
+                    individual=chains,
+                    prototype=0,
+                    history=len(one.history),
+                    temperature=temperature,
+                    seed=one.seed,
+                )
+                model = PGenRM(engine=engine, chain_format=chain_format, scaling=scaling)
+                record = await _judge(model, one)
+            done[one.key] = record
+            log.append(record)
+            known += 1
+            progress(known, len(choices))
+
+        progress(known, len(choices))
+        await asyncio.gather(*(run(one) for one in choices if one.key not in done))
+    return [done[one.key] for one in choices]
 
 
 async def evaluate_model(
@@ -254,46 +339,27 @@ async def evaluate_model(
     """
     started = time.perf_counter()
     cases = draw_cases(world, test, split="test", count=people, history=history, seed=seed)
-    done = _recorded(records)
-    waiting = [case for case in cases if case.user.user_id not in done]
-    gate = asyncio.Semaphore(CONCURRENT)
-
-    with records.open("a", encoding="utf-8") as out:
-
-        async def run(case: Case) -> None:
-            async with gate:
-                model = PGenRM(
-                    engine=engine,
-                    chain_format=chain_format,
-                    scaling=Scaling(
-                        individual=chains,
-                        prototype=0,
-                        history=history,
-                        temperature=temperature,
-                        seed=case.seed,
-                    ),
-                )
-                record = await _judge(model, test, case)
-            done[case.user.user_id] = record
-            out.write(json.dumps(record) + "\n")
-            out.flush()
-            progress(len(done), len(cases))
-
-        progress(len(done), len(cases))
-        await asyncio.gather(*(run(case) for case in waiting))
-
+    rows = await judge_choices(
+        engine,
+        chain_format,
+        [as_asked(test, case) for case in cases],
+        chains=chains,
+        temperature=temperature,
+        records=records,
+        progress=progress,
+    )
     accuracy = baselines(world, training, test, cases, seed)
-    rows = [done[case.user.user_id] for case in cases]
-    margins = [row["margin"] for row in rows]
-    singles = [[chain["margin"] for chain in row["chains"]] for row in rows]  # type: ignore[attr-defined]
-    every = [chain for row in rows for chain in row["chains"]]  # type: ignore[attr-defined]
+    every = [chain for row in rows for chain in row.chains]
     accuracy["model, 1 sample"] = Accuracy.of(
-        [float(np.mean([credit(one) for one in row])) if row else 0.0 for row in singles]
+        [
+            float(np.mean([credit(chain.margin) for chain in row.chains])) if row.chains else 0.0
+            for row in rows
+        ]
     )
     accuracy[f"model, {chains} samples"] = Accuracy.of(
-        [0.0 if margin is None else credit(float(str(margin))) for margin in margins]
+        [0.0 if row.margin is None else credit(row.margin) for row in rows]
     )
-    decided = [chain for chain in every if chain["margin"] != 0]
+    decided = [chain for chain in every if chain.margin != 0]
     return EvaluationReport(
         simulation=VERSION,
         people=people,
@@ -304,13 +370,11 @@ async def evaluate_model(
         engine=engine.name,
         seconds=time.perf_counter() - started,
         accuracy=accuracy,
-        ties=sum(margin == 0 for margin in margins),
-        not_scored=sum(margin is None for margin in margins),
-        failed_chains=sum(int(str(row["failed"])) for row in rows),
-        position_bias=float(
-            np.mean([(c["margin"] > 0) == (c["first"] == "chosen") for c in decided])
-        )
+        ties=sum(row.margin == 0 for row in rows),
+        not_scored=sum(row.margin is None for row in rows),
+        failed_chains=sum(row.failed for row in rows),
+        position_bias=float(np.mean([(c.margin > 0) == (c.first == "chosen") for c in decided]))
         if decided
         else 0.5,
-        arithmetic_slips=sum(c["slips"] for c in every) / max(1, sum(c["totals"] for c in every)),
+        arithmetic_slips=sum(c.slips for c in every) / max(1, sum(c.totals for c in every)),
     )

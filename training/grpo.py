@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from pgenrm_agent.training.data import Example
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
@@ -27,22 +27,29 @@ from pgenrm_agent.training.rewards import (
     read_chain,
     total_reward,
 )
+from pgenrm_agent.training.run_files import write_json
+from pgenrm_agent.training.stage_run import (
+    Curves,
+    StopAfter,
+    is_main_process,
+    last_checkpoint,
+    lora_config,
+    passes_per_step,
+    save_trained,
+    show_only_a_bar,
+)
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import FORMAT_FILE, format_of
+from pgenrm_agent.model_files import format_of
 from pgenrm_agent.scaling import derive_seed
 from pgenrm_agent.schema import Message, StatedPreference
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-else:
-    from transformers import TrainerCallback
 
 __all__ = ["ChainReward", "GrpoResult", "Stage", "measure_hardness", "scheduled", "train_grpo"]
 
 Stage = Literal["cre", "curriculum"]
+RUN = "run.json"
 PANELS = (
     ("reward", "reward"),
     ("chain/outcome", "outcome: share of chains that prefer the chosen answer"),
@@ -138,16 +145,12 @@ def train_grpo(
         ) from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.trainer_utils import get_last_checkpoint
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
-    rows_a_step = recipe.choices_per_step * recipe.samples
-    if rows_a_step % recipe.rows_at_once:
-        raise ConfigurationError(
-            f"recipe {recipe.name}: {recipe.choices_per_step} choices x {recipe.samples} samples are "
-            f"not divisible into passes of rows_at_once = {recipe.rows_at_once}"
-        )
+    passes = passes_per_step(
+        recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
+    )
     out.mkdir(parents=True, exist_ok=True)
     chain_format = format_of(model)
     wanted = recipe.steps * recipe.choices_per_step
@@ -165,7 +168,6 @@ def train_grpo(
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     checkpoints = out / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     trainer = GRPOTrainer(
         model=policy,
         processing_class=tokenizer,
@@ -175,13 +177,16 @@ def train_grpo(
             beta=recipe.beta,
         ),
         train_dataset=Dataset.from_list(records),
-        peft_config=_lora(recipe),
-        callbacks=[_Curves(out), *([_StopAfter(stop_after)] if stop_after else [])],
+        peft_config=lora_config(recipe.adapter),
+        callbacks=[
+            Curves(out, PANELS, of=("reward",)),
+            *([StopAfter(stop_after)] if stop_after else []),
+        ],
         args=GRPOConfig(
             output_dir=str(checkpoints),
             max_steps=recipe.steps,
             per_device_train_batch_size=recipe.rows_at_once,
-            gradient_accumulation_steps=rows_a_step // recipe.rows_at_once,
+            gradient_accumulation_steps=passes,
             num_generations=recipe.samples,
             max_completion_length=recipe.max_tokens,
             shuffle_dataset=False,
@@ -203,15 +208,10 @@ def train_grpo(
             seed=recipe.seed,
         ),
     )
-    output = trainer.train(resume_from_checkpoint=last)
+    show_only_a_bar(trainer)
+    output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     folder = out / ("adapter" if recipe.adapter else "model")
-    if trainer.accelerator.is_main_process:
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        trained.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        if (model / FORMAT_FILE).is_file():
-            (folder / FORMAT_FILE).write_bytes((model / FORMAT_FILE).read_bytes())
-    trainer.accelerator.wait_for_everyone()
+    save_trained(trainer, model, folder)
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     result = GrpoResult(
         folder,
@@ -219,17 +219,14 @@ def train_grpo(
         float(output.metrics["train_runtime"]),
         _mean(rewards[-max(1, len(rewards) // 10) :]),
     )
-    (out / "run.json").write_text(
-        json.dumps(
+    if is_main_process():
+        write_json(
+            out / RUN,
             {
                 "stage": stage, "recipe": recipe.model_dump(), "model": str(model),
                 "steps": result.steps, "seconds": result.seconds, "reward": result.reward,
             },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
-    )  # fmt: skip
+        )  # fmt: skip
     return result
 
 
@@ -348,72 +345,6 @@ def _messages(
         stated=(),
         conversation=asked.conversation,
     )
-
-
-def _lora(recipe: GrpoRecipe) -> Any:
-    if recipe.adapter is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=recipe.adapter.rank,
-        lora_alpha=recipe.adapter.alpha,
-        lora_dropout=recipe.adapter.dropout,
-        target_modules=recipe.adapter.targets,
-        task_type="CAUSAL_LM",
-    )
-
-
-class _StopAfter(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step >= self._step:
-            control.should_save = True
-            control.should_training_stop = True
-
-
-class _Curves(TrainerCallback):
-    """Keeps curve.jsonl and curve.png up to date."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            rows = [row for row in state.log_history if "reward" in row]
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            _plot(state.log_history, self._folder / "curve.png")
-
-
-def _plot(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = [(key, label) for key, label in PANELS if any(key in row for row in history)]
-    figure, grid = pyplot.subplots(-(-max(1, len(shown)) // 2), 2, figsize=(10, 8), squeeze=False)
-    for axes, (key, label) in zip(grid.flat, shown, strict=False):
-        points = [(row["step"], row[key]) for row in history if key in row]
-        axes.plot(*zip(*points, strict=True))
-        axes.set(title=label, xlabel="step")
-    for axes in grid.flat[len(shown) :]:
-        axes.set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def _statements(text: str) -> tuple[StatedPreference, ...]:

@@ -5,19 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pgenrm_agent.training.recipe import Section, read_recipe
+from pgenrm_agent.training.recipe import Adapter, Section, read_recipe
 from pydantic import Field
 
-__all__ = ["Adapter", "CurriculumRecipe", "GrpoRecipe", "load_grpo_recipe"]
-
-
-class Adapter(Section):
-    """A LoRA adapter instead of all weights."""
-
-    rank: Annotated[int, Field(gt=0)] = 16
-    alpha: Annotated[int, Field(gt=0, description="scale; the update is alpha / rank of it")] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[str, Field(description="modules, as PEFT names them")] = "all-linear"
+__all__ = ["CurriculumRecipe", "GrpoRecipe", "load_grpo_recipe"]
 
 
 class CurriculumRecipe(Section):

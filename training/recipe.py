@@ -11,7 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["ModelShape", "Phase", "PsiRecipe", "Section", "load_recipe", "read_recipe"]
+__all__ = [
+    "Adapter",
+    "ModelShape",
+    "Phase",
+    "PsiRecipe",
+    "Section",
+    "load_recipe",
+    "read_recipe",
+]
 
 Recipe = TypeVar("Recipe", bound="Section")
 
@@ -20,6 +28,15 @@ class Section(BaseModel):
     """A part of a recipe: frozen, and a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Adapter(Section):
+    """A LoRA adapter instead of all weights."""
+
+    rank: Annotated[int, Field(gt=0)] = 16
+    alpha: Annotated[int, Field(gt=0, description="scale; the update is alpha / rank of it")] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[str, Field(description="modules, as PEFT names them")] = "all-linear"
 
 
 class ModelShape(Section):

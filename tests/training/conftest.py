@@ -1,12 +1,18 @@
-"""The real answers used for training; their folder is named by PGENRM_RESPONSES."""
+"""The real answers used for training (PGENRM_RESPONSES), a minute model, and chains to learn from."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.simulation import Answers, load_answers
+
+from pgenrm_agent.model_files import FORMAT_FILE, bundled_model, format_of
+from pgenrm_agent.schema import Message
+from pgenrm_agent.testing import write_chain
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +36,45 @@ def training_answers(responses: Path) -> Answers:
 @pytest.fixture(scope="session")
 def test_answers(responses: Path) -> Answers:
     return load_answers(responses / "val.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def minute_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of random weights, small enough that a step takes milliseconds."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "minute"
+    tokenizer = AutoTokenizer.from_pretrained(bundled_model())
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+            vocab_size=len(tokenizer), max_position_embeddings=2048, tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    shutil.copyfile(bundled_model() / FORMAT_FILE, folder / FORMAT_FILE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chain_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sixteen chains of four people, as `pgenrm train chains` writes one."""
+    folder = tmp_path_factory.mktemp("chains")
+    chain_format = format_of(bundled_model())
+    rows = []
+    for number in range(16):
+        messages = chain_format.messages(
+            query=f"What is {number} plus one?",
+            candidates=[f"{number + 1}.", f"Well, I believe that it is {number + 1}!"],
+            history=(),
+            stated=(),
+            conversation=(),
+        )
+        answer = Message(role="assistant", content=write_chain([9, 2 + number % 5]))
+        rows.append(ChainRow(user_id=f"u{number % 4}", prompt=messages, completion=(answer,)))
+    text = "".join(row.model_dump_json() + "\n" for row in rows)
+    (folder / DATASET).write_text(text, encoding="utf-8")
+    return folder

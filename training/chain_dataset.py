@@ -1,0 +1,383 @@
+"""Evaluation chains to learn from: a teacher writes them, and rejection sampling keeps the right ones.
+
+    pgenrm train chains --data prb:FOLDER --teacher MODEL --engine vllm --out runs/chains
+
+The teacher, any engine, sees the person's past choices and what she stated (H and E of the paper,
+4.1.1), and writes k chains about a choice of which it is not told how it ended. A chain is kept where
+it ranks the chosen answer above the other. Half of the chains see the chosen answer first, so that
+what is kept does not teach a place.
+
+A folder holds chains.jsonl (every chain that was paid for, with what became of it), dataset.jsonl
+(those kept, as TRL's SFTTrainer reads them) and report.json. A run that was cut off, or one that asks
+for more chains or more choices, pays only for what chains.jsonl does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pgenrm_agent.training.data import Example
+from pgenrm_agent.training.run_files import refuse_other_settings
+from pydantic import Field, ValidationError
+
+from pgenrm_agent.chain import ChainFormat, parse_chain
+from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.schema import Message, Model
+
+__all__ = [
+    "CHAINS",
+    "DATASET",
+    "KEPT",
+    "REPORT",
+    "ChainDatasetReport",
+    "ChainRecord",
+    "ChainRow",
+    "example_key",
+    "read_dataset",
+    "sample_chains",
+]
+
+CHAINS, DATASET, REPORT, SETTINGS = (
+    "chains.jsonl", "dataset.jsonl", "report.json", "settings.json",
+)  # fmt: skip
+KEPT, WRONG, TIE = "kept", "ranking disagrees with the choice", "tie"
+REFUSED = "refused by the engine"
+CONCURRENT = 32
+"""Choices in flight: enough to fill an engine's batches."""
+_CONTENT = {"query", "chosen", "rejected", "conversation"}
+
+
+class ChainRecord(Model):
+    """One chain that the teacher wrote.
+
+    example: `example_key` of the choice. sample: its number among the chains of the same order.
+    outcome: "kept", or why not. margin: total of the chosen answer minus that of the other, -9 to 9;
+        None where the text is no chain over both.
+    prompt_tokens: what reading the prompt took; 0 for further samples of the same reading.
+    """
+
+    example: str
+    chosen_first: bool
+    sample: int
+    seed: int
+    outcome: str
+    margin: float | None
+    tokens: int
+    prompt_tokens: int
+    text: str
+
+
+class ChainRow(Model):
+    """A kept chain as something to learn: prompt and completion in TRL's conversational form."""
+
+    user_id: str
+    prompt: Annotated[tuple[Message, ...], Field(min_length=1)]
+    completion: Annotated[tuple[Message, ...], Field(min_length=1, max_length=1)]
+
+
+class ChainDatasetReport(Model):
+    """How a dataset came about. `outcomes` counts chains by what became of them."""
+
+    teacher: str
+    chain_format: str
+    examples: int
+    examples_with_a_kept_chain: int
+    chains: int
+    kept: int
+    outcomes: dict[str, int]
+    sampled_now: int = Field(description="chains of this run; the others were there already")
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float = Field(description="of this run")
+
+
+def example_key(example: Example) -> str:
+    """A name for what the teacher is shown: equal content has the same one in every run."""
+    shown = example.model_dump(
+        mode="json",
+        include={
+            "user_id": True,
+            "stated": True,
+            "asked": _CONTENT,
+            "history": {"__all__": _CONTENT},
+        },
+    )
+    text = json.dumps(shown, sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+async def sample_chains(
+    engine: Engine,
+    chain_format: ChainFormat,
+    examples: Iterable[Example],
+    out: Path,
+    *,
+    chains: int,
+    seed: int,
+    temperature: float = 1.0,
+    withhold_stated: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ChainDatasetReport:
+    """Have `chains` chains written about each choice, and keep those that rank it as the person did.
+
+    Args:
+        examples: choices; equal ones count once.
+        out: the dataset's folder; what is there already is not paid for again.
+        chains: k, at least 1, half of them with the chosen answer first.
+        withhold_stated: write the dataset's prompts without what the person stated, although the
+            teacher saw it: a model then learns to infer it from the past choices.
+        progress: called with the chains there are and the chains wanted.
+
+    Raises:
+        ConfigurationError: the folder holds chains of another teacher or setting, or the engine
+            refused every choice.
+        EngineError: the engine failed; the chains so far are kept, and the same call goes on.
+    """
+    started = time.perf_counter()
+    if chains < 1:
+        raise ConfigurationError(f"chains is {chains}: ask for at least 1")
+    wanted = {example_key(example): example for example in examples}
+    if not wanted:
+        raise ConfigurationError("there are no choices to have chains written about")
+    refuse_other_settings(
+        out / SETTINGS,
+        {
+            "teacher": engine.name,
+            "chain_format": chain_format.name,
+            "temperature": temperature,
+            "seed": seed,
+        },
+        what="chains",
+    )
+    with RecordLog(out / CHAINS, ChainRecord) as log:
+        written = list(log.found)
+        before = len(written)
+        jobs = _missing(wanted, written, chains=chains, seed=seed)
+        there = sum(one.example in wanted for one in written)
+        total = there + sum(job.count for job in jobs)
+        params = SamplingParams(
+            temperature=temperature,
+            max_tokens=chain_format.max_tokens,
+            stop=chain_format.stop("scores"),
+        )
+        gate = asyncio.Semaphore(CONCURRENT)
+        refused: dict[str, ConfigurationError] = {}
+        failed: list[Exception] = []
+
+        async def run(job: _Job) -> None:
+            async with gate:
+                # After a fault, what is under way is finished and kept; nothing new is begun.
+                if failed:
+                    return
+                try:
+                    answers = await engine.sample(job.prompts(chain_format), params)
+                except ConfigurationError as error:  # such as a prompt longer than its context
+                    refused[job.key] = error
+                    return
+                except Exception as error:  # raised again below, once the others are in the file
+                    failed.append(error)
+                    return
+            found = job.read(answers, chain_format)
+            for one in found:
+                log.append(one)
+            written.extend(found)
+            progress(there + len(written) - before, total)
+
+        progress(there, total)
+        await asyncio.gather(*(run(job) for job in jobs))
+    if failed:
+        raise failed[0]
+    own = [one for one in written if one.example in wanted]
+    if refused and not own:
+        raise next(iter(refused.values()))
+    # A folder can be asked for less than it has: in one order whatever order the chains came in.
+    place = {key: number for number, key in enumerate(wanted)}
+    own.sort(key=lambda one: (place[one.example], not one.chosen_first, one.sample))
+    kept = [one for one in own if one.outcome == KEPT]
+    _write_dataset(out / DATASET, kept, wanted, chain_format, withhold_stated=withhold_stated)
+    outcomes = Counter(one.outcome for one in own)
+    outcomes[REFUSED] += sum(job.count for job in jobs if job.key in refused)
+    report = ChainDatasetReport(
+        teacher=engine.name,
+        chain_format=chain_format.name,
+        examples=len(wanted),
+        examples_with_a_kept_chain=len({one.example for one in kept}),
+        chains=len(own),
+        kept=len(kept),
+        outcomes={name: count for name, count in outcomes.most_common() if count},
+        sampled_now=len(written) - before,
+        prompt_tokens=sum(one.prompt_tokens for one in own),
+        completion_tokens=sum(one.tokens for one in own),
+        seconds=time.perf_counter() - started,
+    )
+    (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def read_dataset(data: Path) -> list[ChainRow]:
+    """The rows of a dataset's folder, or of a dataset.jsonl.
+
+    Raises ConfigurationError: no such file, no rows, or a malformed one (file, line and field).
+    """
+    path = data / DATASET if data.is_dir() else data
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path}: no such dataset; `pgenrm train chains` writes one into a folder"
+        )
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(ChainRow.model_validate_json(line))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                field = ".".join(str(part) for part in first["loc"]) or "row"
+                raise ConfigurationError(
+                    f"{path}, line {number}, field {field}: {first['msg']}"
+                ) from None
+    if not rows:
+        raise ConfigurationError(
+            f"{path} holds no chain: none was kept; {path.with_name(REPORT)} counts why"
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The chains still to be written about one choice: from sample number to how many, by order."""
+
+    key: str
+    example: Example
+    seed: int
+    orders: tuple[tuple[bool, int, int], ...]
+
+    @property
+    def count(self) -> int:
+        return sum(count for _, _, count in self.orders)
+
+    def prompts(self, chain_format: ChainFormat) -> list[Prompt]:
+        return [
+            Prompt(
+                messages=_messages(self.example, chain_format, chosen_first=first, stated=True),
+                n=count,
+                seed=self._seed(chosen_first=first, start=start),
+            )
+            for first, start, count in self.orders
+        ]
+
+    def read(
+        self, answers: Sequence[Sequence[Completion]], chain_format: ChainFormat
+    ) -> list[ChainRecord]:
+        return [
+            self._record(completion, chain_format, chosen_first=first, start=start, number=number)
+            for (first, start, _), completions in zip(self.orders, answers, strict=True)
+            for number, completion in enumerate(completions)
+        ]
+
+    def _record(
+        self,
+        completion: Completion,
+        chain_format: ChainFormat,
+        *,
+        chosen_first: bool,
+        start: int,
+        number: int,
+    ) -> ChainRecord:
+        truncated = completion.finish_reason == "length"
+        text = completion.text if truncated else chain_format.finish("scores", completion.text)
+        outcome, margin = _judged(text, chosen_first=chosen_first, truncated=truncated)
+        return ChainRecord(
+            example=self.key,
+            chosen_first=chosen_first,
+            sample=start + number,
+            seed=self._seed(chosen_first=chosen_first, start=start),
+            outcome=outcome,
+            margin=margin,
+            tokens=completion.tokens,
+            prompt_tokens=completion.prompt_tokens if number == 0 else 0,
+            text=text,
+        )
+
+    def _seed(self, *, chosen_first: bool, start: int) -> int:
+        return derive_seed(self.seed, "teacher", self.key, int(chosen_first), start)
+
+
+def _missing(
+    wanted: dict[str, Example], written: Sequence[ChainRecord], *, chains: int, seed: int
+) -> list[_Job]:
+    have = Counter((one.example, one.chosen_first) for one in written)
+    jobs = []
+    for key, example in wanted.items():
+        # Of an odd number, which order gets the odd one depends on the choice.
+        larger = int(key, 16) % 2 == 0
+        orders = []
+        for first in (True, False):
+            share = (chains + 1) // 2 if first == larger else chains // 2
+            there = have[key, first]
+            if there < share:
+                orders.append((first, there, share - there))
+        if orders:
+            jobs.append(_Job(key, example, seed, tuple(orders)))
+    return jobs
+
+
+def _judged(text: str, *, chosen_first: bool, truncated: bool) -> tuple[str, float | None]:
+    """What becomes of a chain, and its margin."""
+    if truncated:
+        return "unreadable: truncated", None
+    ids = ("chosen", "rejected") if chosen_first else ("rejected", "chosen")
+    try:
+        parsed = parse_chain(text, ids)
+    except ChainError as error:
+        return f"unreadable: {error.reason}", None
+    if parsed.missing:
+        return "unreadable: missing_candidates", None
+    margin = parsed.totals["chosen"] - parsed.totals["rejected"]
+    return (KEPT if margin > 0 else WRONG if margin < 0 else TIE), margin
+
+
+def _messages(
+    example: Example, chain_format: ChainFormat, *, chosen_first: bool, stated: bool
+) -> tuple[Message, ...]:
+    asked = example.asked
+    answers = [asked.chosen, asked.rejected]
+    return chain_format.messages(
+        query=asked.query,
+        candidates=answers if chosen_first else answers[::-1],
+        history=example.history,
+        stated=example.stated if stated else (),
+        conversation=asked.conversation,
+    )
+
+
+def _write_dataset(
+    path: Path,
+    kept: Sequence[ChainRecord],
+    wanted: dict[str, Example],
+    chain_format: ChainFormat,
+    *,
+    withhold_stated: bool,
+) -> None:
+    """Prompt and completion of each kept chain, in the conversational form of TRL."""
+    beside = path.with_suffix(".new")
+    with beside.open("w", encoding="utf-8") as out:
+        for one in kept:
+            example = wanted[one.example]
+            messages = _messages(
+                example, chain_format, chosen_first=one.chosen_first, stated=not withhold_stated
+            )
+            answer = Message(role="assistant", content=one.text)
+            row = ChainRow(user_id=example.user_id, prompt=messages, completion=(answer,))
+            out.write(row.model_dump_json() + "\n")
+    beside.replace(path)

@@ -1,0 +1,269 @@
+"""Stage 1 (PSI) for any instruct model: supervised on a dataset of evaluation chains, with TRL.
+
+    pgenrm train sft --data runs/chains --model MODEL --recipe tiny-cpu --out runs/sft
+    accelerate launch --num_processes 8 -m pgenrm_agent.cli train sft --recipe llama-8b ...
+
+The dataset is what `pgenrm train chains` wrote. The loss covers the chain only (paper 4.1.1); the
+prompt is what inference sends. All weights are trained, or a LoRA adapter, as the recipe says.
+Running the same command again continues from the last checkpoint.
+
+A model from scratch, tokenizer included, is another matter: `psi`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
+from pgenrm_agent.training.run_files import refuse_other_settings, write_json
+from pgenrm_agent.training.sft_recipe import SftRecipe
+
+from pgenrm_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["SftPlan", "SftResult", "encode_row", "plan_sft", "train_sft"]
+
+RUN, SETTINGS = "run.json", "settings.json"
+PANELS = (
+    ("loss", "loss per chain token (nats)"),
+    ("eval_loss", "the same for held-out people"),
+    ("mean_token_accuracy", "share of chain tokens predicted"),
+    ("entropy", "entropy per chain token (nats)"),
+    ("learning_rate", "learning rate"),
+    ("grad_norm", "norm of the gradient"),
+)
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class SftPlan:
+    """What a run would train on. tokens: of one epoch, prompts included."""
+
+    rows: int
+    held_out: int
+    too_long: int
+    tokens: int
+    learned_tokens: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class SftResult:
+    """folder: the model's (or adapter's). loss: mean of the last tenth of the steps, nats a token.
+
+    seconds: of the last start, where a run was continued.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    loss: float
+    rows: int
+    too_long: int
+
+
+def plan_sft(recipe: SftRecipe, model: Path, data: Path) -> SftPlan:
+    """Read and encode the dataset, and count.
+
+    Raises ConfigurationError, as `train_sft` for its data.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return _encode_all(recipe, tokenizer, read_dataset(data), data)[2]
+
+
+def train_sft(
+    recipe: SftRecipe, model: Path, data: Path, out: Path, *, stop_after: int | None = None
+) -> SftResult:
+    """Run (or continue) stage 1; the model ends up in `out/model`, or `out/adapter` with LoRA.
+
+    Args:
+        model: a folder with a causal language model, its tokenizer (with a chat template) and
+            perhaps `chain_format.json`, which goes along.
+        data: the folder of a chain dataset, or its dataset.jsonl.
+        out: checkpoints, curve.jsonl, curve.png and run.json go there, too. A run that has ended
+            is not repeated.
+        stop_after: end after this step, as if the run had been cut off there.
+
+    Raises:
+        ConfigurationError: a malformed row (file, line and field), no row that is short enough, a
+            batch that does not divide, `out` holds a run with other settings, sharding without a
+            GPU, or extra "training" is missing.
+    """
+    try:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+    except ImportError as error:
+        raise ConfigurationError("stage 1 needs pip install 'pgenrm-agent[training]'") from error
+    import torch
+    from pgenrm_agent.training.stage_run import (
+        Curves,
+        StopAfter,
+        is_main_process,
+        last_checkpoint,
+        lora_config,
+        passes_per_step,
+        save_trained,
+        show_only_a_bar,
+    )
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    on_gpu = torch.cuda.is_available()
+    if recipe.shard and not on_gpu:
+        raise ConfigurationError(f"recipe {recipe.name}: shard needs GPUs; set it to false here")
+    passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
+    read = read_dataset(data)
+    settings = {
+        "recipe": recipe.model_dump(mode="json"), "model": str(model), "dataset": _digest(read),
+    }  # fmt: skip
+    refuse_other_settings(out / SETTINGS, settings, what="a run")
+    folder = out / ("adapter" if recipe.adapter else "model")
+    if (out / RUN).is_file():
+        ended = json.loads((out / RUN).read_text(encoding="utf-8"))
+        if ended["finished"]:
+            return SftResult(**{**ended["result"], "folder": folder})
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    rows, held_out, plan = _encode_all(recipe, tokenizer, read, data)
+    # An optimiser keeps its sums in float32; weights that an adapter leaves alone need no such width.
+    narrow = recipe.precision == "bfloat16" and recipe.adapter is not None
+    start = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.bfloat16 if narrow else torch.float32
+    )
+    checkpoints = out / "checkpoints"
+    trainer = SFTTrainer(
+        model=start,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        peft_config=lora_config(recipe.adapter),
+        callbacks=[
+            Curves(out, PANELS, of=("loss", "eval_loss")),
+            *([StopAfter(stop_after)] if stop_after else []),
+        ],
+        args=SFTConfig(
+            output_dir=str(checkpoints),
+            max_steps=plan.steps,
+            per_device_train_batch_size=recipe.rows_at_once,
+            per_device_eval_batch_size=recipe.rows_at_once,
+            gradient_accumulation_steps=passes,
+            max_length=None,  # rows that are too long were left out whole
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=recipe.warmup_steps,
+            weight_decay=recipe.weight_decay,
+            bf16=recipe.precision == "bfloat16",
+            use_cpu=not on_gpu,
+            gradient_checkpointing=recipe.recompute and not recipe.shard,
+            fsdp=recipe.shard or None,
+            fsdp_config={"activation_checkpointing": recipe.recompute} if recipe.shard else None,
+            logging_steps=1,
+            eval_strategy="steps" if held_out else "no",
+            eval_steps=recipe.save_every,
+            save_steps=recipe.save_every,
+            save_total_limit=2,
+            report_to=[],
+            seed=recipe.seed,
+        ),
+    )
+    show_only_a_bar(trainer)
+    output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    save_trained(trainer, model, folder)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    last = losses[-max(1, len(losses) // 10) :]
+    result = SftResult(
+        folder,
+        trainer.state.global_step,
+        float(output.metrics["train_runtime"]),
+        sum(last) / len(last),
+        plan.rows,
+        plan.too_long,
+    )
+    if is_main_process():
+        ended = {**asdict(result), "folder": folder.name}
+        finished = result.steps >= plan.steps
+        write_json(
+            out / RUN, {"finished": finished, "result": ended, "plan": asdict(plan)} | settings
+        )
+    return result
+
+
+# --- the dataset, as tokens ---
+
+
+def _encode_all(
+    recipe: SftRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    read: Sequence[ChainRow],
+    data: Path,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], SftPlan]:
+    """Rows to learn, rows of held-out people, and the counts."""
+    if not tokenizer.chat_template:
+        raise ConfigurationError(
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template: use an instruct model"
+        )
+    encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]
+    short = [(user, one) for user, one in encoded if len(one["input_ids"]) <= recipe.max_tokens]
+    held = [one for user, one in short if _share(user) < recipe.held_out]
+    rows = [one for user, one in short if _share(user) >= recipe.held_out]
+    if not rows:
+        raise ConfigurationError(
+            f"{data}: none of its {len(read)} chains can be learned from: {len(read) - len(short)}"
+            f" have more than max_tokens = {recipe.max_tokens} with their prompt, {len(held)} are held"
+            " out"
+        )
+    plan = SftPlan(
+        rows=len(rows),
+        held_out=len(held),
+        too_long=len(read) - len(short),
+        tokens=sum(len(one["input_ids"]) for one in rows),
+        learned_tokens=sum(label != IGNORED for one in rows for label in one["labels"]),
+        steps=max(1, math.ceil(recipe.epochs * len(rows) / recipe.rows_per_step)),
+    )
+    return rows, held, plan
+
+
+def encode_row(row: ChainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """The tokens that the engines make of the prompt, then the chain up to the end of its turn."""
+    messages = [message.model_dump() for message in row.prompt]
+    asked = cast(
+        str,
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True),
+    )
+    answered = cast(
+        str,
+        tokenizer.apply_chat_template(
+            [*messages, *(message.model_dump() for message in row.completion)], tokenize=False
+        ),
+    )
+    # Templates that render a begun turn otherwise than a whole one get the chain and the end token.
+    if answered.startswith(asked):
+        chain = answered[len(asked) :].rstrip("\n")
+    else:
+        chain = row.completion[0].content + cast(str, tokenizer.eos_token)
+    prompt = cast(list[int], tokenizer.encode(asked, add_special_tokens=False))
+    learned = cast(list[int], tokenizer.encode(chain, add_special_tokens=False))
+    return {"input_ids": prompt + learned, "labels": [IGNORED] * len(prompt) + learned}
+
+
+def _share(user_id: str) -> float:
+    """A person's place in [0, 1), the same in every run."""
+    digest = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _digest(read: Sequence[ChainRow]) -> str:
+    """A name for the dataset's content."""
+    digest = hashlib.blake2b(digest_size=12)
+    for row in read:
+        digest.update(row.model_dump_json().encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

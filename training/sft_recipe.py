@@ -1,0 +1,47 @@
+"""Recipes of stage 1 (PSI) for models that exist already; field descriptions are the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pgenrm_agent.training.recipe import Adapter, Section, read_recipe
+from pydantic import Field
+
+__all__ = ["SftRecipe", "load_sft_recipe"]
+
+
+class SftRecipe(Section):
+    """Supervised training on the chains of a dataset."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, description="of the order, and of an adapter's first weights")]
+    epochs: Annotated[float, Field(gt=0, description="times that each chain is seen")] = 1.0
+    rows_per_step: Annotated[int, Field(gt=0, description="chains of an optimiser step")]
+    rows_at_once: Annotated[int, Field(gt=0, description="chains in one process's forward pass")]
+    max_tokens: Annotated[
+        int, Field(gt=0, description="prompt and chain together; longer ones are left out")
+    ]
+    held_out: Annotated[
+        float, Field(ge=0, lt=1, description="share of people whose chains only watch the loss")
+    ] = 0.0
+    learning_rate: Annotated[float, Field(gt=0, description="peak; it falls as a cosine")]
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="of activations, and of the weights under an adapter"),
+    ] = "float32"
+    save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
+    adapter: Adapter | None = None
+    recompute: Annotated[
+        bool, Field(description="activations again on the way back: less memory, more time")
+    ] = False
+    shard: Annotated[
+        bool, Field(description="FSDP: weights and optimiser split over the GPUs' processes")
+    ] = False
+
+
+def load_sft_recipe(name_or_path: str | Path) -> SftRecipe:
+    """A recipe by the name of a bundled file (without .yaml) or by path; see `read_recipe`."""
+    return read_recipe(SftRecipe, name_or_path, folder="recipes/sft")

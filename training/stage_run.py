@@ -1,0 +1,166 @@
+"""What the stages on TRL's trainers share: where a run goes on, its curves, and the folder it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgenrm_agent.training.recipe import Adapter
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import FORMAT_FILE
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+    from transformers import TrainingArguments as Arguments
+else:
+    from transformers import TrainerCallback
+
+__all__ = [
+    "Curves",
+    "StopAfter",
+    "is_main_process",
+    "last_checkpoint",
+    "lora_config",
+    "passes_per_step",
+    "save_trained",
+    "show_only_a_bar",
+]
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what all share. The launcher (`accelerate launch`) numbers them."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
+    """Forward passes of one process in an optimiser step over `rows`, `at_once` in each.
+
+    Raises ConfigurationError when the rows cannot be shared out evenly among the processes.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if rows % (at_once * processes):
+        raise ConfigurationError(
+            f"recipe {recipe}: the {rows} rows of a step are not divisible into passes of"
+            f" rows_at_once = {at_once} on {processes} process{'es' if processes > 1 else ''}"
+        )
+    return rows // (at_once * processes)
+
+
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint; one that a killed run was still writing does not count."""
+
+    def step(folder: Path) -> int:
+        return int(folder.name.rpartition("-")[2])
+
+    for folder in sorted(checkpoints.glob("checkpoint-*"), key=step, reverse=True):
+        try:
+            # The trainer writes its state last.
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
+
+
+def lora_config(adapter: Adapter | None) -> Any:
+    """A recipe's adapter as PEFT's LoraConfig; None for all weights."""
+    if adapter is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_trained(trainer: Trainer, started_from: Path, folder: Path) -> None:
+    """Write the model or adapter, its tokenizer and its chain format. Every process has to call it."""
+    trainer.save_model(str(folder))  # gathers what is sharded over the processes
+    if is_main_process():
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that no engine reads
+        if (started_from / FORMAT_FILE).is_file():
+            (folder / FORMAT_FILE).write_bytes((started_from / FORMAT_FILE).read_bytes())
+    trainer.accelerator.wait_for_everyone()
+
+
+def show_only_a_bar(trainer: Trainer) -> None:
+    """A progress bar on the error stream, without the figures that go to the curves anyway."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    class Bar(ProgressCallback):
+        def on_log(self, *args: Any, **kwargs: Any) -> None: ...
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Bar)
+
+
+class StopAfter(TrainerCallback):
+    """Ends training after a step, with a checkpoint, as if the run had been cut off there."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step >= self._step:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class Curves(TrainerCallback):
+    """Keeps curve.jsonl and, at the end, curve.png: one panel for each logged figure.
+
+    panels: figure and title. A logged row counts when it has one of the figures in `of`.
+    """
+
+    def __init__(
+        self, folder: Path, panels: Sequence[tuple[str, str]], *, of: Sequence[str]
+    ) -> None:
+        self._folder = folder
+        self._panels = panels
+        self._of = of
+
+    def on_log(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            rows = [row for row in state.log_history if any(key in row for key in self._of)]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
+
+    def on_train_end(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            _plot(state.log_history, self._panels, self._folder / "curve.png")
+
+
+def _plot(
+    history: Sequence[Mapping[str, float]], panels: Sequence[tuple[str, str]], path: Path
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [(key, label) for key, label in panels if any(key in row for row in history)]
+    figure, grid = pyplot.subplots(-(-max(1, len(shown)) // 2), 2, figsize=(10, 8), squeeze=False)
+    for axes, (key, label) in zip(grid.flat, shown, strict=False):
+        points = [(row["step"], row[key]) for row in history if key in row]
+        axes.plot(*zip(*points, strict=True))
+        axes.set(title=label, xlabel="step")
+    for axes in grid.flat[len(shown) :]:
+        axes.set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
