@@ -20,9 +20,10 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pgenrm_agent.training.scaling_pool import ScalingRecord
+    from pgenrm_agent.training.scaling_pool import ScalingRecord, Study
     from pgenrm_agent.training.scaling_population import Agreement
     from pgenrm_agent.training.scaling_tables import MeanOverSeeds, ScalingReport
+    from pgenrm_agent.training.simulation import Answers
 
 __all__ = ["scaling"]
 
@@ -48,6 +49,9 @@ def scaling(
         Path | None, typer.Option(help="Model folder; the bundled model if not given.")
     ] = None,
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    sampling: Annotated[
+        bool, typer.Option(help="--no-sampling reports what an unfinished study has so far.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Accuracy by chains, similar people, known choices and prototypes, on simulated people.
@@ -55,17 +59,35 @@ def scaling(
     Samples a pool of chains for each test person once, and reads every table off it. Writes
     records.jsonl, agreement.jsonl, report.json and a plot into the folder.
     """
-    from pgenrm_agent.training.scaling_pool import Study, sample_study
+    from pgenrm_agent.training.scaling_pool import Study, read_study
     from pgenrm_agent.training.scaling_tables import report
     from pgenrm_agent.training.simulation import load_answers
+
+    study = Study(people=people, seeds=seeds, members=members, **({"ks": tuple(k)} if k else {}))
+    answers = load_answers(data / "val.jsonl.gz")
+    if sampling:
+        records, agreements = _sample(study, answers, model, engine, out)
+    else:
+        records, agreements = read_study(study, answers, out)
+    found = report(records, agreements)
+    (out / REPORT).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _draw(found, out / PLOT)
+    if as_json:
+        typer.echo(found.model_dump_json())
+    else:
+        _print(found)
+
+
+def _sample(
+    study: Study, answers: Answers, model: Path | None, engine: str, out: Path
+) -> tuple[list[ScalingRecord], list[Agreement]]:
+    from pgenrm_agent.training.scaling_pool import sample_study
 
     from pgenrm_agent.embedding import ModelTokensEmbedder
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import bundled_model, format_of
 
     folder = model or bundled_model()
-    study = Study(people=people, seeds=seeds, members=members, **({"ks": tuple(k)} if k else {}))
-    answers = load_answers(data / "val.jsonl.gz")
     runner = open_engine(engine, folder)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -87,14 +109,7 @@ def scaling(
             finally:
                 await runner.aclose()
 
-        records, agreements = asyncio.run(run())
-    found = report(records, agreements)
-    (out / REPORT).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _draw(found, out / PLOT)
-    if as_json:
-        typer.echo(found.model_dump_json())
-    else:
-        _print(found)
+        return asyncio.run(run())
 
 
 def _print(found: ScalingReport) -> None:

@@ -32,7 +32,7 @@ from pydantic import Field
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.engines.protocol import Engine
-from pgenrm_agent.errors import ChainError
+from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.records import RecordLog
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
@@ -46,6 +46,7 @@ __all__ = [
     "SampledChain",
     "ScalingRecord",
     "Study",
+    "read_study",
     "sample_study",
 ]
 
@@ -162,15 +163,8 @@ async def sample_study(
 
     Raises what the engine raises; what is done by then is kept, and the same call goes on.
     """
-    world = World()
     remembering, embedder = RememberingEngine(engine), RememberingEmbedder(embedder)
-    populations = [
-        draw_population(
-            world, answers, members=study.members, people=study.people, history=study.history,
-            seed=seed,
-        )
-        for seed in range(study.seeds)
-    ]  # fmt: skip
+    populations = _populations(study, answers)
     with (
         RecordLog(out / RECORDS, ScalingRecord) as log,
         RecordLog(out / AGREEMENT, Agreement) as groups,
@@ -220,6 +214,43 @@ async def sample_study(
         for population in populations
         for version in study.versions
     ]
+
+
+def read_study(
+    study: Study, answers: Answers, out: Path
+) -> tuple[list[ScalingRecord], list[Agreement]]:
+    """What an unfinished study has so far: of each version, the seeds that are complete.
+
+    Raises ConfigurationError when no seed is complete, or while another process samples there.
+    """
+    with (
+        RecordLog(out / RECORDS, ScalingRecord) as log,
+        RecordLog(out / AGREEMENT, Agreement) as groups,
+    ):
+        records = {record.key: record for record in log.found}
+        agreements = {one.key: one for one in groups.found}
+    found: list[ScalingRecord] = []
+    agreed: list[Agreement] = []
+    for population in _populations(study, answers):
+        for version in study.versions:
+            keys = [ask.key for ask in _asks(study, population, version)]
+            if all(key in records for key in keys):
+                found += [records[key] for key in keys]
+                agreed.append(agreements[population.seed, version])
+    if not any(record.part == "pool" for record in found):
+        raise ConfigurationError(f"{out} has no complete seed yet: go on without --no-sampling")
+    return found, agreed
+
+
+def _populations(study: Study, answers: Answers) -> list[Population]:
+    world = World()
+    return [
+        draw_population(
+            world, answers, members=study.members, people=study.people, history=study.history,
+            seed=seed,
+        )
+        for seed in range(study.seeds)
+    ]  # fmt: skip
 
 
 def _asks(study: Study, population: Population, version: str) -> list[_Ask]:

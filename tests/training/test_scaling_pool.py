@@ -12,6 +12,7 @@ from pgenrm_agent.training.scaling_pool import (
     RECORDS,
     ScalingRecord,
     Study,
+    read_study,
     sample_study,
 )
 from pgenrm_agent.training.scaling_population import Agreement, draw_population
@@ -21,7 +22,7 @@ from pgenrm_agent.training.simulation import World, load_answers
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
-from pgenrm_agent.errors import EngineTimeout
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 STUDY = Study(people=3, seeds=2, members=10, individual=4, prototype=3, few=2, ks=(2,))
@@ -91,10 +92,14 @@ def test_a_run_that_was_stopped_goes_on(responses: Path, tmp_path: Path) -> None
         run(responses, tmp_path, Stopping(40))
     there = (tmp_path / RECORDS).read_text().splitlines()
     assert there
+    answers = load_answers(responses / "val.jsonl.gz")
+    with pytest.raises(ConfigurationError, match="no complete seed"):
+        read_study(STUDY, answers, tmp_path)
     records, _ = run(responses, tmp_path, ScriptedEngine(write))
     lines = (tmp_path / RECORDS).read_text().splitlines()
     assert lines[: len(there)] == there
     assert len(lines) == len(records)
+    assert read_study(STUDY, answers, tmp_path)[0] == records
     again = ScriptedEngine(write)
     assert run(responses, tmp_path, again)[0] == records
     assert not again.calls
