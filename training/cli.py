@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pgenrm_agent.training.ablation_cli import ablate, bayes
 from pgenrm_agent.training.chains_cli import chains
 from pgenrm_agent.training.people_cli import people
 from pgenrm_agent.training.sft_cli import merge, sft
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train a model in three stages, measure it, write its card.",
 )
-for command in (chains, sft, merge, people):
+for command in (chains, sft, merge, people, ablate, bayes):
     app.command()(command)
 
 DataOption = Annotated[

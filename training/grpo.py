@@ -127,6 +127,8 @@ def train_grpo(
 ) -> GrpoResult:
     """Run (or continue) a stage; the model ends up in `out/model`, or `out/adapter` with LoRA.
 
+    A run that has ended is not repeated.
+
     Args:
         model: a folder with a causal language model, its tokenizer and perhaps `chain_format.json`.
         choices: what to train on; their stated criteria go to the judge, never into a prompt.
@@ -144,10 +146,14 @@ def train_grpo(
             "reinforcement stages need pip install 'pgenrm-agent[training]'"
         ) from error
     import torch
+    from accelerate import PartialState
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
+    ended = _ended(recipe, out)
+    if ended is not None:
+        return ended
     passes = passes_per_step(
         recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
     )
@@ -155,7 +161,9 @@ def train_grpo(
     chain_format = format_of(model)
     wanted = recipe.steps * recipe.choices_per_step
     if stage == "curriculum":
-        hardness = _hardness(recipe, model, choices, chain_format, out / "hardness.jsonl")
+        # One process measures, the others then read what it kept.
+        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+            hardness = _hardness(recipe, model, choices, chain_format, out / "hardness.jsonl")
         order = scheduled(hardness, recipe)
     else:
         rng = random.Random(recipe.seed)
@@ -210,7 +218,7 @@ def train_grpo(
     )
     show_only_a_bar(trainer)
     output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    folder = out / ("adapter" if recipe.adapter else "model")
+    folder = _folder(recipe, out)
     save_trained(trainer, model, folder)
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     result = GrpoResult(
@@ -228,6 +236,20 @@ def train_grpo(
             },
         )  # fmt: skip
     return result
+
+
+def _ended(recipe: GrpoRecipe, out: Path) -> GrpoResult | None:
+    """The result of the same run, if it came to its end."""
+    if not (out / RUN).is_file():
+        return None
+    ended = json.loads((out / RUN).read_text(encoding="utf-8"))
+    if ended["steps"] < recipe.steps or ended["recipe"] != recipe.model_dump(mode="json"):
+        return None
+    return GrpoResult(_folder(recipe, out), ended["steps"], ended["seconds"], ended["reward"])
+
+
+def _folder(recipe: GrpoRecipe, out: Path) -> Path:
+    return out / ("adapter" if recipe.adapter else "model")
 
 
 # --- hardness ---

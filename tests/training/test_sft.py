@@ -19,7 +19,7 @@ from pgenrm_agent.training.chain_dataset import DATASET, read_dataset
 from pgenrm_agent.training.cli import app
 from pgenrm_agent.training.sft import encode_row, plan_sft, train_sft
 from pgenrm_agent.training.sft_recipe import SftRecipe, load_sft_recipe
-from pgenrm_agent.training.stage_run import last_checkpoint
+from pgenrm_agent.training.stage_run import last_checkpoint, passes_per_step
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -194,6 +194,14 @@ def test_what_cannot_be_trained_is_refused(
     (tmp_path / DATASET).write_text("{}\n")
     with pytest.raises(ConfigurationError, match="line 1, field user_id"):
         train_sft(RECIPE, minute_model, tmp_path, tmp_path / "out")
+
+
+def test_the_rows_of_a_step_are_shared_out_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert passes_per_step("r", 16, 2) == 8
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert passes_per_step("r", 16, 2) == 2
+    with pytest.raises(ConfigurationError, match=r"the 12 rows of a step .* on 4 processes"):
+        passes_per_step("r", 12, 2)
 
 
 def test_bundled_recipes_are_valid() -> None:

@@ -1,0 +1,131 @@
+"""The whole table from an empty folder, at a minute size; and again, without doing anything twice."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pgenrm_agent.training.ablation import ALL, BEST, STAGES, Measured
+from pgenrm_agent.training.ablation_recipe import AblationRecipe, load_ablation_recipe
+from pgenrm_agent.training.cli import app
+from typer.testing import CliRunner
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import bundled_model
+
+STAGE = {
+    "name": "stage", "seed": 1, "choices": 2, "steps": 1, "choices_per_step": 1, "samples": 2,
+    "rows_at_once": 2, "learning_rate": 1e-5, "max_tokens": 64, "save_every": 1,
+    "curriculum": {"chains": 2},
+}  # fmt: skip
+RECIPE: dict[str, Any] = {
+    "name": "minute", "seeds": [1], "training_people": 2, "people": 2, "chains": 1,
+    "psi_chains": 4,
+    "psi": {
+        "name": "psi", "seed": 1, "rows_per_step": 4, "rows_at_once": 4, "max_tokens": 3072,
+        "learning_rate": 1e-5, "save_every": 1,
+    },
+    "cre": STAGE,
+    "curriculum": STAGE,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few_answers(responses: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first queries of the real answers: all are read and measured at every start."""
+    folder = tmp_path_factory.mktemp("answers")
+    for name in ("train.jsonl.gz", "val.jsonl.gz"):
+        with gzip.open(responses / name, "rt", encoding="utf-8") as lines:
+            some = [line for line, _ in zip(lines, range(30), strict=False)]
+        with gzip.open(folder / name, "wt", encoding="utf-8") as out:
+            out.writelines(some)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_table_comes_from_one_command_that_never_works_twice(
+    few_answers: Path, tmp_path: Path
+) -> None:
+    recipe, out = tmp_path / "minute.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+
+    def run() -> dict[str, Any]:
+        done = CliRunner().invoke(
+            app,
+            [
+                *("ablate", "--data", str(few_answers), "--base", str(bundled_model()), "--json"),
+                *("--recipe", str(recipe), "--out", str(out)),
+            ],
+        )
+        assert done.exit_code == 0, (done.output, done.exception)
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+    report = run()
+    assert list(report["stages"]) == list(STAGES)
+    assert all(0 <= found["mean"] <= 1 for found in report["stages"].values())
+    assert report["compared"]["chance"]["mean"] == 0.5
+    assert json.loads((out / "report.json").read_text()) == report
+    table = (out / "report.md").read_text()
+    assert f"| {ALL} | {100 * report['stages'][ALL]['mean']:.1f} % | - |" in table
+    assert f"| {BEST} |" in table
+    written = {
+        path: path.stat().st_mtime_ns
+        for path in out.rglob("*")
+        if path.name.endswith((".safetensors", ".jsonl", "run.json"))
+    }
+    assert sum(path.name == "model.safetensors" for path in written) >= 5
+    assert run() == report
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    # The halves of the reward are what their names say.
+    weights = {}
+    for name in ("cre", "cre-alpha-0", "cre-beta-0", "curriculum"):
+        done = json.loads((out / "seed-1" / name / "run.json").read_text())
+        weights[name] = (done["stage"], done["recipe"]["alpha"], done["recipe"]["beta"])
+    assert weights == {
+        "cre": ("cre", 0.5, 1.0),
+        "cre-alpha-0": ("cre", 0.0, 1.0),
+        "cre-beta-0": ("cre", 0.5, 0.0),
+        "curriculum": ("curriculum", 0.5, 1.0),
+    }
+    recipe.write_text(yaml.safe_dump({**RECIPE, "chains": 2}))
+    refused = CliRunner().invoke(
+        app,
+        [
+            *("ablate", "--data", str(few_answers), "--base", str(bundled_model())),
+            *("--recipe", str(recipe), "--out", str(out)),
+        ],
+    )
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "holds an ablation with recipe" in str(refused.exception)
+
+
+def test_a_mean_over_seeds_has_the_standard_error_of_the_seeds() -> None:
+    found = Measured.of([0.6, 0.7, 0.8])
+    assert found.mean == pytest.approx(0.7)
+    assert found.standard_error == pytest.approx(0.1 / 3**0.5)
+    assert Measured.of([0.6]).standard_error is None
+
+
+def test_bundled_recipes_are_valid_and_adapters_are_refused() -> None:
+    for name in ("tiny-cpu", "tiny-gpu"):
+        recipe = load_ablation_recipe(name)
+        assert recipe.name == name
+        assert len(recipe.seeds) == 5
+        assert recipe.cre.choices <= 7 * recipe.training_people
+    with pytest.raises(ValueError, match="no adapter"):
+        AblationRecipe.model_validate({**RECIPE, "psi": {**RECIPE["psi"], "adapter": {}}})
+
+
+def test_the_best_possible_is_told_by_number_of_past_choices(few_answers: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["bayes", "--data", str(few_answers), "--people", "20", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert list(told) == [str(shown) for shown in range(7)]
+    assert all(0.5 <= one["expected"] <= 1 for one in told.values())

@@ -1,0 +1,323 @@
+"""What each training stage buys: base, PSI, PSI + CRE, its two halves, all three, over several seeds.
+
+    pgenrm train ablate --data DATA --base MODEL --recipe tiny-cpu --out runs/ablation
+
+Every seed trains its own models and is measured on its own held-out people and queries, beside what
+needs no training: chance, a Bradley-Terry fit that knows no person, the teacher, and the best that
+any predictor could do from the same past choices (`bayes`). Running the same command again goes on
+where it stopped: stages that have ended are not trained again, comparisons not asked again.
+
+A folder holds seed-N/STAGE (the stages' runs), seed-N/STAGE/records-H.jsonl (comparisons with H past
+choices), report.json and report.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from pgenrm_agent.training.ablation_recipe import AblationRecipe
+from pgenrm_agent.training.bayes import MOST_PAST_CHOICES, IdealPredictor, measure_bayes
+from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
+from pgenrm_agent.training.chains import write_examples
+from pgenrm_agent.training.data import Example, examples, load_rows
+from pgenrm_agent.training.evaluate import (
+    Accuracy,
+    Case,
+    as_asked,
+    baselines,
+    credit,
+    draw_cases,
+    judge_choices,
+)
+from pgenrm_agent.training.grpo import Stage, train_grpo
+from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.training.rewards import RuleJudge
+from pgenrm_agent.training.run_files import refuse_other_settings, write_json
+from pgenrm_agent.training.sft import train_sft
+from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
+from pydantic import Field
+
+from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.machine import describe_machine
+from pgenrm_agent.model_files import format_of
+from pgenrm_agent.schema import Message, Model
+
+__all__ = ["AblationReport", "Measured", "markdown", "run_ablation"]
+
+BASE, PSI, CRE = "base", "PSI", "PSI + CRE"
+NO_PROCESS, NO_OUTCOME = "PSI + CRE, alpha = 0", "PSI + CRE, beta = 0"
+ALL = "PSI + CRE + curriculum"
+STAGES = (BASE, PSI, CRE, NO_PROCESS, NO_OUTCOME, ALL)
+BEST = "best possible from the same past choices"
+COMPARED = ("chance", "Bradley-Terry, not personal", "teacher", BEST)
+REPORT, TABLE, SETTINGS = "report.json", "report.md", "settings.json"
+
+
+class Measured(Model):
+    """Accuracy over the seeds, 0-1."""
+
+    mean: float
+    standard_error: float | None = Field(description="over the seeds; null for a single one")
+    by_seed: tuple[float, ...]
+
+    @classmethod
+    def of(cls, by_seed: Sequence[float]) -> Measured:
+        """From one accuracy a seed."""
+        values = np.asarray(by_seed, dtype=np.float64)
+        error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+        return cls(mean=float(values.mean()), standard_error=error, by_seed=tuple(values.tolist()))
+
+
+class AblationReport(Model):
+    """The table: `stages` were trained, `compared` need no training.
+
+    by_history: by name, accuracy with 0, 1, ... 6 past choices; empty when it was not measured.
+    not_scored: by stage, comparisons in which no chain could be read; they count as wrong.
+    """
+
+    recipe: AblationRecipe
+    base: str
+    psi: str | None
+    simulation: str
+    engine: str
+    machine: str
+    stages: dict[str, Measured]
+    compared: dict[str, Measured]
+    by_history: dict[str, tuple[Measured, ...]]
+    not_scored: dict[str, int]
+
+
+def run_ablation(
+    recipe: AblationRecipe,
+    data: Path,
+    base: Path,
+    out: Path,
+    *,
+    open_engine: Callable[[Path], Engine],
+    psi: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> AblationReport:
+    """Train what is missing, measure what is missing, and write the report.
+
+    Args:
+        data: folder with train.jsonl.gz and val.jsonl.gz.
+        base: folder of the model that stage 1 starts from: untrained, or one that knows the format.
+        open_engine: an engine for the evaluation of a model's folder; closed after use.
+        psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
+            seeds then differ in the later stages and the test people.
+        say: called with what begins. progress: comparisons of a measurement, done and in all.
+
+    Raises:
+        ConfigurationError: the data is missing, or `out` holds an ablation with other settings.
+    """
+    settings = {
+        "recipe": recipe.model_dump(mode="json"), "base": str(base),
+        "psi": None if psi is None else str(psi), "simulation": VERSION,
+    }  # fmt: skip
+    refuse_other_settings(out / SETTINGS, settings, what="an ablation")
+    bench = _Bench(recipe, data, open_engine, say, progress)
+    for seed in recipe.seeds:
+        folder = out / f"seed-{seed}"
+        models = {BASE: base, PSI: psi or bench.train_psi(base, seed, folder / "psi")}
+        models[CRE] = bench.reinforce("cre", models[PSI], seed, folder / "cre")
+        models[NO_PROCESS] = bench.reinforce(
+            "cre", models[PSI], seed, folder / "cre-alpha-0", alpha=0.0
+        )
+        models[NO_OUTCOME] = bench.reinforce(
+            "cre", models[PSI], seed, folder / "cre-beta-0", beta=0.0
+        )
+        models[ALL] = bench.reinforce("curriculum", models[CRE], seed, folder / "curriculum")
+        for name, model in models.items():
+            place = folder / "measured" / name.replace(" ", "").replace(",", "-")
+            bench.measure(name, model, seed, place)
+        bench.compare(seed)
+    report = AblationReport(
+        recipe=recipe,
+        base=base.name,
+        psi=None if psi is None else psi.name,
+        simulation=VERSION,
+        engine=bench.engine_name,
+        machine=describe_machine(),
+        stages={name: Measured.of(bench.found[name]) for name in STAGES},
+        compared={name: Measured.of(bench.found[name]) for name in COMPARED},
+        by_history={
+            name: tuple(
+                Measured.of(bench.by_history[name, shown]) for shown in range(MOST_PAST_CHOICES + 1)
+            )
+            for name in ((PSI, ALL, BEST) if recipe.history_people else ())
+        },
+        not_scored=bench.not_scored,
+    )
+    write_json(out / REPORT, report.model_dump(mode="json"))
+    (out / TABLE).write_text(markdown(report), encoding="utf-8")
+    return report
+
+
+def markdown(report: AblationReport) -> str:
+    """The report's tables, for a document."""
+    recipe = report.recipe
+    lines = [
+        f"Recipe {recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} held-out people each,"
+        f" {recipe.history} past choices, {recipe.chains} samples; {report.engine}, {report.machine}.",
+        "",
+        "| | accuracy | standard error |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {_percent(found.mean)} | {_percent(found.standard_error)} |"
+        for name, found in {**report.stages, **report.compared}.items()
+    ]
+    if report.by_history:
+        shown = range(MOST_PAST_CHOICES + 1)
+        lines += [
+            "",
+            f"| past choices | {' | '.join(map(str, shown))} |",
+            "|---" * (len(shown) + 1) + "|",
+        ]
+        lines += [
+            f"| {name} | {' | '.join(_percent(one.mean) for one in row)} |"
+            for name, row in report.by_history.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+class _Bench:
+    """Trains, measures and keeps the figures of one ablation."""
+
+    def __init__(
+        self,
+        recipe: AblationRecipe,
+        data: Path,
+        open_engine: Callable[[Path], Engine],
+        say: Callable[[str], None],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._recipe = recipe
+        self._data = data
+        self._open_engine = open_engine
+        self._say = say
+        self._progress = progress
+        self._world = World()
+        self._training = load_answers(data / "train.jsonl.gz")
+        self._test = load_answers(data / "val.jsonl.gz")
+        self.engine_name = ""
+        self.found: defaultdict[str, list[float]] = defaultdict(list)
+        self.by_history: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        self.not_scored: dict[str, int] = {}
+
+    # --- training ---
+
+    def train_psi(self, base: Path, seed: int, out: Path) -> Path:
+        self._say(f"seed {seed}: {PSI}")
+        dataset = out / DATASET
+        if not dataset.is_file():
+            _write_dataset(
+                self._world, self._training, base, dataset, self._recipe.psi_chains, seed
+            )
+        recipe = self._recipe.psi.model_copy(update={"seed": seed})
+        return train_sft(recipe, base, dataset, out).folder
+
+    def reinforce(self, stage: Stage, start: Path, seed: int, out: Path, **weights: float) -> Path:
+        self._say(f"seed {seed}: {out.name}")
+        recipe: GrpoRecipe = getattr(self._recipe, stage)
+        recipe = recipe.model_copy(update={"seed": seed, **weights})
+        judge = RuleJudge() if stage == "cre" else None
+        return train_grpo(stage, recipe, start, self._choices(recipe), out, judge=judge).folder
+
+    def _choices(self, recipe: GrpoRecipe) -> list[Example]:
+        rows = load_rows(f"simulated-train:{self._data}:{self._recipe.training_people}")
+        found = examples(rows, split="train", history=recipe.history, seed=recipe.seed)
+        return list(islice(found, recipe.choices))
+
+    # --- measuring ---
+
+    def measure(self, name: str, model: Path, seed: int, folder: Path) -> None:
+        self._say(f"seed {seed}: accuracy of {name}")
+        recipe = self._recipe
+        with self._engine(model) as engine:
+
+            def accuracy(cases: Sequence[Case], shown: int) -> float:
+                rows = asyncio.run(
+                    judge_choices(
+                        engine,
+                        format_of(model),
+                        [as_asked(self._test, case) for case in cases],
+                        chains=recipe.chains,
+                        temperature=recipe.temperature,
+                        records=folder / f"records-{shown}.jsonl",
+                        progress=self._progress,
+                    )
+                )
+                missing = sum(row.margin is None for row in rows)
+                self.not_scored[name] = self.not_scored.get(name, 0) + missing
+                credits = [0.0 if row.margin is None else credit(row.margin) for row in rows]
+                return Accuracy.of(credits).mean
+
+            cases = self._cases(seed, recipe.people, recipe.history)
+            self.found[name].append(accuracy(cases, recipe.history))
+            if name in (PSI, ALL):
+                for shown, some in self._cases_by_history(seed):
+                    self.by_history[name, shown].append(accuracy(some, shown))
+
+    def compare(self, seed: int) -> None:
+        """What needs no training, on the same comparisons."""
+        self._say(f"seed {seed}: what needs no training")
+        cases = self._cases(seed, self._recipe.people, self._recipe.history)
+        ideal = IdealPredictor(self._world, seed=seed)
+        others = baselines(self._world, self._training, self._test, cases, seed)
+        others[BEST] = measure_bayes(ideal, self._test, cases).accuracy
+        for name in COMPARED:
+            self.found[name].append(others[name].mean)
+        for shown, some in self._cases_by_history(seed):
+            best = measure_bayes(ideal, self._test, some).accuracy
+            self.by_history[BEST, shown].append(best.mean)
+
+    def _cases(self, seed: int, people: int, shown: int) -> list[Case]:
+        return draw_cases(
+            self._world, self._test, split="test", count=people, history=shown, seed=seed
+        )
+
+    def _cases_by_history(self, seed: int) -> Iterator[tuple[int, list[Case]]]:
+        people = self._recipe.history_people
+        for shown in range(MOST_PAST_CHOICES + 1) if people else ():
+            yield shown, self._cases(seed, people, shown)
+
+    @contextmanager
+    def _engine(self, model: Path) -> Iterator[Engine]:
+        engine = self._open_engine(model)
+        self.engine_name = engine.name.partition(":")[0]
+        try:
+            yield engine
+        finally:
+            asyncio.run(engine.aclose())
+
+
+def _write_dataset(
+    world: World, answers: Answers, model: Path, path: Path, count: int, seed: int
+) -> None:
+    """Chains of the rule-based teacher about simulated people, as a dataset for stage 1."""
+    stream = write_examples(
+        "chain", world, answers, format_of(model), split=f"ablation-{seed}", seed=seed
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".new")
+    with beside.open("w", encoding="utf-8") as out:
+        for number, example in enumerate(islice(stream, count)):
+            answer = Message(role="assistant", content=example.target)
+            row = ChainRow(
+                user_id=f"ablation-{number}", prompt=example.messages, completion=(answer,)
+            )
+            out.write(row.model_dump_json() + "\n")
+    beside.replace(path)

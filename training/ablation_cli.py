@@ -1,0 +1,108 @@
+"""`pgenrm train ablate` and `pgenrm train bayes`: what each stage buys, and what nobody can beat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pgenrm_agent.training.terminal import EngineOption, JsonOption, open_engine, progress_bar
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pgenrm_agent.training.ablation import AblationReport
+
+__all__ = ["ablate", "bayes"]
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
+    ),
+]
+
+
+def ablate(
+    data: DataOption,
+    base: Annotated[Path, typer.Option(help="Folder of the model that stage 1 starts from.")],
+    psi: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a stage-1 model to take instead of training one a seed."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
+    ] = "tiny-cpu",
+    out: Annotated[
+        Path, typer.Option(help="Folder of the ablation; an unfinished one continues.")
+    ] = Path("runs/ablation"),
+    engine: EngineOption = "transformers",
+    as_json: JsonOption = False,
+) -> None:
+    """What each stage buys: base, PSI, PSI + CRE and its halves, all three, over several seeds.
+
+    Trains and measures what is missing in the folder, and writes report.json and report.md there.
+    """
+    from pgenrm_agent.training.ablation import REPORT, run_ablation
+    from pgenrm_agent.training.ablation_recipe import load_ablation_recipe
+
+    console = Console(stderr=True)
+    loaded = load_ablation_recipe(recipe)
+    with progress_bar("comparisons") as progress:
+        report = run_ablation(
+            loaded,
+            data,
+            base,
+            out,
+            open_engine=lambda model: open_engine(engine, model),
+            psi=psi,
+            say=lambda text: console.print(text, markup=False),
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    _show(report)
+    console.print(f"report: {out / REPORT}", markup=False)
+
+
+def bayes(
+    data: DataOption,
+    people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """The best that any predictor could do in the simulated world, by 0 to 6 past choices."""
+    from pgenrm_agent.training.bayes import bayes_by_history
+    from pgenrm_agent.training.simulation import World, load_answers
+
+    found = bayes_by_history(World(), load_answers(data / "val.jsonl.gz"), people=people, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({shown: one.model_dump() for shown, one in found.items()}))
+        return
+    table = Table(
+        "past choices", "accuracy", "± standard error", "expected", title=f"{people} comparisons"
+    )
+    for shown, one in found.items():
+        table.add_row(
+            str(shown),
+            f"{one.accuracy.mean:.1%}",
+            f"{one.accuracy.standard_error:.1%}",
+            f"{one.expected:.1%}",
+        )
+    Console().print(table)
+
+
+def _show(report: AblationReport) -> None:
+    recipe = report.recipe
+    table = Table(
+        "",
+        "accuracy",
+        "± standard error",
+        title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} people each",
+    )
+    for name, found in {**report.stages, **report.compared}.items():
+        error = "-" if found.standard_error is None else f"{found.standard_error:.1%}"
+        table.add_row(name, f"{found.mean:.1%}", error)
+    Console().print(table)
