@@ -64,7 +64,10 @@ class Setting(Model):
 
 
 class Figures(Model):
-    """Share of choices predicted right by method, 0-1; a tie counts one half."""
+    """Share of choices predicted right by method, 0-1; a tie counts one half.
+
+    against: of the choices against the majority; empty where nobody made one.
+    """
 
     past: int
     everything: dict[str, float]
@@ -141,7 +144,7 @@ def evaluate_people(
     out: folder of measured.jsonl and of the embeddings.
     validation: hold out people among the training people instead, for choosing settings: the test
         people stay unseen.
-    progress: told how many of all epochs' worth of work are done.
+    progress: told the epochs done, and how many there are in all.
 
     Raises ConfigurationError for data that cannot be read, fewer than ten people, or another
     process that writes to the folder.
@@ -236,7 +239,11 @@ def _measure(
             Figures(
                 past=past,
                 everything={name: float(one.mean()) for name, one in credit.items()},
-                against={name: float(one[against].mean()) for name, one in credit.items()},
+                against={
+                    name: float(one[against].mean())
+                    for name, one in credit.items()
+                    if against.any()
+                },
             )
         )
     return Measured(
@@ -418,4 +425,5 @@ def _row(setting: Setting, at: int, seeds: Sequence[Measured]) -> Row:
 
 
 def _over_seeds(each: Sequence[Mapping[str, float]]) -> dict[str, Accuracy]:
-    return {name: Accuracy.of([one[name] for one in each]) for name in METHODS}
+    there = [one for one in each if one]
+    return {name: Accuracy.of([one[name] for one in there]) for name in METHODS if there}

@@ -105,7 +105,9 @@ def _print(report: PeopleReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    def shown(value: Accuracy, form: str = ".1f") -> str:
+    def shown(value: Accuracy | None, form: str = ".1f") -> str:
+        if value is None:
+            return "-"
         error = f" ± {100 * value.standard_error:.1f}" if report.seeds > 1 else ""
         return f"{100 * value.mean:{form}}{error}"
 
@@ -126,6 +128,9 @@ def _print(report: PeopleReport) -> None:
             values = row.everything if title == "all choices" else row.against
             gain = [shown(row.gain, "+.1f")] if title == "all choices" else []
             table.add_row(
-                str(row.setting.k), str(row.past), *(shown(values[name]) for name in METHODS), *gain
+                str(row.setting.k),
+                str(row.past),
+                *(shown(values.get(name)) for name in METHODS),
+                *gain,
             )
         console.print(table)

@@ -119,6 +119,22 @@ def test_other_choices_or_another_encoder_in_the_folder_are_measured_anew(
     assert [json.loads(line)["encoder"] for line in lines] == ["hashing-1-64", "hashing-1-32"]
 
 
+def test_people_who_all_agree_leave_nothing_against_the_majority(tmp_path: Path) -> None:
+    file = tmp_path / "agreed.jsonl"
+    rows = [
+        {"user_id": f"p{i}", "query": "q", "chosen": f"good {j}", "rejected": f"bad {j}"}
+        for i in range(15)
+        for j in range(4)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    setting = Setting(k=1, pasts=(1,), refinement=QUICK.model_copy(update={"epochs": 1}))
+    for _ in range(2):  # measured, then read back
+        report = evaluate_people(f"people:{file}", SMALL, tmp_path, settings=[setting], seeds=1)
+        assert report.against == 0
+        assert report.rows[0].against == {}
+        assert report.rows[0].everything["majority"].mean == 1
+
+
 def test_too_few_people_are_an_error_that_says_so(tmp_path: Path) -> None:
     file = tmp_path / "few.jsonl"
     rows = [{"user_id": "a", "query": "q", "chosen": "x", "rejected": "y"}] * 3
