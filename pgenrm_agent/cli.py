@@ -45,6 +45,9 @@ OPTIONAL = {
 LINE_EVERY_S = 30.0
 """How often progress is told where standard error is no terminal."""
 
+MCP_SHUTDOWN_S = 30
+"""How long the clients of `pgenrm mcp --http` get to finish when it is stopped."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -474,7 +477,14 @@ def mcp(
 
             typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
             guarded = create_mcp_app(server, keys=ring, tenant=tenant or "", host=host)
-            uvicorn.run(guarded, host=host, port=port, log_level="warning")
+            uvicorn.run(
+                guarded,
+                host=host,
+                port=port,
+                log_level="warning",
+                # A client's open event stream would otherwise hold the process for ever.
+                timeout_graceful_shutdown=MCP_SHUTDOWN_S,
+            )
         else:
             server.run("stdio")
 
