@@ -58,9 +58,9 @@ class Setting(Model):
     pasts: tuple[int, ...] = Field(
         default=(0, 1, 2, 5, 10), min_length=1, description="past choices shown, at most"
     )
-    drawn: int = Field(default=5, ge=1, description="past choices drawn in training, at most")
+    drawn: int = Field(default=10, ge=1, description="past choices drawn in training, at most")
     whiten: bool = Field(default=True, description="whiten the embeddings by the training texts")
-    refinement: RefinementSettings = RefinementSettings(batch=64, epochs=8)
+    refinement: RefinementSettings = RefinementSettings(batch=64, epochs=12)
 
 
 class Figures(Model):

@@ -34,6 +34,9 @@ def people(
         list[int] | None,
         typer.Option(min=0, help="Past choices shown, at most; repeat. 0, 1, 2, 5, 10."),
     ] = None,
+    drawn: Annotated[
+        int | None, typer.Option(min=1, help="Past choices drawn in training, at most.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of held-out people.")] = 5,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the refinement.")] = None,
     learning_rate: Annotated[
@@ -73,6 +76,7 @@ def people(
         Setting(
             k=one,
             pasts=tuple(sorted(set(past))) if past else plain.pasts,
+            drawn=drawn or plain.drawn,
             whiten=whiten,
             refinement=refinement,
         )
