@@ -23,6 +23,7 @@ from pgenrm_agent.training.scaling_population import (
     Population,
     RememberingEmbedder,
     RememberingEngine,
+    chance,
     draw_population,
     known_as,
 )
@@ -73,12 +74,14 @@ RECORDS, AGREEMENT = "records.jsonl", "agreement.jsonl"
 class Study(Model):
     """What is measured.
 
-    people: test people of each seed. members: who agreed, of each seed. history: choices known of a
-    test person. individual, prototype: chains of the pool. few: chains of each level where few
-    choices are known. ks: numbers of prototypes to compare, beside the one by the spectrum.
+    people: test people of each seed. newcomers: how many are asked for with nothing known of them,
+    `people` among them. members: who agreed, of each seed. history: choices known of a test person.
+    individual, prototype: chains of the pool. few: chains of each level where few choices are known.
+    ks: numbers of prototypes to compare, beside the one by the spectrum.
     """
 
     people: int = 20
+    newcomers: int = 60
     seeds: int = 5
     members: int = 160
     history: Annotated[int, Field(ge=1, le=MOST_SHOWN)] = MOST_SHOWN
@@ -106,6 +109,7 @@ class SampledChain(Model):
 class ScalingRecord(Model):
     """One evaluation.
 
+    chance: that the person prefers the answer called chosen, if asked again; the simulation knows it.
     history: how many of the person's choices were known. version: which prototypes. budget: what was
     asked for. failed: texts that could not be read. seconds, engine_seconds: of the whole call, and
     of the engine's part; with others at the same time but for the part "timed".
@@ -115,6 +119,7 @@ class ScalingRecord(Model):
     seed: int
     person: str
     archetype: str
+    chance: Annotated[float, Field(ge=0, le=1)]
     history: int
     version: str
     budget: Budget
@@ -246,8 +251,8 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
     world = World()
     return [
         draw_population(
-            world, answers, members=study.members, people=study.people, history=study.history,
-            seed=seed,
+            world, answers, members=study.members, people=max(study.people, study.newcomers),
+            history=study.history, seed=seed,
         )
         for seed in range(study.seeds)
     ]  # fmt: skip
@@ -256,17 +261,20 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
 def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
     """The evaluations of one seed and version, person by person."""
     seed, everything = population.seed, study.history
+    whole, both = (study.individual, study.prototype), (study.few, study.few)
     asks = []
-    for case in population.cases:
+    for case in population.cases[: study.people]:
         asks.append(_Ask("others", seed, everything, version, (0, study.few), case))
         if version == CHOSEN:
-            whole = study.individual, study.prototype
             asks.append(_Ask("pool", seed, everything, version, whole, case))
-            asks.append(_Ask("alone", seed, 0, version, (study.few, 0), case))
             asks += [
-                _Ask("with others", seed, known, version, (study.few, study.few), case)
-                for known in range(everything)
+                _Ask("with others", seed, known, version, both, case)
+                for known in range(1, everything)
             ]
+    if version == CHOSEN:
+        for case in population.cases[: study.newcomers]:
+            asks.append(_Ask("alone", seed, 0, version, (study.few, 0), case))
+            asks.append(_Ask("with others", seed, 0, version, both, case))
     if version == CHOSEN and seed == 0:
         # The settings in turn, so that what else the machine does falls on all of them.
         asks += [
@@ -311,6 +319,7 @@ async def _record(model: PGenRM, answers: Answers, ask: _Ask) -> ScalingRecord:
         "seed": ask.seed,
         "person": case.user.user_id,
         "archetype": case.user.archetype,
+        "chance": chance(case, answers),
         "history": ask.history,
         "version": ask.version,
         "budget": ask.budget,
