@@ -141,12 +141,13 @@ def _print(found: ScalingReport) -> None:
     )  # fmt: skip
     _table(
         "By known choices",
-        ("choices", "own chains", "with similar people's", "gain"),
+        ("choices", "own chains", "with similar people's", "gain", "best possible"),
         (
-            (str(row.history), _share(row.alone), _share(row.with_others), _points(row.gain))
+            (str(row.history), _share(row.alone), _share(row.with_others), _points(row.gain),
+             _share(row.best))
             for row in found.few_choices
         ),
-    )
+    )  # fmt: skip
     _table(
         "By prototypes",
         ("prototypes", "k", "their chains alone", "with own", "agreement before", "after"),

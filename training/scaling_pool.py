@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pgenrm_agent.training.bayes import IdealPredictor
 from pgenrm_agent.training.evaluate import Case
 from pgenrm_agent.training.scaling_population import (
     CHOSEN,
@@ -110,6 +111,7 @@ class ScalingRecord(Model):
     """One evaluation.
 
     chance: that the person prefers the answer called chosen, if asked again; the simulation knows it.
+    ideal: the same, as well as it can be told from the known choices by whoever knows the world.
     history: how many of the person's choices were known. version: which prototypes. budget: what was
     asked for. failed: texts that could not be read. seconds, engine_seconds: of the whole call, and
     of the engine's part; with others at the same time but for the part "timed".
@@ -120,6 +122,7 @@ class ScalingRecord(Model):
     person: str
     archetype: str
     chance: Annotated[float, Field(ge=0, le=1)]
+    ideal: Annotated[float, Field(ge=0, le=1)]
     history: int
     version: str
     budget: Budget
@@ -170,6 +173,7 @@ async def sample_study(
     """
     remembering, embedder = RememberingEngine(engine), RememberingEmbedder(embedder)
     populations = _populations(study, answers)
+    ideal = IdealPredictor(World(), seed=0)
     with (
         RecordLog(out / RECORDS, ScalingRecord) as log,
         RecordLog(out / AGREEMENT, Agreement) as groups,
@@ -200,7 +204,7 @@ async def sample_study(
                         persona_embedder=embedder,
                     ) as model:
                         what = f"seed {population.seed}, prototypes: {version}"
-                        async with aclosing(_evaluate(model, population, waiting)) as coming:
+                        async with aclosing(_evaluate(model, population, ideal, waiting)) as coming:
                             done = 0
                             progress(what, done, len(waiting))
                             async for record in coming:
@@ -286,14 +290,14 @@ def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
 
 
 async def _evaluate(
-    model: PGenRM, population: Population, asks: Sequence[_Ask]
+    model: PGenRM, population: Population, ideal: IdealPredictor, asks: Sequence[_Ask]
 ) -> AsyncGenerator[ScalingRecord]:
     """The records as they come; the timed ones last, one at a time."""
     gate = asyncio.Semaphore(CONCURRENT)
 
     async def one(ask: _Ask) -> ScalingRecord:
         async with gate:
-            return await _record(model, population.answers, ask)
+            return await _record(model, population.answers, ideal, ask)
 
     tasks = [asyncio.create_task(one(ask)) for ask in asks if ask.part != "timed"]
     try:
@@ -305,10 +309,12 @@ async def _evaluate(
         await asyncio.gather(*tasks, return_exceptions=True)
     for ask in asks:
         if ask.part == "timed":
-            yield await _record(model, population.answers, ask)
+            yield await _record(model, population.answers, ideal, ask)
 
 
-async def _record(model: PGenRM, answers: Answers, ask: _Ask) -> ScalingRecord:
+async def _record(
+    model: PGenRM, answers: Answers, ideal: IdealPredictor, ask: _Ask
+) -> ScalingRecord:
     case, (individual, prototype) = ask.case, ask.budget
     candidates = [
         Candidate(id="chosen", text=answers.texts[case.asked.chosen]),
@@ -320,6 +326,7 @@ async def _record(model: PGenRM, answers: Answers, ask: _Ask) -> ScalingRecord:
         "person": case.user.user_id,
         "archetype": case.user.archetype,
         "chance": chance(case, answers),
+        "ideal": ideal.predict(answers, case.shown[: ask.history], case.asked)[0],
         "history": ask.history,
         "version": ask.version,
         "budget": ask.budget,

@@ -73,12 +73,16 @@ class SettingRow(Model):
 
 
 class FewChoicesRow(Model):
-    """Accuracy with so many known choices; gain is paired by seed."""
+    """Accuracy with so many known choices; gain is paired by seed.
+
+    best: of whoever knows the simulated world, from the same choices; see `bayes`.
+    """
 
     history: int
     alone: MeanOverSeeds
     with_others: MeanOverSeeds
     gain: MeanOverSeeds
+    best: MeanOverSeeds
 
 
 class VersionRow(Model):
@@ -166,6 +170,7 @@ class _Pooled:
     seed: int
     person: str
     chance: float
+    ideal: float
     prototype: str | None
     individual: tuple[SampledChain, ...]
     others: tuple[SampledChain, ...]
@@ -176,7 +181,10 @@ class _Pooled:
             tuple(chain for chain in record.chains if chain.level == level)
             for level in ("individual", "prototype")
         )
-        return cls(record.seed, record.person, record.chance, record.prototype, individual, others)
+        return cls(
+            record.seed, record.person, record.chance, record.ideal, record.prototype,
+            individual, others,
+        )  # fmt: skip
 
     def blocks(self, budget: Budget) -> list[tuple[SampledChain, ...]]:
         """The chains of a setting: each block has other individual chains, and the nearest people's."""
@@ -200,6 +208,10 @@ class _Pooled:
     def right(self, chains: Sequence[SampledChain]) -> float:
         """How probable it is that the person chooses what these chains prefer."""
         return _right(chains, self.chance)
+
+    def best(self) -> float:
+        """The same of the ideal predictor's preference."""
+        return _agree(credit(self.ideal - 0.5), self.chance)
 
 
 def _setting(
@@ -258,6 +270,7 @@ def _few(history: int, lone: Sequence[_Pooled], some: Sequence[_Pooled], own: in
         alone=_mean(without),
         with_others=_mean(used),
         gain=_mean({seed: used[seed] - without[seed] for seed in used}),
+        best=_mean(_by_seed(some, _Pooled.best)),
     )
 
 
@@ -333,6 +346,11 @@ def _right(chains: Sequence[SampledChain], chance: float) -> float:
     """`chance` where the chosen answer is ahead, else 1 - chance; 0.5 for a tie or nothing to go by."""
     chosen, rejected = (score.mean for score in _scores(chains))
     ahead = 0.5 if chosen is None or rejected is None else credit(round(chosen - rejected, 9))
+    return _agree(ahead, chance)
+
+
+def _agree(ahead: float, chance: float) -> float:
+    """How probable a choice is that prefers the chosen answer with probability `ahead`."""
     return ahead * chance + (1.0 - ahead) * (1.0 - chance)
 
 

@@ -81,6 +81,12 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
         assert own == (0 if one.history == 0 else 2)
         assert len(one.chains) == 4
     assert all(one.engine_calls == 2 for one in of["pool"])
+    # The more choices are known, the more can be told from them.
+    sure = {
+        known: np.mean([abs(one.ideal - 0.5) for one in records if one.history == known])
+        for known in (0, 3)
+    }
+    assert sure[3] > sure[0] + 0.05
     # Both answer orders, in equal parts.
     firsts = [chain.chosen_first for one in of["pool"] for chain in one.chains[:4]]
     assert sum(firsts) == len(firsts) / 2
