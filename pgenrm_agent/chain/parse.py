@@ -424,27 +424,27 @@ def _number(value: object) -> float | None:
 
 
 def read_persona(text: str) -> str | None:
-    """The persona that a chain, whole or only begun, opens with; None where there is none."""
-    section = split_sections(text).persona
-    if not section:
-        return None
-    try:
-        return _persona(section).text
-    except ChainError:
-        return None
+    """The persona that a chain, whole or only begun, opens with; None where there is none.
+
+    Working notes by themselves are none: whoever is compared by her persona would be compared by them.
+    """
+    return _prose(split_sections(text).persona or "") or None
 
 
 def _persona(section: str) -> Persona:
     """The prose of the section; its working notes only where there is nothing else."""
-    lines = [line.strip() for line in section.splitlines()]
-    prose = " ".join(line for line in lines if line and not _NOTES.match(line))
-    words = prose or " ".join(line for line in lines if line)
+    words = _prose(section) or " ".join(section.split())
     if not words:
         raise ChainError(
             "there is no persona: nothing is written before the criteria and scores",
             reason="no_persona",
         )
     return Persona(text=words)
+
+
+def _prose(section: str) -> str:
+    lines = (line.strip() for line in section.splitlines())
+    return " ".join(line for line in lines if line and not _NOTES.match(line))
 
 
 def _rubric(section: str | None, rationale: str, repairs: _Repairs) -> Rubric | None:

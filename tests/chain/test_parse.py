@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgenrm_agent.chain import ChainFormat, parse_chain
+from pgenrm_agent.chain import ChainFormat, parse_chain, read_persona
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.testing import write_chain
 
@@ -29,6 +29,18 @@ def test_a_small_models_chain_is_read_whole(small: str) -> None:
     assert chain.totals == pytest.approx({"a": 3.8, "b": 7.2})
     assert chain.reported == {"a": 4, "b": 7}
     assert (chain.totals_from, chain.repairs, chain.missing) == ("marks", (), ())
+
+
+def test_working_notes_are_no_persona_to_compare_people_by(small: str) -> None:
+    words = "In this how-to question this person wants clear structure, then thoroughness."
+    assert read_persona(small) == words
+    begun = small[: small.index("### Criteria")]
+    assert read_persona(begun) == words
+    notes = begun.replace(words, "")
+    assert "Tally" in notes
+    assert read_persona(notes) is None
+    # In a chain's own result they are better than nothing.
+    assert parse_chain(small.replace(words, ""), IDS).persona.text.startswith("[1 chosen]")
 
 
 def test_a_large_models_chain_is_read_through_its_habits(large: str) -> None:
