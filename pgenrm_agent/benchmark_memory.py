@@ -67,16 +67,10 @@ def fill_and_measure(interactions: int, directory: Path, *, repeats: int) -> Mem
     """The measurement itself, in this process. `repeats`: calls of each kind."""
     draw = random.Random(0)
     users = max(1, interactions // PAIRS_A_USER)
+    started = time.perf_counter()
+    _fill(directory, interactions, users)
+    filled = time.perf_counter() - started
     with UserMemory(directory) as memory:
-        started = time.perf_counter()
-        # Through the import, as an operator would: many people's choices in one write.
-        for begin in range(0, interactions, FILL_AT_ONCE):
-            rows = (
-                {"record": "preference_pair", **_row(number, users)}
-                for number in range(begin, min(interactions, begin + FILL_AT_ONCE))
-            )
-            memory.import_([json.dumps(row) for row in rows])
-        filled = time.perf_counter() - started
 
         def somebody() -> str:
             return f"user-{draw.randrange(users)}"
@@ -102,6 +96,24 @@ def fill_and_measure(interactions: int, directory: Path, *, repeats: int) -> Mem
         disk_mb=sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6,
         rss_mb=_peak_rss_mb(),
     )
+
+
+def _fill(directory: Path, interactions: int, users: int) -> None:
+    """Through the import, as an operator would: many people's choices in one write.
+
+    Opened anew each time it has doubled, because how often the vector index is saved is settled then.
+    """
+    begin = 0
+    while begin < interactions:
+        end = min(interactions, max(FILL_AT_ONCE, 2 * begin))
+        with UserMemory(directory) as memory:
+            for start in range(begin, end, FILL_AT_ONCE):
+                rows = (
+                    {"record": "preference_pair", **_row(number, users)}
+                    for number in range(start, min(end, start + FILL_AT_ONCE))
+                )
+                memory.import_([json.dumps(row) for row in rows])
+        begin = end
 
 
 def _milliseconds(call: Callable[[], object], repeats: int) -> Quantiles:

@@ -18,6 +18,7 @@ from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
 from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock, replace_text
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
+from pgenrm_agent.memory.upkeep import before_opening, refresh_statistics
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
 
 if TYPE_CHECKING:
@@ -36,9 +37,13 @@ MARK = "pgenrm_schema_version"  # in the metadata of each of our collections
 
 CHANGES = "changes_in"  # in the metadata of a collection whose changes are noted; see Store.changed
 
-# Every write makes Chroma read the log of writes since the vector index was last saved, and every
-# save rewrites (and we copy) the index: 500 keeps both small up to some 100,000 rows.
+# Every save of the vector index rewrites it whole, and we copy it; opening replays the writes since
+# the last one. So a small index is saved often, and a large one as it grows by a twentieth.
 SYNC_THRESHOLD = 500
+SYNC_SHARE = 20
+
+FIRST_UPKEEP = 16
+"""Writes after which the planner's statistics are refreshed; then after twice as many, and so on."""
 
 
 class Format(BaseModel):
@@ -62,7 +67,10 @@ class Store:
         embedder: Embedder | None,
         lock: DirectoryLock | None = None,
         copies: VectorIndexCopies | None = None,
+        database: Path | None = None,
+        rows: int = 0,
     ) -> None:
+        """lock, copies, database, rows (about how many it holds): of an embedded store."""
         self.client = client
         self.where = where
         self.writing = threading.RLock()
@@ -70,9 +78,16 @@ class Store:
         self.users_of_this = 1
         self._lock = lock
         self._copies = copies
+        self._database = database
+        self._writes = 0
         with reported("open the memory in", where, _advice(where) if lock else ""):
             self.embedder = embedder or HashingEmbedder()
             self.interactions = self._collection(INTERACTIONS, given=embedder is not None)
+            if rows // SYNC_SHARE > SYNC_THRESHOLD:
+                # Before the first read, which is when Chroma looks at it.
+                self.interactions.modify(
+                    configuration={"hnsw": {"sync_threshold": rows // SYNC_SHARE}}
+                )
             self.users = self._collection(USERS, given=False)
             # The first read replays the log; do it now, while nobody else can be writing.
             self.interactions.count()
@@ -99,6 +114,10 @@ class Store:
         if self._copies is not None:
             with reported("protect the vector index", self.where):
                 self._copies.after_write()
+        self._writes += 1
+        doubled = self._writes.bit_count() == 1 and self._writes >= FIRST_UPKEEP
+        if self._database is not None and doubled:
+            refresh_statistics(self._database)
 
     def changed(self, collection: Collection) -> None:
         """To be called after rows were put into or taken out of a collection that is there to stay.
@@ -287,12 +306,17 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
             chroma.mkdir(exist_ok=True)
             copies = VectorIndexCopies(chroma, directory / "index-copies")
             copies.restore()
+            database = chroma / "chroma.sqlite3"
+            rows = before_opening(database)
         from chromadb import PersistentClient
 
         with reported("open the memory in", where, _advice(where)):
             client = cast("Client", PersistentClient(chroma, settings=_settings()))
         try:
-            return Store(client, where, embedder=embedder, lock=lock, copies=copies)
+            return Store(
+                client, where, embedder=embedder, lock=lock, copies=copies, database=database,
+                rows=rows,
+            )  # fmt: skip
         except BaseException:
             client.close()
             raise
