@@ -157,16 +157,16 @@ class Rubric(Model):
         total = sum(criterion.weight for criterion in criteria)
         return cls(
             criteria=tuple(
-                criterion.model_copy(
-                    update={
-                        # Rounding can end just above 100, which would not survive a round trip.
-                        "weight": min(100.0, criterion.weight * 100 / total)
-                        if total
-                        else 100 / len(criteria),
-                        "reported_weight": criterion.weight
-                        if criterion.reported_weight is None
-                        else criterion.reported_weight,
-                    }
+                Criterion(
+                    name=criterion.name,
+                    # Rounding can end just above 100, which would not survive a round trip.
+                    weight=min(100.0, criterion.weight * 100 / total)
+                    if total
+                    else 100 / len(criteria),
+                    reason=criterion.reason,
+                    reported_weight=criterion.weight
+                    if criterion.reported_weight is None
+                    else criterion.reported_weight,
                 )
                 for criterion in criteria
             )

@@ -671,20 +671,20 @@ def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
         events += [
             _Event(match.start(), match.end(), "criterion", -1) for match in _TOTALED.finditer(text)
         ]
+    weighted, scaled = "weight" in text, "/" in text or "out of" in text
     for match in _MARK.finditer(text):
-        if cut and match.end() == len(text):
+        start, end = match.span()
+        if cut and end == len(text):
             continue
         value = float(match[0])
-        before = max(0, match.start() - 20)
-        if text.find("weight", before, match.start()) >= 0 and _WEIGHT_BEFORE.search(
-            text, before, match.start()
-        ):
+        if weighted and _WEIGHT_BEFORE.search(text, max(0, start - 20), start):
             continue
-        if value < 1 and _FACTOR_AFTER.match(text, match.end()):
+        if value < 1 and _FACTOR_AFTER.match(text, end):
             continue
-        scale = _SCALE.match(text, match.end())
-        end = scale.end() if scale else match.end()
-        events.append(_Event(match.start(), end, "mark", value, scale is not None))
+        scale = _SCALE.match(text, end) if scaled else None
+        events.append(
+            _Event(start, scale.end() if scale else end, "mark", value, scale is not None)
+        )
     # Longest first: "Response 1" and "Top 3 picks" hold numbers that are no marks.
     events.sort(key=lambda event: (event.start, -event.end))
     kept: list[_Event] = []
