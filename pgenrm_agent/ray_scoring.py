@@ -6,12 +6,12 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeAlias
 
 from pgenrm_agent.dataset_scoring import DatasetJob, Row, RowResult, Runner, score_row
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
 from pgenrm_agent.reward_model import PGenRM
 
 __all__ = ["MakeModel", "on_ray"]
@@ -22,22 +22,34 @@ AT_ONCE = 10_000
 
 
 class _Worker:
-    """An actor: one model, kept for all its batches. Its rows share the engine's batches."""
+    """An actor: one model, kept for all its batches. Its rows share the engine's batches.
+
+    What is wrong with the model or the job comes back as a `fault`, in words: raised here, it would
+    reach the driver inside tracebacks of Ray's.
+    """
 
     def __init__(self, make: MakeModel, job: str) -> None:
-        self._model = make()
+        self._make = make
+        self._model: PGenRM | None = None
         self._job = DatasetJob.model_validate_json(job)
         self._loop = asyncio.new_event_loop()
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[str]]:
-        async def score() -> list[RowResult]:
-            rows = [json.loads(text) for text in batch["row"]]
-            return await asyncio.gather(
-                *(score_row(self._model, (number, values), self._job) for number, values in rows)
-            )
+        try:
+            results = self._loop.run_until_complete(self._score(batch["row"]))
+        except PGenRMError as error:
+            return {"result": [""], "fault": [str(error)]}
+        texts = [result.model_dump_json() for result in results]
+        return {"result": texts, "fault": [""] * len(texts)}
 
-        results = self._loop.run_until_complete(score())
-        return {"result": [result.model_dump_json() for result in results]}
+    async def _score(self, rows: Iterable[str]) -> list[RowResult]:
+        model = self._model = self._model or self._make()
+        return await asyncio.gather(
+            *(
+                score_row(model, (number, values), self._job)
+                for number, values in map(json.loads, rows)
+            )
+        )
 
 
 def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16) -> Runner:
@@ -50,7 +62,7 @@ def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16)
 
     Uses the cluster that RAY_ADDRESS names, or starts Ray on this machine. Results come back to
     this process, which writes them; a worker that dies is replaced by Ray, and its rows are scored
-    again.
+    again. Raises EngineError with what a worker found wrong with the model.
     """
     if workers < 1 or batch < 1:
         raise ConfigurationError(f"{workers} workers, batches of {batch}: pass at least 1 of each")
@@ -79,7 +91,9 @@ def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16)
                     fn_constructor_args=(make, job.model_dump_json()),
                 )
                 for results in answered.iter_batches(batch_size=None):
-                    for text in results["result"]:
+                    for text, fault in zip(results["result"], results["fault"], strict=True):
+                        if fault:
+                            raise EngineError(f"a worker on Ray cannot score: {fault}")
                         yield RowResult.model_validate_json(str(text))
         finally:
             if started:

@@ -16,7 +16,7 @@ from pyarrow import Table, parquet
 
 from pgenrm_agent.dataset_scoring import DatasetJob, in_process, score_dataset
 from pgenrm_agent.engines.protocol import Prompt
-from pgenrm_agent.errors import ConfigurationError, EngineTimeout
+from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.testing import ScriptedEngine, write_chain
@@ -160,6 +160,23 @@ def test_two_ray_workers_score_what_one_process_scores(
     assert parquet.read_table(tmp_path / "ray.parquet") == parquet.read_table(
         tmp_path / "one.parquet"
     )
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_ray_workers_model_is_told_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    from pgenrm_agent.ray_scoring import on_ray
+
+    source = write(tmp_path / "in.parquet", 2)
+    missing = tmp_path / "no-model"
+    job = DatasetJob(model="missing", engine="transformers", scaling=Scaling(), seed=1)
+    with pytest.raises(EngineError, match=f"a worker on Ray cannot score: model '{missing}'"):
+        score_dataset(
+            source, tmp_path / "out.parquet", job, on_ray(partial(PGenRM, str(missing)), workers=1)
+        )
 
 
 def test_the_command_tells_what_it_did(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ JUDGES = {
     "judge-history": "scores at once, past choices shown",
     "judge-stated": "scores at once, statements shown",
     "static-persona": "one persona a person, shown for every question",
+    "longest": "the longest answer",
     "bradley-terry": "not personal, on embeddings of the training choices",
 }
 
@@ -205,6 +206,7 @@ def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling
     from pgenrm_agent.evaluation.judges import (
         BradleyTerryJudge,
         ChainJudge,
+        LongestJudge,
         PromptJudge,
         StaticPersonaJudge,
     )
@@ -227,6 +229,8 @@ def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling
         return PromptJudge(name, engine, stated=True, temperature=heat)
     if name == "static-persona":
         return StaticPersonaJudge(name, engine, found.questions, history=shown, temperature=heat)
+    if name == "longest":
+        return LongestJudge()
     from pgenrm_agent.embedding import HashingEmbedder
 
     return BradleyTerryJudge(found.training, HashingEmbedder(2048))

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +36,7 @@ __all__ = [
     "BradleyTerryJudge",
     "ChainJudge",
     "Judge",
+    "LongestJudge",
     "PromptJudge",
     "StaticPersonaJudge",
     "read_scores",
@@ -340,6 +342,17 @@ class BradleyTerryJudge:
         return Verdict(
             scores=tuple(utilities.tolist()), probability_best=tuple((odds / odds.sum()).tolist())
         )
+
+
+class LongestJudge:
+    """Not personal, and no model: the longer an answer, the better. Scores are characters."""
+
+    name = "longest"
+    settings: Mapping[str, object] = MappingProxyType({})
+
+    async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
+        """It is never more or less sure, so it gives no probabilities."""
+        return Verdict(scores=tuple(float(len(one.text)) for one in question.candidates))
 
 
 _SCORE = re.compile(r'"?response[ _]?(\d{1,3})"?\s{0,3}:\s{0,3}"?(\d{1,2}(?:\.\d{1,6})?)(?![\d.%])')

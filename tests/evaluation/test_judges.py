@@ -13,6 +13,7 @@ from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.judges import (
     BradleyTerryJudge,
     ChainJudge,
+    LongestJudge,
     PromptJudge,
     StaticPersonaJudge,
     read_scores,
@@ -148,6 +149,12 @@ async def test_no_readable_chain_is_not_scored(questions: list[Question], tmp_pa
         verdict = await judge.judge(questions[0], seed=3, run_seed=1)
     assert verdict.scores == (None, None)
     assert verdict.failures == {"no_usable_chain": 1}
+
+
+async def test_the_longest_answer_is_a_baseline_of_its_own(questions: list[Question]) -> None:
+    verdict = await LongestJudge().judge(questions[0], seed=1, run_seed=1)
+    assert verdict.scores == tuple(len(one.text) for one in questions[0].candidates)
+    assert verdict.probability_best == ()
 
 
 async def test_bradley_terry_learns_what_everybody_likes(questions: list[Question]) -> None:
