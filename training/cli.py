@@ -147,7 +147,8 @@ SourceOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Choices to train on: simulated-train:FOLDER, prb:PATH, people:FILE or a JSONL file.",
+        help="Choices to train on: simulated-train:FOLDER, prb:PATH, people:FILE, people-topics:FILE "
+        "or a JSONL file.",
     ),
 ]
 GrpoRecipeOption = Annotated[
@@ -173,7 +174,8 @@ def cre(
     judge: Annotated[
         str,
         typer.Option(
-            help="Of the process reward: rule (simulated people), a model's folder, or none."
+            help="Of the process reward: rule (simulated people), similarity (of meaning; "
+            "similarity:ENCODER for a sentence-transformers model), a model's folder, or none."
         ),
     ] = "rule",
     dry_run: DryOption = False,
@@ -267,12 +269,22 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
 
 @contextmanager
 def _judge(name: str) -> Iterator[Judge | None]:
-    from pgenrm_agent.training.rewards import EngineJudge, RuleJudge
+    from pgenrm_agent.training.rewards import EngineJudge, RuleJudge, SimilarityJudge
 
+    kind, _, encoder = name.partition(":")
     if name == "none":
         yield None
     elif name == "rule":
         yield RuleJudge()
+    elif kind == "similarity":
+        from pgenrm_agent.embedding import ModelTokensEmbedder, SentenceTransformerEmbedder
+        from pgenrm_agent.model_files import bundled_model
+
+        yield SimilarityJudge(
+            SentenceTransformerEmbedder(Path(encoder) if Path(encoder).is_dir() else encoder)
+            if encoder
+            else ModelTokensEmbedder(bundled_model())
+        )
     else:
         from pgenrm_agent.engines import load_engine
 

@@ -6,6 +6,8 @@
                      JSONL file, a folder of them, or the name of a Hugging Face dataset. A folder
                      that also holds PRISM's survey.jsonl and conversations.jsonl is joined with them.
     people:FILE      real people's choices, without splits (`user_id`, `query`, `chosen`, `rejected`)
+    people-topics:FILE   the same, with topics held out, too: nobody is trained on them, and held-out
+                     people are asked about nothing else
     simulated:FOLDER[:PEOPLE]   simulated test people (200 if not said) over the answers in val.jsonl.gz
     simulated-train:FOLDER[:PEOPLE]   other simulated people, to train on, over train.jsonl.gz
     FILE             plain JSONL of {user_id, query or conversation, chosen, rejected, ...}
@@ -43,6 +45,7 @@ Split = Literal["train", "validation", "test", "history"]
 
 # Shares of people without given splits, and of a held-out person's rows that are her history.
 TEST_SHARE, VALIDATION_SHARE, HISTORY_SHARE = 0.2, 0.1, 0.5
+TOPIC_SHARE = 0.25  # of topics, where they are held out
 SIMULATED_PEOPLE = 200
 SIMULATED_HISTORY = 6
 _SPLITS: dict[str, Split] = {
@@ -131,6 +134,8 @@ def load_rows(source: str) -> list[PreferenceRow]:
         return _personal_reward_bench(rest)
     if kind == "people" and rest:
         return _without_splits(_jsonl(Path(rest)))
+    if kind == "people-topics" and rest:
+        return _topics_held_out(_jsonl(Path(rest)))
     if kind in ("simulated", "simulated-train") and rest:
         folder, _, people = rest.rpartition(":")
         if not (folder and people.isdecimal()):
@@ -139,8 +144,8 @@ def load_rows(source: str) -> list[PreferenceRow]:
     path = Path(source)
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigurationError(
-            f"data source {source!r} is unknown: use prb:PATH, people:FILE, simulated:FOLDER or a "
-            "JSONL file"
+            f"data source {source!r} is unknown: use prb:PATH, people:FILE, people-topics:FILE, "
+            "simulated:FOLDER or a JSONL file"
         )
     lines = list(_jsonl(path))
     if lines and all("split" not in record for _, record in lines):
@@ -238,13 +243,7 @@ def _without_splits(lines: Iterable[tuple[str, Mapping[str, object]]]) -> list[P
         by_user.setdefault(row.user_id, []).append(row)
     rows = []
     for user, own in by_user.items():
-        digest = hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        place = int.from_bytes(digest, "big") / 2**64
-        split: Split = "train"
-        if place < TEST_SHARE:
-            split = "test"
-        elif place < TEST_SHARE + VALIDATION_SHARE:
-            split = "validation"
+        split = _split_of_person(user)
         shown = round(len(own) * HISTORY_SHARE)
         rows += [
             row.model_copy(
@@ -253,6 +252,41 @@ def _without_splits(lines: Iterable[tuple[str, Mapping[str, object]]]) -> list[P
             for number, row in enumerate(own)
         ]
     return rows
+
+
+def _topics_held_out(lines: Iterable[tuple[str, Mapping[str, object]]]) -> list[PreferenceRow]:
+    """As `_without_splits`; a held-out person's history is what she chose on other topics.
+
+    A topic is what stands before the last underscore, so that the two sides of a debate, told apart
+    behind it, are held out together.
+    """
+    rows = []
+    for where, record in lines:
+        row = _row(where, {**record, "split": "train"})
+        if row.topic is None:
+            raise ConfigurationError(
+                f"{where}, field topic: missing, and people-topics: holds topics out; use people:"
+            )
+        held = _place(row.topic.rpartition("_")[0] or row.topic) < TOPIC_SHARE
+        split = _split_of_person(row.user_id)
+        if split != "train":
+            rows.append(row.model_copy(update={"split": split if held else "history"}))
+        elif not held:
+            rows.append(row)
+    return rows
+
+
+def _split_of_person(user_id: str) -> Split:
+    place = _place(user_id)
+    if place < TEST_SHARE:
+        return "test"
+    return "validation" if place < TEST_SHARE + VALIDATION_SHARE else "train"
+
+
+def _place(name: str) -> float:
+    """Where a name falls in [0, 1), evenly and always the same."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def _simulated(folder: Path, people: int, *, to_train_on: bool) -> list[PreferenceRow]:

@@ -347,10 +347,12 @@ def _hardness(
 
 def _record(one: Example, chain_format: ChainFormat, seed: int) -> dict[str, object]:
     chosen_first = random.Random(seed).random() < 0.5
+    # Of whom no wishes are known, why she chose so says what she wanted.
+    why = (StatedPreference(text=one.reason),) if one.reason and one.reason.strip() else ()
     return {
         "prompt": [m.model_dump() for m in _messages(one, chain_format, chosen_first=chosen_first)],
         "chosen_first": chosen_first,
-        "stated": json.dumps([wish.model_dump() for wish in one.stated]),
+        "stated": json.dumps([wish.model_dump() for wish in one.stated or why]),
     }
 
 

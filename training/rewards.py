@@ -8,11 +8,12 @@ pays FORMAT_PENALTY.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pgenrm_agent.chain import ParsedChain, parse_chain
+from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Message, StatedPreference
@@ -25,6 +26,7 @@ __all__ = [
     "Judge",
     "Judged",
     "RuleJudge",
+    "SimilarityJudge",
     "outcome_reward",
     "read_chain",
     "total_reward",
@@ -109,6 +111,46 @@ class RuleJudge:
         fair = min(50.0, 100.0 / len(wanted))
         covered = [min(1.0, weights.get(name.casefold(), 0.0) / fair) for name in wanted]
         return sum(covered) / len(covered)
+
+
+class SimilarityJudge:
+    """How near the rubric is in meaning to what the person wrote, for lack of a model that reads.
+
+    The mean over her texts of `sum over criteria of weight * max(0, cosine(text, criterion))`, with
+    weights that sum to 1. What it is worth depends on the embedder; values are far below 1 even
+    for a good rubric, since a criterion is a few words and a text a sentence.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def rate(self, judged: Sequence[Judged]) -> list[float | None]:
+        texts: dict[str, None] = {}
+        for one in judged:
+            texts |= dict.fromkeys(wish.text for wish in one.stated)
+            texts |= dict.fromkeys(name for name, _ in _weighted(one.chain))
+        if not texts:
+            return [None] * len(judged)
+        vectors = dict(zip(texts, self._embedder.embed(list(texts)), strict=True))
+        return [self._one(one, vectors) for one in judged]
+
+    def _one(self, judged: Judged, vectors: Mapping[str, Vectors]) -> float | None:
+        if not judged.stated:
+            return None
+        near = [
+            sum(
+                weight * max(0.0, float(vectors[wish.text] @ vectors[name]))
+                for name, weight in _weighted(judged.chain)
+            )
+            for wish in judged.stated
+        ]
+        return min(1.0, sum(near) / len(near))
+
+
+def _weighted(chain: ParsedChain) -> list[tuple[str, float]]:
+    """Criteria and their weights, 0-1."""
+    criteria = chain.rubric.criteria if chain.rubric else ()
+    return [(one.name, one.weight / 100) for one in criteria]
 
 
 class EngineJudge:

@@ -139,6 +139,34 @@ def test_people_without_splits_are_split_by_person_and_then_by_order(tmp_path: P
     assert load_rows(f"people:{tmp_path / 'rows.jsonl'}")[0].split == rows[0].split
 
 
+def test_held_out_people_can_be_asked_about_held_out_topics_only(tmp_path: Path) -> None:
+    records = [
+        {
+            **plain_row(f"u{user}", number),
+            "topic": f"debate-{number // 2}_{'yes' if number % 2 else 'no'}",
+        }
+        for user in range(100)
+        for number in range(40)
+    ]
+    rows = load_rows(f"people-topics:{write(tmp_path / 'rows.jsonl', records)}")
+    topics: dict[str, set[str]] = {"train": set(), "test": set(), "history": set()}
+    for row in rows:
+        assert row.topic is not None
+        topics.setdefault(row.split, set()).add(row.topic.partition("_")[0])
+    assert topics["train"]
+    assert topics["test"]
+    assert not topics["test"] & topics["train"]
+    assert not topics["test"] & topics["history"]
+    assert not {one.user_id for one in rows if one.split == "train"} & {
+        one.user_id for one in rows if one.split == "test"
+    }
+    # Both sides of a debate are on the same side of the split.
+    held = [row for row in rows if row.split == "test"]
+    assert {(row.topic or "").partition("_")[2] for row in held} == {"yes", "no"}
+    with pytest.raises(ConfigurationError, match="line 1, field topic"):
+        load_rows(f"people-topics:{write(tmp_path / 'bare.jsonl', [plain_row('a', 1)])}")
+
+
 @pytest.mark.parametrize(
     ("record", "complaint"),
     [
@@ -207,6 +235,9 @@ def test_real_people_are_read() -> None:
     asked = list(examples(rows, split="test", history=3, seed=0))
     assert asked
     assert all(one.history for one in asked)
+    topics = load_rows(f"people-topics:{PEOPLE}")
+    assert list(examples(topics, split="test", history=3, seed=0))
+    assert list(examples(topics, split="train", history=3, seed=0))
 
 
 @needs_data

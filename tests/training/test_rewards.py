@@ -7,12 +7,14 @@ from pgenrm_agent.training.rewards import (
     EngineJudge,
     Judged,
     RuleJudge,
+    SimilarityJudge,
     outcome_reward,
     read_chain,
     total_reward,
 )
 
 from pgenrm_agent.chain import ParsedChain
+from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.schema import StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
@@ -74,6 +76,21 @@ def test_the_rule_judge_rates_how_much_of_the_wishes_the_rubric_covers() -> None
     assert rate(chain(("Brevity", 50), ("Thoroughness", 50)), short, warm) == 1.0
     assert rate(chain(("Brevity", 50), ("Fit", 50))) is None
     assert rate(chain(("Brevity", 50), ("Fit", 50)), wish("I collect stamps.")) is None
+
+
+def test_similarity_rates_rubrics_by_what_the_person_wrote() -> None:
+    judge = SimilarityJudge(HashingEmbedder())
+    why = (wish("It gives more details, and details convince me"),)
+    details = chain(("More details", 80), ("Tone", 20))
+    few = chain(("More details", 20), ("Tone", 80))
+    tone = chain(("Tone", 100))
+    rated = judge.rate([Judged(one, why) for one in (details, few, tone)] + [Judged(tone, ())])
+    assert rated[3] is None
+    assert rated[0] is not None
+    assert rated[1] is not None
+    assert 1 >= rated[0] > 3 * rated[1] > 0
+    assert rated[2] == pytest.approx(0, abs=0.05)
+    assert judge.rate([]) == []
 
 
 def test_a_model_as_judge_is_asked_once_for_all_chains_and_not_about_silent_people() -> None:
