@@ -553,7 +553,7 @@ def bench(
     """Measure speed on this machine, as ratios within one run."""
     if context.invoked_subcommand is not None:
         return
-    from pgenrm_agent.benchmark import measure_speed
+    from pgenrm_agent.benchmarks.speed import measure_speed
 
     with _waiting("measuring") as show:
         report = measure_speed(
@@ -565,7 +565,7 @@ def bench(
             progress=show,
         )
     if plot is not None:
-        from pgenrm_agent.benchmark_plot import draw_speed
+        from pgenrm_agent.benchmarks.plot import draw_speed
 
         draw_speed(report, plot)
     if as_json:

@@ -13,7 +13,7 @@ from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.schema import CandidateScore, Evaluation, UserSignals
 
 if TYPE_CHECKING:
-    from pgenrm_agent.benchmark import SpeedReport
+    from pgenrm_agent.benchmarks.speed import SpeedReport
     from pgenrm_agent.doctor import DoctorReport
     from pgenrm_agent.memory import UserSummary
 

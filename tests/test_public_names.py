@@ -41,12 +41,7 @@ LAYERS = [
     {"integrations", "debugging", "evaluation", "training"},
     {"studio"},
     {
-        "benchmark",
-        "benchmark_load",
-        "benchmark_memory",
-        "benchmark_parser",
-        "benchmark_plot",
-        "benchmark_prototypes",
+        "benchmarks",
         "cli",
         "dataset_scoring",
         "demo",
@@ -60,7 +55,7 @@ LAYERS = [
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
 ALLOWED_UP = {
     ("reward_model", "integrations"),  # `as_tool` hands out what is built on its object
-    ("benchmark_prototypes", "training"),  # times the refinement, loaded on use
+    ("benchmarks", "training"),  # times the refinement, loaded on use
     ("cli", "training"),  # `pgenrm train`, loaded on use
     ("reward_model", "training"),  # `learn_prototypes` fits, loaded on use
 }

@@ -28,14 +28,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from pgenrm_agent.benchmark_load import (
+from pgenrm_agent.benchmarks.load import (
     throughput_by_callers,
     time_by_samples,
     time_of_scheduling,
 )
-from pgenrm_agent.benchmark_memory import measure_memory
-from pgenrm_agent.benchmark_parser import measure_parser
-from pgenrm_agent.benchmark_prototypes import measure_matching, measure_refinement
+from pgenrm_agent.benchmarks.memory import measure_memory
+from pgenrm_agent.benchmarks.parser import measure_parser
+from pgenrm_agent.benchmarks.prototypes import measure_matching, measure_refinement
 from pgenrm_agent.demo import demo_data
 from pgenrm_agent.engines.protocol import (
     Capabilities,

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from pgenrm_agent.benchmark import Series, SpeedReport, measure_engine, measure_speed
-from pgenrm_agent.benchmark_load import (
+from pgenrm_agent.benchmarks.load import (
     throughput_by_callers,
     time_by_samples,
     time_of_scheduling,
 )
-from pgenrm_agent.benchmark_memory import fill_and_measure
-from pgenrm_agent.benchmark_parser import chain_texts, measure_parser
-from pgenrm_agent.benchmark_plot import draw_speed
-from pgenrm_agent.benchmark_prototypes import measure_matching, measure_refinement
+from pgenrm_agent.benchmarks.memory import fill_and_measure
+from pgenrm_agent.benchmarks.parser import chain_texts, measure_parser
+from pgenrm_agent.benchmarks.plot import draw_speed
+from pgenrm_agent.benchmarks.prototypes import measure_matching, measure_refinement
+from pgenrm_agent.benchmarks.speed import Series, SpeedReport, measure_engine, measure_speed
 from pgenrm_agent.chain import parse_chain
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.memory import UserMemory

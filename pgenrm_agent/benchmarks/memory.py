@@ -1,4 +1,4 @@
-"""How the user memory does with many interactions: `python -m pgenrm_agent.benchmark_memory`.
+"""How the user memory does with many interactions: `python -m pgenrm_agent.benchmarks.memory`.
 
 Runs in a process of its own, so that its memory is the store's and not an engine's.
 """
@@ -53,7 +53,7 @@ def measure_memory(interactions: int, directory: Path, *, repeats: int) -> Memor
     Raises ConfigurationError with what that process said when it failed.
     """
     command = [
-        sys.executable, "-P", "-m", "pgenrm_agent.benchmark_memory",
+        sys.executable, "-P", "-m", "pgenrm_agent.benchmarks.memory",
         str(interactions), str(directory), str(repeats),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

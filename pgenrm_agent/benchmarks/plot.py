@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgenrm_agent.benchmark import Series, SpeedReport
+from pgenrm_agent.benchmarks.speed import Series, SpeedReport
 from pgenrm_agent.errors import ConfigurationError
 
 __all__ = ["draw_speed"]
