@@ -14,6 +14,7 @@ BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints-cpu.txt
 WHEEL := $(VENV)/wheel/pgenrm_agent-*.whl
+LANGGRAPH := $(abspath $(VENV))/langgraph
 # Folders too: a file that was removed changes the time of its folder.
 SOURCES := $(shell find pgenrm_agent graphs training -not -path '*__pycache__*')
 
@@ -27,8 +28,8 @@ MACHINE ?= not told
 demo: $(VENV)/.package
 	$(BIN)/pgenrm demo
 
-test: check
-	$(BIN)/pytest $(PYTEST_OPTIONS)
+test: check $(VENV)/.langgraph
+	PGENRM_LANGGRAPH=$(LANGGRAPH)/bin/langgraph $(BIN)/pytest $(PYTEST_OPTIONS)
 
 # The type checker runs on what was installed, not on the tree.
 check: $(VENV)/.test $(VENV)/.package
@@ -61,6 +62,17 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml constraints-cpu.txt | $(VENV)/.whe
 $(VENV)/.test: $(VENV)/.core
 	$(INSTALL) "$$(echo $(WHEEL))[test]" $(VLLM)
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# `langgraph dev` asks for older releases of protobuf and jsonschema-rs than the tests do. So it has an
+# environment of its own, which takes from the first one whatever it does not hold itself.
+$(VENV)/.langgraph: $(VENV)/.test
+	$(BIN)/python -m venv --clear --without-pip $(LANGGRAPH)
+	$(BIN)/python -c 'import sysconfig; \
+	    print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	    > "$$($(LANGGRAPH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
+	$(LANGGRAPH)/bin/python -m pip --disable-pip-version-check install --quiet --no-warn-conflicts \
+	    --constraint constraints-cpu.txt "langgraph-cli[inmem]"
 	touch $@
 
 $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel

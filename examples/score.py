@@ -19,4 +19,4 @@ with PGenRM() as rm:
     for place in evaluation.ranking:
         score = evaluation.score_of(place)
         print(f"{place}: {score.mean:.2f} of 10, best with {score.probability_best:.0%}")
-    print(evaluation.chains[0].persona.text)
+    print(f"persona: {evaluation.chains[0].persona.text}")

@@ -9,8 +9,9 @@ Per engine, on the bundled model and the demonstration's people:
 - callers: evaluations a second by number of callers at the same time;
 - scheduling: the same chains asked for our way, and one request a sample, one after another.
 
-And without an engine of its own: the memory store (memory), the parser (parser), and how long
-`import pgenrm_agent`, `pgenrm --help` and a first score from the command line take (start).
+And without an engine of its own: the memory store (memory), the parser (parser), an epoch of the
+prototypes' refinement and finding similar people (prototypes), and how long `import pgenrm_agent`,
+`pgenrm --help` and a first score from the command line take (start).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from pgenrm_agent.benchmark_load import (
 )
 from pgenrm_agent.benchmark_memory import measure_memory
 from pgenrm_agent.benchmark_parser import measure_parser
+from pgenrm_agent.benchmark_prototypes import measure_matching, measure_refinement
 from pgenrm_agent.demo import demo_data
-from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import (
     Capabilities,
     Completion,
@@ -44,6 +45,7 @@ from pgenrm_agent.engines.protocol import (
     SamplingParams,
 )
 from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.reward_model import PGenRM
@@ -61,8 +63,12 @@ __all__ = [
 
 EngineName = Literal["transformers", "vllm"]
 
-Part = Literal["overhead", "samples", "callers", "scheduling", "memory", "parser", "start"]
+Part = Literal[
+    "overhead", "samples", "callers", "scheduling", "memory", "parser", "prototypes", "start"
+]
 PARTS: tuple[Part, ...] = get_args(Part)
+QUICK: tuple[Part, ...] = ("overhead", "samples", "parser", "start")
+"""What is measured when nothing is named: a few minutes on two cores."""
 ENGINE_PARTS: frozenset[Part] = frozenset(("overhead", "samples", "callers", "scheduling"))
 
 SAMPLES = 8
@@ -71,10 +77,10 @@ CALLERS = (1, 8, 32)
 OWN, NEIGHBOURS = 8, 4
 PARSES = 200
 STORE_CALLS = 200
+REFINED = 50_000
+"""Samples of the measured epoch."""
 TRIES = 5
 """Start-up times are the least of this many: other work on the machine only adds to them."""
-CACHE_BYTES = 2**30
-"""Room for vLLM's keys and values on a CPU, where it takes most of the memory if not told."""
 
 
 class Figure(Model):
@@ -112,14 +118,16 @@ def measure_speed(
     repeats: int,
     parts: Sequence[str] = (),
     interactions: Sequence[int] = (10_000,),
+    members: int = 10_000,
     progress: Callable[[str], None] = lambda step: None,
 ) -> SpeedReport:
     """Measure what `parts` names; see the module's docstring.
 
     engines: "transformers", "vllm"; empty means all that are installed.
     repeats: evaluations per figure; figures are medians.
-    parts: some of PARTS; empty means all.
+    parts: some of PARTS, or "all"; empty means QUICK.
     interactions: sizes of the memory stores; each is filled anew.
+    members: personas in the version of prototypes to match against.
     progress: told what is being measured.
 
     Raises:
@@ -149,6 +157,8 @@ def measure_speed(
             _figure(f"parser, {name}", None, rate, "{:.1f} MB/s", "at least 20 MB/s")
             for name, rate in measure_parser(repeats=PARSES).items()
         ]
+    if "prototypes" in wanted:
+        figures += _prototype_figures(members, progress)
     if "start" in wanted:
         progress("measuring start-up times")
         figures += _start_figures()
@@ -160,11 +170,14 @@ def measure_speed(
     )
 
 
-def _parts(names: Sequence[str]) -> frozenset[str]:
-    for name in names:
-        if name not in PARTS:
-            raise ConfigurationError(f"part {name!r} is unknown: use {', '.join(PARTS)}")
-    return frozenset(names or PARTS)
+def _parts(names: Sequence[str]) -> frozenset[Part]:
+    found: set[Part] = set()
+    for name in names or QUICK:
+        matching = [part for part in PARTS if name in (part, "all")]
+        if not matching:
+            raise ConfigurationError(f"part {name!r} is unknown: use {', '.join(PARTS)} or all")
+        found.update(matching)
+    return frozenset(found)
 
 
 def _figure(name: str, engine: str | None, value: float, form: str, goal: str) -> Figure:
@@ -184,18 +197,11 @@ def _installed() -> list[EngineName]:
     return ["transformers", "vllm"] if find_spec("vllm") else ["transformers"]
 
 
-def _open(name: EngineName) -> Engine:
-    options: dict[str, object] = {}
-    if name == "vllm" and not _has_gpu():
-        options["kv_cache_memory_bytes"] = CACHE_BYTES
-    return load_engine(name, bundled_model(), **options)
-
-
 async def _load_figures(
-    name: EngineName, wanted: frozenset[str], repeats: int, progress: Callable[[str], None]
+    name: EngineName, wanted: frozenset[Part], repeats: int, progress: Callable[[str], None]
 ) -> tuple[list[Figure], list[Series]]:
     """What depends on how the engine is loaded with work."""
-    engine, chain_format = _open(name), format_of(bundled_model())
+    engine, chain_format = open_engine(name, bundled_model()), format_of(bundled_model())
     figures: list[Figure] = []
     series: list[Series] = []
     try:
@@ -271,6 +277,25 @@ def _memory_figures(
     return figures, series
 
 
+def _prototype_figures(members: int, progress: Callable[[str], None]) -> list[Figure]:
+    progress("measuring the refinement of prototypes")
+    seconds = measure_refinement(REFINED)
+    progress(f"measuring {members:,} members of prototypes")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure_matching(members, Path(scratch) / "memory", repeats=STORE_CALLS)
+    where = f"prototypes of {members:,} members"
+    return [
+        _figure(
+            f"refinement of prototypes, an epoch of {REFINED:,} samples",
+            None, seconds, "{:.1f} s", "under 60 s on 2 cores",
+        ),
+        _figure(f"{where}: similar people, p50", None, found.p50, "{:.1f} ms", "under 10 ms"),
+        _figure(f"{where}: similar people, p99", None, found.p99, "{:.1f} ms", "-"),
+        _figure(f"{where}: first call, which loads them", None, found.loading, "{:.1f} s", "-"),
+        _figure(f"{where}: written", None, found.written_per_second, "{:.0f} a second", "-"),
+    ]  # fmt: skip
+
+
 def _start_figures() -> list[Figure]:
     importing = max(
         0.0,
@@ -292,7 +317,7 @@ def _start_figures() -> list[Figure]:
 
 
 def _overhead_figures(name: EngineName, repeats: int) -> list[Figure]:
-    engine = _open(name)
+    engine = open_engine(name, bundled_model())
     with tempfile.TemporaryDirectory() as scratch:
         found = asyncio.run(measure_engine(engine, Path(scratch), repeats))
     overheads = found.overheads
@@ -315,12 +340,6 @@ def _overhead_figures(name: EngineName, repeats: int) -> list[Figure]:
         ),
         _figure(f"generated tokens a second, {SAMPLES} samples", name, rate, "{:.0f}", "-"),
     ]  # fmt: skip
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 @dataclass

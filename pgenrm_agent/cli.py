@@ -45,6 +45,9 @@ OPTIONAL = {
 LINE_EVERY_S = 30.0
 """How often progress is told where standard error is no terminal."""
 
+MCP_SHUTDOWN_S = 30
+"""How long the clients of `pgenrm mcp --http` get to finish when it is stopped."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -55,6 +58,12 @@ users = typer.Typer(no_args_is_help=True, help="What is remembered of people.")
 app.add_typer(users, name="users")
 keys = typer.Typer(no_args_is_help=True, help="Who may call the servers.")
 app.add_typer(keys, name="keys")
+bench_app = typer.Typer(
+    invoke_without_command=True,
+    subcommand_metavar="[scaling]",
+    help="Measure speed on this machine, as ratios within one run.",
+)
+app.add_typer(bench_app, name="bench")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MemoryOption = Annotated[
@@ -468,7 +477,14 @@ def mcp(
 
             typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
             guarded = create_mcp_app(server, keys=ring, tenant=tenant or "", host=host)
-            uvicorn.run(guarded, host=host, port=port, log_level="warning")
+            uvicorn.run(
+                guarded,
+                host=host,
+                port=port,
+                log_level="warning",
+                # A client's open event stream would otherwise hold the process for ever.
+                timeout_graceful_shutdown=MCP_SHUTDOWN_S,
+            )
         else:
             server.run("stdio")
 
@@ -490,30 +506,36 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@bench_app.callback()
 def bench(
+    context: typer.Context,
     engine: Annotated[
         list[str] | None,
         typer.Option(help="transformers or vllm; repeat for both. All that are installed if none."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Evaluations per figure.")] = 3,
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="overhead, samples, callers, scheduling, memory, parser or start; repeat for"
-            " several. All if none."
+            help="overhead, samples, callers, scheduling, memory, parser, prototypes, start or all;"
+            " repeat for several. overhead, samples, parser and start if none."
         ),
     ] = None,
     interactions: Annotated[
         list[int] | None,
         typer.Option(min=100, help="Size of a memory store to fill and measure; repeat. 10,000."),
     ] = None,
+    members: Annotated[
+        int, typer.Option(min=100, help="Personas in the prototypes to find similar people among.")
+    ] = 10_000,
     plot: Annotated[
         Path | None, typer.Option(help="Draw what was varied into this SVG file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure speed on this machine, as ratios within one run."""
+    if context.invoked_subcommand is not None:
+        return
     from pgenrm_agent.benchmark import measure_speed
 
     with _waiting("measuring") as show:
@@ -522,6 +544,7 @@ def bench(
             repeats=repeats,
             parts=part or (),
             interactions=interactions or (10_000,),
+            members=members,
             progress=show,
         )
     if plot is not None:
@@ -811,9 +834,11 @@ def main() -> None:
     from pgenrm_agent.studio.cli import studio
     from pgenrm_agent.training.cli import app as train
     from pgenrm_agent.training.eval_cli import app as evaluation
+    from pgenrm_agent.training.scaling_cli import scaling
 
     app.add_typer(debug, name="debug")
     app.add_typer(evaluation, name="eval")
+    bench_app.command()(scaling)
     app.command()(studio)
     app.add_typer(train, name="train")
     app.add_typer(prototypes, name="prototypes")

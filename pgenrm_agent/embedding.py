@@ -19,12 +19,12 @@ from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "Embedder",
     "HashingEmbedder",
-    "ModelStatesEmbedder",
+    "ModelTokensEmbedder",
     "SentenceTransformerEmbedder",
     "Vectors",
 ]
@@ -37,7 +37,6 @@ _CHARACTERS_READ = 4000  # keeps the work for one text bounded; a query says wha
 _SHORT_WORD = 3  # words up to this length are mostly "the", "of", "is": they say little
 _SHORT_WORD_WEIGHT = 0.3
 _GRAM_WEIGHT = 0.5
-_TEXTS_AT_ONCE = 64
 
 
 @runtime_checkable
@@ -161,15 +160,17 @@ class SentenceTransformerEmbedder:
         return self._model
 
 
-class ModelStatesEmbedder:
-    """The mean of a causal model's last hidden states over a text, as a unit vector.
+class ModelTokensEmbedder:
+    """A weighted mean of a causal model's token embeddings over a text, as a unit vector.
 
-    Needs no other model than the one that judges. The mean state of all texts is much the same, so
-    cosines are high throughout; what differs still tells apart.
+    Needs no other model than the one that judges. The states of later layers would serve worse: in a
+    small causal model they tell what comes next more than what was said (docs/scaling.md has figures).
+    Tokenizers learn frequent pieces first, so a later id is a rarer piece and says more: a token
+    weighs log(id + 2) squared.
     """
 
     def __init__(self, model: str | Path) -> None:
-        """`model`: a folder, loaded on a CPU by the first call that needs it.
+        """`model`: a folder, loaded by the first call that needs it.
 
         Raises ConfigurationError when there is no model in the folder.
         """
@@ -181,8 +182,8 @@ class ModelStatesEmbedder:
         for file in weights:
             digest.update(file.read_bytes())
         # Other weights are another space, whatever the folder's name.
-        self._name = f"states:{self._folder.name}:{digest.hexdigest()[:12]}"
-        self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None
+        self._name = f"tokens:{self._folder.name}:{digest.hexdigest()[:12]}"
+        self._loaded: tuple[PreTrainedTokenizerBase, Vectors] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -191,40 +192,31 @@ class ModelStatesEmbedder:
 
     @property
     def dimension(self) -> int:
-        with self._lock:
-            return int(self._model()[1].config.hidden_size)
+        return int(self._tokens()[1].shape[1])
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        import torch
+        tokenizer, table = self._tokens()
+        rows = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
+        for row, text in enumerate(texts):
+            ids = tokenizer(text[:_CHARACTERS_READ], add_special_tokens=False)["input_ids"]
+            if ids:
+                rows[row] = np.log(np.asarray(ids) + 2.0) ** 2 @ table[ids]
+        return _normalised(rows)
 
-        with self._lock, torch.inference_mode():
-            tokenizer, model = self._model()
-            rows = [np.zeros((0, int(model.config.hidden_size)), dtype=np.float32)]
-            for start in range(0, len(texts), _TEXTS_AT_ONCE):
-                some = [
-                    text[:_CHARACTERS_READ] or " " for text in texts[start : start + _TEXTS_AT_ONCE]
-                ]
-                encoded = tokenizer(some, return_tensors="pt", padding=True, padding_side="right")
-                mask = encoded["attention_mask"][..., None]
-                states = model(
-                    input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
-                ).last_hidden_state.float()
-                rows.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).numpy())
-        return _normalised(np.concatenate(rows))
+    def _tokens(self) -> tuple[PreTrainedTokenizerBase, Vectors]:
+        """The tokenizer, and the embedding of each token (v, d), of unit length."""
+        with self._lock:
+            if self._loaded is None:
+                from transformers import AutoModel, AutoTokenizer
 
-    def _model(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-        if self._loaded is None:
-            from transformers import AutoModel, AutoTokenizer
-
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(self._folder)
-                model = AutoModel.from_pretrained(self._folder, dtype="float32").eval()
-            except (OSError, ValueError) as error:
-                raise ConfigurationError(f"cannot load {self._folder}: {error}") from error
-            if tokenizer.pad_token is None:
-                tokenizer.pad_token = tokenizer.eos_token
-            self._loaded = tokenizer, model
-        return self._loaded
+                try:
+                    tokenizer = AutoTokenizer.from_pretrained(self._folder)
+                    model = AutoModel.from_pretrained(self._folder, dtype="float32")
+                except (OSError, ValueError) as error:
+                    raise ConfigurationError(f"cannot load {self._folder}: {error}") from error
+                table = model.get_input_embeddings().weight.detach().numpy()
+                self._loaded = tokenizer, _normalised(table)
+            return self._loaded
 
 
 def _features(text: str) -> Iterator[tuple[str, float]]:

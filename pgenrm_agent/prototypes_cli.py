@@ -30,7 +30,7 @@ EmbedderOption = Annotated[
     typer.Option(
         "--embedder",
         help="A sentence-transformers model, such as Qwen/Qwen3-Embedding-0.6B; else the bundled "
-        "model's own states.",
+        "model's own token embeddings.",
     ),
 ]
 

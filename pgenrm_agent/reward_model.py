@@ -128,8 +128,8 @@ class PGenRM:
     staged: write chains section by section, so that a run can be stopped and edited in between;
         slower than writing them whole.
     persona_embedder: what finds similar people by their personas. None means the bundled model's
-        own states; with a sentence encoder, `SentenceTransformerEmbedder(...)`, people are grouped
-        by what their personas mean. Prototypes built with one embedder are refused by another.
+        own token embeddings; with a sentence encoder, `SentenceTransformerEmbedder(...)`, people are
+        grouped by what their personas mean. Prototypes built with one embedder are refused by another.
     show_neighbours: leave texts written from similar people's choices in results.
 
     Model and memory are opened by the first call that needs them. Use as a context manager, or
@@ -729,10 +729,10 @@ class PGenRM:
 @functools.cache
 def _default_persona_embedder() -> Embedder:
     """One for all: a server has a PGenRM by tenant, and the model needs loading once."""
-    from pgenrm_agent.embedding import ModelStatesEmbedder
+    from pgenrm_agent.embedding import ModelTokensEmbedder
     from pgenrm_agent.model_files import bundled_model
 
-    return ModelStatesEmbedder(bundled_model())
+    return ModelTokensEmbedder(bundled_model())
 
 
 def _open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:

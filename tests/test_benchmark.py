@@ -19,10 +19,12 @@ from pgenrm_agent.benchmark_load import (
 from pgenrm_agent.benchmark_memory import fill_and_measure
 from pgenrm_agent.benchmark_parser import chain_texts, measure_parser
 from pgenrm_agent.benchmark_plot import draw_speed
+from pgenrm_agent.benchmark_prototypes import measure_matching, measure_refinement
 from pgenrm_agent.chain import parse_chain
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.prototypes import PrototypeStore
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 
@@ -92,6 +94,23 @@ def test_a_memory_is_filled_and_measured(tmp_path: Path) -> None:
     assert found.recall_similar.p50 > 0
     assert found.disk_mb > 0.1
     assert found.rss_mb > 50
+
+
+def test_similar_people_are_found_in_a_store_that_was_written(tmp_path: Path) -> None:
+    found = measure_matching(700, tmp_path / "memory", repeats=20, dimension=16, k=5)
+    with UserMemory(tmp_path / "memory") as memory:
+        version = PrototypeStore(memory).current()
+        assert version is not None
+        assert len(version.user_ids) == 700
+        assert len(memory.consenting(version.user_ids)) == 350
+    assert 0 < found.p50 <= found.p99
+    assert found.loading > 0
+    assert found.written_per_second > 0
+
+
+def test_an_epoch_of_the_refinement_takes_longer_with_more_samples() -> None:
+    few, many = (measure_refinement(count, dimension=16, k=4) for count in (32, 3200))
+    assert 0 < few < many
 
 
 def test_the_parser_is_measured_on_chains_that_need_no_repair() -> None:

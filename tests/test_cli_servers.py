@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import httpx
+import pytest
 
 from pgenrm_agent.integrations.keys import KeyRing
 
@@ -53,3 +59,50 @@ def test_mcp_is_not_opened_to_other_machines_without_a_key(tmp_path: Path) -> No
     piped = pgenrm("mcp", "--tenant", "acme", *file)
     assert piped.returncode == 2
     assert all("Traceback" not in done.stderr for done in (open_to_all, keyless, piped))
+
+
+@pytest.mark.slow
+def test_serve_answers_on_the_bundled_model_and_finishes_what_runs_when_stopped(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """The command as a user starts it, and SIGTERM as an orchestrator stops it."""
+    ring = KeyRing(tmp_path / "keys.jsonl")
+    key, _ = ring.issue("acme")
+    port = free_port()
+    options = ["--keys", str(ring.path), "--memory", str(tmp_path / "tenants"), "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "pgenrm_agent.cli", "serve", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    asked = {
+        "user_id": "ada",
+        "query": "How do I cook rice?",
+        "candidates": ["Two parts water, 12 minutes.", "Rice is such a joy!"],
+        "scaling": {"individual": 8, "seed": 1},
+    }
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=120) as client:
+            while not ready(url):
+                assert process.poll() is None, "the server ended"
+                time.sleep(0.2)
+            with client.stream("POST", f"{url}/v1/score/stream", json=asked) as events:
+                lines = events.iter_lines()
+                # It runs, and is stopped.
+                assert next(line for line in lines if line[:6] == "event:") == "event: progress"
+                process.terminate()
+                told = [line.removeprefix("event: ") for line in lines if line[:6] == "event:"]
+        assert told[-1] == "result"
+        assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        _, said = process.communicate()
+    assert "Traceback" not in said
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

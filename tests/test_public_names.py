@@ -26,7 +26,16 @@ LAYERS = [
     {"errors"},
     {"schema"},
     {"chain", "scaling", "aggregation"},
-    {"engines", "memory", "prototypes", "embedding", "machine", "model_files", "testing"},
+    {
+        "engines",
+        "memory",
+        "prototypes",
+        "embedding",
+        "local_engine",
+        "machine",
+        "model_files",
+        "testing",
+    },
     {"graphs"},
     {"reward_model"},
     {"integrations", "debugging", "evaluation", "training"},
@@ -37,6 +46,7 @@ LAYERS = [
         "benchmark_memory",
         "benchmark_parser",
         "benchmark_plot",
+        "benchmark_prototypes",
         "cli",
         "dataset_scoring",
         "demo",
@@ -50,6 +60,7 @@ LAYERS = [
 PURE = {"errors", "schema", "chain", "scaling", "aggregation"}
 ALLOWED_UP = {
     ("reward_model", "integrations"),  # `as_tool` hands out what is built on its object
+    ("benchmark_prototypes", "training"),  # times the refinement, loaded on use
     ("cli", "training"),  # `pgenrm train`, loaded on use
     ("reward_model", "training"),  # `learn_prototypes` fits, loaded on use
 }

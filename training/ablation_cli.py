@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pgenrm_agent.training.terminal import EngineOption, JsonOption, open_engine, progress_bar
+from pgenrm_agent.training.terminal import EngineOption, JsonOption, progress_bar
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +46,8 @@ def ablate(
     """
     from pgenrm_agent.training.ablation import REPORT, run_ablation
     from pgenrm_agent.training.ablation_recipe import load_ablation_recipe
+
+    from pgenrm_agent.local_engine import open_engine
 
     console = Console(stderr=True)
     loaded = load_ablation_recipe(recipe)

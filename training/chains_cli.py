@@ -11,7 +11,6 @@ import typer
 from pgenrm_agent.training.terminal import (
     EngineOption,
     JsonOption,
-    open_engine,
     progress_bar,
     show_summary,
 )
@@ -56,6 +55,7 @@ def chains(
     from pgenrm_agent.training.chain_dataset import sample_chains
     from pgenrm_agent.training.data import examples, load_rows
 
+    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
 
     every = examples(load_rows(data), split="train", history=history, seed=seed)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pgenrm_agent.training.ablation_cli import ablate, bayes
 from pgenrm_agent.training.chains_cli import chains
+from pgenrm_agent.training.people_cli import people
 from pgenrm_agent.training.sft_cli import merge, sft
 from pgenrm_agent.training.terminal import (
     EngineOption,
     JsonOption,
-    open_engine,
     progress_bar,
     show_summary,
 )
@@ -34,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train a model in three stages, measure it, write its card.",
 )
-for command in (chains, sft, merge, ablate, bayes):
+for command in (chains, sft, merge, people, ablate, bayes):
     app.command()(command)
 
 DataOption = Annotated[
@@ -99,6 +99,7 @@ def evaluate(
     from pgenrm_agent.training.evaluate import evaluate_model
     from pgenrm_agent.training.simulation import World, load_answers
 
+    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
 
     runner = open_engine(engine, model, adapter=adapter)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pgenrm_agent.training.terminal import open_engine
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -104,6 +103,7 @@ def evaluate(
     from pgenrm_agent.training.questions import read_source
 
     from pgenrm_agent.evaluation.running import RunDescription
+    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.machine import describe_machine
     from pgenrm_agent.model_files import bundled_model, format_of
     from pgenrm_agent.schema import Scaling

@@ -206,8 +206,10 @@ class AttentiveRefinement(torch.nn.Module):
         """z (n, d), Eq. 5. of: (n,) prototype of each sample; the others as in `Samples`."""
         settings = self.settings
         own = self.prototypes[of]
-        # (n, h, d): what each past choice says.
-        said = torch.tanh(self.history(torch.cat([past_query, past_difference], dim=-1)))
+        # (n, h, d): what each past choice says. Padding says nothing and is not computed.
+        there = torch.cat([past_query[past], past_difference[past]], dim=-1)
+        said = query.new_zeros((*past.shape, query.shape[-1]))
+        said = said.masked_scatter(past[..., None], torch.tanh(self.history(there)))
         scale = query.shape[-1] ** 0.5
         towards = (query + settings.rho * own)[:, :, None] / scale
         logits = (said @ towards)[..., 0].masked_fill(~past, float("-inf"))
@@ -263,7 +265,7 @@ class Refined:
 
 
 def refine(
-    samples: Samples,
+    samples: Samples | Callable[[int], Samples],
     centroids: FloatArray,
     settings: RefinementSettings | None = None,
     *,
@@ -275,32 +277,41 @@ def refine(
     reassigned to its nearest prototype, and the cluster means follow. A prototype that lost all its
     samples keeps its own state as its mean.
 
+    Args:
+        samples: or a function that draws those of an epoch (0, 1, ...), such as the same choices
+            with other past ones before them, equally many each time; labels are of the last.
+
     Raises:
         ConfigurationError: no samples, or centroids of another dimension.
     """
     settings = settings or RefinementSettings()
-    if not len(samples):
+    drawn = samples if callable(samples) else None
+    current = samples(0) if callable(samples) else samples
+    if not len(current):
         raise ConfigurationError("there are no samples to refine prototypes on")
-    if centroids.ndim != 2 or centroids.shape[1] != samples.persona.shape[1]:
+    if centroids.ndim != 2 or centroids.shape[1] != current.persona.shape[1]:
         raise ConfigurationError(
-            f"centroids have shape {centroids.shape}, personas {samples.persona.shape}:"
+            f"centroids have shape {centroids.shape}, personas {current.persona.shape}:"
             " they need the same number of dimensions"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = AttentiveRefinement(torch.from_numpy(centroids), settings)
         order = torch.Generator().manual_seed(settings.seed)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
         smoothed = model.prototypes.detach().clone()
-        labels = nearest(samples.persona, centroids)
-        tensors = _tensors(samples)
-        per_epoch = -(-len(samples) // settings.batch)
+        labels = nearest(current.persona, centroids)
+        per_epoch = -(-len(current) // settings.batch)
         losses = []
         for epoch in range(settings.epochs):
+            if epoch and drawn is not None:
+                current = _as_many(drawn(epoch), len(current))
+                labels = nearest(current.persona, model.prototypes.detach().numpy())
+            tensors = _tensors(current)
             of = torch.from_numpy(labels)
-            means = _means(samples.persona, labels, model.prototypes.detach())
+            means = _means(current.persona, labels, model.prototypes.detach())
             total = 0.0
-            shuffled = torch.randperm(len(samples), generator=order)
+            shuffled = torch.randperm(len(current), generator=order)
             for step in range(per_epoch):
                 rows = shuffled[step * settings.batch : (step + 1) * settings.batch]
                 loss = model.loss(
@@ -317,10 +328,18 @@ def refine(
                     smoothed.lerp_(model.prototypes, 1 - settings.ema)
                 total += float(loss.detach()) * len(rows)
                 progress(epoch * per_epoch + step + 1, settings.epochs * per_epoch)
-            losses.append(total / len(samples))
+            losses.append(total / len(current))
             prototypes = model.prototypes.detach().numpy().copy()
-            labels = nearest(samples.persona, prototypes)
+            labels = nearest(current.persona, prototypes)
     return Refined(prototypes, labels, model, tuple(losses))
+
+
+def _as_many(samples: Samples, count: int) -> Samples:
+    if len(samples) != count:
+        raise ConfigurationError(
+            f"an epoch has {len(samples)} samples and the first had {count}: draw equally many"
+        )
+    return samples
 
 
 def _means(personas: FloatArray, labels: IntArray, fallback: torch.Tensor) -> torch.Tensor:

@@ -10,23 +10,25 @@ newest checkpoint is where the run goes on. Which nodes there are is asked of th
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
-from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.debugging import portable
 from pgenrm_agent.debugging.breakpoints import Breakpoint
 from pgenrm_agent.debugging.edits import rubric_of, with_persona, with_rubric
 from pgenrm_agent.debugging.store import open_saver
+from pgenrm_agent.debugging.twins import at_home, blocking
 from pgenrm_agent.debugging.views import (
     Checkpoint,
     Comparison,
@@ -67,8 +69,6 @@ from pgenrm_agent.schema import (
 
 __all__ = ["DebugSession"]
 
-T = TypeVar("T")
-
 
 class DebugSession:
     """Steps through evaluations, one node at a time or up to a breakpoint.
@@ -79,9 +79,10 @@ class DebugSession:
         that was made up here. A session shows the texts of similar people's chains.
 
     Chains are written section by section where the engine continues text, so that what is
-    edited changes what follows. Calls are plain ones that also work inside a running event
-    loop. One run is acted on by one thread at a time; others may look meanwhile. A run id or
-    checkpoint id that is not in the store raises ConfigurationError, and so does every edit
+    edited changes what follows. Every call has two forms: `step` is a plain one, which also works
+    inside a running event loop, and `astep` is awaited; so with the others. The constructor waits
+    for the store. One run is acted on by one caller at a time; others may look meanwhile. A run id
+    or checkpoint id that is not in the store raises ConfigurationError, and so does every edit
     that cannot be made.
     """
 
@@ -108,7 +109,7 @@ class DebugSession:
         self._loop = PrivateLoop("DebugSession")
         self._resources = AsyncExitStack()
         try:
-            self._saver = self._run(
+            self._saver = self._loop.run_blocking(
                 open_saver(None if store is None else str(store), self._resources)
             )
         except BaseException:
@@ -122,6 +123,10 @@ class DebugSession:
         """Close the store. Calling it again does nothing."""
         self._loop.close(self._resources.aclose())
 
+    async def aclose(self) -> None:
+        """`close`, for async code."""
+        await asyncio.to_thread(self.close)
+
     def __enter__(self) -> Self:
         return self
 
@@ -132,6 +137,17 @@ class DebugSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     # --- running ---
 
@@ -144,7 +160,8 @@ class DebugSession:
         """The graph's edges, its start and end included."""
         return tuple((edge.source, edge.target) for edge in self._graph.get_graph().edges)
 
-    def start(
+    @at_home
+    async def astart(
         self,
         request: EvaluationRequest,
         *,
@@ -168,18 +185,24 @@ class DebugSession:
             "stated": None if stated is None else [one.model_dump(mode="json") for one in stated],
         }
         name = run or uuid.uuid4().hex[:12]
-        if self._run(self._saver.aget_tuple(_config(name))) is not None:
+        if await self._saver.aget_tuple(_config(name)) is not None:
             raise ConfigurationError(f"there is a run {name!r} already: choose another id")
         config = _config(name)
         config["metadata"] = {f"label_{key}": value for key, value in (labels or {}).items()}
-        self._run(self._invoke(given, config, before="*"))
+        await self._invoke(given, config, before="*")
         return name
 
-    def step(self, run: str) -> Checkpoint:
-        """Run the next node. Raises what the node raises; the run then stands where it stood."""
-        return self._run(self._step(run))
+    start = blocking(astart)
 
-    def resume(
+    @at_home
+    async def astep(self, run: str) -> Checkpoint:
+        """Run the next node. Raises what the node raises; the run then stands where it stood."""
+        return await self._step(run)
+
+    step = blocking(astep)
+
+    @at_home
+    async def aresume(
         self,
         run: str,
         breakpoints: Sequence[Breakpoint | str] = (),
@@ -189,7 +212,7 @@ class DebugSession:
         """Run on to the end, or until a breakpoint is met.
 
         At least one node is run, so a run that stands at a breakpoint leaves it.
-        on_step: called after every node.
+        on_step: called after every node, in the session's own thread.
         """
         points = [
             one if isinstance(one, Breakpoint) else Breakpoint.parse(one) for one in breakpoints
@@ -197,39 +220,62 @@ class DebugSession:
         for point in points:
             if point.node is not None:
                 self._refuse_unknown_node(point.node)
-        return self._run(self._resume(run, points, on_step))
+        return await self._resume(run, points, on_step)
 
-    def run_to(self, run: str, *, before: str | None = None, after: str | None = None) -> Stop:
+    resume = blocking(aresume)
+
+    @at_home
+    async def arun_to(
+        self, run: str, *, before: str | None = None, after: str | None = None
+    ) -> Stop:
         """Run on until just before, or just after, a node."""
         wanted = [f"before:{before}"] if before else []
-        return self.resume(run, wanted + ([f"after:{after}"] if after else []))
+        return await self.aresume(run, wanted + ([f"after:{after}"] if after else []))
+
+    run_to = blocking(arun_to)
 
     # --- looking ---
 
-    def runs(self) -> tuple[RunSummary, ...]:
+    @at_home
+    async def aruns(self) -> tuple[RunSummary, ...]:
         """Every run of the store, newest first."""
-        return self._run(self._runs())
+        return await self._runs()
 
-    def timeline(self, run: str) -> tuple[Checkpoint, ...]:
+    runs = blocking(aruns)
+
+    @at_home
+    async def atimeline(self, run: str) -> tuple[Checkpoint, ...]:
         """Every checkpoint of the run, oldest first, abandoned branches included."""
-        return self._run(self._timeline(run))
+        return await self._timeline(run)
 
-    def checkpoint(self, run: str, at: str | None = None) -> Checkpoint:
+    timeline = blocking(atimeline)
+
+    @at_home
+    async def acheckpoint(self, run: str, at: str | None = None) -> Checkpoint:
         """One checkpoint; the current one if `at` is None. `at` may be the start or end of an id."""
-        wanted = self._run(self._snapshot(run, at)).config["configurable"]["checkpoint_id"]
-        return next(one for one in self.timeline(run) if one.id == wanted)
+        wanted = _id(await self._snapshot(run, at))
+        return next(one for one in await self._timeline(run) if one.id == wanted)
 
-    def state(self, run: str, at: str | None = None) -> EvaluationState:
+    checkpoint = blocking(acheckpoint)
+
+    @at_home
+    async def astate(self, run: str, at: str | None = None) -> EvaluationState:
         """The whole state at a checkpoint, as plain data."""
-        return cast(EvaluationState, self._run(self._snapshot(run, at)).values)
+        return cast(EvaluationState, (await self._snapshot(run, at)).values)
 
-    def labels(self, run: str) -> dict[str, str]:
+    state = blocking(astate)
+
+    @at_home
+    async def alabels(self, run: str) -> dict[str, str]:
         """What was given as `labels` when the run was started."""
-        return self._run(self._labels_of(run))
+        return await self._labels_of(run)
 
-    def prompt(self, run: str, chain: int, at: str | None = None) -> tuple[Message, ...]:
+    labels = blocking(alabels)
+
+    @at_home
+    async def aprompt(self, run: str, chain: int, at: str | None = None) -> tuple[Message, ...]:
         """The messages that a chain answers, as the model is given them."""
-        state = self.state(run, at)
+        state = cast(EvaluationState, (await self._snapshot(run, at)).values)
         drafts = state.get("chains") or []
         if not 0 <= chain < len(drafts):
             raise ConfigurationError(f"run {run} has no chain {chain} there: it has {len(drafts)}")
@@ -243,13 +289,23 @@ class DebugSession:
             conversation=request.conversation,
         )
 
-    def diff(self, run: str, before: str, after: str | None = None) -> tuple[Difference, ...]:
-        """Where two checkpoints of a run differ, seconds left out."""
-        return differences(self.state(run, before), self.state(run, after))
+    prompt = blocking(aprompt)
 
-    def compare(self, left: str, right: str) -> Comparison:
+    @at_home
+    async def adiff(
+        self, run: str, before: str, after: str | None = None
+    ) -> tuple[Difference, ...]:
+        """Where two checkpoints of a run differ, seconds left out."""
+        one, other = await self._snapshot(run, before), await self._snapshot(run, after)
+        return differences(one.values, other.values)
+
+    diff = blocking(adiff)
+
+    @at_home
+    async def acompare(self, left: str, right: str) -> Comparison:
         """Two runs side by side, each where it stands."""
-        one, other = self._side(left), self._side(right)
+        first, second = await self._snapshot(left), await self._snapshot(right)
+        one, other = _side(first), _side(second)
         return Comparison(
             left=one,
             right=other,
@@ -258,28 +314,34 @@ class DebugSession:
                 for name, mean in one.means.items()
                 if name in other.means
             },
-            differences=differences(self.state(left), self.state(right)),
+            differences=differences(first.values, second.values),
         )
+
+    compare = blocking(acompare)
 
     # --- editing ---
 
-    def edit_persona(self, run: str, persona: str, *, chain: int | None = None) -> Checkpoint:
+    @at_home
+    async def aedit_persona(
+        self, run: str, persona: str, *, chain: int | None = None
+    ) -> Checkpoint:
         """Write another persona, in every chain or in one; the run goes on with the rubric.
 
         Goes back to where the persona was written when the run is further on.
         """
         self._refuse_without_continuation()
-        return self._run(
-            self._edit_chains(
-                run,
-                "persona",
-                chain,
-                lambda draft: bool(draft["text"].strip()),
-                lambda draft: with_persona(draft, persona, self._format),
-            )
+        return await self._edit_chains(
+            run,
+            "persona",
+            chain,
+            lambda draft: bool(draft["text"].strip()),
+            lambda draft: with_persona(draft, persona, self._format),
         )
 
-    def edit_rubric(
+    edit_persona = blocking(aedit_persona)
+
+    @at_home
+    async def aedit_rubric(
         self, run: str, criteria: Sequence[tuple[str, float, str]], *, chain: int | None = None
     ) -> Checkpoint:
         """Put other criteria, as (name, weight, reason), into every chain or into one.
@@ -295,9 +357,12 @@ class DebugSession:
                 return draft
             return with_rubric(draft, rubric, self._format)
 
-        return self._run(self._edit_chains(run, "rubric", chain, self._has_rubric, change))
+        return await self._edit_chains(run, "rubric", chain, self._has_rubric, change)
 
-    def edit_history(
+    edit_rubric = blocking(aedit_rubric)
+
+    @at_home
+    async def aedit_history(
         self,
         run: str,
         history: Sequence[PreferencePair],
@@ -318,9 +383,12 @@ class DebugSession:
             changed = signals.model_copy(update=update).model_dump(mode="json")
             return {"signals": {**values["signals"], user: changed}}
 
-        return self._run(self._edit_recalled(run, "history", change))
+        return await self._edit_recalled(run, "history", change)
 
-    def edit_neighbours(self, run: str, names: Sequence[str]) -> Checkpoint:
+    edit_history = blocking(aedit_history)
+
+    @at_home
+    async def aedit_neighbours(self, run: str, names: Sequence[str]) -> Checkpoint:
         """Let only these of the similar people take part; the run goes on with the rubric.
 
         names: some of the state's `neighbours`, or none of them.
@@ -344,13 +412,14 @@ class DebugSession:
                 )
             return {"chains": chains, "neighbours": [one for one in there if one in names]}
 
-        return self._run(
-            self._edit_state(
-                run, "neighbours", lambda values: bool(values.get("neighbours")), change
-            )
+        return await self._edit_state(
+            run, "neighbours", lambda values: bool(values.get("neighbours")), change
         )
 
-    def edit_candidates(self, run: str, candidates: Sequence[Candidate]) -> Checkpoint:
+    edit_neighbours = blocking(aedit_neighbours)
+
+    @at_home
+    async def aedit_candidates(self, run: str, candidates: Sequence[Candidate]) -> Checkpoint:
         """Score other answers; the run goes on from where the person's choices were recalled."""
 
         def change(values: EvaluationState) -> dict[str, object]:
@@ -362,40 +431,54 @@ class DebugSession:
                 raise ConfigurationError(f"these candidates cannot be used: {error}") from None
             return {"request": request.model_dump(mode="json")}
 
-        return self._run(self._edit_recalled(run, "candidates", change))
+        return await self._edit_recalled(run, "candidates", change)
 
-    def rewind(self, run: str, to: str | int) -> Checkpoint:
+    edit_candidates = blocking(aedit_candidates)
+
+    @at_home
+    async def arewind(self, run: str, to: str | int) -> Checkpoint:
         """Go on from an earlier checkpoint: its id, or how many steps to go back.
 
         What came after stays in the time line.
         """
-        return self._run(self._rewind(run, to))
+        return await self._rewind(run, to)
 
-    def fork(self, run: str, at: str | None = None, *, name: str | None = None) -> str:
+    rewind = blocking(arewind)
+
+    @at_home
+    async def afork(self, run: str, at: str | None = None, *, name: str | None = None) -> str:
         """A new run with everything up to a checkpoint in it; returns its id."""
-        return self._run(self._fork(run, at, name or uuid.uuid4().hex[:12]))
+        return await self._fork(run, at, name or uuid.uuid4().hex[:12])
+
+    fork = blocking(afork)
 
     # --- taking along ---
 
-    def export(self, run: str) -> str:
+    @at_home
+    async def aexport(self, run: str) -> str:
         """The run as JSON text: all its checkpoints, texts of the person included."""
-        return self._run(portable.dump(self._saver, run))
+        return await portable.dump(self._saver, run)
 
-    def import_(self, text: str, *, run: str | None = None) -> str:
+    export = blocking(aexport)
+
+    @at_home
+    async def aimport_(self, text: str, *, run: str | None = None) -> str:
         """Read an export back, under its own id or another one; returns the id."""
-        return self._run(portable.load(self._saver, text, run))
+        return await portable.load(self._saver, text, run)
 
-    def replay(self, run: str) -> Replay:
+    import_ = blocking(aimport_)
+
+    @at_home
+    async def areplay(self, run: str) -> Replay:
         """Go through the recorded steps without a model, and score the recorded texts anew.
 
         Shows whether this version of the library reads the same scores from the same texts.
         """
-        return self._run(self._replay(run))
+        return await self._replay(run)
+
+    replay = blocking(areplay)
 
     # --- behind it ---
-
-    def _run(self, work: Coroutine[object, object, T]) -> T:
-        return self._loop.run_blocking(work)
 
     async def _invoke(
         self, given: EvaluationInput | None, config: RunnableConfig, *, before: str = ""
@@ -522,19 +605,6 @@ class DebugSession:
             ran = parent.next[0] if parent is not None and parent.next else None
             found.append(_checkpoint(one, ran=ran, current=_id(one) == current))
         return tuple(found)
-
-    def _side(self, run: str) -> Side:
-        snapshot = self._run(self._snapshot(run))
-        views = chain_views(snapshot.values)
-        return Side(
-            run=run,
-            checkpoint=_id(snapshot),
-            ranking=ranking_of(snapshot.values),
-            means=means_of(snapshot.values),
-            personas=tuple(dict.fromkeys(one.persona for one in views if one.persona)),
-            rubric=next((one.rubric for one in views if one.rubric), ()),
-            tokens=_tokens(snapshot.values),
-        )
 
     # --- editing, behind it ---
 
@@ -698,6 +768,19 @@ def _parent(snapshot: StateSnapshot) -> str | None:
 def _is(snapshot: StateSnapshot, wanted: str) -> bool:
     # Ids of one run begin alike, so their ends are what people can tell apart.
     return len(wanted) >= 4 and (_id(snapshot).endswith(wanted) or _id(snapshot).startswith(wanted))
+
+
+def _side(snapshot: StateSnapshot) -> Side:
+    views = chain_views(snapshot.values)
+    return Side(
+        run=str(snapshot.config["configurable"]["thread_id"]),
+        checkpoint=_id(snapshot),
+        ranking=ranking_of(snapshot.values),
+        means=means_of(snapshot.values),
+        personas=tuple(dict.fromkeys(words for one in views if (words := read_persona(one.text)))),
+        rubric=next((one.rubric for one in views if one.rubric), ()),
+        tokens=_tokens(snapshot.values),
+    )
 
 
 def _labels(metadata: Mapping[str, object]) -> dict[str, str]:

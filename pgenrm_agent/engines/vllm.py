@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VLLMEngine"]
 
+THREADS_BIND = "VLLM_CPU_OMP_THREADS_BIND"
+"""Read by vLLM's CPU build only: which cores its threads run on."""
+FEW_CORES = 4
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes in which vLLM reserves room for an adapter."""
@@ -101,7 +104,10 @@ class VLLMEngine:
             self._label += f"+{Path(adapter).name}"
             settings |= {"enable_lora": True, "max_loras": 1, **_lora_rank(adapter)}
         self._loop = PrivateLoop(self.name)
-        with _environment({BATCH_INVARIANT: "1"} if self._batch_invariant else {}):
+        variables = _binding(tensor_parallel_size)
+        if self._batch_invariant:
+            variables[BATCH_INVARIANT] = "1"
+        with _environment(variables):
             _refuse_missing_package()
             if self._batch_invariant:
                 _refuse_without_batch_invariance()
@@ -355,6 +361,18 @@ def _lora_rank(adapter: str | Path) -> dict[str, object]:
             " model first"
         )
     return {"max_lora_rank": next(size for size in LORA_RANKS if size >= rank)}
+
+
+def _binding(workers: int) -> dict[str, str]:
+    """On a CPU of few cores, let the model compute on all of them.
+
+    vLLM keeps one core for itself. Of two that leaves the model half the machine, and batches take
+    half as long again (measured on 2 cores: 64 samples 19.0 s against 12.5 s).
+    """
+    if THREADS_BIND in os.environ or workers > 1 or not hasattr(os, "sched_getaffinity"):
+        return {}
+    cores = sorted(os.sched_getaffinity(0))
+    return {THREADS_BIND: ",".join(map(str, cores))} if 1 < len(cores) <= FEW_CORES else {}
 
 
 @contextmanager

@@ -99,7 +99,9 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
     Each document returned is a copy with new metadata: `original_index`, its place in the input;
     and `personal_score` (1-10), or `not_scored` with the reason. Blank documents are not scored.
 
-    user_id: whose taste counts. Left out: `config["configurable"]["user_id"]` of the run.
+    user_id: whose taste counts. Left out: `config["configurable"]["user_id"]` of the chain or graph
+        in which the retriever is a step. A retriever called by itself hands no config on: make the
+        reranker with `user_id` then.
     top_n: how many documents to return; None means all.
 
     Raises as `PersonalReranker` does.
@@ -160,7 +162,7 @@ def _person(bound: str | None, config: RunnableConfig | None, given: str | None)
     person = bound or user_in_config(config) or given
     if not person:
         raise ConfigurationError(
-            "no person is named: pass user_id when making the reranker, or run it with "
-            'config={"configurable": {"user_id": ...}}'
+            "no person is named: pass user_id when making the reranker, or run the chain or graph "
+            'that it is a step of with config={"configurable": {"user_id": ...}}'
         )
     return person

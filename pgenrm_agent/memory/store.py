@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from chromadb.config import Settings
 
-__all__ = ["MARK", "Store", "connect", "open_embedded", "release", "reported"]
+__all__ = ["CHANGES", "MARK", "Store", "connect", "open_embedded", "release", "reported"]
 
 INTERACTIONS = "interactions"
 USERS = "users"
@@ -31,6 +33,8 @@ USERS = "users"
 FORMAT_FILE = "pgenrm-memory.json"
 FORMAT = "pgenrm-memory"
 MARK = "pgenrm_schema_version"  # in the metadata of each of our collections
+
+CHANGES = "changes_in"  # in the metadata of a collection whose changes are noted; see Store.changed
 
 # Every write makes Chroma read the log of writes since the vector index was last saved, and every
 # save rewrites (and we copy) the index: 500 keeps both small up to some 100,000 rows.
@@ -95,6 +99,20 @@ class Store:
         if self._copies is not None:
             with reported("protect the vector index", self.where):
                 self._copies.after_write()
+
+    def changed(self, collection: Collection) -> None:
+        """To be called after rows were put into or taken out of a collection that is there to stay.
+
+        Where its metadata names another collection (CHANGES), that one gets a row more. Who holds
+        the rows in memory then sees in a count of few rows whether they are still the same; the
+        number of the rows themselves takes long to count, and stays as it is when one comes and
+        another goes.
+        """
+        noted_in = (collection.metadata or {}).get(CHANGES)
+        if isinstance(noted_in, str):
+            self.collection(noted_in).add(
+                ids=[secrets.token_hex(16)], embeddings=np.ones((1, 1), dtype=np.float32)
+            )
 
     def close(self) -> None:
         with suppress(Exception):

@@ -149,11 +149,14 @@ class UserMemory:
         forgotten = 0
         with store.writing, reported("forget a user in", store.where):
             for collection in store.collections():
+                before = forgotten
                 # Again until nothing is found: on a server others may be writing.
                 while ids := collection.get(where={"user_id": user_id}, include=[])["ids"]:
                     for some in _batches(ids, store.max_batch):
                         collection.delete(ids=list(some))
                     forgotten += len(ids)
+                if forgotten > before:
+                    store.changed(collection)
             store.wrote()
         return forgotten
 

@@ -4,9 +4,10 @@ Each version has two collections of its own (centroids, members), and one row el
 version counts. A build fills new collections and writes that row last, so a reader sees the old
 version or the new one; a killed build leaves nothing but collections that the next one removes.
 
-Reads are from memory: a version is loaded once, and again when the row names another or when the
-number of its members changed (somebody joined from another process, or was forgotten). Ranking in
-NumPy finds neighbours among 100,000 members in a few milliseconds, which a filtered query does not.
+Reads are from memory: a version is loaded once, and again when the row names another or when its
+members changed (somebody joined from another process, or was forgotten), of which a third collection
+keeps count. Ranking in NumPy finds neighbours among 100,000 members in a few milliseconds, which a
+filtered query does not, nor as much as a count of the members.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.memory.store import Store, reported
+from pgenrm_agent.memory.store import CHANGES, Store, reported
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
 from pgenrm_agent.schema import Model
 
@@ -33,7 +34,7 @@ __all__ = ["PrototypeStatus", "PrototypeStore"]
 
 POINTER = "prototypes"
 CURRENT = "current"
-CENTROIDS, MEMBERS = "prototypes-", "members-"
+CENTROIDS, MEMBERS, CHANGED = "prototypes-", "members-", "changes-"
 # Bulk writing: Chroma rewrites its vector index after this many rows.
 SYNC_THRESHOLD = 20_000
 READ_AT_ONCE = 5000
@@ -66,6 +67,7 @@ class PrototypeStore:
         self._memory = memory
         self._lock = threading.RLock()
         self._loaded: PrototypeSet | None = None
+        self._changes = 0  # of the version that is loaded, when it was
 
     # --- reading ---
 
@@ -81,21 +83,16 @@ class PrototypeStore:
                 if pointer is None:
                     return None
                 version = pointer["version"]
-                members = _existing(store, MEMBERS + version)
-                if members is None:
-                    continue  # replaced and removed since the pointer was read
-                count = members.count()
+                # Before the rows are read: a change that comes in between is seen the next time.
+                changes = _changes_of(store, version)
                 loaded = self._loaded
-                if (
-                    loaded is not None
-                    and loaded.version == version
-                    and len(loaded.user_ids) == count
-                ):
+                if loaded is not None and loaded.version == version and self._changes == changes:
                     return loaded
                 found = self._load(store, pointer)
                 if found is not None:
-                    self._loaded = found
+                    self._loaded, self._changes = found, changes
                     return found
+                # Replaced and removed since the pointer was read: again.
         raise MemoryStoreError(
             f"the prototypes in {store.where} are being replaced again and again; try later"
         )
@@ -158,7 +155,9 @@ class PrototypeStore:
                 embeddings=centroids,
                 metadatas=[{"label": name} for name in names],
             )
-            rows = store.collection(MEMBERS + version, sync_threshold=SYNC_THRESHOLD)
+            rows = store.collection(
+                MEMBERS + version, {CHANGES: CHANGED + version}, sync_threshold=SYNC_THRESHOLD
+            )
             for start in range(0, len(members), store.max_batch):
                 some = members[start : start + store.max_batch]
                 # The lock by batch: people go on remembering things while a build is written.
@@ -210,9 +209,12 @@ class PrototypeStore:
                     embeddings=np.asarray([vector], dtype=np.float32),
                     metadatas=[{"user_id": user_id, "prototype": prototype}],
                 )
+                store.changed(rows)
                 store.wrote()
             if user_id not in found.homes:
+                # Where others changed it, too, there are more changes than this one.
                 self._loaded = found.with_members([Member(user_id, prototype, vector)])
+                self._changes += 1
 
     def leave(self, user_id: str) -> None:
         """Take a person out of the version that counts, whoever wrote her there."""
@@ -223,6 +225,7 @@ class PrototypeStore:
             if rows is not None:
                 with store.writing, reported("write prototypes to", store.where):
                     rows.delete(where={"user_id": user_id})
+                    store.changed(rows)
                     store.wrote()
             self._loaded = None
 
@@ -301,6 +304,11 @@ def _existing(store: Store, name: str) -> Collection | None:
         return None
 
 
+def _changes_of(store: Store, version: str) -> int:
+    noted = _existing(store, CHANGED + version)
+    return 0 if noted is None else noted.count()
+
+
 def _add(rows: Collection, members: Sequence[Member], start: int) -> None:
     rows.add(
         ids=[f"{start + number}" for number in range(len(members))],
@@ -312,6 +320,6 @@ def _add(rows: Collection, members: Sequence[Member], start: int) -> None:
 def _remove_older(store: Store, version: str) -> None:
     """Versions begun before this one; names sort by time. One begun later is somebody's build."""
     for collection in store.client.list_collections():
-        for prefix in (CENTROIDS, MEMBERS):
+        for prefix in (CENTROIDS, MEMBERS, CHANGED):
             if collection.name.startswith(prefix) and collection.name < prefix + version:
                 store.client.delete_collection(collection.name)

@@ -40,6 +40,7 @@ def studio(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", port))
+            listening.listen()  # who opens the address at once waits, and is not refused
         except OSError as error:
             raise typer.BadParameter(
                 f"port {port} cannot be used ({error}): take another"

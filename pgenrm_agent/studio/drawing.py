@@ -9,7 +9,9 @@ from pgenrm_agent.debugging.views import ChainView, Checkpoint
 
 __all__ = ["Node", "Plot", "Row", "nodes_of", "plot_of"]
 
-LEFT, RIGHT, ROW = 12.0, 328.0, 46.0
+LEFT, RIGHT = 12.0, 328.0
+DOT, STACK = 7.0, 8
+"""How wide a dot is, and how many of them stand on each other before they overlap."""
 LOWEST, HIGHEST = 1.0, 10.0
 """The scale of marks, and so of totals."""
 
@@ -34,9 +36,13 @@ class Dot:
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate: a dot for each chain, and a line at their mean."""
+    """One candidate: a dot for each chain, and a line at their mean.
+
+    label, line: where its name stands, and the axis under it.
+    """
 
     candidate: str
+    label: float
     line: float
     dots: tuple[Dot, ...]
     mean: float | None
@@ -77,39 +83,41 @@ def plot_of(
     """Each chain's total for each candidate, by level; None while no chain has any."""
     if not any(chain.totals for chain in chains):
         return None
-    rows = []
-    for place, candidate in enumerate(candidates):
-        line = 26 + ROW * place
-        taken: dict[tuple[str, float], int] = {}
-        dots = []
-        for chain in chains:
-            if candidate not in chain.totals:
-                continue
-            total = chain.totals[candidate]
-            # Equal totals are set beside each other, not on top.
-            same = (chain.level, round(total, 1))
-            beside = taken[same] = taken.get(same, -1) + 1
-            below = 5 if chain.level == "prototype" else -5
-            dots.append(
-                Dot(
-                    x=_x(total) + 3.5 * ((beside + 1) // 2) * (1 if beside % 2 else -1),
-                    y=line + below,
-                    level=chain.level,
-                    words=f"chain {chain.index}, {chain.level}: {total:.2f}",
-                )
-            )
+    rows: list[Row] = []
+    top = 4.0
+    for candidate in candidates:
+        found = [chain for chain in chains if candidate in chain.totals]
+        stacks: dict[tuple[bool, int], list[ChainView]] = {}
+        for chain in found:
+            column = round(_x(chain.totals[candidate]) / DOT)
+            stacks.setdefault((chain.level == "prototype", column), []).append(chain)
+        above = max((len(one) for (below, _), one in stacks.items() if not below), default=0)
+        under = max((len(one) for (below, _), one in stacks.items() if below), default=0)
+        step = DOT * min(1.0, STACK / max(above, under, 1))
+        line = top + 18 + max(DOT, step * above)
         mean = means.get(candidate)
         rows.append(
             Row(
                 candidate=candidate,
+                label=top + 9,
                 line=line,
-                dots=tuple(dots),
+                dots=tuple(
+                    Dot(
+                        x=_x(chain.totals[candidate]),
+                        y=line + (5 + step * place) * (1 if below else -1),
+                        level=chain.level,
+                        words=f"chain {chain.index}, {chain.level}: {chain.totals[candidate]:.2f}",
+                    )
+                    for (below, _), stack in stacks.items()
+                    for place, chain in enumerate(stack)
+                ),
                 mean=mean,
                 mean_x=0.0 if mean is None else _x(mean),
             )
         )
+        top = line + 14 + max(0.0, step * (under - 1))
     ticks = tuple((mark, _x(mark)) for mark in range(1, 11))
-    return Plot(rows=tuple(rows), ticks=ticks, height=ROW * len(rows) + 26)
+    return Plot(rows=tuple(rows), ticks=ticks, height=top + 20)
 
 
 def _x(score: float) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable, Sequence
 
 from pgenrm_agent.debugging import DebugSession
-from pgenrm_agent.engines.protocol import Prompt
+from pgenrm_agent.engines import load_engine
+from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling
-from pgenrm_agent.testing import write_chain
+from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
 REQUEST = EvaluationRequest(
@@ -35,3 +39,50 @@ def reply(prompt: Prompt, sample: int) -> str:
 
 def begin(session: DebugSession, run: str = "one") -> str:
     return session.start(REQUEST, scaling=SCALING, history=[PAIR], run=run)
+
+
+class CountingEngine:
+    """Another engine, with the tokens of each of its calls told.
+
+    hang_in: of which call (from 0) nothing ever comes back.
+    """
+
+    def __init__(
+        self, engine: Engine, tell: Callable[[int | str], None], *, hang_in: int | None = None
+    ) -> None:
+        self.name = engine.name
+        self.capabilities = engine.capabilities
+        self._engine = engine
+        self._tell = tell
+        self._calls = 0
+        self._hang_in = hang_in
+
+    async def sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        if self._calls == self._hang_in:
+            self._tell("hanging")
+            await asyncio.sleep(600)
+        self._calls += 1
+        answers = await self._engine.sample(prompts, params)
+        self._tell(sum(one.tokens for answer in answers for one in answer))
+        return answers
+
+    async def aclose(self) -> None:
+        await self._engine.aclose()
+
+
+def counted_session(
+    engine: str, store: str, tell: Callable[[int | str], None], hang_in: int | None = None
+) -> DebugSession:
+    """A session whose engine tells the tokens of its calls; engine: "scripted" or "bundled"."""
+    if engine == "scripted":
+        return DebugSession(
+            store, engine=CountingEngine(ScriptedEngine(reply), tell, hang_in=hang_in)
+        )
+    model = load_engine("transformers", bundled_model())
+    return DebugSession(
+        store,
+        engine=CountingEngine(model, tell, hang_in=hang_in),
+        chain_format=format_of(bundled_model()),
+    )

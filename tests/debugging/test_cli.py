@@ -11,6 +11,12 @@ from typing import Any
 
 import pexpect
 import pytest
+from scripted_person import reply
+from typer.testing import CliRunner
+
+from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.debugging.cli import app
+from pgenrm_agent.testing import ScriptedEngine
 
 HERE = Path(__file__).parent
 # The command line over the scripted model of these tests.
@@ -124,6 +130,44 @@ def test_every_action_can_be_scripted(tmp_path: Path, environment: dict[str, str
     assert run("import", str(exported), "--run", "three")["run"] == "three"
     assert run("replay", "one")["same"] is True
     assert {row["run"] for row in run("list")} == {"one", "two", "three"}
+
+
+@pytest.mark.parametrize(
+    ("what", "shown", "written", "kept"),
+    [
+        ("persona", "Wants short answers.", "Wants long answers.", "Wants long answers.\n### Crit"),
+        ("rubric", "100% Fit", "30% Warmth\n90% Fit", "1. Warmth (25%)\n2. Fit (75%)"),
+        ("history", "Tea, plainly.", "Cocoa.", "Cocoa."),
+        ("candidates", "Green.", "Blue.", "Blue."),
+    ],
+)
+def test_what_can_be_edited_opens_in_the_editor(
+    tmp_path: Path,
+    environment: dict[str, str],
+    what: str,
+    shown: str,
+    written: str,
+    kept: str,
+) -> None:
+    editor = tmp_path / "editor.py"
+    editor.write_text(
+        "import pathlib, sys\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        f"text = file.read_text(); assert {shown!r} in text, text\n"
+        f"file.write_text(text.replace({shown!r}, {written!r}))\n"
+    )
+    editing = {**environment, "EDITOR": f"{sys.executable} {editor}"}
+    for command in (begin(tmp_path), ["resume", "one"], ["edit", "one", what]):
+        done = CliRunner().invoke(app, command, env=editing, obj=ScriptedEngine(reply))
+        assert done.exit_code == 0, done.exception
+    assert f"edited {what}" in done.output
+    with DebugSession(environment["PGENRM_RUNS"], engine=ScriptedEngine(reply)) as session:
+        state = session.state("one")
+    where = {
+        "history": json.dumps(state["signals"]),
+        "candidates": json.dumps(state["request"]),
+    }
+    assert kept in where.get(what, (state["chains"] or [{"text": ""}])[0]["text"])
 
 
 @pytest.mark.slow

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted_person import PAIR, REQUEST, SCALING, begin, reply
+from pgenrm_agent.graphs.evaluation import build_graph
+from scripted_person import PAIR, REQUEST, begin, counted_session, reply
 
 from pgenrm_agent.debugging import Breakpoint, DebugSession
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.schema import Candidate, PreferencePair
-from pgenrm_agent.testing import ScriptedEngine
+from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 
 def tokens(session: DebugSession, run: str) -> int:
@@ -55,6 +56,27 @@ def test_breakpoints_stop_before_and_after_any_node(session: DebugSession) -> No
         stop = session.run_to(run, after=node)
         assert stop.reason == f"after:{node}"
         assert stop.checkpoint.node == node
+
+
+def test_every_checkpoint_keeps_its_state_and_two_tell_where_they_differ(
+    session: DebugSession,
+) -> None:
+    run = begin(session)
+    session.resume(run)
+    at = {one.node: one.id for one in session.timeline(run) if one.node}
+    assert session.state(run, at["recall"])["chains"] == []
+    persona = session.state(run, at["derive_persona"])["chains"][0]["text"]
+    rubric = session.state(run, at["generate_rubric"])["chains"][0]["text"]
+    assert persona.endswith("### Criteria\n")
+    assert rubric.startswith(persona)
+    assert "JSON_START" not in rubric
+    assert session.state(run)["chains"][0]["text"].startswith(rubric)
+    found = {
+        one.path: one for one in session.diff(run, at["derive_persona"], at["generate_rubric"])
+    }
+    assert (found["chains[0].text"].before, found["chains[0].text"].after) == (persona, rubric)
+    assert "usage.completion_tokens" in found
+    assert not any(path.startswith(("request", "timings")) for path in found)
 
 
 def test_an_edited_persona_changes_rubric_marks_and_ranking(
@@ -143,6 +165,14 @@ def test_rewinding_keeps_what_came_after_and_forking_leaves_the_run_alone(
     assert any(one.path.startswith("chains[0].text") for one in compared.differences)
     assert session.checkpoint(run).means == end.means
     assert session.labels("other") == {"forked_from": "one"}
+
+
+def test_a_comparison_tells_personas_without_their_working_notes() -> None:
+    text = write_chain([3, 8], persona="Strength: 3\nWants short answers.")
+    with DebugSession(engine=ScriptedEngine(text)) as session:
+        run = begin(session)
+        session.run_to(run, after="derive_persona")
+        assert session.compare(run, run).left.personas == ("Wants short answers.",)
 
 
 def test_a_change_of_rank_a_failure_and_disagreement_stop_the_run(
@@ -234,53 +264,44 @@ def test_a_session_survives_its_process_ending(tmp_path: Path) -> None:
 
 
 KILLED = """
-import asyncio, sys
+import sys
 sys.path.insert(0, {here!r})
-from scripted_person import begin, reply
-from pgenrm_agent.debugging import DebugSession
-from pgenrm_agent.testing import ScriptedEngine
+from scripted_person import begin, counted_session
 
-class Counting(ScriptedEngine):
-    async def sample(self, prompts, params):
-        if len(self.calls) == 2:
-            print("in the third stage", flush=True)
-            await asyncio.sleep(600)
-        answers = await super().sample(prompts, params)
-        print(sum(one.tokens for answer in answers for one in answer), flush=True)
-        return answers
-
-with DebugSession({store!r}, engine=Counting(reply)) as session:
+with counted_session({engine!r}, {store!r}, lambda said: print(said, flush=True), 2) as session:
     session.resume(begin(session))
 """
 
 
-def test_a_killed_run_goes_on_without_sampling_a_finished_stage_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["scripted", pytest.param("bundled", marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_without_sampling_a_finished_stage_again(
+    tmp_path: Path, engine: str
+) -> None:
     store = tmp_path / "runs.sqlite"
-    code = KILLED.format(here=str(Path(__file__).parent), store=str(store))
+    code = KILLED.format(here=str(Path(__file__).parent), store=str(store), engine=engine)
     child = subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    sampled = []
+    before: list[int] = []
     for line in child.stdout:
-        if line.startswith("in the third"):
+        if line.startswith("hanging"):
             os.kill(child.pid, signal.SIGKILL)
             break
-        sampled.append(int(line))
+        before.append(int(line))
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
-    assert len(sampled) == 2
+    assert len(before) == 2  # personas and rubrics, in full
 
-    class Counting(ScriptedEngine):
-        async def sample(self, prompts, params):  # type: ignore[no-untyped-def]
-            answers = await super().sample(prompts, params)
-            sampled.append(sum(one.tokens for answer in answers for one in answer))
-            return answers
-
-    with DebugSession(store, engine=Counting(reply)) as session:
-        assert session.checkpoint("one").tokens == sum(sampled)
+    after: list[int] = []
+    with counted_session(engine, str(store), lambda said: after.append(int(said))) as session:
+        begun = session.state("one")["chains"]
+        assert session.checkpoint("one").next == ("sample_scores",)
+        assert session.checkpoint("one").tokens == sum(before)
         assert session.resume("one").reason == "finished"
-        assert len(sampled) == 3
-        assert session.checkpoint("one").tokens == sum(sampled)
-        assert session.state("one")["usage"]["chains_sampled"] == SCALING.individual
+        # What the model was paid for in both processes is what the run has.
+        print({"sampled_before": before, "sampled_after": after})
+        assert session.checkpoint("one").tokens == sum(before) + sum(after)
+        for first, last in zip(begun, session.state("one")["chains"], strict=True):
+            assert last["text"].startswith(first["text"]) or last["attempt"] > 0
 
 
 def test_what_cannot_be_done_is_said_with_what_and_where(session: DebugSession) -> None:
@@ -351,7 +372,8 @@ def test_two_hundred_checkpoints_open_in_a_second_and_a_step_costs_ten_milliseco
     store = tmp_path / "runs.sqlite"
     with DebugSession(store, engine=ScriptedEngine(reply)) as session:
         run = begin(session)
-        whole, stepped = [], []
+        given = {name: session.state(run)[name] for name in ("request", "scaling", "history")}
+        unsaved, whole, stepped = [], [], []
         session.resume(run)
         while len(session.timeline(run)) < 200:
             session.rewind(run, len(session.nodes))
@@ -359,7 +381,10 @@ def test_two_hundred_checkpoints_open_in_a_second_and_a_step_costs_ten_milliseco
         for number in range(5):
             one, other = begin(session, f"a{number}"), begin(session, f"b{number}")
             started = time.process_time()
-            session._run(
+            session._loop.run_blocking(build_graph().ainvoke(given, context=session._context))
+            unsaved.append(time.process_time() - started)
+            started = time.process_time()
+            session._loop.run_blocking(
                 session._graph.ainvoke(
                     None, {"configurable": {"thread_id": one}}, context=session._context
                 )
@@ -368,12 +393,16 @@ def test_two_hundred_checkpoints_open_in_a_second_and_a_step_costs_ten_milliseco
             started = time.process_time()
             session.resume(other)
             stepped.append(time.process_time() - started)
-    added = (statistics.median(stepped) - statistics.median(whole)) / len(session.nodes)
+    added, added_to_unsaved = (
+        (statistics.median(stepped) - statistics.median(runs)) / len(session.nodes)
+        for runs in (whole, unsaved)
+    )
     started = time.process_time()
     with DebugSession(store, engine=ScriptedEngine(reply)) as session:
         assert len(session.runs()) == 11
         assert len(session.timeline(run)) >= 200
     opened = time.process_time() - started
-    print(json.dumps({"added_ms_a_node": added * 1000, "open_s": opened}))
+    figures = {"over checkpointed": added * 1000, "over unsaved": added_to_unsaved * 1000}
+    print(json.dumps({"ms added a node": figures, "s to open": opened}))
     assert opened < 1.0
     assert added < 0.010

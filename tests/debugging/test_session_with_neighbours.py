@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,10 +111,10 @@ def test_the_command_line_brings_similar_people_along(
     from typer.testing import CliRunner
 
     from pgenrm_agent.debugging.cli import app
-    from pgenrm_agent.embedding import ModelStatesEmbedder
+    from pgenrm_agent.embedding import ModelTokensEmbedder
     from pgenrm_agent.model_files import bundled_model
 
-    states = ModelStatesEmbedder(bundled_model())
+    states = ModelTokensEmbedder(bundled_model())
     centroids = states.embed(PERSONAS)
     members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
     neighbours.store.replace(centroids, members, embedder=states.name)
@@ -138,3 +139,16 @@ def test_the_command_line_brings_similar_people_along(
     with DebugSession(tmp_path / "runs.sqlite") as session:
         state = session.state("r")
     assert [draft["level"] for draft in state["chains"]] == ["individual", *["prototype"] * 2]
+    kept, dropped = state["neighbours"]
+    editor = tmp_path / "editor.py"
+    editor.write_text(
+        "import sys, pathlib\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        f"file.write_text(file.read_text().replace({dropped!r}, ''))\n"
+    )
+    edited = CliRunner().invoke(
+        app, ["edit", "r", "neighbours", *options], env={"EDITOR": f"{sys.executable} {editor}"}
+    )
+    assert edited.exit_code == 0, edited.output
+    with DebugSession(tmp_path / "runs.sqlite") as session:
+        assert session.state("r")["neighbours"] == [kept]

@@ -227,7 +227,7 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
         assert len(evaluation.neighbours) == 4
         found = rm.prototypes.current()
         assert found is not None
-        assert found.embedder.startswith("states:pgenrm-tiny:")
+        assert found.embedder.startswith("tokens:pgenrm-tiny:")
         picture = tmp_path / "map.png"
         plot_prototypes(found, picture)
         assert picture.read_bytes().startswith(b"\x89PNG")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
@@ -58,6 +62,36 @@ async def test_documents_come_back_ordered_with_their_metadata_and_place(rm: PGe
     assert documents[0].metadata == {"source": "a"}
     assert await reranker.acompress_documents(documents, "How?") == ranked
     assert reranker.compress_documents([], "How?") == []
+
+
+class Shelf(BaseRetriever):
+    """Finds the same documents whatever is asked."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        return [Document(text) for text in ANSWERS]
+
+
+async def test_langchains_compression_retriever_takes_the_document_reranker(rm: PGenRM) -> None:
+    def retriever(user_id: str | None = None) -> ContextualCompressionRetriever:
+        reranker = PersonalDocumentReranker(reward_model=rm, user_id=user_id, top_n=2)
+        return ContextualCompressionRetriever(base_compressor=reranker, base_retriever=Shelf())
+
+    def texts(documents: list[Document]) -> list[str]:
+        return [one.page_content for one in documents]
+
+    expected = ["Good. 9", "Fair. 5"]
+    assert texts(retriever("ada").invoke("How?")) == expected
+    assert texts(await retriever("ada").ainvoke("How?")) == expected
+    # As a step of a chain it is run for whom the chain is run for.
+    config: Any = {"configurable": {"user_id": "ada"}}
+    chain = RunnableLambda(str.strip) | retriever() | RunnableLambda(texts)
+    assert chain.invoke(" How? ", config) == expected
+    assert await chain.ainvoke(" How? ", config) == expected
+    # By itself it hands no config on, and the error says what to do.
+    with pytest.raises(ConfigurationError, match="pass user_id when making the reranker"):
+        retriever().invoke("How?", config)
 
 
 def model(*answers: AIMessage | str) -> GenericFakeChatModel:
@@ -112,6 +146,28 @@ def test_best_of_n_lets_an_agents_tool_call_pass(rm: PGenRM) -> None:
     assert isinstance(answer, AIMessage)
     assert answer.tool_calls
     assert answer.response_metadata["pgenrm"]["reason"] == "the first answer calls a tool"
+
+
+class WithTools(GenericFakeChatModel):
+    """Answers with the names of the tools that are bound to it."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        names = ", ".join(one.name for one in tools)
+        return WithTools(messages=iter([AIMessage(f"{names}. {mark}") for mark in (4, 9)]))
+
+
+def test_tools_are_bound_to_the_wrapped_model(rm: PGenRM) -> None:
+    @tool
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        return word
+
+    best = BestOfN(model=WithTools(messages=iter([])), reward_model=rm, n=2, user_id="ada")
+    answer = best.bind_tools([look_up]).invoke("How?")
+    assert answer.content == "look_up. 9"
+    bound = BestOfN(model=RunnableLambda(lambda _: AIMessage("So.")), reward_model=rm)
+    with pytest.raises(ConfigurationError, match="bind them before wrapping it"):
+        bound.bind_tools([look_up])
 
 
 def test_best_of_n_without_a_person_or_a_question_says_so(rm: PGenRM) -> None:

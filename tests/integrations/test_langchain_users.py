@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
+from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
@@ -136,8 +137,8 @@ def test_no_memory_tool_lets_the_model_choose_the_person(rm: PGenRM) -> None:
         memory_tools(rm, user_from="argument")
 
 
-class MemoryToolUnit(ToolsUnitTests):
-    """LangChain's standard tests, for each memory tool."""
+class MemoryTool:
+    """What both of LangChain's standard suites are told about a memory tool."""
 
     place: int
     example: dict[str, Any]
@@ -155,16 +156,40 @@ class MemoryToolUnit(ToolsUnitTests):
         return self.example
 
 
-class TestRememberUnit(MemoryToolUnit):
+class Remember(MemoryTool):
     place = 0
     example: dict[str, Any] = {"query": "How?", "chosen": "So.", "rejected": "Not so."}  # noqa: RUF012
 
 
-class TestStateUnit(MemoryToolUnit):
+class StateIt(MemoryTool):
     place = 1
     example: dict[str, Any] = {"text": "Short answers.", "kind": "style"}  # noqa: RUF012
 
 
-class TestForgetUnit(MemoryToolUnit):
+class Forget(MemoryTool):
     place = 2
     example: dict[str, Any] = {"confirmed": True}  # noqa: RUF012
+
+
+class TestRememberUnit(Remember, ToolsUnitTests):
+    pass
+
+
+class TestRememberIntegration(Remember, ToolsIntegrationTests):
+    pass
+
+
+class TestStateUnit(StateIt, ToolsUnitTests):
+    pass
+
+
+class TestStateIntegration(StateIt, ToolsIntegrationTests):
+    pass
+
+
+class TestForgetUnit(Forget, ToolsUnitTests):
+    pass
+
+
+class TestForgetIntegration(Forget, ToolsIntegrationTests):
+    pass

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgenrm_agent.embedding import Embedder, HashingEmbedder, SentenceTransformerEmbedder
+from pgenrm_agent.embedding import (
+    Embedder,
+    HashingEmbedder,
+    ModelTokensEmbedder,
+    SentenceTransformerEmbedder,
+)
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import bundled_model
 
 
 def similarity(embedder: Embedder, one: str, other: str) -> float:
@@ -108,3 +114,24 @@ def test_a_sentence_model_that_is_not_there_is_a_clear_error(tmp_path: Path) -> 
     pytest.importorskip("sentence_transformers")
     with pytest.raises(ConfigurationError, match="cannot load"):
         SentenceTransformerEmbedder(tmp_path / "nothing", device="cpu").embed(["a"])
+
+
+def test_the_models_own_tokens_tell_wants_from_scenarios() -> None:
+    """Who wants the like is nearer than who is in the like situation."""
+    embedder = ModelTokensEmbedder(bundled_model())
+    asked = "In this writing task this person wants brevity, then confident wording."
+    same = "Asking for advice this person wants confident wording, then brevity."
+    other = "In this writing task this person wants friendly tone, then clear structure."
+    assert similarity(embedder, asked, same) > similarity(embedder, asked, other)
+
+
+def test_the_models_own_tokens_are_unit_vectors_of_its_width(tmp_path: Path) -> None:
+    embedder = ModelTokensEmbedder(bundled_model())
+    vectors = embedder.embed(["", "Brevity.", "Brevity.", "x" * 100_000])
+    assert vectors.shape == (4, embedder.dimension)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert (vectors[1] == vectors[2]).all()
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+    assert embedder.name.startswith("tokens:pgenrm-tiny:")
+    with pytest.raises(ConfigurationError, match="holds no model"):
+        ModelTokensEmbedder(tmp_path)

@@ -157,6 +157,59 @@ def test_joining_needs_no_rebuild_and_is_seen_by_other_readers(memory: UserMemor
         assert found.prototype_of.tolist() == [0, 1]
 
 
+def test_one_who_leaves_as_another_joins_is_seen_by_other_readers(memory: UserMemory) -> None:
+    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    store.replace(
+        centroids, [Member("ann", 0, centroids[0]), Member("bob", 1, centroids[1])], embedder="e"
+    )
+    assert other.current() is not None
+    memory.forget("bob")
+    store.join("new", centroids[1])
+    for reader in (store, other):
+        found = reader.current()
+        assert found is not None
+        assert found.user_ids == ("ann", "new")
+
+
+def test_two_who_write_at_the_same_time_do_not_hide_each_other(memory: UserMemory) -> None:
+    stores = [PrototypeStore(memory) for _ in range(3)]
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    stores[0].replace(centroids, [Member("ann", 0, centroids[0])], embedder="e")
+
+    def join(store: PrototypeStore, who: str) -> None:
+        for number in range(5):
+            store.join(f"{who}{number}", centroids[1])
+
+    threads = [
+        threading.Thread(target=join, args=(store, who))
+        for store, who in zip(stores, "xy", strict=False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    everybody = {"ann", *(f"{who}{number}" for who in "xy" for number in range(5))}
+    for store in stores:
+        found = store.current()
+        assert found is not None
+        assert set(found.user_ids) == everybody
+
+
+def test_an_unchanged_version_is_read_once_and_a_changed_one_again(memory: UserMemory) -> None:
+    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    write(store, 1)
+    first = other.current()
+    assert other.current() is first
+    memory.remember("u0-1", PAIR)  # other collections' changes are none of this one
+    assert other.current() is first
+    store.join("new-1", np.full(4, 0.5, dtype=np.float32))
+    assert other.current() is not first
+    write(store, 2)
+    names = {one.name for one in memory.shared_store().client.list_collections()}
+    assert not [name for name in names if name.startswith("changes-")]
+
+
 def test_whoever_is_forgotten_is_in_no_prototype(memory: UserMemory) -> None:
     store = PrototypeStore(memory)
     centroids = np.eye(4, dtype=np.float32)[:2]

@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """The studio's first page, opened as a person does; no page may make a console error."""
-    opened = browser.new_page(viewport={"width": 1100, "height": 900})
+    opened = browser.new_page(viewport={"width": 1100, "height": 500})
     opened.set_default_timeout(30_000)
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))

@@ -44,8 +44,8 @@ class Studio:
         return f"{self.address}/?token={TOKEN}"
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def until(holds: Callable[[], bool], seconds: float = 60, every: float = 0.02) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(every)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
-from scripted_person import begin
+from scripted_person import REQUEST, begin
 from studio_server import TOKEN, Studio
 
+from pgenrm_agent.schema import Candidate
 from pgenrm_agent.studio.access import form_key
 
 
@@ -82,3 +85,22 @@ def test_an_unknown_run_or_checkpoint_is_told(client: httpx.Client, studio: Stud
         answer = client.get(path)
         assert answer.status_code == 404
         assert "there is no run" in answer.text or "no checkpoints" in answer.text
+
+
+def test_a_comparison_shows_answers_that_only_one_run_has(
+    client: httpx.Client, studio: Studio
+) -> None:
+    run = begin(studio.session)
+    studio.session.resume(run)
+    other = studio.session.fork(run, name="other")
+    blue = Candidate(id="blue", text="Blue.")
+    studio.session.edit_candidates(other, [REQUEST.candidates[1], blue])
+    studio.session.resume(other)
+    page = client.get(f"/compare?left={run}&right={other}").text
+    rows = re.findall(r'<tr><th scope="row"><bdi>(.*?)</bdi></th>(.*?)</tr>', page)
+    cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", row) for name, row in rows}
+    assert cells == {
+        "green": ["7.50", "7.50", "+0.00"],
+        "red": ["3.00", "–", ""],
+        "blue": ["–", "10.00", ""],
+    }

@@ -153,6 +153,9 @@ def test_nothing_is_cut_off_at_360_pixels(
     for path in ("/", f"/runs/{run}", f"/compare?left={run}&right={run}"):
         page.goto(studio.address + path)
         assert sideways(page) == 0
+    # Tables too: what has to be moved into view is easily missed.
+    assert page.locator(".scroll").evaluate("one => one.scrollWidth - one.clientWidth") == 0
+    keep(page, f"narrow-compared-{scheme}")
     open_run(page, studio, run)
     keep(page, f"narrow-{scheme}")
 

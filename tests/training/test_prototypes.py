@@ -182,6 +182,29 @@ def test_the_same_seed_gives_the_same_prototypes() -> None:
     assert not np.array_equal(first.prototypes, other.prototypes)
 
 
+def test_samples_can_be_drawn_anew_for_each_epoch() -> None:
+    samples, _ = _two_camps(np.random.default_rng(2), 200)
+    centroids, _ = cluster(samples.persona, 3, seed=5)
+    settings = RefinementSettings(epochs=3)
+    epochs: list[int] = []
+
+    def draw(epoch: int) -> Samples:
+        epochs.append(epoch)
+        return samples
+
+    again = refine(draw, centroids, settings)
+    assert epochs == [0, 1, 2]
+    assert np.array_equal(again.prototypes, refine(samples, centroids, settings).prototypes)
+    others = refine(
+        lambda epoch: samples.take(np.random.default_rng(epoch).integers(200, size=200)),
+        centroids,
+        settings,
+    )
+    assert not np.array_equal(again.prototypes, others.prototypes)
+    with pytest.raises(ConfigurationError, match="draw equally many"):
+        refine(lambda epoch: samples.take(np.arange(100 + epoch)), centroids, settings)
+
+
 def test_a_prototype_without_samples_stays_where_it_is() -> None:
     samples, _ = _two_camps(np.random.default_rng(2), 60)
     centroids = np.concatenate([cluster(samples.persona, 2, seed=0)[0], -np.eye(8)[5:6]]).astype(

@@ -32,6 +32,7 @@ CODES = {
     405: "method_not_allowed",
     409: "contradiction",
     413: "body_too_large",
+    503: "keys_unavailable",
 }
 MEANINGS = {
     401: "No key in force came with the request.",
@@ -40,7 +41,7 @@ MEANINGS = {
     422: "The request cannot be used; the message says where and why.",
     429: "Too many evaluations are running and waiting; the header Retry-After says when to come back.",
     502: "The model failed, or wrote nothing that could be read as an evaluation.",
-    503: "The model or the memory cannot be reached.",
+    503: "The model, the memory or the keys cannot be reached.",
     504: "The model did not answer in time.",
 }
 

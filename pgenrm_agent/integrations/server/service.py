@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -9,6 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.server.limits import Admission
 from pgenrm_agent.integrations.server.metrics import Metrics
@@ -18,6 +20,8 @@ from pgenrm_agent.reward_model import PGenRM
 __all__ = ["CallersModel", "Service", "TheService"]
 
 ONLY_TENANT = "default"
+
+logger = logging.getLogger(__name__)
 
 _bearer = HTTPBearer(auto_error=False, description="A key made by `pgenrm keys add`.")
 
@@ -45,10 +49,18 @@ async def _callers_model(
     service: TheService,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> PGenRM:
-    """The reward model of the tenant whose key came with the request; 401 without one."""
+    """The reward model of the tenant whose key came with the request; 401 without one.
+
+    503 while the file of keys cannot be read.
+    """
     if service.keys is None:
         return await service.tenants.reward_model(ONLY_TENANT)
-    tenant = None if credentials is None else service.keys.tenant_of(credentials.credentials)
+    try:
+        tenant = None if credentials is None else service.keys.tenant_of(credentials.credentials)
+    except (ConfigurationError, OSError) as error:
+        # The operator's mistake, not the caller's, who need not learn where the file is.
+        logger.error("keys cannot be read: %s", error)
+        raise HTTPException(503, "the server cannot read its keys; its log says how") from error
     if tenant is None:
         raise HTTPException(
             401,

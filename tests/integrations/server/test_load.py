@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import httpx
@@ -66,19 +68,65 @@ def test_too_many_are_turned_away_at_once_and_told_when_to_come_back(serve: Serv
         assert running.metric("pgenrm_evaluations_inside") == 0
 
 
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/score/stream", "/v2/rerank"])
+def hang_up(running: Running, path: str) -> None:
+    """Ask, and leave after a second."""
+    with (
+        running.client() as client,
+        pytest.raises(httpx.ReadTimeout),
+        client.stream("POST", path, json=body_for(path), timeout=1.0) as got,
+    ):
+        got.read()
+
+
+def body_for(path: str) -> dict[str, object]:
+    if "rerank" in path:
+        return {"query": "How?", "documents": ["a", "b"], "user": "ada"}
+    return asked(1)
+
+
+PATHS = ["/v1/score", "/v1/score/stream", "/v1/rerank", "/v2/rerank"]
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_client_that_hangs_up_stops_its_evaluation(serve: Serve, path: str) -> None:
-    body = {**asked(1), "documents": ["a", "b"]} if "rerank" in path else asked(1)
     with serve(latency_s=30.0) as running:
-        with (
-            running.client() as client,
-            pytest.raises(httpx.ReadTimeout),
-            client.stream("POST", path, json=body, timeout=1.0) as got,
-        ):
-            got.read()
+        hang_up(running, path)
         stopped = 'pgenrm_evaluations_total{outcome="cancelled"}'
         assert until(lambda: running.metric(stopped) == 1)
         assert running.metric("pgenrm_evaluations_inside") == 0
+
+
+def send(running: Running, number: int) -> HTTPConnection:
+    """A request that is sent, and its connection, to be closed when its client gives up."""
+    connection = HTTPConnection(running.url.removeprefix("http://"), timeout=60)
+    headers = {
+        "Authorization": f"Bearer {running.keys['acme']}",
+        "Content-Type": "application/json",
+    }
+    connection.request("POST", "/v1/score", json.dumps(asked(number)), headers)
+    return connection
+
+
+def test_all_evaluating_routes_turn_away_and_whoever_leaves_the_queue_makes_room(
+    serve: Serve,
+) -> None:
+    inside = "pgenrm_evaluations_inside"
+    with serve(limits=Limits(running=1, waiting=1), latency_s=30.0) as running:
+        first = send(running, 1)
+        assert until(lambda: len(running.engine.calls) == 1)
+        second = send(running, 2)
+        assert until(lambda: running.metric(inside) == 2)
+        with running.client() as client:
+            for path in PATHS:
+                answer = client.post(path, json=body_for(path))
+                assert answer.status_code == 429, path
+                assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        second.close()
+        assert until(lambda: running.metric(inside) == 1)
+        first.close()
+        assert until(lambda: running.metric(inside) == 0)
+        # The model never heard of the one that waited.
+        assert len(running.engine.calls) == 1
 
 
 def test_stopping_the_server_finishes_what_runs(serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 ASKED = {"user_id": "ada", "query": "How?", "candidates": ["So. 3", "Thus. 8"]}
+TURN = {"role": "user", "content": "Hello."}
 
 
 def test_score_answers_with_scores_and_the_reason_why(running: Running) -> None:
@@ -149,6 +151,16 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
         ("POST", "/v1/score", {**ASKED, "querry": "?"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "user_id": "../etc"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "query": "x" * 3_000_000}, 413, "body_too_large"),
+        ("POST", "/v1/score", {**ASKED, "candidates": ["x" * 20_001]}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "conversation": [TURN] * 65}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "scaling": {"individual": 33}}, 422, "invalid_request"),
+        ("POST", "/v1/score/stream", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
+        ("POST", "/v1/rerank", {"query": "q", "documents": ["a"] * 65}, 422, "invalid_request"),
+        ("POST", "/v2/rerank", {"query": "q", "documents": []}, 422, "invalid_request"),
+        ("POST", "/v1/users/ada/statements", {"text": "x" * 4_001}, 422, "invalid_request"),
+        ("GET", "/v1/users/%2E%2E%2Fetc", None, 404, "not_found"),
+        ("GET", "/v1/users/-ada", None, 422, "invalid_request"),
+        ("GET", "/v1/users?limit=1001", None, 422, "invalid_request"),
         ("GET", "/v1/nothing", None, 404, "not_found"),
         ("DELETE", "/v1/score", None, 405, "method_not_allowed"),
         (
@@ -167,6 +179,16 @@ def test_a_wrong_request_gets_one_clear_error(
         answer = client.request(method, path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert "\n" not in answer.json()["message"]
+
+
+def test_a_body_of_no_announced_length_is_limited_too(running: Running) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(48):
+            yield b" " * 65_536
+
+    with running.client() as client:
+        answer = client.post("/v1/score", content=parts())
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
 def test_every_example_of_the_openapi_description_works(running: Running) -> None:

@@ -7,12 +7,15 @@ import stat
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.server import KeyRing
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member, PrototypeStore
 
 if TYPE_CHECKING:
     from .conftest import Running
@@ -49,14 +52,30 @@ def body_for(method: str, path: str, user: str) -> dict[str, object] | None:
     return body if "{user_id}" in path else {**body, named: user}
 
 
+@pytest.fixture(scope="module")
+def with_prototypes(running: Running) -> Running:
+    """Bloom's people have a prototype, named after what nobody else may learn."""
+    with running.client("bloom") as owner:
+        owner.put("/v1/users/member/consent", json={"consent": True}).raise_for_status()
+    # The same process as the server's, so the folder is shared with it.
+    with UserMemory(running.ring.path.parent / "tenants" / "bloom") as memory:
+        centroids = np.eye(2, dtype=np.float32)[:1]
+        member = Member("member", 0, centroids[0])
+        PrototypeStore(memory).replace(centroids, [member], embedder="states", labels=[SECRET])
+    with running.client("bloom") as owner:
+        assert SECRET in owner.get("/v1/prototypes").raise_for_status().text
+    return running
+
+
 @settings(
     max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-def test_no_route_reaches_across_tenants(running: Running, data: st.DataObject) -> None:
+def test_no_route_reaches_across_tenants(with_prototypes: Running, data: st.DataObject) -> None:
     """Whatever acme asks for, of whatever user of bloom's, it learns and changes nothing."""
+    running = with_prototypes
     user = data.draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,20}", fullmatch=True))
     order = data.draw(st.permutations(routes(running)))
     with running.client("bloom") as owner:
@@ -65,6 +84,8 @@ def test_no_route_reaches_across_tenants(running: Running, data: st.DataObject) 
         said = {"text": f"I live in {SECRET}."}
         owner.post(f"/v1/users/{user}/statements", json=said).raise_for_status()
     before = snapshot(running, "bloom", user)
+    with running.client("bloom") as owner:
+        learned = owner.get("/v1/prototypes").json()
     first_call = len(running.engine.calls)
     with running.client("acme") as stranger:
         for method, path in order:
@@ -77,6 +98,7 @@ def test_no_route_reaches_across_tenants(running: Running, data: st.DataObject) 
         assert SECRET not in json.dumps([one.model_dump() for one in prompts])
     assert snapshot(running, "bloom", user) == before
     with running.client("bloom") as owner:
+        assert owner.get("/v1/prototypes").json() == learned
         owner.delete(f"/v1/users/{user}").raise_for_status()
 
 
@@ -104,6 +126,25 @@ def test_a_revoked_key_opens_nothing_from_then_on(running: Running) -> None:
     # Another process would do the same: the server reads the file again.
     KeyRing(running.ring.path).revoke(issued.id)
     assert httpx.get(f"{running.url}/v1/users", headers=headers).status_code == 401
+
+
+def test_keys_that_cannot_be_read_are_the_servers_fault_and_let_nobody_in(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = running.ring.path.read_text()
+    try:
+        running.ring.path.write_text(before + "nonsense\n")
+        for headers in ({}, {"Authorization": f"Bearer {running.keys['acme']}"}):
+            answer = httpx.get(f"{running.url}/v1/users", headers=headers)
+            expected = 503 if headers else 401
+            assert answer.status_code == expected
+            assert str(running.ring.path) not in answer.text
+        assert answer.json()["code"] == "keys_unavailable"
+        assert f"{running.ring.path}, line 3 is no key" in caplog.text
+    finally:
+        running.ring.path.write_text(before)
+    with running.client() as client:
+        assert client.get("/v1/users").status_code == 200
 
 
 def test_keys_are_kept_as_hashes_in_a_file_of_their_owner(running: Running) -> None:

@@ -1,0 +1,47 @@
+"""Train a policy on what one person likes: GRPO, with the reward model as TRL's reward function."""
+
+import tempfile
+
+from datasets import Dataset
+from small_policy import ADVICE, listed, make_policy, warm
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from pgenrm_agent import PGenRM, PreferencePair, Scaling
+
+QUERIES = list(ADVICE)
+STEPS = 6
+
+with (
+    tempfile.TemporaryDirectory() as folder,
+    PGenRM(memory=f"{folder}/memory", scaling=Scaling(individual=2, prototype=0, seed=3)) as rm,
+):
+    make_policy(f"{folder}/policy")
+    for query in QUERIES[3:]:  # Ada wants lists; the policy is trained on the other questions
+        steps = ADVICE[query]
+        rm.remember("ada", PreferencePair(query=query, chosen=listed(steps), rejected=warm(steps)))
+    trainer = GRPOTrainer(
+        model=f"{folder}/policy",
+        reward_funcs=rm.as_reward_func(),
+        train_dataset=Dataset.from_list(
+            [{"prompt": f"{query}\n", "user_id": "ada"} for query in QUERIES[:3]]
+        ),
+        args=GRPOConfig(
+            output_dir=f"{folder}/run",
+            max_steps=STEPS,
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=70,
+            learning_rate=1e-3,
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=0,
+        ),
+    )
+    trainer.remove_callback(PrinterCallback)  # the figures are printed below
+    trainer.train()
+    curve = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    print(f"reward, first half: {sum(curve[: STEPS // 2]) / (STEPS // 2):.2f}")
+    print(f"reward, second half: {sum(curve[STEPS // 2 :]) / (STEPS - STEPS // 2):.2f}")
