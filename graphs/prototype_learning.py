@@ -17,11 +17,13 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+from langgraph.channels import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
@@ -56,6 +58,8 @@ __all__ = [
 
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
 EMBEDDED_AT_ONCE = 256
+SNAPSHOT_EVERY = 1000
+"""Batches after which a checkpoint holds the whole list again, so that reading it back stays short."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +138,28 @@ class LearnedPersona(Job):
     text: str
 
 
+Item = TypeVar("Item")
+
+
+def extended(items: list[Item], more: Sequence[Sequence[Item]]) -> list[Item]:
+    """`items`, and after them those of each write."""
+    return [*items, *chain.from_iterable(more)]
+
+
 class LearningState(TypedDict, total=False):
     """jobs: what to derive. done: how many of them are. unreadable: those without a persona.
 
     version: the new version's name, and reason: why it has as many prototypes as it has.
+
+    Of the lists a checkpoint holds what a node adds, or a build would write the square of its size.
     """
 
-    jobs: list[Job]
+    jobs: Annotated[list[Job], DeltaChannel(extended, snapshot_frequency=SNAPSHOT_EVERY)]
     done: int
     unreadable: int
-    personas: list[LearnedPersona]
+    personas: Annotated[
+        list[LearnedPersona], DeltaChannel(extended, snapshot_frequency=SNAPSHOT_EVERY)
+    ]
     version: str
     reason: str
 
@@ -204,7 +220,7 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     return {
         "done": done + len(jobs),
         "unreadable": state["unreadable"] + len(jobs) - len(found),
-        "personas": [*state["personas"], *found],
+        "personas": found,
     }
 
 

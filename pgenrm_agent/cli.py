@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -408,18 +408,35 @@ def serve(
     with _reward_model(
         memory, model, engine, _scaling(individual, None, prototype), embedder
     ) as reward_model:
-        with _waiting("loading the model"):
-            # Before the server listens, so that what is wrong is told in one line.
-            reward_model.prepare(memory=ring is None)
         folder = None if ring is None else _tenants_folder(memory)
-        typer.echo(f"serving on http://{host}:{port}, docs at /docs", err=True)
-        uvicorn.run(
-            create_app(reward_model, keys=ring, tenants_folder=folder, limits=limits),
-            host=host,
-            port=port,
-            log_level="warning",
-            timeout_graceful_shutdown=limits.shutdown_s,
+        failed: list[PGenRMError] = []
+
+        def prepared(failure: PGenRMError | None) -> None:
+            if failure is None:
+                typer.echo("ready", err=True)
+            else:
+                failed.append(failure)
+                server.should_exit = True
+
+        app = create_app(
+            reward_model, keys=ring, tenants_folder=folder, limits=limits, on_prepared=prepared
         )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                log_level="warning",
+                timeout_graceful_shutdown=limits.shutdown_s,
+            )
+        )
+        typer.echo(f"serving on http://{host}:{port}, docs at /docs; loading the model", err=True)
+        with suppress(KeyboardInterrupt):
+            server.run()
+        if failed:
+            raise failed[0]
+        if not server.started:  # uvicorn has said why
+            raise typer.Exit(1)
 
 
 @app.command()

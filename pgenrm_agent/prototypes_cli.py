@@ -140,16 +140,16 @@ def status(memory: MemoryOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def plot(
-    out: Annotated[Path, typer.Argument(help="PNG or SVG file to write.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .png, .svg or .html.")],
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the map of people and prototypes, and the spectrum that tells how many there should be."""
     from pgenrm_agent.errors import ConfigurationError
-    from pgenrm_agent.prototypes_plot import plot_prototypes
+    from pgenrm_agent.prototypes_plot import FORMATS, plot_prototypes
 
-    if out.suffix not in (".png", ".svg"):
-        raise typer.BadParameter(f"{out}: name a .png or .svg file")
+    if out.suffix not in FORMATS:
+        raise typer.BadParameter(f"{out}: name a file that ends in {', '.join(FORMATS)}")
     with _store(memory) as store:
         found = store.current()
     if found is None:

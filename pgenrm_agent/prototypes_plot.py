@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.prototypes import PrototypeSet
 
-__all__ = ["plot_prototypes"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FORMATS", "plot_prototypes"]
+
+FORMATS = (".png", ".svg", ".html")
 
 MOST_NAMED = 12
 
@@ -18,16 +26,43 @@ def plot_prototypes(found: PrototypeSet, out: Path) -> None:
     """Two panels: members and prototypes on their first two principal axes, and the spectrum.
 
     The spectrum is the share of the singular values' sum that the first directions keep; people
-    outnumber what a picture can name, so the largest prototypes are named.
+    outnumber what a picture can name, so the largest prototypes are named. As HTML, one file with
+    the picture in it and a table of all prototypes. Nobody's id is in any of them.
 
-    Raises ConfigurationError when matplotlib is not installed.
+    Raises ConfigurationError for a file of another kind than FORMATS, and when matplotlib is not
+    installed.
     """
+    if out.suffix not in FORMATS:
+        raise ConfigurationError(f"{out}: name a file that ends in {', '.join(FORMATS)}")
+    figure = _draw(found)
+    if out.suffix == ".html":
+        out.write_text(_page(found, figure), encoding="utf-8")
+    else:
+        figure.savefig(out, dpi=120)
+
+
+def _page(found: PrototypeSet, figure: Figure) -> str:
+    picture = io.StringIO()
+    figure.savefig(picture, format="svg")
+    environment = Environment(
+        loader=PackageLoader("pgenrm_agent.prototypes", "."),
+        undefined=StrictUndefined,
+        autoescape=True,
+    )
+    return environment.get_template("map.html.j2").render(
+        found=found,
+        people=len(found.homes),
+        # Without the XML declaration, which has no place inside a page.
+        picture=picture.getvalue()[picture.getvalue().index("<svg") :],
+    )
+
+
+def _draw(found: PrototypeSet) -> Figure:
     try:
-        import matplotlib
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigurationError("plots need pip install 'pgenrm-agent[training]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     centre = found.vectors.mean(axis=0)
     _, values, axes = np.linalg.svd(found.vectors - centre, full_matrices=False)
@@ -35,8 +70,9 @@ def plot_prototypes(found: PrototypeSet, out: Path) -> None:
     people = (found.vectors - centre) @ flat
     places = (found.centroids - centre) @ flat
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.5), width_ratios=[2, 1])
-    colours = pyplot.get_cmap("tab20")(found.prototype_of % 20)
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    colours = colormaps["tab20"](found.prototype_of % 20)
     left.scatter(people[:, 0], people[:, 1], s=12, c=colours, alpha=0.6, linewidths=0)
     left.scatter(places[:, 0], places[:, 1], s=60, c="black", marker="x")
     for one in np.argsort(-found.sizes, kind="stable")[:MOST_NAMED]:
@@ -46,7 +82,7 @@ def plot_prototypes(found: PrototypeSet, out: Path) -> None:
             textcoords="offset points", bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1},
         )  # fmt: skip
     left.set(
-        title=f"{len(set(found.user_ids))} people, {found.k} prototypes (first two principal axes)",
+        title=f"{len(found.homes)} people, {found.k} prototypes (first two principal axes)",
         xticks=[], yticks=[],
     )  # fmt: skip
     kept = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(len(values))
@@ -57,6 +93,4 @@ def plot_prototypes(found: PrototypeSet, out: Path) -> None:
         ylim=(0, 1.02),
     )  # fmt: skip
     right.legend(loc="lower right")
-    figure.tight_layout()
-    figure.savefig(out, dpi=120)
-    pyplot.close(figure)
+    return figure

@@ -48,6 +48,17 @@ def test_a_server_that_would_answer_nobody_does_not_start(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_a_server_whose_model_cannot_be_loaded_says_so_in_one_line(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    place = ("--memory", str(tmp_path / "memory"), "--port", str(free_port()))
+    done = pgenrm("serve", "--no-keys", "--model", str(tmp_path / "missing"), *place)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert str(tmp_path / "missing") in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_mcp_is_not_opened_to_other_machines_without_a_key(tmp_path: Path) -> None:
     file = ("--keys", str(tmp_path / "keys.jsonl"))
     open_to_all = pgenrm("mcp", "--http", "--host", "0.0.0.0", *file)
@@ -84,9 +95,13 @@ def test_serve_answers_on_the_bundled_model_and_finishes_what_runs_when_stopped(
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=120) as client:
-            while not ready(url):
+            told_at_start = []
+            while not told_at_start or told_at_start[-1] != (200, 200):
                 assert process.poll() is None, "the server ended"
-                time.sleep(0.2)
+                told_at_start += statuses(url, "healthz", "readyz")
+                time.sleep(0.05)
+            # Alive while it loads the model, so that nobody restarts it for being slow.
+            assert (200, 503) in told_at_start
             with client.stream("POST", f"{url}/v1/score/stream", json=asked) as events:
                 lines = events.iter_lines()
                 # It runs, and is stopped.
@@ -101,8 +116,9 @@ def test_serve_answers_on_the_bundled_model_and_finishes_what_runs_when_stopped(
     assert "Traceback" not in said
 
 
-def ready(url: str) -> bool:
+def statuses(url: str, *paths: str) -> list[tuple[int, ...]]:
+    """One row with what each path answers; none while nobody listens."""
     try:
-        return httpx.get(f"{url}/readyz").status_code == 200
+        return [tuple(httpx.get(f"{url}/{path}").status_code for path in paths)]
     except httpx.TransportError:
-        return False
+        return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,12 @@ def test_build_status_and_plot(tmp_path: Path) -> None:
     drawn = pgenrm(tmp_path, "plot", str(picture))
     assert drawn.returncode == 0, drawn.stderr
     assert picture.stat().st_size > 5000
+    page = tmp_path / "map.html"
+    assert pgenrm(tmp_path, "plot", str(page)).returncode == 0
+    html = page.read_text()
+    assert html.count("<svg") == html.count("</svg>") == 1
+    assert f"1 prototype of {status['people']} people" in html
+    assert not {"ann", "bob", "cid"} & set(re.findall(r"\w+", html))
     wrong = pgenrm(tmp_path, "plot", "map.txt")
     assert wrong.returncode == 2
     assert all("Traceback" not in done.stderr for done in (nobody, built, drawn, wrong))

@@ -39,6 +39,9 @@ def scaling(
         Path, typer.Option(help="Folder of the study; an unfinished one there continues.")
     ] = Path("runs/scaling"),
     people: Annotated[int, typer.Option(min=2, help="Test people of each seed.")] = 20,
+    newcomers: Annotated[
+        int, typer.Option(min=2, help="How many are asked for with nothing known, of each seed.")
+    ] = 60,
     seeds: Annotated[int, typer.Option(min=1, help="Populations, each with its own people.")] = 5,
     members: Annotated[int, typer.Option(min=8, help="Who agreed to take part, by seed.")] = 160,
     k: Annotated[
@@ -63,7 +66,10 @@ def scaling(
     from pgenrm_agent.training.scaling_tables import report
     from pgenrm_agent.training.simulation import load_answers
 
-    study = Study(people=people, seeds=seeds, members=members, **({"ks": tuple(k)} if k else {}))
+    study = Study(
+        people=people, newcomers=newcomers, seeds=seeds, members=members,
+        **({"ks": tuple(k)} if k else {}),
+    )  # fmt: skip
     answers = load_answers(data / "val.jsonl.gz")
     if sampling:
         records, agreements = _sample(study, answers, model, engine, out)
@@ -117,15 +123,17 @@ def _print(found: ScalingReport) -> None:
 
     console = Console()
     console.print(
-        f"{found.seeds} seeds, {found.people} test people. ± is the standard error over seeds."
+        f"{found.seeds} seeds, {found.people} test people, {found.newcomers} with nothing known. "
+        "± is the standard error over seeds."
     )
     _table(
         "By setting",
-        ("", "accuracy", "over one chain", "macro", "seconds", "tokens", "tokens/s", "calls"),
+        ("", "accuracy", "over one chain", "as drawn", "macro", "seconds", "tokens", "tokens/s",
+         "calls"),
         (
             (
                 budget_name(row.budget), _share(row.accuracy), _points(row.over_one),
-                f"{row.macro:.1%}", _number(row.seconds, ".2f"), _number(row.tokens, ".0f"),
+                _share(row.drawn), f"{row.macro:.1%}", _number(row.seconds, ".2f"), _number(row.tokens, ".0f"),
                 _number(row.tokens_a_second, ".0f"), _number(row.engine_calls, ".1f"),
             )
             for row in found.settings
@@ -133,12 +141,13 @@ def _print(found: ScalingReport) -> None:
     )  # fmt: skip
     _table(
         "By known choices",
-        ("choices", "own chains", "with similar people's", "gain"),
+        ("choices", "own chains", "with similar people's", "gain", "best possible"),
         (
-            (str(row.history), _share(row.alone), _share(row.with_others), _points(row.gain))
+            (str(row.history), _share(row.alone), _share(row.with_others), _points(row.gain),
+             _share(row.best))
             for row in found.few_choices
         ),
-    )
+    )  # fmt: skip
     _table(
         "By prototypes",
         ("prototypes", "k", "their chains alone", "with own", "agreement before", "after"),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pgenrm_agent.training.bayes import IdealPredictor
 from pgenrm_agent.training.evaluate import Case
 from pgenrm_agent.training.scaling_population import (
     CHOSEN,
@@ -23,6 +24,7 @@ from pgenrm_agent.training.scaling_population import (
     Population,
     RememberingEmbedder,
     RememberingEngine,
+    chance,
     draw_population,
     known_as,
 )
@@ -73,12 +75,14 @@ RECORDS, AGREEMENT = "records.jsonl", "agreement.jsonl"
 class Study(Model):
     """What is measured.
 
-    people: test people of each seed. members: who agreed, of each seed. history: choices known of a
-    test person. individual, prototype: chains of the pool. few: chains of each level where few
-    choices are known. ks: numbers of prototypes to compare, beside the one by the spectrum.
+    people: test people of each seed. newcomers: how many are asked for with nothing known of them,
+    `people` among them. members: who agreed, of each seed. history: choices known of a test person.
+    individual, prototype: chains of the pool. few: chains of each level where few choices are known.
+    ks: numbers of prototypes to compare, beside the one by the spectrum.
     """
 
     people: int = 20
+    newcomers: int = 60
     seeds: int = 5
     members: int = 160
     history: Annotated[int, Field(ge=1, le=MOST_SHOWN)] = MOST_SHOWN
@@ -106,6 +110,8 @@ class SampledChain(Model):
 class ScalingRecord(Model):
     """One evaluation.
 
+    chance: that the person prefers the answer called chosen, if asked again; the simulation knows it.
+    ideal: the same, as well as it can be told from the known choices by whoever knows the world.
     history: how many of the person's choices were known. version: which prototypes. budget: what was
     asked for. failed: texts that could not be read. seconds, engine_seconds: of the whole call, and
     of the engine's part; with others at the same time but for the part "timed".
@@ -115,6 +121,8 @@ class ScalingRecord(Model):
     seed: int
     person: str
     archetype: str
+    chance: Annotated[float, Field(ge=0, le=1)]
+    ideal: Annotated[float, Field(ge=0, le=1)]
     history: int
     version: str
     budget: Budget
@@ -165,6 +173,7 @@ async def sample_study(
     """
     remembering, embedder = RememberingEngine(engine), RememberingEmbedder(embedder)
     populations = _populations(study, answers)
+    ideal = IdealPredictor(World(), seed=0)
     with (
         RecordLog(out / RECORDS, ScalingRecord) as log,
         RecordLog(out / AGREEMENT, Agreement) as groups,
@@ -195,7 +204,7 @@ async def sample_study(
                         persona_embedder=embedder,
                     ) as model:
                         what = f"seed {population.seed}, prototypes: {version}"
-                        async with aclosing(_evaluate(model, population, waiting)) as coming:
+                        async with aclosing(_evaluate(model, population, ideal, waiting)) as coming:
                             done = 0
                             progress(what, done, len(waiting))
                             async for record in coming:
@@ -246,8 +255,8 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
     world = World()
     return [
         draw_population(
-            world, answers, members=study.members, people=study.people, history=study.history,
-            seed=seed,
+            world, answers, members=study.members, people=max(study.people, study.newcomers),
+            history=study.history, seed=seed,
         )
         for seed in range(study.seeds)
     ]  # fmt: skip
@@ -256,17 +265,20 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
 def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
     """The evaluations of one seed and version, person by person."""
     seed, everything = population.seed, study.history
+    whole, both = (study.individual, study.prototype), (study.few, study.few)
     asks = []
-    for case in population.cases:
+    for case in population.cases[: study.people]:
         asks.append(_Ask("others", seed, everything, version, (0, study.few), case))
         if version == CHOSEN:
-            whole = study.individual, study.prototype
             asks.append(_Ask("pool", seed, everything, version, whole, case))
-            asks.append(_Ask("alone", seed, 0, version, (study.few, 0), case))
             asks += [
-                _Ask("with others", seed, known, version, (study.few, study.few), case)
-                for known in range(everything)
+                _Ask("with others", seed, known, version, both, case)
+                for known in range(1, everything)
             ]
+    if version == CHOSEN:
+        for case in population.cases[: study.newcomers]:
+            asks.append(_Ask("alone", seed, 0, version, (study.few, 0), case))
+            asks.append(_Ask("with others", seed, 0, version, both, case))
     if version == CHOSEN and seed == 0:
         # The settings in turn, so that what else the machine does falls on all of them.
         asks += [
@@ -278,14 +290,14 @@ def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
 
 
 async def _evaluate(
-    model: PGenRM, population: Population, asks: Sequence[_Ask]
+    model: PGenRM, population: Population, ideal: IdealPredictor, asks: Sequence[_Ask]
 ) -> AsyncGenerator[ScalingRecord]:
     """The records as they come; the timed ones last, one at a time."""
     gate = asyncio.Semaphore(CONCURRENT)
 
     async def one(ask: _Ask) -> ScalingRecord:
         async with gate:
-            return await _record(model, population.answers, ask)
+            return await _record(model, population.answers, ideal, ask)
 
     tasks = [asyncio.create_task(one(ask)) for ask in asks if ask.part != "timed"]
     try:
@@ -297,10 +309,12 @@ async def _evaluate(
         await asyncio.gather(*tasks, return_exceptions=True)
     for ask in asks:
         if ask.part == "timed":
-            yield await _record(model, population.answers, ask)
+            yield await _record(model, population.answers, ideal, ask)
 
 
-async def _record(model: PGenRM, answers: Answers, ask: _Ask) -> ScalingRecord:
+async def _record(
+    model: PGenRM, answers: Answers, ideal: IdealPredictor, ask: _Ask
+) -> ScalingRecord:
     case, (individual, prototype) = ask.case, ask.budget
     candidates = [
         Candidate(id="chosen", text=answers.texts[case.asked.chosen]),
@@ -311,6 +325,8 @@ async def _record(model: PGenRM, answers: Answers, ask: _Ask) -> ScalingRecord:
         "seed": ask.seed,
         "person": case.user.user_id,
         "archetype": case.user.archetype,
+        "chance": chance(case, answers),
+        "ideal": ideal.predict(answers, case.shown[: ask.history], case.asked)[0],
         "history": ask.history,
         "version": ask.version,
         "budget": ask.budget,

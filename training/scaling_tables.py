@@ -3,6 +3,9 @@
 Pure. A setting's score is what the library's own aggregation makes of some of the chains that were
 sampled: the first so many of each level. Where the pool has several such blocks of individual chains,
 the accuracy is the mean over them. Figures are means over seeds with the standard error of that mean.
+
+A prediction counts with the probability that the person makes that choice, which the simulation knows.
+So its mean is the accuracy that single choices have on average, without their luck.
 """
 
 from __future__ import annotations
@@ -53,12 +56,14 @@ class MeanOverSeeds(Model):
 class SettingRow(Model):
     """One of the paper's settings. seconds, tokens, tokens_a_second: of an evaluation on its own.
 
-    over_one: accuracy beyond that of one chain, paired by seed. macro: mean over prototypes of their
-    people's accuracy, all seeds together.
+    drawn: accuracy against the choice that each person happened to make. over_one: accuracy beyond
+    that of one chain, paired by seed. macro: mean over prototypes of their people's accuracy, all
+    seeds together.
     """
 
     budget: Budget
     accuracy: MeanOverSeeds
+    drawn: MeanOverSeeds
     over_one: MeanOverSeeds
     macro: float
     seconds: float | None
@@ -68,12 +73,16 @@ class SettingRow(Model):
 
 
 class FewChoicesRow(Model):
-    """Accuracy with so many known choices; gain is paired by seed."""
+    """Accuracy with so many known choices; gain is paired by seed.
+
+    best: of whoever knows the simulated world, from the same choices; see `bayes`.
+    """
 
     history: int
     alone: MeanOverSeeds
     with_others: MeanOverSeeds
     gain: MeanOverSeeds
+    best: MeanOverSeeds
 
 
 class VersionRow(Model):
@@ -104,6 +113,7 @@ class ScalingReport(Model):
     """All tables of a study."""
 
     people: int
+    newcomers: int
     seeds: int
     settings: tuple[SettingRow, ...]
     few_choices: tuple[FewChoicesRow, ...]
@@ -134,7 +144,8 @@ def report(records: Sequence[ScalingRecord], agreements: Sequence[Agreement]) ->
     decided = [chain for chain in chains if chain.chosen != chain.rejected]
     own = max(record.budget[0] for record in of["with others"])
     return ScalingReport(
-        people=len({(record.seed, record.person) for record in records}),
+        people=len(pool),
+        newcomers=len(of["alone"]),
         seeds=len({record.seed for record in records}),
         settings=tuple(_setting(budget, pool, one, of["timed"]) for budget in BUDGETS),
         few_choices=_few_choices(pool, of["alone"], of["with others"], own),
@@ -158,6 +169,8 @@ class _Pooled:
 
     seed: int
     person: str
+    chance: float
+    ideal: float
     prototype: str | None
     individual: tuple[SampledChain, ...]
     others: tuple[SampledChain, ...]
@@ -168,7 +181,10 @@ class _Pooled:
             tuple(chain for chain in record.chains if chain.level == level)
             for level in ("individual", "prototype")
         )
-        return cls(record.seed, record.person, record.prototype, individual, others)
+        return cls(
+            record.seed, record.person, record.chance, record.ideal, record.prototype,
+            individual, others,
+        )  # fmt: skip
 
     def blocks(self, budget: Budget) -> list[tuple[SampledChain, ...]]:
         """The chains of a setting: each block has other individual chains, and the nearest people's."""
@@ -183,7 +199,19 @@ class _Pooled:
         ]
 
     def accuracy(self, budget: Budget) -> float:
-        return statistics.fmean(_right(block) for block in self.blocks(budget))
+        return statistics.fmean(self.right(block) for block in self.blocks(budget))
+
+    def drawn(self, budget: Budget) -> float:
+        """As `accuracy`, against the choice that was made."""
+        return statistics.fmean(_right(block, 1.0) for block in self.blocks(budget))
+
+    def right(self, chains: Sequence[SampledChain]) -> float:
+        """How probable it is that the person chooses what these chains prefer."""
+        return _right(chains, self.chance)
+
+    def best(self) -> float:
+        """The same of the ideal predictor's preference."""
+        return _agree(credit(self.ideal - 0.5), self.chance)
 
 
 def _setting(
@@ -199,6 +227,7 @@ def _setting(
     return SettingRow(
         budget=budget,
         accuracy=_mean(found),
+        drawn=_mean(_by_seed(pool, lambda person: person.drawn(budget))),
         over_one=_mean({seed: value - one[seed] for seed, value in found.items()}),
         macro=_macro(pool, budget),
         seconds=seconds / len(mine) if mine else None,
@@ -241,6 +270,7 @@ def _few(history: int, lone: Sequence[_Pooled], some: Sequence[_Pooled], own: in
         alone=_mean(without),
         with_others=_mean(used),
         gain=_mean({seed: used[seed] - without[seed] for seed in used}),
+        best=_mean(_by_seed(some, _Pooled.best)),
     )
 
 
@@ -263,11 +293,11 @@ def _versions(
             VersionRow(
                 version=version,
                 k=str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}",
-                others=_mean(_by_seed(mine, lambda person: _right(person.others))),
+                others=_mean(_by_seed(mine, lambda person: person.right(person.others))),
                 with_own=_mean(
                     _by_seed(
                         [one for one in mine if (one.seed, one.person) in individual],
-                        lambda one: _right(individual[one.seed, one.person] + one.others),
+                        lambda one: one.right(individual[one.seed, one.person] + one.others),
                     )
                 ),
                 before=MeanOverSeeds.of([one.before for one in found]),
@@ -282,7 +312,7 @@ def _stopping(threshold: float, pool: Sequence[_Pooled]) -> StoppingRow:
     full = _by_seed(pool, lambda person: person.accuracy(STOPPING_BUDGET))
     stopped = {
         (person.seed, person.person): [
-            _stop(block, threshold) for block in person.blocks(STOPPING_BUDGET)
+            _stop(person, block, threshold) for block in person.blocks(STOPPING_BUDGET)
         ]
         for person in pool
     }
@@ -299,8 +329,8 @@ def _stopping(threshold: float, pool: Sequence[_Pooled]) -> StoppingRow:
     )
 
 
-def _stop(block: Sequence[SampledChain], threshold: float) -> tuple[float, float]:
-    """Whether the favourite was right when sampling stopped, and the share of chains sampled by then."""
+def _stop(person: _Pooled, block: Sequence[SampledChain], threshold: float) -> tuple[float, float]:
+    """How right the favourite is when sampling stops, and the share of chains sampled by then."""
     individual = [chain for chain in block if chain.level == "individual"]
     others = [chain for chain in block if chain.level == "prototype"]
     used: list[SampledChain] = []
@@ -309,13 +339,19 @@ def _stop(block: Sequence[SampledChain], threshold: float) -> tuple[float, float
         surest = max((score.probability_best or 0.0 for score in _scores(used)), default=0.0)
         if surest >= threshold:
             break
-    return _right(used), len(used) / max(1, len(block))
+    return person.right(used), len(used) / max(1, len(block))
 
 
-def _right(chains: Sequence[SampledChain]) -> float:
-    """1 where the chosen answer is ahead, 0.5 for a tie or nothing to go by, else 0."""
+def _right(chains: Sequence[SampledChain], chance: float) -> float:
+    """`chance` where the chosen answer is ahead, else 1 - chance; 0.5 for a tie or nothing to go by."""
     chosen, rejected = (score.mean for score in _scores(chains))
-    return 0.5 if chosen is None or rejected is None else credit(round(chosen - rejected, 9))
+    ahead = 0.5 if chosen is None or rejected is None else credit(round(chosen - rejected, 9))
+    return _agree(ahead, chance)
+
+
+def _agree(ahead: float, chance: float) -> float:
+    """How probable a choice is that prefers the chosen answer with probability `ahead`."""
+    return ahead * chance + (1.0 - ahead) * (1.0 - chance)
 
 
 def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:

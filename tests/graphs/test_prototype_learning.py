@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pgenrm_agent.graphs.prototype_learning import (
-    Choices,
-    Fitted,
-    LearningContext,
-    learn_prototypes,
-)
+from people_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
+from pgenrm_agent.graphs.prototype_learning import Choices, Fitted, learn_prototypes
 from pgenrm_agent.training.prototype_fit import fit_prototypes, names_of
 
 from pgenrm_agent import PGenRM
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import PrototypeStore
-from pgenrm_agent.schema import PreferencePair
-from pgenrm_agent.testing import ScriptedEngine, write_chain
+from pgenrm_agent.testing import ScriptedEngine
 
-PERSONAS = {"plain": "Wants plain short answers.", "warm": "Wants warm friendly chatter."}
-
-
-def describe(prompt: Prompt, _: int) -> str:
-    """Reads the taste from the history in the prompt."""
-    found = re.search(r"very (plain|warm)", prompt.messages[0].content)
-    return write_chain([5, 5], persona=PERSONAS[found[1]] if found else "Somebody.")
+PEOPLE = Path(__file__).with_name("people_learned_from.py")
 
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[UserMemory]:
     """Twelve people of two tastes with three choices each; the last two have not agreed."""
     with UserMemory(tmp_path / "memory") as opened:
-        for number in range(12):
-            taste = list(PERSONAS)[number % 2]
-            opened.remember_many(
-                f"u{number}",
-                [
-                    PreferencePair(
-                        query=f"Question {n} of {number}", chosen=f"very {taste}", rejected="or not"
-                    )
-                    for n in range(3)
-                ],
-            )
-            opened.set_consent(f"u{number}", number < 10)
+        fill(opened)
         yield opened
-
-
-def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> LearningContext:
-    return LearningContext(
-        engine, ChainFormat.load("published"), memory, HashingEmbedder(),
-        **{"fit": fit_prototypes, "queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 async def test_people_of_one_taste_come_together(memory: UserMemory) -> None:
@@ -116,6 +90,107 @@ async def test_a_run_that_was_cut_off_samples_nothing_twice(
     again = ScriptedEngine(describe)
     await learn_prototypes(context(memory, again), keep=keep)
     assert sum(len(prompts) for prompts, _ in again.calls) == 20  # a finished run is finished
+
+
+def test_a_build_killed_three_times_samples_no_batch_twice(tmp_path: Path) -> None:
+    with UserMemory(tmp_path / "memory") as memory:
+        fill(memory)
+    keep, log = tmp_path / "kept.sqlite", tmp_path / "log"
+    draw = random.Random(0)
+    for _ in range(3):
+        killed = learn(tmp_path / "memory", keep, log, dies_after=draw.randrange(1, 4))
+        assert killed.returncode == -9, killed.stderr
+    done = learn(tmp_path / "memory", keep, log, dies_after=99)
+    assert done.returncode == 0, done.stderr
+    assert '"personas":20' in done.stdout
+    # Only the batch that was under way when it died is asked for again, and it was not answered.
+    assert sum(int(line) for line in log.read_text().split()) == 20
+
+
+def learn(
+    memory: Path, keep: Path, log: Path, *, dies_after: int
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", str(PEOPLE), "learn", str(memory), str(keep), str(log)]
+    return subprocess.run(
+        [*command, str(dies_after)], capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+async def test_what_is_kept_of_a_build_grows_with_it_and_not_faster(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    """No checkpoint holds all that was done before it."""
+    keep = tmp_path / "kept.sqlite"
+
+    def fit(choices: Choices, k: int | None, seed: int) -> Fitted:
+        raise EngineError("everything is sampled")
+
+    with pytest.raises(EngineError):
+        await learn_prototypes(
+            context(memory, ScriptedEngine(describe), batch=1, fit=fit), keep=keep
+        )
+    with sqlite3.connect(keep) as kept:
+        rows = kept.execute("SELECT length(checkpoint) FROM checkpoints ORDER BY checkpoint_id")
+        sizes = [size for (size,) in rows]
+    assert len(sizes) > 20
+    assert sizes[-1] < 1.1 * sizes[5]
+
+
+async def test_scoring_while_builds_run_sees_one_version_at_a_time(memory: UserMemory) -> None:
+    told: list[tuple[str, ...]] = []
+    versions: list[frozenset[str]] = []
+    built = asyncio.Event()
+
+    async def build() -> None:
+        for seed in range(1, 4):
+            await learn_prototypes(
+                context(memory, ScriptedEngine(describe, latency_s=0.02), seed=seed)
+            )
+            versions.append(names_in_force(memory))
+        built.set()
+
+    with scoring(memory) as rm:
+
+        async def score() -> None:
+            while not built.is_set():
+                evaluation = await rm.ascore("u11", "A question", ["short", "chatty"])
+                told.append(evaluation.neighbours)
+
+        await learn_prototypes(context(memory, ScriptedEngine(describe)))
+        versions.append(names_in_force(memory))
+        await asyncio.gather(build(), score(), score())
+    each_of_one_version(told, versions)
+
+
+@pytest.mark.slow
+def test_scoring_in_another_process_over_a_server_sees_one_version_at_a_time(
+    chroma_server: str,
+) -> None:
+    with UserMemory(url=chroma_server) as memory:
+        fill(memory)
+        asyncio.run(learn_prototypes(context(memory, ScriptedEngine(describe))))
+        versions = [names_in_force(memory)]
+        command = [sys.executable, "-P", str(PEOPLE), "score", chroma_server]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as scorer:
+            assert scorer.stdout is not None
+            assert scorer.stdout.readline().strip() == "scoring"
+            assert scorer.stdout.readline()
+            for seed in range(1, 4):
+                asyncio.run(learn_prototypes(context(memory, ScriptedEngine(describe), seed=seed)))
+                versions.append(names_in_force(memory))
+            said, _ = scorer.communicate("enough\n", timeout=240)
+        assert scorer.returncode == 0
+    each_of_one_version([tuple(line.split()) for line in said.splitlines()], versions)
+
+
+def each_of_one_version(told: list[tuple[str, ...]], versions: list[frozenset[str]]) -> None:
+    """Every evaluation's similar people are of a single version, and several versions were met."""
+    met = [[number for number, names in enumerate(versions) if set(one) <= names] for one in told]
+    assert all(len(one) == 4 for one in told)
+    assert all(len(numbers) == 1 for numbers in met)
+    assert len({numbers[0] for numbers in met}) >= 2
 
 
 async def test_a_build_kept_can_be_started_afresh(memory: UserMemory, tmp_path: Path) -> None:

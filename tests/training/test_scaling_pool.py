@@ -6,6 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pgenrm_agent.training.scaling_pool import (
     BUDGETS,
@@ -15,7 +16,7 @@ from pgenrm_agent.training.scaling_pool import (
     read_study,
     sample_study,
 )
-from pgenrm_agent.training.scaling_population import Agreement, draw_population
+from pgenrm_agent.training.scaling_population import Agreement, chance, draw_population
 from pgenrm_agent.training.scaling_tables import report
 from pgenrm_agent.training.simulation import World, load_answers
 
@@ -25,7 +26,7 @@ from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
-STUDY = Study(people=3, seeds=2, members=10, individual=4, prototype=3, few=2, ks=(2,))
+STUDY = Study(people=3, newcomers=4, seeds=2, members=10, individual=4, prototype=3, few=2, ks=(2,))
 PERSONAS = ("Wants plain short answers.", "Wants warm friendly chatter.", "Wants numbered lists.")
 
 
@@ -63,9 +64,10 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
     assert len({one.key for one in records}) == len(records)
     of = {part: [one for one in records if one.part == part] for part in
           ("pool", "alone", "with others", "others", "timed")}  # fmt: skip
-    people = STUDY.people * STUDY.seeds
-    assert len(of["pool"]) == len(of["alone"]) == people
-    assert len(of["with others"]) == 3 * people
+    people, newcomers = STUDY.people * STUDY.seeds, STUDY.newcomers * STUDY.seeds
+    assert len(of["pool"]) == people
+    assert len(of["alone"]) == newcomers
+    assert len(of["with others"]) == newcomers + 2 * people
     assert len(of["others"]) == 3 * people  # chosen, 2, and not refined
     assert len(of["timed"]) == 3 * len(BUDGETS)
     assert {one.version for one in agreements} == {"chosen", "2", "chosen, not refined"}
@@ -79,11 +81,17 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
         assert own == (0 if one.history == 0 else 2)
         assert len(one.chains) == 4
     assert all(one.engine_calls == 2 for one in of["pool"])
+    # The more choices are known, the more can be told from them.
+    sure = {
+        known: np.mean([abs(one.ideal - 0.5) for one in records if one.history == known])
+        for known in (0, 3)
+    }
+    assert sure[3] > sure[0] + 0.05
     # Both answer orders, in equal parts.
     firsts = [chain.chosen_first for one in of["pool"] for chain in one.chains[:4]]
     assert sum(firsts) == len(firsts) / 2
     found = report(records, agreements)
-    assert (found.people, found.seeds) == (people, 2)
+    assert (found.people, found.newcomers, found.seeds) == (people, newcomers, 2)
     assert [row.history for row in found.few_choices] == [0, 1, 2, 3]
 
 
@@ -103,6 +111,16 @@ def test_a_run_that_was_stopped_goes_on(responses: Path, tmp_path: Path) -> None
     again = ScriptedEngine(write)
     assert run(responses, tmp_path, again)[0] == records
     assert not again.calls
+
+
+def test_the_chance_of_a_choice_is_what_it_was_drawn_with(responses: Path) -> None:
+    answers = load_answers(responses / "val.jsonl.gz")
+    found = draw_population(World(), answers, members=1, people=400, history=0, seed=4)
+    chances = np.array([chance(case, found.answers) for case in found.cases])
+    # Who prefers one answer with 80 % chooses it in 80 of 100.
+    expected = np.maximum(chances, 1 - chances).mean()
+    assert abs((chances > 0.5).mean() - expected) < 3 * 0.5 / len(chances) ** 0.5
+    assert expected > 0.8
 
 
 def test_nobody_and_no_query_is_on_both_sides(responses: Path) -> None:

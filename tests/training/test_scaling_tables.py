@@ -27,7 +27,8 @@ def record(
     part: str, seed: int, own: list[float], others: list[float], **changed: object
 ) -> ScalingRecord:
     fields: dict[str, object] = {
-        "part": part, "seed": seed, "person": "p", "archetype": "a", "history": 3,
+        "part": part, "seed": seed, "person": "p", "archetype": "a", "chance": 1.0, "ideal": 0.6,
+        "history": 3,
         "version": "chosen", "budget": (2, 2), "prototype": "0", "failed": 0, "tokens": 100,
         "engine_calls": 2, "seconds": 2.0, "engine_seconds": 1.9,
         "chains": [*(chain(one) for one in own), *(chain(one, "prototype") for one in others)],
@@ -62,6 +63,29 @@ def test_one_chain_is_the_mean_over_all_chains() -> None:
     assert one.accuracy.mean == pytest.approx(0.75)  # 1 of seed 0, one half of seed 1
     assert one.accuracy.standard_error == pytest.approx(0.25)
     assert (one.over_one.mean, one.over_one.standard_error) == (0.0, 0.0)
+
+
+def test_a_prediction_counts_with_the_chance_that_the_person_chooses_so() -> None:
+    """Seed 0's chains prefer what was chosen, seed 1's the other; of ten times that is chosen seven."""
+    for_it, against = [1.0] * 32, [-1.0] * 32
+    found = report(
+        [
+            record("pool", seed, own, [], chance=0.7, ideal=0.4)
+            for seed, own in ((0, for_it), (1, against))
+        ]
+        + [
+            record(part, seed, [1.0], [], history=0, chance=0.7)
+            for part in ("alone", "with others")
+            for seed in (0, 1)
+        ],
+        AGREEMENT,
+    )  # fmt: skip
+    ind_8 = row(found, (8, 0))
+    assert ind_8.accuracy.mean == pytest.approx((0.7 + 0.3) / 2)
+    assert ind_8.accuracy.standard_error == pytest.approx(0.2)
+    assert ind_8.drawn.mean == 0.5
+    assert ind_8.drawn.standard_error == pytest.approx(0.5)
+    assert found.few_choices[-1].best.mean == pytest.approx(0.3)
 
 
 def test_levels_are_weighed_alike_whatever_their_number_of_chains() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,8 @@ from pgenrm_agent.reward_model import PGenRM
 
 __all__ = ["create_app"]
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(
     reward_model: PGenRM,
@@ -34,6 +38,7 @@ def create_app(
     keys: KeyRing | None = None,
     tenants_folder: Path | str | None = None,
     limits: Limits | None = None,
+    on_prepared: Callable[[PGenRMError | None], None] | None = None,
 ) -> FastAPI:
     """The server around `reward_model`, which stays the caller's to close.
 
@@ -41,9 +46,11 @@ def create_app(
         the reward model's own: for a server that only this machine can reach.
     tenants_folder: with keys, the folder of the tenants' memories, one folder each.
     limits: how much may be asked of it; see `Limits`.
+    on_prepared: called once, when the model is loaded (None) or could not be (why, which is logged
+        where nobody is called).
 
-    The model is loaded when the server starts. Raises ConfigurationError when `keys` and
-    `tenants_folder` do not come together.
+    The model is loaded while the server answers already: /healthz says ok, /readyz 503, and an
+    evaluation waits. Raises ConfigurationError when `keys` and `tenants_folder` do not come together.
     """
     if (keys is None) != (tenants_folder is None):
         raise ConfigurationError(
@@ -64,13 +71,25 @@ def create_app(
             admission=admission,
             metrics=Metrics(admission),
         )
-        await reward_model.aprepare(memory=keys is None)
-        service.ready = True
+        preparing = asyncio.create_task(prepare(service))
         try:
             yield
         finally:
             service.ready = False
+            preparing.cancel()
             await service.tenants.aclose()
+
+    async def prepare(service: Service) -> None:
+        failure: PGenRMError | None = None
+        try:
+            await reward_model.aprepare(memory=keys is None)
+            service.ready = True
+        except PGenRMError as error:
+            failure = error
+        if on_prepared is not None:
+            on_prepared(failure)
+        elif failure is not None:
+            logger.error("the model cannot be loaded: %s", failure)
 
     app = FastAPI(
         title="pgenrm-agent",

@@ -28,7 +28,7 @@ _bearer = HTTPBearer(auto_error=False, description="A key made by `pgenrm keys a
 
 @dataclass
 class Service:
-    """One server's parts. `ready` is whether it can evaluate."""
+    """One server's parts. `ready` is whether the model is loaded."""
 
     base: PGenRM
     keys: KeyRing | None

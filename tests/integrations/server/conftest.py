@@ -72,7 +72,7 @@ def serve(
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
             try:
-                while not server.started:
+                while not server.started or not app.state.service.ready:
                     assert thread.is_alive(), "the server did not start"
                     time.sleep(0.01)
                 url = f"http://127.0.0.1:{listening.getsockname()[1]}"

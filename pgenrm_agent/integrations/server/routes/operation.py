@@ -21,7 +21,7 @@ async def health() -> Ready:
     "/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready."}}
 )
 async def ready(service: TheService) -> JSONResponse:
-    """The model is loaded and requests can be evaluated."""
+    """The model is loaded: an evaluation starts at once."""
     state = Ready(status="ok" if service.ready else "not_ready")
     return JSONResponse(state.model_dump(), 200 if service.ready else 503)
 
