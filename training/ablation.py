@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -238,8 +239,11 @@ class _Bench:
         return train_grpo(stage, recipe, start, self._choices(recipe), out, judge=judge).folder
 
     def _choices(self, recipe: GrpoRecipe) -> list[Example]:
+        """Other choices for every seed, the same for all stages of a seed."""
         found = examples(self._rows, split="train", history=recipe.history, seed=recipe.seed)
-        return list(islice(found, recipe.choices))
+        every = list(found)
+        random.Random(recipe.seed).shuffle(every)
+        return every[: recipe.choices]
 
     @cached_property
     def _rows(self) -> list[PreferenceRow]:
