@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from pgenrm_agent.training.ablation_recipe import AblationRecipe
 from pgenrm_agent.training.bayes import MOST_PAST_CHOICES, IdealPredictor, measure_bayes
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.chains import write_examples
-from pgenrm_agent.training.data import Example, examples, load_rows
+from pgenrm_agent.training.data import Example, PreferenceRow, examples, load_rows
 from pgenrm_agent.training.evaluate import (
     Accuracy,
     Case,
@@ -237,9 +239,16 @@ class _Bench:
         return train_grpo(stage, recipe, start, self._choices(recipe), out, judge=judge).folder
 
     def _choices(self, recipe: GrpoRecipe) -> list[Example]:
-        rows = load_rows(f"simulated-train:{self._data}:{self._recipe.training_people}")
-        found = examples(rows, split="train", history=recipe.history, seed=recipe.seed)
-        return list(islice(found, recipe.choices))
+        """Other choices for every seed, the same for all stages of a seed."""
+        found = examples(self._rows, split="train", history=recipe.history, seed=recipe.seed)
+        every = list(found)
+        random.Random(recipe.seed).shuffle(every)
+        return every[: recipe.choices]
+
+    @cached_property
+    def _rows(self) -> list[PreferenceRow]:
+        """The same for every stage and seed: measuring every answer takes a while."""
+        return load_rows(f"simulated-train:{self._data}:{self._recipe.training_people}")
 
     # --- measuring ---
 

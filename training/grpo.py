@@ -147,7 +147,10 @@ def train_grpo(
         ) from error
     import torch
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from pgenrm_agent.training.shared_prompt import SharedPromptTrainer, can_share
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from pgenrm_agent.engines.decoding import ATTENTION
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
@@ -160,9 +163,10 @@ def train_grpo(
     out.mkdir(parents=True, exist_ok=True)
     chain_format = format_of(model)
     wanted = recipe.steps * recipe.choices_per_step
+    processes = PartialState(cpu=not torch.cuda.is_available())
     if stage == "curriculum":
         # One process measures, the others then read what it kept.
-        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        with processes.main_process_first():
             hardness = _hardness(recipe, model, choices, chain_format, out / "hardness.jsonl")
         order = scheduled(hardness, recipe)
     else:
@@ -174,9 +178,14 @@ def train_grpo(
     ]
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    shares = recipe.generation == "transformers" and can_share(
+        AutoConfig.from_pretrained(model), processes.distributed_type
+    )
+    policy = AutoModelForCausalLM.from_pretrained(
+        model, dtype=dtype, **({"attn_implementation": ATTENTION} if shares else {})
+    )
     checkpoints = out / "checkpoints"
-    trainer = GRPOTrainer(
+    trainer = (SharedPromptTrainer if shares else GRPOTrainer)(
         model=policy,
         processing_class=tokenizer,
         reward_funcs=ChainReward(

@@ -153,21 +153,35 @@ class CurveCallback(TrainerCallback):
 
 
 def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Training and held-out loss by step, as PNG."""
+    """Training and held-out losses by step, as PNG: of the chain, and of all heads together."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import ScalarFormatter
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for key, label in (("loss", "training"), ("eval_loss", "held-out queries")):
-        points = [(row["step"], row[key]) for row in history if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label)
-    axes.set(xlabel="step", ylabel="loss per chain token (nats)", yscale="log")
-    axes.legend()
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4))
+    kinds = (("training", "loss"), ("held-out queries", "eval_loss"))
+    titles = (
+        ("chain_loss", "loss per chain token (nats)"),
+        (None, "with those of the reading heads, which are left behind"),
+    )
+    for axes, (part, title) in zip(panels, titles, strict=True):
+        for label, total in kinds:
+            key = part or total
+            points = [(row["step"], row[key]) for row in history if total in row and key in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label)
+                axes.legend(frameon=False)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set(xlabel="step", yscale="log")
+        for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            ticks(ScalarFormatter())
+        axes.tick_params(axis="y", which="minor", labelsize=8)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 

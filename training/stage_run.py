@@ -154,13 +154,30 @@ def _plot(
     from matplotlib import pyplot
 
     shown = [(key, label) for key, label in panels if any(key in row for row in history)]
-    figure, grid = pyplot.subplots(-(-max(1, len(shown)) // 2), 2, figsize=(10, 8), squeeze=False)
+    height = -(-max(1, len(shown)) // 2)
+    figure, grid = pyplot.subplots(height, 2, figsize=(10, 2.6 * height), squeeze=False)
     for axes, (key, label) in zip(grid.flat, shown, strict=False):
-        points = [(row["step"], row[key]) for row in history if key in row]
-        axes.plot(*zip(*points, strict=True))
-        axes.set(title=label, xlabel="step")
+        steps, values = zip(
+            *((row["step"], row[key]) for row in history if key in row), strict=True
+        )
+        axes.plot(steps, values, "o", markersize=3, alpha=0.4)
+        axes.plot(steps, _running_mean(values, max(1, len(values) // 10)), linewidth=1.8)
+        axes.set_title(label, loc="left", fontsize=10)
+        axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
     for axes in grid.flat[len(shown) :]:
         axes.set_visible(False)
+    figure.suptitle("points: one step; line: running mean over a tenth of the run", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _running_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and those before it, `window` in all; fewer at the start."""
+    return [
+        sum(values[max(0, at - window + 1) : at + 1]) / min(window, at + 1)
+        for at in range(len(values))
+    ]

@@ -13,12 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["ATTENTION", "Row", "SamplingRules", "decode"]
+__all__ = ["ATTENTION", "Row", "SamplingRules", "attends_to_everything", "decode", "layer_kinds"]
 
 ATTENTION = "pgenrm_shared_prefix"
 COMPACT_AT = 0.75
@@ -151,6 +157,20 @@ def _attend(
 
 AttentionInterface.register(ATTENTION, _attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def attends_to_everything(config: PreTrainedConfig) -> bool:
+    """Whether every layer has full attention, which sharing a prompt's cache takes."""
+    return layer_kinds(config) == {"full_attention"}
+
+
+def layer_kinds(config: PreTrainedConfig) -> set[str]:
+    """The kinds of attention in a model, as transformers names them."""
+    sliding = getattr(config, "sliding_window", None) is not None
+    return set(
+        getattr(config, "layer_types", None)
+        or ["sliding_attention" if sliding else "full_attention"]
+    )
 
 
 def _read_prompts(

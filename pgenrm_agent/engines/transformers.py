@@ -306,7 +306,7 @@ def _load(
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
     from transformers.utils.logging import disable_progress_bar
 
-    from pgenrm_agent.engines.decoding import ATTENTION
+    from pgenrm_agent.engines.decoding import ATTENTION, attends_to_everything, layer_kinds
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
@@ -350,14 +350,10 @@ def _load(
             f"the tokenizer of {label} has no chat template, so messages cannot be turned into a"
             " prompt: use an instruct model, or set tokenizer.chat_template"
         )
-    sliding = getattr(loaded.config, "sliding_window", None) is not None
-    kinds = set(
-        getattr(loaded.config, "layer_types", None)
-        or ["sliding_attention" if sliding else "full_attention"]
-    )
-    if kinds != {"full_attention"}:
+    if not attends_to_everything(loaded.config):
+        others = sorted(layer_kinds(loaded.config) - {"full_attention"})
         raise EngineUnavailable(
-            f"{label} has {', '.join(sorted(kinds - {'full_attention'}))} layers, which this engine"
+            f"{label} has {', '.join(others)} layers, which this engine"
             " does not sample from: use engine='vllm'"
         )
     loaded.set_attn_implementation(ATTENTION)

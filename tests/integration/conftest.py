@@ -127,21 +127,35 @@ def adapted_reference(model: Path, adapter: Path) -> Iterator[TransformersEngine
     asyncio.run(engine.aclose())
 
 
+class Start(Protocol):
+    """Starts vLLM in this process, as small as the tests need it."""
+
+    def __call__(self, adapter: Path) -> VLLMEngine: ...
+
+
 @pytest.fixture(scope="session")
-def vllm_engine(model: Path, adapter: Path) -> Iterator[VLLMEngine]:
-    """The one engine in this process. It runs with the adapter: all tests share that."""
+def start_vllm(model: Path) -> Start:
     pytest.importorskip("vllm")
     from pgenrm_agent.engines.vllm import VLLMEngine
 
-    os.environ.update(QUIET)
-    engine = VLLMEngine(
-        model,
-        adapter=adapter,
-        max_model_len=CONTEXT,
-        kv_cache_memory_bytes=CACHE_BYTES,
-        enforce_eager=True,
-        dtype="float32",
-    )
+    def start(adapter: Path) -> VLLMEngine:
+        os.environ.update(QUIET)
+        return VLLMEngine(
+            model,
+            adapter=adapter,
+            max_model_len=CONTEXT,
+            kv_cache_memory_bytes=CACHE_BYTES,
+            enforce_eager=True,
+            dtype="float32",
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(start_vllm: Start, adapter: Path) -> Iterator[VLLMEngine]:
+    """The engine that most tests share. It runs with the adapter."""
+    engine = start_vllm(adapter)
     yield engine
     asyncio.run(engine.aclose())
 

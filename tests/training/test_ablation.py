@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -32,18 +31,6 @@ RECIPE: dict[str, Any] = {
     "cre": STAGE,
     "curriculum": STAGE,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def few_answers(responses: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first queries of the real answers: all are read and measured at every start."""
-    folder = tmp_path_factory.mktemp("answers")
-    for name in ("train.jsonl.gz", "val.jsonl.gz"):
-        with gzip.open(responses / name, "rt", encoding="utf-8") as lines:
-            some = [line for line, _ in zip(lines, range(30), strict=False)]
-        with gzip.open(folder / name, "wt", encoding="utf-8") as out:
-            out.writelines(some)
-    return folder
 
 
 @pytest.mark.slow

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
+from pgenrm_agent.training.cli import app
 from pgenrm_agent.training.data import Example
 from pgenrm_agent.training.grpo import ChainReward, measure_hardness, scheduled, train_grpo
 from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
 from pgenrm_agent.training.rewards import RuleJudge
+from pgenrm_agent.training.stage_run import last_checkpoint
+from typer.testing import CliRunner
 
 from pgenrm_agent import PGenRM, Scaling
 from pgenrm_agent.chain import ChainFormat
@@ -23,7 +30,7 @@ from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 BRIEF = StatedPreference(text="Please keep it short.")
 SMALL = GrpoRecipe(
-    name="small", seed=3, choices=4, steps=2, choices_per_step=1, samples=2, rows_at_once=2,
+    name="small", seed=3, choices=4, steps=3, choices_per_step=1, samples=2, rows_at_once=2,
     learning_rate=1e-4, max_tokens=500, save_every=1, curriculum=CurriculumRecipe(chains=2),
 )  # fmt: skip
 
@@ -92,23 +99,75 @@ def test_the_share_of_hard_choices_grows_and_each_comes_before_any_comes_again()
     assert set(scheduled([9.0, 9.0], recipe)) == {0, 1}
 
 
+def curve(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps of CRE, cut off after the first and continued."""
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """`pgenrm train cre` on the choices above, without the folder to write to."""
+    folder = tmp_path_factory.mktemp("recipe")
+    rows = [
+        {
+            "user_id": one.user_id, "query": one.asked.query, "chosen": one.asked.chosen,
+            "rejected": one.asked.rejected, "stated": [BRIEF.text], "split": "train",
+        }
+        for one in CHOICES
+    ]  # fmt: skip
+    (folder / "choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL.model_dump(mode="json")))
+    return [
+        *("cre", "--data", str(folder / "choices.jsonl"), "--recipe", str(folder / "small.yaml")),
+        *("--model", str(bundled_model()), "--json", "--out"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of CRE from start to end."""
     out = tmp_path_factory.mktemp("cre")
-    first = train_grpo("cre", SMALL, bundled_model(), CHOICES, out, judge=RuleJudge(), stop_after=1)
-    assert first.steps == 1
-    second = train_grpo("cre", SMALL, bundled_model(), CHOICES, out, judge=RuleJudge())
-    assert second.steps == 2
+    done = CliRunner().invoke(app, [*command, str(out)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert json.loads(done.stdout)["steps"] == SMALL.steps
     return out
 
 
-def test_a_run_that_was_cut_off_ends_with_the_same_steps_and_curves(trained: Path) -> None:
-    rows = [json.loads(line) for line in (trained / "curve.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2]
+def test_a_run_shows_its_curves_and_is_not_repeated(trained: Path, command: list[str]) -> None:
+    rows = curve(trained)
+    assert [row["step"] for row in rows] == [1, 2, 3]
     assert all({"reward", "chain/outcome", "chain/format_errors"} <= set(row) for row in rows)
     assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((trained / "run.json").read_text())["steps"] == 2
+    before = (trained / "model" / "model.safetensors").stat().st_mtime_ns
+    assert CliRunner().invoke(app, [*command, str(trained)]).exit_code == 0
+    assert (trained / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_random_moment_ends_with_the_same_steps_and_rewards(
+    trained: Path, command: list[str], tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "pgenrm_agent.cli", "train", *command, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while last_checkpoint(tmp_path / "checkpoints") is None:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "run.json").exists()
+    done = CliRunner().invoke(app, [*command, str(tmp_path)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert json.loads(done.stdout)["steps"] == SMALL.steps
+    whole, continued = curve(trained), curve(tmp_path)
+    assert [row["step"] for row in continued] == [row["step"] for row in whole]
+    # The same choices and, from the state kept in the checkpoint, the same chains.
+    for key in ("reward", "loss", "completions/mean_length"):
+        assert [row[key] for row in continued] == pytest.approx(
+            [row[key] for row in whole], abs=1e-3
+        )
 
 
 def test_what_was_trained_scores_answers(trained: Path) -> None:
@@ -122,7 +181,7 @@ def test_the_curriculum_follows_and_keeps_what_it_measured(trained: Path, tmp_pa
     result = train_grpo("curriculum", recipe, trained / "model", CHOICES, tmp_path)
     assert result.steps == 1
     assert len((tmp_path / "hardness.jsonl").read_text().splitlines()) == 4
-    (row,) = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    (row,) = curve(tmp_path)
     assert "chain/process" not in row
     assert "kl" in row
 
