@@ -88,7 +88,7 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         is_prompt = attention_mask[:, :-logits_to_keep].bool()
         lengths = attention_mask[:, -logits_to_keep:].sum(1)
         prompts = input_ids[:, :-logits_to_keep].masked_fill(~is_prompt, -1)
-        different, prompt_of = prompts.unique(dim=0, return_inverse=True)
+        different, prompt_of = torch.unique(prompts, dim=0, return_inverse=True)
         for number, prompt in enumerate(different):
             rows = (prompt_of == number).nonzero()[:, 0]
             longest = int(lengths[rows].max())
