@@ -17,6 +17,7 @@ __all__ = ["plot_accuracy", "plot_bars", "plot_position", "plot_reliability", "p
 
 # A phone is about as wide as this at the resolution that matplotlib takes an inch for.
 WIDTH = 4.4
+LONGEST_NAME = 34
 INK, BLUE, ORANGE, GREY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
 
 
@@ -121,10 +122,15 @@ def plot_bars(values: dict[str, float], label: str) -> str:
             f"{values[name]:,.3g}", (values[name], place), xytext=(3, 0),
             textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [_fitting(name) for name in names])
     axes.margins(x=0.18)
     axes.set_xlabel(label)
     return _svg(figure)
+
+
+def _fitting(name: str) -> str:
+    """A name that leaves room for its bar: what it begins and what it ends with."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}…{name[-12:]}"
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:

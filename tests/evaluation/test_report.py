@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pgenrm_agent.evaluation.plots import plot_bars
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import accuracy_in_words, cells, write_report
 from pgenrm_agent.evaluation.running import RunDescription
@@ -58,6 +59,18 @@ def test_the_report_needs_nothing_else(rows: list[JudgeSummary], tmp_path: Path)
     assert "Kendall" not in text  # nobody was asked about lists
     write_report(rows, RUN, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_names_leave_room_for_their_bars() -> None:
+    names = [
+        f"is-it-right-that-everybody-should-{'-'.join('talk')}-about-it_{side}"
+        for side in ("yes", "no")
+    ]
+    drawn = plot_bars({name * 2: 50.0 for name in names}, "accuracy, %")
+    assert "…" in drawn
+    assert all(name not in drawn for name in names)
+    assert "about-it_yes" in drawn  # what tells the two apart is at the end
 
 
 def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
