@@ -24,6 +24,12 @@ REINFORCE = {
 }  # fmt: skip
 
 
+QUERIES = (
+    "How do I cook rice?", "How do I boil an egg?", "How do I descale a kettle?",
+    "How do I clean a pan?",
+)  # fmt: skip
+
+
 def run(*command: object) -> dict[str, Any]:
     done = CliRunner().invoke(app, [str(part) for part in (*command, "--json")])
     assert done.exit_code == 0, (command, done.output, done.exception)
@@ -40,11 +46,13 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     reinforce.write_text(yaml.safe_dump(REINFORCE))
     rows = [
         {
-            "user_id": f"u{number % 2}", "query": f"What is {number} plus one?", "split": "train",
-            "chosen": f"{number + 1}.", "stated": ["Please keep it short."],
-            "rejected": f"Well, let me think about it! I believe that it is {number + 1}, perhaps.",
+            "user_id": f"u{number % 2}", "query": query, "split": "train",
+            "chosen": "Two parts water, one part of it, twelve minutes, then let it stand.",
+            "stated": ["Please keep it short."],
+            "rejected": "What a lovely question! I really enjoy this one, and there are so many ways to "
+            "go about it. You might perhaps begin by thinking about what you like best.",
         }
-        for number in range(4)
+        for number, query in enumerate(QUERIES)
     ]  # fmt: skip
     choices.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
