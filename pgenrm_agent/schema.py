@@ -155,6 +155,8 @@ class Rubric(Model):
         All weights zero means equal weights.
         """
         total = sum(criterion.weight for criterion in criteria)
+        if total == 100 and all(one.reported_weight is not None for one in criteria):
+            return cls(criteria=criteria)
         return cls(
             criteria=tuple(
                 Criterion(

@@ -4,8 +4,10 @@
 
 Every seed trains its own models and is measured on its own held-out people and queries, beside what
 needs no training: chance, a Bradley-Terry fit that knows no person, the teacher, and the best that
-any predictor could do from the same past choices (`bayes`). Running the same command again goes on
-where it stopped: stages that have ended are not trained again, comparisons not asked again.
+any predictor could do from the same past choices (`bayes`). A comparison counts with the probability
+that the person chooses what was predicted, which the simulation knows (`evaluate.expected_accuracy`): the same
+mean as with one drawn choice, and less noise. Running the same command again goes on where it stopped:
+stages that have ended are not trained again, comparisons not asked again.
 
 A folder holds seed-N/STAGE (the stages' runs), seed-N/STAGE/records-H.jsonl (comparisons with H past
 choices), report.json and report.md.
@@ -25,17 +27,16 @@ from pathlib import Path
 
 import numpy as np
 from pgenrm_agent.training.ablation_recipe import AblationRecipe
-from pgenrm_agent.training.bayes import MOST_PAST_CHOICES, IdealPredictor, measure_bayes
+from pgenrm_agent.training.bayes import MOST_PAST_CHOICES, IdealPredictor
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.chains import write_examples
 from pgenrm_agent.training.data import Example, PreferenceRow, examples, load_rows
 from pgenrm_agent.training.evaluate import (
-    Accuracy,
     Case,
     as_asked,
-    baselines,
-    credit,
+    baseline_margins,
     draw_cases,
+    expected_accuracy,
     judge_choices,
 )
 from pgenrm_agent.training.grpo import Stage, train_grpo
@@ -47,6 +48,7 @@ from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answe
 from pydantic import Field
 
 from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.schema import Message, Model
@@ -58,7 +60,8 @@ NO_PROCESS, NO_OUTCOME = "PSI + CRE, alpha = 0", "PSI + CRE, beta = 0"
 ALL = "PSI + CRE + curriculum"
 STAGES = (BASE, PSI, CRE, NO_PROCESS, NO_OUTCOME, ALL)
 BEST = "best possible from the same past choices"
-COMPARED = ("chance", "Bradley-Terry, not personal", "teacher", BEST)
+BASELINES = ("chance", "Bradley-Terry, not personal", "teacher")
+COMPARED = (*BASELINES, BEST)
 REPORT, TABLE, SETTINGS = "report.json", "report.md", "settings.json"
 
 
@@ -80,6 +83,7 @@ class Measured(Model):
 class AblationReport(Model):
     """The table: `stages` were trained, `compared` need no training.
 
+    gains: by stage, accuracy minus that of PSI, paired by seed.
     by_history: by name, accuracy with 0, 1, ... 6 past choices; empty when it was not measured.
     not_scored: by stage, comparisons in which no chain could be read; they count as wrong.
     """
@@ -91,6 +95,7 @@ class AblationReport(Model):
     engine: str
     machine: str
     stages: dict[str, Measured]
+    gains: dict[str, Measured]
     compared: dict[str, Measured]
     by_history: dict[str, tuple[Measured, ...]]
     not_scored: dict[str, int]
@@ -104,9 +109,10 @@ def run_ablation(
     *,
     open_engine: Callable[[Path], Engine],
     psi: Path | None = None,
+    only: Sequence[int] = (),
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> AblationReport:
+) -> AblationReport | None:
     """Train what is missing, measure what is missing, and write the report.
 
     Args:
@@ -115,18 +121,25 @@ def run_ablation(
         open_engine: an engine for the evaluation of a model's folder; closed after use.
         psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
             seeds then differ in the later stages and the test people.
+        only: seeds to work on, for several processes or machines at once; nothing is reported then.
         say: called with what begins. progress: comparisons of a measurement, done and in all.
 
     Raises:
-        ConfigurationError: the data is missing, or `out` holds an ablation with other settings.
+        ConfigurationError: the data is missing, `out` holds an ablation with other settings, or
+            `only` names a seed that is none of the recipe's.
     """
+    unknown = sorted(set(only) - set(recipe.seeds))
+    if unknown:
+        raise ConfigurationError(
+            f"seed {unknown[0]} is none of recipe {recipe.name}: {', '.join(map(str, recipe.seeds))}"
+        )
     settings = {
         "recipe": recipe.model_dump(mode="json"), "base": str(base),
         "psi": None if psi is None else str(psi), "simulation": VERSION,
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="an ablation")
     bench = _Bench(recipe, data, open_engine, say, progress)
-    for seed in recipe.seeds:
+    for seed in only or recipe.seeds:
         folder = out / f"seed-{seed}"
         models = {BASE: base, PSI: psi or bench.train_psi(base, seed, folder / "psi")}
         models[CRE] = bench.reinforce("cre", models[PSI], seed, folder / "cre")
@@ -141,6 +154,8 @@ def run_ablation(
             place = folder / "measured" / name.replace(" ", "").replace(",", "-")
             bench.measure(name, model, seed, place)
         bench.compare(seed)
+    if only:
+        return None
     report = AblationReport(
         recipe=recipe,
         base=base.name,
@@ -149,6 +164,10 @@ def run_ablation(
         engine=bench.engine_name,
         machine=describe_machine(),
         stages={name: Measured.of(bench.found[name]) for name in STAGES},
+        gains={
+            name: Measured.of(np.subtract(bench.found[name], bench.found[PSI]).tolist())
+            for name in STAGES[STAGES.index(PSI) + 1 :]
+        },
         compared={name: Measured.of(bench.found[name]) for name in COMPARED},
         by_history={
             name: tuple(
@@ -170,13 +189,14 @@ def markdown(report: AblationReport) -> str:
         f"Recipe {recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} held-out people each,"
         f" {recipe.history} past choices, {recipe.chains} samples; {report.engine}, {report.machine}.",
         "",
-        "| | accuracy | standard error |",
-        "|---|---|---|",
+        "| | accuracy | standard error | over PSI | standard error |",
+        "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {name} | {_percent(found.mean)} | {_percent(found.standard_error)} |"
-        for name, found in {**report.stages, **report.compared}.items()
-    ]
+    for name, found in {**report.stages, **report.compared}.items():
+        gain = report.gains.get(name)
+        cells = [found.mean, found.standard_error]
+        cells += [gain.mean, gain.standard_error] if gain else [None, None]
+        lines.append(f"| {name} | {' | '.join(map(_percent, cells))} |")
     if report.by_history:
         shown = range(MOST_PAST_CHOICES + 1)
         lines += [
@@ -271,8 +291,7 @@ class _Bench:
                 )
                 missing = sum(row.margin is None for row in rows)
                 self.not_scored[name] = self.not_scored.get(name, 0) + missing
-                credits = [0.0 if row.margin is None else credit(row.margin) for row in rows]
-                return Accuracy.of(credits).mean
+                return expected_accuracy(self._test, cases, [row.margin for row in rows]).mean
 
             cases = self._cases(seed, recipe.people, recipe.history)
             self.found[name].append(accuracy(cases, recipe.history))
@@ -283,15 +302,19 @@ class _Bench:
     def compare(self, seed: int) -> None:
         """What needs no training, on the same comparisons."""
         self._say(f"seed {seed}: what needs no training")
-        cases = self._cases(seed, self._recipe.people, self._recipe.history)
         ideal = IdealPredictor(self._world, seed=seed)
-        others = baselines(self._world, self._training, self._test, cases, seed)
-        others[BEST] = measure_bayes(ideal, self._test, cases).accuracy
-        for name in COMPARED:
-            self.found[name].append(others[name].mean)
+
+        def best(cases: Sequence[Case]) -> float:
+            found = [ideal.predict(self._test, one.shown, one.asked)[0] for one in cases]
+            return expected_accuracy(self._test, cases, [one - 0.5 for one in found]).mean
+
+        cases = self._cases(seed, self._recipe.people, self._recipe.history)
+        margins = baseline_margins(self._world, self._training, self._test, cases, seed)
+        for name in BASELINES:
+            self.found[name].append(expected_accuracy(self._test, cases, margins[name]).mean)
+        self.found[BEST].append(best(cases))
         for shown, some in self._cases_by_history(seed):
-            best = measure_bayes(ideal, self._test, some).accuracy
-            self.by_history[BEST, shown].append(best.mean)
+            self.by_history[BEST, shown].append(best(some))
 
     def _cases(self, seed: int, people: int, shown: int) -> list[Case]:
         return draw_cases(

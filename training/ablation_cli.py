@@ -37,6 +37,13 @@ def ablate(
     out: Annotated[
         Path, typer.Option(help="Folder of the ablation; an unfinished one continues.")
     ] = Path("runs/ablation"),
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Work on this seed of the recipe only, as one of several processes; repeat for more."
+            " Once all are done, the command without it makes the report."
+        ),
+    ] = None,
     engine: EngineOption = "transformers",
     as_json: JsonOption = False,
 ) -> None:
@@ -59,9 +66,15 @@ def ablate(
             out,
             open_engine=lambda model: open_engine(engine, model),
             psi=psi,
+            only=seed or (),
             say=lambda text: console.print(text, markup=False),
             progress=progress,
         )
+    if report is None:
+        console.print(
+            f"done with seed {', '.join(map(str, seed or ()))}; the report is made without --seed"
+        )
+        return
     if as_json:
         typer.echo(report.model_dump_json())
         return
@@ -73,13 +86,32 @@ def bayes(
     data: DataOption,
     people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 2000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    rules: Annotated[
+        bool,
+        typer.Option(
+            "--rules", help="What rules of the teacher's form could reach from three past choices."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """The best that any predictor could do in the simulated world, by 0 to 6 past choices."""
     from pgenrm_agent.training.bayes import bayes_by_history
+    from pgenrm_agent.training.rule_limits import rule_limits
     from pgenrm_agent.training.simulation import World, load_answers
 
-    found = bayes_by_history(World(), load_answers(data / "val.jsonl.gz"), people=people, seed=seed)
+    test = load_answers(data / "val.jsonl.gz")
+    if rules:
+        training = load_answers(data / "train.jsonl.gz")
+        limits = rule_limits(World(), training, test, people=people, history=3, seed=seed)
+        if as_json:
+            typer.echo(json.dumps({name: one.model_dump() for name, one in limits.items()}))
+            return
+        table = Table("rule", "accuracy", "± standard error", title=f"{people} comparisons")
+        for name, limit in limits.items():
+            table.add_row(name, f"{limit.mean:.1%}", f"{limit.standard_error:.1%}")
+        Console().print(table)
+        return
+    found = bayes_by_history(World(), test, people=people, seed=seed)
     if as_json:
         typer.echo(json.dumps({shown: one.model_dump() for shown, one in found.items()}))
         return
@@ -102,9 +134,13 @@ def _show(report: AblationReport) -> None:
         "",
         "accuracy",
         "± standard error",
+        "over PSI",
+        "± standard error",
         title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} people each",
     )
     for name, found in {**report.stages, **report.compared}.items():
-        error = "-" if found.standard_error is None else f"{found.standard_error:.1%}"
-        table.add_row(name, f"{found.mean:.1%}", error)
+        gain = report.gains.get(name)
+        cells = [found.mean, found.standard_error]
+        cells += [gain.mean, gain.standard_error] if gain else [None, None]
+        table.add_row(name, *("-" if share is None else f"{share:.1%}" for share in cells))
     Console().print(table)

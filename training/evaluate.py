@@ -46,11 +46,15 @@ __all__ = [
     "ChainMargin",
     "ChoiceRecord",
     "EvaluationReport",
+    "agreement",
     "as_asked",
+    "baseline_margins",
     "baselines",
+    "chance",
     "credit",
     "draw_cases",
     "evaluate_model",
+    "expected_accuracy",
     "judge_choices",
 ]
 
@@ -180,6 +184,37 @@ def credit(margin: float) -> float:
     return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
 
 
+def chance(case: Case, answers: Answers) -> float:
+    """That the person prefers the answer she chose, if asked the same again, 0-1.
+
+    answers: those that the case's indices are of.
+    """
+    asked = case.asked
+    odds = World().margin(case.user, answers, asked.query, asked.chosen, asked.rejected)
+    return float(1.0 / (1.0 + np.exp(-odds)))
+
+
+def agreement(ahead: float, chance: float) -> float:
+    """How probable a choice is that prefers the chosen answer with probability `ahead`.
+
+    The mean of what `ahead` would be credited with if the person chose again and again, and so a
+    sharper count than one choice allows; `chance` as by the function of that name.
+    """
+    return ahead * chance + (1.0 - ahead) * (1.0 - chance)
+
+
+def expected_accuracy(
+    answers: Answers, cases: Sequence[Case], margins: Sequence[float | None]
+) -> Accuracy:
+    """Accuracy by `agreement`; a margin of None, of what could not be scored, is never right."""
+    return Accuracy.of(
+        [
+            0.0 if margin is None else agreement(credit(margin), chance(case, answers))
+            for case, margin in zip(cases, margins, strict=True)
+        ]
+    )
+
+
 def _bradley_terry(world: World, answers: Answers, seed: int) -> Callable[[Answers, Case], float]:
     """Non-personal Bradley-Terry over the same twelve attributes, fitted on training people."""
     from sklearn.linear_model import LogisticRegression
@@ -203,12 +238,16 @@ def _teacher_margin(answers: Answers, case: Case) -> float:
     return float(chain.totals[0] - chain.totals[1])
 
 
-def baselines(
+def baseline_margins(
     world: World, training: Answers, test: Answers, cases: Sequence[Case], seed: int
-) -> dict[str, Accuracy]:
-    """Chance, longest answer, non-personal Bradley-Terry, teacher and true utility."""
+) -> dict[str, list[float]]:
+    """By baseline, how far it puts the chosen answer ahead in each case, in units of its own.
+
+    Chance, longest answer, non-personal Bradley-Terry, teacher and true utility.
+    """
     fitted = _bradley_terry(world, training, seed)
     margins: dict[str, Callable[[Case], float]] = {
+        "chance": lambda case: 0.0,
         "longest answer": lambda case: float(
             len(test.texts[case.asked.chosen]) - len(test.texts[case.asked.rejected])
         ),
@@ -218,10 +257,17 @@ def baselines(
             case.user, test, case.asked.query, case.asked.chosen, case.asked.rejected
         ),
     }
-    found = {"chance": Accuracy(mean=0.5, standard_error=0.0, comparisons=len(cases))}
-    for name, margin in margins.items():
-        found[name] = Accuracy.of([credit(margin(case)) for case in cases])
-    return found
+    return {name: [margin(case) for case in cases] for name, margin in margins.items()}
+
+
+def baselines(
+    world: World, training: Answers, test: Answers, cases: Sequence[Case], seed: int
+) -> dict[str, Accuracy]:
+    """The accuracy of each of `baseline_margins`."""
+    return {
+        name: Accuracy.of([credit(margin) for margin in margins])
+        for name, margins in baseline_margins(world, training, test, cases, seed).items()
+    }
 
 
 async def _judge(model: PGenRM, one: Asked) -> ChoiceRecord:

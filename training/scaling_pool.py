@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pgenrm_agent.training.bayes import IdealPredictor
-from pgenrm_agent.training.evaluate import Case
+from pgenrm_agent.training.evaluate import Case, chance
 from pgenrm_agent.training.scaling_population import (
     CHOSEN,
     UNREFINED,
@@ -24,7 +24,6 @@ from pgenrm_agent.training.scaling_population import (
     Population,
     RememberingEmbedder,
     RememberingEngine,
-    chance,
     draw_population,
     known_as,
 )

@@ -37,7 +37,6 @@ __all__ = [
     "Population",
     "RememberingEmbedder",
     "RememberingEngine",
-    "chance",
     "draw_population",
     "known_as",
 ]
@@ -175,16 +174,6 @@ def draw_population(
         world, rest, split=f"scaling-{seed}", count=people, history=history, seed=seed
     )
     return Population(seed, rest, tuple(agreed), tuple(cases))
-
-
-def chance(case: Case, answers: Answers) -> float:
-    """That the person prefers the answer she chose, if asked the same again, 0-1.
-
-    answers: those that the case's indices are of.
-    """
-    asked = case.asked
-    odds = World().margin(case.user, answers, asked.query, asked.chosen, asked.rejected)
-    return float(1.0 / (1.0 + np.exp(-odds)))
 
 
 def known_as(user: SimulatedUser, choices: int) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pgenrm_agent.training.evaluate import credit
+from pgenrm_agent.training.evaluate import agreement, credit
 from pgenrm_agent.training.scaling_pool import BUDGETS, Budget, Part, SampledChain, ScalingRecord
 from pgenrm_agent.training.scaling_population import CHOSEN, UNREFINED, Agreement
 
@@ -211,7 +211,7 @@ class _Pooled:
 
     def best(self) -> float:
         """The same of the ideal predictor's preference."""
-        return _agree(credit(self.ideal - 0.5), self.chance)
+        return agreement(credit(self.ideal - 0.5), self.chance)
 
 
 def _setting(
@@ -346,12 +346,7 @@ def _right(chains: Sequence[SampledChain], chance: float) -> float:
     """`chance` where the chosen answer is ahead, else 1 - chance; 0.5 for a tie or nothing to go by."""
     chosen, rejected = (score.mean for score in _scores(chains))
     ahead = 0.5 if chosen is None or rejected is None else credit(round(chosen - rejected, 9))
-    return _agree(ahead, chance)
-
-
-def _agree(ahead: float, chance: float) -> float:
-    """How probable a choice is that prefers the chosen answer with probability `ahead`."""
-    return ahead * chance + (1.0 - ahead) * (1.0 - chance)
+    return agreement(ahead, chance)
 
 
 def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:

@@ -21,7 +21,16 @@ import numpy.typing as npt
 from pgenrm_agent.training.attributes import KINDS
 from pgenrm_agent.training.simulation import LOADINGS, THEMES
 
-__all__ = ["Chain", "operands", "reading", "tally_lines", "theme_values", "write_chain"]
+__all__ = [
+    "Chain",
+    "final_tally",
+    "operands",
+    "reading",
+    "tally_lines",
+    "theme_shares",
+    "theme_values",
+    "write_chain",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -51,6 +60,11 @@ def theme_values(levels: IntArray) -> IntArray:
     return values
 
 
+def theme_shares(levels: IntArray) -> npt.NDArray[np.float64]:
+    """Theme readings (..., 4) as shares of their caps, 0-1."""
+    return np.asarray(theme_values(levels) / _CAPS)
+
+
 def _by_theme(values: Sequence[str]) -> str:
     return " ".join(f"{theme.key} {value}" for theme, value in zip(THEMES, values, strict=True))
 
@@ -78,6 +92,11 @@ def _tally(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list
     for change in [*_differences(pairs), *([wishes] if wishes.any() else [])]:
         steps.append(np.clip(steps[-1] + change, -TALLY_LIMIT, TALLY_LIMIT))
     return steps
+
+
+def final_tally(pairs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
+    """(4,): the tally after all past choices, of a person who stated nothing."""
+    return _tally(pairs, np.zeros(len(THEMES), dtype=np.int64))[-1]
 
 
 def tally_lines(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list[str]:

@@ -543,7 +543,8 @@ def _criterion(name: str, weight: re.Match[str], reason: str) -> Criterion | Non
     percent = float(weight[1] or weight[2])
     if not name.strip() or len(name) > LONGEST_NAME or percent > 100:
         return None
-    return Criterion(name=name, weight=percent, reason=reason.strip(" \t\r\n*_:;,()–—"))
+    reason = reason.strip(" \t\r\n*_:;,()–—")
+    return Criterion(name=name, weight=percent, reason=reason, reported_weight=percent)
 
 
 # --- marks ---
@@ -585,6 +586,7 @@ def _marks(
     if "|" in text:
         text = _untabled(text)
     events = _events(text, names, cut=cut)
+    some_scaled = any(event.scaled for event in events)
     found: dict[str, list[float | None]] = {}
     response: int | None = None
     criterion: int | None = None
@@ -614,7 +616,9 @@ def _marks(
                 and link.end() == following.start
             ):
                 target, used = int(following.number), place + 1
-        if target is None or response is None or _better_follows(events, place):
+        if target is None or response is None:
+            continue
+        if some_scaled and _better_follows(events, place):
             continue
         if not 0 <= response < len(ids):
             repairs.note("extra_candidate")

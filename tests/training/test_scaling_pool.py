@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pgenrm_agent.training.evaluate import chance
 from pgenrm_agent.training.scaling_pool import (
     BUDGETS,
     RECORDS,
@@ -16,7 +17,7 @@ from pgenrm_agent.training.scaling_pool import (
     read_study,
     sample_study,
 )
-from pgenrm_agent.training.scaling_population import Agreement, chance, draw_population
+from pgenrm_agent.training.scaling_population import Agreement, draw_population
 from pgenrm_agent.training.scaling_tables import report
 from pgenrm_agent.training.simulation import World, load_answers
 
