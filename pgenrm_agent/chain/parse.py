@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
@@ -98,7 +99,6 @@ _SPACES = re.compile(r"[ \t\xa0]{2,}")
 _PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
 _TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
 _TOTALED = re.compile(r"\b(?:weighted |final )?(?:total|overall|average|sum)\b")
-_TOTAL_WORDS = ("total", "overall", "average", "sum")
 
 _DECODER = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:|Strength:)")
@@ -570,6 +570,9 @@ class _Event(NamedTuple):
     scaled: bool = False
 
 
+_START, _END = itemgetter(0), itemgetter(1)
+
+
 def _marks(
     breakdown: str, names: Sequence[str], ids: Sequence[str], repairs: _Repairs, *, cut: bool
 ) -> dict[str, tuple[float | None, ...]]:
@@ -586,7 +589,7 @@ def _marks(
     if "|" in text:
         text = _untabled(text)
     events = _events(text, names, cut=cut)
-    some_scaled = any(event.scaled for event in events)
+    may_be_scaled = "/" in text or "out of" in text
     found: dict[str, list[float | None]] = {}
     response: int | None = None
     criterion: int | None = None
@@ -618,7 +621,7 @@ def _marks(
                 target, used = int(following.number), place + 1
         if target is None or response is None:
             continue
-        if some_scaled and _better_follows(events, place):
+        if may_be_scaled and _better_follows(events, place):
             continue
         if not 0 <= response < len(ids):
             repairs.note("extra_candidate")
@@ -671,7 +674,7 @@ def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
             _Event(start, start + len(words), "criterion", place) for start in _found(words, plain)
         ]
     # Most texts have no such word, and to look for plain words is many times faster.
-    if any(word in text for word in _TOTAL_WORDS):
+    if "total" in text or "overall" in text or "average" in text or "sum" in text:
         events += [
             _Event(match.start(), match.end(), "criterion", -1) for match in _TOTALED.finditer(text)
         ]
@@ -689,8 +692,9 @@ def _events(text: str, names: Sequence[str], *, cut: bool) -> list[_Event]:
         events.append(
             _Event(start, scale.end() if scale else end, "mark", value, scale is not None)
         )
-    # Longest first: "Response 1" and "Top 3 picks" hold numbers that are no marks.
-    events.sort(key=lambda event: (event.start, -event.end))
+    # Longest first: "Response 1" and "Top 3 picks" hold numbers that are no marks. Sorts keep order.
+    events.sort(key=_END, reverse=True)
+    events.sort(key=_START)
     kept: list[_Event] = []
     for event in events:
         if not kept or event.start >= kept[-1].end:
