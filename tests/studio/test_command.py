@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ def terminal(tmp_path: Path) -> Iterator[pexpect.spawn]:
         encoding="utf-8",
         timeout=240,
         dimensions=(50, 200),
+        # A suite that runs in the background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     yield opened
     opened.close(force=True)
