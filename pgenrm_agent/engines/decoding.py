@@ -60,17 +60,45 @@ class SamplingRules:
 
 @dataclass
 class _Prefix:
-    """The prompts' keys and values, (P, heads, T, d) a layer, right-padded; `hidden` masks padding.
+    """The prompts' keys and values, (P, key-value heads, T, d) a layer, right-padded to the longest.
 
-    prompt, slot: for every row of the batch, its prompt and its place among that prompt's rows.
+    numbers, lengths: of the P prompts that are still continued. hidden: (P, T), true for padding.
+    prompt, slot: for every row of the batch, its prompt (0 to P - 1) and its place among that prompt's rows.
     """
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
+    numbers: list[int]
+    lengths: torch.Tensor
     hidden: torch.Tensor
     prompt: torch.Tensor
     slot: torch.Tensor
     width: int
+
+    def arrange(self, rows: Sequence[Row]) -> None:
+        """Give every row its slot among the rows of its prompt, and let go of prompts without rows."""
+        used = sorted({row.prompt for row in rows})
+        if used != self.numbers:
+            self._keep([self.numbers.index(number) for number in used])
+        place = {number: place for place, number in enumerate(self.numbers)}
+        counts = [0] * len(place)
+        slots = []
+        for row in rows:
+            slots.append(counts[place[row.prompt]])
+            counts[place[row.prompt]] += 1
+        device = self.hidden.device
+        self.prompt = torch.tensor([place[row.prompt] for row in rows], device=device)
+        self.slot = torch.tensor(slots, device=device)
+        self.width = max(counts)
+
+    def _keep(self, places: list[int]) -> None:
+        self.numbers = [self.numbers[place] for place in places]
+        self.lengths = self.lengths[places]
+        longest = int(self.lengths.max())
+        self.hidden = self.hidden[places, :longest]
+        # Every step reads all that is kept, so the last rows of a batch should not pay for the first.
+        self.keys = [keys[places, :, :longest] for keys in self.keys]
+        self.values = [values[places, :, :longest] for values in self.values]
 
 
 class _OwnLayer(DynamicLayer):
@@ -107,10 +135,6 @@ class _OwnLayer(DynamicLayer):
             self.values = self.values[rows]
 
 
-def _repeated(states: torch.Tensor, groups: int) -> torch.Tensor:
-    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
-
-
 def _attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -124,34 +148,40 @@ def _attend(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Softmax attention over a prompt shared by several rows, followed by each row's own tokens.
 
-    query: (B, heads, 1, d). Without a prefix this is the library's ordinary attention.
+    query: (B, heads, 1, d); key, value: (B, key-value heads, S, d). Without a prefix this is the
+    library's ordinary attention.
     """
     if shared_prefix is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     layer: int = module.layer_idx  # type: ignore[assignment]
-    groups: int = getattr(module, "num_key_value_groups", 1)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     prefix = shared_prefix
-    heads, width = query.shape[1], query.shape[-1]
+    rows, heads, _, width = query.shape
+    shared, prompts, slots = key.shape[1], len(prefix.numbers), prefix.width
+
+    # Query heads that share a key-value head stand side by side, as if they were more rows.
+    def by_key_head(states: torch.Tensor) -> torch.Tensor:
+        return states.reshape(len(states), shared, -1, states.shape[-1])
+
     # Rows of one prompt side by side: (P, heads, slots, d).
-    grouped = query.new_zeros(len(prefix.hidden), prefix.width, heads, width)
+    grouped = query.new_zeros(prompts, slots, heads, width)
     grouped[prefix.prompt, prefix.slot] = query[:, :, 0]
-    grouped = grouped.transpose(1, 2)
-    ahead = grouped @ _repeated(prefix.keys[layer], groups).transpose(2, 3)
+    ahead = by_key_head(grouped.transpose(1, 2)) @ prefix.keys[layer].transpose(2, 3)
     ahead = ahead.masked_fill(prefix.hidden[:, None, None, :], float("-inf"))
-    ahead_rows = ahead.transpose(1, 2)[prefix.prompt, prefix.slot]  # (B, heads, T)
-    own = (query @ _repeated(key, groups).transpose(2, 3))[:, :, 0]  # (B, heads, S)
-    length = ahead_rows.shape[-1]
-    weights = torch.softmax(torch.cat([ahead_rows, own], dim=-1).float() * scale, dim=-1).to(
-        query.dtype
-    )
-    spread = torch.zeros_like(ahead).transpose(1, 2)
+    length = ahead.shape[-1]
+    ahead = ahead.view(prompts, heads, slots, length).transpose(1, 2)
+    own = (by_key_head(query) @ key.transpose(2, 3)).view(rows, heads, -1)
+    joint = torch.cat([ahead[prefix.prompt, prefix.slot], own], dim=-1)  # (B, heads, T + S)
+    weights = torch.softmax(joint.float() * scale, dim=-1).to(query.dtype)
+    spread = torch.zeros_like(ahead)
     spread[prefix.prompt, prefix.slot] = weights[..., :length]
-    read = (spread.transpose(1, 2) @ _repeated(prefix.values[layer], groups)).transpose(1, 2)
+    read = by_key_head(spread.transpose(1, 2)) @ prefix.values[layer]
+    read = read.view(prompts, heads, slots, -1).transpose(1, 2)
     result = read[prefix.prompt, prefix.slot]  # (B, heads, d)
-    result = result + (weights[..., None, length:] @ _repeated(value, groups))[:, :, 0]
+    own = by_key_head(weights[:, :, None, length:]) @ value
+    result = result + own.view(rows, heads, -1)
     return result[:, None], None
 
 
@@ -204,32 +234,19 @@ def _stack(caches: Sequence[Any], rows: Sequence[Row], device: torch.device) -> 
         )
 
     layers = range(len(caches[0].layers))
-    hidden = (
-        torch.arange(longest, device=device)[None] >= torch.tensor(lengths, device=device)[:, None]
-    )
+    known = torch.tensor(lengths, device=device)
     prefix = _Prefix(
         [padded("keys", layer) for layer in layers],
         [padded("values", layer) for layer in layers],
-        hidden,
+        list(range(len(caches))),
+        known,
+        torch.arange(longest, device=device)[None] >= known[:, None],
         torch.empty(0),
         torch.empty(0),
         0,
     )
-    _arrange(prefix, rows)
+    prefix.arrange(rows)
     return prefix
-
-
-def _arrange(prefix: _Prefix, rows: Sequence[Row]) -> None:
-    """Give every row its slot among the rows of its prompt."""
-    counts: dict[int, int] = {}
-    slots = []
-    for row in rows:
-        slots.append(counts.get(row.prompt, 0))
-        counts[row.prompt] = slots[-1] + 1
-    device = prefix.hidden.device
-    prefix.prompt = torch.tensor([row.prompt for row in rows], device=device)
-    prefix.slot = torch.tensor(slots, device=device)
-    prefix.width = max(counts.values())
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[Row], rules: SamplingRules) -> torch.Tensor:
@@ -268,7 +285,6 @@ def decode(
     """
     device = model.device
     caches, first = _read_prompts(model, prompts)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     active = list(rows)
     logits = first[[row.prompt for row in active]]
     prefix = _stack(caches, active, device)
@@ -303,11 +319,11 @@ def decode(
             chosen = chosen[index]
             for layer in layers:
                 layer.keep(index)
-            _arrange(prefix, active)
+            prefix.arrange(active)
             alive = np.ones(len(active), dtype=bool)
         logits = model(
             input_ids=chosen[:, None],
-            position_ids=(lengths[prefix.prompt] + step)[:, None],
+            position_ids=(prefix.lengths[prefix.prompt] + step)[:, None],
             past_key_values=cache,
             use_cache=True,
             shared_prefix=prefix,
