@@ -224,6 +224,7 @@ def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["choices"] == 5
+    recipe = load_grpo_recipe("tiny-cpu")
     assert told["chains_to_sample"] == recipe.steps * recipe.choices_per_step * recipe.samples
     assert told["estimated_memory_GiB"] > 0
     assert not (tmp_path / "out").exists()
