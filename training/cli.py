@@ -132,7 +132,7 @@ def evaluate(
 
 @app.command()
 def card(
-    run: Annotated[Path, typer.Option(help="Folder of the psi run.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run of the last stage.")],
     report: Annotated[Path, typer.Option(help="report.json of `pgenrm train evaluate`.")],
     data: DataOption,
     machine: Annotated[str, typer.Option(help="What the model was trained on, in words.")],
@@ -227,7 +227,7 @@ def _reinforce(
         )
         return
     with _judge(judge_name) as judge:
-        result = train_grpo(stage, recipe, model, choices, out, judge=judge)
+        result = train_grpo(stage, recipe, model, choices, out, judge=judge, source=data)
     summary = {
         "model": str(result.folder),
         "steps": result.steps,

@@ -27,7 +27,13 @@ from pgenrm_agent.training.rewards import (
     read_chain,
     total_reward,
 )
-from pgenrm_agent.training.run_files import write_json
+from pgenrm_agent.training.run_files import (
+    RUN,
+    digest,
+    record_of,
+    refuse_other_settings,
+    write_json,
+)
 from pgenrm_agent.training.stage_run import (
     Curves,
     StopAfter,
@@ -49,7 +55,7 @@ from pgenrm_agent.schema import Message, StatedPreference
 __all__ = ["ChainReward", "GrpoResult", "Stage", "measure_hardness", "scheduled", "train_grpo"]
 
 Stage = Literal["cre", "curriculum"]
-RUN = "run.json"
+SETTINGS = "settings.json"
 PANELS = (
     ("reward", "reward"),
     ("chain/outcome", "outcome: share of chains that prefer the chosen answer"),
@@ -123,6 +129,7 @@ def train_grpo(
     out: Path,
     *,
     judge: Judge | None = None,
+    source: str = "",
     stop_after: int | None = None,
 ) -> GrpoResult:
     """Run (or continue) a stage; the model ends up in `out/model`, or `out/adapter` with LoRA.
@@ -133,10 +140,12 @@ def train_grpo(
         model: a folder with a causal language model, its tokenizer and perhaps `chain_format.json`.
         choices: what to train on; their stated criteria go to the judge, never into a prompt.
         judge: of the process; the curriculum takes none.
+        source: where the choices come from, for the run's record.
         stop_after: end after this step, as if the run had been cut off there.
 
     Raises:
-        ConfigurationError: no choices, a batch that does not divide, or extra "training" is missing.
+        ConfigurationError: no choices, a batch that does not divide, `out` holds a run with other
+            settings, or extra "training" is missing.
     """
     try:
         from datasets import Dataset
@@ -154,13 +163,17 @@ def train_grpo(
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
-    ended = _ended(recipe, out)
-    if ended is not None:
-        return ended
     passes = passes_per_step(
         recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
     )
-    out.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "stage": stage, "recipe": recipe.model_dump(mode="json"), "model": str(model),
+        "choices": digest(choices), "judge": type(judge).__name__ if judge else None,
+    }  # fmt: skip
+    refuse_other_settings(out / SETTINGS, settings, what="a run")
+    ended = _ended(recipe, out)
+    if ended is not None:
+        return ended
     chain_format = format_of(model)
     wanted = recipe.steps * recipe.choices_per_step
     processes = PartialState(cpu=not torch.cuda.is_available())
@@ -239,20 +252,21 @@ def train_grpo(
     if is_main_process():
         write_json(
             out / RUN,
-            {
-                "stage": stage, "recipe": recipe.model_dump(), "model": str(model),
-                "steps": result.steps, "seconds": result.seconds, "reward": result.reward,
+            settings
+            | {
+                "source": source, "start_from": record_of(model.parent), "steps": result.steps,
+                "seconds": result.seconds, "reward": result.reward,
             },
         )  # fmt: skip
     return result
 
 
 def _ended(recipe: GrpoRecipe, out: Path) -> GrpoResult | None:
-    """The result of the same run, if it came to its end."""
+    """The run's result, if it came to its end."""
     if not (out / RUN).is_file():
         return None
     ended = json.loads((out / RUN).read_text(encoding="utf-8"))
-    if ended["steps"] < recipe.steps or ended["recipe"] != recipe.model_dump(mode="json"):
+    if ended["steps"] < recipe.steps:
         return None
     return GrpoResult(_folder(recipe, out), ended["steps"], ended["seconds"], ended["reward"])
 

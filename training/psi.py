@@ -27,6 +27,7 @@ from pgenrm_agent.training.chains import Example, write_examples
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
 from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import Phase, PsiRecipe
+from pgenrm_agent.training.run_files import RUN, record_of
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.tokenizer import train_tokenizer
 from torch.nn.functional import cross_entropy
@@ -244,15 +245,6 @@ def _tokenizer_text(
         yield example.target
 
 
-def _record(run: Path) -> dict[str, object]:
-    """What an earlier run wrote about itself, so that nothing of a model's making is lost."""
-    path = run / "run.json"
-    found: dict[str, object] = (
-        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    )
-    return found
-
-
 def _last_checkpoint(run: Path) -> str:
     checkpoints = run / "checkpoints"
     found = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
@@ -384,11 +376,11 @@ def train_psi(
         final_loss=float(output.training_loss),
         chains=dict(outcomes),
     )
-    (out / "run.json").write_text(
+    (out / RUN).write_text(
         json.dumps(
             {
                 "recipe": recipe.model_dump(),
-                "start_from": None if start_from is None else _record(start_from),
+                "start_from": None if start_from is None else record_of(start_from),
                 "simulation": VERSION,
                 "device": torch.cuda.get_device_name() if on_gpu else "cpu",
                 "torch": torch.__version__,

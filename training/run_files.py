@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Model
 
-__all__ = ["refuse_other_settings", "write_json"]
+__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "write_json"]
+
+RUN = "run.json"
+
+
+def digest(rows: Iterable[Model]) -> str:
+    """A name for what a run learns from, rows and their order."""
+    found = hashlib.blake2b(digest_size=12)
+    for row in rows:
+        found.update(row.model_dump_json().encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: str) -> None:
@@ -28,6 +40,15 @@ def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: s
                 f"{path.parent} holds {what} with {name} = {there.get(name)!r}, and {value!r} is asked"
                 " for: choose another folder"
             )
+
+
+def record_of(run: Path) -> dict[str, object]:
+    """What an earlier run wrote about itself, so that nothing of a model's making is lost; {} if nothing."""
+    path = run / RUN
+    if not path.is_file():
+        return {}
+    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def write_json(path: Path, content: object) -> None:

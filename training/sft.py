@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
-from pgenrm_agent.training.run_files import refuse_other_settings, write_json
+from pgenrm_agent.training.run_files import RUN, digest, refuse_other_settings, write_json
 from pgenrm_agent.training.sft_recipe import SftRecipe
 
 from pgenrm_agent.errors import ConfigurationError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SftPlan", "SftResult", "encode_row", "plan_sft", "train_sft"]
 
-RUN, SETTINGS = "run.json", "settings.json"
+SETTINGS = "settings.json"
 PANELS = (
     ("loss", "loss per chain token (nats)"),
     ("eval_loss", "the same for held-out people"),
@@ -123,7 +123,7 @@ def train_sft(
     passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
     read = read_dataset(data)
     settings = {
-        "recipe": recipe.model_dump(mode="json"), "model": str(model), "dataset": _digest(read),
+        "recipe": recipe.model_dump(mode="json"), "model": str(model), "dataset": digest(read),
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     folder = out / ("adapter" if recipe.adapter else "model")
@@ -257,13 +257,5 @@ def encode_row(row: ChainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, l
 
 def _share(user_id: str) -> float:
     """A person's place in [0, 1), the same in every run."""
-    digest = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def _digest(read: Sequence[ChainRow]) -> str:
-    """A name for the dataset's content."""
-    digest = hashlib.blake2b(digest_size=12)
-    for row in read:
-        digest.update(row.model_dump_json().encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    place = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(place, "big") / 2**64

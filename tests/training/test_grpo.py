@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from pgenrm_agent import PGenRM, Scaling
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Prompt
+from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import PreferencePair, StatedPreference
@@ -140,6 +142,36 @@ def test_a_run_shows_its_curves_and_is_not_repeated(trained: Path, command: list
     before = (trained / "model" / "model.safetensors").stat().st_mtime_ns
     assert CliRunner().invoke(app, [*command, str(trained)]).exit_code == 0
     assert (trained / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_folder_refuses_another_run(trained: Path) -> None:
+    other = SMALL.model_copy(update={"learning_rate": 1e-3})
+    with pytest.raises(ConfigurationError, match="holds a run with recipe"):
+        train_grpo("cre", other, bundled_model(), CHOICES, trained)
+    with pytest.raises(ConfigurationError, match="holds a run with stage = 'cre'"):
+        train_grpo("curriculum", SMALL, bundled_model(), CHOICES, trained)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_step(command: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "two.yaml"
+    two = SMALL.model_copy(update={"steps": 2, "choices_per_step": 2})
+    recipe.write_text(yaml.safe_dump(two.model_dump(mode="json")))
+    own = [*command[:-1], "--recipe", str(recipe), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "accelerate.commands.launch", "--cpu"),
+            *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+            *("--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
+            *("-m", "pgenrm_agent.cli", "train", *own),
+        ],
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout.strip().splitlines()[-1])["steps"] == 2
+    assert [row["step"] for row in curve(tmp_path / "out")] == [1, 2]
+    assert TransformersEngine(tmp_path / "out" / "model", device="cpu").name
 
 
 @pytest.mark.slow
