@@ -11,10 +11,15 @@ simulated people, so that each row says what a policy could learn without changi
 
 with d the asked answers' difference, by theme or, in the last row, by attribute. Readings are exact here;
 a model's are not. The last row needs chains that name attributes instead of themes.
+
+How hard it is to notice is told, too: after how many drawn choices, each answered by both, a rule's lead over
+the teacher is two standard errors. Reinforcement, paid 1 or 0 by what a person chose, needs more than that,
+since its chains differ in much else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,19 +29,33 @@ from pgenrm_agent.training.evaluate import (
     Accuracy,
     Case,
     baseline_margins,
+    chance,
+    credit,
     draw_cases,
     expected_accuracy,
 )
 from pgenrm_agent.training.simulation import CLIP, Answers, Comparison, World
 from pgenrm_agent.training.teacher import final_tally, theme_shares
+from pydantic import Field
 
-__all__ = ["rule_limits"]
+from pgenrm_agent.schema import Model
+
+__all__ = ["RuleLimit", "rule_limits"]
 
 TRAINING_PEOPLE = 16_000
 REGULARISATION = 0.1
 """Inverse strength, of coefficients of features with unit variance."""
 
 FloatArray = npt.NDArray[np.float64]
+
+
+class RuleLimit(Model):
+    """How often a rule is right, and how soon one would notice."""
+
+    accuracy: Accuracy
+    choices_to_tell: int | None = Field(
+        description="drawn choices until its lead over the teacher is two standard errors; null: no lead"
+    )
 
 
 def rule_limits(
@@ -48,8 +67,8 @@ def rule_limits(
     history: int,
     seed: int,
     training_people: int = TRAINING_PEOPLE,
-) -> dict[str, Accuracy]:
-    """`expected_accuracy` by rule, the teacher's first.
+) -> dict[str, RuleLimit]:
+    """By rule, the teacher first: `expected_accuracy`, and what it takes to see the difference.
 
     Fitted on people and queries of `training`, measured on `people` others over `test`.
     """
@@ -58,7 +77,14 @@ def rule_limits(
     )
     asked = draw_cases(world, test, split="test", count=people, history=history, seed=seed)
     teacher = baseline_margins(world, training, test, asked, seed)["teacher"]
-    found = {"teacher": expected_accuracy(test, asked, teacher)}
+
+    def limit(margins: Sequence[float]) -> RuleLimit:
+        return RuleLimit(
+            accuracy=expected_accuracy(test, asked, margins),
+            choices_to_tell=_choices_to_tell(test, asked, margins, teacher),
+        )
+
+    found = {"teacher": limit(teacher)}
     known, unknown = _features(training, fitted), _features(test, asked)
     for name, parts in {
         "tally, themes weighted": ("tally",),
@@ -71,8 +97,21 @@ def rule_limits(
             np.hstack([unknown[part] for part in parts]),
             seed,
         )
-        found[name] = expected_accuracy(test, asked, margins.tolist())
+        found[name] = limit(margins.tolist())
     return found
+
+
+def _choices_to_tell(
+    answers: Answers,
+    cases: Sequence[Case],
+    margins: Sequence[float],
+    teacher: Sequence[float],
+) -> int | None:
+    """n with n E[d] = 2 sqrt(n E[d^2]), d what a drawn choice credits to the rule beyond the teacher."""
+    ahead = np.array([credit(a) - credit(b) for a, b in zip(margins, teacher, strict=True)])
+    likely = np.array([chance(case, answers) for case in cases])
+    lead = float(np.mean(ahead * (2 * likely - 1)))
+    return math.ceil(4 * float(np.mean(ahead**2)) / lead**2) if lead > 0 else None
 
 
 def _features(answers: Answers, cases: Sequence[Case]) -> dict[str, FloatArray]:
