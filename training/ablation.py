@@ -7,7 +7,8 @@ needs no training: chance, a Bradley-Terry fit that knows no person, the teacher
 any predictor could do from the same past choices (`bayes`). A comparison counts with the probability
 that the person chooses what was predicted, which the simulation knows (`evaluate.expected_accuracy`): the same
 mean as with one drawn choice, and less noise. Running the same command again goes on where it stopped:
-stages that have ended are not trained again, comparisons not asked again.
+stages that have ended are not trained again, comparisons not asked again. Seeds and test people can be more
+by then (GROWING).
 
 A folder holds seed-N/STAGE (the stages' runs), seed-N/STAGE/records-H.jsonl (comparisons with H past
 choices), report.json and report.md.
@@ -19,7 +20,7 @@ import asyncio
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -33,10 +34,12 @@ from pgenrm_agent.training.chains import write_examples
 from pgenrm_agent.training.data import Example, PreferenceRow, examples, load_rows
 from pgenrm_agent.training.evaluate import (
     Case,
+    ChoiceRecord,
     as_asked,
     baseline_margins,
     draw_cases,
     expected_accuracy,
+    expected_accuracy_of_one,
     judge_choices,
 )
 from pgenrm_agent.training.grpo import Stage, train_grpo
@@ -53,7 +56,7 @@ from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.schema import Message, Model
 
-__all__ = ["AblationReport", "Measured", "markdown", "run_ablation"]
+__all__ = ["AblationReport", "Measured", "columns", "markdown", "rows_of_table", "run_ablation"]
 
 BASE, PSI, CRE = "base", "PSI", "PSI + CRE"
 NO_PROCESS, NO_OUTCOME = "PSI + CRE, alpha = 0", "PSI + CRE, beta = 0"
@@ -62,6 +65,8 @@ STAGES = (BASE, PSI, CRE, NO_PROCESS, NO_OUTCOME, ALL)
 BEST = "best possible from the same past choices"
 BASELINES = ("chance", "Bradley-Terry, not personal", "teacher")
 COMPARED = (*BASELINES, BEST)
+GROWING = ("seeds", "people", "history_people")
+"""What may be another number when a folder is used again: only what is missing is done."""
 REPORT, TABLE, SETTINGS = "report.json", "report.md", "settings.json"
 
 
@@ -83,8 +88,10 @@ class Measured(Model):
 class AblationReport(Model):
     """The table: `stages` were trained, `compared` need no training.
 
-    gains: by stage, accuracy minus that of PSI, paired by seed.
+    stages: accuracy of the recipe's number of samples together. one_sample: of one alone, the mean over them.
+    gains, one_sample_gains: by stage, accuracy minus that of PSI, paired by seed.
     by_history: by name, accuracy with 0, 1, ... 6 past choices; empty when it was not measured.
+    unreadable: by stage, share of sampled texts that were no chain; another was sampled instead.
     not_scored: by stage, comparisons in which no chain could be read; they count as wrong.
     """
 
@@ -96,8 +103,11 @@ class AblationReport(Model):
     machine: str
     stages: dict[str, Measured]
     gains: dict[str, Measured]
+    one_sample: dict[str, Measured]
+    one_sample_gains: dict[str, Measured]
     compared: dict[str, Measured]
     by_history: dict[str, tuple[Measured, ...]]
+    unreadable: dict[str, Measured]
     not_scored: dict[str, int]
 
 
@@ -134,7 +144,7 @@ def run_ablation(
             f"seed {unknown[0]} is none of recipe {recipe.name}: {', '.join(map(str, recipe.seeds))}"
         )
     settings = {
-        "recipe": recipe.model_dump(mode="json"), "base": str(base),
+        "recipe": recipe.model_dump(mode="json", exclude=set(GROWING)), "base": str(base),
         "psi": None if psi is None else str(psi), "simulation": VERSION,
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="an ablation")
@@ -164,10 +174,9 @@ def run_ablation(
         engine=bench.engine_name,
         machine=describe_machine(),
         stages={name: Measured.of(bench.found[name]) for name in STAGES},
-        gains={
-            name: Measured.of(np.subtract(bench.found[name], bench.found[PSI]).tolist())
-            for name in STAGES[STAGES.index(PSI) + 1 :]
-        },
+        gains=_over_psi(bench.found),
+        one_sample={name: Measured.of(bench.one_sample[name]) for name in STAGES},
+        one_sample_gains=_over_psi(bench.one_sample),
         compared={name: Measured.of(bench.found[name]) for name in COMPARED},
         by_history={
             name: tuple(
@@ -175,11 +184,42 @@ def run_ablation(
             )
             for name in ((PSI, ALL, BEST) if recipe.history_people else ())
         },
+        unreadable={name: Measured.of(bench.unreadable[name]) for name in STAGES},
         not_scored=bench.not_scored,
     )
     write_json(out / REPORT, report.model_dump(mode="json"))
     (out / TABLE).write_text(markdown(report), encoding="utf-8")
     return report
+
+
+def _unreadable(records: Sequence[ChoiceRecord]) -> float:
+    failed = sum(row.failed for row in records)
+    return failed / max(1, failed + sum(len(row.chains) for row in records))
+
+
+def _over_psi(by_seed: Mapping[str, Sequence[float]]) -> dict[str, Measured]:
+    return {
+        name: Measured.of(np.subtract(by_seed[name], by_seed[PSI]).tolist())
+        for name in STAGES[STAGES.index(PSI) + 1 :]
+    }
+
+
+def rows_of_table(report: AblationReport) -> list[list[str]]:
+    """The main table's rows: a name, then mean and standard error of each of COLUMNS; "-" where none."""
+    found = []
+    for name in (*report.stages, *report.compared):
+        cells = [
+            of.get(name)
+            for of in (
+                report.one_sample,
+                report.one_sample_gains,
+                {**report.stages, **report.compared},
+                report.gains,
+                report.unreadable,
+            )
+        ]
+        found.append([name, *(_with_error(one) for one in cells)])
+    return found
 
 
 def markdown(report: AblationReport) -> str:
@@ -189,14 +229,10 @@ def markdown(report: AblationReport) -> str:
         f"Recipe {recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} held-out people each,"
         f" {recipe.history} past choices, {recipe.chains} samples; {report.engine}, {report.machine}.",
         "",
-        "| | accuracy | standard error | over PSI | standard error |",
-        "|---|---|---|---|---|",
+        f"| | {' | '.join(columns(recipe.chains))} |",
+        "|---" * 6 + "|",
     ]
-    for name, found in {**report.stages, **report.compared}.items():
-        gain = report.gains.get(name)
-        cells = [found.mean, found.standard_error]
-        cells += [gain.mean, gain.standard_error] if gain else [None, None]
-        lines.append(f"| {name} | {' | '.join(map(_percent, cells))} |")
+    lines += [f"| {' | '.join(row)} |" for row in rows_of_table(report)]
     if report.by_history:
         shown = range(MOST_PAST_CHOICES + 1)
         lines += [
@@ -211,8 +247,21 @@ def markdown(report: AblationReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+def columns(chains: int) -> tuple[str, ...]:
+    """Of the main table, after the name; `chains` is the recipe's number of samples."""
+    return ("one sample", "over PSI", f"{chains} samples", "over PSI", "unreadable")
+
+
+def _with_error(measured: Measured | None) -> str:
+    if measured is None:
+        return "-"
+    if measured.standard_error is None:
+        return _percent(measured.mean)
+    return f"{_percent(measured.mean)} ± {100 * measured.standard_error:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 class _Bench:
@@ -236,6 +285,8 @@ class _Bench:
         self._test = load_answers(data / "val.jsonl.gz")
         self.engine_name = ""
         self.found: defaultdict[str, list[float]] = defaultdict(list)
+        self.one_sample: defaultdict[str, list[float]] = defaultdict(list)
+        self.unreadable: defaultdict[str, list[float]] = defaultdict(list)
         self.by_history: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
         self.not_scored: dict[str, int] = {}
 
@@ -277,7 +328,7 @@ class _Bench:
         recipe = self._recipe
         with self._engine(model) as engine:
 
-            def accuracy(cases: Sequence[Case], shown: int) -> float:
+            def records(cases: Sequence[Case], shown: int) -> list[ChoiceRecord]:
                 rows = asyncio.run(
                     judge_choices(
                         engine,
@@ -291,13 +342,19 @@ class _Bench:
                 )
                 missing = sum(row.margin is None for row in rows)
                 self.not_scored[name] = self.not_scored.get(name, 0) + missing
+                return rows
+
+            def accuracy(cases: Sequence[Case], rows: Sequence[ChoiceRecord]) -> float:
                 return expected_accuracy(self._test, cases, [row.margin for row in rows]).mean
 
             cases = self._cases(seed, recipe.people, recipe.history)
-            self.found[name].append(accuracy(cases, recipe.history))
+            rows = records(cases, recipe.history)
+            self.found[name].append(accuracy(cases, rows))
+            self.unreadable[name].append(_unreadable(rows))
+            self.one_sample[name].append(expected_accuracy_of_one(self._test, cases, rows).mean)
             if name in (PSI, ALL):
                 for shown, some in self._cases_by_history(seed):
-                    self.by_history[name, shown].append(accuracy(some, shown))
+                    self.by_history[name, shown].append(accuracy(some, records(some, shown)))
 
     def compare(self, seed: int) -> None:
         """What needs no training, on the same comparisons."""

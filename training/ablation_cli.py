@@ -89,9 +89,11 @@ def bayes(
     rules: Annotated[
         bool,
         typer.Option(
-            "--rules", help="What rules of the teacher's form could reach from three past choices."
+            "--rules",
+            help="What rules of the teacher's form could reach from --history past choices.",
         ),
     ] = False,
+    history: Annotated[int, typer.Option(min=0, max=6, help="Past choices, of --rules.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """The best that any predictor could do in the simulated world, by 0 to 6 past choices."""
@@ -102,13 +104,25 @@ def bayes(
     test = load_answers(data / "val.jsonl.gz")
     if rules:
         training = load_answers(data / "train.jsonl.gz")
-        limits = rule_limits(World(), training, test, people=people, history=3, seed=seed)
+        limits = rule_limits(World(), training, test, people=people, history=history, seed=seed)
         if as_json:
             typer.echo(json.dumps({name: one.model_dump() for name, one in limits.items()}))
             return
-        table = Table("rule", "accuracy", "± standard error", title=f"{people} comparisons")
+        table = Table(
+            "rule",
+            "accuracy",
+            "± standard error",
+            "choices to tell it from the teacher",
+            title=f"{people} comparisons, {history} past choices",
+        )
         for name, limit in limits.items():
-            table.add_row(name, f"{limit.mean:.1%}", f"{limit.standard_error:.1%}")
+            reached, needed = limit.accuracy, limit.choices_to_tell
+            table.add_row(
+                name,
+                f"{reached.mean:.1%}",
+                f"{reached.standard_error:.1%}",
+                "-" if needed is None else f"{needed:,}",
+            )
         Console().print(table)
         return
     found = bayes_by_history(World(), test, people=people, seed=seed)
@@ -129,18 +143,14 @@ def bayes(
 
 
 def _show(report: AblationReport) -> None:
+    from pgenrm_agent.training.ablation import columns, rows_of_table
+
     recipe = report.recipe
     table = Table(
         "",
-        "accuracy",
-        "± standard error",
-        "over PSI",
-        "± standard error",
+        *columns(recipe.chains),
         title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} people each",
     )
-    for name, found in {**report.stages, **report.compared}.items():
-        gain = report.gains.get(name)
-        cells = [found.mean, found.standard_error]
-        cells += [gain.mean, gain.standard_error] if gain else [None, None]
-        table.add_row(name, *("-" if share is None else f"{share:.1%}" for share in cells))
+    for row in rows_of_table(report):
+        table.add_row(*row)
     Console().print(table)

@@ -55,6 +55,7 @@ __all__ = [
     "draw_cases",
     "evaluate_model",
     "expected_accuracy",
+    "expected_accuracy_of_one",
     "judge_choices",
 ]
 
@@ -211,6 +212,22 @@ def expected_accuracy(
         [
             0.0 if margin is None else agreement(credit(margin), chance(case, answers))
             for case, margin in zip(cases, margins, strict=True)
+        ]
+    )
+
+
+def expected_accuracy_of_one(
+    answers: Answers, cases: Sequence[Case], records: Sequence[ChoiceRecord]
+) -> Accuracy:
+    """The same of one chain, as the mean over the chains of each record; none readable is never right."""
+    return Accuracy.of(
+        [
+            agreement(
+                float(np.mean([credit(one.margin) for one in row.chains])), chance(case, answers)
+            )
+            if row.chains
+            else 0.0
+            for case, row in zip(cases, records, strict=True)
         ]
     )
 

@@ -67,8 +67,10 @@ def test_the_table_comes_from_one_command_that_never_works_twice(
     table = (out / "report.md").read_text()
     gain = report["gains"][ALL]["mean"]
     assert gain == report["stages"][ALL]["mean"] - report["stages"]["PSI"]["mean"]
-    row = f"| {ALL} | {100 * report['stages'][ALL]['mean']:.1f} % | - | {100 * gain:.1f} % | - |"
-    assert row in table
+    alone, together = (report[of][ALL]["mean"] for of in ("one_sample", "stages"))
+    alone_gain = report["one_sample_gains"][ALL]["mean"]
+    cells = (alone, alone_gain, together, gain, report["unreadable"][ALL]["mean"])
+    assert f"| {ALL} | {' | '.join(f'{100 * cell:.1f} %' for cell in cells)} |" in table
     assert f"| {BEST} |" in table
     written = {
         path: path.stat().st_mtime_ns
@@ -78,6 +80,15 @@ def test_the_table_comes_from_one_command_that_never_works_twice(
     assert sum(path.name == "model.safetensors" for path in written) >= 5
     assert run() == report
     assert {path: path.stat().st_mtime_ns for path in written} == written
+
+    # More people are asked without any training; another training is another ablation.
+    recipe.write_text(yaml.safe_dump(RECIPE | {"people": 3}))
+    assert run()["recipe"]["people"] == 3
+    models = [path for path in written if path.suffix == ".safetensors"]
+    assert all(path.stat().st_mtime_ns == written[path] for path in models)
+    recipe.write_text(yaml.safe_dump(RECIPE | {"psi_chains": 5}))
+    refused = CliRunner().invoke(app, command)
+    assert "holds an ablation with recipe" in str(refused.exception)
     # The halves of the reward are what their names say.
     weights = {}
     for name in ("cre", "cre-alpha-0", "cre-beta-0", "curriculum"):
