@@ -314,7 +314,7 @@ def _system_spearman(records: Sequence[Record]) -> float | None:
 
 def _pairs_as_shown(records: Sequence[Record]) -> list[tuple[float, bool]]:
     """(credit, whether the better answer was shown before the worse) of every sample's pairs."""
-    found = []
+    found: list[tuple[float, bool]] = []
     for record in records:
         pairs = graded_pairs(record.grades)
         for order, totals in zip(record.verdict.orders, record.verdict.totals, strict=True):
