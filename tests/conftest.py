@@ -99,7 +99,8 @@ class _SeededModel(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         time.sleep(self.latency_s)
         texts = [
-            self._text(body["messages"], body["seed"] + number) for number in range(body["n"] or 1)
+            self._text(body["messages"], body["seed"] + number)
+            for number in range(body.get("n", 1))
         ]
         choices = [
             {
