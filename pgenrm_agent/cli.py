@@ -42,9 +42,6 @@ OPTIONAL = {
     "yaml": "training",
 }
 
-LINE_EVERY_S = 30.0
-"""How often progress is told where standard error is no terminal."""
-
 MCP_SHUTDOWN_S = 30
 """How long the clients of `pgenrm mcp --http` get to finish when it is stopped."""
 
@@ -597,6 +594,7 @@ def score_dataset(
 
     from pgenrm_agent.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.dataset_scoring import score_dataset as score_all
+    from pgenrm_agent.progress import counting
     from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
@@ -605,7 +603,7 @@ def score_dataset(
         scaling=_scaling(individual, None),
         seed=seed,
     )
-    with _counting("rows") as progress:
+    with counting("rows") as progress:
         if ray_workers is not None:
             from pgenrm_agent.ray_scoring import on_ray
 
@@ -780,47 +778,6 @@ def _waiting(what: str) -> Iterator[Callable[[str], None]]:
         return
     with console.status(f"{what} ...") as status:
         yield lambda text: status.update(f"{text} ...")
-
-
-@contextmanager
-def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress with rate and time left on standard error; now and then a line where it is a file.
-
-    Gives a function to be told how many are done, of how many.
-    """
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeRemaining
-
-    console = Console(stderr=True)
-    started = shown = time.monotonic()
-    first: int | None = None
-
-    def rate(done: int) -> float:
-        return (done - (first or 0)) / max(1e-9, time.monotonic() - started)
-
-    columns = (
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemaining(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def tell(done: int, total: int) -> None:
-            nonlocal first, shown
-            first = done if first is None else first
-            bar.update(task, completed=done, total=total, rate=f"{rate(done):.2f} a second")
-            if not console.is_terminal and time.monotonic() - shown >= LINE_EVERY_S:
-                shown = time.monotonic()
-                left = (total - done) / rate(done) if rate(done) else float("inf")
-                typer.echo(
-                    f"{done} of {total} {what}, {rate(done):.2f} a second, {left:.0f} s left",
-                    err=True,
-                )
-
-        yield tell
 
 
 def _summary(result: Evaluation) -> dict[str, object]:

@@ -171,15 +171,18 @@ def score_dataset(
     and for results of another job; and what engine and memory raise, after which a new start goes on.
     """
     table = _open(source)
-    if target.exists():
-        raise ConfigurationError(
-            f"{target} exists already: nothing is overwritten; remove it or name another file"
-        )
-    job = job.model_copy(update={"digest": _digest(source), "rows": table.metadata.num_rows})
     folder = target.with_name(f"{target.name}.progress")
+    taken = ConfigurationError(
+        f"{target} exists already: nothing is overwritten; remove it or name another file"
+    )
+    if target.exists() and not folder.exists():
+        raise taken
+    job = job.model_copy(update={"digest": _digest(source), "rows": table.metadata.num_rows})
     with RecordLog(folder / "results.jsonl", RowResult) as log:
         _settle(folder / "job.json", job)
         done = {result.row: result for result in log.found}
+        if target.exists() and len(done) < job.rows:
+            raise taken  # not by this job, which writes it when nothing is missing
         resumed = len(done)
         progress(resumed, job.rows)
 

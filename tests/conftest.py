@@ -1,19 +1,26 @@
-"""Settings for the whole suite, and a Chroma server for whatever is kept in Chroma."""
+"""Settings for the whole suite, a Chroma server for whatever is kept in Chroma, and a chat server."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.testing import write_chain
 
 # Other work on a shared machine must not fail a property; slowness is tested where it matters.
 settings.register_profile("pgenrm", deadline=None)
@@ -70,3 +77,73 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+class _SeededModel(BaseHTTPRequestHandler):
+    """A chat model over HTTP whose answers follow from what is asked and the seed alone.
+
+    It likes what it finds "good", more or less so by the seed; and it writes whatever form of answer
+    it is asked for: a chain, scores alone, or a persona.
+    """
+
+    protocol_version = "HTTP/1.1"
+    latency_s = 0.01
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+    def do_GET(self) -> None:
+        model = {"id": "m", "object": "model", "created": 0, "owned_by": "tests"}
+        self._reply({"object": "list", "data": [model]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        time.sleep(self.latency_s)
+        texts = [
+            self._text(body["messages"], body["seed"] + number)
+            for number in range(body.get("n", 1))
+        ]
+        choices = [
+            {
+                "index": index, "finish_reason": "stop",
+                "message": {"role": "assistant", "content": text},
+            }
+            for index, text in enumerate(texts)
+        ]  # fmt: skip
+        self._reply(
+            {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
+        )
+
+    def _text(self, messages: list[dict[str, str]], seed: int) -> str:
+        system, asked = messages[0]["content"], messages[-1]["content"]
+        if "Who is this person" in asked:
+            return "Someone who likes what is good."
+        answers = re.findall(r"\[The Start of Response \d+\]\n(.*)\n", asked)
+        scores = [
+            4 + 3 * ("good" in answer) + derive_seed(seed, place) % 4
+            for place, answer in enumerate(answers)
+        ]
+        if system.startswith("You judge responses"):
+            return json.dumps({f"response_{place}": one for place, one in enumerate(scores, 1)})
+        return write_chain(scores)
+
+    def _reply(self, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def seeded_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a chat server that `--engine openai` finds, and whose seeds are exact."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _SeededModel)
+    server.daemon_threads = True
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield url
+    server.shutdown()
+    server.server_close()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import chdir
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 from pyarrow import Table, parquet
 
-from pgenrm_agent.dataset_scoring import DatasetJob, in_process, score_dataset
+from pgenrm_agent.dataset_scoring import DatasetJob, Summary, in_process, score_dataset
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout
 from pgenrm_agent.reward_model import PGenRM
@@ -47,7 +51,7 @@ def write(path: Path, rows: int = 6, **changed: list[object]) -> Path:
     return path
 
 
-def score(source: Path, target: Path, engine: ScriptedEngine, job: DatasetJob = JOB) -> object:
+def score(source: Path, target: Path, engine: ScriptedEngine, job: DatasetJob = JOB) -> Summary:
     with PGenRM(engine=engine) as model:
         return score_dataset(source, target, job, in_process(model, concurrency=2))
 
@@ -119,11 +123,11 @@ def test_a_file_that_cannot_be_used_is_refused(
 SCRIPT = Path(__file__).with_name("killed_scoring.py")
 
 
-def test_a_job_killed_five_times_has_one_result_a_row(tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.parquet", rows=200), tmp_path / "out.parquet"
+def test_a_job_killed_ten_times_has_one_result_a_row(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.parquet", rows=300), tmp_path / "out.parquet"
     results = tmp_path / "out.parquet.progress" / "results.jsonl"
     command = [sys.executable, "-P", str(SCRIPT), str(source), str(target)]
-    for _ in range(5):
+    for _ in range(10):
         before = results.stat().st_size if results.exists() else 0
         child = subprocess.Popen(command)
         while child.poll() is None and (
@@ -135,6 +139,37 @@ def test_a_job_killed_five_times_has_one_result_a_row(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=120)
     score(source, tmp_path / "whole.parquet", ScriptedEngine(chain))
     assert parquet.read_table(target) == parquet.read_table(tmp_path / "whole.parquet")
+
+
+def test_a_job_killed_before_it_tidied_up_is_complete(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.parquet"), tmp_path / "out.parquet"
+    folder = target.with_name("out.parquet.progress")
+    kept = tmp_path / "kept"
+
+    def keep(done: int, total: int) -> None:
+        if done == total:
+            shutil.copytree(folder, kept)
+
+    with PGenRM(engine=ScriptedEngine(chain)) as model:
+        score_dataset(source, target, JOB, in_process(model), progress=keep)
+    written = parquet.read_table(target)
+    kept.rename(folder)  # as it is after a kill between the last two steps
+    engine = ScriptedEngine(chain)
+    summary = score(source, target, engine)
+    assert summary.resumed == summary.rows == 6
+    assert engine.calls == []
+    assert parquet.read_table(target) == written
+    assert not folder.exists()
+
+
+def test_a_file_put_where_the_output_goes_is_not_overwritten(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.parquet"), tmp_path / "out.parquet"
+    with pytest.raises(EngineTimeout):
+        score(source, target, ScriptedEngine(chain, fail_times=3))
+    target.write_text("somebody's", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        score(source, target, ScriptedEngine(chain))
+    assert target.read_text(encoding="utf-8") == "somebody's"
 
 
 @pytest.mark.slow
@@ -149,6 +184,9 @@ def test_two_ray_workers_score_what_one_process_scores(
     source = write(
         tmp_path / "in.parquet", 6,
         candidates=[["Use a pan.", f"I love eggs! {n} ways, all of them great."] for n in range(6)],
+        history=[
+            [{"query": "Before?", "chosen": "Yes.", "rejected": "No.", "created_at": datetime.now(UTC)}]
+        ] * 6,
     )  # fmt: skip
     job = DatasetJob(
         model="bundled", engine="transformers", scaling=Scaling(individual=2, prototype=0), seed=1
@@ -162,21 +200,93 @@ def test_two_ray_workers_score_what_one_process_scores(
     )
 
 
+@pytest.fixture(scope="module")
+def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray on this machine, for several tests: to start it takes longer than they do."""
+    ray = pytest.importorskip("ray")
+    # Workers find modules in the folder that the driver was started in, before those installed.
+    with chdir(tmp_path_factory.mktemp("ray")):
+        ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+        yield
+        ray.shutdown()
+
+
 @pytest.mark.slow
-def test_what_is_wrong_with_a_ray_workers_model_is_told_in_its_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("ray")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("ray_here")
+def test_what_is_wrong_with_a_ray_worker_is_told_in_its_words(tmp_path: Path) -> None:
     from pgenrm_agent.ray_scoring import on_ray
 
-    source = write(tmp_path / "in.parquet", 2)
+    def surprise() -> PGenRM:
+        raise RuntimeError("out of GPU memory")
+
     missing = tmp_path / "no-model"
-    job = DatasetJob(model="missing", engine="transformers", scaling=Scaling(), seed=1)
-    with pytest.raises(EngineError, match=f"a worker on Ray cannot score: model '{missing}'"):
+    source, target = write(tmp_path / "in.parquet", 2), tmp_path / "out.parquet"
+    for make, complaint in (
+        (partial(PGenRM, str(missing)), f"a worker on Ray cannot score: model '{missing}'"),
+        (surprise, "a worker on Ray cannot score: RuntimeError: out of GPU memory"),
+    ):
+        with pytest.raises(EngineError, match=complaint):
+            score_dataset(source, target, JOB, on_ray(make, workers=1))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_ray_worker_that_dies_is_replaced_and_no_row_is_lost(tmp_path: Path) -> None:
+    from pgenrm_agent.ray_scoring import on_ray
+
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+
+    def dies(times: int) -> PGenRM:
+        """In the worker: a process that is killed while it scores, so many times in all."""
+
+        def reply(prompt: Prompt, sample: int) -> str:
+            if len(list(deaths.iterdir())) < times:
+                (deaths / str(os.getpid())).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            shown = prompt.messages[1].content.split("[The Start of Response ")[1:]
+            return write_chain([float(one.split("\n")[1][1:]) for one in shown])
+
+        return PGenRM(engine=ScriptedEngine(reply))
+
+    source = write(tmp_path / "in.parquet", 12)
+    run = on_ray(partial(dies, 2), workers=2, batch=2)
+    score_dataset(source, tmp_path / "ray.parquet", JOB, run)
+    assert len(list(deaths.iterdir())) == 2
+    score(source, tmp_path / "one.parquet", ScriptedEngine(chain))
+    assert parquet.read_table(tmp_path / "ray.parquet") == parquet.read_table(
+        tmp_path / "one.parquet"
+    )
+    with pytest.raises(EngineError, match="the workers on Ray failed"):
         score_dataset(
-            source, tmp_path / "out.parquet", job, on_ray(partial(PGenRM, str(missing)), workers=1)
+            source, tmp_path / "never.parquet", JOB, on_ray(partial(dies, 1000), workers=1)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("address", "options", "complaint"),
+    [
+        (None, ("--ray", "8", "--gpus", "100"), "the workers need 800 GPUs in all"),
+        ("nonsense://here", ("--ray", "1"), "Ray cannot be started or reached on nonsense://here"),
+    ],
+)
+def test_ray_that_cannot_do_what_is_asked_is_one_clear_error(
+    address: str | None, options: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [
+            sys.executable, "-P", "-m", "pgenrm_agent.cli", "score-dataset",
+            str(write(tmp_path / "in.parquet", 1)), str(tmp_path / "out.parquet"), *options,
+        ],
+        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
+        env=environment | ({"RAY_ADDRESS": address} if address else {}),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"error: {complaint}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_command_tells_what_it_did(tmp_path: Path) -> None:

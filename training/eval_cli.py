@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pgenrm_agent.errors import ConfigurationError
@@ -36,12 +35,6 @@ _console = Console(stderr=True)
 
 RESULTS = "results.parquet"
 SUMMARY = "summary.json"
-COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeRemainingColumn(),
-)
 JUDGES = {
     "p-genrm": "evaluation chains with past choices and statements",
     "psi-prompt": "one chain with past choices",
@@ -139,12 +132,12 @@ def evaluate(
 
     async def run() -> list[Record]:
         from pgenrm_agent.evaluation.running import evaluate as run_judges
+        from pgenrm_agent.progress import counting
         from pgenrm_agent.reward_model import PGenRM
 
         reward_model = PGenRM(engine=runner, chain_format=format_of(folder), memory=memory)
         try:
-            with Progress(*COLUMNS, console=_console) as bar:
-                task = bar.add_task("questions", total=None)
+            with counting("verdicts") as progress:
                 return await run_judges(
                     found.questions,
                     [_judge(name, reward_model, runner, found, scaling) for name in names],
@@ -152,7 +145,7 @@ def evaluate(
                     description,
                     runs=runs,
                     concurrency=concurrency,
-                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                    progress=progress,
                 )
         finally:
             await reward_model.aclose()
@@ -263,7 +256,9 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
         "run": described.model_dump(mode="json"),
         "judges": [row.model_dump(mode="json") for row in rows],
     }
-    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    beside = out / f"{SUMMARY}.new"
+    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    beside.replace(out / SUMMARY)
     write_report(rows, described, out / REPORT)
     if as_json:
         typer.echo(json.dumps(summary))

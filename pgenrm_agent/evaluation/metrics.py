@@ -28,6 +28,7 @@ __all__ = [
     "ReliabilityBin",
     "Scores",
     "bootstrap_interval",
+    "graded_pairs",
     "kendall",
     "macro_mean",
     "mean_over_runs",
@@ -101,9 +102,11 @@ class Reliability(Model):
 
 
 class PositionBias(Model):
-    """Accuracy by where the better answer stood, over single samples; 0-1, None without any.
+    """Accuracy by where the better answer of a pair stood, over single samples; None without any.
 
-    prefers_first: share of samples without a tie that score the answer shown first higher.
+    better_first, better_later: 0-1, where it was shown before and after the worse one.
+    prefers_first: share of untied comparisons in which the answer shown earlier scored higher.
+    samples: comparisons; a sample over more than two answers holds several.
     """
 
     better_first: float | None
@@ -112,15 +115,21 @@ class PositionBias(Model):
     samples: int
 
 
+def graded_pairs(grades: Sequence[float]) -> list[tuple[int, int]]:
+    """(better, worse) for each pair of candidates with different grades, in order of indices."""
+    return [
+        (i, j) if grades[i] > grades[j] else (j, i)
+        for i, j in combinations(range(len(grades)), 2)
+        if grades[i] != grades[j]
+    ]
+
+
 def pair_credits(scores: Scores, grades: Sequence[float]) -> list[float]:
-    """One credit per pair of candidates with different grades, in the order of their indices."""
+    """One credit per pair of candidates with different grades, in the order of `graded_pairs`."""
     if len(scores) != len(grades):
         raise ValueError(f"{len(scores)} scores for {len(grades)} grades")
     credits = []
-    for i, j in combinations(range(len(grades)), 2):
-        if grades[i] == grades[j]:
-            continue
-        better, worse = (i, j) if grades[i] > grades[j] else (j, i)
+    for better, worse in graded_pairs(grades):
         high, low = scores[better], scores[worse]
         if high is None or low is None:
             credits.append(math.nan)
@@ -297,7 +306,7 @@ def reliability(
 
 
 def position_bias(samples: Sequence[tuple[float, bool]]) -> PositionBias:
-    """From single samples of two answers each: (credit, whether the better one was shown first)."""
+    """From single samples' comparisons: (credit, whether the better one was shown first)."""
     first = [credit for credit, better_first in samples if better_first]
     later = [credit for credit, better_first in samples if not better_first]
     prefers = [float((credit == 1.0) == shown) for credit, shown in samples if credit in (0.0, 1.0)]

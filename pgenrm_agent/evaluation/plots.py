@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_accuracy", "plot_bars", "plot_position", "plot_reliability", "plot_samples"]
 
-# A phone is about as wide as this at the resolution that matplotlib takes an inch for.
-WIDTH = 4.4
-LONGEST_NAME = 34
+# Inches of 96 CSS pixels: what a phone has room for, so that a browser there does not shrink the text.
+WIDTH = 3.5
+LONGEST_NAME = 24
 INK, BLUE, ORANGE, GREY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
 
 
@@ -74,8 +74,8 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
     figure, axes = _axes(1.1 + 0.5 * max(1, len(shown)))
     for place, row in enumerate(shown):
         for value, offset, colour, label in (
-            (row.position.better_first, 0.18, BLUE, "better answer first"),
-            (row.position.better_later, -0.18, ORANGE, "better answer second"),
+            (row.position.better_first, 0.18, BLUE, "better answer earlier"),
+            (row.position.better_later, -0.18, ORANGE, "better answer later"),
         ):
             if value is not None:
                 axes.barh(

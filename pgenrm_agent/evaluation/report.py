@@ -145,7 +145,7 @@ def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
         plots.append(
             _plot(
                 "Position bias",
-                "Single samples. Without bias the two bars of a judge are equally long.",
+                "Single samples, two answers at a time. Without bias a judge's bars are equally long.",
                 plot_position(rows),
             )
         )

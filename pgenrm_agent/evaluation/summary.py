@@ -17,6 +17,7 @@ from pgenrm_agent.evaluation.metrics import (
     Reliability,
     Scores,
     bootstrap_interval,
+    graded_pairs,
     kendall,
     macro_mean,
     mean_over_runs,
@@ -192,7 +193,7 @@ def _summary(name: str, records: Sequence[Record]) -> JudgeSummary:
         spearman=_over_runs([_mean_of(run, spearman) for run in runs]),
         system_spearman=_over_runs([_system_spearman(run) for run in runs]),
         calibration=reliability([one for one, _ in sure], [right for _, right in sure]),
-        position=position_bias(_samples_of_two(records)),
+        position=position_bias(_pairs_as_shown(records)),
         slips=sum(record.verdict.slips for record in records) / compared if compared else None,
         prompt_tokens=sum(record.verdict.prompt_tokens for record in records),
         completion_tokens=sum(record.verdict.completion_tokens for record in records),
@@ -311,14 +312,12 @@ def _system_spearman(records: Sequence[Record]) -> float | None:
     )
 
 
-def _samples_of_two(records: Sequence[Record]) -> list[tuple[float, bool]]:
-    """(credit, whether the better answer was shown first) of every sample over two candidates."""
-    found = []
+def _pairs_as_shown(records: Sequence[Record]) -> list[tuple[float, bool]]:
+    """(credit, whether the better answer was shown before the worse) of every sample's pairs."""
+    found: list[tuple[float, bool]] = []
     for record in records:
-        if len(record.grades) != 2:
-            continue
-        better = 0 if record.grades[0] > record.grades[1] else 1
+        pairs = graded_pairs(record.grades)
         for order, totals in zip(record.verdict.orders, record.verdict.totals, strict=True):
-            (credit,) = pair_credits(totals, record.grades)
-            found.append((credit, order[0] == better))
+            before = [order.index(better) < order.index(worse) for better, worse in pairs]
+            found += zip(pair_credits(totals, record.grades), before, strict=True)
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +15,9 @@ from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import accuracy_in_words, cells, write_report
 from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary, summarise
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
@@ -39,6 +44,34 @@ def rows() -> list[JudgeSummary]:
         records("p-genrm", lambda number: number % 5 != 0)
         + records("<judge> & co", lambda number: number % 2 == 0)
     )
+
+
+def lists_of_ten_judges() -> list[JudgeSummary]:
+    """The widest report that there is: all judges, lists, several runs, long names."""
+    draw = random.Random(1)
+    found = []
+    for judge in (
+        "p-genrm", "psi-prompt", "blind", "judge", "judge-thinking", "judge-history",
+        "judge-stated", "static-persona", "longest", "bradley-terry",
+    ):  # fmt: skip
+        for number in range(24):
+            samples = [tuple(grade + draw.gauss(3, 1) for grade in range(4)) for _ in range(4)]
+            means = tuple(sum(column) / 4 for column in zip(*samples, strict=True))
+            found.append(
+                Record(
+                    judge=judge, run=number % 2, question=f"q{number // 2}",
+                    user_id=f"user-{number // 4}", grades=(0, 1, 2, 3), seed=1, seconds=12.5,
+                    group=f"is-it-right-that-{'-'.join(['everybody'] * 6)}-talks_side-{number % 5}",
+                    candidates=("a", "b", "c", "d"),
+                    verdict=Verdict(
+                        scores=means, probability_best=tuple(one / sum(means) for one in means),
+                        orders=tuple(tuple(draw.sample(range(4), 4)) for _ in samples),
+                        totals=tuple(samples), compared=16, slips=3, prompt_tokens=1_234_567,
+                        completion_tokens=7_654_321, prototype=f"prototype-{number % 3}",
+                    ),
+                )
+            )  # fmt: skip
+    return summarise(found)
 
 
 RUN = RunDescription(
@@ -73,6 +106,15 @@ def test_long_names_leave_room_for_their_bars() -> None:
     assert "about-it_yes" in drawn  # what tells the two apart is at the end
 
 
+def test_lists_have_their_columns_and_prototypes_too(tmp_path: Path) -> None:
+    write_report(lists_of_ten_judges(), RUN, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in ("Kendall", "NDCG", "Spearman", "Spearman of systems", "per prototype, %", "ECE"):
+        assert f'<th scope="row">{name}</th>' in text
+    for title in ("Position bias", "Calibration of p-genrm", "Accuracy by number of samples"):
+        assert f"<h2>{title}</h2>" in text
+
+
 def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
     good, coin = rows
     assert accuracy_in_words(good).startswith("p-genrm is right in 80.0 % of comparisons")
@@ -86,25 +128,56 @@ def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Text that a phone's screen shows, in CSS pixels; a plot's text is as much smaller as its image is.
+SMALLEST_TEXT = """() => {
+    const sizes = [];
+    for (const node of document.querySelectorAll('main *'))
+        if ([...node.childNodes].some(one => one.nodeType === Node.TEXT_NODE && one.data.trim())
+            && node.getClientRects().length)
+            sizes.push(parseFloat(getComputedStyle(node).fontSize));
+    return Math.min(...sizes);
+}"""
+LEAST_SCALE = "Math.min(...[...document.images].map(one => one.width / one.naturalWidth))"
+BROKEN = "[...document.images].filter(one => !one.complete || !one.naturalWidth).length"
+NAMES = "[...document.querySelectorAll('td')].map(one => getComputedStyle(one, '::before').content)"
+# What sticks out on the right and does not scroll inside a box of its own.
+STICKING_OUT = """() => [...document.querySelectorAll('main *')]
+    .filter(one => !one.closest('.scroll') && one.getBoundingClientRect().right > innerWidth + 0.5)
+    .map(one => one.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [360, 1200])
-def test_nothing_runs_out_of_the_screen(
-    width: int, rows: list[JudgeSummary], tmp_path: Path
+@pytest.mark.parametrize("widest", [False, True], ids=["pairs", "lists of ten judges"])
+def test_a_browser_shows_all_of_it_without_scrolling_sideways(
+    widest: bool, rows: list[JudgeSummary], browser: Browser, tmp_path: Path
 ) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    write_report(rows, RUN, tmp_path / "report.html")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
+    write_report(lists_of_ten_judges() if widest else rows, RUN, tmp_path / "report.html")
+    for width, height in ((390, 844), (320, 568), (1280, 800)):
+        phone = width < 700
+        page = browser.new_page(viewport={"width": width, "height": height}, is_mobile=phone)
         page.goto((tmp_path / "report.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        broken = "[...document.images].filter(one => !one.complete || !one.naturalWidth).length"
-        assert page.evaluate(broken) == 0
+        page.click("summary")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        # A phone's browser would rather zoom out than scroll.
+        assert page.evaluate("visualViewport.scale") == 1
+        assert page.evaluate(STICKING_OUT) == []
+        assert page.evaluate(BROKEN) == 0
+        assert page.evaluate(SMALLEST_TEXT) >= 12
+        if width >= 390:
+            assert (
+                page.evaluate(LEAST_SCALE) >= 0.98
+            )  # plots are drawn at the size they are seen in
         # On a phone the judge's name stands before each figure, by the style sheet.
-        named = "[...document.querySelectorAll('td')].map(td => getComputedStyle(td, '::before').content)"
-        shown = page.inner_text("table") if width > 400 else str(page.evaluate(named))
+        shown = str(page.evaluate(NAMES)) if phone else page.inner_text("table")
         assert "p-genrm" in shown
-        browser.close()
+        page.close()

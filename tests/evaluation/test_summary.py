@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -102,6 +103,32 @@ def test_lists_are_ranked_and_so_are_systems() -> None:
     assert row.system_spearman.mean == pytest.approx(0.8660254)
     (pairs,) = summarise([record("1", [8, 3])])
     assert pairs.kendall is None
+
+
+def test_ndcg_and_prototypes_are_means_of_means() -> None:
+    (row,) = summarise(
+        [
+            record("1", [3, 2, 1], grades=[3, 2, 0], prototype="0"),
+            record("2", [1, 2, 3], grades=[1, 0, 0], prototype="0"),
+            record("3", [1, 2], grades=[1, 0], user="bo", prototype="1"),
+            record("4", [9, 2], grades=[1, 0], user="bo"),  # matched to none
+        ]
+    )
+    assert row.ndcg is not None
+    assert row.ndcg.mean == pytest.approx((1 + 1 / math.log2(4)) / 2)
+    # Prototype 0: three pairs right, two wrong; prototype 1: one wrong.
+    assert row.macro_prototype is not None
+    assert row.macro_prototype.mean == pytest.approx((3 / 5 + 0) / 2)
+
+
+def test_every_pair_of_a_list_tells_of_position_bias() -> None:
+    # Shown as b, c, a, and whatever stands earlier got more: b > c > a.
+    shown = record("1", [1, 3, 2], grades=[3, 2, 1], totals=[[1, 3, 2]], orders=[[1, 2, 0]])
+    (row,) = summarise([shown])
+    assert row.position.samples == 3
+    assert row.position.prefers_first == 1.0
+    assert row.position.better_first == 1.0  # b over c
+    assert row.position.better_later == 0.0  # a over b, a over c
 
 
 def test_the_order_of_records_does_not_matter() -> None:

@@ -1,13 +1,20 @@
-"""`pgenrm eval` as a user meets it, on the bundled model."""
+"""`pgenrm eval` as a user meets it: on the bundled model, and on a server whose seeds are exact."""
 
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyarrow import parquet
+from scipy import stats
 
 from pgenrm_agent.demo import demo_data
 from pgenrm_agent.evaluation.questions import Question
@@ -74,13 +81,152 @@ def test_lists_are_evaluated_resumed_and_compared(questions: Path, tmp_path: Pat
     assert 0 < found["p_value"] <= 1
 
 
+@pytest.fixture
+def people(tmp_path: Path) -> str:
+    """Forty people with six choices each; they like what is good."""
+    lines = [
+        json.dumps(
+            {
+                "user_id": f"user-{user}", "query": f"Question {number}?",
+                "topic": f"topic {number % 2}", "chosen": f"A good answer {user} {number}.",
+                "rejected": f"Another answer {user} {number}.",
+            }
+        )
+        for user in range(40)
+        for number in range(6)
+    ]  # fmt: skip
+    file = tmp_path / "people.jsonl"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"people:{file}"
+
+
+def without_time(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **summary,
+        "judges": [{**judge, "seconds": None} for judge in summary["judges"]],
+    }
+
+
+def rows_of(folder: Path) -> list[dict[str, object]]:
+    return parquet.read_table(folder / "results.parquet").drop_columns(["seconds"]).to_pylist()
+
+
+@pytest.mark.slow
+def test_a_command_killed_ten_times_ends_with_the_same_table(
+    people: str, seeded_model: str, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, "-P", "-m", "pgenrm_agent.cli", "eval", "--data", people, "--engine",
+        "openai", "--model", "m", "--judge", "p-genrm", "--judge", "judge", "--individual", "2",
+        "--runs", "4", "--seed", "3", "--concurrency", "4", "--out",
+    ]  # fmt: skip
+    out, draw = tmp_path / "killed", random.Random(5)
+    records = out / "records.jsonl"
+    for _ in range(10):
+        before = records.stat().st_size if records.exists() else 0
+        child = subprocess.Popen([*command, str(out)], stderr=subprocess.DEVNULL)
+        # Some records later, and at any moment of the next ones.
+        while child.poll() is None and (
+            not records.exists() or records.stat().st_size < before + 1000
+        ):
+            time.sleep(0.005)
+        time.sleep(draw.random() * 0.03)
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+        assert not (out / "results.parquet").exists()
+    for folder in (out, tmp_path / "whole"):
+        subprocess.run([*command, str(folder)], check=True, capture_output=True, timeout=300)
+    killed, whole = (
+        without_time(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+        for folder in (out, tmp_path / "whole")
+    )
+    assert killed == whole
+    assert rows_of(out) == rows_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_all_judges_are_in_one_table_on_the_same_rows_and_engine(
+    people: str, seeded_model: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = pgenrm(
+        "eval", "--data", people, "--out", out, "--engine", "openai", "--model", "m", "--judge",
+        "all", "--individual", 2, "--history", 2, "--runs", 2, "--limit", 12, "--seed", 1, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    judges = {row["judge"]: row for row in json.loads(done.stdout)["judges"]}
+    assert set(judges) == {
+        "p-genrm", "psi-prompt", "blind", "judge", "judge-thinking", "judge-history",
+        "judge-stated", "static-persona", "longest", "bradley-terry",
+    }  # fmt: skip
+    rows = rows_of(out)
+    asked = {name: {row["question"] for row in rows if row["judge"] == name} for name in judges}
+    assert len(rows) == 10 * 2 * 12
+    assert all(asked[name] == asked["p-genrm"] for name in judges)
+    for name, row in judges.items():
+        assert (row["questions"], row["runs"], row["not_scored"]) == (12, 2, 0), name
+        assert row["failed_samples"] == {}, name
+        assert (row["accuracy"]["mean"] < 0.5) == (name == "longest"), name
+    assert judges["bradley-terry"]["against_chance"] == "better"
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert all(f'<th scope="col">{name}</th>' in report for name in judges)
+
+
+@pytest.mark.slow
+def test_lamp_qa_ranks_systems_from_its_files_to_the_report(
+    seeded_model: str, tmp_path: Path
+) -> None:
+    asked = [
+        {"id": f"{n}", "question": f"Question {n}?", "profile": [{"text": f"My post {n} {k}."} for k in range(5)]}
+        for n in range(4)
+    ]  # fmt: skip
+    (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    graded = {"plain": 0.2, "retrieved": 0.5, "personal": 0.9}
+    lines = [
+        {"id": f"{n}", "system": name, "grade": grade,
+         "text": f"{'A good' if grade > 0.4 else 'An'} answer of {name} to {n}."}
+        for n in range(4)
+        for name, grade in graded.items()
+    ]  # fmt: skip
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    out = tmp_path / "out"
+    done = pgenrm(
+        "eval", "--data", f"lamp-qa:{tmp_path / 'asked.json'}:{answers}", "--out", out, "--engine",
+        "openai", "--model", "m", "--individual", 4, "--seed", 1, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["judges"]
+    assert (row["questions"], row["users"], row["comparisons"]) == (4, 4, 12)
+    # By hand, from the table of results.
+    rows = rows_of(out)
+    each = [stats.spearmanr(one["scores"], one["grades"]).statistic for one in rows]
+    assert row["spearman"]["mean"] == pytest.approx(sum(each) / 4)
+    means = [sum(column) / 4 for column in zip(*(one["scores"] for one in rows), strict=True)]
+    assert rows[0]["candidates"] == sorted(graded)
+    wanted = stats.spearmanr(means, [graded[name] for name in sorted(graded)]).statistic
+    assert row["system_spearman"]["mean"] == pytest.approx(wanted)
+    assert row["system_spearman"]["mean"] > 0
+    assert row["kendall"]["mean"] > 0
+    assert 0.5 < row["ndcg"]["mean"] <= 1
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert '<th scope="row">Spearman of systems</th>' in report
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
         (("eval",), 2, "--data and --out are needed"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--judge", "abacus"), 1, "abacus"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--prototype", "4"), 1, "--memory"),
+        (("eval", "--data", "nowhere.jsonl", "--out", "o"), 1, "nowhere.jsonl"),
+        (("eval", "--data", "people:nowhere.jsonl.gz", "--out", "o"), 1, "nowhere.jsonl.gz"),
+        (("eval", "--data", "lamp-qa:nowhere.json:x.jsonl", "--out", "o"), 1, "x.jsonl"),
+        (("eval", "--data", "x.jsonl", "--out", "o", "--runs", "0"), 2, "--runs"),
         (("eval", "compare", "nowhere.parquet", "nowhere.parquet"), 1, "cannot be read"),
+        (("bench", "--part", "abacus"), 1, "abacus"),
+        (("bench", "--engine", "abacus"), 1, "abacus"),
+        (("score-dataset", "nowhere.parquet", "out.parquet", "--ray", "0"), 2, "--ray"),
         (("score-dataset", "nowhere.parquet", "out.parquet"), 1, "cannot be read"),
     ],
 )
