@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pgenrm_agent.training.run_files import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -256,9 +257,7 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
         "run": described.model_dump(mode="json"),
         "judges": [row.model_dump(mode="json") for row in rows],
     }
-    beside = out / f"{SUMMARY}.new"
-    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    beside.replace(out / SUMMARY)
+    write_json(out / SUMMARY, summary)
     write_report(rows, described, out / REPORT)
     if as_json:
         typer.echo(json.dumps(summary))

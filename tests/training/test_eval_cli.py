@@ -112,9 +112,10 @@ def rows_of(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_a_command_killed_ten_times_ends_with_the_same_table(
+def test_a_killed_command_ends_with_the_same_table(
     people: str, seeded_model: str, tmp_path: Path
 ) -> None:
+    """Killed twice, since each start imports everything; tests/evaluation/test_running.py kills ten times."""
     command = [
         sys.executable, "-P", "-m", "pgenrm_agent.cli", "eval", "--data", people, "--engine",
         "openai", "--model", "m", "--judge", "p-genrm", "--judge", "judge", "--individual", "2",
@@ -122,7 +123,7 @@ def test_a_command_killed_ten_times_ends_with_the_same_table(
     ]  # fmt: skip
     out, draw = tmp_path / "killed", random.Random(5)
     records = out / "records.jsonl"
-    for _ in range(10):
+    for _ in range(2):
         before = records.stat().st_size if records.exists() else 0
         child = subprocess.Popen([*command, str(out)], stderr=subprocess.DEVNULL)
         # Some records later, and at any moment of the next ones.
