@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pgenrm_agent.training.run_files import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -245,6 +244,8 @@ def _model_label(model: str) -> str:
 
 def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     """Write results, summary and report, and print the table."""
+    from pgenrm_agent.training.run_files import write_json
+
     from pgenrm_agent.evaluation.records import write_parquet
     from pgenrm_agent.evaluation.report import REPORT, accuracy_in_words, cells, write_report
     from pgenrm_agent.evaluation.running import RUN, RunDescription

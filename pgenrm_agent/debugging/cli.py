@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model, PreferencePair
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.debugging.views import Checkpoint, Stop
     from pgenrm_agent.engines.protocol import Engine
+    from pgenrm_agent.schema import Model, PreferencePair
 
 __all__ = ["StoreOption", "app", "open_session"]
 
-M = TypeVar("M", bound=Model)
+M = TypeVar("M", bound="Model")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -603,6 +603,8 @@ def _json_list(text: str, what: str) -> list[object]:
 
 
 def _history(text: str) -> list[PreferencePair]:
+    from pgenrm_agent.schema import PreferencePair
+
     return [_valid(PreferencePair, row, "history") for row in _json_list(text, "history")]
 
 
