@@ -21,16 +21,23 @@ def pgenrm(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_lists_the_commands_quickly() -> None:
+def seconds(*arguments: str) -> float:
+    """The least of five runs of Python: other work on the machine only adds to them."""
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        done = pgenrm("--help")
+        subprocess.run([sys.executable, "-P", *arguments], capture_output=True, check=True)
         times.append(time.perf_counter() - started)
-    assert done.returncode == 0
+    return min(times)
+
+
+def test_help_lists_the_commands_quickly() -> None:
+    told = pgenrm("--help").stdout
     for command in ("demo", "score", "rerank", "users", "doctor", "bench", "debug", "train"):
-        assert command in done.stdout
-    assert min(times) < 0.6
+        assert command in told
+    # On a slow machine, measured by what every such command imports to print its help.
+    slow = 3 * seconds("-c", "import typer.main, typer.rich_utils")
+    assert seconds("-m", "pgenrm_agent.cli", "--help") < max(0.6, slow)
 
 
 def test_version_is_the_installed_one() -> None:
