@@ -168,7 +168,7 @@ def train_grpo(
     )
     settings = {
         "stage": stage, "recipe": recipe.model_dump(mode="json"), "model": str(model),
-        "choices": digest(choices), "judge": type(judge).__name__ if judge else None,
+        "choices": _digest(choices, format_of(model)), "judge": type(judge).__name__ if judge else None,
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     ended = _ended(recipe, out)
@@ -377,6 +377,11 @@ def _record(one: Example, chain_format: ChainFormat, seed: int) -> dict[str, obj
         "chosen_first": chosen_first,
         "stated": json.dumps([wish.model_dump() for wish in one.stated or why]),
     }
+
+
+def _digest(choices: Sequence[Example], chain_format: ChainFormat) -> str:
+    """Of what is learned from; the pairs' own ids and times are new whenever a dataset is read."""
+    return digest(json.dumps(_record(one, chain_format, seed=0)) for one in choices)
 
 
 def _messages(

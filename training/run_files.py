@@ -9,18 +9,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model
 
 __all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "write_json"]
 
 RUN = "run.json"
 
 
-def digest(rows: Iterable[Model]) -> str:
+def digest(rows: Iterable[str]) -> str:
     """A name for what a run learns from, rows and their order."""
     found = hashlib.blake2b(digest_size=12)
     for row in rows:
-        found.update(row.model_dump_json().encode("utf-8", "surrogatepass"))
+        found.update(row.encode("utf-8", "surrogatepass"))
     return found.hexdigest()
 
 

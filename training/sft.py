@@ -123,7 +123,8 @@ def train_sft(
     passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
     read = read_dataset(data)
     settings = {
-        "recipe": recipe.model_dump(mode="json"), "model": str(model), "dataset": digest(read),
+        "recipe": recipe.model_dump(mode="json"), "model": str(model),
+        "dataset": digest(row.model_dump_json() for row in read),
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     folder = out / ("adapter" if recipe.adapter else "model")
