@@ -23,7 +23,7 @@ HEAVY = ("torch", "transformers", "chromadb", "langgraph", "langchain_core", "vl
 
 # Lowest first: a module imports from its own layer and from those before it.
 LAYERS = [
-    {"errors"},
+    {"progress", "errors"},
     {"schema"},
     {"chain", "scaling", "aggregation"},
     {
