@@ -9,7 +9,7 @@ from pathlib import Path
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["BUNDLED_MODEL", "bundled_model", "format_of"]
+__all__ = ["BUNDLED_MODEL", "bundled_model", "format_of", "refuse_without_model"]
 
 BUNDLED_MODEL = "pgenrm-tiny"
 DEFAULT_FORMAT = "published"
@@ -27,6 +27,15 @@ def bundled_model() -> Path:
             f"the bundled model is not at {folder}: reinstall pgenrm-agent or pass a model"
         )
     return folder
+
+
+def refuse_without_model(folder: Path) -> None:
+    """Before long work that needs a saved model.
+
+    Raises ConfigurationError when `folder` holds none.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(f"{folder} holds no model (config.json): name a model's folder")
 
 
 def format_of(model: str | Path) -> ChainFormat:

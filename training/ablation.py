@@ -53,10 +53,18 @@ from pydantic import Field
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.machine import describe_machine
-from pgenrm_agent.model_files import format_of
+from pgenrm_agent.model_files import format_of, refuse_without_model
 from pgenrm_agent.schema import Message, Model
 
-__all__ = ["AblationReport", "Measured", "columns", "markdown", "rows_of_table", "run_ablation"]
+__all__ = [
+    "AblationReport",
+    "Measured",
+    "columns",
+    "held_out_cases",
+    "markdown",
+    "rows_of_table",
+    "run_ablation",
+]
 
 BASE, PSI, CRE = "base", "PSI", "PSI + CRE"
 NO_PROCESS, NO_OUTCOME = "PSI + CRE, alpha = 0", "PSI + CRE, beta = 0"
@@ -135,8 +143,8 @@ def run_ablation(
         say: called with what begins. progress: comparisons of a measurement, done and in all.
 
     Raises:
-        ConfigurationError: the data is missing, `out` holds an ablation with other settings, or
-            `only` names a seed that is none of the recipe's.
+        ConfigurationError: the data or a given model is missing, `out` holds an ablation with other
+            settings, or `only` names a seed that is none of the recipe's.
     """
     unknown = sorted(set(only) - set(recipe.seeds))
     if unknown:
@@ -147,6 +155,9 @@ def run_ablation(
         "recipe": recipe.model_dump(mode="json", exclude=set(GROWING)), "base": str(base),
         "psi": None if psi is None else str(psi), "simulation": VERSION,
     }  # fmt: skip
+    for model in (base, psi):
+        if model is not None:
+            refuse_without_model(model)
     refuse_other_settings(out / SETTINGS, settings, what="an ablation")
     bench = _Bench(recipe, data, open_engine, say, progress)
     for seed in only or recipe.seeds:
@@ -190,6 +201,14 @@ def run_ablation(
     write_json(out / REPORT, report.model_dump(mode="json"))
     (out / TABLE).write_text(markdown(report), encoding="utf-8")
     return report
+
+
+def held_out_cases(
+    world: World, answers: Answers, seed: int, *, people: int, history: int
+) -> list[Case]:
+    """The comparisons that a seed measures: its own people, so that seeds are independent draws."""
+    split = f"ablation-test-{seed}"
+    return draw_cases(world, answers, split=split, count=people, history=history, seed=seed)
 
 
 def _unreadable(records: Sequence[ChoiceRecord]) -> float:
@@ -374,9 +393,7 @@ class _Bench:
             self.by_history[BEST, shown].append(best(some))
 
     def _cases(self, seed: int, people: int, shown: int) -> list[Case]:
-        return draw_cases(
-            self._world, self._test, split="test", count=people, history=shown, seed=seed
-        )
+        return held_out_cases(self._world, self._test, seed, people=people, history=shown)
 
     def _cases_by_history(self, seed: int) -> Iterator[tuple[int, list[Case]]]:
         people = self._recipe.history_people

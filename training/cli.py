@@ -213,11 +213,10 @@ def _reinforce(
     from pgenrm_agent.training.grpo import train_grpo
     from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
 
-    from pgenrm_agent.errors import ConfigurationError
+    from pgenrm_agent.model_files import refuse_without_model
 
     recipe = load_grpo_recipe(recipe_name)
-    if not (model / "config.json").is_file():
-        raise ConfigurationError(f"{model} holds no model (config.json): name a model's folder")
+    refuse_without_model(model)
     rows = load_rows(data)
     choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
     choices = choices[: recipe.choices]

@@ -23,6 +23,11 @@ __all__ = [
 
 Recipe = TypeVar("Recipe", bound="Section")
 
+COMMANDS = {
+    "recipes": "psi", "recipes/sft": "sft", "recipes/grpo": "cre or curriculum", "recipes/ablation": "ablate",
+}  # fmt: skip
+"""Which `pgenrm train` takes the recipes of a folder."""
+
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and a misspelt field is an error."""
@@ -94,7 +99,8 @@ def read_recipe(kind: type[Recipe], name_or_path: str | Path, *, folder: str = "
         ConfigurationError: no such recipe, not YAML, or a field is missing, unknown or out of range.
     """
     path = Path(name_or_path)
-    bundled = resources.files("pgenrm_agent.training").joinpath(*folder.split("/"))
+    root = resources.files("pgenrm_agent.training")
+    bundled = root.joinpath(*folder.split("/"))
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such recipe file")
@@ -104,9 +110,15 @@ def read_recipe(kind: type[Recipe], name_or_path: str | Path, *, folder: str = "
             Path(item.name).stem for item in bundled.iterdir() if item.name.endswith(".yaml")
         )
         if str(name_or_path) not in known:
+            others = [
+                command
+                for other, command in COMMANDS.items()
+                if root.joinpath(*other.split("/"), f"{name_or_path}.yaml").is_file()
+            ]
+            hint = f" One of that name is for pgenrm train {', '.join(others)}." if others else ""
             raise ConfigurationError(
                 f"no recipe named {str(name_or_path)!r}; bundled are: {', '.join(known)}."
-                " A path must end in .yaml"
+                f"{hint} A path must end in .yaml"
             )
         text = (bundled / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     try:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pgenrm_agent.training.ablation import ALL, BEST, STAGES, Measured
+from pgenrm_agent.training.ablation import ALL, BEST, STAGES, Measured, held_out_cases
 from pgenrm_agent.training.ablation_recipe import AblationRecipe, load_ablation_recipe
 from pgenrm_agent.training.cli import app
+from pgenrm_agent.training.simulation import World, load_answers
 from typer.testing import CliRunner
 
 from pgenrm_agent.errors import ConfigurationError
@@ -111,6 +112,33 @@ def test_a_mean_over_seeds_has_the_standard_error_of_the_seeds() -> None:
     assert found.mean == pytest.approx(0.7)
     assert found.standard_error == pytest.approx(0.1 / 3**0.5)
     assert Measured.of([0.6]).standard_error is None
+
+
+def test_a_missing_model_is_told_before_anything_is_trained(
+    few_answers: Path, tmp_path: Path
+) -> None:
+    recipe, out = tmp_path / "minute.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    command = ["ablate", "--data", str(few_answers), "--recipe", str(recipe), "--out", str(out)]
+    known, missing = str(bundled_model()), str(tmp_path / "missing")
+    for models in (["--base", missing], ["--base", known, "--psi", missing]):
+        refused = CliRunner().invoke(app, [*command, *models])
+        assert isinstance(refused.exception, ConfigurationError)
+        assert f"{missing} holds no model" in str(refused.exception)
+    assert not out.exists()
+
+
+def test_every_seed_has_people_of_its_own(few_answers: Path) -> None:
+    """Else the error over the seeds would leave out by how much people differ."""
+    answers = load_answers(few_answers / "val.jsonl.gz")
+    tastes = {
+        tuple(case.user.taste)
+        for seed in (1, 2)
+        for case in held_out_cases(World(), answers, seed, people=5, history=1)
+    }
+    assert len(tastes) == 10
+    again = held_out_cases(World(), answers, 1, people=5, history=1)
+    assert {tuple(case.user.taste) for case in again} <= tastes
 
 
 def test_bundled_recipes_are_valid_and_adapters_are_refused() -> None:

@@ -194,6 +194,8 @@ def test_a_wrong_recipe_names_the_field(
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="tiny-cpu"):
         load_recipe("huge")
+    with pytest.raises(ConfigurationError, match="is for pgenrm train sft, cre or curriculum"):
+        load_recipe("llama-8b")
 
 
 @pytest.mark.slow
