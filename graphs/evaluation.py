@@ -25,6 +25,7 @@ import functools
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import (
@@ -441,6 +442,7 @@ async def aggregate(
             f"({count_reasons(failures)}; last: {last}); use another model or chain format, or "
             "raise scaling.resamples",
             reason="no_usable_chain",
+            failures=Counter(failure.reason for failure in failures),
         )
     scores = aggregate_chains(
         [candidate.id for candidate in request.candidates], chains, failures, seed=state["seed"]

@@ -13,6 +13,8 @@ Each message says what was wrong, with which value, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "ChainError",
     "ConfigurationError",
@@ -47,12 +49,20 @@ class EngineTimeout(EngineError):
 class ChainError(PGenRMError):
     """A model's text is not a usable evaluation chain.
 
-    `reason` is a short machine-readable code (for counting); the message is for people.
+    `reason` is a short machine-readable code (for counting); the message is for people. `failures`
+    counts, by reason, the sampled texts of an evaluation that had no usable one.
     """
 
-    def __init__(self, message: str, *, reason: str = "unparseable") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "unparseable",
+        failures: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.failures = dict(failures or {})
 
 
 class MemoryStoreError(PGenRMError):

@@ -301,7 +301,8 @@ async def _judge(model: PGenRM, one: Asked) -> ChoiceRecord:
             history=one.history,
         )
     except ChainError as error:
-        return ChoiceRecord(user=one.key, margin=None, why=str(error))
+        failed = sum(error.failures.values())
+        return ChoiceRecord(user=one.key, margin=None, failed=failed, why=str(error))
     scores = {score.candidate_id: score.mean for score in evaluation.scores}
     chosen, rejected = scores["chosen"], scores["rejected"]
     chains = []

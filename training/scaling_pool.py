@@ -343,11 +343,11 @@ async def _record(
                 seed=derive_seed(case.seed, ask.part, ask.history, ask.version),
             ),
         )
-    except ChainError:  # nothing readable: a record without chains
+    except ChainError as error:  # nothing readable: a record without chains
         seconds = time.perf_counter() - started
         return ScalingRecord.model_validate(
             about
-            | {"prototype": None, "chains": (), "failed": individual + prototype, "tokens": 0}
+            | {"prototype": None, "chains": (), "failed": sum(error.failures.values()), "tokens": 0}
             | {"engine_calls": 0, "seconds": seconds, "engine_seconds": seconds}
         )
     seconds = time.perf_counter() - started

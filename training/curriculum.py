@@ -1,0 +1,186 @@
+"""The hard-negative curriculum (paper 4.1.3): how hard each choice is for a model, and which comes when.
+
+Hardness is measured with the model that the stage starts from, before it starts; a line for each choice
+is kept, so that a run that was cut off measures only what is missing and follows the same schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pgenrm_agent.training.data import Example
+from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.training.rewards import read_chain
+from pgenrm_agent.training.stage_run import (
+    is_main_process,
+    own_device,
+    process_number,
+    processes,
+)
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
+from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.progress import counting
+from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.schema import Message, Model
+
+__all__ = [
+    "Hardness",
+    "measure_hardness",
+    "measure_missing",
+    "policy_messages",
+    "read_hardness",
+    "scheduled",
+]
+
+AT_ONCE = 64
+"""Choices in one call of the engine, and so the most that a killed run measures again."""
+
+
+class Hardness(Model):
+    """margin: mean margin of the chosen answer of choice number `choice`; None where no chain was read."""
+
+    choice: int
+    margin: float | None
+
+
+def policy_messages(
+    one: Example, chain_format: ChainFormat, *, chosen_first: bool
+) -> tuple[Message, ...]:
+    """The prompt that inference would send, with what the person stated withheld."""
+    asked = one.asked
+    return chain_format.messages(
+        query=asked.query,
+        candidates=[asked.chosen, asked.rejected]
+        if chosen_first
+        else [asked.rejected, asked.chosen],
+        history=one.history,
+        stated=(),
+        conversation=asked.conversation,
+    )
+
+
+async def measure_hardness(
+    engine: Engine,
+    choices: Sequence[tuple[int, Example]],
+    chain_format: ChainFormat,
+    recipe: GrpoRecipe,
+) -> list[float | None]:
+    """Mean margin of the chosen answer over a few chains of the present model, by choice.
+
+    None where no chain could be read. Both answer orders are sampled equally often.
+
+    Args:
+        choices: each with its number among those of the run, which its chains are drawn from.
+    """
+    prompts = [
+        Prompt(
+            messages=policy_messages(one, chain_format, chosen_first=first),
+            n=-(-recipe.curriculum.chains // 2),
+            seed=derive_seed(recipe.seed, "hardness", number, int(first)),
+        )
+        for number, one in choices
+        for first in (True, False)
+    ]
+    params = SamplingParams(
+        temperature=recipe.temperature,
+        max_tokens=recipe.max_tokens,
+        stop=chain_format.stop("scores"),
+    )
+    answers = await engine.sample(prompts, params)
+    found: list[float | None] = []
+    for place in range(len(choices)):
+        margins = []
+        for first, completions in zip((True, False), answers[2 * place :], strict=False):
+            for one in completions:
+                if one.finish_reason == "length":
+                    continue
+                chain = read_chain(chain_format.finish("scores", one.text), chosen_first=first)
+                if chain is not None:
+                    margins.append(chain.totals["chosen"] - chain.totals["rejected"])
+        found.append(sum(margins) / len(margins) if margins else None)
+    return found
+
+
+def measure_missing(
+    recipe: GrpoRecipe,
+    model: Path,
+    choices: Sequence[Example],
+    chain_format: ChainFormat,
+    folder: Path,
+) -> None:
+    """This process's share of what nobody has measured yet, kept in `folder`/hardness-N.jsonl.
+
+    The first process tells its progress on the error stream.
+    """
+    known = _known(folder)
+    missing = [(number, one) for number, one in enumerate(choices) if number not in known]
+    own = missing[process_number() :: processes()]
+    if not own:
+        return
+    from pgenrm_agent.engines import load_engine
+
+    async def measure(log: RecordLog[Hardness], tell: Callable[[int, int], None]) -> None:
+        engine = load_engine("transformers", model, device=own_device())
+        try:
+            tell(0, len(own))
+            for start in range(0, len(own), AT_ONCE):
+                some = own[start : start + AT_ONCE]
+                margins = await measure_hardness(engine, some, chain_format, recipe)
+                for (number, _), margin in zip(some, margins, strict=True):
+                    log.append(Hardness(choice=number, margin=margin))
+                tell(start + len(some), len(own))
+        finally:
+            await engine.aclose()
+
+    with (
+        RecordLog(folder / f"hardness-{process_number()}.jsonl", Hardness) as log,
+        counting("choices measured", shown=is_main_process()) as tell,
+    ):
+        asyncio.run(measure(log, tell))
+
+
+def read_hardness(folder: Path, count: int) -> list[float | None]:
+    """The margins of a run's choices, once all processes have measured theirs."""
+    known = _known(folder)
+    return [known[number] for number in range(count)]
+
+
+def _known(folder: Path) -> dict[int, float | None]:
+    found = {}
+    for file in sorted(folder.glob("hardness-*.jsonl")):
+        for line in file.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):  # else it was being written when the run was cut off
+                one = Hardness.model_validate_json(line)
+                found[one.choice] = one.margin
+    return found
+
+
+def scheduled(margins: Sequence[float | None], recipe: GrpoRecipe) -> list[int]:
+    """Which choice comes when, for the whole run: hard ones more and more often.
+
+    Hard: a mean margin of at most `curriculum.margin`, a mistake included, or nothing readable.
+    Within each kind every choice comes once before any comes again. With one kind alone, all are it.
+    """
+    plan = recipe.curriculum
+    hard = [i for i, margin in enumerate(margins) if margin is None or margin <= plan.margin]
+    easy = sorted(set(range(len(margins))) - set(hard))
+    rng = random.Random(recipe.seed)
+    queues = {True: _endless(hard or easy, rng), False: _endless(easy or hard, rng)}
+    order = []
+    for step in range(recipe.steps):
+        share = plan.start + (plan.end - plan.start) * step / max(1, recipe.steps - 1)
+        count = round(share * recipe.choices_per_step)
+        kinds = [True] * count + [False] * (recipe.choices_per_step - count)
+        rng.shuffle(kinds)
+        order += [next(queues[kind]) for kind in kinds]
+    return order
+
+
+def _endless(items: Sequence[int], rng: random.Random) -> Iterator[int]:
+    while True:
+        yield from rng.sample(items, len(items))
