@@ -103,7 +103,7 @@ class ChainJudge:
             return Verdict(
                 scores=(None,) * len(question.candidates),
                 reason=str(error),
-                failures={error.reason: 1},
+                failures=error.failures or {error.reason: 1},
             )
         return _verdict_of(evaluation)
 
@@ -178,8 +178,10 @@ class PromptJudge:
             [question.user_id] * self._samples, len(question.candidates), seed=seed
         )
         by_order: dict[tuple[int, ...], list[int]] = {}
-        for chain in planned:
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, chain in enumerate(planned):
             by_order.setdefault(chain.order, []).append(chain.seed)
+            places.setdefault(chain.order, []).append(place)
         prompts = [
             Prompt(
                 messages=self._format.messages(
@@ -198,17 +200,19 @@ class PromptJudge:
             prompts,
             SamplingParams(temperature=self._temperature, max_tokens=self._format.max_tokens),
         )
-        orders, totals = [], []
         failures: Counter[str] = Counter()
+        # In the plan's order, which alternates orders: the first few samples are balanced, too.
+        read: dict[int, tuple[tuple[int, ...], tuple[float, ...]]] = {}
         for order, completions in zip(by_order, answers, strict=True):
-            for completion in completions:
+            for place, completion in zip(places[order], completions, strict=True):
                 try:
                     shown = read_scores(completion.text, len(order))
                 except ChainError as error:
                     failures[error.reason] += 1
                     continue
-                orders.append(order)
-                totals.append(tuple(shown[order.index(at)] for at in range(len(order))))
+                read[place] = order, tuple(shown[order.index(at)] for at in range(len(order)))
+        orders = [read[place][0] for place in sorted(read)]
+        totals = [read[place][1] for place in sorted(read)]
         table = np.array(totals, dtype=np.float64).reshape(len(totals), len(question.candidates))
         everything = [completion for answer in answers for completion in answer]
         return Verdict(

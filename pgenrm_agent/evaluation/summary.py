@@ -109,8 +109,16 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, seed: int = 0)
 
     A comparison's credit is its mean over runs; where a run did not score it, over the others.
 
-    Raises ConfigurationError when the two share no comparison.
+    Raises ConfigurationError when the two share no comparison, or a question of one is another's in
+    the other.
     """
+    asked = {record.question: _about(record) for record in first}
+    for record in second:
+        if asked.get(record.question, _about(record)) != _about(record):
+            raise ConfigurationError(
+                f"question {record.question} is not the same in both: {asked[record.question][0]} is"
+                f" asked there, {record.user_id} here; compare results on the same data"
+            )
     one, other = _credits_by_comparison(first), _credits_by_comparison(second)
     shared = [key for key in one if key in other]
     if not shared:
@@ -127,6 +135,10 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, seed: int = 0)
         )
     except ValueError as error:
         raise ConfigurationError(f"the two results cannot be compared: {error}") from None
+
+
+def _about(record: Record) -> tuple[object, ...]:
+    return record.user_id, record.group, record.candidates, record.grades
 
 
 def _credits_by_comparison(records: Sequence[Record]) -> dict[tuple[str, int], float]:

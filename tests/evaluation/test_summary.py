@@ -145,7 +145,9 @@ def test_two_judges_are_compared_on_what_both_were_asked() -> None:
     with pytest.raises(ConfigurationError, match="no question in common"):
         compare(first, [record("other", [1, 2])])
     with pytest.raises(ConfigurationError, match="cannot be compared"):
-        compare(first[:1], [record("0", [None, None])])
+        compare(first[:1], [record("0", [None, None], user="u0")])
+    with pytest.raises(ConfigurationError, match="question 0 is not the same in both: u0 is"):
+        compare(first, [record("0", [8, 3], user="another")])
 
 
 def test_nothing_cannot_be_summarised() -> None:
