@@ -22,6 +22,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, cast
 
@@ -101,8 +102,8 @@ def examples(
 ) -> Iterator[Example]:
     """One example per row of `split`, in the rows' order; the same for the same seed.
 
-    history: at most this many past choices, drawn from the person's "train" and "history" rows; the
-        row itself, and one that asks the same between the same answers, is never among them.
+    history: at most this many past choices, drawn from the person's "train" and "history" rows; never
+        the row itself, nor one that tells what became of it (`_gives_away`).
     """
     every = list(rows)
     past: dict[str, list[PreferencePair]] = {}
@@ -112,7 +113,7 @@ def examples(
     for number, row in enumerate(every):
         if row.split != split:
             continue
-        own = [pair for pair in past.get(row.user_id, []) if _content(pair) != _content(row.pair)]
+        own = [pair for pair in past.get(row.user_id, []) if not _gives_away(pair, row.pair)]
         rng = random.Random(derive_seed(seed, "history", row.user_id, number))
         yield Example(
             user_id=row.user_id,
@@ -207,10 +208,11 @@ def _personal_reward_bench(name: str) -> list[PreferenceRow]:
         for where, record in _records(file):
             row = _row(where, {"split": _split_of_name(file), **record})
             conversation = str(record.get("conversation_id") or "")
-            if attributes.get(conversation):
-                pair = row.pair.model_copy(update={"attributes": attributes[conversation]})
-                row = row.model_copy(update={"pair": pair})
             stated = (*row.stated, *_survey_statements(survey.get(row.user_id, {})))
+            if weights := attributes.get(conversation):
+                pair = row.pair.model_copy(update={"attributes": weights})
+                row = row.model_copy(update={"pair": pair})
+                stated += (_weighted("in this conversation: ", weights),)
             rows.append(row.model_copy(update={"stated": stated}))
     return rows
 
@@ -230,9 +232,14 @@ def _survey_statements(record: Mapping[str, object]) -> Iterator[StatedPreferenc
         yield StatedPreference(kind="demographics", text="; ".join(known))
     wanted = record.get("stated_prefs")
     if isinstance(wanted, Mapping):
-        named = [f"{k} {v:g}" for k, v in wanted.items() if isinstance(v, int | float)]
+        named = {str(k): v for k, v in wanted.items() if isinstance(v, int | float)}
         if named:
-            yield StatedPreference(kind="attributes", text=", ".join(named))
+            yield _weighted("", named)
+
+
+def _weighted(of: str, attributes: Mapping[str, float]) -> StatedPreference:
+    named = ", ".join(f"{name} {weight:g}" for name, weight in attributes.items())
+    return StatedPreference(kind="attributes", text=of + named)
 
 
 def _without_splits(lines: Iterable[tuple[str, Mapping[str, object]]]) -> list[PreferenceRow]:
@@ -360,13 +367,22 @@ def _row(where: str, record: Mapping[str, object]) -> PreferenceRow:
                 rejected_score=_number(record, "rejected_score", where),
             ),
             split=split,
-            stated=tuple(
-                StatedPreference(text=one) if isinstance(one, str) else StatedPreference(**one)
-                for one in cast(list[dict[str, str]], record.get("stated") or [])
-            ),
+            stated=tuple(_stated(record.get("stated") or [], where)),
             topic=None if record.get("topic") is None else str(record["topic"]),
             reason=None if record.get("reason") is None else str(record["reason"]),
         )
+
+
+def _stated(given: object, where: str) -> Iterator[StatedPreference]:
+    if not isinstance(given, list):
+        raise ConfigurationError(f"{where}, field stated: a list of wishes is needed")
+    for number, one in enumerate(given):
+        if not isinstance(one, str | Mapping):
+            raise ConfigurationError(
+                f"{where}, field stated.{number}: a text or {{kind, text}} is needed"
+            )
+        with _named(where, f"stated.{number}"):
+            yield StatedPreference.model_validate({"text": one} if isinstance(one, str) else one)
 
 
 def _messages(turns: object, where: str) -> list[Message]:
@@ -462,8 +478,8 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such file")
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with opener(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(_readable(file, path), start=1):
             where = f"{path}, line {number}"
             if not line.strip():
                 continue
@@ -474,6 +490,17 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             if not isinstance(record, dict):
                 raise ConfigurationError(f"{where}: an object is needed, not {line.strip()[:40]}")
             yield where, record
+
+
+def _readable(lines: Iterable[str], path: Path) -> Iterator[str]:
+    """The lines of a file that may be no text, no gzip, or half of one."""
+    number = 0
+    try:
+        for line in lines:
+            number += 1
+            yield line
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}, after line {number}: cannot be read: {error}") from error
 
 
 def _json(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -491,7 +518,7 @@ def _json(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise ConfigurationError(f"{path}: reading parquet needs pip install pyarrow") from error
     number = 0
@@ -500,7 +527,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             for record in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", record
-    except OSError as error:
+    except (OSError, ArrowException) as error:
         raise ConfigurationError(f"{path}: cannot be read as parquet: {error}") from error
 
 
@@ -532,5 +559,17 @@ def _split_of_name(path: Path) -> str:
     return stem if stem in _SPLITS else "train"
 
 
-def _content(pair: PreferencePair) -> tuple[str, frozenset[str]]:
-    return pair.query, frozenset((pair.chosen, pair.rejected))
+def _gives_away(past: PreferencePair, asked: PreferencePair) -> bool:
+    """Whether a past choice says how the asked one ended.
+
+    It is between one of the same answers to the same query, as where one answer was chosen over
+    several; or it comes later in the same conversation, which went on with one of them.
+    """
+    answers = {asked.chosen, asked.rejected}
+    if past.query == asked.query and answers & {past.chosen, past.rejected}:
+        return True
+    turns = past.conversation
+    return any(
+        question.content == asked.query and answer.content in answers
+        for question, answer in pairwise(turns)
+    )

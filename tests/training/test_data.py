@@ -96,6 +96,7 @@ def test_prism_rows_are_joined_with_survey_and_choice_attributes(tmp_path: Path)
         ("self_description", "A nurse."),
         ("demographics", "age: 25-34 years old"),
         ("attributes", "factuality 90, creativity 5"),
+        ("attributes", "in this conversation: fluency 70"),
     ]
 
 
@@ -120,6 +121,25 @@ def test_history_comes_from_the_same_persons_past_and_never_holds_the_row_itself
     assert [one.history for one in again] == [one.history for one in trained]
     other = list(examples(rows, split="train", history=2, seed=1))
     assert [one.history for one in other] != [one.history for one in trained]
+
+
+def test_history_holds_nothing_that_tells_how_the_asked_choice_ended(tmp_path: Path) -> None:
+    asked = {"user_id": "a", "query": "q", "chosen": "good", "rejected": "bad", "split": "test"}
+    same_answer = {**asked, "rejected": "worse", "split": "train"}
+    later = {
+        **plain_row("a", 1), "split": "train",
+        "conversation": [turn("user", "q"), turn("assistant", "good")],
+    }  # fmt: skip
+    elsewhere = {
+        **plain_row("a", 2), "split": "train",
+        "conversation": [turn("user", "another"), turn("assistant", "good")],
+    }  # fmt: skip
+    earlier = {**plain_row("a", 3), "query": "q", "rejected": "none", "split": "train"}
+    rows = load_rows(
+        str(write(tmp_path / "rows.jsonl", [asked, same_answer, later, elsewhere, earlier]))
+    )
+    (one,) = examples(rows, split="test", history=9, seed=0)
+    assert sorted(pair.chosen for pair in one.history) == ["c2", "c3"]
 
 
 def test_people_without_splits_are_split_by_person_and_then_by_order(tmp_path: Path) -> None:
@@ -185,6 +205,12 @@ def test_held_out_people_can_be_asked_about_held_out_topics_only(tmp_path: Path)
             "field conversation.0",
         ),
         ({**plain_row("a", 1), "split": "test", "chosen_score": "high"}, "field chosen_score"),
+        ({**plain_row("a", 1), "split": "test", "stated": "brief"}, "field stated: a list"),
+        ({**plain_row("a", 1), "split": "test", "stated": [None]}, "field stated.0: a text"),
+        (
+            {**plain_row("a", 1), "split": "test", "stated": [{"kind": "x", "text": "y"}]},
+            "stated.0",
+        ),
         ([1, 2], "an object is needed"),
     ],
 )
@@ -210,6 +236,16 @@ def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text("{\n")
     with pytest.raises(ConfigurationError, match=r"broken.jsonl, line 1: not JSON"):
         load_rows(str(tmp_path / "broken.jsonl"))
+    whole = gzip.compress(json.dumps(plain_row("a", 1)).encode() * 100)
+    for name, content, complaint in (
+        ("half.jsonl.gz", whole[:40], "after line 0: cannot be read"),
+        ("no.jsonl.gz", b"plain text", "after line 0: cannot be read"),
+        ("no-text.jsonl", b"\xff\xfe\n", "after line 0: cannot be read"),
+        ("no.parquet", b"plain text", "cannot be read as parquet"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigurationError, match=complaint):
+            load_rows(f"prb:{tmp_path / name}")
 
 
 def test_lamp_qa_is_read(tmp_path: Path) -> None:
