@@ -36,10 +36,24 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.records import RecordLog
 from pgenrm_agent.schema import Model
 
-__all__ = ["METHODS", "Figures", "Measured", "PeopleReport", "Row", "Setting", "evaluate_people"]
+__all__ = [
+    "METHODS",
+    "Figures",
+    "Measured",
+    "PeopleReport",
+    "Row",
+    "Setting",
+    "evaluate_people",
+    "held_out_people",
+]
 
 METHODS = ("majority", "own history", "centroids", "refined", "factor model")
-HELD_OUT = 0.2
+RESERVED = 0.2
+"""Share of the people that settings are chosen on; they are never tested."""
+FOLDS = 5
+"""The others are tested once each: seed s holds out fold s."""
+PROTOCOL = 2
+"""Of the split; until 2026-11-27 (1) seeds held out overlapping draws, and validation people were tested."""
 ENCODED_AT_ONCE = 256
 LEAST_VARIANCE = 1e-6
 """Directions with less than this share of the variance are not blown up to unit length."""
@@ -75,7 +89,7 @@ class Figures(Model):
 
 
 class Measured(Model):
-    """One setting and one draw of held-out people.
+    """One setting and one fold of held-out people.
 
     choices: that were predicted. against: those of them in which the person chose the statement
     that fewer others agreed with. data: digest of the choices that were read.
@@ -89,11 +103,15 @@ class Measured(Model):
     choices: int
     against: int
     figures: tuple[Figures, ...]
+    protocol: int = Field(
+        default=1, description="of the split, PROTOCOL; what was kept before names none"
+    )
 
     @property
     def key(self) -> tuple[object, ...]:
         """What there is one measurement of."""
-        return self.data, self.encoder, self.validation, self.setting.model_dump_json(), self.seed
+        setting = self.setting.model_dump_json()
+        return self.data, self.encoder, self.validation, setting, self.seed, self.protocol
 
 
 class Row(Model):
@@ -107,7 +125,7 @@ class Row(Model):
 
 
 class PeopleReport(Model):
-    """Each seed holds out other people."""
+    """Each seed holds out people of its own. held_out: of seed 0; other folds have one less at most."""
 
     people: int
     held_out: int
@@ -140,17 +158,20 @@ def evaluate_people(
 ) -> PeopleReport:
     """Every setting with every seed; measurements are appended in `out`, and none is made twice.
 
-    source: as `load_rows` reads it; its splits are not used, each seed holds out other people.
+    source: as `load_rows` reads it; its splits are not used, each seed holds out people of its own.
     out: folder of measured.jsonl and of the embeddings.
-    validation: hold out people among the training people instead, for choosing settings: the test
-        people stay unseen.
+    validation: hold out the people who are never tested instead, for choosing settings.
     progress: told the epochs done, and how many there are in all.
 
-    Raises ConfigurationError for data that cannot be read, fewer than ten people, or another
-    process that writes to the folder.
+    Raises ConfigurationError for data that cannot be read, fewer than ten people, more seeds than
+    FOLDS, or another process that writes to the folder.
     """
     if not settings or seeds < 1:
         raise ConfigurationError("there is nothing to measure: name a setting and a seed at least")
+    if seeds > FOLDS:
+        raise ConfigurationError(
+            f"{seeds} seeds are asked for, and everybody is held out once in {FOLDS}: take fewer"
+        )
     people = _encoded(load_rows(source), embedder, out)
     epochs = [one.refinement.epochs for one in settings]
     total, done = seeds * sum(epochs), 0
@@ -161,8 +182,11 @@ def evaluate_people(
             split = _split(people, seed, validation)
             for number, setting in enumerate(settings):
                 found = known.get(
-                    (people.digest, embedder.name, validation, setting.model_dump_json(), seed)
-                )
+                    (
+                        people.digest, embedder.name, validation, setting.model_dump_json(), seed,
+                        PROTOCOL,
+                    )
+                )  # fmt: skip
                 if found is None:
                     found = _measure(
                         people, embedder.name, setting, split,
@@ -179,7 +203,7 @@ def evaluate_people(
     ]
     return PeopleReport(
         people=len(people.choices),
-        held_out=_held_out(people),
+        held_out=len(held_out_people(len(people.choices), 0, validation=validation)[1]),
         choices=float(np.mean([one.choices for one in wanted.values()])),
         against=float(np.mean([one.against for one in wanted.values()])),
         encoder=embedder.name,
@@ -255,6 +279,7 @@ def _measure(
         choices=len(asked),
         against=int(against.sum()),
         figures=tuple(figures),
+        protocol=PROTOCOL,
     )
 
 
@@ -280,11 +305,7 @@ class _Split:
 
 def _split(people: _People, seed: int, validation: bool) -> _Split:
     rng = np.random.default_rng([seed, 77])
-    order = rng.permutation(len(people.choices))
-    held = _held_out(people)
-    tested, trained = order[:held], order[held:]
-    if validation:
-        tested, trained = trained[:held], trained[held:]
+    trained, tested = held_out_people(len(people.choices), seed, validation=validation)
     return _Split(
         seed=seed,
         validation=validation,
@@ -295,8 +316,16 @@ def _split(people: _People, seed: int, validation: bool) -> _Split:
     )
 
 
-def _held_out(people: _People) -> int:
-    return round(len(people.choices) * HELD_OUT)
+def held_out_people(count: int, seed: int, *, validation: bool) -> tuple[IntArray, IntArray]:
+    """Indices of `count` people: those to learn from, and those held out.
+
+    Nobody is held out by two seeds, so that errors over seeds count how people differ; with
+    `validation` all seeds hold out the same people, whom no test ever holds out.
+    """
+    order = np.random.default_rng(77).permutation(count)
+    reserved, rest = np.split(order, [round(count * RESERVED)])
+    held = reserved if validation else np.array_split(rest, FOLDS)[seed]
+    return np.setdiff1d(order, held), held
 
 
 def _majority(people: Sequence[IntArray], statements: int) -> FloatArray:

@@ -37,7 +37,9 @@ def people(
     drawn: Annotated[
         int | None, typer.Option(min=1, help="Past choices drawn in training, at most.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of held-out people.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=5, help="Folds of held-out people, five in all.")
+    ] = 5,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the refinement.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=1e-6, max=1.0, help="Of the refinement.")
@@ -47,7 +49,9 @@ def people(
     ] = True,
     validation: Annotated[
         bool,
-        typer.Option("--validation", help="Hold out training people, to choose settings by."),
+        typer.Option(
+            "--validation", help="Hold out people who are never tested, to choose settings."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

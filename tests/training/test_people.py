@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pgenrm_agent.training.people import METHODS, Setting, evaluate_people
+from pgenrm_agent.training.people import METHODS, Setting, evaluate_people, held_out_people
 from pgenrm_agent.training.people_reference import fit_vote_factors
 from pgenrm_agent.training.prototypes import RefinementSettings
 from typer.testing import CliRunner
@@ -66,7 +66,7 @@ def test_the_refined_prior_knows_what_the_crowd_does_not(source: str, tmp_path: 
     setting = Setting(k=2, pasts=(0, 4), refinement=QUICK)
     report = evaluate_people(source, SMALL, tmp_path, settings=[setting], seeds=2)
     nothing, some = report.rows
-    assert (report.people, report.held_out) == (100, 20)
+    assert (report.people, report.held_out) == (100, 16)
     assert some.gain.mean > 0.05
     assert some.everything["refined"].mean > some.everything["centroids"].mean
     assert some.against["refined"].mean > 0.6
@@ -107,6 +107,15 @@ def test_validation_people_are_never_test_people(source: str, tmp_path: Path) ->
     assert not tested.validation
     lines = (tmp_path / "measured.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["validation"] for line in lines] == [True, False]
+    held = [held_out_people(103, seed, validation=False)[1] for seed in range(5)]
+    everybody = [*held, held_out_people(103, 3, validation=True)[1]]
+    # Everybody once: as a test person of one seed, or on validation.
+    assert sorted(np.concatenate(everybody)) == list(range(103))
+    for seed in range(5):
+        trained = held_out_people(103, seed, validation=False)[0]
+        assert sorted([*trained, *held[seed]]) == list(range(103))
+    with pytest.raises(ConfigurationError, match="everybody is held out once in 5"):
+        evaluate_people(*arguments, settings=[setting], seeds=6)
 
 
 def test_other_choices_or_another_encoder_in_the_folder_are_measured_anew(
