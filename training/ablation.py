@@ -45,7 +45,7 @@ from pgenrm_agent.training.evaluate import (
 from pgenrm_agent.training.grpo import Stage, train_grpo
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import RuleJudge
-from pgenrm_agent.training.run_files import refuse_other_settings, write_json
+from pgenrm_agent.training.run_files import refuse_other_settings, weights_of, write_json
 from pgenrm_agent.training.sft import train_sft
 from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
 from pydantic import Field
@@ -152,8 +152,8 @@ def run_ablation(
             f"seed {unknown[0]} is none of recipe {recipe.name}: {', '.join(map(str, recipe.seeds))}"
         )
     settings = {
-        "recipe": recipe.model_dump(mode="json", exclude=set(GROWING)), "base": str(base),
-        "psi": None if psi is None else str(psi), "simulation": VERSION,
+        "recipe": recipe.model_dump(mode="json", exclude=set(GROWING)), "base": weights_of(base),
+        "psi": None if psi is None else weights_of(psi), "simulation": VERSION,
     }  # fmt: skip
     for model in (base, psi):
         if model is not None:
@@ -206,7 +206,7 @@ def run_ablation(
 def held_out_cases(
     world: World, answers: Answers, seed: int, *, people: int, history: int
 ) -> list[Case]:
-    """The comparisons that a seed measures: its own people, so that seeds are independent draws."""
+    """The comparisons that a seed measures: people of its own, over the queries that all seeds share."""
     split = f"ablation-test-{seed}"
     return draw_cases(world, answers, split=split, count=people, history=history, seed=seed)
 
@@ -348,7 +348,7 @@ class _Bench:
         with self._engine(model) as engine:
 
             def records(cases: Sequence[Case], shown: int) -> list[ChoiceRecord]:
-                rows = asyncio.run(
+                return asyncio.run(
                     judge_choices(
                         engine,
                         format_of(model),
@@ -359,9 +359,6 @@ class _Bench:
                         progress=self._progress,
                     )
                 )
-                missing = sum(row.margin is None for row in rows)
-                self.not_scored[name] = self.not_scored.get(name, 0) + missing
-                return rows
 
             def accuracy(cases: Sequence[Case], rows: Sequence[ChoiceRecord]) -> float:
                 return expected_accuracy(self._test, cases, [row.margin for row in rows]).mean
@@ -370,6 +367,8 @@ class _Bench:
             rows = records(cases, recipe.history)
             self.found[name].append(accuracy(cases, rows))
             self.unreadable[name].append(_unreadable(rows))
+            missing = sum(row.margin is None for row in rows)
+            self.not_scored[name] = self.not_scored.get(name, 0) + missing
             self.one_sample[name].append(expected_accuracy_of_one(self._test, cases, rows).mean)
             if name in (PSI, ALL):
                 for shown, some in self._cases_by_history(seed):

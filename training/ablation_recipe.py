@@ -18,7 +18,9 @@ class AblationRecipe(Section):
 
     name: str
     seeds: Annotated[
-        tuple[int, ...], Field(min_length=1, description="one training and one test draw for each")
+        # Below 100, where the names of their people's splits stay apart (simulation).
+        tuple[Annotated[int, Field(ge=0, lt=100)], ...],
+        Field(min_length=1, description="one training and one test draw for each"),
     ]
     training_people: Annotated[
         int, Field(gt=0, description="simulated people of the reinforcement stages, 7 choices each")

@@ -97,11 +97,17 @@ def evaluate(
 ) -> None:
     """Accuracy on people and queries that training never saw, beside the baselines."""
     from pgenrm_agent.training.evaluate import evaluate_model
+    from pgenrm_agent.training.run_files import refuse_other_settings, weights_of
     from pgenrm_agent.training.simulation import World, load_answers
 
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
 
+    settings = {
+        "model": weights_of(model), "adapter": adapter and weights_of(adapter), "history": history,
+        "chains": chains, "temperature": temperature, "seed": seed,
+    }  # fmt: skip
+    refuse_other_settings(out / "settings.json", settings, what="an evaluation")
     runner = open_engine(engine, model, adapter=adapter)
     with progress_bar("comparisons") as progress:
 
@@ -212,6 +218,7 @@ def _reinforce(
     from pgenrm_agent.training.data import examples, load_rows
     from pgenrm_agent.training.grpo import train_grpo
     from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
+    from pgenrm_agent.training.stage_run import is_main_process
 
     from pgenrm_agent.model_files import refuse_without_model
 
@@ -227,6 +234,8 @@ def _reinforce(
         return
     with _judge(judge_name) as judge:
         result = train_grpo(stage, recipe, model, choices, out, judge=judge, source=data)
+    if not is_main_process():
+        return
     summary = {
         "model": str(result.folder),
         "steps": result.steps,
@@ -237,31 +246,27 @@ def _reinforce(
 
 
 def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
-    """What a run would do and take. Memory in GiB: weights, gradients, Adam's two moments, and the
-    states of one forward pass at float width; what generation takes comes on top."""
-    from transformers import AutoConfig
+    """What a run would do and take; a prompt counts as many tokens as a chain at most."""
+    from pgenrm_agent.training.memory_estimate import estimate_memory
 
     from pgenrm_agent.model_files import format_of
 
-    config = AutoConfig.from_pretrained(model)
-    size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    width = 2 if recipe.precision == "bfloat16" else 4
-    parameters = size / 2  # weights on disk are bfloat16
-    trained = 0.01 if recipe.adapter else 1.0
-    states = recipe.rows_at_once * 2 * recipe.max_tokens * config.hidden_size
-    bytes_needed = parameters * (width + trained * (width + 8)) + 12 * width * states * (
-        config.num_hidden_layers
-    )
     chains = recipe.steps * recipe.choices_per_step * recipe.samples
     return {
         "stage": stage,
-        "model": f"{model} ({parameters / 1e6:.1f} M parameters)",
+        "model": str(model),
         "chain_format": format_of(model).name,
         "choices": choices,
         "steps": recipe.steps,
         "chains_to_sample": chains,
         "tokens_at_most": chains * recipe.max_tokens,
-        "estimated_memory_GiB": round(bytes_needed / 2**30, 2),
+        **estimate_memory(
+            model,
+            precision=recipe.precision,
+            adapter=recipe.adapter,
+            tokens=recipe.rows_at_once * 2 * recipe.max_tokens,
+            recompute=recipe.recompute,
+        ),
         **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
     }
 
@@ -285,9 +290,11 @@ def _judge(name: str) -> Iterator[Judge | None]:
             else ModelTokensEmbedder(bundled_model())
         )
     else:
+        from pgenrm_agent.training.stage_run import own_device
+
         from pgenrm_agent.engines import load_engine
 
-        engine = load_engine("transformers", name)
+        engine = load_engine("transformers", name, device=own_device())
         rating = EngineJudge(engine)
         try:
             yield rating

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "write_json"]
+__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of", "write_json"]
 
 RUN = "run.json"
+SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16
 
 
 def digest(rows: Iterable[str]) -> str:
@@ -39,6 +40,23 @@ def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: s
                 f"{path.parent} holds {what} with {name} = {there.get(name)!r}, and {value!r} is asked"
                 " for: choose another folder"
             )
+
+
+def weights_of(folder: Path) -> str:
+    """A name for a model or an adapter by what its weights are, wherever its folder lies.
+
+    Parts of each file stand for the whole: training moves all of what it trains, and large models have
+    hundreds of gigabytes.
+    """
+    found = hashlib.blake2b(digest_size=8)
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        found.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            for start in range(0, size, max(SAMPLED_BYTES, size // SAMPLED_PARTS)):
+                content.seek(start)
+                found.update(content.read(SAMPLED_BYTES))
+    return f"{folder.name} {found.hexdigest()}"
 
 
 def record_of(run: Path) -> dict[str, object]:

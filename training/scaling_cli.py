@@ -87,6 +87,7 @@ def scaling(
 def _sample(
     study: Study, answers: Answers, model: Path | None, engine: str, out: Path
 ) -> tuple[list[ScalingRecord], list[Agreement]]:
+    from pgenrm_agent.training.run_files import digest, refuse_other_settings, weights_of
     from pgenrm_agent.training.scaling_pool import sample_study
 
     from pgenrm_agent.embedding import ModelTokensEmbedder
@@ -94,6 +95,11 @@ def _sample(
     from pgenrm_agent.model_files import bundled_model, format_of
 
     folder = model or bundled_model()
+    settings = {
+        "model": weights_of(folder), "answers": digest(answers.texts), "members": study.members,
+        "history": study.history,
+    }  # fmt: skip
+    refuse_other_settings(out / "settings.json", settings, what="a study")
     runner = open_engine(engine, folder)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

@@ -301,5 +301,9 @@ def as_pair(answers: Answers, comparison: Comparison) -> PreferencePair:
 
 
 def _stable(name: str) -> int:
-    """A number for a split's name that does not change between runs (unlike hash())."""
+    """A number for a split's name that does not change between runs (unlike hash()).
+
+    It comes from the last four characters alone, so names that share them are the same people. Frozen
+    with VERSION; a new name has to differ there from the splits that it must not meet.
+    """
     return int.from_bytes(name.encode(), "big") % 2**31
