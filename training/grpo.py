@@ -10,14 +10,20 @@ Running the same call again continues from the last checkpoint.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+from pgenrm_agent.training.curriculum import (
+    measure_missing,
+    policy_messages,
+    read_hardness,
+    scheduled,
+)
 from pgenrm_agent.training.data import Example
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import (
@@ -32,6 +38,7 @@ from pgenrm_agent.training.run_files import (
     digest,
     record_of,
     refuse_other_settings,
+    weights_of,
     write_json,
 )
 from pgenrm_agent.training.stage_run import (
@@ -40,21 +47,26 @@ from pgenrm_agent.training.stage_run import (
     is_main_process,
     last_checkpoint,
     lora_config,
+    memory_options,
     passes_per_step,
+    refuse_several_gpus,
+    refuse_without_chat_template,
     save_trained,
     show_only_a_bar,
+    start_width,
 )
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.scaling import derive_seed
-from pgenrm_agent.schema import Message, StatedPreference
+from pgenrm_agent.schema import StatedPreference
 
-__all__ = ["ChainReward", "GrpoResult", "Stage", "measure_hardness", "scheduled", "train_grpo"]
+__all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
 
 Stage = Literal["cre", "curriculum"]
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others, as TRL's trainers do."""
 SETTINGS = "settings.json"
 PANELS = (
     ("reward", "reward"),
@@ -77,7 +89,11 @@ class GrpoResult:
 
 
 class ChainReward:
-    """TRL's reward function: R of each completion. Logs outcome, process and format errors."""
+    """TRL's reward function: R of each completion. Logs outcome, process and format errors.
+
+    A chain that the judge gave no number earns the mean of the others of its prompt: no number is not
+    a bad one.
+    """
 
     def __init__(self, judge: Judge | None, *, alpha: float, beta: float) -> None:
         self._judge = judge
@@ -90,6 +106,7 @@ class ChainReward:
         completions: Sequence[object],
         chosen_first: Sequence[bool],
         stated: Sequence[str],
+        prompts: Sequence[object],
         log_metric: Callable[[str, float], None] | None = None,
         **columns: object,
     ) -> list[float]:
@@ -97,6 +114,7 @@ class ChainReward:
         texts = [_text(one) for one in completions]
         chains = [read_chain(t, chosen_first=f) for t, f in zip(texts, chosen_first, strict=True)]
         process: list[float | None] = [None] * len(texts)
+        rated: list[float | None] = []
         if self._judge is not None:
             known = [i for i, chain in enumerate(chains) if chain is not None]
             rated = self._judge.rate(
@@ -108,17 +126,30 @@ class ChainReward:
             )
             for i, rating in zip(known, rated, strict=True):
                 process[i] = rating
+            _fill_unrated(process, known, [json.dumps(one) for one in prompts])
         outcomes = [outcome_reward(chain) for chain in chains]
         if log_metric is not None:
             log_metric("chain/outcome", _mean(outcomes))
             log_metric("chain/format_errors", _mean([float(chain is None) for chain in chains]))
-            rated_ones = [one for one in process if one is not None]
+            rated_ones = [one for one in rated if one is not None]
             if rated_ones:
                 log_metric("chain/process", _mean(rated_ones))
         return [
             total_reward(p, o, readable=chain is not None, alpha=self._alpha, beta=self._beta)
             for p, o, chain in zip(process, outcomes, chains, strict=True)
         ]
+
+
+def _fill_unrated(
+    process: list[float | None], known: Sequence[int], prompts: Sequence[str]
+) -> None:
+    by_prompt: dict[str, list[float]] = {}
+    for i in known:
+        if (rating := process[i]) is not None:
+            by_prompt.setdefault(prompts[i], []).append(rating)
+    for i in known:
+        if process[i] is None and prompts[i] in by_prompt:
+            process[i] = _mean(by_prompt[prompts[i]])
 
 
 def train_grpo(
@@ -144,8 +175,9 @@ def train_grpo(
         stop_after: end after this step, as if the run had been cut off there.
 
     Raises:
-        ConfigurationError: no choices, a batch that does not divide, `out` holds a run with other
-            settings, or extra "training" is missing.
+        ConfigurationError: no choices, or none that the judge can rate; a batch that does not divide;
+            `out` holds a run with other settings; a model without a chat template; sharding without a
+            GPU, or several GPUs without a launcher; or extra "training" is missing.
     """
     try:
         from datasets import Dataset
@@ -163,12 +195,19 @@ def train_grpo(
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
+    if judge is not None and not any(judge.can_rate(_wishes(one)) for one in choices):
+        raise ConfigurationError(
+            f"judge {judge.name} can rate none of the choices: nobody states anything that it knows."
+            " Use another judge, or none for the outcome alone"
+        )
+    refuse_several_gpus()
+    saving = memory_options(recipe)
     passes = passes_per_step(
         recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
     )
     settings = {
-        "stage": stage, "recipe": recipe.model_dump(mode="json"), "model": str(model),
-        "choices": _digest(choices, format_of(model)), "judge": type(judge).__name__ if judge else None,
+        "stage": stage, "recipe": recipe.model_dump(mode="json"), "model": weights_of(model),
+        "choices": _digest(choices, format_of(model)), "judge": judge.name if judge else None,
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     ended = _ended(recipe, out)
@@ -176,12 +215,11 @@ def train_grpo(
         return ended
     chain_format = format_of(model)
     wanted = recipe.steps * recipe.choices_per_step
-    processes = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     if stage == "curriculum":
-        # One process measures, the others then read what it kept.
-        with processes.main_process_first():
-            hardness = _hardness(recipe, model, choices, chain_format, out / "hardness.jsonl")
-        order = scheduled(hardness, recipe)
+        measure_missing(recipe, model, choices, chain_format, out)
+        state.wait_for_everyone()
+        order = scheduled(read_hardness(out, len(choices)), recipe)
     else:
         rng = random.Random(recipe.seed)
         order = [i for _ in range(-(-wanted // len(choices))) for i in _shuffled(len(choices), rng)]
@@ -190,12 +228,14 @@ def train_grpo(
         for place, i in enumerate(order[:wanted])
     ]
     tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    shares = recipe.generation == "transformers" and can_share(
-        AutoConfig.from_pretrained(model), processes.distributed_type
+    refuse_without_chat_template(tokenizer)
+    shares = (
+        recipe.generation == "transformers"
+        and not recipe.shard
+        and can_share(AutoConfig.from_pretrained(model), state.distributed_type)
     )
     policy = AutoModelForCausalLM.from_pretrained(
-        model, dtype=dtype, **({"attn_implementation": ATTENTION} if shares else {})
+        model, dtype=start_width(recipe), **({"attn_implementation": ATTENTION} if shares else {})
     )
     checkpoints = out / "checkpoints"
     trainer = (SharedPromptTrainer if shares else GRPOTrainer)(
@@ -230,7 +270,7 @@ def train_grpo(
             vllm_mode="colocate" if recipe.generation == "vllm-colocated" else "server",
             bf16=recipe.precision == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=False,
+            **saving,
             logging_steps=1,
             save_steps=recipe.save_every,
             save_total_limit=2,
@@ -275,128 +315,29 @@ def _folder(recipe: GrpoRecipe, out: Path) -> Path:
     return out / ("adapter" if recipe.adapter else "model")
 
 
-# --- hardness ---
-
-
-async def measure_hardness(
-    engine: Engine,
-    choices: Sequence[Example],
-    chain_format: ChainFormat,
-    recipe: GrpoRecipe,
-) -> list[float | None]:
-    """Mean margin of the chosen answer over a few chains of the present model, by choice.
-
-    None where no chain could be read. Both answer orders are sampled equally often.
-    """
-    prompts = [
-        Prompt(
-            messages=_messages(one, chain_format, chosen_first=first),
-            n=-(-recipe.curriculum.chains // 2),
-            seed=derive_seed(recipe.seed, "hardness", number, int(first)),
-        )
-        for number, one in enumerate(choices)
-        for first in (True, False)
-    ]
-    params = SamplingParams(
-        temperature=recipe.temperature,
-        max_tokens=recipe.max_tokens,
-        stop=chain_format.stop("scores"),
-    )
-    answers = await engine.sample(prompts, params)
-    found: list[float | None] = []
-    for number in range(len(choices)):
-        margins = []
-        for first, completions in zip((True, False), answers[2 * number :], strict=False):
-            for one in completions:
-                text = chain_format.finish("scores", one.text)
-                chain = read_chain(text, chosen_first=first)
-                if chain is not None:
-                    margins.append(chain.totals["chosen"] - chain.totals["rejected"])
-        found.append(_mean(margins) if margins else None)
-    return found
-
-
-def scheduled(margins: Sequence[float | None], recipe: GrpoRecipe) -> list[int]:
-    """Which choice comes when, for the whole run: hard ones more and more often.
-
-    Hard: a mean margin of at most `curriculum.margin`, a mistake included, or nothing readable.
-    Within each kind every choice comes once before any comes again. With one kind alone, all are it.
-    """
-    plan = recipe.curriculum
-    hard = [i for i, margin in enumerate(margins) if margin is None or margin <= plan.margin]
-    easy = [i for i in range(len(margins)) if i not in set(hard)]
-    rng = random.Random(recipe.seed)
-    queues = {True: _endless(hard or easy, rng), False: _endless(easy or hard, rng)}
-    order = []
-    for step in range(recipe.steps):
-        share = plan.start + (plan.end - plan.start) * step / max(1, recipe.steps - 1)
-        count = round(share * recipe.choices_per_step)
-        kinds = [True] * count + [False] * (recipe.choices_per_step - count)
-        rng.shuffle(kinds)
-        order += [next(queues[kind]) for kind in kinds]
-    return order
-
-
-def _hardness(
-    recipe: GrpoRecipe,
-    model: Path,
-    choices: Sequence[Example],
-    chain_format: ChainFormat,
-    kept: Path,
-) -> list[float | None]:
-    """Measured once a run, and kept: a resumed run follows the same schedule."""
-    if kept.is_file():
-        found = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
-        if len(found) == len(choices):
-            return cast("list[float | None]", found)
-    from pgenrm_agent.engines import load_engine
-
-    async def measure() -> list[float | None]:
-        engine = load_engine("transformers", model)
-        try:
-            return await measure_hardness(engine, choices, chain_format, recipe)
-        finally:
-            await engine.aclose()
-
-    margins = asyncio.run(measure())
-    beside = kept.with_suffix(".new")
-    beside.write_text("".join(json.dumps(one) + "\n" for one in margins), encoding="utf-8")
-    beside.replace(kept)
-    return margins
-
-
 # --- what the trainer is given ---
 
 
 def _record(one: Example, chain_format: ChainFormat, seed: int) -> dict[str, object]:
     chosen_first = random.Random(seed).random() < 0.5
-    # Of whom no wishes are known, why she chose so says what she wanted.
-    why = (StatedPreference(text=one.reason),) if one.reason and one.reason.strip() else ()
     return {
-        "prompt": [m.model_dump() for m in _messages(one, chain_format, chosen_first=chosen_first)],
+        "prompt": [
+            m.model_dump() for m in policy_messages(one, chain_format, chosen_first=chosen_first)
+        ],
         "chosen_first": chosen_first,
-        "stated": json.dumps([wish.model_dump() for wish in one.stated or why]),
+        "stated": json.dumps([wish.model_dump() for wish in _wishes(one)]),
     }
+
+
+def _wishes(one: Example) -> tuple[StatedPreference, ...]:
+    """What the judge is told. Of whom no wishes are known, why she chose so says what she wanted."""
+    why = (StatedPreference(text=one.reason),) if one.reason and one.reason.strip() else ()
+    return one.stated or why
 
 
 def _digest(choices: Sequence[Example], chain_format: ChainFormat) -> str:
     """Of what is learned from; the pairs' own ids and times are new whenever a dataset is read."""
     return digest(json.dumps(_record(one, chain_format, seed=0)) for one in choices)
-
-
-def _messages(
-    one: Example, chain_format: ChainFormat, *, chosen_first: bool
-) -> tuple[Message, ...]:
-    asked = one.asked
-    return chain_format.messages(
-        query=asked.query,
-        candidates=[asked.chosen, asked.rejected]
-        if chosen_first
-        else [asked.rejected, asked.chosen],
-        history=one.history,
-        stated=(),
-        conversation=asked.conversation,
-    )
 
 
 def _statements(text: str) -> tuple[StatedPreference, ...]:
@@ -413,11 +354,6 @@ def _text(completion: object) -> str:
 
 def _shuffled(count: int, rng: random.Random) -> list[int]:
     return rng.sample(range(count), count)
-
-
-def _endless(items: Sequence[int], rng: random.Random) -> Any:
-    while True:
-        yield from rng.sample(items, len(items))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -40,9 +40,18 @@ class GrpoRecipe(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Annotated[int, Field(gt=0, description="of a chain")]
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="of activations, and of the weights under an adapter"),
+    ] = "float32"
     save_every: Annotated[int, Field(gt=0)]
     adapter: Adapter | None = None
+    recompute: Annotated[
+        bool, Field(description="activations again on the way back: less memory, more time")
+    ] = False
+    shard: Annotated[
+        bool, Field(description="FSDP: weights and optimiser split over the GPUs' processes")
+    ] = False
     generation: Annotated[
         Literal["transformers", "vllm-colocated", "vllm-server"],
         Field(description="what samples the chains; vLLM needs a GPU here"),

@@ -47,13 +47,22 @@ class Judged:
 
 
 class Judge(Protocol):
-    """Rates chains, in [0, 1] each; None for a person who stated nothing to be covered."""
+    """Rates chains, in [0, 1] each; None for a person who stated nothing to be covered.
+
+    name: of what rates, with its model; a run that goes on keeps to it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        """Whether there is anything in `stated` that a chain could cover."""
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]: ...
 
 
 def read_chain(text: str, *, chosen_first: bool) -> ParsedChain | None:
-    """The chain over the chosen and the rejected answer; None where the text is none.
+    """The chain over the chosen and the rejected answer; None where the text is none, or was cut off.
 
     chosen_first: whether the chosen answer was shown as response 1.
     """
@@ -62,7 +71,7 @@ def read_chain(text: str, *, chosen_first: bool) -> ParsedChain | None:
         parsed = parse_chain(text, ids)
     except ChainError:
         return None
-    return None if parsed.missing else parsed
+    return None if parsed.missing or "truncated" in parsed.repairs else parsed
 
 
 def outcome_reward(chain: ParsedChain | None) -> float:
@@ -87,6 +96,8 @@ class RuleJudge:
     rubric each); with less it counts in proportion.
     """
 
+    name = "rule"
+
     def __init__(self) -> None:
         from pgenrm_agent.training.simulation import THEMES
 
@@ -96,6 +107,9 @@ class RuleJudge:
             for name, wishes in ((theme.more, theme.wishes_more), (theme.less, theme.wishes_less))
             for wish in wishes
         }
+
+    def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        return any(one.text in self._criterion for one in stated)
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]:
         return [self._one(one) for one in judged]
@@ -123,6 +137,13 @@ class SimilarityJudge:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
+
+    @property
+    def name(self) -> str:
+        return f"similarity:{self._embedder.name}"
+
+    def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        return bool(stated)
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]:
         texts: dict[str, None] = {}
@@ -166,6 +187,13 @@ class EngineJudge:
         self._engine = engine
         self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
         self._loop = PrivateLoop("EngineJudge")
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        return bool(stated)
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]:
         asked = [number for number, one in enumerate(judged) if one.stated]

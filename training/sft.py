@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
-from pgenrm_agent.training.run_files import RUN, digest, refuse_other_settings, write_json
+from pgenrm_agent.training.run_files import (
+    RUN,
+    digest,
+    refuse_other_settings,
+    weights_of,
+    write_json,
+)
 from pgenrm_agent.training.sft_recipe import SftRecipe
 
 from pgenrm_agent.errors import ConfigurationError
@@ -111,19 +117,20 @@ def train_sft(
         is_main_process,
         last_checkpoint,
         lora_config,
+        memory_options,
         passes_per_step,
         save_trained,
         show_only_a_bar,
+        start_width,
     )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     on_gpu = torch.cuda.is_available()
-    if recipe.shard and not on_gpu:
-        raise ConfigurationError(f"recipe {recipe.name}: shard needs GPUs; set it to false here")
+    saving = memory_options(recipe)
     passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
     read = read_dataset(data)
     settings = {
-        "recipe": recipe.model_dump(mode="json"), "model": str(model),
+        "recipe": recipe.model_dump(mode="json"), "model": weights_of(model),
         "dataset": digest(row.model_dump_json() for row in read),
     }  # fmt: skip
     refuse_other_settings(out / SETTINGS, settings, what="a run")
@@ -135,11 +142,7 @@ def train_sft(
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows, held_out, plan = _encode_all(recipe, tokenizer, read, data)
-    # An optimiser keeps its sums in float32; weights that an adapter leaves alone need no such width.
-    narrow = recipe.precision == "bfloat16" and recipe.adapter is not None
-    start = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.bfloat16 if narrow else torch.float32
-    )
+    start = AutoModelForCausalLM.from_pretrained(model, dtype=start_width(recipe))
     checkpoints = out / "checkpoints"
     trainer = SFTTrainer(
         model=start,
@@ -164,9 +167,7 @@ def train_sft(
             weight_decay=recipe.weight_decay,
             bf16=recipe.precision == "bfloat16",
             use_cpu=not on_gpu,
-            gradient_checkpointing=recipe.recompute and not recipe.shard,
-            fsdp=recipe.shard or None,
-            fsdp_config={"activation_checkpointing": recipe.recompute} if recipe.shard else None,
+            **saving,
             logging_steps=1,
             eval_strategy="steps" if held_out else "no",
             eval_steps=recipe.save_every,
@@ -208,10 +209,9 @@ def _encode_all(
     data: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], SftPlan]:
     """Rows to learn, rows of held-out people, and the counts."""
-    if not tokenizer.chat_template:
-        raise ConfigurationError(
-            f"the tokenizer of {tokenizer.name_or_path} has no chat template: use an instruct model"
-        )
+    from pgenrm_agent.training.stage_run import refuse_without_chat_template
+
+    refuse_without_chat_template(tokenizer)
     encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]
     short = [(user, one) for user, one in encoded if len(one["input_ids"]) <= recipe.max_tokens]
     held = [one for user, one in short if _share(user) < recipe.held_out]

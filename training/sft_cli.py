@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pgenrm_agent.training.terminal import JsonOption, show_summary
 
-from pgenrm_agent.errors import ConfigurationError
-
 if TYPE_CHECKING:
     from pgenrm_agent.training.sft_recipe import SftRecipe
 
@@ -42,9 +40,10 @@ def sft(
     from pgenrm_agent.training.sft_recipe import load_sft_recipe
     from pgenrm_agent.training.stage_run import is_main_process
 
+    from pgenrm_agent.model_files import refuse_without_model
+
     loaded = load_sft_recipe(recipe)
-    if not (model / "config.json").is_file():
-        raise ConfigurationError(f"{model} holds no model (config.json): name a model's folder")
+    refuse_without_model(model)
     if dry_run:
         show_summary(
             _plan(loaded, model, data), f"stage 1, {loaded.name}, dry run", as_json=as_json

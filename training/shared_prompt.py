@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import DistributedType
+from pgenrm_agent.training.stage_run import process_number
 from transformers import DynamicCache, PreTrainedModel
 from trl import GRPOTrainer
 
@@ -33,7 +34,9 @@ WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GP
 
 def can_share(config: PreTrainedConfig, distributed: DistributedType) -> bool:
     """Whether prompts can be shared: full attention in every layer, and whole weights in each process."""
-    return attends_to_everything(config) and distributed in WHOLE
+    # That weights are sharded by FSDP is told by the launcher's variable alone until a trainer is made.
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+    return attends_to_everything(config) and distributed in WHOLE and not sharded
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -44,16 +47,17 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> tuple[list[list[int]], None]:
         """One chain for every prompt given, equal prompts being samples of one.
 
-        Drawn from the recipe's seed, the step and the chain's place, whatever was drawn before: a run that
-        was cut off writes the chains that it would have written.
+        Drawn from the recipe's seed, the step and the chain's place among those of all processes, whatever
+        was drawn before: a run that was cut off writes the chains that it would have written, and two
+        processes write those of one.
         """
         place_of: dict[tuple[int, ...], int] = {}
-        rank = int(os.environ.get("RANK", "0"))
+        before = process_number() * len(prompt_ids)
         rows = [
             Row(
                 place_of.setdefault(tuple(ids), len(place_of)),
                 np.random.default_rng(
-                    derive_seed(self.args.seed, "chain", self.state.global_step, rank, number)
+                    derive_seed(self.args.seed, "chain", self.state.global_step, before + number)
                 ),
                 self.max_completion_length,
             )
@@ -63,11 +67,14 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
         rules = SamplingRules(self.temperature, self.top_p, frozenset(self.eos_token_ids), None)
         model.eval()
         try:
-            decode(_without_adapter_shell(model), list(place_of), rows, rules, lambda row: False)
+            with self.accelerator.autocast():  # as the log-probabilities are read
+                decode(
+                    _without_adapter_shell(model), list(place_of), rows, rules, lambda row: False
+                )
         finally:
             model.train()
-        end = self.eos_token_ids[0]
-        return [[*row.tokens, end] if row.ended == "stop" else row.tokens for row in rows], None
+        # With the end token that was drawn: it is learned from, and a model may have several.
+        return [row.tokens if row.end is None else [*row.tokens, row.end] for row in rows], None
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -14,7 +14,16 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import FORMAT_FILE
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+    import torch
+    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+    from pgenrm_agent.training.sft_recipe import SftRecipe
+    from transformers import (
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+    )
     from transformers import TrainingArguments as Arguments
 else:
     from transformers import TrainerCallback
@@ -25,15 +34,59 @@ __all__ = [
     "is_main_process",
     "last_checkpoint",
     "lora_config",
+    "memory_options",
+    "own_device",
     "passes_per_step",
+    "process_number",
+    "processes",
+    "refuse_several_gpus",
+    "refuse_without_chat_template",
     "save_trained",
     "show_only_a_bar",
+    "start_width",
 ]
 
 
 def is_main_process() -> bool:
     """Whether this process writes what all share. The launcher (`accelerate launch`) numbers them."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return process_number() == 0
+
+
+def process_number() -> int:
+    """Of this process among all that train together, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_device() -> str | None:
+    """The GPU that the launcher meant for this process; None leaves the choice to whoever asks."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK")
+    return None if number is None or not torch.cuda.is_available() else f"cuda:{number}"
+
+
+def refuse_several_gpus() -> None:
+    """Raises ConfigurationError where one process sees several GPUs, and no launcher shares them out."""
+    import torch
+
+    if (seen := torch.cuda.device_count()) > 1 and "RANK" not in os.environ:
+        raise ConfigurationError(
+            f"one process sees {seen} GPUs: start with accelerate launch --num_processes {seen}"
+            " -m pgenrm_agent.cli ..., or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+
+
+def refuse_without_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigurationError for a model that was not made to be asked."""
+    if not tokenizer.chat_template:
+        raise ConfigurationError(
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template: use an instruct model"
+        )
 
 
 def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
@@ -41,13 +94,13 @@ def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
 
     Raises ConfigurationError when the rows cannot be shared out evenly among the processes.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if rows % (at_once * processes):
+    count = processes()
+    if rows % (at_once * count):
         raise ConfigurationError(
             f"recipe {recipe}: the {rows} rows of a step are not divisible into passes of"
-            f" rows_at_once = {at_once} on {processes} process{'es' if processes > 1 else ''}"
+            f" rows_at_once = {at_once} on {count} process{'es' if count > 1 else ''}"
         )
-    return rows // (at_once * processes)
+    return rows // (at_once * count)
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
@@ -79,6 +132,34 @@ def lora_config(adapter: Adapter | None) -> Any:
         target_modules=adapter.targets,
         task_type="CAUSAL_LM",
     )
+
+
+def start_width(recipe: SftRecipe | GrpoRecipe) -> torch.dtype:
+    """In which the weights of the start are loaded.
+
+    An optimiser keeps its sums in float32: steps far below a weight's own size are lost in bfloat16.
+    Weights that an adapter leaves alone need no such width.
+    """
+    import torch
+
+    narrow = recipe.precision == "bfloat16" and recipe.adapter is not None
+    return torch.bfloat16 if narrow else torch.float32
+
+
+def memory_options(recipe: SftRecipe | GrpoRecipe) -> dict[str, Any]:
+    """The trainer's arguments for recomputed activations and for sharding (FSDP 2).
+
+    Raises ConfigurationError when the recipe shards and there is no GPU.
+    """
+    import torch
+
+    if recipe.shard and not torch.cuda.is_available():
+        raise ConfigurationError(f"recipe {recipe.name}: shard needs GPUs; set it to false here")
+    return {
+        "gradient_checkpointing": recipe.recompute and not recipe.shard,
+        "fsdp": recipe.shard or None,
+        "fsdp_config": {"activation_checkpointing": recipe.recompute} if recipe.shard else None,
+    }
 
 
 def save_trained(trainer: Trainer, started_from: Path, folder: Path) -> None:

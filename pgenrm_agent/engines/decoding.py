@@ -39,6 +39,7 @@ class Row:
 
     noise: the row's own random stream, so that a sample does not depend on what else is in the
         batch.
+    end: the end token that it was ended by, if one did; it is not among its tokens.
     """
 
     prompt: int
@@ -46,6 +47,7 @@ class Row:
     limit: int
     tokens: list[int] = field(default_factory=list)
     ended: str = "length"
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _attend(
     own = (by_key_head(query) @ key.transpose(2, 3)).view(rows, heads, -1)
     joint = torch.cat([ahead[prefix.prompt, prefix.slot], own], dim=-1)  # (B, heads, T + S)
     weights = torch.softmax(joint.float() * scale, dim=-1).to(query.dtype)
-    spread = torch.zeros_like(ahead)
+    spread = weights.new_zeros(ahead.shape)  # under autocast it is wider than `ahead`
     spread[prefix.prompt, prefix.slot] = weights[..., :length]
     read = by_key_head(spread.transpose(1, 2)) @ prefix.values[layer]
     read = read.view(prompts, heads, slots, -1).transpose(1, 2)
@@ -303,7 +305,7 @@ def decode(
                 continue
             row = active[place]
             if token in rules.end_tokens:
-                row.ended, alive[place] = "stop", False
+                row.ended, row.end, alive[place] = "stop", token, False
                 continue
             row.tokens.append(token)
             if suspect is not None and suspect[place] and stops_here(row):

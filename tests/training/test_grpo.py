@@ -9,16 +9,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pgenrm_agent.training.cli import app
+from pgenrm_agent.training.curriculum import (
+    measure_hardness,
+    measure_missing,
+    read_hardness,
+    scheduled,
+)
 from pgenrm_agent.training.data import Example
-from pgenrm_agent.training.grpo import ChainReward, measure_hardness, scheduled, train_grpo
+from pgenrm_agent.training.grpo import ChainReward, train_grpo
 from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
-from pgenrm_agent.training.rewards import RuleJudge
+from pgenrm_agent.training.rewards import Judged, RuleJudge
 from pgenrm_agent.training.stage_run import last_checkpoint
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pgenrm_agent import PGenRM, Scaling
@@ -26,7 +35,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import bundled_model
+from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
@@ -69,6 +78,27 @@ def test_the_reward_function_pays_by_chain_and_logs_the_parts() -> None:
     }
 
 
+def test_a_chain_without_a_rating_earns_the_mean_of_its_prompt_s_others() -> None:
+    good = write_chain([9, 2], criteria=(("Brevity", 100),))
+
+    class HalfSilentJudge:
+        name = "half-silent"
+
+        def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+            return True
+
+        def rate(self, judged: Sequence[Judged]) -> list[float | None]:
+            return [0.2, None, 0.8, None, 1.0][: len(judged)]
+
+    paid = ChainReward(HalfSilentJudge(), alpha=0.5, beta=0.0)(
+        completions=[good] * 5,
+        chosen_first=[True] * 5,
+        stated=["[]"] * 5,
+        prompts=["x", "x", "x", "y", "z"],
+    )
+    assert paid == [0.1, 0.25, 0.4, 0.0, 0.5]
+
+
 async def test_hardness_is_what_the_model_shows() -> None:
     def reply(prompt: Prompt, _: int) -> str:
         asked = prompt.messages[-1].content
@@ -80,11 +110,41 @@ async def test_hardness_is_what_the_model_shows() -> None:
 
     engine = ScriptedEngine(reply)
     recipe = SMALL.model_copy(update={"curriculum": CurriculumRecipe(chains=4)})
-    margins = await measure_hardness(engine, CHOICES, ChainFormat.load("published"), recipe)
+    numbered = list(enumerate(CHOICES))
+    margins = await measure_hardness(engine, numbered, ChainFormat.load("published"), recipe)
     assert margins == [5.0, 5.0, -5.0, None]
     (call,) = engine.calls
     assert [prompt.n for prompt in call[0]] == [2] * 8
     assert "Please keep it short" not in str(call[0])
+
+
+def test_a_killed_measurement_of_hardness_goes_on_and_processes_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain_format = format_of(bundled_model())
+
+    def measure(folder: Path) -> None:
+        measure_missing(SMALL, bundled_model(), CHOICES, chain_format, folder)
+
+    measure(tmp_path / "alone")
+    alone = read_hardness(tmp_path / "alone", 4)
+    file = tmp_path / "alone" / "hardness-0.jsonl"
+    first, rest = file.read_text().split("\n", 1)
+    file.write_text(first + "\n" + rest[:9])  # killed while it wrote the second line
+    measure(tmp_path / "alone")
+    assert read_hardness(tmp_path / "alone", 4) == alone
+    assert file.read_text().startswith(first)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        measure(tmp_path / "two" / rank)
+        file = tmp_path / "two" / rank / f"hardness-{rank}.jsonl"
+        assert [json.loads(line)["choice"] for line in file.read_text().splitlines()] == [
+            int(rank), int(rank) + 2,
+        ]  # fmt: skip
+        file.rename(tmp_path / "two" / file.name)
+    assert read_hardness(tmp_path / "two", 4) == alone
 
 
 def test_the_share_of_hard_choices_grows_and_each_comes_before_any_comes_again() -> None:
@@ -157,7 +217,8 @@ def test_two_processes_share_a_step(command: list[str], tmp_path: Path) -> None:
     recipe = tmp_path / "two.yaml"
     two = SMALL.model_copy(update={"steps": 2, "choices_per_step": 2})
     recipe.write_text(yaml.safe_dump(two.model_dump(mode="json")))
-    own = [*command[:-1], "--recipe", str(recipe), "--out", str(tmp_path / "out")]
+    out = tmp_path / "out"
+    own = ["curriculum", *command[1:-1], "--recipe", str(recipe), "--out", str(out)]
     done = subprocess.run(
         [
             *(sys.executable, "-P", "-m", "accelerate.commands.launch", "--cpu"),
@@ -169,9 +230,14 @@ def test_two_processes_share_a_step(command: list[str], tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout.strip().splitlines()[-1])["steps"] == 2
-    assert [row["step"] for row in curve(tmp_path / "out")] == [1, 2]
-    assert TransformersEngine(tmp_path / "out" / "model", device="cpu").name
+    (summary,) = done.stdout.strip().splitlines()  # of both together
+    assert json.loads(summary)["steps"] == 2
+    assert [row["step"] for row in curve(out)] == [1, 2]
+    assert sorted(file.name for file in out.glob("hardness-*.jsonl")) == [
+        "hardness-0.jsonl",
+        "hardness-1.jsonl",
+    ]
+    assert TransformersEngine(out / "model", device="cpu").name
 
 
 @pytest.mark.slow
@@ -212,7 +278,7 @@ def test_the_curriculum_follows_and_keeps_what_it_measured(trained: Path, tmp_pa
     recipe = SMALL.model_copy(update={"steps": 1, "kl": 0.1})
     result = train_grpo("curriculum", recipe, trained / "model", CHOICES, tmp_path)
     assert result.steps == 1
-    assert len((tmp_path / "hardness.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "hardness-0.jsonl").read_text().splitlines()) == 4
     (row,) = curve(tmp_path)
     assert "chain/process" not in row
     assert "kl" in row
@@ -224,6 +290,29 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     odd = SMALL.model_copy(update={"rows_at_once": 3})
     with pytest.raises(ConfigurationError, match="not divisible"):
         train_grpo("cre", odd, bundled_model(), CHOICES, tmp_path)
+    # A judge that knows none of the wishes would pay nothing for the process, and nobody would see it.
+    strange = (StatedPreference(text="I collect stamps."),)
+    unknown = [one.model_copy(update={"stated": strange}) for one in CHOICES]
+    with pytest.raises(ConfigurationError, match="judge rule can rate none of the choices"):
+        train_grpo("cre", SMALL, bundled_model(), unknown, tmp_path, judge=RuleJudge())
+    sharded = SMALL.model_copy(update={"shard": True})
+    with pytest.raises(ConfigurationError, match="shard needs GPUs"):
+        train_grpo("cre", sharded, bundled_model(), CHOICES, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_weights_are_trained_in_float32_whatever_the_precision(tmp_path: Path) -> None:
+    """Steps of 1e-6 are lost on bfloat16 weights: nothing would be learned, and nobody would see it."""
+    recipe = SMALL.model_copy(
+        update={"steps": 1, "learning_rate": 1e-6, "warmup_steps": 0, "precision": "bfloat16"}
+    )
+    train_grpo("cre", recipe, bundled_model(), CHOICES, tmp_path / "out", judge=RuleJudge())
+    before = load_file(bundled_model() / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert after[name].dtype == torch.float32
+    moved = (after[name] - before[name].float()).abs()
+    assert 0 < moved.max() < 1e-5
 
 
 def test_bundled_recipes_are_valid_and_a_wrong_one_is_named(tmp_path: Path) -> None:

@@ -84,3 +84,12 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     )
     assert report["not_scored"] < 4
     assert 0 <= report["accuracy"]["model, 1 sample"]["mean"] <= 1
+    # The records of one model are no measurement of another.
+    refused = CliRunner().invoke(
+        app,
+        [
+            *("evaluate", "--data", str(few_answers), "--model", merged["model"]),
+            *("--people", "4", "--chains", "1", "--out", str(tmp_path / "measured")),
+        ],
+    )
+    assert "holds an evaluation with model = 'model " in str(refused.exception)

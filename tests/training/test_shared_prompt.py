@@ -75,7 +75,32 @@ def test_chains_are_drawn_from_seed_step_and_place(trainer: SharedPromptTrainer)
     assert trainer._generate_single_turn(asked, None, {}, 2)[0] != first
 
 
-def test_models_and_launchers_that_cannot_share_are_left_to_trl() -> None:
+def test_a_chain_ends_with_the_end_token_that_was_drawn(
+    trainer: SharedPromptTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instruct models have several; learning from another than was drawn would be learning nothing."""
+    vocabulary = trainer.model.config.vocab_size
+    monkeypatch.setattr(trainer, "eos_token_ids", list(range(vocabulary)))
+    chains, _ = trainer._generate_single_turn([[11, 12, 13]] * 40, None, {}, 2)
+    assert all(len(chain) == 1 for chain in chains)
+    assert len({chain[0] for chain in chains}) > 1
+
+
+def test_the_second_process_goes_on_where_the_first_one_ends(
+    trainer: SharedPromptTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [[11, 12, 13, 14]] * 4
+    one, _ = trainer._generate_single_turn(asked, None, {}, 2)
+    monkeypatch.setenv("RANK", "1")
+    two, _ = trainer._generate_single_turn(asked[:2], None, {}, 2)
+    assert two == one[2:]
+
+
+def test_models_and_launchers_that_cannot_share_are_left_to_trl(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert can_share(LlamaConfig(), DistributedType.MULTI_CPU)
     assert not can_share(LlamaConfig(), DistributedType.FSDP)
     assert not can_share(MistralConfig(sliding_window=512), DistributedType.NO)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert not can_share(LlamaConfig(), DistributedType.MULTI_GPU)
