@@ -64,7 +64,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_refined_prior_knows_what_the_crowd_does_not(source: str, tmp_path: Path) -> None:
     setting = Setting(k=2, pasts=(0, 4), refinement=QUICK)
-    report = evaluate_people(source, SMALL, tmp_path, settings=[setting], seeds=2)
+    report = evaluate_people(source, SMALL, tmp_path, settings=[setting], seeds=5)
     nothing, some = report.rows
     assert (report.people, report.held_out) == (100, 16)
     assert some.gain.mean > 0.05
