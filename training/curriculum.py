@@ -118,8 +118,12 @@ def measure_missing(
     The first process tells its progress on the error stream.
     """
     known = _known(folder)
-    missing = [(number, one) for number, one in enumerate(choices) if number not in known]
-    own = missing[process_number() :: processes()]
+    # By number: what others write meanwhile does not change whose a choice is.
+    own = [
+        (number, one)
+        for number, one in enumerate(choices)
+        if number not in known and number % processes() == process_number()
+    ]
     if not own:
         return
     from pgenrm_agent.engines import load_engine

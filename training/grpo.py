@@ -49,6 +49,7 @@ from pgenrm_agent.training.stage_run import (
     lora_config,
     memory_options,
     passes_per_step,
+    processes,
     refuse_several_gpus,
     refuse_without_chat_template,
     save_trained,
@@ -294,7 +295,8 @@ def train_grpo(
             out / RUN,
             settings
             | {
-                "source": source, "start_from": record_of(model.parent), "steps": result.steps,
+                "source": source, "start_from": record_of(model.parent), "processes": processes(),
+                "steps": result.steps,
                 "seconds": result.seconds, "reward": result.reward,
             },
         )  # fmt: skip

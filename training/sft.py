@@ -119,6 +119,7 @@ def train_sft(
         lora_config,
         memory_options,
         passes_per_step,
+        processes,
         save_trained,
         show_only_a_bar,
         start_width,
@@ -194,8 +195,13 @@ def train_sft(
         ended = {**asdict(result), "folder": folder.name}
         finished = result.steps >= plan.steps
         write_json(
-            out / RUN, {"finished": finished, "result": ended, "plan": asdict(plan)} | settings
-        )
+            out / RUN,
+            settings
+            | {
+                "finished": finished, "result": ended, "plan": asdict(plan),
+                "processes": processes(),
+            },
+        )  # fmt: skip
     return result
 
 

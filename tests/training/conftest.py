@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,23 @@ def chain_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = "".join(row.model_dump_json() + "\n" for row in rows)
     (folder / DATASET).write_text(text, encoding="utf-8")
     return folder
+
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def launch_two() -> Launch:
+    """Runs a command in two processes on this machine that talk by gloo, as torchrun starts them."""
+
+    def launch(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "-P", "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc_per_node", "2", *command),
+            ],
+            env={**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, check=False, timeout=400,
+        )  # fmt: skip
+
+    return launch

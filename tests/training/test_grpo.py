@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -213,25 +212,21 @@ def test_a_folder_refuses_another_run(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_step(command: list[str], tmp_path: Path) -> None:
+def test_two_processes_share_a_step(
+    command: list[str],
+    launch_two: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
     recipe = tmp_path / "two.yaml"
     two = SMALL.model_copy(update={"steps": 2, "choices_per_step": 2})
     recipe.write_text(yaml.safe_dump(two.model_dump(mode="json")))
     out = tmp_path / "out"
     own = ["curriculum", *command[1:-1], "--recipe", str(recipe), "--out", str(out)]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-P", "-m", "accelerate.commands.launch", "--cpu"),
-            *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
-            *("--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
-            *("-m", "pgenrm_agent.cli", "train", *own),
-        ],
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        capture_output=True, text=True, check=False, timeout=400,
-    )  # fmt: skip
+    done = launch_two("-m", "pgenrm_agent.cli", "train", *own)
     assert done.returncode == 0, done.stderr[-4000:]
     (summary,) = done.stdout.strip().splitlines()  # of both together
     assert json.loads(summary)["steps"] == 2
+    assert json.loads((out / "run.json").read_text())["processes"] == 2
     assert [row["step"] for row in curve(out)] == [1, 2]
     assert sorted(file.name for file in out.glob("hardness-*.jsonl")) == [
         "hardness-0.jsonl",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,11 @@ def test_a_run_that_has_ended_is_not_repeated(
 
 @pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_ends_as_if_nothing_had_happened(
-    trained: Path, minute_model: Path, chain_dataset: Path, tmp_path: Path
+    trained: Path,
+    minute_model: Path,
+    chain_dataset: Path,
+    launch_two: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
     recipe = write_recipe(RECIPE, tmp_path / "test.yaml")
@@ -126,23 +130,20 @@ def test_a_run_killed_at_a_random_moment_ends_as_if_nothing_had_happened(
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(
-    trained: Path, minute_model: Path, chain_dataset: Path, tmp_path: Path
+    trained: Path,
+    minute_model: Path,
+    chain_dataset: Path,
+    launch_two: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
     recipe = write_recipe(RECIPE, tmp_path / "test.yaml")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-P", "-m", "accelerate.commands.launch", "--cpu"),
-            *("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
-            *("--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"),
-            *command(minute_model, chain_dataset, out, recipe),
-        ],
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        capture_output=True, text=True, check=False, timeout=400,
-    )  # fmt: skip
+    done = launch_two(*command(minute_model, chain_dataset, out, recipe))
     assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.strip().splitlines()[-1])
+    (summary,) = done.stdout.strip().splitlines()  # of both together
+    told = json.loads(summary)
     assert told["steps"] == STEPS
+    assert json.loads((out / "run.json").read_text())["processes"] == 2
     assert losses(out) == pytest.approx(losses(trained), rel=1e-3)
     assert TransformersEngine(Path(told["folder"]), device="cpu").name
 
