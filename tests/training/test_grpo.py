@@ -311,7 +311,7 @@ def test_all_weights_are_trained_in_float32_whatever_the_precision(tmp_path: Pat
 
 
 def test_bundled_recipes_are_valid_and_a_wrong_one_is_named(tmp_path: Path) -> None:
-    for name in ("tiny-cpu", "tiny-gpu", "llama-8b", "llama-70b-lora"):
+    for name in ("tiny-cpu", "tiny-cpu-people", "tiny-gpu", "llama-8b", "llama-70b-lora"):
         recipe = load_grpo_recipe(name)
         assert recipe.name == name
         assert recipe.choices_per_step * recipe.samples % recipe.rows_at_once == 0
