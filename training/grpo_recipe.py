@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pgenrm_agent.training.recipe import Adapter, Section, read_recipe
+from pgenrm_agent.training.recipe import Section, TrainerRecipe, read_recipe
 from pydantic import Field
 
 __all__ = ["CurriculumRecipe", "GrpoRecipe", "load_grpo_recipe"]
@@ -22,10 +22,9 @@ class CurriculumRecipe(Section):
     ] = 0.5
 
 
-class GrpoRecipe(Section):
+class GrpoRecipe(TrainerRecipe):
     """GRPO on choices with history shown and stated criteria withheld."""
 
-    name: str
     seed: Annotated[int, Field(ge=0)]
     choices: Annotated[int, Field(gt=0, description="choices to train on")]
     history: Annotated[int, Field(ge=0, description="past choices shown, at most")] = 3
@@ -40,18 +39,6 @@ class GrpoRecipe(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Annotated[int, Field(gt=0, description="of a chain")]
-    precision: Annotated[
-        Literal["float32", "bfloat16"],
-        Field(description="of activations, and of the weights under an adapter"),
-    ] = "float32"
-    save_every: Annotated[int, Field(gt=0)]
-    adapter: Adapter | None = None
-    recompute: Annotated[
-        bool, Field(description="activations again on the way back: less memory, more time")
-    ] = False
-    shard: Annotated[
-        bool, Field(description="FSDP: weights and optimiser split over the GPUs' processes")
-    ] = False
     generation: Annotated[
         Literal["transformers", "vllm-colocated", "vllm-server"],
         Field(description="what samples the chains; vLLM needs a GPU here"),

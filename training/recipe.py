@@ -17,6 +17,7 @@ __all__ = [
     "Phase",
     "PsiRecipe",
     "Section",
+    "TrainerRecipe",
     "load_recipe",
     "read_recipe",
 ]
@@ -42,6 +43,24 @@ class Adapter(Section):
     alpha: Annotated[int, Field(gt=0, description="scale; the update is alpha / rank of it")] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Annotated[str, Field(description="modules, as PEFT names them")] = "all-linear"
+
+
+class TrainerRecipe(Section):
+    """What the stages on TRL's trainers share."""
+
+    name: str
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Field(description="of activations, and of the weights under an adapter"),
+    ] = "float32"
+    save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
+    adapter: Adapter | None = None
+    recompute: Annotated[
+        bool, Field(description="activations again on the way back: less memory, more time")
+    ] = False
+    shard: Annotated[
+        bool, Field(description="FSDP: weights and optimiser split over the GPUs' processes")
+    ] = False
 
 
 class ModelShape(Section):

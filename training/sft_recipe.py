@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pgenrm_agent.training.recipe import Adapter, Section, read_recipe
+from pgenrm_agent.training.recipe import TrainerRecipe, read_recipe
 from pydantic import Field
 
 __all__ = ["SftRecipe", "load_sft_recipe"]
 
 
-class SftRecipe(Section):
+class SftRecipe(TrainerRecipe):
     """Supervised training on the chains of a dataset."""
 
-    name: str
     seed: Annotated[int, Field(ge=0, description="of the order, and of an adapter's first weights")]
     epochs: Annotated[float, Field(gt=0, description="times that each chain is seen")] = 1.0
     rows_per_step: Annotated[int, Field(gt=0, description="chains of an optimiser step")]
@@ -28,18 +27,6 @@ class SftRecipe(Section):
     learning_rate: Annotated[float, Field(gt=0, description="peak; it falls as a cosine")]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    precision: Annotated[
-        Literal["float32", "bfloat16"],
-        Field(description="of activations, and of the weights under an adapter"),
-    ] = "float32"
-    save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
-    adapter: Adapter | None = None
-    recompute: Annotated[
-        bool, Field(description="activations again on the way back: less memory, more time")
-    ] = False
-    shard: Annotated[
-        bool, Field(description="FSDP: weights and optimiser split over the GPUs' processes")
-    ] = False
 
 
 def load_sft_recipe(name_or_path: str | Path) -> SftRecipe:

@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgenrm_agent.training.recipe import Adapter
+from pgenrm_agent.training.recipe import Adapter, TrainerRecipe
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import FORMAT_FILE
 
 if TYPE_CHECKING:
     import torch
-    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-    from pgenrm_agent.training.sft_recipe import SftRecipe
     from transformers import (
         PreTrainedTokenizerBase,
         Trainer,
@@ -134,7 +132,7 @@ def lora_config(adapter: Adapter | None) -> Any:
     )
 
 
-def start_width(recipe: SftRecipe | GrpoRecipe) -> torch.dtype:
+def start_width(recipe: TrainerRecipe) -> torch.dtype:
     """In which the weights of the start are loaded.
 
     An optimiser keeps its sums in float32: steps far below a weight's own size are lost in bfloat16.
@@ -146,7 +144,7 @@ def start_width(recipe: SftRecipe | GrpoRecipe) -> torch.dtype:
     return torch.bfloat16 if narrow else torch.float32
 
 
-def memory_options(recipe: SftRecipe | GrpoRecipe) -> dict[str, Any]:
+def memory_options(recipe: TrainerRecipe) -> dict[str, Any]:
     """The trainer's arguments for recomputed activations and for sharding (FSDP 2).
 
     Raises ConfigurationError when the recipe shards and there is no GPU.
