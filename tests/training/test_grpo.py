@@ -318,7 +318,7 @@ def test_bundled_recipes_are_valid_and_a_wrong_one_is_named(tmp_path: Path) -> N
     with pytest.raises(ConfigurationError, match="bundled are: llama-70b-lora"):
         load_grpo_recipe("huge")
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text("name: x\nseed: -1\n")
+    wrong.write_text(yaml.safe_dump({**SMALL.model_dump(mode="json"), "seed": -1}))
     with pytest.raises(ConfigurationError, match="field seed"):
         load_grpo_recipe(wrong)
 
