@@ -8,7 +8,7 @@ import tempfile
 from langchain_core.language_models import FakeListChatModel
 
 from pgenrm_agent import Evaluation, PGenRM, PreferencePair, Scaling
-from pgenrm_agent.integrations.langchain_best_of_n import BestOfN
+from pgenrm_agent.integrations.langchain.best_of_n import BestOfN
 
 # Any chat model goes here; this one has its answers ready, so that the example runs anywhere.
 model = FakeListChatModel(

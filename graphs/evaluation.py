@@ -55,7 +55,7 @@ from pgenrm_agent.errors import (
     EngineTimeout,
     EngineUnavailable,
 )
-from pgenrm_agent.scaling import PlannedChain, derive_seed, plan_chains, plan_rounds
+from pgenrm_agent.sampling import PlannedChain, derive_seed, plan_chains, plan_rounds
 from pgenrm_agent.schema import (
     ChainFailure,
     Evaluation,

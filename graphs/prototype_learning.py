@@ -19,10 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 from langgraph.channels import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -35,7 +34,8 @@ from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
-from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.prototypes.choices import Choices, Fit
+from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
 __all__ = [
-    "Choices",
-    "Fit",
-    "Fitted",
     "LearnedPersona",
     "LearnedPrototypes",
     "LearningContext",
@@ -61,42 +58,6 @@ EMBEDDED_AT_ONCE = 256
 SNAPSHOT_EVERY = 1000
 """Batches after which a checkpoint holds the whole list again, so that reading it back stays short."""
 
-
-@dataclass(frozen=True)
-class Choices:
-    """The choices behind the personas, embedded: n rows, h past choices at most, d dimensions.
-
-    persona: (n, d), unit length. query, chosen, rejected: (n, d). past_query, past_difference:
-    (n, h, d). past: (n, h), True where there is one. texts: (n,) personas. people: (n,) whose each
-    row is, as numbers; empty where every row is somebody else's.
-    """
-
-    persona: Vectors
-    query: Vectors
-    chosen: Vectors
-    rejected: Vectors
-    past_query: Vectors
-    past_difference: Vectors
-    past: npt.NDArray[np.bool_]
-    texts: tuple[str, ...]
-    people: tuple[int, ...] = ()
-
-
-class Fitted(Protocol):
-    """What a fit gives: prototypes (k, d) of unit length, the prototype of each row, names, why k."""
-
-    @property
-    def prototypes(self) -> npt.NDArray[np.float32]: ...
-    @property
-    def labels(self) -> npt.NDArray[np.int64]: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def reason(self) -> str: ...
-
-
-Fit: TypeAlias = Callable[[Choices, int | None, int], Fitted]
-"""From choices, a wished number of prototypes (None chooses) and a seed."""
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import CandidateScore, ChainFailure, Evaluation, EvaluationChain, Level
 
 __all__ = ["aggregate", "best_of", "count_reasons", "rank", "typical_chain"]

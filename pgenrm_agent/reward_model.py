@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias, TypeVar, cast
 
 from pydantic import ValidationError
 
+from pgenrm_agent.background_loop import PrivateLoop
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.engines.private_loop import PrivateLoop
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import (
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
         EvaluationInput,
     )
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
-    from pgenrm_agent.integrations.langchain_tool import PGenRMTool
-    from pgenrm_agent.integrations.langchain_user import UserFrom
-    from pgenrm_agent.integrations.langgraph_node import EvaluationNode
+    from pgenrm_agent.integrations.langchain.node import EvaluationNode
+    from pgenrm_agent.integrations.langchain.tool import PGenRMTool
+    from pgenrm_agent.integrations.langchain.user import UserFrom
     from pgenrm_agent.integrations.trl import PersonalReward
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.prototypes import Neighbours, PrototypeStore
@@ -484,7 +484,7 @@ class PGenRM:
     ) -> LearnedPrototypes:
         """`learn_prototypes`, for async code."""
         from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
-        from pgenrm_agent.training.prototype_fit import fit_prototypes
+        from pgenrm_agent.prototypes.fitting import fit_prototypes
 
         await self.aprepare()
         engine, memory, neighbours = self._engine, self._memory, self._neighbours
@@ -518,7 +518,7 @@ class PGenRM:
             `config["configurable"]["user_id"]`. "state": the field `user_id` of the graph's state.
             With the last two the tool has no such argument, and the model cannot choose.
         """
-        from pgenrm_agent.integrations.langchain_tool import PGenRMTool
+        from pgenrm_agent.integrations.langchain.tool import PGenRMTool
 
         return PGenRMTool(reward_model=self, bound_user=user_id, user_from=user_from)
 
@@ -535,7 +535,7 @@ class PGenRM:
         query, candidates, user: the fields of your state to read: a text, a list of texts, an id.
         to: the field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
         """
-        from pgenrm_agent.integrations.langgraph_node import EvaluationNode
+        from pgenrm_agent.integrations.langchain.node import EvaluationNode
 
         return EvaluationNode(self, query=query, candidates=candidates, user=user, to=to)
 

@@ -19,12 +19,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.testing import write_chain
+
+pytest_plugins = ["fixtures.training"]
 
 # Other work on a shared machine must not fail a property; slowness is tested where it matters.
 settings.register_profile("pgenrm", deadline=None)
 settings.load_profile("pgenrm")
+
+# For `studies`, behind the installed package: the tree's own has no graphs and training under it.
+sys.path.append(str(Path(__file__).parents[1]))
 
 START_TIMEOUT_S = 240
 

@@ -24,15 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pgenrm_agent.training.data import Example
-from pgenrm_agent.training.run_files import refuse_other_settings
 from pydantic import Field, ValidationError
 
 from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.evaluation.datasets.readers import Example
 from pgenrm_agent.evaluation.records import RecordLog
-from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.run_folder import refuse_other_settings
+from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message, Model
 
 __all__ = [

@@ -11,22 +11,21 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pgenrm_agent.training.data import Example
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
+from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.progress import counting
+from pgenrm_agent.sampling import derive_seed
+from pgenrm_agent.schema import Message, Model
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import read_chain
-from pgenrm_agent.training.stage_run import (
+from pgenrm_agent.training.run import (
     is_main_process,
     own_device,
     process_number,
     processes,
 )
-
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
-from pgenrm_agent.evaluation.records import RecordLog
-from pgenrm_agent.progress import counting
-from pgenrm_agent.scaling import derive_seed
-from pgenrm_agent.schema import Message, Model
 
 __all__ = [
     "Hardness",

@@ -10,12 +10,13 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pgenrm_agent.training.attributes import ATTRIBUTES, levels, measure_along
-from pgenrm_agent.training.chains import Example
-from pgenrm_agent.training.teacher import operands
-from pgenrm_agent.training.tokenizer import END, answer_tags
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
+
+from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, levels, measure_along
+from pgenrm_agent.training.bundled.chains import Example
+from pgenrm_agent.training.bundled.teacher import operands
+from pgenrm_agent.training.bundled.tokenizer import END, answer_tags
 
 __all__ = ["IGNORED", "Encoded", "TokenBudgetBatches", "encode", "pack"]
 

@@ -18,13 +18,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
 
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.model_files import format_of
+from pgenrm_agent.run_folder import (
+    RUN,
+    digest,
+    record_of,
+    refuse_other_settings,
+    weights_of,
+    write_json,
+)
+from pgenrm_agent.sampling import derive_seed
+from pgenrm_agent.schema import StatedPreference
 from pgenrm_agent.training.curriculum import (
     measure_missing,
     policy_messages,
     read_hardness,
     scheduled,
 )
-from pgenrm_agent.training.data import Example
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import (
     Judge,
@@ -33,15 +46,7 @@ from pgenrm_agent.training.rewards import (
     read_chain,
     total_reward,
 )
-from pgenrm_agent.training.run_files import (
-    RUN,
-    digest,
-    record_of,
-    refuse_other_settings,
-    weights_of,
-    write_json,
-)
-from pgenrm_agent.training.stage_run import (
+from pgenrm_agent.training.run import (
     Curves,
     StopAfter,
     is_main_process,
@@ -56,12 +61,6 @@ from pgenrm_agent.training.stage_run import (
     show_only_a_bar,
     start_width,
 )
-
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import format_of
-from pgenrm_agent.scaling import derive_seed
-from pgenrm_agent.schema import StatedPreference
 
 __all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
 
@@ -189,10 +188,10 @@ def train_grpo(
         ) from error
     import torch
     from accelerate import PartialState
-    from pgenrm_agent.training.shared_prompt import SharedPromptTrainer, can_share
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from pgenrm_agent.engines.decoding import ATTENTION
+    from pgenrm_agent.training.shared_prompt import SharedPromptTrainer, can_share
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pgenrm_agent.training.recipe import Section, TrainerRecipe, read_recipe
 from pydantic import Field
+
+from pgenrm_agent.training.recipe import Section, TrainerRecipe, read_recipe
 
 __all__ = ["CurriculumRecipe", "GrpoRecipe", "load_grpo_recipe"]
 

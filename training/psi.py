@@ -23,13 +23,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pgenrm_agent.training.chains import Example, write_examples
-from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
-from pgenrm_agent.training.reading import ReadingLlama, build_model
-from pgenrm_agent.training.recipe import Phase, PsiRecipe
-from pgenrm_agent.training.run_files import RUN, record_of
-from pgenrm_agent.training.simulation import VERSION, Answers, World, load_answers
-from pgenrm_agent.training.tokenizer import train_tokenizer
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
@@ -45,6 +38,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.run_folder import RUN, record_of
+from pgenrm_agent.training.bundled.chains import Example, write_examples
+from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
+from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
+from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
+from pgenrm_agent.training.reading import ReadingLlama, build_model
+from pgenrm_agent.training.recipe import Phase, PsiRecipe
 
 LOOK_WEIGHT = 0.25
 """Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from pgenrm_agent.training.attributes import ATTRIBUTES, LEVELS
-from pgenrm_agent.training.recipe import ModelShape
 from torch.nn.functional import cross_entropy, linear
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, LEVELS
+from pgenrm_agent.training.recipe import ModelShape
 
 __all__ = ["Head", "ReadingLlama", "build_model"]
 

@@ -25,7 +25,7 @@ __all__ = [
 Recipe = TypeVar("Recipe", bound="Section")
 
 COMMANDS = {
-    "recipes": "psi", "recipes/sft": "sft", "recipes/grpo": "cre or curriculum", "recipes/ablation": "ablate",
+    "recipes": "psi", "recipes/sft": "sft", "recipes/grpo": "cre or curriculum",
 }  # fmt: skip
 """Which `pgenrm train` takes the recipes of a folder."""
 
@@ -111,14 +111,20 @@ def load_recipe(name_or_path: str | Path) -> PsiRecipe:
     return read_recipe(PsiRecipe, name_or_path)
 
 
-def read_recipe(kind: type[Recipe], name_or_path: str | Path, *, folder: str = "recipes") -> Recipe:
-    """A recipe of a kind, by the name of a bundled file in `folder` or by a path ending in .yaml.
+def read_recipe(
+    kind: type[Recipe],
+    name_or_path: str | Path,
+    *,
+    folder: str = "recipes",
+    package: str = "pgenrm_agent.training",
+) -> Recipe:
+    """A recipe of a kind, by the name of a file in `package`'s `folder` or by a path ending in .yaml.
 
     Raises:
         ConfigurationError: no such recipe, not YAML, or a field is missing, unknown or out of range.
     """
     path = Path(name_or_path)
-    root = resources.files("pgenrm_agent.training")
+    root = resources.files(package)
     bundled = root.joinpath(*folder.split("/"))
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():

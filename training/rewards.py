@@ -99,7 +99,7 @@ class RuleJudge:
     name = "rule"
 
     def __init__(self) -> None:
-        from pgenrm_agent.training.simulation import THEMES
+        from pgenrm_agent.training.bundled.simulation import THEMES
 
         self._criterion = {
             wish: name
@@ -182,7 +182,7 @@ class EngineJudge:
     """
 
     def __init__(self, engine: Engine, *, max_tokens: int = 400) -> None:
-        from pgenrm_agent.engines.private_loop import PrivateLoop
+        from pgenrm_agent.background_loop import PrivateLoop
 
         self._engine = engine
         self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)

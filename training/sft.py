@@ -20,17 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
-from pgenrm_agent.training.run_files import (
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.run_folder import (
     RUN,
     digest,
     refuse_other_settings,
     weights_of,
     write_json,
 )
+from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
 from pgenrm_agent.training.sft_recipe import SftRecipe
-
-from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,7 +110,9 @@ def train_sft(
     except ImportError as error:
         raise ConfigurationError("stage 1 needs pip install 'pgenrm-agent[training]'") from error
     import torch
-    from pgenrm_agent.training.stage_run import (
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from pgenrm_agent.training.run import (
         Curves,
         StopAfter,
         is_main_process,
@@ -124,7 +125,6 @@ def train_sft(
         show_only_a_bar,
         start_width,
     )
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     on_gpu = torch.cuda.is_available()
     saving = memory_options(recipe)
@@ -215,7 +215,7 @@ def _encode_all(
     data: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], SftPlan]:
     """Rows to learn, rows of held-out people, and the counts."""
-    from pgenrm_agent.training.stage_run import refuse_without_chat_template
+    from pgenrm_agent.training.run import refuse_without_chat_template
 
     refuse_without_chat_template(tokenizer)
     encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pgenrm_agent.training.recipe import TrainerRecipe, read_recipe
 from pydantic import Field
+
+from pgenrm_agent.training.recipe import TrainerRecipe, read_recipe
 
 __all__ = ["SftRecipe", "load_sft_recipe"]
 

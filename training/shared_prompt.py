@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import DistributedType
-from pgenrm_agent.training.stage_run import process_number
 from transformers import DynamicCache, PreTrainedModel
 from trl import GRPOTrainer
 
 from pgenrm_agent.engines.decoding import Row, SamplingRules, attends_to_everything, decode
-from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.sampling import derive_seed
+from pgenrm_agent.training.run import process_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -13,7 +13,7 @@ from pgenrm_agent.demo import demo_data
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.scaling import derive_seed, plan_chains
+from pgenrm_agent.sampling import derive_seed, plan_chains
 from pgenrm_agent.schema import PreferencePair, Scaling
 
 __all__ = ["throughput_by_callers", "time_by_samples", "time_of_scheduling"]

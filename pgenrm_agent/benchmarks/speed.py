@@ -33,9 +33,6 @@ from pgenrm_agent.benchmarks.load import (
     time_by_samples,
     time_of_scheduling,
 )
-from pgenrm_agent.benchmarks.memory import measure_memory
-from pgenrm_agent.benchmarks.parser import measure_parser
-from pgenrm_agent.benchmarks.prototypes import measure_matching, measure_refinement
 from pgenrm_agent.demo import demo_data
 from pgenrm_agent.engines.protocol import (
     Capabilities,
@@ -50,6 +47,9 @@ from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Model, Scaling
+from studies.speed.memory import measure_memory
+from studies.speed.parser import measure_parser
+from studies.speed.prototypes import measure_matching, measure_refinement
 
 __all__ = [
     "PARTS",

@@ -1,7 +1,7 @@
 """The evaluation chain: prompts rendered, answers parsed. Pure text in, typed values out."""
 
+from pgenrm_agent.chain.escape import neutralise
 from pgenrm_agent.chain.format import ChainFormat
-from pgenrm_agent.chain.neutralise import neutralise
 from pgenrm_agent.chain.parse import ParsedChain, parse_chain, read_persona
 from pgenrm_agent.chain.sections import Section, Sections, split_sections
 

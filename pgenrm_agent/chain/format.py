@@ -13,7 +13,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError
 
-from pgenrm_agent.chain.neutralise import neutralise
+from pgenrm_agent.chain.escape import neutralise
 from pgenrm_agent.chain.sections import Section, split_sections
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message, Model, PreferencePair, StatedPreference

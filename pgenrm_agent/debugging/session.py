@@ -23,12 +23,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
+from pgenrm_agent.background_loop import PrivateLoop
 from pgenrm_agent.chain import ChainFormat, read_persona
-from pgenrm_agent.debugging import portable
+from pgenrm_agent.debugging import export
 from pgenrm_agent.debugging.breakpoints import Breakpoint
 from pgenrm_agent.debugging.edits import rubric_of, with_persona, with_rubric
 from pgenrm_agent.debugging.store import open_saver
-from pgenrm_agent.debugging.twins import at_home, blocking
 from pgenrm_agent.debugging.views import (
     Checkpoint,
     Comparison,
@@ -42,7 +42,6 @@ from pgenrm_agent.debugging.views import (
     means_of,
     ranking_of,
 )
-from pgenrm_agent.engines.private_loop import PrivateLoop
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineError
 from pgenrm_agent.graphs.evaluation import (
@@ -66,6 +65,7 @@ from pgenrm_agent.schema import (
     StatedPreference,
     UserSignals,
 )
+from pgenrm_agent.sync_wrappers import at_home, blocking
 
 __all__ = ["DebugSession"]
 
@@ -457,14 +457,14 @@ class DebugSession:
     @at_home
     async def aexport(self, run: str) -> str:
         """The run as JSON text: all its checkpoints, texts of the person included."""
-        return await portable.dump(self._saver, run)
+        return await export.dump(self._saver, run)
 
     export = blocking(aexport)
 
     @at_home
     async def aimport_(self, text: str, *, run: str | None = None) -> str:
         """Read an export back, under its own id or another one; returns the id."""
-        return await portable.load(self._saver, text, run)
+        return await export.load(self._saver, text, run)
 
     import_ = blocking(aimport_)
 
@@ -688,9 +688,7 @@ class DebugSession:
         if await self._saver.aget_tuple(_config(name)) is not None:
             raise ConfigurationError(f"there is a run {name!r} already: choose another id")
         lineage = [_id(one) for one in await self._lineage(run, at)]
-        await portable.copy(
-            self._saver, self._saver, run, name, lineage, {"label_forked_from": run}
-        )
+        await export.copy(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
         return name
 
     async def _replay(self, run: str) -> Replay:
@@ -707,7 +705,7 @@ class DebugSession:
 
         scratch = InMemorySaver()
         before = [_id(one) for one in lineage[: scored[-1]]]
-        await portable.copy(self._saver, scratch, run, run, before, {})
+        await export.copy(self._saver, scratch, run, run, before, {})
         state = await build_graph(scratch).ainvoke(
             None,
             _config(run),

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.engines.private_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ConfigurationError,

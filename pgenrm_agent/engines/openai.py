@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from pgenrm_agent.engines.private_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ConfigurationError,

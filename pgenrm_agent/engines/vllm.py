@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
 from pgenrm_agent.engines.openai import first_seed
-from pgenrm_agent.engines.private_loop import PrivateLoop, all_or_cancel
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ConfigurationError,

@@ -29,7 +29,7 @@ from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.scaling import derive_seed, plan_chains
+from pgenrm_agent.sampling import derive_seed, plan_chains
 from pgenrm_agent.schema import Evaluation, PreferencePair, Scaling, StatedPreference
 
 __all__ = [

@@ -14,7 +14,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.judges import Judge
 from pgenrm_agent.evaluation.questions import Question, check_questions, fingerprint
 from pgenrm_agent.evaluation.records import Record, RecordLog, Verdict
-from pgenrm_agent.scaling import derive_seed
+from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Model
 
 __all__ = ["RECORDS", "RUN", "RunDescription", "evaluate"]

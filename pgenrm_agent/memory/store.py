@@ -18,7 +18,7 @@ from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
 from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock, replace_text
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
-from pgenrm_agent.memory.upkeep import before_opening, refresh_statistics
+from pgenrm_agent.memory.sqlite_statistics import before_opening, refresh_statistics
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from starlette.staticfiles import StaticFiles
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.studio.access import Gate, form_key
+from pgenrm_agent.studio.background import Workers
 from pgenrm_agent.studio.forms import Fields, begun, criteria, one, read_form, whole
 from pgenrm_agent.studio.pages import coloured, run_page, visible, what_happened
-from pgenrm_agent.studio.work import Workers
 
 __all__ = ["create_studio"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgenrm_agent.integrations.keys import IssuedKey, KeyRing
+from pgenrm_agent.integrations.server.admission import Limits
 from pgenrm_agent.integrations.server.app import create_app
-from pgenrm_agent.integrations.server.limits import Limits
 
 __all__ = ["IssuedKey", "KeyRing", "Limits", "create_app"]

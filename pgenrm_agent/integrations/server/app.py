@@ -16,15 +16,15 @@ from starlette.responses import JSONResponse, Response
 
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
-from pgenrm_agent.integrations.server.answers import CODES, error_of
-from pgenrm_agent.integrations.server.limits import Admission, Limits, Overloaded
+from pgenrm_agent.integrations.server.admission import Admission, Limits, Overloaded
+from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
-from pgenrm_agent.integrations.server.observe import BoundedBodies, ObservedApp
+from pgenrm_agent.integrations.server.middleware import BoundedBodies, ObservedApp
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
-from pgenrm_agent.integrations.server.running import ClientGone
+from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
+from pgenrm_agent.integrations.server.tasks import ClientGone
 from pgenrm_agent.integrations.server.tenants import Tenants
-from pgenrm_agent.integrations.server.wire import ErrorBody
 from pgenrm_agent.reward_model import PGenRM
 
 __all__ = ["create_app"]

@@ -6,7 +6,7 @@ from collections import Counter as Tally
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from pgenrm_agent.integrations.server.limits import Admission
+from pgenrm_agent.integrations.server.admission import Admission
 from pgenrm_agent.schema import Evaluation
 
 __all__ = ["Metrics"]

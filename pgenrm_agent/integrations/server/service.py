@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
-from pgenrm_agent.integrations.server.limits import Admission
+from pgenrm_agent.integrations.server.admission import Admission
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.tenants import Tenants
 from pgenrm_agent.reward_model import PGenRM

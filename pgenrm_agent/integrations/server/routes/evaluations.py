@@ -12,10 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from pgenrm_agent.errors import PGenRMError
-from pgenrm_agent.integrations.server.answers import error_of, errors
-from pgenrm_agent.integrations.server.running import gone, start, while_connected
-from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
-from pgenrm_agent.integrations.server.wire import (
+from pgenrm_agent.integrations.server.errors import error_of, errors
+from pgenrm_agent.integrations.server.schemas import (
     RerankAnswer,
     RerankBody,
     ScoreAnswer,
@@ -24,6 +22,8 @@ from pgenrm_agent.integrations.server.wire import (
     rerank_answer,
     score_answer,
 )
+from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
+from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
 from pgenrm_agent.reward_model import OnProgress, PGenRM, Progress
 from pgenrm_agent.schema import Evaluation
 

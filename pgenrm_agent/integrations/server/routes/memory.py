@@ -8,9 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.exceptions import HTTPException
 
-from pgenrm_agent.integrations.server.answers import errors
-from pgenrm_agent.integrations.server.service import CallersModel
-from pgenrm_agent.integrations.server.wire import (
+from pgenrm_agent.integrations.server.errors import errors
+from pgenrm_agent.integrations.server.schemas import (
     ConsentBody,
     Forgotten,
     PreferenceBody,
@@ -23,6 +22,7 @@ from pgenrm_agent.integrations.server.wire import (
     UserId,
     UserList,
 )
+from pgenrm_agent.integrations.server.service import CallersModel
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 router = APIRouter(tags=["memory"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from pgenrm_agent.integrations.server.schemas import Ready
 from pgenrm_agent.integrations.server.service import TheService
-from pgenrm_agent.integrations.server.wire import Ready
 
 router = APIRouter(tags=["operation"])
 

@@ -1,0 +1,1 @@
+"""`pgenrm`: one file per group of commands."""

@@ -1,0 +1,59 @@
+"""`pgenrm studio`: serve the page on this machine, and say where."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from pgenrm_agent.cli.debug import StoreOption, open_session
+
+__all__ = ["studio"]
+
+
+def studio(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    store: StoreOption = None,
+    memory: Annotated[str | None, typer.Option(help="Folder or URL of the user memory.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder or name.")] = None,
+    engine: Annotated[str | None, typer.Option(help="transformers, vllm or openai.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Step through runs in a local web page: look, edit, resume, rewind, fork, compare."""
+    import uvicorn
+
+    from pgenrm_agent.studio.app import create_studio
+
+    labels = {
+        key: value
+        for key, value in (("model", model), ("engine", engine), ("memory", memory))
+        if value is not None
+    }
+    token = secrets.token_urlsafe(24)
+    with ExitStack() as resources:
+        # Bound here, so that the address is known before the server runs.
+        listening = resources.enter_context(socket.socket())
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+            listening.listen()  # who opens the address at once waits, and is not refused
+        except OSError as error:
+            raise typer.BadParameter(
+                f"port {port} cannot be used ({error}): take another"
+            ) from None
+        session = open_session(store, labels, resources, engine=context.obj)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={token}"
+        typer.echo(f"the studio, until Ctrl-C: {address}")
+        if show:
+            typer.launch(address)
+        config = uvicorn.Config(
+            create_studio(session, token=token, labels=labels),
+            log_level="warning",
+            access_log=False,  # its lines would hold the token
+            timeout_graceful_shutdown=2,
+        )
+        uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,299 @@
+"""`pgenrm train ...`: train a model in three stages, measure it, write its card."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pgenrm_agent.cli.terminal import (
+    EngineOption,
+    JsonOption,
+    progress_bar,
+    show_summary,
+)
+from pgenrm_agent.cli.train_chains import chains
+from pgenrm_agent.cli.train_sft import merge, sft
+
+if TYPE_CHECKING:
+    from pgenrm_agent.training.bundled.evaluate import EvaluationReport
+    from pgenrm_agent.training.grpo import Stage
+    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+    from pgenrm_agent.training.rewards import Judge
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a model in three stages, measure it, write its card.",
+)
+for command in (chains, sft, merge):
+    app.command()(command)
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
+    ),
+]
+
+
+@app.command()
+def psi(
+    data: DataOption,
+    out: Annotated[
+        Path, typer.Option(help="The run's folder; an unfinished run there continues.")
+    ] = Path("runs/psi"),
+    recipe: Annotated[
+        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
+    ] = "tiny-cpu",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier run whose weights are taken over.")
+    ] = None,
+    stop_after: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after this step, and save the model as it is then."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
+    from pgenrm_agent.training.psi import train_psi
+    from pgenrm_agent.training.recipe import load_recipe
+
+    result = train_psi(load_recipe(recipe), data, out, start_from=start_from, stop_after=stop_after)
+    summary = {
+        "model": str(result.folder),
+        "steps": result.steps,
+        "padded_tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "mean_loss": round(result.final_loss, 4),
+        "chains": result.chains,
+    }
+    show_summary(summary, f"stage 1 (PSI), {recipe}", as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    data: DataOption,
+    model: Annotated[Path, typer.Option(help="Model folder.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")
+    ],
+    people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 1000,
+    history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
+    chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    engine: EngineOption = "transformers",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy on people and queries that training never saw, beside the baselines."""
+    from pgenrm_agent.local_engine import open_engine
+    from pgenrm_agent.model_files import format_of
+    from pgenrm_agent.run_folder import refuse_other_settings, weights_of
+    from pgenrm_agent.training.bundled.evaluate import evaluate_model
+    from pgenrm_agent.training.bundled.simulation import World, load_answers
+
+    settings = {
+        "model": weights_of(model), "adapter": adapter and weights_of(adapter), "history": history,
+        "chains": chains, "temperature": temperature, "seed": seed,
+    }  # fmt: skip
+    refuse_other_settings(out / "settings.json", settings, what="an evaluation")
+    runner = open_engine(engine, model, adapter=adapter)
+    with progress_bar("comparisons") as progress:
+
+        async def run() -> EvaluationReport:
+            try:
+                return await evaluate_model(
+                    runner, format_of(model), World(),
+                    load_answers(data / "train.jsonl.gz"), load_answers(data / "val.jsonl.gz"),
+                    people=people, history=history, chains=chains, seed=seed,
+                    temperature=temperature, records=out / "records.jsonl",
+                    progress=progress,
+                )  # fmt: skip
+            finally:
+                await runner.aclose()
+
+        report = asyncio.run(run())
+    (out / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    table = Table(
+        "", "accuracy", "± standard error", title=f"{people} comparisons, {history} past choices"
+    )
+    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].mean):
+        table.add_row(name, f"{value.mean:.1%}", f"{value.standard_error:.1%}")
+    Console().print(table)
+
+
+@app.command()
+def card(
+    run: Annotated[Path, typer.Option(help="Folder of the run of the last stage.")],
+    report: Annotated[Path, typer.Option(help="report.json of `pgenrm train evaluate`.")],
+    data: DataOption,
+    machine: Annotated[str, typer.Option(help="What the model was trained on, in words.")],
+) -> None:
+    """Write MODEL_CARD.md into the run's model folder, from what was measured."""
+    from pgenrm_agent.training.bundled.card import write_card
+
+    typer.echo(str(write_card(run, report, data, machine)))
+
+
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Choices to train on: simulated-train:FOLDER, prb:PATH, people:FILE, people-topics:FILE "
+        "or a JSONL file.",
+    ),
+]
+GrpoRecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Name of a bundled recipe, or a YAML file.")
+]
+ModelOption = Annotated[
+    Path, typer.Option("--model", help="Folder of the model to start from, such as a psi run's.")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The run's folder; an unfinished run there continues.")
+]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and what it takes.")
+]
+
+
+@app.command()
+def cre(
+    data: SourceOption,
+    model: ModelOption,
+    out: OutOption = Path("runs/cre"),
+    recipe: GrpoRecipeOption = "tiny-cpu",
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Of the process reward: rule (simulated people), similarity (of meaning; "
+            "similarity:ENCODER for a sentence-transformers model), a model's folder, or none."
+        ),
+    ] = "rule",
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage 2: GRPO on outcome and process, stated criteria withheld from the policy."""
+    _reinforce("cre", data, model, out, recipe, judge, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def curriculum(
+    data: SourceOption,
+    model: ModelOption,
+    out: OutOption = Path("runs/curriculum"),
+    recipe: GrpoRecipeOption = "tiny-cpu",
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stage 3: GRPO on the outcome alone, with a growing share of hard choices."""
+    _reinforce("curriculum", data, model, out, recipe, "none", dry_run=dry_run, as_json=as_json)
+
+
+def _reinforce(
+    stage: Stage,
+    data: str,
+    model: Path,
+    out: Path,
+    recipe_name: str,
+    judge_name: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
+    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
+    from pgenrm_agent.model_files import refuse_without_model
+    from pgenrm_agent.training.grpo import train_grpo
+    from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
+    from pgenrm_agent.training.run import is_main_process
+
+    recipe = load_grpo_recipe(recipe_name)
+    refuse_without_model(model)
+    rows = load_rows(data)
+    choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
+    choices = choices[: recipe.choices]
+    if dry_run:
+        show_summary(
+            _plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json
+        )
+        return
+    with _judge(judge_name) as judge:
+        result = train_grpo(stage, recipe, model, choices, out, judge=judge, source=data)
+    if not is_main_process():
+        return
+    summary = {
+        "model": str(result.folder),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "mean_reward": round(result.reward, 4),
+    }
+    show_summary(summary, f"{stage}, {recipe.name}", as_json=as_json)
+
+
+def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
+    """What a run would do and take; a prompt counts as many tokens as a chain at most."""
+    from pgenrm_agent.model_files import format_of
+    from pgenrm_agent.training.memory_estimate import estimate_memory
+
+    chains = recipe.steps * recipe.choices_per_step * recipe.samples
+    return {
+        "stage": stage,
+        "model": str(model),
+        "chain_format": format_of(model).name,
+        "choices": choices,
+        "steps": recipe.steps,
+        "chains_to_sample": chains,
+        "tokens_at_most": chains * recipe.max_tokens,
+        **estimate_memory(
+            model,
+            precision=recipe.precision,
+            adapter=recipe.adapter,
+            tokens=recipe.rows_at_once * 2 * recipe.max_tokens,
+            recompute=recipe.recompute,
+        ),
+        **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
+    }
+
+
+@contextmanager
+def _judge(name: str) -> Iterator[Judge | None]:
+    from pgenrm_agent.training.rewards import EngineJudge, RuleJudge, SimilarityJudge
+
+    kind, _, encoder = name.partition(":")
+    if name == "none":
+        yield None
+    elif name == "rule":
+        yield RuleJudge()
+    elif kind == "similarity":
+        from pgenrm_agent.embedding import ModelTokensEmbedder, SentenceTransformerEmbedder
+        from pgenrm_agent.model_files import bundled_model
+
+        yield SimilarityJudge(
+            SentenceTransformerEmbedder(Path(encoder) if Path(encoder).is_dir() else encoder)
+            if encoder
+            else ModelTokensEmbedder(bundled_model())
+        )
+    else:
+        from pgenrm_agent.engines import load_engine
+        from pgenrm_agent.training.run import own_device
+
+        engine = load_engine("transformers", name, device=own_device())
+        rating = EngineJudge(engine)
+        try:
+            yield rating
+        finally:
+            rating.close()
+            asyncio.run(engine.aclose())

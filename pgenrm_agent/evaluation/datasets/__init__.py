@@ -1,0 +1,1 @@
+"""Datasets of choices: every reader, and the questions made of them."""

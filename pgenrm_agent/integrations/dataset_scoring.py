@@ -1,0 +1,334 @@
+"""Score a whole Parquet file: exactly one result a row, whatever is killed on the way.
+
+Results are appended to a file beside the output as they come; when none is missing, the output is
+written in the input's order, in one step, and the file is removed. Started again, a job goes on
+where it was. A row's seed depends on the job's seed and the row's number alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from pydantic import Field, ValidationError
+
+from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.sampling import derive_seed
+from pgenrm_agent.schema import Message, Model, PreferencePair, Scaling, StatedPreference
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+__all__ = [
+    "DatasetJob",
+    "RowResult",
+    "Runner",
+    "Summary",
+    "in_process",
+    "score_dataset",
+    "score_row",
+]
+
+REQUIRED = {"user_id", "query", "candidates"}
+OPTIONAL = {"conversation", "history", "stated"}
+READ_AT_ONCE = 512
+
+Row: TypeAlias = tuple[int, Mapping[str, object]]
+Runner: TypeAlias = Callable[[Iterator[Row], "DatasetJob"], AsyncGenerator["RowResult"]]
+
+
+class RowResult(Model):
+    """What came of one row; lists are in the order of the row's candidates.
+
+    row: from 0. ranking: indices of the scored candidates, best first. reason: why a candidate, or
+    the row, was not scored.
+    """
+
+    row: int
+    scores: tuple[float | None, ...]
+    probability_best: tuple[float | None, ...]
+    ranking: tuple[int, ...]
+    reason: str | None
+    chains: int
+    failures: int
+    tokens: int
+    seed: int
+
+
+class DatasetJob(Model):
+    """What a job's results depend on; a job is only resumed with the same."""
+
+    digest: str = ""
+    rows: int = 0
+    model: str
+    engine: str
+    scaling: Scaling
+    seed: int
+
+
+class Summary(Model):
+    """What a finished job did. resumed: rows that an earlier start had done."""
+
+    rows: int
+    resumed: int
+    scored: int
+    not_scored: int
+    reasons: dict[str, int] = Field(default_factory=dict)
+
+
+async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
+    """Score one row.
+
+    A row that cannot be used, and one whose chains cannot be read, has no scores and a reason. What
+    the engine or the memory raises is raised: it concerns all rows, and the job can be resumed.
+    """
+    number, values = row
+    seed = derive_seed(job.seed, "row", number)
+    candidates = values.get("candidates")
+    count = len(candidates) if isinstance(candidates, Sequence) else 0
+    try:
+        texts, signals = _read_row(values)
+        evaluation = await model.ascore(
+            str(values["user_id"]),
+            str(values["query"]),
+            texts,
+            scaling=job.scaling.model_copy(update={"seed": seed}),
+            **signals,  # type: ignore[arg-type]
+        )
+    except (ChainError, ConfigurationError) as error:
+        return RowResult(
+            row=number,
+            scores=(None,) * count,
+            probability_best=(None,) * count,
+            ranking=(),
+            reason=str(error),
+            chains=0,
+            failures=0,
+            tokens=0,
+            seed=seed,
+        )
+    place = {one.id: index for index, one in enumerate(evaluation.request.candidates)}
+    reasons = [score.reason for score in evaluation.scores if score.reason]
+    return RowResult(
+        row=number,
+        scores=tuple(score.mean for score in evaluation.scores),
+        probability_best=tuple(score.probability_best for score in evaluation.scores),
+        ranking=tuple(place[one] for one in evaluation.ranking),
+        reason=reasons[0] if reasons else None,
+        chains=len(evaluation.chains),
+        failures=len(evaluation.failures),
+        tokens=evaluation.usage.completion_tokens,
+        seed=seed,
+    )
+
+
+def in_process(model: PGenRM, *, concurrency: int = 16) -> Runner:
+    """Score rows on one model of this process, `concurrency` at a time, which share its batches."""
+
+    async def run(rows: Iterator[Row], job: DatasetJob) -> AsyncGenerator[RowResult]:
+        running: set[asyncio.Task[RowResult]] = set()
+        try:
+            for row in rows:
+                running.add(asyncio.ensure_future(score_row(model, row, job)))
+                if len(running) >= concurrency:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        yield task.result()
+            for finished in asyncio.as_completed(running):
+                yield await finished
+        finally:
+            for task in running:
+                task.cancel()
+
+    return run
+
+
+def score_dataset(
+    source: Path,
+    target: Path,
+    job: DatasetJob,
+    run: Runner,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
+    """Score every row of a Parquet file into another one.
+
+    source: columns user_id, query, candidates (list of texts); optional history (list of query,
+        chosen, rejected), stated (list of texts) and conversation (list of role, content). Without
+        history and stated, what is known of people comes from the model's memory.
+    target: the input's columns and those of `RowResult`, in the input's order.
+    run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
+    progress: told how many rows are done, of how many.
+
+    Raises ConfigurationError for a file that cannot be used, for a target that is there already,
+    and for results of another job; and what engine and memory raise, after which a new start goes on.
+    """
+    table = _open(source)
+    folder = target.with_name(f"{target.name}.progress")
+    taken = ConfigurationError(
+        f"{target} exists already: nothing is overwritten; remove it or name another file"
+    )
+    if target.exists() and not folder.exists():
+        raise taken
+    job = job.model_copy(update={"digest": _digest(source), "rows": table.metadata.num_rows})
+    with RecordLog(folder / "results.jsonl", RowResult) as log:
+        _settle(folder / "job.json", job)
+        done = {result.row: result for result in log.found}
+        if target.exists() and len(done) < job.rows:
+            raise taken  # not by this job, which writes it when nothing is missing
+        resumed = len(done)
+        progress(resumed, job.rows)
+
+        async def work() -> None:
+            missing = (row for row in _rows(table) if row[0] not in known)
+            async with aclosing(run(missing, job)) as results:
+                async for result in results:
+                    if result.row not in done:
+                        log.append(result)
+                        done[result.row] = result
+                        progress(len(done), job.rows)
+
+        known = frozenset(done)
+        if len(done) < job.rows:
+            asyncio.run(work())
+        absent = [number for number in range(job.rows) if number not in done]
+        if absent:
+            raise ConfigurationError(
+                f"{len(absent)} rows came back without a result (the first is {absent[0]}): start"
+                " the job again"
+            )
+        _write(source, target, done)
+    shutil.rmtree(folder)
+    reasons: dict[str, int] = {}
+    for result in done.values():
+        if result.reason is not None:
+            reasons[result.reason] = reasons.get(result.reason, 0) + 1
+    scored = sum(bool(result.ranking) for result in done.values())
+    return Summary(
+        rows=job.rows,
+        resumed=resumed,
+        scored=scored,
+        not_scored=job.rows - scored,
+        reasons=dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:10]),
+    )
+
+
+def _read_row(values: Mapping[str, object]) -> tuple[list[str], dict[str, object]]:
+    """Candidates, and the signals that the row brings.
+
+    Raises ConfigurationError that names the column.
+    """
+    for column in sorted(REQUIRED):
+        if not values.get(column):
+            raise ConfigurationError(f"{column} is empty: every row needs one")
+    signals: dict[str, object] = {}
+    readers: dict[str, Callable[[object], object]] = {
+        "conversation": Message.model_validate,
+        "history": PreferencePair.model_validate,
+        "stated": lambda text: StatedPreference(text=str(text)),
+    }
+    for column, read in readers.items():
+        if column not in values:
+            continue
+        try:
+            given = values[column]
+            signals[column] = [read(one) for one in given] if isinstance(given, list) else []
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(f"{column}: {where}: {first['msg']}") from None
+    candidates = values["candidates"]
+    texts = [str(one) for one in candidates] if isinstance(candidates, list) else []
+    return texts, signals
+
+
+def _open(source: Path) -> ParquetFile:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        table = ParquetFile(source)
+    except (OSError, ArrowException) as error:
+        raise ConfigurationError(f"{source} cannot be read as Parquet: {error}") from error
+    names = set(table.schema_arrow.names)
+    if missing := REQUIRED - names:
+        raise ConfigurationError(
+            f"{source} lacks the column {', '.join(sorted(missing))}: it needs"
+            f" {', '.join(sorted(REQUIRED))}, and may have {', '.join(sorted(OPTIONAL))}"
+        )
+    if taken := names & set(RowResult.model_fields):
+        raise ConfigurationError(
+            f"{source} has the column {', '.join(sorted(taken))}, which is the name of a result:"
+            " rename it"
+        )
+    if not table.metadata.num_rows:
+        raise ConfigurationError(f"{source} has no rows: nothing can be scored")
+    return table
+
+
+def _rows(table: ParquetFile) -> Iterator[Row]:
+    names = [name for name in table.schema_arrow.names if name in REQUIRED | OPTIONAL]
+    number = 0
+    for batch in table.iter_batches(batch_size=READ_AT_ONCE, columns=names):
+        for values in batch.to_pylist():
+            yield number, values
+            number += 1
+
+
+def _settle(path: Path, job: DatasetJob) -> None:
+    if not path.is_file():
+        path.write_text(job.model_dump_json(), encoding="utf-8")
+        return
+    before = DatasetJob.model_validate_json(path.read_text(encoding="utf-8"))
+    for field in DatasetJob.model_fields:
+        if getattr(before, field) != getattr(job, field):
+            raise ConfigurationError(
+                f"{path.parent} holds results of another job: its {field} is"
+                f" {getattr(before, field)!r}, and {getattr(job, field)!r} is asked for; use the"
+                " same settings, or remove that folder"
+            )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _write(source: Path, target: Path, results: Mapping[int, RowResult]) -> None:
+    """The input's rows with their results, in order; `target` appears whole or not at all."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile, ParquetWriter
+
+    columns = pa.schema(
+        [
+            ("row", pa.int64()),
+            ("scores", pa.list_(pa.float64())),
+            ("probability_best", pa.list_(pa.float64())),
+            ("ranking", pa.list_(pa.int32())),
+            ("reason", pa.string()),
+            ("chains", pa.int32()),
+            ("failures", pa.int32()),
+            ("tokens", pa.int64()),
+            ("seed", pa.int64()),
+        ]
+    )
+    table = ParquetFile(source)
+    beside = target.with_name(target.name + ".new")
+    schema = pa.schema([*table.schema_arrow, *columns])
+    number = 0
+    with ParquetWriter(beside, schema) as writer:
+        for batch in table.iter_batches(batch_size=READ_AT_ONCE):
+            rows = [results[number + at].model_dump() for at in range(len(batch))]
+            added = pa.RecordBatch.from_pylist(rows, schema=columns)
+            writer.write_batch(
+                pa.RecordBatch.from_arrays([*batch.columns, *added.columns], schema=schema)
+            )
+            number += len(batch)
+    beside.replace(target)

@@ -1,0 +1,1 @@
+"""LangChain and LangGraph: tools, rerankers, best-of-n, a node."""

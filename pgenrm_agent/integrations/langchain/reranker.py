@@ -1,0 +1,168 @@
+"""Rerankers for LangChain: over candidate answers, and over a retriever's documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NotRequired
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForChainRun,
+    CallbackManagerForChainRun,
+    Callbacks,
+)
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from pydantic import ConfigDict, Field, SkipValidation
+from typing_extensions import TypedDict
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.integrations.langchain.user import user_in_config
+from pgenrm_agent.reward_model import PGenRM, RerankResult
+from pgenrm_agent.schema import Candidate, Message
+
+__all__ = ["PersonalDocumentReranker", "PersonalReranker", "RerankInput"]
+
+TopN = Annotated[int, Field(ge=1)]
+
+
+class RerankInput(TypedDict):
+    """What `PersonalReranker` is invoked with. `conversation` is the turns before the query."""
+
+    query: str
+    candidates: Sequence[str | Candidate]
+    user_id: NotRequired[str]
+    conversation: NotRequired[Sequence[Message]]
+
+
+class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
+    """Candidate answers in, the same answers out, what one person would like best first.
+
+    Every item keeps its place in the input (`index`) and its `score`. Those that could not be
+    scored come last and say why.
+
+    user_id: whose taste counts. Left out: `config["configurable"]["user_id"]`, else the input's.
+    top_n: how many items to return; None means all.
+
+    Raises ConfigurationError when nobody is named, and what `PGenRM.rerank` raises.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    user_id: str | None = None
+    top_n: TopN | None = None
+
+    def invoke(
+        self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RerankResult:
+        return self._call_with_config(self._rerank, input, config, **kwargs)
+
+    async def ainvoke(
+        self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RerankResult:
+        return await self._acall_with_config(self._arerank, input, config, **kwargs)
+
+    def _rerank(
+        self, given: RerankInput, run_manager: CallbackManagerForChainRun, config: RunnableConfig
+    ) -> RerankResult:
+        return self._cut(
+            self.reward_model.rerank(
+                _person(self.user_id, config, given.get("user_id")),
+                given["query"],
+                given["candidates"],
+                conversation=given.get("conversation", ()),
+            )
+        )
+
+    async def _arerank(
+        self,
+        given: RerankInput,
+        run_manager: AsyncCallbackManagerForChainRun,
+        config: RunnableConfig,
+    ) -> RerankResult:
+        return self._cut(
+            await self.reward_model.arerank(
+                _person(self.user_id, config, given.get("user_id")),
+                given["query"],
+                given["candidates"],
+                conversation=given.get("conversation", ()),
+            )
+        )
+
+    def _cut(self, result: RerankResult) -> RerankResult:
+        return result.model_copy(update={"items": result.items[: self.top_n]})
+
+
+class PersonalDocumentReranker(BaseDocumentCompressor):
+    """Orders a retriever's documents by what one person would like best, for compression retrievers.
+
+    Each document returned is a copy with new metadata: `original_index`, its place in the input;
+    and `personal_score` (1-10), or `not_scored` with the reason. Blank documents are not scored.
+
+    user_id: whose taste counts. Left out: `config["configurable"]["user_id"]` of the chain or graph
+        in which the retriever is a step. A retriever called by itself hands no config on: make the
+        reranker with `user_id` then.
+    top_n: how many documents to return; None means all.
+
+    Raises as `PersonalReranker` does.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    user_id: str | None = None
+    top_n: TopN | None = None
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        person, candidates = _person(self.user_id, None, None), _candidates(documents)
+        if not candidates:
+            return self._ordered(documents, None)
+        return self._ordered(documents, self.reward_model.rerank(person, query, candidates))
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        person, candidates = _person(self.user_id, None, None), _candidates(documents)
+        if not candidates:
+            return self._ordered(documents, None)
+        return self._ordered(documents, await self.reward_model.arerank(person, query, candidates))
+
+    def _ordered(
+        self, documents: Sequence[Document], result: RerankResult | None
+    ) -> list[Document]:
+        notes: dict[int, dict[str, object]] = {}
+        for item in result or ():
+            notes[int(item.id)] = (
+                {"not_scored": item.reason}
+                if item.score is None
+                else {"personal_score": item.score}
+            )
+        for index in range(len(documents)):
+            notes.setdefault(index, {"not_scored": "the document is blank"})
+        return [
+            documents[index].model_copy(
+                update={"metadata": {**documents[index].metadata, "original_index": index, **note}}
+            )
+            for index, note in notes.items()
+        ][: self.top_n]
+
+
+def _candidates(documents: Sequence[Document]) -> list[Candidate]:
+    """The documents that have a text; a candidate's id is its document's place."""
+    return [
+        Candidate(id=str(index), text=document.page_content)
+        for index, document in enumerate(documents)
+        if document.page_content.strip()
+    ]
+
+
+def _person(bound: str | None, config: RunnableConfig | None, given: str | None) -> str:
+    person = bound or user_in_config(config) or given
+    if not person:
+        raise ConfigurationError(
+            "no person is named: pass user_id when making the reranker, or run the chain or graph "
+            'that it is a step of with config={"configurable": {"user_id": ...}}'
+        )
+    return person

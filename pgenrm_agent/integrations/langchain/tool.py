@@ -1,0 +1,139 @@
+"""A LangChain tool that ranks candidate answers by what one person would like best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import ArgsSchema, BaseTool, ToolException
+from langgraph.prebuilt import InjectedState
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, stream_progress
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Evaluation
+
+__all__ = ["PGenRMTool"]
+
+# Long answers are shortened in the tool's text: the caller has written them and knows them.
+SHOWN_CHARACTERS = 80
+
+
+class RankArguments(BaseModel):
+    """Arguments of a tool that judges for one person, known beforehand."""
+
+    query: str = Field(description="What the person asked.")
+    candidates: list[str] = Field(description="The candidate answers to compare, in full.")
+
+
+class RankForArguments(RankArguments):
+    """Arguments of a tool that judges for whomever the caller names."""
+
+    user_id: str | None = Field(
+        default=None, description="Id of the person whose preferences decide."
+    )
+
+
+class RankForStateArguments(RankArguments):
+    """Arguments of a tool that judges for the person in the graph's state; the model sees no id."""
+
+    user_id: Annotated[str, InjectedState("user_id")]
+
+
+class PGenRMTool(BaseTool):
+    """Ranks answers for one person; the text is a short ranking, the artifact the `Evaluation`.
+
+    Made by `PGenRM.as_tool()`. With `bound_user`, or with `user_from` "config" or "state", the tool
+    has no `user_id` argument, so that the model which calls it cannot look into others'
+    preferences. Inside a LangGraph run every stage is told on the custom stream.
+
+    A request that cannot be scored is answered to the model as a tool error, in one line.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str = "rank_answers_for_user"
+    description: str = (
+        "Ranks candidate answers to a question by how much one particular person would like them, "
+        "judging from that person's remembered preferences. Returns the answers best first, with "
+        "scores from 1 to 10."
+    )
+    args_schema: ArgsSchema | None = RankForArguments
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: bool = True
+    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    bound_user: str | None = None
+    user_from: UserFrom = "argument"
+
+    def model_post_init(self, context: object, /) -> None:
+        super().model_post_init(context)
+        if self.args_schema is not RankForArguments:
+            return
+        if self.bound_user is not None or self.user_from == "config":
+            self.args_schema = RankArguments
+        elif self.user_from == "state":
+            self.args_schema = RankForStateArguments
+
+    def _run(
+        self,
+        query: str,
+        candidates: list[str],
+        user_id: str | None = None,
+        *,
+        config: RunnableConfig,
+        run_manager: CallbackManagerForToolRun | None = None,
+    ) -> tuple[str, Evaluation]:
+        person = named_user(self.bound_user, self.user_from, user_id, config)
+        try:
+            evaluation = self.reward_model.score(
+                person, query, candidates, on_progress=stream_progress()
+            )
+        except PGenRMError as error:
+            raise ToolException(str(error)) from error
+        return describe(evaluation), evaluation
+
+    async def _arun(
+        self,
+        query: str,
+        candidates: list[str],
+        user_id: str | None = None,
+        *,
+        config: RunnableConfig,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+    ) -> tuple[str, Evaluation]:
+        person = named_user(self.bound_user, self.user_from, user_id, config)
+        try:
+            evaluation = await self.reward_model.ascore(
+                person, query, candidates, on_progress=stream_progress()
+            )
+        except PGenRMError as error:
+            raise ToolException(str(error)) from error
+        return describe(evaluation), evaluation
+
+
+def describe(evaluation: Evaluation) -> str:
+    """The ranking as short text, one line per candidate; those not scored come last."""
+    texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
+    return "\n".join(_lines(evaluation, texts))
+
+
+def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
+    yield f"Answers as {evaluation.request.user_id} would like them, best first:"
+    for place, one in enumerate(evaluation.ranking, start=1):
+        score = evaluation.score_of(one)
+        spread = "" if score.standard_error is None else f" ± {score.standard_error:.2f}"
+        yield f"{place}. {one}: {score.mean:.2f}{spread} of 10: {_shortened(texts[one])}"
+    for score in evaluation.scores:
+        if score.outcome == "not_scored":
+            one = score.candidate_id
+            yield f"Not scored: {one} ({score.reason}): {_shortened(texts[one])}"
+    if evaluation.best is None and len(evaluation.ranking) > 1:
+        yield "The first places are tied."
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 4] + " ..."

@@ -1,0 +1,243 @@
+"""The MCP server: `create_mcp_server` for a program, `pgenrm mcp` for a shell. Needs extra `mcp`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from importlib.metadata import version
+from typing import Annotated, Literal, TypeVar
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, Field, ValidationError
+
+from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.integrations.langchain.tool import describe
+from pgenrm_agent.reward_model import PGenRM, Progress
+from pgenrm_agent.schema import CandidateScore, Evaluation, PreferencePair, Rubric, StatedPreference
+
+__all__ = ["Forgotten", "RankedAnswer", "Ranking", "Remembered", "Scores", "create_mcp_server"]
+
+T = TypeVar("T")
+STAGES = 6  # of the evaluation graph
+
+UserArgument = Annotated[
+    str | None,
+    Field(description="Id of the person; not needed where the server serves one person."),
+]
+QueryArgument = Annotated[str, Field(description="What the person asked.")]
+CandidatesArgument = Annotated[
+    list[str], Field(description="The candidate answers, in full.", min_length=1, max_length=64)
+]
+
+
+class Scores(BaseModel):
+    """Structured output of `score`: scores in the candidates' order, and why."""
+
+    scores: list[CandidateScore]
+    ranking: list[str]
+    best: str | None
+    persona: str | None
+    rubric: Rubric | None
+    seed: int
+
+
+class RankedAnswer(BaseModel):
+    """One answer in its new place; `index` is its place in the request, from 0."""
+
+    index: int
+    text: str
+    score: float | None
+    reason: str | None = None
+
+
+class Ranking(BaseModel):
+    """Structured output of `rerank`: best first, those not scored last."""
+
+    answers: list[RankedAnswer]
+    seed: int
+
+
+class Remembered(BaseModel):
+    """Structured output of `remember` and `state_preference`."""
+
+    id: str
+
+
+class Forgotten(BaseModel):
+    """Structured output of `forget`: how many entries were removed."""
+
+    forgotten: int
+
+
+def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MCPServer:
+    """An MCP server around `reward_model`, which stays the caller's to close.
+
+    user_id: the one person this server is for. The tools then judge and remember for her, and
+        refuse a call that names another. Left out, every call has to name a person, and the client
+        can ask about anybody in the memory.
+
+    A request that cannot be met is answered as a tool error that says why.
+    """
+    server = MCPServer(
+        "pgenrm",
+        title="pgenrm-agent",
+        version=version("pgenrm-agent"),
+        instructions=(
+            "Tells how much one particular person would like each candidate answer, judging from "
+            "what that person preferred before. Use rerank to pick among drafts, score to see why, "
+            "remember when the person picks an answer, state_preference when they say what they "
+            "want, and forget only when they ask to be forgotten."
+        ),
+        log_level="WARNING",
+    )
+
+    def person(named: str | None) -> str:
+        if user_id is not None:
+            if named not in (None, user_id):
+                raise ToolError("this server is for one person only: leave user_id out")
+            return user_id
+        if not named:
+            raise ToolError("user_id is missing: pass the id of the person")
+        return named
+
+    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+    async def score(
+        query: QueryArgument,
+        candidates: CandidatesArgument,
+        ctx: Context,
+        user_id: UserArgument = None,
+    ) -> Annotated[CallToolResult, Scores]:
+        """Score candidate answers for one person, 1 to 10, with the persona and rubric behind it."""
+        evaluation = await _told(_evaluated(reward_model, ctx, person(user_id), query, candidates))
+        own = [chain for chain in evaluation.chains if chain.level == "individual"]
+        shown = typical_chain(evaluation, own) if own else None
+        scores = Scores(
+            scores=list(evaluation.scores),
+            ranking=list(evaluation.ranking),
+            best=evaluation.best,
+            persona=shown.persona.text if shown else None,
+            rubric=shown.rubric if shown else None,
+            seed=evaluation.seed,
+        )
+        content = [describe(evaluation)]
+        if scores.persona:
+            content.append(f"Persona: {scores.persona}")
+        if scores.rubric:
+            content.append(_rubric(scores.rubric))
+        return _result(content, scores)
+
+    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+    async def rerank(
+        query: QueryArgument,
+        candidates: CandidatesArgument,
+        ctx: Context,
+        user_id: UserArgument = None,
+    ) -> Annotated[CallToolResult, Ranking]:
+        """Order candidate answers by how much one person would like them, best first."""
+        evaluation = await _told(_evaluated(reward_model, ctx, person(user_id), query, candidates))
+        return _result([describe(evaluation)], _ranking(evaluation))
+
+    @server.tool(annotations=ToolAnnotations(destructive_hint=False))
+    async def remember(
+        query: QueryArgument,
+        chosen: Annotated[str, Field(description="The answer the person preferred, in full.")],
+        rejected: Annotated[str, Field(description="The answer the person liked less, in full.")],
+        user_id: UserArgument = None,
+    ) -> Remembered:
+        """Remember that the person preferred one answer to another."""
+        named = person(user_id)
+
+        async def store() -> str:
+            pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
+            return await reward_model.aremember(named, pair)
+
+        return Remembered(id=await _told(store()))
+
+    @server.tool(annotations=ToolAnnotations(destructive_hint=False, idempotent_hint=True))
+    async def state_preference(
+        text: Annotated[str, Field(description="What the person said, in their words.")],
+        kind: Literal["style", "self_description", "demographics", "attributes"] = "style",
+        user_id: UserArgument = None,
+    ) -> Remembered:
+        """Remember what the person says they want from answers."""
+        named = person(user_id)
+
+        async def store() -> str:
+            return await reward_model.astate(named, StatedPreference(kind=kind, text=text))
+
+        return Remembered(id=await _told(store()))
+
+    @server.tool(annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=True))
+    async def forget(
+        confirmed: Annotated[
+            bool, Field(description="True only when the person has asked to be forgotten.")
+        ],
+        user_id: UserArgument = None,
+    ) -> Forgotten:
+        """Remove everything that is remembered about the person, for good."""
+        named = person(user_id)
+        if not confirmed:
+            raise ToolError("nothing was removed: ask the person first, then pass confirmed=true")
+        return Forgotten(forgotten=await _told(reward_model.aforget(named)))
+
+    return server
+
+
+async def _told(work: Awaitable[T]) -> T:
+    """The result of `work`; what went wrong on purpose becomes an error the client can read."""
+    try:
+        return await work
+    except PGenRMError as error:
+        raise ToolError(str(error)) from error
+    except ValidationError as error:
+        raise ToolError(str(error.errors()[0]["msg"])) from error
+
+
+async def _evaluated(
+    reward_model: PGenRM, ctx: Context, user: str, query: str, candidates: list[str]
+) -> Evaluation:
+    """Score, telling the client about every stage."""
+    done = 0
+    telling: set[asyncio.Task[None]] = set()
+
+    def tell(progress: Progress) -> None:
+        nonlocal done
+        done += 1
+        task = asyncio.ensure_future(ctx.report_progress(done, STAGES, progress.stage))
+        telling.add(task)
+
+    try:
+        return await reward_model.ascore(user, query, candidates, on_progress=tell)
+    finally:
+        await asyncio.gather(*telling, return_exceptions=True)
+
+
+def _ranking(evaluation: Evaluation) -> Ranking:
+    places = {one: place for place, one in enumerate(evaluation.ranking)}
+    answers = [
+        RankedAnswer(index=index, text=candidate.text, score=score.mean, reason=score.reason)
+        for index, (candidate, score) in enumerate(
+            zip(evaluation.request.candidates, evaluation.scores, strict=True)
+        )
+    ]
+    ids = [candidate.id for candidate in evaluation.request.candidates]
+    answers.sort(key=lambda answer: places.get(ids[answer.index], len(ids)))
+    return Ranking(answers=answers, seed=evaluation.seed)
+
+
+def _rubric(rubric: Rubric) -> str:
+    lines = [
+        f"- {one.name}, {one.weight:.0f} %" + (f": {one.reason}" if one.reason else "")
+        for one in rubric.criteria
+    ]
+    return "\n".join(["Rubric:", *lines])
+
+
+def _result(texts: list[str], structured: BaseModel) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=text) for text in texts],
+        structured_content=structured.model_dump(mode="json"),
+    )

@@ -1,0 +1,104 @@
+"""The fit that prototype learning uses: choice of k, K-means, refinement, and names for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgenrm_agent.prototypes.choices import Choices
+from pgenrm_agent.prototypes.refinement import (
+    RefinementSettings,
+    Samples,
+    choose_k,
+    cluster,
+    refine,
+)
+
+__all__ = ["FittedPrototypes", "fit_prototypes", "names_of"]
+
+NAME_WORDS = 3
+FEWEST_PEOPLE = 3
+"""A name's word is used in the personas of this many people, so that it tells of no single one."""
+
+
+@dataclass(frozen=True)
+class FittedPrototypes:
+    """prototypes: (k, d), unit length. labels: (n,). names: (k,). reason: why there are k of them.
+
+    centroids: (k, d), before refinement. retained: (m,), the spectrum's curve, 0-1.
+    """
+
+    prototypes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    reason: str
+    centroids: NDArray[np.float32]
+    retained: NDArray[np.float64]
+
+
+def fit_prototypes(
+    choices: Choices,
+    k: int | None = None,
+    seed: int = 0,
+    *,
+    settings: RefinementSettings | None = None,
+) -> FittedPrototypes:
+    """K-means over the personas, then attentive refinement on the choices (Eq. 4 to 7).
+
+    k: None takes it from the retained spectrum; more than there are different personas is clipped.
+    """
+    found = choose_k(choices.persona)
+    different = len(np.unique(choices.persona, axis=0))
+    reason = found.reason if k is None else f"k = {k} was asked for"
+    wanted = found.k if k is None else k
+    if wanted > different:
+        reason += f"; there are {different} different personas, so k = {different}"
+        wanted = different
+    centroids, _ = cluster(choices.persona, wanted, seed=seed)
+    samples = Samples(
+        choices.persona, choices.query, choices.chosen, choices.rejected, choices.past_query,
+        choices.past_difference, choices.past,
+    )  # fmt: skip
+    refined = refine(samples, centroids, settings or RefinementSettings(seed=seed))
+    return FittedPrototypes(
+        refined.prototypes,
+        refined.labels,
+        names_of(choices.texts, refined.labels, wanted, choices.people),
+        reason,
+        centroids,
+        found.retained,
+    )
+
+
+def names_of(
+    texts: Sequence[str], labels: NDArray[np.int64], k: int, people: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """For each prototype the words that its people share and others use less (TF-IDF over prototypes).
+
+    people: whose each text is; none given, each is somebody else's. A prototype of too few people
+    for `FEWEST_PEOPLE` to share a word has no name.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    together = [" ".join(t for t, j in zip(texts, labels, strict=True) if j == i) for i in range(k)]
+    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True)
+    try:
+        weights = vectorizer.fit_transform(together)
+    except ValueError:  # no word of their own in any of them
+        return ("",) * k
+    words = vectorizer.get_feature_names_out()
+    words_in = vectorizer.build_analyzer()
+    users: list[dict[str, set[int]]] = [{} for _ in range(k)]
+    for text, label, person in zip(texts, labels, people or range(len(texts)), strict=True):
+        for word in words_in(text):
+            users[label].setdefault(word, set()).add(person)
+    names = []
+    for i in range(k):
+        row = weights[i].toarray()[0]
+        shared = [j for j in np.flatnonzero(row) if len(users[i][words[j]]) >= FEWEST_PEOPLE]
+        best = sorted(shared, key=lambda j: -row[j])[:NAME_WORDS]
+        names.append(", ".join(str(words[j]) for j in best))
+    return tuple(names)

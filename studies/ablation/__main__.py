@@ -1,0 +1,103 @@
+"""`python -m studies.ablation`: what each training stage buys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pgenrm_agent.cli.app import run
+from pgenrm_agent.cli.terminal import EngineOption, JsonOption, progress_bar
+
+if TYPE_CHECKING:
+    from studies.ablation.study import AblationReport
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
+    ),
+]
+
+
+@app.command()
+def ablate(
+    data: DataOption,
+    base: Annotated[Path, typer.Option(help="Folder of the model that stage 1 starts from.")],
+    psi: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a stage-1 model to take instead of training one a seed."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
+    ] = "tiny-cpu",
+    out: Annotated[
+        Path, typer.Option(help="Folder of the ablation; an unfinished one continues.")
+    ] = Path("runs/ablation"),
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Work on this seed of the recipe only, as one of several processes; repeat for more."
+            " Once all are done, the command without it makes the report."
+        ),
+    ] = None,
+    engine: EngineOption = "transformers",
+    as_json: JsonOption = False,
+) -> None:
+    """What each stage buys: base, PSI, PSI + CRE and its halves, all three, over several seeds.
+
+    Trains and measures what is missing in the folder, and writes report.json and report.md there.
+    """
+    from pgenrm_agent.local_engine import open_engine
+    from studies.ablation.recipe import load_ablation_recipe
+    from studies.ablation.study import REPORT, run_ablation
+
+    console = Console(stderr=True)
+    loaded = load_ablation_recipe(recipe)
+    with progress_bar("comparisons") as progress:
+        report = run_ablation(
+            loaded,
+            data,
+            base,
+            out,
+            open_engine=lambda model: open_engine(engine, model),
+            psi=psi,
+            only=seed or (),
+            say=lambda text: console.print(text, markup=False),
+            progress=progress,
+        )
+    if report is None:
+        console.print(
+            f"done with seed {', '.join(map(str, seed or ()))}; the report is made without --seed"
+        )
+        return
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    _show(report)
+    console.print(f"report: {out / REPORT}", markup=False)
+
+
+def _show(report: AblationReport) -> None:
+    from studies.ablation.study import columns, rows_of_table
+
+    recipe = report.recipe
+    table = Table(
+        "",
+        *columns(recipe.chains),
+        title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} people each",
+    )
+    for row in rows_of_table(report):
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run(app)

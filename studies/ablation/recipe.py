@@ -1,0 +1,58 @@
+"""Recipes of the ablation: how large its stages and its evaluation are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.training.recipe import Section, read_recipe
+from pgenrm_agent.training.sft_recipe import SftRecipe
+
+__all__ = ["AblationRecipe", "load_ablation_recipe"]
+
+
+class AblationRecipe(Section):
+    """What each stage buys, in the simulated world. The stages' own seeds give way to `seeds`."""
+
+    name: str
+    seeds: Annotated[
+        # Below 100, where the names of their people's splits stay apart (simulation).
+        tuple[Annotated[int, Field(ge=0, lt=100)], ...],
+        Field(min_length=1, description="one training and one test draw for each"),
+    ]
+    training_people: Annotated[
+        int, Field(gt=0, description="simulated people of the reinforcement stages, 7 choices each")
+    ]
+    psi_chains: Annotated[
+        int, Field(gt=0, description="chains of the rule-based teacher that stage 1 learns from")
+    ]
+    psi: SftRecipe
+    cre: GrpoRecipe
+    curriculum: GrpoRecipe
+    people: Annotated[int, Field(ge=2, description="test people of a seed, one comparison each")]
+    history: Annotated[int, Field(ge=0, le=6, description="past choices shown")] = 3
+    chains: Annotated[int, Field(gt=0, description="samples of an evaluation")] = 8
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    history_people: Annotated[
+        int,
+        Field(
+            ge=0, description="test people of a seed for accuracy by 0 to 6 past choices; 0: none"
+        ),
+    ] = 0
+
+    @model_validator(mode="after")
+    def _whole_models(self) -> AblationRecipe:
+        for stage in (self.psi, self.cre, self.curriculum):
+            if stage.adapter is not None:
+                raise ValueError(
+                    f"stage {stage.name}: the ablation trains whole models, no adapter"
+                )
+        return self
+
+
+def load_ablation_recipe(name_or_path: str | Path) -> AblationRecipe:
+    """A recipe by the name of a bundled file (without .yaml) or by path; see `read_recipe`."""
+    return read_recipe(AblationRecipe, name_or_path, package="studies.ablation")

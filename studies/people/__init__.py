@@ -1,0 +1,1 @@
+"""Prototypes on real people's choices."""

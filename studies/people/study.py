@@ -1,0 +1,458 @@
+"""Prototypes on real people: what does the prior of Eq. 5 know that the crowd does not?
+
+Each person agreed with some statements of a public consultation and disagreed with others; a choice
+is one of each. People are held out. The first half of a held-out person's choices is her past, and
+the second half is predicted from the first few of it:
+
+    majority      the statement that more of the other people agreed with
+    own history   the statement nearer to the sum of her own past choices
+    centroids     the statement nearer to her prototype, as K-means leaves it
+    refined       Delta of Eq. 6, with z of Eq. 5 after the attentive refinement (Eq. 4 to 7)
+    factor model  votes by identity, without text: what there is to be known (people_reference)
+
+No language model is involved: a persona is the sum of her past choices' embeddings, chosen minus
+rejected. What is chosen here is opinion, not style, so the encoder has to know English. Statements
+that answer one question are much alike to it; `Setting.whiten` takes out what they have in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.readers import PreferenceRow, load_rows
+from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
+from pgenrm_agent.schema import Model
+from pgenrm_agent.training.bundled.evaluate import Accuracy
+from studies.people.reference import VoteFactors, fit_vote_factors
+
+__all__ = [
+    "METHODS",
+    "Figures",
+    "Measured",
+    "PeopleReport",
+    "Row",
+    "Setting",
+    "evaluate_people",
+    "held_out_people",
+]
+
+METHODS = ("majority", "own history", "centroids", "refined", "factor model")
+RESERVED = 0.2
+"""Share of the people that settings are chosen on; they are never tested."""
+FOLDS = 5
+"""The others are tested once each: seed s holds out fold s."""
+PROTOCOL = 2
+"""Of the split; until 2026-11-27 (1) seeds held out overlapping draws, and validation people were tested."""
+ENCODED_AT_ONCE = 256
+LEAST_VARIANCE = 1e-6
+"""Directions with less than this share of the variance are not blown up to unit length."""
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+class Setting(Model):
+    """How prototypes are learned, and on how many past choices they are tried.
+
+    Constants that differ from the reference implementation's were chosen on validation people.
+    """
+
+    k: int = Field(default=50, ge=1, description="prototypes")
+    pasts: tuple[int, ...] = Field(
+        default=(0, 1, 2, 5, 10), min_length=1, description="past choices shown, at most"
+    )
+    drawn: int = Field(default=10, ge=1, description="past choices drawn in training, at most")
+    whiten: bool = Field(default=True, description="whiten the embeddings by the training texts")
+    refinement: RefinementSettings = RefinementSettings(batch=64, epochs=12)
+
+
+class Figures(Model):
+    """Share of choices predicted right by method, 0-1; a tie counts one half.
+
+    against: of the choices against the majority; empty where nobody made one.
+    """
+
+    past: int
+    everything: dict[str, float]
+    against: dict[str, float]
+
+
+class Measured(Model):
+    """One setting and one fold of held-out people.
+
+    choices: that were predicted. against: those of them in which the person chose the statement
+    that fewer others agreed with. data: digest of the choices that were read.
+    """
+
+    data: str
+    encoder: str
+    validation: bool
+    setting: Setting
+    seed: int
+    choices: int
+    against: int
+    figures: tuple[Figures, ...]
+    protocol: int = Field(
+        default=1, description="of the split, PROTOCOL; what was kept before names none"
+    )
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What there is one measurement of."""
+        setting = self.setting.model_dump_json()
+        return self.data, self.encoder, self.validation, setting, self.seed, self.protocol
+
+
+class Row(Model):
+    """Means and standard errors over seeds; `gain` is refined minus majority, paired by seed."""
+
+    setting: Setting
+    past: int
+    everything: dict[str, Accuracy]
+    against: dict[str, Accuracy]
+    gain: Accuracy
+
+
+class PeopleReport(Model):
+    """Each seed holds out people of its own. held_out: of seed 0; other folds have one less at most."""
+
+    people: int
+    held_out: int
+    choices: float = Field(description="predicted, mean over seeds")
+    against: float = Field(description="of these against the majority, mean over seeds")
+    encoder: str
+    seeds: int
+    validation: bool
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class _People:
+    """vectors: (t, d) of every text. choices: by person (n, 3), indices of query, chosen, rejected."""
+
+    vectors: Vectors
+    choices: tuple[IntArray, ...]
+    digest: str
+
+
+def evaluate_people(
+    source: str,
+    embedder: Embedder,
+    out: Path,
+    *,
+    settings: Sequence[Setting],
+    seeds: int = 5,
+    validation: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PeopleReport:
+    """Every setting with every seed; measurements are appended in `out`, and none is made twice.
+
+    source: as `load_rows` reads it; its splits are not used, each seed holds out people of its own.
+    out: folder of measured.jsonl and of the embeddings.
+    validation: hold out the people who are never tested instead, for choosing settings.
+    progress: told the epochs done, and how many there are in all.
+
+    Raises ConfigurationError for data that cannot be read, fewer than ten people, more seeds than
+    FOLDS, or another process that writes to the folder.
+    """
+    if not settings or seeds < 1:
+        raise ConfigurationError("there is nothing to measure: name a setting and a seed at least")
+    if seeds > FOLDS:
+        raise ConfigurationError(
+            f"{seeds} seeds are asked for, and everybody is held out once in {FOLDS}: take fewer"
+        )
+    people = _encoded(load_rows(source), embedder, out)
+    epochs = [one.refinement.epochs for one in settings]
+    total, done = seeds * sum(epochs), 0
+    with RecordLog(out / "measured.jsonl", Measured) as log:
+        known = {one.key: one for one in log.found}
+        wanted: dict[tuple[int, int], Measured] = {}
+        for seed in range(seeds):
+            split = _split(people, seed, validation)
+            for number, setting in enumerate(settings):
+                found = known.get(
+                    (
+                        people.digest, embedder.name, validation, setting.model_dump_json(), seed,
+                        PROTOCOL,
+                    )
+                )  # fmt: skip
+                if found is None:
+                    found = _measure(
+                        people, embedder.name, setting, split,
+                        lambda epoch, done=done: progress(done + epoch, total),  # type: ignore[misc]
+                    )  # fmt: skip
+                    log.append(found)
+                wanted[number, seed] = found
+                done += epochs[number]
+                progress(done, total)
+    rows = [
+        _row(setting, at, [wanted[number, seed] for seed in range(seeds)])
+        for number, setting in enumerate(settings)
+        for at in range(len(setting.pasts))
+    ]
+    return PeopleReport(
+        people=len(people.choices),
+        held_out=len(held_out_people(len(people.choices), 0, validation=validation)[1]),
+        choices=float(np.mean([one.choices for one in wanted.values()])),
+        against=float(np.mean([one.against for one in wanted.values()])),
+        encoder=embedder.name,
+        seeds=seeds,
+        validation=validation,
+        rows=tuple(rows),
+    )
+
+
+def _measure(
+    people: _People,
+    encoder: str,
+    setting: Setting,
+    split: _Split,
+    progress: Callable[[int], None],
+) -> Measured:
+    seed = split.seed
+    training, testing = split.training, split.testing
+    vectors = _whitened(people.vectors, training) if setting.whiten else people.vectors
+
+    def drawn(epoch: int) -> Samples:
+        progress(epoch)
+        return _training_samples(
+            vectors, training, setting.drawn, np.random.default_rng([seed, 78, epoch])
+        )
+
+    first = drawn(0)
+    centroids, _ = cluster(first.persona, min(setting.k, len(first)), seed=seed)
+    del first
+    refined = refine(drawn, centroids, setting.refinement.model_copy(update={"seed": seed}))
+
+    asked = np.concatenate([own[len(own) // 2 :] for own in testing])
+    crowd = split.liked[asked[:, 1]] - split.liked[asked[:, 2]]
+    against = crowd < 0
+    figures = []
+    for past in setting.pasts:
+        shown = [own[: min(past, len(own) // 2)] for own in testing]
+        repeated = [
+            one for one, own in zip(shown, testing, strict=True) for _ in own[len(own) // 2 :]
+        ]
+        test = _samples(vectors, asked, _padded(repeated, max(past, 1)))
+        difference = test.chosen - test.rejected
+        margins: dict[str, NDArray[np.floating]] = {
+            "majority": crowd,
+            "own history": (difference * test.persona).sum(1) * test.past.any(1),
+            "centroids": (difference * centroids[nearest(test.persona, centroids)]).sum(1),
+            "refined": refined.model.predict(test, nearest(test.persona, refined.prototypes)),
+            "factor model": np.concatenate(
+                [
+                    split.factors.margins(one, own[len(own) // 2 :])
+                    for one, own in zip(shown, testing, strict=True)
+                ]
+            ),
+        }
+        credit = {name: (np.sign(np.float64(margins[name])) + 1) / 2 for name in METHODS}
+        figures.append(
+            Figures(
+                past=past,
+                everything={name: float(one.mean()) for name, one in credit.items()},
+                against={
+                    name: float(one[against].mean())
+                    for name, one in credit.items()
+                    if against.any()
+                },
+            )
+        )
+    return Measured(
+        data=people.digest,
+        encoder=encoder,
+        validation=split.validation,
+        setting=setting,
+        seed=seed,
+        choices=len(asked),
+        against=int(against.sum()),
+        figures=tuple(figures),
+        protocol=PROTOCOL,
+    )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Choices of the people that one seed learns from and of those it holds out, and what others
+    than the prototypes make of the former."""
+
+    seed: int
+    validation: bool
+    training: Sequence[IntArray]
+    testing: Sequence[IntArray]
+    texts: int
+
+    @cached_property
+    def liked(self) -> FloatArray:
+        return _majority(self.training, self.texts)
+
+    @cached_property
+    def factors(self) -> VoteFactors:
+        return fit_vote_factors(self.training, self.texts, seed=self.seed)
+
+
+def _split(people: _People, seed: int, validation: bool) -> _Split:
+    rng = np.random.default_rng([seed, 77])
+    trained, tested = held_out_people(len(people.choices), seed, validation=validation)
+    return _Split(
+        seed=seed,
+        validation=validation,
+        training=[people.choices[int(i)] for i in trained],
+        # In what order somebody met the statements is not told, so it is drawn.
+        testing=[rng.permutation(people.choices[int(i)]) for i in tested],
+        texts=len(people.vectors),
+    )
+
+
+def held_out_people(count: int, seed: int, *, validation: bool) -> tuple[IntArray, IntArray]:
+    """Indices of `count` people: those to learn from, and those held out.
+
+    Nobody is held out by two seeds, so that errors over seeds count how people differ; with
+    `validation` all seeds hold out the same people, whom no test ever holds out.
+    """
+    order = np.random.default_rng(77).permutation(count)
+    reserved, rest = np.split(order, [round(count * RESERVED)])
+    held = reserved if validation else np.array_split(rest, FOLDS)[seed]
+    return np.setdiff1d(order, held), held
+
+
+def _majority(people: Sequence[IntArray], statements: int) -> FloatArray:
+    """(statements,) share of comparisons that each statement won, drawn towards one half."""
+    choices = np.concatenate(people)
+    won = 1.0 + np.bincount(choices[:, 1], minlength=statements)
+    lost = 1.0 + np.bincount(choices[:, 2], minlength=statements)
+    return np.asarray(won / (won + lost), dtype=np.float64)
+
+
+def _whitened(vectors: Vectors, people: Sequence[IntArray]) -> Vectors:
+    """All texts' vectors (t, d), uncorrelated over the texts that training people saw; unit length."""
+    seen = vectors[np.unique(np.concatenate(people))].astype(np.float64)
+    mean = seen.mean(0)
+    values, directions = np.linalg.eigh((seen - mean).T @ (seen - mean) / len(seen))
+    scales = 1 / np.sqrt(np.maximum(values, LEAST_VARIANCE * values.sum()))
+    return _unit((vectors - mean) @ (directions * scales))
+
+
+def _training_samples(
+    vectors: Vectors, people: Sequence[IntArray], most: int, rng: np.random.Generator
+) -> Samples:
+    """Every choice, with up to `most` of the person's others as its past: how many is drawn, too.
+
+    A person who is met later may bring any number of them, and prototypes learned with many do
+    badly by somebody who has few.
+    """
+    asked, shown = [], []
+    for own in people:
+        for at in range(len(own)):
+            others = rng.permutation(np.delete(own, at, axis=0))
+            shown.append(others[: rng.integers(min(most, len(others)) + 1)])
+        asked.append(own)
+    return _samples(vectors, np.concatenate(asked), _padded(shown, most))
+
+
+def _padded(shown: Sequence[IntArray], most: int) -> IntArray:
+    """(n, most, 3); rows of -1 where there are fewer past choices."""
+    padded = np.full((len(shown), most, 3), -1, dtype=np.int64)
+    for row, own in zip(padded, shown, strict=True):
+        row[: len(own)] = own
+    return padded
+
+
+def _samples(vectors: Vectors, asked: IntArray, shown: IntArray) -> Samples:
+    """asked: (n, 3). shown: (n, h, 3), -1 where there is no past choice."""
+    past: NDArray[np.bool_] = np.asarray(shown[:, :, 0] >= 0)
+    past_query = np.where(past[..., None], vectors[shown[:, :, 0]], np.float32(0))
+    past_difference = np.where(
+        past[..., None], vectors[shown[:, :, 1]] - vectors[shown[:, :, 2]], np.float32(0)
+    )
+    query = vectors[asked[:, 0]]
+    # Somebody without a past is placed by the question alone.
+    persona = np.where(past.any(axis=1, keepdims=True), past_difference.sum(1), query)
+    return Samples(
+        persona=_unit(persona),
+        query=query,
+        chosen=vectors[asked[:, 1]],
+        rejected=vectors[asked[:, 2]],
+        past_query=past_query,
+        past_difference=past_difference,
+        past=past,
+    )
+
+
+def _unit(rows: NDArray[np.floating]) -> Vectors:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def _encoded(rows: Sequence[PreferenceRow], embedder: Embedder, out: Path) -> _People:
+    """Vectors of every text, kept in the folder, and each person's choices by index."""
+    by_user: dict[str, list[tuple[str, str, str]]] = {}
+    for row in rows:
+        pair = row.pair
+        by_user.setdefault(row.user_id, []).append((pair.query, pair.chosen, pair.rejected))
+    # Who chose only once has nothing that could be predicted from a past.
+    kept = {user: own for user, own in by_user.items() if len(own) > 1}
+    if len(kept) < 10:
+        raise ConfigurationError(
+            f"{len(kept)} people with two choices or more: at least ten are needed to hold some out"
+        )
+    texts = list(dict.fromkeys(text for own in kept.values() for one in own for text in one))
+    place = {text: number for number, text in enumerate(texts)}
+    choices = tuple(
+        np.array([[place[text] for text in one] for one in own], dtype=np.int64)
+        for own in kept.values()
+    )
+    digest = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    for own in choices:
+        digest.update(own.tobytes() + b"\0")
+    return _People(_vectors_of(texts, embedder, out), choices, digest.hexdigest())
+
+
+def _vectors_of(texts: Sequence[str], embedder: Embedder, out: Path) -> Vectors:
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "embeddings.npz"
+    if file.is_file():
+        with np.load(file) as found:
+            if str(found["encoder"]) == embedder.name and list(found["texts"]) == list(texts):
+                return np.asarray(found["vectors"], dtype=np.float32)
+    vectors = np.concatenate(
+        [
+            embedder.embed(texts[start : start + ENCODED_AT_ONCE])
+            for start in range(0, len(texts), ENCODED_AT_ONCE)
+        ]
+    )
+    unfinished = out / "embeddings.part.npz"
+    np.savez(unfinished, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
+    unfinished.replace(file)
+    return vectors
+
+
+def _row(setting: Setting, at: int, seeds: Sequence[Measured]) -> Row:
+    figures = [one.figures[at] for one in seeds]
+    gains = [one.everything["refined"] - one.everything["majority"] for one in figures]
+    return Row(
+        setting=setting,
+        past=setting.pasts[at],
+        everything=_over_seeds([one.everything for one in figures]),
+        against=_over_seeds([one.against for one in figures]),
+        gain=Accuracy.of(gains),
+    )
+
+
+def _over_seeds(each: Sequence[Mapping[str, float]]) -> dict[str, Accuracy]:
+    there = [one for one in each if one]
+    return {name: Accuracy.of([one[name] for one in there]) for name in METHODS if there}

@@ -1,0 +1,1 @@
+"""What more chains and similar users buy."""

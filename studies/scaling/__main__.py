@@ -1,0 +1,253 @@
+"""`python -m studies.scaling`: what more chains and similar people buy, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from pgenrm_agent.cli.app import run
+
+if TYPE_CHECKING:
+    from pgenrm_agent.training.bundled.simulation import Answers
+    from studies.scaling.pool import ScalingRecord, Study
+    from studies.scaling.population import Agreement
+    from studies.scaling.tables import MeanOverSeeds, ScalingReport
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+REPORT, PLOT = "report.json", "accuracy-by-chains.svg"
+
+
+@app.command()
+def scaling(
+    data: Annotated[
+        Path,
+        typer.Option("--data", envvar="PGENRM_RESPONSES", help="Folder with val.jsonl.gz."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the study; an unfinished one there continues.")
+    ] = Path("runs/scaling"),
+    people: Annotated[int, typer.Option(min=2, help="Test people of each seed.")] = 20,
+    newcomers: Annotated[
+        int, typer.Option(min=2, help="How many are asked for with nothing known, of each seed.")
+    ] = 60,
+    seeds: Annotated[int, typer.Option(min=1, help="Populations, each with its own people.")] = 5,
+    members: Annotated[int, typer.Option(min=8, help="Who agreed to take part, by seed.")] = 160,
+    k: Annotated[
+        list[int] | None,
+        typer.Option("-k", min=1, help="Number of prototypes to compare; repeat. 1, 3, 6, 24."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder; the bundled model if not given.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    sampling: Annotated[
+        bool, typer.Option(help="--no-sampling reports what an unfinished study has so far.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Accuracy by chains, similar people, known choices and prototypes, on simulated people.
+
+    Samples a pool of chains for each test person once, and reads every table off it. Writes
+    records.jsonl, agreement.jsonl, report.json and a plot into the folder.
+    """
+    from pgenrm_agent.training.bundled.simulation import load_answers
+    from studies.scaling.pool import Study, read_study
+    from studies.scaling.tables import report
+
+    study = Study(
+        people=people, newcomers=newcomers, seeds=seeds, members=members,
+        **({"ks": tuple(k)} if k else {}),
+    )  # fmt: skip
+    answers = load_answers(data / "val.jsonl.gz")
+    if sampling:
+        records, agreements = _sample(study, answers, model, engine, out)
+    else:
+        records, agreements = read_study(study, answers, out)
+    found = report(records, agreements)
+    (out / REPORT).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _draw(found, out / PLOT)
+    if as_json:
+        typer.echo(found.model_dump_json())
+    else:
+        _print(found)
+
+
+def _sample(
+    study: Study, answers: Answers, model: Path | None, engine: str, out: Path
+) -> tuple[list[ScalingRecord], list[Agreement]]:
+    from pgenrm_agent.embedding import ModelTokensEmbedder
+    from pgenrm_agent.local_engine import open_engine
+    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.run_folder import digest, refuse_other_settings, weights_of
+    from studies.scaling.pool import sample_study
+
+    folder = model or bundled_model()
+    settings = {
+        "model": weights_of(folder), "answers": digest(answers.texts), "members": study.members,
+        "history": study.history,
+    }  # fmt: skip
+    refuse_other_settings(out / "settings.json", settings, what="a study")
+    runner = open_engine(engine, folder)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        async def run() -> tuple[list[ScalingRecord], list[Agreement]]:
+            try:
+                return await sample_study(
+                    study, runner, format_of(folder), ModelTokensEmbedder(folder), answers, out,
+                    progress=show,
+                )  # fmt: skip
+            finally:
+                await runner.aclose()
+
+        return asyncio.run(run())
+
+
+def _print(found: ScalingReport) -> None:
+    from studies.scaling.tables import STOPPING_BUDGET, budget_name
+
+    console = Console()
+    console.print(
+        f"{found.seeds} seeds, {found.people} test people, {found.newcomers} with nothing known. "
+        "± is the standard error over seeds."
+    )
+    _table(
+        "By setting",
+        ("", "accuracy", "over one chain", "as drawn", "macro", "seconds", "tokens", "tokens/s",
+         "calls"),
+        (
+            (
+                budget_name(row.budget), _share(row.accuracy), _points(row.over_one),
+                _share(row.drawn), f"{row.macro:.1%}", _number(row.seconds, ".2f"), _number(row.tokens, ".0f"),
+                _number(row.tokens_a_second, ".0f"), _number(row.engine_calls, ".1f"),
+            )
+            for row in found.settings
+        ),
+    )  # fmt: skip
+    _table(
+        "By known choices",
+        ("choices", "own chains", "with similar people's", "gain", "best possible"),
+        (
+            (str(row.history), _share(row.alone), _share(row.with_others), _points(row.gain),
+             _share(row.best))
+            for row in found.few_choices
+        ),
+    )  # fmt: skip
+    _table(
+        "By prototypes",
+        ("prototypes", "k", "their chains alone", "with own", "agreement before", "after"),
+        [
+            ("none", "0", "-", _share(found.own_chains), "-", "-"),
+            *(
+                (row.version, row.k, _share(row.others), _share(row.with_own),
+                 _index(row.before), _index(row.after))
+                for row in found.versions
+            ),
+        ],
+    )  # fmt: skip
+    _table(
+        f"Stop when sure, budget {budget_name(STOPPING_BUDGET)}",
+        ("probability", "accuracy", "against the whole budget", "chains sampled"),
+        (
+            (f"{row.threshold:g}", _share(row.accuracy), _points(row.against_full),
+             _share(row.chains))
+            for row in found.stopping
+        ),
+    )  # fmt: skip
+    console.print(
+        f"chains that prefer the first answer: {found.position_bias:.1%}; "
+        f"texts that could not be read: {found.failed:.1%}"
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(columns[0], title=title, title_justify="left")
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _share(value: MeanOverSeeds) -> str:
+    error = value.standard_error
+    return f"{100 * value.mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
+
+
+def _points(value: MeanOverSeeds) -> str:
+    error = value.standard_error
+    return f"{100 * value.mean:+.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _index(value: MeanOverSeeds) -> str:
+    error = value.standard_error
+    return f"{value.mean:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _draw(found: ScalingReport, path: Path) -> None:
+    """Accuracy against the number of chains: own ones, and with similar people's among them."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    from studies.scaling.tables import budget_name
+
+    figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    own = found.by_chains
+    axes.errorbar(
+        list(own),
+        [100 * value.mean for value in own.values()],
+        [100 * (value.standard_error or 0.0) for value in own.values()],
+        fmt="o-", capsize=3, label="own chains",
+    )  # fmt: skip
+    mixed = [row for row in found.settings if row.budget[1]]
+    axes.errorbar(
+        [sum(row.budget) for row in mixed],
+        [100 * row.accuracy.mean for row in mixed],
+        [100 * (row.accuracy.standard_error or 0.0) for row in mixed],
+        fmt="s", capsize=3, label="with similar people's",
+    )  # fmt: skip
+    for row in mixed:
+        axes.annotate(
+            budget_name(row.budget), (sum(row.budget), 100 * row.accuracy.mean),
+            textcoords="offset points", xytext=(5, 4), fontsize=7,
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("chains")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    run(app)

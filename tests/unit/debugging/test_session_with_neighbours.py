@@ -1,0 +1,154 @@
+"""Debugging a run in which similar people take part."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted_person import PAIR, REQUEST
+
+from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.embedding import HashingEmbedder
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member, Neighbours
+from pgenrm_agent.schema import Scaling
+from pgenrm_agent.testing import ScriptedEngine
+
+EMBEDDER = HashingEmbedder()
+PERSONAS = ("Wants short answers.", "She loves red.")
+PEOPLE = {"ben": 0, "cid": 0, "dee": 1, "eve": 1}
+SCALING = Scaling(individual=4, prototype=2, seed=5)
+
+
+@pytest.fixture
+def neighbours(tmp_path: Path) -> Iterator[Neighbours]:
+    """Four people in two prototypes; ada, who is asked for, agreed and is in none."""
+    with UserMemory(tmp_path / "memory") as memory:
+        for user in ("ada", *PEOPLE):
+            memory.remember(user, PAIR.model_copy(update={"id": user}))
+            memory.set_consent(user, True)
+        found = Neighbours(memory, EMBEDDER, joining=False)
+        centroids = EMBEDDER.embed(PERSONAS)
+        members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
+        found.store.replace(centroids, members, embedder=EMBEDDER.name)
+        yield found
+
+
+@pytest.fixture
+def session(neighbours: Neighbours, engine: ScriptedEngine) -> Iterator[DebugSession]:
+    with DebugSession(engine=engine, memory=neighbours.memory, neighbours=neighbours) as opened:
+        yield opened
+
+
+def test_a_run_goes_step_by_step_and_ends_with_both_levels(session: DebugSession) -> None:
+    run = session.start(REQUEST, scaling=SCALING)
+    ran = []
+    while session.checkpoint(run).next:
+        ran.append(session.step(run).node)
+    assert tuple(ran) == session.nodes
+    state = session.state(run)
+    assert [draft["level"] for draft in state["chains"]] == ["individual"] * 4 + ["prototype"] * 2
+    assert state["prototype"] == "0"
+    assert session.replay(run).same
+
+
+def test_an_edited_persona_finds_other_people(
+    session: DebugSession, neighbours: Neighbours
+) -> None:
+    run = session.start(REQUEST, scaling=SCALING)
+    session.run_to(run, after="match_prototype")
+    before = set(session.state(run)["neighbours"])
+    session.edit_persona(run, PERSONAS[1])
+    session.run_to(run, after="match_prototype")
+    state = session.state(run)
+    assert state["prototype"] == "1"
+    assert len(state["neighbours"]) == 2
+    assert before.isdisjoint(state["neighbours"])
+    # An invented persona leads nobody into a prototype.
+    version = neighbours.store.current()
+    assert version is not None
+    assert "ada" not in version.homes
+
+
+def test_a_neighbours_persona_is_edited_like_any_other(
+    session: DebugSession, engine: ScriptedEngine
+) -> None:
+    run = session.start(REQUEST, scaling=SCALING)
+    first = session.resume(run).checkpoint
+    session.edit_persona(run, PERSONAS[1], chain=4)
+    last = session.resume(run).checkpoint
+    texts = [draft["text"] for draft in session.state(run)["chains"]]
+    assert PERSONAS[1] in texts[4]
+    assert "1. Warmth" in texts[4]
+    assert all(PERSONAS[0] in text for text in (*texts[:4], texts[5]))
+    assert last.means["red"] > first.means["red"]
+
+
+def test_a_neighbour_can_be_left_out(session: DebugSession) -> None:
+    run = session.start(REQUEST, scaling=SCALING)
+    session.resume(run)
+    kept, dropped = session.state(run)["neighbours"]
+    edited = session.edit_neighbours(run, [kept])
+    assert edited.edit == "neighbours"
+    assert edited.next == ("generate_rubric",)
+    session.resume(run)
+    state = session.state(run)
+    assert state["neighbours"] == [kept]
+    assert [draft["signals_of"] for draft in state["chains"]] == ["ada"] * 4 + [kept]
+    with pytest.raises(ConfigurationError, match=f"{dropped}x.*choose from"):
+        session.edit_neighbours(run, [f"{dropped}x"])
+    session.edit_neighbours(run, [])
+    session.resume(run)
+    assert {draft["level"] for draft in session.state(run)["chains"]} == {"individual"}
+
+
+def test_the_command_line_brings_similar_people_along(
+    neighbours: Neighbours, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from pgenrm_agent.cli.debug import app
+    from pgenrm_agent.embedding import ModelTokensEmbedder
+    from pgenrm_agent.model_files import bundled_model
+
+    states = ModelTokensEmbedder(bundled_model())
+    centroids = states.embed(PERSONAS)
+    members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
+    neighbours.store.replace(centroids, members, embedder=states.name)
+    options = ["--store", str(tmp_path / "runs.sqlite"), "--json"]
+    asked = [
+        "-u",
+        "ada",
+        "-q",
+        "Which colour?",
+        "--memory",
+        str(tmp_path / "memory"),
+        "--seed",
+        "5",
+    ]
+    levels = ["--individual", "1", "--prototype", "2"]
+    begun = CliRunner().invoke(
+        app, ["start", *asked, *levels, "--run", "r", *options, "Red.", "Green."]
+    )
+    assert begun.exit_code == 0, begun.output
+    done = CliRunner().invoke(app, ["resume", "r", "-b", "after:match_prototype", *options])
+    assert done.exit_code == 0, done.output
+    with DebugSession(tmp_path / "runs.sqlite") as session:
+        state = session.state("r")
+    assert [draft["level"] for draft in state["chains"]] == ["individual", *["prototype"] * 2]
+    kept, dropped = state["neighbours"]
+    editor = tmp_path / "editor.py"
+    editor.write_text(
+        "import sys, pathlib\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        f"file.write_text(file.read_text().replace({dropped!r}, ''))\n"
+    )
+    edited = CliRunner().invoke(
+        app, ["edit", "r", "neighbours", *options], env={"EDITOR": f"{sys.executable} {editor}"}
+    )
+    assert edited.exit_code == 0, edited.output
+    with DebugSession(tmp_path / "runs.sqlite") as session:
+        assert session.state("r")["neighbours"] == [kept]

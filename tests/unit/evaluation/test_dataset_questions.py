@@ -1,0 +1,110 @@
+"""Questions for the harness, from the training module's readers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.questions import read_source
+from pgenrm_agent.evaluation.questions import fingerprint
+
+
+@pytest.fixture
+def choices(tmp_path: Path) -> str:
+    """Forty people with six choices each, without splits."""
+    rows = [
+        {
+            "user_id": f"user-{user}", "query": f"Question {number}?", "topic": f"topic {number % 2}",
+            "chosen": f"Good {user} {number}.", "rejected": f"Bad {user} {number}.",
+        }
+        for user in range(40)
+        for number in range(6)
+    ]  # fmt: skip
+    file = tmp_path / "people.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return f"people:{file}"
+
+
+def test_every_question_has_its_persons_past_and_not_itself(choices: str) -> None:
+    found = read_source(choices, split="test", history=2, seed=1)
+    assert found.questions
+    for question in found.questions:
+        user = question.user_id.removeprefix("user-")
+        answers = [candidate.text for candidate in question.candidates]
+        assert answers[0].startswith(f"Good {user} ")
+        assert question.grades == (1.0, 0.0)
+        assert question.group in ("topic 0", "topic 1")
+        assert len(question.history) == 2
+        assert all(pair.chosen.startswith(f"Good {user} ") for pair in question.history)
+        assert answers[0] not in [pair.chosen for pair in question.history]
+
+
+def test_what_a_judge_is_fitted_on_is_never_asked(choices: str) -> None:
+    found = read_source(choices, split="test", history=2, seed=1)
+    asked = {question.user_id for question in found.questions}
+    fitted = {"user-" + pair.chosen.split()[1] for pair in found.training}
+    assert fitted
+    assert not asked & fitted
+
+
+def test_few_questions_are_many_peoples(choices: str) -> None:
+    everything = read_source(choices, split="test", history=2, seed=1).questions
+    people = {question.user_id for question in everything}
+    few = read_source(choices, split="test", history=2, seed=1, limit=len(people)).questions
+    assert {question.user_id for question in few} == people
+
+
+def test_the_same_data_and_seed_are_the_same_questions(choices: str) -> None:
+    first = read_source(choices, split="test", history=2, seed=1).questions
+    again = read_source(choices, split="test", history=2, seed=1).questions
+    other = read_source(choices, split="test", history=2, seed=2).questions
+    assert fingerprint(first) == fingerprint(again)
+    assert fingerprint(first) != fingerprint(other)
+
+
+def test_a_split_that_is_unknown_or_empty_is_named(choices: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'tests' is unknown"):
+        read_source(choices, split="tests", history=2, seed=1)
+    row = {"user_id": "u", "query": "?", "chosen": "a", "rejected": "b", "split": "train"}
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="no questions in the split 'test'"):
+        read_source(str(file), split="test", history=2, seed=1)
+
+
+def lamp_files(folder: Path, *answers: dict[str, object]) -> str:
+    asked = [
+        {"id": number, "question": f"Question {number}?", "profile": [{"text": f"Post {n}"} for n in range(5)]}
+        for number in ("1", "2", "3")
+    ]  # fmt: skip
+    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    lines = "".join(json.dumps(one) + "\n" for one in answers)
+    (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
+    return f"lamp-qa:{folder / 'asked.json'}:{folder / 'answers.jsonl'}"
+
+
+def test_lamp_qa_ranks_systems(tmp_path: Path) -> None:
+    answers = [
+        {"id": one, "system": system, "text": f"{system} on {one}", "grade": grade}
+        for one in ("1", "2")
+        for system, grade in (("b", 0.2), ("a", 0.9), ("c", 0.5))
+    ]
+    equal = [{"id": "3", "system": one, "text": one, "grade": 1} for one in "ab"]
+    source = lamp_files(tmp_path, *answers, *equal)
+    first, second = read_source(source, split="test", history=3, seed=1).questions
+    assert (first.id, second.id) == ("1", "2")
+    assert [candidate.id for candidate in first.candidates] == ["a", "b", "c"]
+    assert first.grades == (0.9, 0.2, 0.5)
+    assert len(first.stated) == 3
+    assert first.stated != second.stated
+
+
+def test_a_bad_answer_of_lamp_qa_is_named(tmp_path: Path) -> None:
+    source = lamp_files(tmp_path, {"id": "1", "system": "a", "text": "x", "grade": -1})
+    with pytest.raises(ConfigurationError, match=r"answers.jsonl, line 1: grade"):
+        read_source(source, split="test", history=3, seed=1)
+    with pytest.raises(ConfigurationError, match="no questions"):
+        read_source(lamp_files(tmp_path), split="test", history=3, seed=1)

@@ -1,0 +1,289 @@
+"""The readers: every dataset becomes the same rows, and a malformed one is one clear error."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.readers import examples, load_rows, read_lamp_qa
+
+RESPONSES = os.environ.get("PGENRM_RESPONSES")
+PEOPLE = Path(RESPONSES).parent / "people" / "arguments.jsonl.gz" if RESPONSES else None
+needs_data = pytest.mark.skipif(
+    not RESPONSES, reason="PGENRM_RESPONSES does not name the folder of the real answers"
+)
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def bench_row(number: int, user: str = "u1", split: str = "train", **more: Any) -> dict[str, Any]:
+    return {
+        "user_id": user,
+        "context": [turn("user", "Hi"), turn("assistant", "Hello"), turn("user", f"Ask {number}")],
+        "chosen": turn("assistant", f"good {number}"),
+        "rejected": turn("assistant", f"bad {number}"),
+        "split": split,
+        **more,
+    }
+
+
+def plain_row(user: str, number: int) -> dict[str, Any]:
+    return {"user_id": user, "query": f"q{number}", "chosen": f"c{number}", "rejected": "r"}
+
+
+def write(path: Path, records: list[Any]) -> Path:
+    text = "".join(json.dumps(one) + "\n" for one in records)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json", "parquet"])
+def test_personal_reward_bench_is_read_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    records = [
+        bench_row(1, chosen_score=None),
+        bench_row(2, split="val"),
+        bench_row(3, split="test", chosen_score=80),
+    ]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps(records))
+    elif suffix == "parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    else:
+        write(path, records)
+    rows = load_rows(f"prb:{path}")
+    assert [row.split for row in rows] == ["train", "validation", "test"]
+    pair = rows[2].pair
+    assert (pair.query, pair.chosen, pair.rejected) == ("Ask 3", "good 3", "bad 3")
+    assert [message.content for message in pair.conversation] == ["Hi", "Hello"]
+    assert pair.chosen_score == 80
+
+
+def test_prism_rows_are_joined_with_survey_and_choice_attributes(tmp_path: Path) -> None:
+    row = bench_row(1, conversation_id="c1")
+    write(tmp_path / "test-00000.jsonl", [{k: v for k, v in row.items() if k != "split"}])
+    write(
+        tmp_path / "survey.jsonl",
+        [
+            {
+                "user_id": "u1", "system_string": "Be brief.", "self_description": "A nurse.",
+                "age": "25-34 years old", "gender": "Prefer not to say",
+                "stated_prefs": {"factuality": 90, "creativity": 5, "other_text": None},
+            }
+        ],
+    )  # fmt: skip
+    conversation = {"conversation_id": "c1", "choice_attributes": {"fluency": 70, "other": None}}
+    write(tmp_path / "conversations.jsonl", [conversation])
+    (found,) = load_rows(f"prb:{tmp_path}")
+    assert found.split == "test"
+    assert found.pair.attributes == {"fluency": 70.0}
+    assert [(one.kind, one.text) for one in found.stated] == [
+        ("style", "Be brief."),
+        ("self_description", "A nurse."),
+        ("demographics", "age: 25-34 years old"),
+        ("attributes", "factuality 90, creativity 5"),
+        ("attributes", "in this conversation: fluency 70"),
+    ]
+
+
+def test_history_comes_from_the_same_persons_past_and_never_holds_the_row_itself(
+    tmp_path: Path,
+) -> None:
+    same = plain_row("a", 0)
+    records = [
+        *({**plain_row("a", n), "split": "train"} for n in range(5)),
+        *({**plain_row("b", n), "split": "train"} for n in range(5)),
+        {**same, "split": "test"},
+        {**same, "chosen": same["rejected"], "rejected": same["chosen"], "split": "test"},
+    ]
+    rows = load_rows(str(write(tmp_path / "rows.jsonl", records)))
+    asked = list(examples(rows, split="test", history=9, seed=0))
+    for one in asked:
+        assert sorted(pair.query for pair in one.history) == ["q1", "q2", "q3", "q4"]
+    trained = list(examples(rows, split="train", history=2, seed=0))
+    assert all(one.asked.query not in {pair.query for pair in one.history} for one in trained)
+    assert all(len(one.history) == 2 for one in trained)
+    again = list(examples(rows, split="train", history=2, seed=0))
+    assert [one.history for one in again] == [one.history for one in trained]
+    other = list(examples(rows, split="train", history=2, seed=1))
+    assert [one.history for one in other] != [one.history for one in trained]
+
+
+def test_history_holds_nothing_that_tells_how_the_asked_choice_ended(tmp_path: Path) -> None:
+    asked = {"user_id": "a", "query": "q", "chosen": "good", "rejected": "bad", "split": "test"}
+    same_answer = {**asked, "rejected": "worse", "split": "train"}
+    later = {
+        **plain_row("a", 1), "split": "train",
+        "conversation": [turn("user", "q"), turn("assistant", "good")],
+    }  # fmt: skip
+    elsewhere = {
+        **plain_row("a", 2), "split": "train",
+        "conversation": [turn("user", "another"), turn("assistant", "good")],
+    }  # fmt: skip
+    earlier = {**plain_row("a", 3), "query": "q", "rejected": "none", "split": "train"}
+    rows = load_rows(
+        str(write(tmp_path / "rows.jsonl", [asked, same_answer, later, elsewhere, earlier]))
+    )
+    (one,) = examples(rows, split="test", history=9, seed=0)
+    assert sorted(pair.chosen for pair in one.history) == ["c2", "c3"]
+
+
+def test_people_without_splits_are_split_by_person_and_then_by_order(tmp_path: Path) -> None:
+    records = [plain_row(f"u{user}", number) for number in range(6) for user in range(300)]
+    rows = load_rows(str(write(tmp_path / "rows.jsonl", records)))
+    by_user: dict[str, list[str]] = {}
+    for row in rows:
+        by_user.setdefault(row.user_id, []).append(row.split)
+    for splits in by_user.values():
+        assert splits in (
+            ["train"] * 6,
+            ["history"] * 3 + ["test"] * 3,
+            ["history"] * 3 + ["validation"] * 3,
+        )
+    tested = sum("test" in splits for splits in by_user.values())
+    assert 30 < tested < 90
+    assert load_rows(f"people:{tmp_path / 'rows.jsonl'}")[0].split == rows[0].split
+
+
+def test_held_out_people_can_be_asked_about_held_out_topics_only(tmp_path: Path) -> None:
+    records = [
+        {
+            **plain_row(f"u{user}", number),
+            "topic": f"debate-{number // 2}_{'yes' if number % 2 else 'no'}",
+        }
+        for user in range(100)
+        for number in range(40)
+    ]
+    rows = load_rows(f"people-topics:{write(tmp_path / 'rows.jsonl', records)}")
+    topics: dict[str, set[str]] = {"train": set(), "test": set(), "history": set()}
+    for row in rows:
+        assert row.topic is not None
+        topics.setdefault(row.split, set()).add(row.topic.partition("_")[0])
+    assert topics["train"]
+    assert topics["test"]
+    assert not topics["test"] & topics["train"]
+    assert not topics["test"] & topics["history"]
+    assert not {one.user_id for one in rows if one.split == "train"} & {
+        one.user_id for one in rows if one.split == "test"
+    }
+    # Both sides of a debate are on the same side of the split.
+    held = [row for row in rows if row.split == "test"]
+    assert {(row.topic or "").partition("_")[2] for row in held} == {"yes", "no"}
+    with pytest.raises(ConfigurationError, match="line 1, field topic"):
+        load_rows(f"people-topics:{write(tmp_path / 'bare.jsonl', [plain_row('a', 1)])}")
+
+
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        ({"query": "q", "chosen": "a", "rejected": "b"}, "field user_id: missing"),
+        ({**plain_row("a", 1), "chosen": None}, "field chosen: missing"),
+        ({**plain_row("a", 1), "chosen": 3}, "field chosen: a text"),
+        ({**plain_row("a", 1), "chosen": "r"}, "same text"),
+        ({**plain_row("a", 1), "query": None}, "field query: a text is needed"),
+        ({**plain_row("a", 1), "split": "exam"}, "field split: 'exam'"),
+        (
+            {**plain_row("a", 1), "split": "test", "conversation": [{"role": "user"}]},
+            "conversation.0",
+        ),
+        (
+            {**plain_row("a", 1), "split": "test", "conversation": [turn("wizard", "x")]},
+            "field conversation.0",
+        ),
+        ({**plain_row("a", 1), "split": "test", "chosen_score": "high"}, "field chosen_score"),
+        ({**plain_row("a", 1), "split": "test", "stated": "brief"}, "field stated: a list"),
+        ({**plain_row("a", 1), "split": "test", "stated": [None]}, "field stated.0: a text"),
+        (
+            {**plain_row("a", 1), "split": "test", "stated": [{"kind": "x", "text": "y"}]},
+            "stated.0",
+        ),
+        ([1, 2], "an object is needed"),
+    ],
+)
+def test_a_malformed_row_is_named_by_file_line_and_field(
+    tmp_path: Path, record: Any, complaint: str
+) -> None:
+    path = write(tmp_path / "rows.jsonl", [{**plain_row("a", 0), "split": "train"}, record])
+    with pytest.raises(ConfigurationError) as refused:
+        load_rows(str(path))
+    assert f"{path}, line 2" in str(refused.value)
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
+    for source, complaint in (
+        ("rows.csv", "prb:PATH"),
+        (f"people:{tmp_path}/none.jsonl", "no such file"),
+        (f"prb:{tmp_path}", "holds no parquet"),
+    ):
+        with pytest.raises(ConfigurationError, match=complaint):
+            load_rows(source)
+    (tmp_path / "broken.jsonl").write_text("{\n")
+    with pytest.raises(ConfigurationError, match=r"broken.jsonl, line 1: not JSON"):
+        load_rows(str(tmp_path / "broken.jsonl"))
+    whole = gzip.compress(json.dumps(plain_row("a", 1)).encode() * 100)
+    for name, content, complaint in (
+        ("half.jsonl.gz", whole[:40], "after line 0: cannot be read"),
+        ("no.jsonl.gz", b"plain text", "after line 0: cannot be read"),
+        ("no-text.jsonl", b"\xff\xfe\n", "after line 0: cannot be read"),
+        ("no.parquet", b"plain text", "cannot be read as parquet"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigurationError, match=complaint):
+            load_rows(f"prb:{tmp_path / name}")
+
+
+def test_lamp_qa_is_read(tmp_path: Path) -> None:
+    record = {
+        "id": 7, "question": "How?", "narrative": "Because.",
+        "profile": [{"id": "1", "text": "I asked once."}],
+        "rubric_aspects": [{"aspect": "Cost", "reason": "said so", "evidence": "x"}],
+    }  # fmt: skip
+    (found,) = read_lamp_qa(write(tmp_path / "lamp.jsonl", [record]))
+    assert (found.id, found.query, found.posts, found.aspects) == (
+        "7", "How?", ("I asked once.",), ("Cost",),
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match="field question: missing"):
+        read_lamp_qa(write(tmp_path / "bad.jsonl", [{"id": 1}]))
+
+
+@needs_data
+def test_real_people_are_read() -> None:
+    rows = load_rows(f"people:{PEOPLE}")
+    assert len(rows) == 11_353
+    assert len({row.user_id for row in rows}) == 344
+    assert any(row.reason for row in rows)
+    asked = list(examples(rows, split="test", history=3, seed=0))
+    assert asked
+    assert all(one.history for one in asked)
+    topics = load_rows(f"people-topics:{PEOPLE}")
+    assert list(examples(topics, split="test", history=3, seed=0))
+    assert list(examples(topics, split="train", history=3, seed=0))
+
+
+@needs_data
+def test_simulated_people_are_the_same_every_time() -> None:
+    rows = load_rows(f"simulated:{RESPONSES}:5")
+    assert [row.split for row in rows[:7]] == ["history"] * 6 + ["test"]
+    assert len({row.user_id for row in rows}) == 5
+    assert rows == [
+        row.model_copy(
+            update={"pair": row.pair.model_copy(update={"created_at": old.pair.created_at})}
+        )
+        for row, old in zip(load_rows(f"simulated:{RESPONSES}:5"), rows, strict=True)
+    ]

@@ -1,0 +1,224 @@
+"""Rerankers, best-of-n and the node: LangChain's and LangGraph's own machinery around ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.integrations.langchain.best_of_n import BestOfN
+from pgenrm_agent.integrations.langchain.reranker import PersonalDocumentReranker, PersonalReranker
+from pgenrm_agent.reward_model import PGenRM, RerankResult
+from pgenrm_agent.schema import Evaluation
+
+ANSWERS = ["Fair. 5", "Good. 9", "Poor. 2"]
+
+
+def test_a_reranker_keeps_the_original_places_and_scores(rm: PGenRM) -> None:
+    result = PersonalReranker(reward_model=rm, user_id="ada").invoke(
+        {"query": "How?", "candidates": ANSWERS}
+    )
+    assert [(item.index, item.score) for item in result] == [(1, 9.0), (0, 5.0), (2, 2.0)]
+
+
+async def test_a_reranker_is_a_step_of_a_chain_and_takes_the_user_from_its_config(
+    rm: PGenRM,
+) -> None:
+    def best(result: RerankResult) -> tuple[str, str]:
+        return result[0].text, result.evaluation.request.user_id
+
+    chain = PersonalReranker(reward_model=rm, top_n=1) | RunnableLambda(best)
+    given: Any = {"query": "How?", "candidates": ANSWERS, "user_id": "bob"}
+    assert await chain.ainvoke(given) == ("Good. 9", "bob")
+    config: Any = {"configurable": {"user_id": "ada"}}
+    assert chain.invoke(given, config) == ("Good. 9", "ada")
+    assert len(PersonalReranker(reward_model=rm, top_n=2, user_id="ada").invoke(given)) == 2
+
+
+def test_a_reranker_without_a_person_says_what_to_do(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="no person is named"):
+        PersonalReranker(reward_model=rm).invoke({"query": "How?", "candidates": ANSWERS})
+
+
+async def test_documents_come_back_ordered_with_their_metadata_and_place(rm: PGenRM) -> None:
+    documents = [Document("Fair. 5", metadata={"source": "a"}), Document(" "), Document("Good. 9")]
+    reranker = PersonalDocumentReranker(reward_model=rm, user_id="ada")
+    ranked = reranker.compress_documents(documents, "How?")
+    assert [one.page_content for one in ranked] == ["Good. 9", "Fair. 5", " "]
+    assert ranked[1].metadata == {"source": "a", "original_index": 0, "personal_score": 5.0}
+    assert ranked[2].metadata == {"original_index": 1, "not_scored": "the document is blank"}
+    assert documents[0].metadata == {"source": "a"}
+    assert await reranker.acompress_documents(documents, "How?") == ranked
+    assert reranker.compress_documents([], "How?") == []
+
+
+class Shelf(BaseRetriever):
+    """Finds the same documents whatever is asked."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        return [Document(text) for text in ANSWERS]
+
+
+async def test_langchains_compression_retriever_takes_the_document_reranker(rm: PGenRM) -> None:
+    def retriever(user_id: str | None = None) -> ContextualCompressionRetriever:
+        reranker = PersonalDocumentReranker(reward_model=rm, user_id=user_id, top_n=2)
+        return ContextualCompressionRetriever(base_compressor=reranker, base_retriever=Shelf())
+
+    def texts(documents: list[Document]) -> list[str]:
+        return [one.page_content for one in documents]
+
+    expected = ["Good. 9", "Fair. 5"]
+    assert texts(retriever("ada").invoke("How?")) == expected
+    assert texts(await retriever("ada").ainvoke("How?")) == expected
+    # As a step of a chain it is run for whom the chain is run for.
+    config: Any = {"configurable": {"user_id": "ada"}}
+    chain = RunnableLambda(str.strip) | retriever() | RunnableLambda(texts)
+    assert chain.invoke(" How? ", config) == expected
+    assert await chain.ainvoke(" How? ", config) == expected
+    # By itself it hands no config on, and the error says what to do.
+    with pytest.raises(ConfigurationError, match="pass user_id when making the reranker"):
+        retriever().invoke("How?", config)
+
+
+def model(*answers: AIMessage | str) -> GenericFakeChatModel:
+    # A list's iterator, because the n answers are fetched from several threads.
+    made = [AIMessage(one) if isinstance(one, str) else one for one in answers]
+    return GenericFakeChatModel(messages=iter(made))
+
+
+async def test_best_of_n_returns_what_the_person_likes_best_with_the_evaluation(
+    rm: PGenRM,
+) -> None:
+    asked = [
+        SystemMessage("Be kind."),
+        HumanMessage("Hello"),
+        AIMessage("Hi."),
+        HumanMessage("How?"),
+    ]
+    for call in ("invoke", "ainvoke"):
+        best = BestOfN(model=model(*ANSWERS), reward_model=rm, n=3, user_id="ada")
+        answer = best.invoke(asked) if call == "invoke" else await best.ainvoke(asked)
+        assert answer.content == "Good. 9"
+        told = answer.response_metadata["pgenrm"]
+        evaluation = Evaluation.model_validate(told["evaluation"])
+        assert (told["n"], told["index"]) in {(3, 0), (3, 1), (3, 2)}
+        assert evaluation.request.query == "How?"
+        assert [turn.role for turn in evaluation.request.conversation] == [
+            "system",
+            "user",
+            "assistant",
+        ]
+
+
+def test_best_of_n_judges_for_whom_the_call_names(rm: PGenRM) -> None:
+    best = BestOfN(model=model(*ANSWERS), reward_model=rm, n=3, user_id="ada")
+    answer = best.invoke("How?", user_id="bob")
+    assert answer.response_metadata["pgenrm"]["evaluation"]["request"]["user_id"] == "bob"
+
+
+def test_best_of_n_adds_up_what_all_answers_cost(rm: PGenRM) -> None:
+    usage: Any = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    answers = [AIMessage(text, usage_metadata=usage) for text in ANSWERS]
+    answer = BestOfN(model=model(*answers), reward_model=rm, n=3, user_id="ada").invoke("How?")
+    assert answer.usage_metadata == {"input_tokens": 9, "output_tokens": 6, "total_tokens": 15}
+
+
+def test_best_of_n_lets_an_agents_tool_call_pass(rm: PGenRM) -> None:
+    call: Any = {"name": "look_up", "args": {}, "id": "1", "type": "tool_call"}
+    wrapped = BestOfN(
+        model=model(*[AIMessage("", tool_calls=[call])] * 2), reward_model=rm, n=2, user_id="ada"
+    )
+    answer = wrapped.invoke("How?")
+    assert isinstance(answer, AIMessage)
+    assert answer.tool_calls
+    assert answer.response_metadata["pgenrm"]["reason"] == "the first answer calls a tool"
+
+
+class WithTools(GenericFakeChatModel):
+    """Answers with the names of the tools that are bound to it."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        names = ", ".join(one.name for one in tools)
+        return WithTools(messages=iter([AIMessage(f"{names}. {mark}") for mark in (4, 9)]))
+
+
+def test_tools_are_bound_to_the_wrapped_model(rm: PGenRM) -> None:
+    @tool
+    def look_up(word: str) -> str:
+        """Look a word up."""
+        return word
+
+    best = BestOfN(model=WithTools(messages=iter([])), reward_model=rm, n=2, user_id="ada")
+    answer = best.bind_tools([look_up]).invoke("How?")
+    assert answer.content == "look_up. 9"
+    bound = BestOfN(model=RunnableLambda(lambda _: AIMessage("So.")), reward_model=rm)
+    with pytest.raises(ConfigurationError, match="bind them before wrapping it"):
+        bound.bind_tools([look_up])
+
+
+def test_best_of_n_without_a_person_or_a_question_says_so(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="no person is named"):
+        BestOfN(model=model("So."), reward_model=rm, n=1).invoke("How?")
+    with pytest.raises(ConfigurationError, match="no question"):
+        BestOfN(model=model("So."), reward_model=rm, n=1, user_id="ada").invoke([AIMessage("Hi.")])
+
+
+class Own(TypedDict, total=False):
+    person: str
+    query: str
+    drafts: list[str]
+    evaluation: dict[str, object]
+
+
+def own_graph(rm: PGenRM, checkpointer: InMemorySaver | None = None) -> Any:
+    graph = StateGraph(Own)
+    graph.add_node("draft", lambda state: {"drafts": ANSWERS})
+    graph.add_node("judge", rm.as_node(candidates="drafts", user="person"))
+    graph.add_edge(START, "draft")
+    graph.add_edge("draft", "judge")
+    graph.add_edge("judge", END)
+    return graph.compile(checkpointer=checkpointer)
+
+
+async def test_a_graph_of_ones_own_embeds_the_evaluation_graph(rm: PGenRM) -> None:
+    saver = InMemorySaver()
+    config: Any = {"configurable": {"thread_id": "1"}}
+    stages = []
+    async for path, part in own_graph(rm, saver).astream(
+        {"person": "ada", "query": "How?"}, config, subgraphs=True, stream_mode="updates"
+    ):
+        stages += list(part) if path else []
+    assert stages == [
+        "recall",
+        "derive_persona",
+        "match_prototype",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
+    kept = await own_graph(rm, saver).aget_state(config)
+    assert Evaluation.model_validate(kept.values["evaluation"]).best == "answer-2"
+
+
+def test_a_plain_graph_runs_the_same_node(rm: PGenRM) -> None:
+    done = own_graph(rm).invoke({"person": "ada", "query": "How?"})
+    assert Evaluation.model_validate(done["evaluation"]).best == "answer-2"
+
+
+def test_a_state_without_a_field_is_named(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="has no person"):
+        own_graph(rm).invoke({"query": "How?"})

@@ -1,0 +1,195 @@
+"""Whom a tool judges for: told by the application, whatever the calling model says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_tests.integration_tests import ToolsIntegrationTests
+from langchain_tests.unit_tests import ToolsUnitTests
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.integrations.langchain.memory import memory_tools
+from pgenrm_agent.reward_model import PGenRM
+
+ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
+
+
+class State(MessagesState):
+    user_id: str
+
+
+def agent(tool: BaseTool) -> Any:
+    """A graph with a tool node; it has to be checked with a state and config like an agent's."""
+    graph = StateGraph(State)
+    graph.add_node("tools", ToolNode([tool]))
+    graph.add_edge(START, "tools")
+    return graph.compile()
+
+
+def calling(tool: BaseTool, **arguments: object) -> list[AnyMessage]:
+    call = ToolCall(name=tool.name, args=arguments, id="1", type="tool_call")
+    return [AIMessage(content="", tool_calls=[call])]
+
+
+def last(state: dict[str, Any]) -> ToolMessage:
+    message = state["messages"][-1]
+    assert isinstance(message, ToolMessage)
+    return message
+
+
+async def test_the_state_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
+    tool = rm.as_tool(user_from="state")
+    assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
+    messages = calling(tool, **ASKED, user_id="bob")
+    message = last(await agent(tool).ainvoke({"messages": messages, "user_id": "ada"}))
+    assert message.artifact.request.user_id == "ada"
+    assert message.artifact.best == "answer-2"
+
+
+def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
+    tool = rm.as_tool(user_from="config")
+    assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
+    state = {"messages": calling(tool, **ASKED, user_id="bob"), "user_id": "bob"}
+    message = last(agent(tool).invoke(state, {"configurable": {"user_id": "ada"}}))
+    assert message.artifact.request.user_id == "ada"
+
+
+def test_a_bound_person_stays_whatever_the_config_says(rm: PGenRM) -> None:
+    tool = rm.as_tool(user_id="ada", user_from="config")
+    state = {"messages": calling(tool, **ASKED), "user_id": "bob"}
+    message = last(agent(tool).invoke(state, {"configurable": {"user_id": "bob"}}))
+    assert message.artifact.request.user_id == "ada"
+
+
+def test_without_a_person_in_the_config_the_tool_says_what_to_do(rm: PGenRM) -> None:
+    tool = rm.as_tool(user_from="config")
+    message = last(agent(tool).invoke({"messages": calling(tool, **ASKED), "user_id": "ada"}))
+    assert message.status == "error"
+    assert 'config={"configurable": {"user_id": ...}}' in message.content
+
+
+async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
+    tool = rm.as_tool(user_id="ada")
+    state = {"messages": calling(tool, **ASKED), "user_id": "ada"}
+    stages = [
+        "recall",
+        "derive_persona",
+        "match_prototype",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
+    told = [part async for part in agent(tool).astream(state, stream_mode="custom")]
+    assert [one["pgenrm"]["stage"] for one in told] == stages
+    assert told[-1]["pgenrm"]["chains"] == 2
+    plain = list(agent(tool).stream(state, stream_mode="custom"))
+    assert [one["pgenrm"]["stage"] for one in plain] == stages
+
+
+async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> None:
+    remember, state, forget = memory_tools(rm)
+    config: Any = {"configurable": {"user_id": "mia"}}
+    pair = {"query": "How?", "chosen": "So.", "rejected": "Not so."}
+    assert await remember.ainvoke(pair, config) == "Remembered."
+    assert state.invoke({"text": "Short answers."}, config) == "Remembered."
+    signals = rm.memory.recall("mia")
+    assert [one.chosen for one in signals.history] == ["So."]
+    assert [one.text for one in signals.stated] == ["Short answers."]
+    unconfirmed = forget.invoke({"confirmed": False}, config)
+    assert "ask the person first" in unconfirmed
+    assert rm.memory.recall("mia").history
+    assert await forget.ainvoke({"confirmed": True}, config) == "Forgotten: 2 entries removed."
+    assert not rm.memory.recall("mia").history
+
+
+def test_memory_tools_write_about_the_person_in_the_state(rm: PGenRM) -> None:
+    for tool, arguments in zip(
+        memory_tools(rm, user_from="state"),
+        (
+            {"query": "How?", "chosen": "So.", "rejected": "Not so."},
+            {"text": "Short answers."},
+            {"confirmed": True},
+        ),
+        strict=True,
+    ):
+        assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
+        state = {"messages": calling(tool, **arguments, user_id="bob"), "user_id": "noa"}
+        message = last(agent(tool).invoke(state))
+        assert message.status == "success", message.content
+    assert rm.memory.recall("bob").history == ()
+    assert message.content == "Forgotten: 2 entries removed."
+
+
+def test_a_contradictory_preference_is_a_tool_error_in_one_line(rm: PGenRM) -> None:
+    (remember, _, _) = memory_tools(rm, user_id="ada")
+    told = remember.invoke({"query": "How?", "chosen": "So.", "rejected": "So."})
+    assert "same text" in told
+    assert "\n" not in told
+
+
+def test_no_memory_tool_lets_the_model_choose_the_person(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="write about anybody"):
+        memory_tools(rm, user_from="argument")
+
+
+class MemoryTool:
+    """What both of LangChain's standard suites are told about a memory tool."""
+
+    place: int
+    example: dict[str, Any]
+
+    @pytest.fixture(autouse=True)
+    def _make(self, rm: PGenRM) -> None:
+        self.made = memory_tools(rm, user_id="ada")[self.place]
+
+    @property
+    def tool_constructor(self) -> BaseTool:
+        return self.made
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return self.example
+
+
+class Remember(MemoryTool):
+    place = 0
+    example: dict[str, Any] = {"query": "How?", "chosen": "So.", "rejected": "Not so."}  # noqa: RUF012
+
+
+class StateIt(MemoryTool):
+    place = 1
+    example: dict[str, Any] = {"text": "Short answers.", "kind": "style"}  # noqa: RUF012
+
+
+class Forget(MemoryTool):
+    place = 2
+    example: dict[str, Any] = {"confirmed": True}  # noqa: RUF012
+
+
+class TestRememberUnit(Remember, ToolsUnitTests):
+    pass
+
+
+class TestRememberIntegration(Remember, ToolsIntegrationTests):
+    pass
+
+
+class TestStateUnit(StateIt, ToolsUnitTests):
+    pass
+
+
+class TestStateIntegration(StateIt, ToolsIntegrationTests):
+    pass
+
+
+class TestForgetUnit(Forget, ToolsUnitTests):
+    pass
+
+
+class TestForgetIntegration(Forget, ToolsIntegrationTests):
+    pass

@@ -1,0 +1,213 @@
+"""The MCP server, met by the official SDK's client: in process, over stdio's framing, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import threading
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from httpx2 import AsyncClient
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from starlette.types import ASGIApp
+
+from pgenrm_agent.integrations.keys import KeyRing
+from pgenrm_agent.integrations.mcp.http import create_mcp_app
+from pgenrm_agent.integrations.mcp.server import create_mcp_server
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.reward_model import PGenRM
+
+ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
+
+
+@pytest.fixture(scope="module")
+def address(rm: PGenRM) -> Iterator[str]:
+    """A server for everybody, over streamable HTTP on a socket."""
+    with listening_to(create_mcp_app(create_mcp_server(rm))) as url:
+        yield url
+
+
+@contextmanager
+def listening_to(app: ASGIApp) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+
+
+def text(result: Any) -> str:
+    return "\n".join(block.text for block in result.content)
+
+
+async def test_the_tools_are_listed_with_their_output(address: str) -> None:
+    async with Client(address) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == {"score", "rerank", "remember", "state_preference", "forget"}
+    assert all(tool.output_schema for tool in tools.values())
+    assert tools["forget"].annotations.destructive_hint
+    assert "ctx" not in tools["score"].input_schema["properties"]
+
+
+async def test_score_gives_structure_for_programs_and_text_for_people(address: str) -> None:
+    async with Client(address) as client:
+        result = await client.call_tool("score", {**ASKED, "user_id": "ada"})
+    assert not result.is_error, text(result)
+    assert result.structured_content["ranking"] == ["answer-2", "answer-1"]
+    assert [one["mean"] for one in result.structured_content["scores"]] == [3.0, 8.0]
+    told = text(result)
+    assert "Persona: This person wants a useful answer." in told
+    assert "- Usefulness, 100 %" in told
+
+
+async def test_rerank_keeps_the_original_places(address: str) -> None:
+    async with Client(address) as client:
+        result = await client.call_tool("rerank", {**ASKED, "user_id": "ada"})
+    answers = result.structured_content["answers"]
+    assert [(one["index"], one["score"]) for one in answers] == [(1, 8.0), (0, 3.0)]
+
+
+async def test_what_is_remembered_over_mcp_is_in_the_memory(address: str, rm: PGenRM) -> None:
+    choice = {"query": "How?", "chosen": "So.", "rejected": "Not so.", "user_id": "kim"}
+    async with Client(address) as client:
+        made = await client.call_tool("remember", choice)
+        await client.call_tool("state_preference", {"text": "Be brief.", "user_id": "kim"})
+        assert rm.memory.recall("kim").history[0].id == made.structured_content["id"]
+        refused = await client.call_tool("forget", {"confirmed": False, "user_id": "kim"})
+        assert refused.is_error
+        done = await client.call_tool("forget", {"confirmed": True, "user_id": "kim"})
+    assert done.structured_content == {"forgotten": 2}
+
+
+async def test_progress_is_told_stage_by_stage(address: str) -> None:
+    stages: list[str | None] = []
+
+    async def note(done: float, total: float | None, message: str | None) -> None:
+        stages.append(message)
+
+    async with Client(address) as client:
+        asked = {**ASKED, "user_id": "ada"}
+        await client.call_tool("score", asked, progress_callback=note)
+    assert stages == [
+        "recall",
+        "derive_persona",
+        "match_prototype",
+        "generate_rubric",
+        "sample_scores",
+        "aggregate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "complaint"),
+    [
+        ("score", ASKED, "user_id is missing"),
+        ("score", {**ASKED, "user_id": "ada", "query": " "}, "query"),
+        ("score", {**ASKED, "user_id": "ada", "candidates": []}, "candidates"),
+        (
+            "remember",
+            {"query": "q", "chosen": "x", "rejected": "x", "user_id": "ada"},
+            "same text",
+        ),
+    ],
+)
+async def test_a_wrong_call_is_a_tool_error_that_says_why(
+    address: str, tool: str, arguments: dict[str, Any], complaint: str
+) -> None:
+    async with Client(address) as client:
+        result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    assert complaint in text(result)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_server_for_one_person_judges_for_nobody_else(rm: PGenRM, mode: Any) -> None:
+    async with Client(create_mcp_server(rm, user_id="ada"), mode=mode) as client:
+        own = await client.call_tool("score", ASKED)
+        assert own.structured_content["best"] == "answer-2"
+        other = await client.call_tool("score", {**ASKED, "user_id": "bob"})
+        assert other.is_error
+        assert "one person only" in text(other)
+        assert "bob" not in json.dumps(own.structured_content)
+
+
+async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
+    rm: PGenRM, tmp_path: Path
+) -> None:
+    ring = KeyRing(tmp_path / "keys.jsonl")
+    own, issued = ring.issue("acme")
+    other, _ = ring.issue("globex")
+    guarded = create_mcp_app(create_mcp_server(rm), keys=ring, tenant="acme")
+    with listening_to(guarded) as url:
+        async with AsyncClient() as http:
+            for headers in (
+                {},
+                {"Authorization": f"Bearer {other}"},
+                {"Authorization": f"Basic {own}"},
+                {"Authorization": "Bearer"},
+            ):
+                for method in ("POST", "GET", "DELETE", "OPTIONS"):
+                    for address in (url, f"{url}/anything", url.removesuffix("/mcp")):
+                        answer = await http.request(method, address, headers=headers)
+                        assert answer.status_code == 401, (method, address)
+                        assert "key of tenant acme" in answer.json()["error"]
+        async with AsyncClient(headers={"Authorization": f"Bearer {own}"}) as http:
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                assert len((await client.list_tools()).tools) == 5
+            ring.revoke(issued.id)
+            assert (await http.post(url, json={})).status_code == 401
+
+
+@pytest.mark.slow
+async def test_pgenrm_mcp_serves_the_tenants_own_memory(tmp_path: Path, free_port: Any) -> None:
+    """The real command: acme's key, acme's folder."""
+    ring = KeyRing(tmp_path / "keys.jsonl")
+    key, _ = ring.issue("acme")
+    port = free_port()
+    command = [sys.executable, "-P", "-m", "pgenrm_agent.cli", "mcp", "--http", "--tenant", "acme"]
+    options = ["--port", str(port), "--keys", str(ring.path), "--memory", str(tmp_path / "all")]
+    process = await asyncio.create_subprocess_exec(*command, *options, stderr=DEVNULL)
+    choice = {"query": "How?", "chosen": "So.", "rejected": "Not so.", "user_id": "ada"}
+    url = f"http://127.0.0.1:{port}/mcp"
+    try:
+        async with AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http:
+            await listens(process, port)
+            assert (await http.post(url, headers={"Authorization": "Bearer no"})).status_code == 401
+            async with Client(streamable_http_client(url, http_client=http)) as client:
+                assert not (await client.call_tool("remember", choice)).is_error
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 60)
+    with UserMemory(tmp_path / "all" / "acme") as memory:
+        assert [one.user_id for one in memory.users()] == ["ada"]
+
+
+async def listens(process: Process, port: int) -> None:
+    while True:
+        assert process.returncode is None, "the server ended"
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.2)
+        else:
+            writer.close()
+            return

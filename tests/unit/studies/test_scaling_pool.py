@@ -1,0 +1,141 @@
+"""Sampling a scaling study through the real graph, memory and prototypes, from a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.embedding import HashingEmbedder
+from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+from pgenrm_agent.training.bundled.evaluate import chance
+from pgenrm_agent.training.bundled.simulation import World, load_answers
+from studies.scaling.pool import (
+    BUDGETS,
+    RECORDS,
+    ScalingRecord,
+    Study,
+    read_study,
+    sample_study,
+)
+from studies.scaling.population import Agreement, draw_population
+from studies.scaling.tables import report
+
+STUDY = Study(people=3, newcomers=4, seeds=2, members=10, individual=4, prototype=3, few=2, ks=(2,))
+PERSONAS = ("Wants plain short answers.", "Wants warm friendly chatter.", "Wants numbered lists.")
+
+
+def write(prompt: Prompt, number: int) -> str:
+    """Marks and persona that depend on what is asked and shown, as a model's do."""
+    drawn = sum(map(ord, prompt.messages[0].content)) + prompt.seed + number
+    return write_chain([1 + drawn % 9, 1 + drawn // 9 % 9], persona=PERSONAS[drawn % 3])
+
+
+class Stopping(ScriptedEngine):
+    """Fails for good after so many calls."""
+
+    def __init__(self, calls_left: int) -> None:
+        super().__init__(write)
+        self.calls_left = calls_left
+
+    async def sample(self, prompts: list[Prompt], params: SamplingParams) -> list[list[Completion]]:  # type: ignore[override]
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise EngineTimeout("the power went out")
+        return await super().sample(prompts, params)
+
+
+def run(
+    responses: Path, out: Path, engine: ScriptedEngine
+) -> tuple[list[ScalingRecord], list[Agreement]]:
+    answers = load_answers(responses / "val.jsonl.gz")
+    return asyncio.run(
+        sample_study(STUDY, engine, ChainFormat.load("published"), HashingEmbedder(), answers, out)
+    )
+
+
+def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: Path) -> None:
+    records, agreements = run(responses, tmp_path, ScriptedEngine(write))
+    assert len({one.key for one in records}) == len(records)
+    of = {part: [one for one in records if one.part == part] for part in
+          ("pool", "alone", "with others", "others", "timed")}  # fmt: skip
+    people, newcomers = STUDY.people * STUDY.seeds, STUDY.newcomers * STUDY.seeds
+    assert len(of["pool"]) == people
+    assert len(of["alone"]) == newcomers
+    assert len(of["with others"]) == newcomers + 2 * people
+    assert len(of["others"]) == 3 * people  # chosen, 2, and not refined
+    assert len(of["timed"]) == 3 * len(BUDGETS)
+    assert {one.version for one in agreements} == {"chosen", "2", "chosen, not refined"}
+    for one in of["pool"]:
+        levels = [chain.level for chain in one.chains]
+        assert levels == ["individual"] * 4 + ["prototype"] * 3
+        assert one.prototype is not None
+    for one in of["with others"]:
+        own = sum(chain.level == "individual" for chain in one.chains)
+        # Of somebody unknown, all chains are other people's.
+        assert own == (0 if one.history == 0 else 2)
+        assert len(one.chains) == 4
+    assert all(one.engine_calls == 2 for one in of["pool"])
+    # The more choices are known, the more can be told from them.
+    sure = {
+        known: np.mean([abs(one.ideal - 0.5) for one in records if one.history == known])
+        for known in (0, 3)
+    }
+    assert sure[3] > sure[0] + 0.05
+    # Both answer orders, in equal parts.
+    firsts = [chain.chosen_first for one in of["pool"] for chain in one.chains[:4]]
+    assert sum(firsts) == len(firsts) / 2
+    found = report(records, agreements)
+    assert (found.people, found.newcomers, found.seeds) == (people, newcomers, 2)
+    assert [row.history for row in found.few_choices] == [0, 1, 2, 3]
+
+
+def test_a_run_that_was_stopped_goes_on(responses: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineTimeout):
+        run(responses, tmp_path, Stopping(40))
+    there = (tmp_path / RECORDS).read_text().splitlines()
+    assert there
+    answers = load_answers(responses / "val.jsonl.gz")
+    with pytest.raises(ConfigurationError, match="no complete seed"):
+        read_study(STUDY, answers, tmp_path)
+    records, _ = run(responses, tmp_path, ScriptedEngine(write))
+    lines = (tmp_path / RECORDS).read_text().splitlines()
+    assert lines[: len(there)] == there
+    assert len(lines) == len(records)
+    assert read_study(STUDY, answers, tmp_path)[0] == records
+    again = ScriptedEngine(write)
+    assert run(responses, tmp_path, again)[0] == records
+    assert not again.calls
+
+
+def test_the_chance_of_a_choice_is_what_it_was_drawn_with(responses: Path) -> None:
+    answers = load_answers(responses / "val.jsonl.gz")
+    found = draw_population(World(), answers, members=1, people=400, history=0, seed=4)
+    chances = np.array([chance(case, found.answers) for case in found.cases])
+    # Who prefers one answer with 80 % chooses it in 80 of 100.
+    expected = np.maximum(chances, 1 - chances).mean()
+    assert abs((chances > 0.5).mean() - expected) < 3 * 0.5 / len(chances) ** 0.5
+    assert expected > 0.8
+
+
+def test_nobody_and_no_query_is_on_both_sides(responses: Path) -> None:
+    answers = load_answers(responses / "val.jsonl.gz")
+    found = draw_population(World(), answers, members=20, people=20, history=3, seed=4)
+    members = {user.user_id for user, _ in found.members}
+    assert not members & {case.user.user_id for case in found.cases}
+    theirs = {pair.query for _, pairs in found.members for pair in pairs}
+    asked = {
+        found.answers.queries[one.query]
+        for case in found.cases
+        for one in (*case.shown, case.asked)
+    }
+    assert theirs
+    assert asked
+    assert not theirs & asked
+    assert not any(re.fullmatch(r"train-\d+", one) for one in members)

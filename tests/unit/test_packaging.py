@@ -1,0 +1,133 @@
+"""What a user gets who installs the wheel, and what the build promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import pgenrm_agent
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"pgenrm_agent": "pgenrm_agent", "graphs": "pgenrm_agent/graphs", "training": "pgenrm_agent/training"}  # fmt: skip
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """The wheel of this tree: sizes in bytes by path."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet",
+            "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(tree / "out"), str(tree),
+        ],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (built,) = (tree / "out").glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        return {one.filename: one.file_size for one in archive.infolist()}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, object]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        found = tomllib.load(file)["project"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_nothing_generic_lands_in_site_packages(wheel: dict[str, int]) -> None:
+    tops = {name.partition("/")[0] for name in wheel}
+    assert tops == {"pgenrm_agent", f"pgenrm_agent-{_version()}.dist-info"}
+
+
+def test_every_file_of_the_packages_is_in_the_wheel(wheel: dict[str, int]) -> None:
+    expected = {
+        f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, target in FOLDERS.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert expected - set(wheel) == set()
+
+
+def test_type_information_and_licence_are_in_the_wheel(wheel: dict[str, int]) -> None:
+    assert "pgenrm_agent/py.typed" in wheel
+    assert any(name.endswith("licenses/LICENSE") for name in wheel)
+
+
+def test_the_bundled_model_is_at_most_25_mb(wheel: dict[str, int]) -> None:
+    weights = [size for name, size in wheel.items() if name.endswith(".safetensors")]
+    assert len(weights) == 1
+    assert weights[0] <= 25_000_000
+
+
+def test_the_licence_is_the_published_text() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert re.findall(r"Copyright .*", text)[-1] == "Copyright [yyyy] [name of copyright owner]"
+
+
+def test_pinned_versions_lie_in_the_declared_ranges(project: dict[str, object]) -> None:
+    pins = _pins()
+    required = project["dependencies"]
+    assert isinstance(required, list)
+    extras = project["optional-dependencies"]
+    assert isinstance(extras, dict)
+    everything = [*required, *(line for lines in extras.values() for line in lines)]
+    for line in everything:
+        requirement = Requirement(line)
+        pinned = pins.get(requirement.name.lower())
+        if pinned is not None:
+            assert pinned in requirement.specifier, f"{line} excludes the pinned {pinned}"
+
+
+def test_every_core_dependency_is_named_with_a_lower_bound(project: dict[str, object]) -> None:
+    required = project["dependencies"]
+    assert isinstance(required, list)
+    for line in required:
+        assert {">=", "=="} & {part.operator for part in Requirement(line).specifier}, line
+
+
+@pytest.mark.skipif(not IN_CI, reason="a developer's installation may be editable")
+def test_ci_tests_the_installed_wheel() -> None:
+    assert not Path(pgenrm_agent.__file__).is_relative_to(ROOT / "pgenrm_agent")
+
+
+@pytest.mark.skipif(not IN_CI, reason="a developer may do without some of them")
+@pytest.mark.parametrize("name", ["vllm", "openai", "sentence_transformers", "sklearn"])
+def test_ci_has_the_packages_whose_tests_would_be_skipped(name: str) -> None:
+    assert find_spec(name) is not None
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("pgenrm-agent")
+
+
+def _pins() -> dict[str, Version]:
+    """Name -> version, from the constraints file."""
+    lines = (ROOT / "constraints-cpu.txt").read_text(encoding="utf-8").splitlines()
+    found = {}
+    for line in lines:
+        name, _, version = line.partition("==")
+        if version and not line.startswith("#"):
+            found[name.lower()] = Version(version)
+    return found

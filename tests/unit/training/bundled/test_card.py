@@ -1,0 +1,68 @@
+"""The model card: every figure from a run's record or a report, for a model of any stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.training.bundled.card import write_card
+from pgenrm_agent.training.bundled.evaluate import Accuracy, EvaluationReport
+
+PSI: dict[str, Any] = {
+    "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"}, "parameters": 3_400_000,
+    "steps": 90, "recipe_steps": 100, "padded_tokens": 2_500_000, "seconds": 600.0,
+    "chains": {"kept": 6, "tie": 4}, "start_from": None,
+}  # fmt: skip
+CRE: dict[str, Any] = {
+    "stage": "cre", "recipe": {"name": "small", "seed": 5, "choices_per_step": 4, "samples": 8},
+    "source": "simulated-train:/somewhere/private:500", "steps": 40, "seconds": 1020.0,
+    "start_from": PSI,
+}  # fmt: skip
+
+
+def card(record: dict[str, Any], data: Path, folder: Path) -> str:
+    report = EvaluationReport(
+        simulation="styles-v1", people=50, history=3, chains=8, temperature=1.0, seed=0,
+        engine="vllm:model", seconds=120.0, ties=1, not_scored=2, failed_chains=3,
+        position_bias=0.5, arithmetic_slips=0.25,
+        accuracy={"teacher": Accuracy(mean=0.735, standard_error=0.014, comparisons=50)},
+    )  # fmt: skip
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "report.json").write_text(report.model_dump_json())
+    return write_card(folder, folder / "report.json", data, "a machine").read_text()
+
+
+def test_a_card_tells_the_stages_that_made_the_model(few_answers: Path, tmp_path: Path) -> None:
+    text = card(PSI, few_answers, tmp_path)
+    assert "| stage | 1, persona-guided scoring induction (PSI) |" in text
+    assert "| recipe | `first`, seed 4: 90 of 100 steps, 2.5 M tokens, 10 minutes |" in text
+    assert "6 of 10 chains kept by rejection sampling" in text
+    assert "| teacher | 73.5 % ± 1.4 |" in text
+    assert "has seen no real person's\nchoice" in text
+
+    text = card(CRE | {"stage": "curriculum", "start_from": CRE}, few_answers, tmp_path)
+    assert "(PSI); 2, criteria-based reasoning enhancement (CRE, GRPO); 3, hard-negative" in text
+    assert (
+        "| cre | `small`, seed 5: 40 steps of 32 chains, choices of `simulated-train`, 17 minutes |"
+        in text
+    )
+    assert "private" not in text
+    assert "has seen no real person's\nchoice" in text
+
+
+def test_a_card_says_when_real_people_were_learned_from(few_answers: Path, tmp_path: Path) -> None:
+    text = card(CRE | {"source": "people-topics:arguments.jsonl.gz"}, few_answers, tmp_path)
+    assert "no real person" not in text
+    assert "choices of `people-topics`" in text
+
+
+def test_a_card_without_what_it_is_made_of_is_refused(few_answers: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"run\.json: no such file"):
+        write_card(tmp_path, tmp_path / "report.json", few_answers, "a machine")
+    with pytest.raises(ConfigurationError, match="no record of a `pgenrm train psi` run"):
+        card(CRE | {"start_from": {}}, few_answers, tmp_path)

@@ -1,0 +1,78 @@
+"""The simulated world is frozen, as hard as intended, and its splits do not overlap."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.training.bundled.chains import write_examples
+from pgenrm_agent.training.bundled.evaluate import baselines, draw_cases
+from pgenrm_agent.training.bundled.simulation import Answers, World, load_answers
+
+
+def test_the_same_person_is_drawn_every_time() -> None:
+    first, second = (list(World().users("test", 5)) for _ in range(2))
+    assert [one.user_id for one in first] == [one.user_id for one in second]
+    assert all(np.array_equal(a.taste, b.taste) for a, b in zip(first, second, strict=True))
+
+
+def test_splits_are_different_people() -> None:
+    world = World()
+    train = next(iter(world.users("train-1-chain", 1)))
+    test = next(iter(world.users("test", 1)))
+    assert train.user_id != test.user_id
+    assert not np.allclose(train.taste, test.taste)
+
+
+def test_training_and_test_queries_are_disjoint(
+    training_answers: Answers, test_answers: Answers
+) -> None:
+    assert not set(training_answers.queries) & set(test_answers.queries)
+
+
+def test_the_world_is_as_hard_as_published_benchmarks(training_answers: Answers) -> None:
+    world = World()
+    cases = draw_cases(world, training_answers, split="difficulty", count=2000, history=3, seed=5)
+    found = baselines(world, training_answers, training_answers, cases, 0)
+    assert found["Bradley-Terry, not personal"].mean == pytest.approx(0.60, abs=0.04)
+    assert found["true utility"].mean == pytest.approx(0.86, abs=0.03)
+    assert found["Bradley-Terry, not personal"].mean + 0.05 < found["teacher"].mean
+
+
+def test_examples_are_the_same_for_the_same_seed(training_answers: Answers) -> None:
+    def draw() -> list[object]:
+        stream = write_examples(
+            "chain", World(), training_answers, ChainFormat.load("compact-1"), split="x", seed=3
+        )
+        return list(islice(stream, 5))
+
+    assert draw() == draw()
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "line 2"),
+        (json.dumps({"query": "q"}), "'responses'"),
+        (json.dumps({"responses": []}), "'query'"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "train.jsonl.gz"
+    with gzip.open(path, "wt") as out:
+        out.write(json.dumps({"query": "q", "responses": []}) + "\n" + line + "\n")
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        load_answers(path)
+    assert "line 2" in str(caught.value)
+
+
+def test_missing_answers_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file"):
+        load_answers(tmp_path / "train.jsonl.gz")

@@ -1,0 +1,249 @@
+"""Stage 1 runs from an empty folder, and goes on after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import LlamaForCausalLM
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Message
+from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, levels, measure
+from pgenrm_agent.training.bundled.chains import Example
+from pgenrm_agent.training.bundled.tokenizer import markers, train_tokenizer
+from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack
+from pgenrm_agent.training.psi import train_psi
+from pgenrm_agent.training.reading import build_model
+from pgenrm_agent.training.recipe import ModelShape, load_recipe
+
+RECIPE = {
+    "name": "test",
+    "seed": 1,
+    "shape": {
+        "hidden": 32,
+        "layers": 1,
+        "heads": 2,
+        "feed_forward": 64,
+        "vocabulary": 800,
+        "context": 3072,
+    },
+    "chain_format": "compact-1",
+    "phases": [
+        {"tasks": {"read": 0.8, "reason": 0.2}, "tokens": 40000, "tokens_per_step": 2048},
+        {"tasks": {"chain": 1.0}, "tokens": 20000, "tokens_per_step": 3072},
+    ],
+    "precision": "float32",
+    "learning_rate": 0.003,
+    "warmup_steps": 2,
+    "weight_decay": 0.0,
+    "save_every": 5,
+    "threads": 1,
+}
+
+
+def test_every_marker_is_one_token_and_decodes_to_itself() -> None:
+    tokenizer = train_tokenizer(["some plain text, again and again"] * 20, size=512, context=64)
+    for marker in markers():
+        ids = tokenizer.encode(marker, add_special_tokens=False)
+        assert len(ids) == 1
+        assert tokenizer.decode(ids, skip_special_tokens=True) == marker
+
+
+def test_only_the_target_is_learned() -> None:
+    tokenizer = train_tokenizer(
+        ["what is asked, what is given, what is learned"] * 20, size=512, context=64
+    )
+    example = Example(
+        (Message(role="user", content="what is asked"),), "what is given", "what is learned"
+    )
+    encoded = encode(example, tokenizer)
+    learned = [label for label in encoded.labels if label != -100]
+    assert tokenizer.decode(learned) == "what is learned<|end|>"
+    assert encoded.input_ids[-len(learned) :] == learned
+
+
+def test_given_lines_of_a_target_are_not_learned() -> None:
+    tokenizer = train_tokenizer(["given known\nasked answer\n"] * 20, size=512, context=64)
+    example = Example(
+        (Message(role="user", content="x"),),
+        "",
+        "given known\nasked answer\ngiven known",
+        unlearned=("given",),
+    )
+    encoded = encode(example, tokenizer)
+    learned = [label for label in encoded.labels if label != -100]
+    assert tokenizer.decode(learned) == "asked answer\n"
+    assert tokenizer.decode(encoded.input_ids).endswith("given known<|end|>")
+
+
+def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
+    first = "Sure! I can help. Is it red? 1 2 3"
+    second = "No lists, no numbers, nothing at all in this one"
+    prompt = f"{first} [response 1]\n{second} [response 2]"
+    tokenizer = train_tokenizer([prompt] * 20, size=512, context=64)
+    example = Example(
+        (Message(role="user", content=prompt),),
+        "",
+        "[response 1] a\n[response 2] b",
+        answers=(first, second),
+    )
+    encoded = encode(example, tokenizer)
+    tags = [
+        encoded.input_ids.index(tokenizer.convert_tokens_to_ids(f"[response {k}]")) for k in (1, 2)
+    ]
+    assert encoded.read_at == tags
+    assert encoded.levels.tolist() == [levels(measure(text)).tolist() for text in (first, second)]
+    assert [encoded.input_ids[place] for place in encoded.recall_at] == [
+        encoded.input_ids[tag] for tag in tags
+    ]
+    # Every token of both answers, and what it adds.
+    told = dict(zip(encoded.notice_at, encoded.noticed.tolist(), strict=True))
+    texts = {place: tokenizer.decode([encoded.input_ids[place]]) for place in told}
+    assert "".join(texts[place] for place in sorted(told) if place < tags[0]).strip() == first
+    numbers, warmth = (
+        next(i for i, one in enumerate(ATTRIBUTES) if one.key == key)
+        for key in ("numbers", "warmth")
+    )
+    adds = [texts[place] for place in sorted(told) if told[place][numbers]]
+    assert [text.strip() for text in adds] == ["1", "2", "3"]
+    assert "!" in {texts[place] for place in told if told[place][warmth]}
+    # Numbers only ever grow along an answer, and the second answer starts from nothing.
+    along = sorted(zip(encoded.count_at, encoded.counted.tolist(), strict=True))
+    counts = [row[numbers] for place, row in along if place < tags[0]]
+    assert counts == sorted(counts)
+    assert {row[numbers] for place, row in along if place > tags[0]} == {0}
+
+
+def test_where_to_look_is_asked_of_the_models_own_attention() -> None:
+    tokenizer = train_tokenizer(["one two three 4 5 6 [response 1]"] * 20, size=512, context=64)
+    texts = ("one two three", "four five six")
+    prompt = f"{texts[0]} [response 1]\n{texts[1]} [response 2]"
+    target = "[response 1] a 4 b 5\n[response 2] a 6 b 1"
+    example = Example((Message(role="user", content=prompt),), "", target, answers=texts)
+    longer = Example((Message(role="user", content="x y z " + prompt),), "", target, answers=texts)
+    batch = TokenBudgetBatches([[encode(example, tokenizer), encode(longer, tokenizer)]], 0)[0]
+    torch.manual_seed(0)
+    shape = ModelShape(hidden=32, layers=4, heads=4, feed_forward=32, vocabulary=512, context=512)
+    model = build_model(shape, tokenizer)
+    model.set_attn_implementation("eager")
+    for block in model.model.layers:  # as drawn, attention is next to uniform
+        torch.nn.init.normal_(block.self_attn.q_proj.weight, std=0.3)
+        torch.nn.init.normal_(block.self_attn.k_proj.weight, std=0.3)
+    outputs = model.model(
+        input_ids=batch["input_ids"], output_hidden_states=True, output_attentions=True
+    )
+    found = model.side_losses(outputs.hidden_states, batch)
+    width = batch["input_ids"].shape[1]
+    for name, layer, source in (("recall", 2, "read_at"), ("value", 3, "value_from")):
+        at, wanted = batch[f"{name}_at"], batch[source]
+        assert len(at) == (4 if name == "recall" else 8)
+        seen = outputs.attentions[layer][at // width, :2, at % width, wanted % width]
+        assert found[f"{name}_look"].item() == pytest.approx(-seen.log().mean().item(), rel=1e-4)
+
+
+def test_the_reading_heads_are_left_behind(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["word " * 50], size=512, context=64)
+    shape = ModelShape(hidden=16, layers=2, heads=2, feed_forward=32, vocabulary=512, context=512)
+    model = build_model(shape, tokenizer)
+    plain = model.without_heads()
+    plain.save_pretrained(tmp_path)
+    again = LlamaForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.allclose(again(ids).logits, model(ids).logits, atol=1e-6)
+    assert not [name for name, _ in plain.named_parameters() if "heads." in name]
+
+
+def test_batches_stay_within_their_token_budget() -> None:
+    tokenizer = train_tokenizer(["word " * 50], size=512, context=64)
+    examples = [
+        encode(Example((Message(role="user", content="word " * size),), "", "word"), tokenizer)
+        for size in range(1, 60)
+    ]
+    batches = pack(examples, 200)
+    assert sum(map(len, batches)) == len(examples)
+    assert all(len(batch) * max(len(one.input_ids) for one in batch) <= 200 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": -1}, "seed"),
+        ({"surprise": 1}, "surprise"),
+        ({"shape": {"hidden": 0}}, "shape.hidden"),
+    ],
+)
+def test_a_wrong_recipe_names_the_field(
+    tmp_path: Path, change: dict[str, object], field: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | change))
+    with pytest.raises(ConfigurationError, match=field):
+        load_recipe(path)
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="tiny-cpu"):
+        load_recipe("huge")
+    with pytest.raises(ConfigurationError, match="is for pgenrm train sft, cre or curriculum"):
+        load_recipe("llama-8b")
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_and_ends_with_all_its_steps(
+    tmp_path: Path, responses: Path
+) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    script = (
+        "import sys; from pathlib import Path;"
+        "from pgenrm_agent.training.psi import train_psi;"
+        "from pgenrm_agent.training.recipe import load_recipe;"
+        "train_psi(load_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    command = [sys.executable, "-P", "-c", script, str(recipe), str(responses), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 240
+        while not (out / "checkpoints" / "checkpoint-5" / "trainer_state.json").is_file():
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            assert first.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.05)
+        os.kill(first.pid, signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    record = json.loads((out / "run.json").read_text())
+    rows = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    state = json.loads(
+        max((out / "checkpoints").glob("checkpoint-*/trainer_state.json")).read_text()
+    )
+    assert record["steps"] == state["max_steps"]
+    assert (out / "model" / "model.safetensors").is_file()
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    losses = [row["chain_loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 7  # an untrained model of 800 tokens stands at ln 800 = 6.7 or above
+    assert (
+        ChainFormat.load("compact-1").name
+        == json.loads((out / "model" / "chain_format.json").read_text())["format"]
+    )
+
+    further = tmp_path / "further"
+    result = train_psi(load_recipe(recipe), responses, further, start_from=out, stop_after=2)
+    assert result.steps == 2
+    second = json.loads((further / "run.json").read_text())
+    assert second["steps"] == 2 < second["recipe_steps"]
+    assert second["start_from"] == record
+    for name in ("tokenizer.json", "chain_format.json"):
+        assert (further / "model" / name).read_text() == (out / "model" / name).read_text()
+
+
+def test_starting_from_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no checkpoint to start from"):
+        train_psi(load_recipe("tiny-cpu"), tmp_path, tmp_path / "out", start_from=tmp_path)

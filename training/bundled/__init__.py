@@ -1,0 +1,1 @@
+"""The bundled model's world: attributes, simulated users, teacher, tokenizer, model card."""

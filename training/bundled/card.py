@@ -1,0 +1,81 @@
+"""The model card, written from a run's own records and a measured report: no figure by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.run_folder import RUN
+from pgenrm_agent.training.bundled.evaluate import EvaluationReport
+from pgenrm_agent.training.bundled.simulation import load_answers
+
+__all__ = ["write_card"]
+
+STAGES = {
+    "cre": "2, criteria-based reasoning enhancement (CRE, GRPO)",
+    "curriculum": "3, hard-negative curriculum (GRPO)",
+}
+SIMULATED = ("simulated", "simulated-train")
+
+
+def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
+    """Write `run/model/MODEL_CARD.md`; returns its path.
+
+    run: of any stage, on a model that began with `pgenrm train psi`; its record names the runs before it.
+
+    Raises:
+        ConfigurationError: the run or the report is not there, or the first of the runs is no psi run.
+    """
+    for path in (run / RUN, report):
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{path}: no such file; run `pgenrm train psi` and `evaluate` first"
+            )
+    runs = [json.loads((run / RUN).read_text(encoding="utf-8"))]
+    while runs[0].get("start_from"):
+        runs.insert(0, runs[0]["start_from"])
+    supervised = [one for one in runs if "stage" not in one]
+    if not supervised or "parameters" not in supervised[0]:
+        raise ConfigurationError(
+            f"{run / RUN}: the model that it started from has no record of a `pgenrm train psi` run beside it"
+        )
+    # A folder's name is nobody's business.
+    reinforced = [
+        one | {"source_kind": one["source"].partition(":")[0] or "unknown"}
+        for one in runs
+        if "stage" in one
+    ]
+    measured = EvaluationReport.model_validate_json(report.read_text(encoding="utf-8"))
+    answers = load_answers(data / "train.jsonl.gz")
+    chains: Counter[str] = Counter()
+    for one in supervised:
+        chains.update(one["chains"])
+    template = (resources.files("pgenrm_agent.training.bundled") / "model_card.md.j2").read_text(
+        encoding="utf-8"
+    )
+    text = (
+        Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+        .from_string(template)
+        .render(
+            supervised=supervised,
+            reinforced=reinforced,
+            stages=STAGES,
+            real_choices=any(one["source_kind"] not in SIMULATED for one in reinforced),
+            report=measured,
+            machine=machine,
+            parameters=supervised[0]["parameters"],
+            training_answers=len(answers.texts),
+            training_queries=len(answers.queries),
+            kept=chains["kept"],
+            written=chains.total(),
+            rows=sorted(measured.accuracy.items(), key=lambda item: item[1].mean),
+        )
+    )
+    target = run / "model" / "MODEL_CARD.md"
+    target.write_text(text, encoding="utf-8")
+    return target

@@ -1,0 +1,261 @@
+"""What the stages on TRL's trainers share: where a run goes on, its curves, and the folder it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import FORMAT_FILE
+from pgenrm_agent.training.recipe import Adapter, TrainerRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import (
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+    )
+    from transformers import TrainingArguments as Arguments
+else:
+    from transformers import TrainerCallback
+
+__all__ = [
+    "Curves",
+    "StopAfter",
+    "is_main_process",
+    "last_checkpoint",
+    "lora_config",
+    "memory_options",
+    "own_device",
+    "passes_per_step",
+    "process_number",
+    "processes",
+    "refuse_several_gpus",
+    "refuse_without_chat_template",
+    "save_trained",
+    "show_only_a_bar",
+    "start_width",
+]
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what all share. The launcher (`accelerate launch`) numbers them."""
+    return process_number() == 0
+
+
+def process_number() -> int:
+    """Of this process among all that train together, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_device() -> str | None:
+    """The GPU that the launcher meant for this process; None leaves the choice to whoever asks."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK")
+    return None if number is None or not torch.cuda.is_available() else f"cuda:{number}"
+
+
+def refuse_several_gpus() -> None:
+    """Raises ConfigurationError where one process sees several GPUs, and no launcher shares them out."""
+    import torch
+
+    if (seen := torch.cuda.device_count()) > 1 and "RANK" not in os.environ:
+        raise ConfigurationError(
+            f"one process sees {seen} GPUs: start with accelerate launch --num_processes {seen}"
+            " -m pgenrm_agent.cli ..., or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+
+
+def refuse_without_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigurationError for a model that was not made to be asked."""
+    if not tokenizer.chat_template:
+        raise ConfigurationError(
+            f"the tokenizer of {tokenizer.name_or_path} has no chat template: use an instruct model"
+        )
+
+
+def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
+    """Forward passes of one process in an optimiser step over `rows`, `at_once` in each.
+
+    Raises ConfigurationError when the rows cannot be shared out evenly among the processes.
+    """
+    count = processes()
+    if rows % (at_once * count):
+        raise ConfigurationError(
+            f"recipe {recipe}: the {rows} rows of a step are not divisible into passes of"
+            f" rows_at_once = {at_once} on {count} process{'es' if count > 1 else ''}"
+        )
+    return rows // (at_once * count)
+
+
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The newest whole checkpoint; one that a killed run was still writing does not count."""
+
+    def step(folder: Path) -> int:
+        return int(folder.name.rpartition("-")[2])
+
+    for folder in sorted(checkpoints.glob("checkpoint-*"), key=step, reverse=True):
+        try:
+            # The trainer writes its state last.
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
+
+
+def lora_config(adapter: Adapter | None) -> Any:
+    """A recipe's adapter as PEFT's LoraConfig; None for all weights."""
+    if adapter is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def start_width(recipe: TrainerRecipe) -> torch.dtype:
+    """In which the weights of the start are loaded.
+
+    An optimiser keeps its sums in float32: steps far below a weight's own size are lost in bfloat16.
+    Weights that an adapter leaves alone need no such width.
+    """
+    import torch
+
+    narrow = recipe.precision == "bfloat16" and recipe.adapter is not None
+    return torch.bfloat16 if narrow else torch.float32
+
+
+def memory_options(recipe: TrainerRecipe) -> dict[str, Any]:
+    """The trainer's arguments for recomputed activations and for sharding (FSDP 2).
+
+    Raises ConfigurationError when the recipe shards and there is no GPU.
+    """
+    import torch
+
+    if recipe.shard and not torch.cuda.is_available():
+        raise ConfigurationError(f"recipe {recipe.name}: shard needs GPUs; set it to false here")
+    return {
+        "gradient_checkpointing": recipe.recompute and not recipe.shard,
+        "fsdp": recipe.shard or None,
+        "fsdp_config": {"activation_checkpointing": recipe.recompute} if recipe.shard else None,
+    }
+
+
+def save_trained(trainer: Trainer, started_from: Path, folder: Path) -> None:
+    """Write the model or adapter, its tokenizer and its chain format. Every process has to call it."""
+    trainer.save_model(str(folder))  # gathers what is sharded over the processes
+    if is_main_process():
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that no engine reads
+        if (started_from / FORMAT_FILE).is_file():
+            (folder / FORMAT_FILE).write_bytes((started_from / FORMAT_FILE).read_bytes())
+    trainer.accelerator.wait_for_everyone()
+
+
+def show_only_a_bar(trainer: Trainer) -> None:
+    """A progress bar on the error stream, without the figures that go to the curves anyway."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    class Bar(ProgressCallback):
+        def on_log(self, *args: Any, **kwargs: Any) -> None: ...
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Bar)
+
+
+class StopAfter(TrainerCallback):
+    """Ends training after a step, with a checkpoint, as if the run had been cut off there."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step >= self._step:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class Curves(TrainerCallback):
+    """Keeps curve.jsonl and, at the end, curve.png: one panel for each logged figure.
+
+    panels: figure and title. A logged row counts when it has one of the figures in `of`.
+    """
+
+    def __init__(
+        self, folder: Path, panels: Sequence[tuple[str, str]], *, of: Sequence[str]
+    ) -> None:
+        self._folder = folder
+        self._panels = panels
+        self._of = of
+
+    def on_log(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            rows = [row for row in state.log_history if any(key in row for key in self._of)]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
+
+    def on_train_end(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            _plot(state.log_history, self._panels, self._folder / "curve.png")
+
+
+def _plot(
+    history: Sequence[Mapping[str, float]], panels: Sequence[tuple[str, str]], path: Path
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [(key, label) for key, label in panels if any(key in row for row in history)]
+    height = -(-max(1, len(shown)) // 2)
+    figure, grid = pyplot.subplots(height, 2, figsize=(10, 2.6 * height), squeeze=False)
+    for axes, (key, label) in zip(grid.flat, shown, strict=False):
+        steps, values = zip(
+            *((row["step"], row[key]) for row in history if key in row), strict=True
+        )
+        axes.plot(steps, values, "o", markersize=3, alpha=0.4)
+        axes.plot(steps, _running_mean(values, max(1, len(values) // 10)), linewidth=1.8)
+        axes.set_title(label, loc="left", fontsize=10)
+        axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_visible(False)
+    figure.suptitle("points: one step; line: running mean over a tenth of the run", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _running_mean(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and those before it, `window` in all; fewer at the start."""
+    return [
+        sum(values[max(0, at - window + 1) : at + 1]) / min(window, at + 1)
+        for at in range(len(values))
+    ]
