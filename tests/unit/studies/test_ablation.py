@@ -10,10 +10,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from studies.ablation.__main__ import app
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.training.bundled.simulation import World, load_answers
+from studies.ablation.__main__ import app
 from studies.ablation.recipe import AblationRecipe, load_ablation_recipe
 from studies.ablation.study import ALL, BEST, STAGES, Measured, held_out_cases
 

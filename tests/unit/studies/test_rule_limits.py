@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from studies.limits.__main__ import app
 from pgenrm_agent.training.bundled.evaluate import (
     baselines,
     chance,
@@ -17,6 +16,7 @@ from pgenrm_agent.training.bundled.evaluate import (
     expected_accuracy,
 )
 from pgenrm_agent.training.bundled.simulation import Answers, World
+from studies.limits.__main__ import app
 from studies.limits.bayes import IdealPredictor
 from studies.limits.rules import rule_limits
 
