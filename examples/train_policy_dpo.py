@@ -46,10 +46,16 @@ with (
             }
         ),
         args=DPOConfig(
-            f"{folder}/run", max_steps=10, per_device_train_batch_size=3, learning_rate=1e-4,
-            logging_steps=1, report_to="none", disable_tqdm=True, use_cpu=True,
+            f"{folder}/run",
+            max_steps=10,
+            per_device_train_batch_size=3,
+            learning_rate=1e-4,
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
         ),
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)  # the figures are printed below
     trainer.train()
     margins = [row.get("rewards/margins") for row in trainer.state.log_history][:-1]

@@ -296,9 +296,14 @@ async def learn_prototypes(
 
 def _thread_of(context: LearningContext) -> str:
     parts = (
-        context.memory.where, context.engine.name, context.embedder.name, str(context.queries),
-        str(context.history), str(context.temperature), str(context.seed),
-    )  # fmt: skip
+        context.memory.where,
+        context.engine.name,
+        context.embedder.name,
+        str(context.queries),
+        str(context.history),
+        str(context.temperature),
+        str(context.seed),
+    )
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
 

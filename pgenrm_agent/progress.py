@@ -31,9 +31,12 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], 
     started = told = time.monotonic()
     first: int | None = None
     columns = (
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeRemaining(),
-    )  # fmt: skip
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, rate="")
 

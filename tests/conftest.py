@@ -109,11 +109,12 @@ class _SeededModel(BaseHTTPRequestHandler):
         ]
         choices = [
             {
-                "index": index, "finish_reason": "stop",
+                "index": index,
+                "finish_reason": "stop",
                 "message": {"role": "assistant", "content": text},
             }
             for index, text in enumerate(texts)
-        ]  # fmt: skip
+        ]
         self._reply(
             {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
         )

@@ -49,8 +49,11 @@ __all__ = [
 ]
 
 CHAINS, DATASET, REPORT, SETTINGS = (
-    "chains.jsonl", "dataset.jsonl", "report.json", "settings.json",
-)  # fmt: skip
+    "chains.jsonl",
+    "dataset.jsonl",
+    "report.json",
+    "settings.json",
+)
 KEPT, WRONG, TIE = "kept", "ranking disagrees with the choice", "tie"
 REFUSED = "refused by the engine"
 CONCURRENT = 32

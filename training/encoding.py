@@ -57,9 +57,15 @@ class Encoded:
 
 ASKED = ("noticed", "counted", "levels")
 PLACES = (
-    "notice_at", "count_at", "read_at", "recall_at", "value_at", "value_from", "operand_at",
+    "notice_at",
+    "count_at",
+    "read_at",
+    "recall_at",
+    "value_at",
+    "value_from",
+    "operand_at",
     "operand_from",
-)  # fmt: skip
+)
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
@@ -120,11 +126,20 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
         counted.append(along[[i + 1 for i in drawn]])
         whole.append(along[-1:])
     return Encoded(
-        ids, labels,
-        notice_at, np.concatenate(noticed), count_at, np.concatenate(counted),
-        read_at, recall_at, np.concatenate(whole), value_at, value_from,
-        operand_at, operand_from,
-    )  # fmt: skip
+        ids,
+        labels,
+        notice_at,
+        np.concatenate(noticed),
+        count_at,
+        np.concatenate(counted),
+        read_at,
+        recall_at,
+        np.concatenate(whole),
+        value_at,
+        value_from,
+        operand_at,
+        operand_from,
+    )
 
 
 def _tokens_of(

@@ -206,9 +206,12 @@ def train_grpo(
         recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
     )
     settings = {
-        "stage": stage, "recipe": recipe.model_dump(mode="json"), "model": weights_of(model),
-        "choices": _digest(choices, format_of(model)), "judge": judge.name if judge else None,
-    }  # fmt: skip
+        "stage": stage,
+        "recipe": recipe.model_dump(mode="json"),
+        "model": weights_of(model),
+        "choices": _digest(choices, format_of(model)),
+        "judge": judge.name if judge else None,
+    }
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     ended = _ended(recipe, out)
     if ended is not None:
@@ -294,11 +297,14 @@ def train_grpo(
             out / RUN,
             settings
             | {
-                "source": source, "start_from": record_of(model.parent), "processes": processes(),
+                "source": source,
+                "start_from": record_of(model.parent),
+                "processes": processes(),
                 "steps": result.steps,
-                "seconds": result.seconds, "reward": result.reward,
+                "seconds": result.seconds,
+                "reward": result.reward,
             },
-        )  # fmt: skip
+        )
     return result
 
 

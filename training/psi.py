@@ -198,11 +198,16 @@ def _stream(
     tasks = list(phase.tasks)
     streams = {
         task: write_examples(
-            task, world, answers, chain_format,
-            split=f"train-{seed}-{task}", seed=seed + number, outcomes=outcomes,
+            task,
+            world,
+            answers,
+            chain_format,
+            split=f"train-{seed}-{task}",
+            seed=seed + number,
+            outcomes=outcomes,
         )
         for number, task in enumerate(tasks)
-    }  # fmt: skip
+    }
     rng = random.Random(seed)
     while True:
         yield next(streams[rng.choices(tasks, [phase.tasks[task] for task in tasks])[0]])

@@ -75,9 +75,10 @@ class ReadingLlama(LlamaForCausalLM):
         first = self.lookup_layer
         second = min(first + 1, self.config.num_hidden_layers - 1)
         for name, layer, source in (
-            ("recall", first, "read_at"), ("operand", first, "operand_from"),
+            ("recall", first, "read_at"),
+            ("operand", first, "operand_from"),
             ("value", second, "value_from"),
-        ):  # fmt: skip
+        ):
             if len(inputs[f"{name}_at"]):
                 found[f"{name}_look"] = self._look_loss(
                     layer, states[layer], inputs[f"{name}_at"], inputs[source]

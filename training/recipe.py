@@ -25,8 +25,10 @@ __all__ = [
 Recipe = TypeVar("Recipe", bound="Section")
 
 COMMANDS = {
-    "recipes": "psi", "recipes/sft": "sft", "recipes/grpo": "cre or curriculum",
-}  # fmt: skip
+    "recipes": "psi",
+    "recipes/sft": "sft",
+    "recipes/grpo": "cre or curriculum",
+}
 """Which `pgenrm train` takes the recipes of a folder."""
 
 

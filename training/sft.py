@@ -131,9 +131,10 @@ def train_sft(
     passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
     read = read_dataset(data)
     settings = {
-        "recipe": recipe.model_dump(mode="json"), "model": weights_of(model),
+        "recipe": recipe.model_dump(mode="json"),
+        "model": weights_of(model),
         "dataset": digest(row.model_dump_json() for row in read),
-    }  # fmt: skip
+    }
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     folder = out / ("adapter" if recipe.adapter else "model")
     if (out / RUN).is_file():
@@ -198,10 +199,12 @@ def train_sft(
             out / RUN,
             settings
             | {
-                "finished": finished, "result": ended, "plan": asdict(plan),
+                "finished": finished,
+                "result": ended,
+                "plan": asdict(plan),
                 "processes": processes(),
             },
-        )  # fmt: skip
+        )
     return result
 
 

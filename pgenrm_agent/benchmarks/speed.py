@@ -233,9 +233,12 @@ async def _load_figures(
             figures.append(
                 _figure(
                     f"one request a sample against ours, {OWN} + {NEIGHBOURS} chains",
-                    name, obvious / ours, "{:.2f} x the time", "at least 3 x",
+                    name,
+                    obvious / ours,
+                    "{:.2f} x the time",
+                    "at least 3 x",
                 )
-            )  # fmt: skip
+            )
     finally:
         await engine.aclose()
     return figures, series
@@ -287,13 +290,16 @@ def _prototype_figures(members: int, progress: Callable[[str], None]) -> list[Fi
     return [
         _figure(
             f"refinement of prototypes, an epoch of {REFINED:,} samples",
-            None, seconds, "{:.1f} s", "under 60 s on 2 cores",
+            None,
+            seconds,
+            "{:.1f} s",
+            "under 60 s on 2 cores",
         ),
         _figure(f"{where}: similar people, p50", None, found.p50, "{:.1f} ms", "under 10 ms"),
         _figure(f"{where}: similar people, p99", None, found.p99, "{:.1f} ms", "-"),
         _figure(f"{where}: first call, which loads them", None, found.loading, "{:.1f} s", "-"),
         _figure(f"{where}: written", None, found.written_per_second, "{:.0f} a second", "-"),
-    ]  # fmt: skip
+    ]
 
 
 def _start_figures() -> list[Figure]:
@@ -305,10 +311,24 @@ def _start_figures() -> list[Figure]:
     command = [sys.executable, "-P", "-m", "pgenrm_agent.cli"]
     with tempfile.TemporaryDirectory() as scratch:
         first = _seconds(
-            [*command, "score", "--user", "ada", "--query", "How?", "--individual", "1",
-             "--seed", "1", "--memory", str(Path(scratch) / "memory"), "So.", "Like this."],
+            [
+                *command,
+                "score",
+                "--user",
+                "ada",
+                "--query",
+                "How?",
+                "--individual",
+                "1",
+                "--seed",
+                "1",
+                "--memory",
+                str(Path(scratch) / "memory"),
+                "So.",
+                "Like this.",
+            ],
             tries=1,
-        )  # fmt: skip
+        )
     return [
         _figure("import pgenrm_agent", None, importing, "{:.2f} s", "under 0.3 s"),
         _figure("pgenrm --help", None, _seconds([*command, "--help"]), "{:.2f} s", "under 0.6 s"),
@@ -331,15 +351,23 @@ def _overhead_figures(name: EngineName, repeats: int) -> list[Figure]:
     return [
         _figure(
             f"graph + memory + parsing over the engine, {SAMPLES} samples",
-            name, share, "{:.2f} %", "at most 5 %",
+            name,
+            share,
+            "{:.2f} %",
+            "at most 5 %",
         ),
-        _figure("graph + memory + parsing, an evaluation", name, added, "{:.1f} ms", "at most 15 ms"),
         _figure(
-            f"{SAMPLES} samples against 1", name, ratio, "{:.2f} x",
+            "graph + memory + parsing, an evaluation", name, added, "{:.1f} ms", "at most 15 ms"
+        ),
+        _figure(
+            f"{SAMPLES} samples against 1",
+            name,
+            ratio,
+            "{:.2f} x",
             "at most 2.5 x on a CPU" if name == "vllm" else "-",
         ),
         _figure(f"generated tokens a second, {SAMPLES} samples", name, rate, "{:.0f}", "-"),
-    ]  # fmt: skip
+    ]
 
 
 @dataclass

@@ -77,10 +77,12 @@ IndividualOption = Annotated[
 PrototypeOption = Annotated[
     int,
     typer.Option(
-        "--prototype", min=0, max=1024,
+        "--prototype",
+        min=0,
+        max=1024,
         help="Chains with similar people's choices, where prototypes were built.",
     ),
-]  # fmt: skip
+]
 EmbedderOption = Annotated[
     str | None,
     typer.Option("--embedder", help="What `pgenrm prototypes build --embedder` was given, if so."),
@@ -88,10 +90,12 @@ EmbedderOption = Annotated[
 SureOption = Annotated[
     float | None,
     typer.Option(
-        "--stop-when-sure", min=0.5, max=1.0,
+        "--stop-when-sure",
+        min=0.5,
+        max=1.0,
         help="End early once the best answer is the best with this probability.",
     ),
-]  # fmt: skip
+]
 SeedOption = Annotated[
     int | None,
     typer.Option(min=0, max=2**31 - 1, help="Seed; drawn and reported if not given."),

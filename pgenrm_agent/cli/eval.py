@@ -177,8 +177,10 @@ def compare(
     if as_json:
         typer.echo(found.model_dump_json())
         return
-    names = [f"{path.stem if path.is_file() else path.name}: {records[0].judge}"
-             for path, records in ((first, one), (second, other))]  # fmt: skip
+    names = [
+        f"{path.stem if path.is_file() else path.name}: {records[0].judge}"
+        for path, records in ((first, one), (second, other))
+    ]
     table = Table("", "accuracy", title="Paired comparison", title_justify="left")
     table.add_row(names[0], f"{100 * found.first:.1f} %")
     table.add_row(names[1], f"{100 * found.second:.1f} %")

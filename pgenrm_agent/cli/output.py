@@ -48,9 +48,12 @@ def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
     if chain.rubric is not None:
         shown = [one for one in evaluation.ranking if one in chain.totals]
         marks = Table(
-            "criterion", "weight", *(escape(one) for one in shown),
-            title="Marks of a typical chain (1-10)", title_justify="left",
-        )  # fmt: skip
+            "criterion",
+            "weight",
+            *(escape(one) for one in shown),
+            title="Marks of a typical chain (1-10)",
+            title_justify="left",
+        )
         for index, criterion in enumerate(chain.rubric.criteria):
             given = [chain.marks.get(one, ())[index : index + 1] for one in shown]
             marks.add_row(

@@ -74,8 +74,11 @@ def build(
     if engine not in (None, "transformers", "vllm", "openai"):
         raise typer.BadParameter(f"engine {engine!r}: use transformers, vllm or openai")
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with (
         PGenRM(
             model,

@@ -102,9 +102,13 @@ def evaluate(
     from pgenrm_agent.training.bundled.simulation import World, load_answers
 
     settings = {
-        "model": weights_of(model), "adapter": adapter and weights_of(adapter), "history": history,
-        "chains": chains, "temperature": temperature, "seed": seed,
-    }  # fmt: skip
+        "model": weights_of(model),
+        "adapter": adapter and weights_of(adapter),
+        "history": history,
+        "chains": chains,
+        "temperature": temperature,
+        "seed": seed,
+    }
     refuse_other_settings(out / "settings.json", settings, what="an evaluation")
     runner = open_engine(engine, model, adapter=adapter)
     with progress_bar("comparisons") as progress:
@@ -112,12 +116,19 @@ def evaluate(
         async def run() -> EvaluationReport:
             try:
                 return await evaluate_model(
-                    runner, format_of(model), World(),
-                    load_answers(data / "train.jsonl.gz"), load_answers(data / "val.jsonl.gz"),
-                    people=people, history=history, chains=chains, seed=seed,
-                    temperature=temperature, records=out / "records.jsonl",
+                    runner,
+                    format_of(model),
+                    World(),
+                    load_answers(data / "train.jsonl.gz"),
+                    load_answers(data / "val.jsonl.gz"),
+                    people=people,
+                    history=history,
+                    chains=chains,
+                    seed=seed,
+                    temperature=temperature,
+                    records=out / "records.jsonl",
                     progress=progress,
-                )  # fmt: skip
+                )
             finally:
                 await runner.aclose()
 

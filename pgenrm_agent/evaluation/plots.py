@@ -34,9 +34,13 @@ def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
             )
         axes.plot(mean, place, "o", color=BLUE)
         axes.annotate(
-            f"{mean:.1f}", (mean, place), xytext=(0, 5), textcoords="offset points", ha="center",
+            f"{mean:.1f}",
+            (mean, place),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
             fontsize=9,
-        )  # fmt: skip
+        )
     axes.axvline(50, color=ORANGE, ls="--", lw=1)
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_ylim(-0.6, len(shown) - 0.3)
@@ -58,9 +62,14 @@ def plot_reliability(found: Reliability) -> str:
     )
     for one in found.bins:
         axes.annotate(
-            str(one.count), (one.confidence, one.accuracy), xytext=(0, 9),
-            textcoords="offset points", ha="center", fontsize=8, color=GREY,
-        )  # fmt: skip
+            str(one.count),
+            (one.confidence, one.accuracy),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=GREY,
+        )
     axes.set_xlim(0, 1.05)
     axes.set_ylim(-0.05, 1.15)
     axes.set_xlabel("probability of being best, as told")
@@ -79,9 +88,12 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
         ):
             if value is not None:
                 axes.barh(
-                    place + offset, 100 * value, height=0.34, color=colour,
+                    place + offset,
+                    100 * value,
+                    height=0.34,
+                    color=colour,
                     label=label if place == 0 else None,
-                )  # fmt: skip
+                )
     axes.axvline(50, color=GREY, ls="--", lw=1)
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_xlim(0, 100)
@@ -119,9 +131,13 @@ def plot_bars(values: dict[str, float], label: str) -> str:
     axes.barh(range(len(names)), [values[name] for name in names], color=BLUE, height=0.6)
     for place, name in enumerate(names):
         axes.annotate(
-            f"{values[name]:,.3g}", (values[name], place), xytext=(3, 0),
-            textcoords="offset points", va="center", fontsize=8,
-        )  # fmt: skip
+            f"{values[name]:,.3g}",
+            (values[name], place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axes.set_yticks(range(len(names)), [_fitting(name) for name in names])
     axes.margins(x=0.18)
     axes.set_xlabel(label)

@@ -163,7 +163,11 @@ def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
         _plot(
             f"{row.judge} by group",
             "Accuracy within each group, all runs together"
-            + (f"; the first {MOST_GROUPS} of {len(row.groups)}." if len(row.groups) > MOST_GROUPS else "."),
+            + (
+                f"; the first {MOST_GROUPS} of {len(row.groups)}."
+                if len(row.groups) > MOST_GROUPS
+                else "."
+            ),
             plot_bars(
                 {name: 100 * value for name, value in list(row.groups.items())[:MOST_GROUPS]},
                 "accuracy, %",
@@ -171,7 +175,7 @@ def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
         )
         for row in rows[:1]
         if row.groups
-    ]  # fmt: skip
+    ]
     return plots
 
 

@@ -314,9 +314,14 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
             client = cast("Client", PersistentClient(chroma, settings=_settings()))
         try:
             return Store(
-                client, where, embedder=embedder, lock=lock, copies=copies, database=database,
+                client,
+                where,
+                embedder=embedder,
+                lock=lock,
+                copies=copies,
+                database=database,
                 rows=rows,
-            )  # fmt: skip
+            )
         except BaseException:
             client.close()
             raise

@@ -59,9 +59,14 @@ def fit_prototypes(
         wanted = different
     centroids, _ = cluster(choices.persona, wanted, seed=seed)
     samples = Samples(
-        choices.persona, choices.query, choices.chosen, choices.rejected, choices.past_query,
-        choices.past_difference, choices.past,
-    )  # fmt: skip
+        choices.persona,
+        choices.query,
+        choices.chosen,
+        choices.rejected,
+        choices.past_query,
+        choices.past_difference,
+        choices.past,
+    )
     refined = refine(samples, centroids, settings or RefinementSettings(seed=seed))
     return FittedPrototypes(
         refined.prototypes,

@@ -78,19 +78,26 @@ def _draw(found: PrototypeSet) -> Figure:
     for one in np.argsort(-found.sizes, kind="stable")[:MOST_NAMED]:
         name = found.labels[one] or f"prototype {one}"
         left.annotate(
-            f"{name} ({found.sizes[one]})", places[one], fontsize=8, xytext=(5, 4),
-            textcoords="offset points", bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1},
-        )  # fmt: skip
+            f"{name} ({found.sizes[one]})",
+            places[one],
+            fontsize=8,
+            xytext=(5, 4),
+            textcoords="offset points",
+            bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1},
+        )
     left.set(
         title=f"{len(found.homes)} people, {found.k} prototypes (first two principal axes)",
-        xticks=[], yticks=[],
-    )  # fmt: skip
+        xticks=[],
+        yticks=[],
+    )
     kept = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(len(values))
     right.plot(np.arange(1, len(kept) + 1), kept)
     right.axvline(found.k, color="black", linestyle=":", label=f"k = {found.k}")
     right.set(
-        title="Retained spectrum", xlabel="directions", ylabel="share of singular values kept",
+        title="Retained spectrum",
+        xlabel="directions",
+        ylabel="share of singular values kept",
         ylim=(0, 1.02),
-    )  # fmt: skip
+    )
     right.legend(loc="lower right")
     return figure

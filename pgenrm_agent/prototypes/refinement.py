@@ -147,10 +147,13 @@ class Samples:
         rows, dimension = self.persona.shape
         steps = self.past.shape[-1]
         for name, expected in (
-            ("query", (rows, dimension)), ("chosen", (rows, dimension)),
-            ("rejected", (rows, dimension)), ("past_query", (rows, steps, dimension)),
-            ("past_difference", (rows, steps, dimension)), ("past", (rows, steps)),
-        ):  # fmt: skip
+            ("query", (rows, dimension)),
+            ("chosen", (rows, dimension)),
+            ("rejected", (rows, dimension)),
+            ("past_query", (rows, steps, dimension)),
+            ("past_difference", (rows, steps, dimension)),
+            ("past", (rows, steps)),
+        ):
             found = getattr(self, name).shape
             if found != expected:
                 raise ConfigurationError(

@@ -85,11 +85,16 @@ class PrototypeSet:
         if not added:
             return self
         return PrototypeSet(
-            self.version, self.built_at, self.embedder, self.salt, self.centroids, self.labels,
+            self.version,
+            self.built_at,
+            self.embedder,
+            self.salt,
+            self.centroids,
+            self.labels,
             (*self.user_ids, *(one.user_id for one in added)),
             np.concatenate([self.prototype_of, [one.prototype for one in added]]).astype(np.int64),
             np.concatenate([self.vectors, np.stack([one.vector for one in added])]),
-        )  # fmt: skip
+        )
 
     def similar(
         self, vector: npt.NDArray[np.float32], count: int, *, exclude: str, allowed: Allowed

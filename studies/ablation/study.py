@@ -153,9 +153,11 @@ def run_ablation(
             f"seed {unknown[0]} is none of recipe {recipe.name}: {', '.join(map(str, recipe.seeds))}"
         )
     settings = {
-        "recipe": recipe.model_dump(mode="json", exclude=set(GROWING)), "base": weights_of(base),
-        "psi": None if psi is None else weights_of(psi), "simulation": VERSION,
-    }  # fmt: skip
+        "recipe": recipe.model_dump(mode="json", exclude=set(GROWING)),
+        "base": weights_of(base),
+        "psi": None if psi is None else weights_of(psi),
+        "simulation": VERSION,
+    }
     for model in (base, psi):
         if model is not None:
             refuse_without_model(model)

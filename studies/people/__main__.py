@@ -71,7 +71,7 @@ def people(
         Progress,
         TextColumn,
         TimeRemainingColumn,
-    )  # fmt: skip
+    )
 
     from pgenrm_agent.embedding import SentenceTransformerEmbedder
     from studies.people.study import Setting, evaluate_people
@@ -92,8 +92,11 @@ def people(
         for one in k or (1, 10, 50, 100)
     ]
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("epochs")
         report = evaluate_people(

@@ -183,15 +183,22 @@ def evaluate_people(
             for number, setting in enumerate(settings):
                 found = known.get(
                     (
-                        people.digest, embedder.name, validation, setting.model_dump_json(), seed,
+                        people.digest,
+                        embedder.name,
+                        validation,
+                        setting.model_dump_json(),
+                        seed,
                         PROTOCOL,
                     )
-                )  # fmt: skip
+                )
                 if found is None:
                     found = _measure(
-                        people, embedder.name, setting, split,
+                        people,
+                        embedder.name,
+                        setting,
+                        split,
                         lambda epoch, done=done: progress(done + epoch, total),  # type: ignore[misc]
-                    )  # fmt: skip
+                    )
                     log.append(found)
                 wanted[number, seed] = found
                 done += epochs[number]

@@ -72,9 +72,12 @@ def scaling(
     from studies.scaling.tables import report
 
     study = Study(
-        people=people, newcomers=newcomers, seeds=seeds, members=members,
+        people=people,
+        newcomers=newcomers,
+        seeds=seeds,
+        members=members,
         **({"ks": tuple(k)} if k else {}),
-    )  # fmt: skip
+    )
     answers = load_answers(data / "val.jsonl.gz")
     if sampling:
         records, agreements = _sample(study, answers, model, engine, out)
@@ -100,14 +103,19 @@ def _sample(
 
     folder = model or bundled_model()
     settings = {
-        "model": weights_of(folder), "answers": digest(answers.texts), "members": study.members,
+        "model": weights_of(folder),
+        "answers": digest(answers.texts),
+        "members": study.members,
         "history": study.history,
-    }  # fmt: skip
+    }
     refuse_other_settings(out / "settings.json", settings, what="a study")
     runner = open_engine(engine, folder)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -119,9 +127,14 @@ def _sample(
         async def run() -> tuple[list[ScalingRecord], list[Agreement]]:
             try:
                 return await sample_study(
-                    study, runner, format_of(folder), ModelTokensEmbedder(folder), answers, out,
+                    study,
+                    runner,
+                    format_of(folder),
+                    ModelTokensEmbedder(folder),
+                    answers,
+                    out,
                     progress=show,
-                )  # fmt: skip
+                )
             finally:
                 await runner.aclose()
 
@@ -138,47 +151,77 @@ def _print(found: ScalingReport) -> None:
     )
     _table(
         "By setting",
-        ("", "accuracy", "over one chain", "as drawn", "macro", "seconds", "tokens", "tokens/s",
-         "calls"),
+        (
+            "",
+            "accuracy",
+            "over one chain",
+            "as drawn",
+            "macro",
+            "seconds",
+            "tokens",
+            "tokens/s",
+            "calls",
+        ),
         (
             (
-                budget_name(row.budget), _share(row.accuracy), _points(row.over_one),
-                _share(row.drawn), f"{row.macro:.1%}", _number(row.seconds, ".2f"), _number(row.tokens, ".0f"),
-                _number(row.tokens_a_second, ".0f"), _number(row.engine_calls, ".1f"),
+                budget_name(row.budget),
+                _share(row.accuracy),
+                _points(row.over_one),
+                _share(row.drawn),
+                f"{row.macro:.1%}",
+                _number(row.seconds, ".2f"),
+                _number(row.tokens, ".0f"),
+                _number(row.tokens_a_second, ".0f"),
+                _number(row.engine_calls, ".1f"),
             )
             for row in found.settings
         ),
-    )  # fmt: skip
+    )
     _table(
         "By known choices",
         ("choices", "own chains", "with similar people's", "gain", "best possible"),
         (
-            (str(row.history), _share(row.alone), _share(row.with_others), _points(row.gain),
-             _share(row.best))
+            (
+                str(row.history),
+                _share(row.alone),
+                _share(row.with_others),
+                _points(row.gain),
+                _share(row.best),
+            )
             for row in found.few_choices
         ),
-    )  # fmt: skip
+    )
     _table(
         "By prototypes",
         ("prototypes", "k", "their chains alone", "with own", "agreement before", "after"),
         [
             ("none", "0", "-", _share(found.own_chains), "-", "-"),
             *(
-                (row.version, row.k, _share(row.others), _share(row.with_own),
-                 _index(row.before), _index(row.after))
+                (
+                    row.version,
+                    row.k,
+                    _share(row.others),
+                    _share(row.with_own),
+                    _index(row.before),
+                    _index(row.after),
+                )
                 for row in found.versions
             ),
         ],
-    )  # fmt: skip
+    )
     _table(
         f"Stop when sure, budget {budget_name(STOPPING_BUDGET)}",
         ("probability", "accuracy", "against the whole budget", "chains sampled"),
         (
-            (f"{row.threshold:g}", _share(row.accuracy), _points(row.against_full),
-             _share(row.chains))
+            (
+                f"{row.threshold:g}",
+                _share(row.accuracy),
+                _points(row.against_full),
+                _share(row.chains),
+            )
             for row in found.stopping
         ),
-    )  # fmt: skip
+    )
     console.print(
         f"chains that prefer the first answer: {found.position_bias:.1%}; "
         f"texts that could not be read: {found.failed:.1%}"
@@ -227,20 +270,27 @@ def _draw(found: ScalingReport, path: Path) -> None:
         list(own),
         [100 * value.mean for value in own.values()],
         [100 * (value.standard_error or 0.0) for value in own.values()],
-        fmt="o-", capsize=3, label="own chains",
-    )  # fmt: skip
+        fmt="o-",
+        capsize=3,
+        label="own chains",
+    )
     mixed = [row for row in found.settings if row.budget[1]]
     axes.errorbar(
         [sum(row.budget) for row in mixed],
         [100 * row.accuracy.mean for row in mixed],
         [100 * (row.accuracy.standard_error or 0.0) for row in mixed],
-        fmt="s", capsize=3, label="with similar people's",
-    )  # fmt: skip
+        fmt="s",
+        capsize=3,
+        label="with similar people's",
+    )
     for row in mixed:
         axes.annotate(
-            budget_name(row.budget), (sum(row.budget), 100 * row.accuracy.mean),
-            textcoords="offset points", xytext=(5, 4), fontsize=7,
-        )  # fmt: skip
+            budget_name(row.budget),
+            (sum(row.budget), 100 * row.accuracy.mean),
+            textcoords="offset points",
+            xytext=(5, 4),
+            fontsize=7,
+        )
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("chains")

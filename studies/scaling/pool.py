@@ -55,8 +55,17 @@ Budget = tuple[int, int]
 """Individual and prototype chains."""
 
 BUDGETS: tuple[Budget, ...] = (
-    (1, 0), (8, 0), (4, 4), (16, 0), (8, 4), (8, 8), (32, 0), (16, 8), (0, 8), (16, 16),
-)  # fmt: skip
+    (1, 0),
+    (8, 0),
+    (4, 4),
+    (16, 0),
+    (8, 4),
+    (8, 8),
+    (32, 0),
+    (16, 8),
+    (0, 8),
+    (16, 16),
+)
 """The paper's settings."""
 
 Part = Literal["pool", "alone", "with others", "others", "timed"]
@@ -254,11 +263,15 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
     world = World()
     return [
         draw_population(
-            world, answers, members=study.members, people=max(study.people, study.newcomers),
-            history=study.history, seed=seed,
+            world,
+            answers,
+            members=study.members,
+            people=max(study.people, study.newcomers),
+            history=study.history,
+            seed=seed,
         )
         for seed in range(study.seeds)
-    ]  # fmt: skip
+    ]
 
 
 def _asks(study: Study, population: Population, version: str) -> list[_Ask]:

@@ -181,9 +181,14 @@ class _Pooled:
             for level in ("individual", "prototype")
         )
         return cls(
-            record.seed, record.person, record.chance, record.ideal, record.prototype,
-            individual, others,
-        )  # fmt: skip
+            record.seed,
+            record.person,
+            record.chance,
+            record.ideal,
+            record.prototype,
+            individual,
+            others,
+        )
 
     def blocks(self, budget: Budget) -> list[tuple[SampledChain, ...]]:
         """The chains of a setting: each block has other individual chains, and the nearest people's."""

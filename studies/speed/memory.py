@@ -53,9 +53,14 @@ def measure_memory(interactions: int, directory: Path, *, repeats: int) -> Memor
     Raises ConfigurationError with what that process said when it failed.
     """
     command = [
-        sys.executable, "-P", "-m", "studies.speed.memory",
-        str(interactions), str(directory), str(repeats),
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "studies.speed.memory",
+        str(interactions),
+        str(directory),
+        str(repeats),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -53,10 +53,14 @@ def measure_refinement(
 
     def epoch(count: int) -> float:
         drawn = Samples(
-            persona=draw(count), query=draw(count), chosen=draw(count), rejected=draw(count),
-            past_query=draw(count, PAST), past_difference=draw(count, PAST),
+            persona=draw(count),
+            query=draw(count),
+            chosen=draw(count),
+            rejected=draw(count),
+            past_query=draw(count, PAST),
+            past_difference=draw(count, PAST),
             past=np.ones((count, PAST), dtype=bool),
-        )  # fmt: skip
+        )
         centroids = draw(k)
         started = time.perf_counter()
         refine(drawn, centroids, RefinementSettings(epochs=1, seed=seed))

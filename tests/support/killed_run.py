@@ -39,15 +39,24 @@ def questions() -> list[Question]:
 def run(out: Path, latency_s: float) -> None:
     engine = ScriptedEngine(noisy, latency_s=latency_s)
     description = RunDescription(
-        source="test", questions=QUESTIONS, fingerprint="", engine="scripted", model="noisy",
-        seed=3, machine="test",
-    )  # fmt: skip
+        source="test",
+        questions=QUESTIONS,
+        fingerprint="",
+        engine="scripted",
+        model="noisy",
+        seed=3,
+        machine="test",
+    )
     asyncio.run(
         evaluate(
-            questions(), [PromptJudge("judge", engine, samples=3)], out, description,
-            runs=2, concurrency=4,
+            questions(),
+            [PromptJudge("judge", engine, samples=3)],
+            out,
+            description,
+            runs=2,
+            concurrency=4,
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

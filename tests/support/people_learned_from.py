@@ -54,9 +54,12 @@ def fill(memory: UserMemory, people: int = 12, agreed: int = 10) -> None:
 
 def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> LearningContext:
     return LearningContext(
-        engine, ChainFormat.load("published"), memory, HashingEmbedder(),
+        engine,
+        ChainFormat.load("published"),
+        memory,
+        HashingEmbedder(),
         **{"fit": fit_prototypes, "queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def names_in_force(memory: UserMemory) -> frozenset[str]:

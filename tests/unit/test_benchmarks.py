@@ -145,11 +145,28 @@ def test_a_part_that_does_not_exist_is_refused() -> None:
 def test_the_command_prints_figures_for_the_bundled_model() -> None:
     done = subprocess.run(
         [
-            sys.executable, "-P", "-m", "pgenrm_agent.cli", "bench", "--engine", "transformers",
-            "--repeats", "1", "--part", "overhead", "--part", "parser", "--part", "start", "--json",
+            sys.executable,
+            "-P",
+            "-m",
+            "pgenrm_agent.cli",
+            "bench",
+            "--engine",
+            "transformers",
+            "--repeats",
+            "1",
+            "--part",
+            "overhead",
+            "--part",
+            "parser",
+            "--part",
+            "start",
+            "--json",
         ],
-        capture_output=True, text=True, check=False, timeout=500,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     names = [figure["name"] for figure in report["figures"]]

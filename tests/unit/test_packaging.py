@@ -19,7 +19,11 @@ from packaging.version import Version
 import pgenrm_agent
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {"pgenrm_agent": "pgenrm_agent", "graphs": "pgenrm_agent/graphs", "training": "pgenrm_agent/training"}  # fmt: skip
+FOLDERS = {
+    "pgenrm_agent": "pgenrm_agent",
+    "graphs": "pgenrm_agent/graphs",
+    "training": "pgenrm_agent/training",
+}
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -33,11 +37,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         shutil.copy(ROOT / name, tree)
     done = subprocess.run(
         [
-            sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet",
-            "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(tree / "out"), str(tree),
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(tree / "out"),
+            str(tree),
         ],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     (built,) = (tree / "out").glob("*.whl")
     with zipfile.ZipFile(built) as archive:

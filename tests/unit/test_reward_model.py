@@ -181,15 +181,28 @@ async def test_many_calls_at_once_are_with_the_engine_together(tmp_path: Path) -
 def test_every_plain_method_has_an_async_twin_with_the_same_arguments() -> None:
     # Local by nature: attribute access, and objects that serve both kinds of callers.
     without = {
-        "as_node", "as_reward_func", "as_tool", "evaluation_input", "memory", "prototypes", "scaling",
-            "with_memory",
-    }  # fmt: skip
+        "as_node",
+        "as_reward_func",
+        "as_tool",
+        "evaluation_input",
+        "memory",
+        "prototypes",
+        "scaling",
+        "with_memory",
+    }
     public = {name for name in vars(PGenRM) if not name.startswith("_")} - without
     plain = {name for name in public if not inspect.iscoroutinefunction(getattr(PGenRM, name))}
     assert plain == {
-        "score", "score_many", "rerank", "remember", "state", "forget", "prepare", "close",
-            "learn_prototypes",
-    }  # fmt: skip
+        "score",
+        "score_many",
+        "rerank",
+        "remember",
+        "state",
+        "forget",
+        "prepare",
+        "close",
+        "learn_prototypes",
+    }
     assert public == plain | {f"a{name}" for name in plain}
     for name in plain:
         ours, twin = getattr(PGenRM, name), getattr(PGenRM, f"a{name}")

@@ -48,14 +48,23 @@ Split = Literal["train", "validation", "test", "history"]
 TEST_SHARE, VALIDATION_SHARE, HISTORY_SHARE = 0.2, 0.1, 0.5
 TOPIC_SHARE = 0.25  # of topics, where they are held out
 _SPLITS: dict[str, Split] = {
-    "train": "train", "val": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "history": "history",
-}  # fmt: skip
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "history": "history",
+}
 _ROW_FILES = (".parquet", ".json", ".jsonl", ".jsonl.gz")
 _SURVEY, _CONVERSATIONS = "survey.jsonl", "conversations.jsonl"
 _DEMOGRAPHICS = (
-    "age", "gender", "employment_status", "education", "marital_status", "english_proficiency",
-)  # fmt: skip
+    "age",
+    "gender",
+    "employment_status",
+    "education",
+    "marital_status",
+    "english_proficiency",
+)
 
 
 class PreferenceRow(Model):

@@ -53,9 +53,16 @@ def trained_adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     text = "".join(row.model_dump_json() + "\n" for row in rows)
     (folder / "dataset.jsonl").write_text(text, encoding="utf-8")
     recipe = SftRecipe(
-        name="lora", seed=1, epochs=40, rows_per_step=16, rows_at_once=16, max_tokens=1000,
-        learning_rate=0.01, save_every=100, adapter=Adapter(rank=8, alpha=16),
-    )  # fmt: skip
+        name="lora",
+        seed=1,
+        epochs=40,
+        rows_per_step=16,
+        rows_at_once=16,
+        max_tokens=1000,
+        learning_rate=0.01,
+        save_every=100,
+        adapter=Adapter(rank=8, alpha=16),
+    )
     return train_sft(recipe, model, folder, folder / "run").folder
 
 

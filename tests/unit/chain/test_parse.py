@@ -122,7 +122,12 @@ def test_marks_are_read_in_every_layout(breakdown: str) -> None:
             "A": {"Depth": "70%", "Tone": "30%"},
             "B": {"response_1": {"Depth": 8, "Tone": 3}, "response_2": {"Depth": 2, "Tone": 9}},
         },
-        {"B": {"Depth": {"response_1": 8, "response_2": 2}, "Tone": {"Response 1": 3, "Response 2": 9}}},
+        {
+            "B": {
+                "Depth": {"response_1": 8, "response_2": 2},
+                "Tone": {"Response 1": 3, "Response 2": 9},
+            }
+        },
         [
             {"criterion": "Depth", "weight": 70, "response_1": 8, "response_2": 2},
             {"criterion": "Tone", "weight": 30, "response_1": 3, "response_2": 9},
@@ -131,9 +136,14 @@ def test_marks_are_read_in_every_layout(breakdown: str) -> None:
             {"response": 1, "scores": {"depth": {"score": 8, "why": "full"}, "tone": {"score": 3}}},
             {"response": 2, "scores": {"depth": {"score": 2}, "tone": {"score": 9}}},
         ],
-        ["A. Depth 70%, Tone 30%.", "B.", "Response 1: Depth 8, Tone 3.", "Response 2: Depth 2, Tone 9."],
+        [
+            "A. Depth 70%, Tone 30%.",
+            "B.",
+            "Response 1: Depth 8, Tone 3.",
+            "Response 2: Depth 2, Tone 9.",
+        ],
     ],
-)  # fmt: skip
+)
 def test_a_nested_breakdown_is_read(rationale: object) -> None:
     assert parse_chain(chain_with(rationale), IDS).marks == {"a": (8, 3), "b": (2, 9)}
 

@@ -15,11 +15,55 @@ from pgenrm_agent.testing import write_chain
 
 LIMIT_S = 0.05
 PIECES = (
-    "<JSON_START>", "<JSON_END>", "{", "}", '"', "\\", "\n", ":", ",", "%", "Response 1", "response_2",
-    '"better_response"', '"rationale"', "## Part 2", "### Criteria", "### Persona", "NaN", "1e999", "-1",
-    "10/10", "[", "]", "\\ud800", "\ud800", "```json", "|---|", "| 8 | 3 |", "weight 30", " and ", "x 0.3",
-    "Response 20", "better_response", "Clear structure", "(60%)", "\r", "\u2028", "¹", "٣", "\x00", "\u202e", "😀", "A.", "B.", "99999999999999999999", "\u200b", "'", "**",
-)  # fmt: skip
+    "<JSON_START>",
+    "<JSON_END>",
+    "{",
+    "}",
+    '"',
+    "\\",
+    "\n",
+    ":",
+    ",",
+    "%",
+    "Response 1",
+    "response_2",
+    '"better_response"',
+    '"rationale"',
+    "## Part 2",
+    "### Criteria",
+    "### Persona",
+    "NaN",
+    "1e999",
+    "-1",
+    "10/10",
+    "[",
+    "]",
+    "\\ud800",
+    "\ud800",
+    "```json",
+    "|---|",
+    "| 8 | 3 |",
+    "weight 30",
+    " and ",
+    "x 0.3",
+    "Response 20",
+    "better_response",
+    "Clear structure",
+    "(60%)",
+    "\r",
+    "\u2028",
+    "¹",
+    "٣",
+    "\x00",
+    "\u202e",
+    "😀",
+    "A.",
+    "B.",
+    "99999999999999999999",
+    "\u200b",
+    "'",
+    "**",
+)
 
 
 def mutate(text: str, rng: random.Random) -> str:
@@ -133,12 +177,16 @@ WHOLE = {
     "many objects": chain_of(SHORT, [{"criterion": "a1", "response_1": 8}] * 20_000),
     "wide objects": chain_of(SHORT, {f"k{k}": {"a1": k % 10} for k in range(30_000)}),
     "digits": chain_of(SHORT, "1" * MEGABYTE),
-    "a long number": "Someone.\n<JSON_START>{" + '"better_response": {"response_1": 1.' + "1" * MEGABYTE,
+    "a long number": "Someone.\n<JSON_START>{"
+    + '"better_response": {"response_1": 1.'
+    + "1" * MEGABYTE,
     "deep objects": 'Someone.\n<JSON_START>{"better_response": ' + '{"a":' * (MEGABYTE // 5),
     "deep lists": 'Someone.\n<JSON_START>{"better_response": ' + "[" * MEGABYTE,
-    "prose": chain_of(SHORT, "x").replace("<JSON", "Response 1: a1 8. " * (MEGABYTE // 18) + "<JSON"),
+    "prose": chain_of(SHORT, "x").replace(
+        "<JSON", "Response 1: a1 8. " * (MEGABYTE // 18) + "<JSON"
+    ),
     "objects": '{"rationale": "x", "better_response": {"response_1": 4}} ' * (MEGABYTE // 57),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", WHOLE.values(), ids=WHOLE.keys())

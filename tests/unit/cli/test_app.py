@@ -153,9 +153,19 @@ def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> No
         encoding="utf-8",
     )
     done = pgenrm(
-        "rerank", "-u", "ada", "-q", "How do I make tea?", "--individual", "8", "--seed", "1", "--json",
-        f"@{answers}", *memory,
-    )  # fmt: skip
+        "rerank",
+        "-u",
+        "ada",
+        "-q",
+        "How do I make tea?",
+        "--individual",
+        "8",
+        "--seed",
+        "1",
+        "--json",
+        f"@{answers}",
+        *memory,
+    )
     assert done.returncode == 0, done.stderr
     items = json.loads(done.stdout)
     assert {item["id"]: item["index"] for item in items} == {"answer-1": 0, "friend": 1}

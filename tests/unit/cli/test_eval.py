@@ -24,8 +24,11 @@ from pgenrm_agent.schema import Candidate
 def pgenrm(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-m", "pgenrm_agent.cli", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=400,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
 
 
 @pytest.fixture
@@ -54,9 +57,21 @@ def questions(tmp_path: Path) -> Path:
 def test_lists_are_evaluated_resumed_and_compared(questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = (
-        "eval", "--data", questions, "--out", out, "--individual", 2, "--seed", 3, "--judge",
-        "p-genrm", "--judge", "blind", "--json",
-    )  # fmt: skip
+        "eval",
+        "--data",
+        questions,
+        "--out",
+        out,
+        "--individual",
+        2,
+        "--seed",
+        3,
+        "--judge",
+        "p-genrm",
+        "--judge",
+        "blind",
+        "--json",
+    )
     done = pgenrm(*command)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -87,14 +102,16 @@ def people(tmp_path: Path) -> str:
     lines = [
         json.dumps(
             {
-                "user_id": f"user-{user}", "query": f"Question {number}?",
-                "topic": f"topic {number % 2}", "chosen": f"A good answer {user} {number}.",
+                "user_id": f"user-{user}",
+                "query": f"Question {number}?",
+                "topic": f"topic {number % 2}",
+                "chosen": f"A good answer {user} {number}.",
                 "rejected": f"Another answer {user} {number}.",
             }
         )
         for user in range(40)
         for number in range(6)
-    ]  # fmt: skip
+    ]
     file = tmp_path / "people.jsonl"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return f"people:{file}"
@@ -117,10 +134,31 @@ def test_a_killed_command_ends_with_the_same_table(
 ) -> None:
     """Killed twice, since each start imports everything; tests/evaluation/test_running.py kills ten times."""
     command = [
-        sys.executable, "-P", "-m", "pgenrm_agent.cli", "eval", "--data", people, "--engine",
-        "openai", "--model", "m", "--judge", "p-genrm", "--judge", "judge", "--individual", "2",
-        "--runs", "4", "--seed", "3", "--concurrency", "4", "--out",
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "pgenrm_agent.cli",
+        "eval",
+        "--data",
+        people,
+        "--engine",
+        "openai",
+        "--model",
+        "m",
+        "--judge",
+        "p-genrm",
+        "--judge",
+        "judge",
+        "--individual",
+        "2",
+        "--runs",
+        "4",
+        "--seed",
+        "3",
+        "--concurrency",
+        "4",
+        "--out",
+    ]
     out, draw = tmp_path / "killed", random.Random(5)
     records = out / "records.jsonl"
     for _ in range(2):
@@ -151,15 +189,43 @@ def test_all_judges_are_in_one_table_on_the_same_rows_and_engine(
 ) -> None:
     out = tmp_path / "out"
     done = pgenrm(
-        "eval", "--data", people, "--out", out, "--engine", "openai", "--model", "m", "--judge",
-        "all", "--individual", 2, "--history", 2, "--runs", 2, "--limit", 12, "--seed", 1, "--json",
-    )  # fmt: skip
+        "eval",
+        "--data",
+        people,
+        "--out",
+        out,
+        "--engine",
+        "openai",
+        "--model",
+        "m",
+        "--judge",
+        "all",
+        "--individual",
+        2,
+        "--history",
+        2,
+        "--runs",
+        2,
+        "--limit",
+        12,
+        "--seed",
+        1,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     judges = {row["judge"]: row for row in json.loads(done.stdout)["judges"]}
     assert set(judges) == {
-        "p-genrm", "psi-prompt", "blind", "judge", "judge-thinking", "judge-history",
-        "judge-stated", "static-persona", "longest", "bradley-terry",
-    }  # fmt: skip
+        "p-genrm",
+        "psi-prompt",
+        "blind",
+        "judge",
+        "judge-thinking",
+        "judge-history",
+        "judge-stated",
+        "static-persona",
+        "longest",
+        "bradley-terry",
+    }
     rows = rows_of(out)
     asked = {name: {row["question"] for row in rows if row["judge"] == name} for name in judges}
     assert len(rows) == 10 * 2 * 12
@@ -178,24 +244,44 @@ def test_lamp_qa_ranks_systems_from_its_files_to_the_report(
     seeded_model: str, tmp_path: Path
 ) -> None:
     asked = [
-        {"id": f"{n}", "question": f"Question {n}?", "profile": [{"text": f"My post {n} {k}."} for k in range(5)]}
+        {
+            "id": f"{n}",
+            "question": f"Question {n}?",
+            "profile": [{"text": f"My post {n} {k}."} for k in range(5)],
+        }
         for n in range(4)
-    ]  # fmt: skip
+    ]
     (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     graded = {"plain": 0.2, "retrieved": 0.5, "personal": 0.9}
     lines = [
-        {"id": f"{n}", "system": name, "grade": grade,
-         "text": f"{'A good' if grade > 0.4 else 'An'} answer of {name} to {n}."}
+        {
+            "id": f"{n}",
+            "system": name,
+            "grade": grade,
+            "text": f"{'A good' if grade > 0.4 else 'An'} answer of {name} to {n}.",
+        }
         for n in range(4)
         for name, grade in graded.items()
-    ]  # fmt: skip
+    ]
     answers = tmp_path / "answers.jsonl"
     answers.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     out = tmp_path / "out"
     done = pgenrm(
-        "eval", "--data", f"lamp-qa:{tmp_path / 'asked.json'}:{answers}", "--out", out, "--engine",
-        "openai", "--model", "m", "--individual", 4, "--seed", 1, "--json",
-    )  # fmt: skip
+        "eval",
+        "--data",
+        f"lamp-qa:{tmp_path / 'asked.json'}:{answers}",
+        "--out",
+        out,
+        "--engine",
+        "openai",
+        "--model",
+        "m",
+        "--individual",
+        4,
+        "--seed",
+        1,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["judges"]
     assert (row["questions"], row["users"], row["comparisons"]) == (4, 4, 12)

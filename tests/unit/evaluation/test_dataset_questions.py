@@ -17,12 +17,15 @@ def choices(tmp_path: Path) -> str:
     """Forty people with six choices each, without splits."""
     rows = [
         {
-            "user_id": f"user-{user}", "query": f"Question {number}?", "topic": f"topic {number % 2}",
-            "chosen": f"Good {user} {number}.", "rejected": f"Bad {user} {number}.",
+            "user_id": f"user-{user}",
+            "query": f"Question {number}?",
+            "topic": f"topic {number % 2}",
+            "chosen": f"Good {user} {number}.",
+            "rejected": f"Bad {user} {number}.",
         }
         for user in range(40)
         for number in range(6)
-    ]  # fmt: skip
+    ]
     file = tmp_path / "people.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return f"people:{file}"
@@ -77,9 +80,13 @@ def test_a_split_that_is_unknown_or_empty_is_named(choices: str, tmp_path: Path)
 
 def lamp_files(folder: Path, *answers: dict[str, object]) -> str:
     asked = [
-        {"id": number, "question": f"Question {number}?", "profile": [{"text": f"Post {n}"} for n in range(5)]}
+        {
+            "id": number,
+            "question": f"Question {number}?",
+            "profile": [{"text": f"Post {n}"} for n in range(5)],
+        }
         for number in ("1", "2", "3")
-    ]  # fmt: skip
+    ]
     (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     lines = "".join(json.dumps(one) + "\n" for one in answers)
     (folder / "answers.jsonl").write_text(lines, encoding="utf-8")

@@ -80,12 +80,15 @@ def test_prism_rows_are_joined_with_survey_and_choice_attributes(tmp_path: Path)
         tmp_path / "survey.jsonl",
         [
             {
-                "user_id": "u1", "system_string": "Be brief.", "self_description": "A nurse.",
-                "age": "25-34 years old", "gender": "Prefer not to say",
+                "user_id": "u1",
+                "system_string": "Be brief.",
+                "self_description": "A nurse.",
+                "age": "25-34 years old",
+                "gender": "Prefer not to say",
                 "stated_prefs": {"factuality": 90, "creativity": 5, "other_text": None},
             }
         ],
-    )  # fmt: skip
+    )
     conversation = {"conversation_id": "c1", "choice_attributes": {"fluency": 70, "other": None}}
     write(tmp_path / "conversations.jsonl", [conversation])
     (found,) = load_rows(f"prb:{tmp_path}")
@@ -127,13 +130,15 @@ def test_history_holds_nothing_that_tells_how_the_asked_choice_ended(tmp_path: P
     asked = {"user_id": "a", "query": "q", "chosen": "good", "rejected": "bad", "split": "test"}
     same_answer = {**asked, "rejected": "worse", "split": "train"}
     later = {
-        **plain_row("a", 1), "split": "train",
+        **plain_row("a", 1),
+        "split": "train",
         "conversation": [turn("user", "q"), turn("assistant", "good")],
-    }  # fmt: skip
+    }
     elsewhere = {
-        **plain_row("a", 2), "split": "train",
+        **plain_row("a", 2),
+        "split": "train",
         "conversation": [turn("user", "another"), turn("assistant", "good")],
-    }  # fmt: skip
+    }
     earlier = {**plain_row("a", 3), "query": "q", "rejected": "none", "split": "train"}
     rows = load_rows(
         str(write(tmp_path / "rows.jsonl", [asked, same_answer, later, elsewhere, earlier]))
@@ -250,14 +255,19 @@ def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
 
 def test_lamp_qa_is_read(tmp_path: Path) -> None:
     record = {
-        "id": 7, "question": "How?", "narrative": "Because.",
+        "id": 7,
+        "question": "How?",
+        "narrative": "Because.",
         "profile": [{"id": "1", "text": "I asked once."}],
         "rubric_aspects": [{"aspect": "Cost", "reason": "said so", "evidence": "x"}],
-    }  # fmt: skip
+    }
     (found,) = read_lamp_qa(write(tmp_path / "lamp.jsonl", [record]))
     assert (found.id, found.query, found.posts, found.aspects) == (
-        "7", "How?", ("I asked once.",), ("Cost",),
-    )  # fmt: skip
+        "7",
+        "How?",
+        ("I asked once.",),
+        ("Cost",),
+    )
     with pytest.raises(ConfigurationError, match="field question: missing"):
         read_lamp_qa(write(tmp_path / "bad.jsonl", [{"id": 1}]))
 

@@ -54,9 +54,17 @@ async def test_judges_differ_in_what_they_show(questions: list[Question]) -> Non
     known = questions[0].model_copy(update={"stated": (StatedPreference(text="Short, please."),)})
     for judge, history, stated in (
         (PromptJudge("judge", plain := ScriptedEngine(prefer_good)), False, False),
-        (PromptJudge("history", with_history := ScriptedEngine(prefer_good), history=3), True, False),
-        (PromptJudge("stated", with_stated := ScriptedEngine(prefer_good), stated=True), False, True),
-    ):  # fmt: skip
+        (
+            PromptJudge("history", with_history := ScriptedEngine(prefer_good), history=3),
+            True,
+            False,
+        ),
+        (
+            PromptJudge("stated", with_stated := ScriptedEngine(prefer_good), stated=True),
+            False,
+            True,
+        ),
+    ):
         await judge.judge(known, seed=1, run_seed=1)
         engine = {"judge": plain, "history": with_history, "stated": with_stated}[judge.name]
         system = engine.calls[0][0][0].messages[0].content

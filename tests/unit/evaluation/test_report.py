@@ -26,15 +26,24 @@ def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
         first, second = (8.0, 3.0) if right(number) else (3.0, 8.0)
         found.append(
             Record(
-                judge=judge, run=number % 2, question=f"q{number // 2}",
-                user_id=f"user-{number // 2}", group=f"topic {number % 3}", grades=(1.0, 0.0),
-                candidates=("chosen", "rejected"), seed=1, seconds=0.5,
+                judge=judge,
+                run=number % 2,
+                question=f"q{number // 2}",
+                user_id=f"user-{number // 2}",
+                group=f"topic {number % 3}",
+                grades=(1.0, 0.0),
+                candidates=("chosen", "rejected"),
+                seed=1,
+                seconds=0.5,
                 verdict=Verdict(
-                    scores=(first, second), probability_best=(first / 11, second / 11),
-                    orders=((0, 1), (1, 0)), totals=((first, second), (first, second)), compared=4,
+                    scores=(first, second),
+                    probability_best=(first / 11, second / 11),
+                    orders=((0, 1), (1, 0)),
+                    totals=((first, second), (first, second)),
+                    compared=4,
                 ),
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -51,33 +60,57 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
     draw = random.Random(1)
     found = []
     for judge in (
-        "p-genrm", "psi-prompt", "blind", "judge", "judge-thinking", "judge-history",
-        "judge-stated", "static-persona", "longest", "bradley-terry",
-    ):  # fmt: skip
+        "p-genrm",
+        "psi-prompt",
+        "blind",
+        "judge",
+        "judge-thinking",
+        "judge-history",
+        "judge-stated",
+        "static-persona",
+        "longest",
+        "bradley-terry",
+    ):
         for number in range(24):
             samples = [tuple(grade + draw.gauss(3, 1) for grade in range(4)) for _ in range(4)]
             means = tuple(sum(column) / 4 for column in zip(*samples, strict=True))
             found.append(
                 Record(
-                    judge=judge, run=number % 2, question=f"q{number // 2}",
-                    user_id=f"user-{number // 4}", grades=(0, 1, 2, 3), seed=1, seconds=12.5,
+                    judge=judge,
+                    run=number % 2,
+                    question=f"q{number // 2}",
+                    user_id=f"user-{number // 4}",
+                    grades=(0, 1, 2, 3),
+                    seed=1,
+                    seconds=12.5,
                     group=f"is-it-right-that-{'-'.join(['everybody'] * 6)}-talks_side-{number % 5}",
                     candidates=("a", "b", "c", "d"),
                     verdict=Verdict(
-                        scores=means, probability_best=tuple(one / sum(means) for one in means),
+                        scores=means,
+                        probability_best=tuple(one / sum(means) for one in means),
                         orders=tuple(tuple(draw.sample(range(4), 4)) for _ in samples),
-                        totals=tuple(samples), compared=16, slips=3, prompt_tokens=1_234_567,
-                        completion_tokens=7_654_321, prototype=f"prototype-{number % 3}",
+                        totals=tuple(samples),
+                        compared=16,
+                        slips=3,
+                        prompt_tokens=1_234_567,
+                        completion_tokens=7_654_321,
+                        prototype=f"prototype-{number % 3}",
                     ),
                 )
-            )  # fmt: skip
+            )
     return summarise(found)
 
 
 RUN = RunDescription(
-    source="people.jsonl", questions=20, fingerprint="f", engine="scripted", model="a model",
-    seed=7, machine="2 CPU cores", bundled_model=True,
-)  # fmt: skip
+    source="people.jsonl",
+    questions=20,
+    fingerprint="f",
+    engine="scripted",
+    model="a model",
+    seed=7,
+    machine="2 CPU cores",
+    bundled_model=True,
+)
 
 
 def test_the_report_needs_nothing_else(rows: list[JudgeSummary], tmp_path: Path) -> None:

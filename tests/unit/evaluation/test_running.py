@@ -27,9 +27,14 @@ GOOD = '{"response_1": 8, "response_2": 3}'
 
 def describe(**changed: object) -> RunDescription:
     fields = {
-        "source": "test", "questions": 0, "fingerprint": "", "engine": "scripted",
-        "model": "scripted", "seed": 1, "machine": "test",
-    } | changed  # fmt: skip
+        "source": "test",
+        "questions": 0,
+        "fingerprint": "",
+        "engine": "scripted",
+        "model": "scripted",
+        "seed": 1,
+        "machine": "test",
+    } | changed
     return RunDescription.model_validate(fields)
 
 
@@ -170,10 +175,13 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
     [
         ("{", "line 2"),
         ('{"id": "b"}', "line 2: user_id"),
-        ('{"id":"q0","user_id":"u","query":"?","candidates":[{"id":"a","text":"a"},'
-         '{"id":"b","text":"b"}],"grades":[1,1]}', "all grades are equal"),
+        (
+            '{"id":"q0","user_id":"u","query":"?","candidates":[{"id":"a","text":"a"},'
+            '{"id":"b","text":"b"}],"grades":[1,1]}',
+            "all grades are equal",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_question_is_named(
     line: str, complaint: str, questions: list[Question], tmp_path: Path
 ) -> None:

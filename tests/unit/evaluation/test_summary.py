@@ -23,10 +23,17 @@ def record(
     **verdict: object,
 ) -> Record:
     return Record(
-        judge=judge, run=run, question=question, user_id=user, group=f"of {user}",
-        grades=tuple(grades), candidates=tuple(f"system-{n}" for n in range(len(grades))), seed=1,
-        seconds=2.0, verdict=Verdict.model_validate({"scores": tuple(scores), **verdict}),
-    )  # fmt: skip
+        judge=judge,
+        run=run,
+        question=question,
+        user_id=user,
+        group=f"of {user}",
+        grades=tuple(grades),
+        candidates=tuple(f"system-{n}" for n in range(len(grades))),
+        seed=1,
+        seconds=2.0,
+        verdict=Verdict.model_validate({"scores": tuple(scores), **verdict}),
+    )
 
 
 def test_what_happened_is_counted() -> None:
@@ -53,10 +60,12 @@ def test_what_happened_is_counted() -> None:
 def test_runs_give_a_mean_and_its_error() -> None:
     (row,) = summarise(
         [
-            record("1", [8, 3]), record("2", [8, 3]),
-            record("1", [8, 3], run=1), record("2", [3, 8], run=1),
+            record("1", [8, 3]),
+            record("2", [8, 3]),
+            record("1", [8, 3], run=1),
+            record("2", [3, 8], run=1),
         ]
-    )  # fmt: skip
+    )
     assert row.runs == 2
     assert row.accuracy is not None
     assert row.accuracy.mean == 0.75

@@ -346,9 +346,14 @@ async def test_an_unreadable_chain_of_an_earlier_round_is_not_sampled_again(
 
     engine = ScriptedEngine(reply)
     evaluation, state = await run(
-        "ann", neighbours, engine,
-        individual=16, prototype=0, resamples=1, stop_when_sure=0.999,
-    )  # fmt: skip
+        "ann",
+        neighbours,
+        engine,
+        individual=16,
+        prototype=0,
+        resamples=1,
+        stop_when_sure=0.999,
+    )
     assert state["round"] == 4
     rows = sum(prompt.n for prompts, _ in engine.calls for prompt in prompts)
     assert evaluation.usage.chains_sampled == rows

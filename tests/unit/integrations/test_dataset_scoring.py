@@ -70,9 +70,11 @@ def test_every_row_gets_its_result_in_order(tmp_path: Path) -> None:
 
 def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     source = write(
-        tmp_path / "in.parquet", 3,
-        query=["", "Question?", "Question?"], candidates=[["a1"], ["a1", "a2"], ["a3", " "]],
-    )  # fmt: skip
+        tmp_path / "in.parquet",
+        3,
+        query=["", "Question?", "Question?"],
+        candidates=[["a1"], ["a1", "a2"], ["a3", " "]],
+    )
     score(source, tmp_path / "out.parquet", ScriptedEngine(chain))
     first, second, third = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert (first["scores"], first["ranking"]) == ([None], [])
@@ -182,12 +184,21 @@ def test_two_ray_workers_score_what_one_process_scores(
     from pgenrm_agent.integrations.ray_scoring import on_ray
 
     source = write(
-        tmp_path / "in.parquet", 6,
+        tmp_path / "in.parquet",
+        6,
         candidates=[["Use a pan.", f"I love eggs! {n} ways, all of them great."] for n in range(6)],
         history=[
-            [{"query": "Before?", "chosen": "Yes.", "rejected": "No.", "created_at": datetime.now(UTC)}]
-        ] * 6,
-    )  # fmt: skip
+            [
+                {
+                    "query": "Before?",
+                    "chosen": "Yes.",
+                    "rejected": "No.",
+                    "created_at": datetime.now(UTC),
+                }
+            ]
+        ]
+        * 6,
+    )
     job = DatasetJob(
         model="bundled", engine="transformers", scaling=Scaling(individual=2, prototype=0), seed=1
     )
@@ -278,12 +289,22 @@ def test_ray_that_cannot_do_what_is_asked_is_one_clear_error(
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         [
-            sys.executable, "-P", "-m", "pgenrm_agent.cli", "score-dataset",
-            str(write(tmp_path / "in.parquet", 1)), str(tmp_path / "out.parquet"), *options,
+            sys.executable,
+            "-P",
+            "-m",
+            "pgenrm_agent.cli",
+            "score-dataset",
+            str(write(tmp_path / "in.parquet", 1)),
+            str(tmp_path / "out.parquet"),
+            *options,
         ],
-        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=tmp_path,
         env=environment | ({"RAY_ADDRESS": address} if address else {}),
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert f"error: {complaint}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -292,11 +313,21 @@ def test_ray_that_cannot_do_what_is_asked_is_one_clear_error(
 def test_the_command_tells_what_it_did(tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            sys.executable, "-P", "-m", "pgenrm_agent.cli", "score-dataset",
-            str(write(tmp_path / "in.parquet", 1)), str(tmp_path / "out.parquet"),
-            "--individual", "2", "--json",
+            sys.executable,
+            "-P",
+            "-m",
+            "pgenrm_agent.cli",
+            "score-dataset",
+            str(write(tmp_path / "in.parquet", 1)),
+            str(tmp_path / "out.parquet"),
+            "--individual",
+            "2",
+            "--json",
         ],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == 1

@@ -30,9 +30,14 @@ def _samples(rng: np.random.Generator, rows: int, steps: int, dimension: int) ->
         return _unit(rng.normal(size=(*shape, dimension)))
 
     return Samples(
-        persona=draw(rows), query=draw(rows), chosen=draw(rows), rejected=draw(rows),
-        past_query=draw(rows, steps), past_difference=draw(rows, steps), past=past,
-    )  # fmt: skip
+        persona=draw(rows),
+        query=draw(rows),
+        chosen=draw(rows),
+        rejected=draw(rows),
+        past_query=draw(rows, steps),
+        past_difference=draw(rows, steps),
+        past=past,
+    )
 
 
 def _margin_by_hand(
@@ -88,9 +93,11 @@ def test_equations_4_to_7_agree_with_a_computation_by_hand(seed: int) -> None:
         ]
     )
     loss = model.loss(
-        torch.from_numpy(of), samples,
-        torch.from_numpy(means.astype(np.float32)), torch.from_numpy(smoothed.astype(np.float32)),
-    )  # fmt: skip
+        torch.from_numpy(of),
+        samples,
+        torch.from_numpy(means.astype(np.float32)),
+        torch.from_numpy(smoothed.astype(np.float32)),
+    )
     assert float(loss.detach()) == pytest.approx(by_hand, abs=1e-5)
 
 
@@ -126,7 +133,8 @@ def _two_camps(rng: np.random.Generator, rows: int) -> tuple[Samples, np.ndarray
     likes_first = ((answers[0] - answers[1]) @ direction) * lean[:, 0] > 0
     return (
         Samples(
-            persona=persona, query=_unit(rng.normal(size=(rows, 8))),
+            persona=persona,
+            query=_unit(rng.normal(size=(rows, 8))),
             chosen=np.where(likes_first[:, None], answers[0], answers[1]),
             rejected=np.where(likes_first[:, None], answers[1], answers[0]),
             past_query=np.zeros((rows, 1, 8), np.float32),
@@ -134,7 +142,7 @@ def _two_camps(rng: np.random.Generator, rows: int) -> tuple[Samples, np.ndarray
             past=np.zeros((rows, 1), bool),
         ),
         camp,
-    )  # fmt: skip
+    )
 
 
 def test_refinement_learns_what_each_camp_chooses() -> None:

@@ -91,9 +91,11 @@ def test_a_build_that_ended_half_way_is_never_seen_and_is_cleared_away(memory: U
 
     with pytest.raises(KeyboardInterrupt):
         store.replace(
-            np.ones((1, 4), dtype=np.float32) / 2, [Member("half-9", 0, np.full(4, 0.5, np.float32))],
-            embedder="e9", progress=stop,
-        )  # fmt: skip
+            np.ones((1, 4), dtype=np.float32) / 2,
+            [Member("half-9", 0, np.full(4, 0.5, np.float32))],
+            embedder="e9",
+            progress=stop,
+        )
     assert numbers_in(store) == {"1"}
     write(store, 3)
     assert len(memory.shared_store().client.list_collections()) == 5
@@ -231,8 +233,9 @@ def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
         memory.remember(user, PAIR.model_copy(update={"id": user}))
         memory.set_consent(user, user != "cid")
     assert store.status().model_dump(include={"version", "not_members"}) == {
-        "version": None, "not_members": 2,
-    }  # fmt: skip
+        "version": None,
+        "not_members": 2,
+    }
     centroids = np.eye(4, dtype=np.float32)[:2]
     store.replace(centroids, [Member("ann", 0, centroids[0])], embedder="e", pairs=1)
     memory.remember("ann", PAIR.model_copy(update={"id": "second"}))

@@ -21,10 +21,16 @@ def random_version(seed: int, *, k: int = 3, people: int = 20, d: int = 5) -> Pr
     centroids = unit(rng.normal(size=(k, d)))
     vectors = unit(rng.normal(size=(2 * people, d)))
     return PrototypeSet(
-        "v", "then", "e", "salt", centroids, ("",) * k,
+        "v",
+        "then",
+        "e",
+        "salt",
+        centroids,
+        ("",) * k,
         tuple(f"u{i % people}" for i in range(2 * people)),
-        (vectors @ centroids.T).argmax(1), vectors,
-    )  # fmt: skip
+        (vectors @ centroids.T).argmax(1),
+        vectors,
+    )
 
 
 def everybody(asked: Sequence[str]) -> set[str]:
@@ -108,8 +114,15 @@ def test_neighbours_among_100_000_members_take_a_few_milliseconds() -> None:
 
 def test_sizes_count_people_not_personas() -> None:
     version = PrototypeSet(
-        "v", "then", "e", "salt", np.eye(2, dtype=np.float32), ("", ""), ("a", "a", "b"),
-        np.array([0, 0, 1]), np.eye(2, dtype=np.float32)[[0, 0, 1]],
-    )  # fmt: skip
+        "v",
+        "then",
+        "e",
+        "salt",
+        np.eye(2, dtype=np.float32),
+        ("", ""),
+        ("a", "a", "b"),
+        np.array([0, 0, 1]),
+        np.eye(2, dtype=np.float32)[[0, 0, 1]],
+    )
     assert version.sizes.tolist() == [1, 1]
     assert {user: sorted(homes) for user, homes in version.homes.items()} == {"a": [0, 0], "b": [1]}

@@ -18,20 +18,37 @@ from studies.ablation.recipe import AblationRecipe, load_ablation_recipe
 from studies.ablation.study import ALL, BEST, STAGES, Measured, held_out_cases
 
 STAGE = {
-    "name": "stage", "seed": 1, "choices": 2, "steps": 1, "choices_per_step": 1, "samples": 2,
-    "rows_at_once": 2, "learning_rate": 1e-5, "max_tokens": 64, "save_every": 1,
+    "name": "stage",
+    "seed": 1,
+    "choices": 2,
+    "steps": 1,
+    "choices_per_step": 1,
+    "samples": 2,
+    "rows_at_once": 2,
+    "learning_rate": 1e-5,
+    "max_tokens": 64,
+    "save_every": 1,
     "curriculum": {"chains": 2},
-}  # fmt: skip
+}
 RECIPE: dict[str, Any] = {
-    "name": "minute", "seeds": [1], "training_people": 2, "people": 2, "chains": 1,
+    "name": "minute",
+    "seeds": [1],
+    "training_people": 2,
+    "people": 2,
+    "chains": 1,
     "psi_chains": 4,
     "psi": {
-        "name": "psi", "seed": 1, "rows_per_step": 4, "rows_at_once": 4, "max_tokens": 3072,
-        "learning_rate": 1e-5, "save_every": 1,
+        "name": "psi",
+        "seed": 1,
+        "rows_per_step": 4,
+        "rows_at_once": 4,
+        "max_tokens": 3072,
+        "learning_rate": 1e-5,
+        "save_every": 1,
     },
     "cre": STAGE,
     "curriculum": STAGE,
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow

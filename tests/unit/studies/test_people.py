@@ -87,9 +87,13 @@ def test_an_unfinished_study_goes_on_where_it_was(source: str, tmp_path: Path) -
     before = (out / "measured.jsonl").read_text(encoding="utf-8").splitlines()[:2]
     worked: list[int] = []
     again = evaluate_people(
-        source, embedder, out, settings=settings, seeds=2,
+        source,
+        embedder,
+        out,
+        settings=settings,
+        seeds=2,
         progress=lambda done, total: worked.append(done),
-    )  # fmt: skip
+    )
     after = (out / "measured.jsonl").read_text(encoding="utf-8").splitlines()
     assert again == whole
     assert after[:2] == before
@@ -185,10 +189,23 @@ def test_the_command_measures_real_texts_with_a_sentence_encoder(
     from studies.people.__main__ import app
 
     command = [
-        "--data", source, "--embedder", str(package.get_model_path()), "--out",
-        str(tmp_path / "study"), "-k", "3", "--past", "0", "--past", "3", "--seeds", "1",
-        "--epochs", "2",
-    ]  # fmt: skip
+        "--data",
+        source,
+        "--embedder",
+        str(package.get_model_path()),
+        "--out",
+        str(tmp_path / "study"),
+        "-k",
+        "3",
+        "--past",
+        "0",
+        "--past",
+        "3",
+        "--seeds",
+        "1",
+        "--epochs",
+        "2",
+    ]
     told = CliRunner().invoke(app, [*command, "--json"])
     assert told.exit_code == 0, told.output
     report = json.loads((tmp_path / "study" / "report.json").read_text(encoding="utf-8"))

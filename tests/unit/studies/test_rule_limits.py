@@ -28,9 +28,14 @@ def test_a_fitted_rule_is_better_than_the_teacher_and_no_better_than_bayes(
     training_answers: Answers, test_answers: Answers
 ) -> None:
     limits = rule_limits(
-        WORLD, training_answers, test_answers,
-        people=PEOPLE, history=3, seed=2, training_people=4000,
-    )  # fmt: skip
+        WORLD,
+        training_answers,
+        test_answers,
+        people=PEOPLE,
+        history=3,
+        seed=2,
+        training_people=4000,
+    )
     found = {name: limit.accuracy for name, limit in limits.items()}
     cases = draw_cases(WORLD, test_answers, split="test", count=PEOPLE, history=3, seed=2)
     ideal = IdealPredictor(WORLD, seed=0)

@@ -63,8 +63,10 @@ def run(
 def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: Path) -> None:
     records, agreements = run(responses, tmp_path, ScriptedEngine(write))
     assert len({one.key for one in records}) == len(records)
-    of = {part: [one for one in records if one.part == part] for part in
-          ("pool", "alone", "with others", "others", "timed")}  # fmt: skip
+    of = {
+        part: [one for one in records if one.part == part]
+        for part in ("pool", "alone", "with others", "others", "timed")
+    }
     people, newcomers = STUDY.people * STUDY.seeds, STUDY.newcomers * STUDY.seeds
     assert len(of["pool"]) == people
     assert len(of["alone"]) == newcomers

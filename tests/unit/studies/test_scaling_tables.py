@@ -28,12 +28,23 @@ def record(
     part: str, seed: int, own: list[float], others: list[float], **changed: object
 ) -> ScalingRecord:
     fields: dict[str, object] = {
-        "part": part, "seed": seed, "person": "p", "archetype": "a", "chance": 1.0, "ideal": 0.6,
+        "part": part,
+        "seed": seed,
+        "person": "p",
+        "archetype": "a",
+        "chance": 1.0,
+        "ideal": 0.6,
         "history": 3,
-        "version": "chosen", "budget": (2, 2), "prototype": "0", "failed": 0, "tokens": 100,
-        "engine_calls": 2, "seconds": 2.0, "engine_seconds": 1.9,
+        "version": "chosen",
+        "budget": (2, 2),
+        "prototype": "0",
+        "failed": 0,
+        "tokens": 100,
+        "engine_calls": 2,
+        "seconds": 2.0,
+        "engine_seconds": 1.9,
         "chains": [*(chain(one) for one in own), *(chain(one, "prototype") for one in others)],
-    }  # fmt: skip
+    }
     return ScalingRecord.model_validate(fields | changed)
 
 
@@ -80,7 +91,7 @@ def test_a_prediction_counts_with_the_chance_that_the_person_chooses_so() -> Non
             for seed in (0, 1)
         ],
         AGREEMENT,
-    )  # fmt: skip
+    )
     ind_8 = row(found, (8, 0))
     assert ind_8.accuracy.mean == pytest.approx((0.7 + 0.3) / 2)
     assert ind_8.accuracy.standard_error == pytest.approx(0.2)

@@ -40,16 +40,26 @@ from pgenrm_agent.training.run import last_checkpoint
 
 BRIEF = StatedPreference(text="Please keep it short.")
 SMALL = GrpoRecipe(
-    name="small", seed=3, choices=4, steps=3, choices_per_step=1, samples=2, rows_at_once=2,
-    learning_rate=1e-4, max_tokens=500, save_every=1, curriculum=CurriculumRecipe(chains=2),
-)  # fmt: skip
+    name="small",
+    seed=3,
+    choices=4,
+    steps=3,
+    choices_per_step=1,
+    samples=2,
+    rows_at_once=2,
+    learning_rate=1e-4,
+    max_tokens=500,
+    save_every=1,
+    curriculum=CurriculumRecipe(chains=2),
+)
 
 
 def choice(number: int) -> Example:
     pair = PreferencePair(
-        query=f"What is {number} plus one?", chosen=f"{number + 1}.",
+        query=f"What is {number} plus one?",
+        chosen=f"{number + 1}.",
         rejected=f"Well, let me think about it! I believe that it could be {number + 1}, perhaps.",
-    )  # fmt: skip
+    )
     past = pair.model_copy(update={"query": "What is ten minus one?", "id": f"past-{number}"})
     return Example(user_id="ada", history=(past,), stated=(BRIEF,), asked=pair)
 
@@ -140,8 +150,9 @@ def test_a_killed_measurement_of_hardness_goes_on_and_processes_share_it(
         measure(tmp_path / "two" / rank)
         file = tmp_path / "two" / rank / f"hardness-{rank}.jsonl"
         assert [json.loads(line)["choice"] for line in file.read_text().splitlines()] == [
-            int(rank), int(rank) + 2,
-        ]  # fmt: skip
+            int(rank),
+            int(rank) + 2,
+        ]
         file.rename(tmp_path / "two" / file.name)
     assert read_hardness(tmp_path / "two", 4) == alone
 
@@ -170,11 +181,15 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("recipe")
     rows = [
         {
-            "user_id": one.user_id, "query": one.asked.query, "chosen": one.asked.chosen,
-            "rejected": one.asked.rejected, "stated": [BRIEF.text], "split": "train",
+            "user_id": one.user_id,
+            "query": one.asked.query,
+            "chosen": one.asked.chosen,
+            "rejected": one.asked.rejected,
+            "stated": [BRIEF.text],
+            "split": "train",
         }
         for one in CHOICES
-    ]  # fmt: skip
+    ]
     (folder / "choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL.model_dump(mode="json")))
     return [
@@ -332,11 +347,23 @@ def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = subprocess.run(
         [
-            *(sys.executable, "-P", "-m", "pgenrm_agent.cli", "train", "cre", "--dry-run", "--json"),
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "pgenrm_agent.cli",
+                "train",
+                "cre",
+                "--dry-run",
+                "--json",
+            ),
             *("--data", str(data), "--model", str(bundled_model()), "--out", str(tmp_path / "out")),
         ],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["choices"] == 5

@@ -21,9 +21,16 @@ from pgenrm_agent.training.sft import train_sft
 from pgenrm_agent.training.sft_recipe import SftRecipe
 
 RECIPE = SftRecipe(
-    name="lora", seed=1, epochs=6, rows_per_step=8, rows_at_once=8, max_tokens=2048,
-    learning_rate=0.005, save_every=100, adapter=Adapter(rank=8, alpha=16),
-)  # fmt: skip
+    name="lora",
+    seed=1,
+    epochs=6,
+    rows_per_step=8,
+    rows_at_once=8,
+    max_tokens=2048,
+    learning_rate=0.005,
+    save_every=100,
+    adapter=Adapter(rank=8, alpha=16),
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,20 +14,36 @@ from pgenrm_agent.cli.train import app
 from pgenrm_agent.model_files import bundled_model
 
 SFT = {
-    "name": "sft", "seed": 1, "rows_per_step": 2, "rows_at_once": 2, "max_tokens": 3072,
-    "learning_rate": 1e-4, "save_every": 1, "adapter": {"rank": 4, "alpha": 8},
-}  # fmt: skip
+    "name": "sft",
+    "seed": 1,
+    "rows_per_step": 2,
+    "rows_at_once": 2,
+    "max_tokens": 3072,
+    "learning_rate": 1e-4,
+    "save_every": 1,
+    "adapter": {"rank": 4, "alpha": 8},
+}
 REINFORCE = {
-    "name": "reinforce", "seed": 1, "choices": 4, "steps": 1, "choices_per_step": 1, "samples": 4,
-    "rows_at_once": 4, "learning_rate": 1e-4, "max_tokens": 600, "save_every": 1,
+    "name": "reinforce",
+    "seed": 1,
+    "choices": 4,
+    "steps": 1,
+    "choices_per_step": 1,
+    "samples": 4,
+    "rows_at_once": 4,
+    "learning_rate": 1e-4,
+    "max_tokens": 600,
+    "save_every": 1,
     "curriculum": {"chains": 2},
-}  # fmt: skip
+}
 
 
 QUERIES = (
-    "How do I cook rice?", "How do I boil an egg?", "How do I descale a kettle?",
+    "How do I cook rice?",
+    "How do I boil an egg?",
+    "How do I descale a kettle?",
     "How do I clean a pan?",
-)  # fmt: skip
+)
 
 
 def run(*command: object) -> dict[str, Any]:
@@ -46,14 +62,16 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     reinforce.write_text(yaml.safe_dump(REINFORCE))
     rows = [
         {
-            "user_id": f"u{number % 2}", "query": query, "split": "train",
+            "user_id": f"u{number % 2}",
+            "query": query,
+            "split": "train",
             "chosen": "Two parts water, one part of it, twelve minutes, then let it stand.",
             "stated": ["Please keep it short."],
             "rejected": "What a lovely question! I really enjoy this one, and there are so many ways to "
             "go about it. You might perhaps begin by thinking about what you like best.",
         }
         for number, query in enumerate(QUERIES)
-    ]  # fmt: skip
+    ]
     choices.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     chains = run(

@@ -30,9 +30,15 @@ from pgenrm_agent.training.sft import encode_row, plan_sft, train_sft
 from pgenrm_agent.training.sft_recipe import SftRecipe, load_sft_recipe
 
 RECIPE = SftRecipe(
-    name="test", seed=3, epochs=12, rows_per_step=8, rows_at_once=4, max_tokens=2048,
-    learning_rate=0.01, save_every=3,
-)  # fmt: skip
+    name="test",
+    seed=3,
+    epochs=12,
+    rows_per_step=8,
+    rows_at_once=4,
+    max_tokens=2048,
+    learning_rate=0.01,
+    save_every=3,
+)
 STEPS = 24
 
 

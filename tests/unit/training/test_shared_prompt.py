@@ -27,10 +27,16 @@ def trainer(minute_model: Path, tmp_path: Path) -> SharedPromptTrainer:
         reward_funcs=lambda completions, **columns: [0.0] * len(completions),
         train_dataset=Dataset.from_list([{"prompt": "x"}] * 4),
         args=GRPOConfig(
-            output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=2,
-            max_completion_length=12, temperature=0.8, use_cpu=True, bf16=False, report_to=[],
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            num_generations=2,
+            max_completion_length=12,
+            temperature=0.8,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
         ),
-    )  # fmt: skip
+    )
 
 
 def test_log_probabilities_entropies_and_gradients_are_those_of_trl(

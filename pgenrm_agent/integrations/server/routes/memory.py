@@ -104,7 +104,13 @@ async def prototypes(reward_model: CallersModel) -> PrototypesStatus:
         ),
         **found.model_dump(
             include={
-                "version", "built_at", "embedder", "people", "joined", "not_members", "pairs_since",
+                "version",
+                "built_at",
+                "embedder",
+                "people",
+                "joined",
+                "not_members",
+                "pairs_since",
             }
         ),
-    )  # fmt: skip
+    )

@@ -13,24 +13,42 @@ from pgenrm_agent.training.bundled.card import write_card
 from pgenrm_agent.training.bundled.evaluate import Accuracy, EvaluationReport
 
 PSI: dict[str, Any] = {
-    "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"}, "parameters": 3_400_000,
-    "steps": 90, "recipe_steps": 100, "padded_tokens": 2_500_000, "seconds": 600.0,
-    "chains": {"kept": 6, "tie": 4}, "start_from": None,
-}  # fmt: skip
+    "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"},
+    "parameters": 3_400_000,
+    "steps": 90,
+    "recipe_steps": 100,
+    "padded_tokens": 2_500_000,
+    "seconds": 600.0,
+    "chains": {"kept": 6, "tie": 4},
+    "start_from": None,
+}
 CRE: dict[str, Any] = {
-    "stage": "cre", "recipe": {"name": "small", "seed": 5, "choices_per_step": 4, "samples": 8},
-    "source": "simulated-train:/somewhere/private:500", "steps": 40, "seconds": 1020.0,
+    "stage": "cre",
+    "recipe": {"name": "small", "seed": 5, "choices_per_step": 4, "samples": 8},
+    "source": "simulated-train:/somewhere/private:500",
+    "steps": 40,
+    "seconds": 1020.0,
     "start_from": PSI,
-}  # fmt: skip
+}
 
 
 def card(record: dict[str, Any], data: Path, folder: Path) -> str:
     report = EvaluationReport(
-        simulation="styles-v1", people=50, history=3, chains=8, temperature=1.0, seed=0,
-        engine="vllm:model", seconds=120.0, ties=1, not_scored=2, failed_chains=3,
-        position_bias=0.5, arithmetic_slips=0.25,
+        simulation="styles-v1",
+        people=50,
+        history=3,
+        chains=8,
+        temperature=1.0,
+        seed=0,
+        engine="vllm:model",
+        seconds=120.0,
+        ties=1,
+        not_scored=2,
+        failed_chains=3,
+        position_bias=0.5,
+        arithmetic_slips=0.25,
         accuracy={"teacher": Accuracy(mean=0.735, standard_error=0.014, comparisons=50)},
-    )  # fmt: skip
+    )
     (folder / "model").mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "report.json").write_text(report.model_dump_json())
