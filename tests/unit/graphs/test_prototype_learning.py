@@ -18,9 +18,10 @@ from people_learned_from import PERSONAS, context, describe, fill, names_in_forc
 from pgenrm_agent import PGenRM
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError
-from pgenrm_agent.graphs.prototype_learning import Choices, Fitted, learn_prototypes
+from pgenrm_agent.graphs.prototype_learning import learn_prototypes
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import PrototypeStore
+from pgenrm_agent.prototypes.choices import Choices, Fitted
 from pgenrm_agent.prototypes.fitting import fit_prototypes, names_of
 from pgenrm_agent.testing import ScriptedEngine
 
