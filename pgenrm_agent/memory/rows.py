@@ -172,10 +172,6 @@ def row_id(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def pair_row_id(user_id: str, pair_id: str) -> str:
-    return row_id("pair", user_id, pair_id)
-
-
 def stated_row_id(user_id: str, stated: StatedPreference) -> str:
     return row_id("stated", user_id, stated.kind, stated.text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +19,11 @@ from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
 from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock, replace_text
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
-from pgenrm_agent.memory.sqlite_statistics import before_opening, refresh_statistics
+from pgenrm_agent.memory.sqlite_statistics import (
+    before_opening,
+    end_refresh,
+    refresh_statistics,
+)
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
 
 if TYPE_CHECKING:
@@ -80,6 +85,7 @@ class Store:
         self._copies = copies
         self._database = database
         self._writes = 0
+        self._refresh: subprocess.Popen[bytes] | None = None
         with reported("open the memory in", where, _advice(where) if lock else ""):
             self.embedder = embedder or HashingEmbedder()
             self.interactions = self._collection(INTERACTIONS, given=embedder is not None)
@@ -116,8 +122,9 @@ class Store:
                 self._copies.after_write()
         self._writes += 1
         doubled = self._writes.bit_count() == 1 and self._writes >= FIRST_UPKEEP
-        if self._database is not None and doubled:
-            refresh_statistics(self._database)
+        refreshing = self._refresh is not None and self._refresh.poll() is None
+        if self._database is not None and doubled and not refreshing:
+            self._refresh = refresh_statistics(self._database)
 
     def changed(self, collection: Collection) -> None:
         """To be called after rows were put into or taken out of a collection that is there to stay.
@@ -134,6 +141,7 @@ class Store:
             )
 
     def close(self) -> None:
+        end_refresh(self._refresh)
         with suppress(Exception):
             self.client.close()
         if self._lock is not None:
