@@ -352,15 +352,15 @@ def _check_format(directory: Path) -> None:
     marker = directory / FORMAT_FILE
     if marker.exists():
         try:
-            found = Format.model_validate_json(marker.read_bytes())
+            marked = Format.model_validate_json(marker.read_bytes())
         except ValidationError as error:
             raise MemoryStoreError(
                 f"{marker} is damaged: restore the directory from a backup, or move it away and "
                 "import an export into a new one"
             ) from error
-        if found.format != FORMAT:
+        if marked.format != FORMAT:
             raise MemoryStoreError(f"{directory} is no pgenrm memory ({marker.name} says so)")
-        check_version(found.schema_version, str(directory))
+        check_version(marked.schema_version, str(directory))
         return
     foreign = {path.name for path in directory.iterdir()} - {LOCK_FILE, OWNER_FILE}
     if foreign:
@@ -372,11 +372,11 @@ def _check_format(directory: Path) -> None:
 
 
 def other_embedder(where: str, stored: str, given: Embedder | None) -> str:
-    found = f"the memory in {where} holds vectors of the embedder {stored!r}"
+    mismatch = f"the memory in {where} holds vectors of the embedder {stored!r}"
     if given is None:
-        return f"{found}: open it with UserMemory(..., embedder=...) of that name"
+        return f"{mismatch}: open it with UserMemory(..., embedder=...) of that name"
     return (
-        f"{found}, not of {given.name!r}: open it with that embedder, or export it and import into "
+        f"{mismatch}, not of {given.name!r}: open it with that embedder, or export it and import into "
         "a new memory"
     )
 
