@@ -88,10 +88,10 @@ class PrototypeStore:
                 loaded = self._loaded
                 if loaded is not None and loaded.version == version and self._changes == changes:
                     return loaded
-                version = self._load(store, pointer)
-                if version is not None:
-                    self._loaded, self._changes = version, changes
-                    return version
+                built = self._load(store, pointer)
+                if built is not None:
+                    self._loaded, self._changes = built, changes
+                    return built
                 # Replaced and removed since the pointer was read: again.
         raise MemoryStoreError(
             f"the prototypes in {store.where} are being replaced again and again; try later"
