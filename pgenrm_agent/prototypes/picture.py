@@ -64,16 +64,16 @@ def _draw(found: PrototypeSet) -> Figure:
     except ImportError as error:
         raise ConfigurationError("plots need pip install 'pgenrm-agent[training]'") from error
 
-    centre = found.vectors.mean(axis=0)
-    _, values, axes = np.linalg.svd(found.vectors - centre, full_matrices=False)
+    center = found.vectors.mean(axis=0)
+    _, values, axes = np.linalg.svd(found.vectors - center, full_matrices=False)
     flat = axes[:2].T if len(axes) > 1 else np.repeat(axes[:1].T, 2, axis=1)
-    people = (found.vectors - centre) @ flat
-    places = (found.centroids - centre) @ flat
+    people = (found.vectors - center) @ flat
+    places = (found.centroids - center) @ flat
 
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    colours = colormaps["tab20"](found.prototype_of % 20)
-    left.scatter(people[:, 0], people[:, 1], s=12, c=colours, alpha=0.6, linewidths=0)
+    colors = colormaps["tab20"](found.prototype_of % 20)
+    left.scatter(people[:, 0], people[:, 1], s=12, c=colors, alpha=0.6, linewidths=0)
     left.scatter(places[:, 0], places[:, 1], s=60, c="black", marker="x")
     for one in np.argsort(-found.sizes, kind="stable")[:MOST_NAMED]:
         name = found.labels[one] or f"prototype {one}"
