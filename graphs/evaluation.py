@@ -85,7 +85,7 @@ __all__ = [
     "EvaluationInput",
     "EvaluationState",
     "EvaluationUpdate",
-    "NeighbourSource",
+    "NeighborSource",
     "SignalSource",
     "build_graph",
     "graph",
@@ -123,8 +123,8 @@ class SignalSource(Protocol):
 
 
 @runtime_checkable
-class NeighbourSource(Protocol):
-    """Who is similar to whom; `pgenrm_agent.prototypes.Neighbours` is one.
+class NeighborSource(Protocol):
+    """Who is similar to whom; `pgenrm_agent.prototypes.Neighbors` is one.
 
     memory: where the similar people's own choices come from.
     """
@@ -146,8 +146,8 @@ class EvaluationContext:
     engine: None means the bundled model.
     chain_format: None means the one the bundled model was trained on, and "published" for others.
     memory: asked only when the input brings no signals; None means the default user memory.
-    neighbours: finds the similar people of the prototype level; without it there is none.
-    show_neighbours: leave texts written from similar people's choices in the result. By default a
+    neighbors: finds the similar people of the prototype level; without it there is none.
+    show_neighbors: leave texts written from similar people's choices in the result. By default a
         result has their marks and weights, and withholds personas, names of criteria, reasons and
         texts.
     staged: write the chains section by section, one engine call a stage, so that a run can be
@@ -161,8 +161,8 @@ class EvaluationContext:
     engine: Annotated[Engine | None, WithJsonSchema({"type": "null"})] = None
     chain_format: Annotated[ChainFormat | None, WithJsonSchema({"type": "null"})] = None
     memory: Annotated[SignalSource | None, WithJsonSchema({"type": "null"})] = None
-    neighbours: Annotated[NeighbourSource | None, WithJsonSchema({"type": "null"})] = None
-    show_neighbours: bool = False
+    neighbors: Annotated[NeighborSource | None, WithJsonSchema({"type": "null"})] = None
+    show_neighbors: bool = False
     staged: bool = False
     # What was read from texts already, so that two nodes of a run need not read a text twice.
     readings: Annotated[Readings, WithJsonSchema({"type": "null"})] = field(
@@ -207,7 +207,7 @@ class EvaluationUpdate(TypedDict, total=False):
     signals: what is known of each person whose signals enter a prompt, by `Draft.signals_of`; of
         similar people under opaque names.
     personas: written only to match the person to a prototype, where no chain of her own is wanted.
-    prototype, neighbours: the one she is nearest to, and similar people, most similar first.
+    prototype, neighbors: the one she is nearest to, and similar people, most similar first.
     round: how many rounds of `plan_rounds` are done. settled: how many of `chains` came through
         `sample_scores`.
     failures: texts that were sampled again; unreadable texts among `chains` are not in it.
@@ -218,7 +218,7 @@ class EvaluationUpdate(TypedDict, total=False):
     signals: dict[str, JSONObject]
     personas: list[str]
     prototype: str | None
-    neighbours: list[str]
+    neighbors: list[str]
     round: int
     settled: int
     chains: list[Draft]
@@ -251,7 +251,7 @@ async def recall(state: EvaluationState, runtime: Runtime[EvaluationContext]) ->
     started = time.perf_counter()
     request = EvaluationRequest.model_validate(state["request"])
     scaling = _scaling(state)
-    if scaling.individual == 0 and not await _has_neighbours(runtime, scaling):
+    if scaling.individual == 0 and not await _has_neighbors(runtime, scaling):
         raise ConfigurationError(
             "scaling.individual is 0 and there are no prototypes to sample from: "
             "ask for at least 1 individual chain, or run `pgenrm prototypes build`"
@@ -279,7 +279,7 @@ async def recall(state: EvaluationState, runtime: Runtime[EvaluationContext]) ->
         "signals": {request.user_id: signals.model_dump(mode="json")},
         "personas": [],
         "prototype": None,
-        "neighbours": [],
+        "neighbors": [],
         "round": 0,
         "settled": 0,
         "chains": [],
@@ -301,8 +301,8 @@ async def derive_persona(
     started = time.perf_counter()
     writer = await _Writer.of(state, runtime)
     chains, personas = list(state["chains"]), list(state["personas"])
-    matching = await _has_neighbours(runtime, writer.scaling)
-    expecting = state["round"] == 0 or bool(state["neighbours"])
+    matching = await _has_neighbors(runtime, writer.scaling)
+    expecting = state["round"] == 0 or bool(state["neighbors"])
     if not (matching and expecting and _is_unknown(writer.own_signals)):
         planned = writer.plan_individual(have=_owners(chains, "individual"), round_=state["round"])
         scouting = matching and not writer.scaling.individual and not personas
@@ -332,10 +332,10 @@ async def match_prototype(
     """
     started = time.perf_counter()
     writer = await _Writer.of(state, runtime)
-    signals, names = dict(state["signals"]), list(state["neighbours"])
+    signals, names = dict(state["signals"]), list(state["neighbors"])
     chains, prototype = list(state["chains"]), state["prototype"]
     unknown = _is_unknown(writer.own_signals)
-    if await _has_neighbours(runtime, writer.scaling):
+    if await _has_neighbors(runtime, writer.scaling):
         if state["round"] == 0:
             match, found = await _similar_people(state, runtime, writer, unknown=unknown)
             prototype = match.prototype if match else None
@@ -358,7 +358,7 @@ async def match_prototype(
         "chains": chains,
         "signals": signals,
         "prototype": prototype,
-        "neighbours": names,
+        "neighbors": names,
         **writer.cost(state, "match_prototype", started),
     }
 
@@ -449,7 +449,7 @@ async def aggregate(
     )
     spent = state["timings"].get("aggregate", 0.0) + time.perf_counter() - started
     timings = {**state["timings"], "aggregate": spent}
-    if not context.show_neighbours:
+    if not context.show_neighbors:
         chains = [_withheld(chain) for chain in chains]
         failures = [
             failure.model_copy(update={"text": "", "message": WITHHELD})
@@ -465,7 +465,7 @@ async def aggregate(
         chains=tuple(chains),
         failures=tuple(failures),
         prototype=state["prototype"],
-        neighbours=tuple(state["neighbours"]),
+        neighbors=tuple(state["neighbors"]),
         usage=Usage.model_validate(state["usage"]),
         timings=timings,
         seed=state["seed"],
@@ -734,8 +734,8 @@ def _is_unknown(signals: UserSignals) -> bool:
     return not signals.history and not signals.stated
 
 
-async def _has_neighbours(runtime: Runtime[EvaluationContext], scaling: Scaling) -> bool:
-    source = (runtime.context or EvaluationContext()).neighbours
+async def _has_neighbors(runtime: Runtime[EvaluationContext], scaling: Scaling) -> bool:
+    source = (runtime.context or EvaluationContext()).neighbors
     if source is None or scaling.prototype == 0:
         return False
     return await asyncio.to_thread(source.available)
@@ -749,7 +749,7 @@ async def _similar_people(
     unknown: bool,
 ) -> tuple[Match | None, dict[str, UserSignals]]:
     """The match, and what is known of each similar person, by opaque name; the empty-handed left out."""
-    source = (runtime.context or EvaluationContext()).neighbours
+    source = (runtime.context or EvaluationContext()).neighbors
     assert source is not None
     scaling, request = writer.scaling, writer.request
     count = scaling.prototype + (scaling.individual if unknown else 0)
@@ -763,7 +763,7 @@ async def _similar_people(
     def look_up() -> tuple[Match | None, dict[str, UserSignals]]:
         match = source.match(request.user_id, personas, request.query, count)
         found: dict[str, UserSignals] = {}
-        for user, name in zip(match.neighbours, match.names, strict=True) if match else ():
+        for user, name in zip(match.neighbors, match.names, strict=True) if match else ():
             signals = source.memory.recall(
                 user,
                 query=request.query,

@@ -35,7 +35,7 @@ WEIGHT_SUM_TOLERANCE = 1e-6
 
 
 class Model(BaseModel):
-    """Common configuration: immutable, and a misspelt field is an error."""
+    """Common configuration: immutable, and a misspelled field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -135,7 +135,7 @@ class Criterion(Model):
 
 
 class Rubric(Model):
-    """Weighted criteria. The weights sum to 100; build from raw weights with `normalised`."""
+    """Weighted criteria. The weights sum to 100; build from raw weights with `normalized`."""
 
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
 
@@ -144,12 +144,12 @@ class Rubric(Model):
         total = sum(criterion.weight for criterion in self.criteria)
         if abs(total - 100) > WEIGHT_SUM_TOLERANCE:
             raise ValueError(
-                f"rubric weights sum to {total:g}, not 100; use Rubric.normalised(...)"
+                f"rubric weights sum to {total:g}, not 100; use Rubric.normalized(...)"
             )
         return self
 
     @classmethod
-    def normalised(cls, criteria: tuple[Criterion, ...]) -> Rubric:
+    def normalized(cls, criteria: tuple[Criterion, ...]) -> Rubric:
         """Scale the weights to sum to 100 and keep what the model wrote in `reported_weight`.
 
         All weights zero means equal weights.
@@ -292,7 +292,7 @@ class Evaluation(Model):
     chains: tuple[EvaluationChain, ...]
     failures: tuple[ChainFailure, ...] = ()
     prototype: str | None = None
-    neighbours: tuple[str, ...] = ()
+    neighbors: tuple[str, ...] = ()
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int

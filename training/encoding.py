@@ -155,7 +155,7 @@ def _tokens_of(
 
 
 class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
-    """Ready-made batches: item i is one optimiser step of about `budget` padded tokens."""
+    """Ready-made batches: item i is one optimizer step of about `budget` padded tokens."""
 
     def __init__(self, batches: Sequence[Sequence[Encoded]], pad: int) -> None:
         self._batches = batches

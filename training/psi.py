@@ -221,7 +221,7 @@ def _plan(
     tokenizer: PreTrainedTokenizerFast,
     outcomes: Counter[str],
 ) -> list[list[Encoded]]:
-    """All optimiser steps of the run, in order. The same recipe always gives the same plan."""
+    """All optimizer steps of the run, in order. The same recipe always gives the same plan."""
     steps: list[list[Encoded]] = []
     for number, phase in enumerate(recipe.phases):
         stream = _stream(phase, world, answers, chain_format, recipe.seed + 1000 * number, outcomes)

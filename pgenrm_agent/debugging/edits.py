@@ -62,7 +62,7 @@ def rubric_of(criteria: Sequence[tuple[str, float, str]]) -> Rubric:
     Raises ConfigurationError for no criteria, a blank name or a weight that is not 0 to 100.
     """
     try:
-        return Rubric.normalised(
+        return Rubric.normalized(
             tuple(
                 Criterion(name=" ".join(name.split()), weight=weight, reason=" ".join(why.split()))
                 for name, weight, why in criteria

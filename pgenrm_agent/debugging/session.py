@@ -50,7 +50,7 @@ from pgenrm_agent.graphs.evaluation import (
     EvaluationGraph,
     EvaluationInput,
     EvaluationState,
-    NeighbourSource,
+    NeighborSource,
     SignalSource,
     build_graph,
 )
@@ -74,8 +74,8 @@ class DebugSession:
     """Steps through evaluations, one node at a time or up to a breakpoint.
 
     store: a SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
-    engine, chain_format, memory, neighbours: as in `EvaluationContext`; the engine stays yours to
-        close. Give `Neighbours(..., joining=False)`: nobody should join a prototype with a persona
+    engine, chain_format, memory, neighbors: as in `EvaluationContext`; the engine stays yours to
+        close. Give `Neighbors(..., joining=False)`: nobody should join a prototype with a persona
         that was made up here. A session shows the texts of similar people's chains.
 
     Chains are written section by section where the engine continues text, so that what is
@@ -93,7 +93,7 @@ class DebugSession:
         engine: Engine | None = None,
         chain_format: ChainFormat | None = None,
         memory: SignalSource | None = None,
-        neighbours: NeighbourSource | None = None,
+        neighbors: NeighborSource | None = None,
     ) -> None:
         self._engine = engine
         self._format = chain_format or (
@@ -103,7 +103,7 @@ class DebugSession:
             engine=engine,
             chain_format=self._format,
             memory=memory,
-            neighbours=neighbours,
+            neighbors=neighbors,
             staged=True,
         )
         self._loop = PrivateLoop("DebugSession")
@@ -388,18 +388,18 @@ class DebugSession:
     edit_history = blocking(aedit_history)
 
     @at_home
-    async def aedit_neighbours(self, run: str, names: Sequence[str]) -> Checkpoint:
+    async def aedit_neighbors(self, run: str, names: Sequence[str]) -> Checkpoint:
         """Let only these of the similar people take part; the run goes on with the rubric.
 
-        names: some of the state's `neighbours`, or none of them.
+        names: some of the state's `neighbors`, or none of them.
         """
 
         def change(values: EvaluationState) -> dict[str, object]:
-            there = values["neighbours"]
+            there = values["neighbors"]
             unknown = [one for one in names if one not in there]
             if unknown:
                 raise ConfigurationError(
-                    f"{unknown[0]!r} is no neighbour in run {run}: choose from {', '.join(there)}"
+                    f"{unknown[0]!r} is no neighbor in run {run}: choose from {', '.join(there)}"
                 )
             chains = [
                 draft
@@ -410,13 +410,13 @@ class DebugSession:
                 raise ConfigurationError(
                     f"run {run} would have no chain left: keep one of {', '.join(there)}"
                 )
-            return {"chains": chains, "neighbours": [one for one in there if one in names]}
+            return {"chains": chains, "neighbors": [one for one in there if one in names]}
 
         return await self._edit_state(
-            run, "neighbours", lambda values: bool(values.get("neighbours")), change
+            run, "neighbors", lambda values: bool(values.get("neighbors")), change
         )
 
-    edit_neighbours = blocking(aedit_neighbours)
+    edit_neighbors = blocking(aedit_neighbors)
 
     @at_home
     async def aedit_candidates(self, run: str, candidates: Sequence[Candidate]) -> Checkpoint:

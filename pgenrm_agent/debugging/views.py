@@ -38,7 +38,7 @@ class Checkpoint(Model):
 
     node: the node that made it; None for the input, for edits and for rewinds.
     next: the nodes that run when it is resumed; empty at the end.
-    edit: what was edited here ("persona", "rubric", "neighbours", "history", "candidates").
+    edit: what was edited here ("persona", "rubric", "neighbors", "history", "candidates").
     error: why the next node failed, when it was tried.
     tokens: sampled so far. means, ranking: of the candidates that readable chains score so far.
     current: whether the run goes on from here.

@@ -61,7 +61,7 @@ class Format(BaseModel):
 class Store:
     """An open Chroma with our two collections. Made by `open_embedded` and `connect`.
 
-    `writing` serialises writes: an idempotent write reads before it writes.
+    `writing` serializes writes: an idempotent write reads before it writes.
     """
 
     def __init__(

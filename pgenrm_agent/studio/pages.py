@@ -13,7 +13,7 @@ from pgenrm_agent.debugging.views import ChainView, chain_views
 from pgenrm_agent.schema import EvaluationRequest, Message
 from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
 
-__all__ = ["RunPage", "coloured", "run_page", "visible", "what_happened"]
+__all__ = ["RunPage", "colored", "run_page", "visible", "what_happened"]
 
 # They turn the direction of what follows, or are not seen at all.
 _CONTROLS = re.compile(
@@ -121,7 +121,7 @@ def _cell(candidate: str, uses: Sequence[tuple[ChainView, int]]) -> Cell:
     )
 
 
-def coloured(text: str) -> list[tuple[str, str]]:
+def colored(text: str) -> list[tuple[str, str]]:
     """A chain's text in pieces, as (section, piece); headings and markers have section ""."""
     pieces: list[tuple[str, str]] = []
     done = 0

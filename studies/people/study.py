@@ -336,7 +336,7 @@ def held_out_people(count: int, seed: int, *, validation: bool) -> tuple[IntArra
 
 
 def _majority(people: Sequence[IntArray], statements: int) -> FloatArray:
-    """(statements,) share of comparisons that each statement won, drawn towards one half."""
+    """(statements,) share of comparisons that each statement won, drawn toward one half."""
     choices = np.concatenate(people)
     won = 1.0 + np.bincount(choices[:, 1], minlength=statements)
     lost = 1.0 + np.bincount(choices[:, 2], minlength=statements)

@@ -1,4 +1,4 @@
-"""Chains for measuring test-time user-based scaling: sampled once, combined afterwards in many ways.
+"""Chains for measuring test-time user-based scaling: sampled once, combined afterward in many ways.
 
 For each seed the prototypes of a population are learned, and test people, who are not in it, ask for
 evaluations through the real graph. Of an evaluation is recorded what each chain gave the two answers;

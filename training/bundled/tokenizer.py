@@ -1,7 +1,7 @@
 """The bundled model's own tokenizer: byte-level BPE, with every marker of the format one token.
 
 A marker that is a single token is a landmark that attention finds at once, and text that merely
-resembles a marker (after neutralisation) tokenises differently from it.
+resembles a marker (after escaping) tokenizes differently from it.
 """
 
 from __future__ import annotations

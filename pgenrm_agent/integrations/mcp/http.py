@@ -15,7 +15,7 @@ __all__ = ["Guarded", "create_mcp_app"]
 class Guarded:
     """Lets a request through that carries a key of one tenant, as `Authorization: Bearer KEY`.
 
-    The SDK's own token check belongs to OAuth: it would announce an authorisation server that does
+    The SDK's own token check belongs to OAuth: it would announce an authorization server that does
     not exist.
     """
 

@@ -100,7 +100,7 @@ async def test_the_callers_loop_is_free_while_a_run_proceeds() -> None:
         assert (await proceeding).reason == "finished"
 
 
-async def test_cancelling_ends_the_node_and_the_run_goes_on_from_before_it() -> None:
+async def test_canceling_ends_the_node_and_the_run_goes_on_from_before_it() -> None:
     engine = SlowEngine()
     async with DebugSession(engine=engine) as session:
         run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR])

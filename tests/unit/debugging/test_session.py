@@ -116,7 +116,7 @@ def test_a_persona_edited_at_the_end_is_taken_from_where_it_was_written(
     assert first.means["red"] < last.means["red"] < 9
 
 
-def test_an_edited_rubric_is_normalised_and_scored_anew(session: DebugSession) -> None:
+def test_an_edited_rubric_is_normalized_and_scored_anew(session: DebugSession) -> None:
     run = begin(session)
     session.resume(run)
     session.edit_rubric(run, [("Warmth", 30, "she said so"), ("Length", 30, "")])

@@ -8,7 +8,7 @@ from scripted_person import begin
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.debugging.views import chain_views
 
-EDITED = "Wants a colour in one word, without reasons."
+EDITED = "Wants a color in one word, without reasons."
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def request(
     return {
         "request": {
             "user_id": "ada",
-            "query": "Which colour?",
+            "query": "Which color?",
             "candidates": [{"id": text, "text": text} for text in candidates],
         },
         "scaling": {"seed": 5, **scaling},
@@ -98,7 +98,7 @@ async def test_candidates_get_their_own_marks_in_whatever_order_they_are_shown()
     assert evaluation.seed == 5
 
 
-async def test_a_model_that_favours_the_first_place_favours_nobody() -> None:
+async def test_a_model_that_favors_the_first_place_favors_nobody() -> None:
     engine = ScriptedEngine(lambda prompt, _: chain_text([9, *[4] * (len(shown(prompt)) - 1)]))
     evaluation = await evaluate(request(("red", "green"), individual=8), engine)
     assert [score.mean for score in evaluation.scores] == [6.5, 6.5]
@@ -325,7 +325,7 @@ async def test_signals_come_from_memory_unless_the_input_brings_them() -> None:
     assert memory.asked == []
     del given["history"]
     await graph.ainvoke(given, context=context)
-    assert memory.asked == [("ada", "Which colour?", 2, "recent")]
+    assert memory.asked == [("ada", "Which color?", 2, "recent")]
     for prompts, _ in engine.calls:
         assert all("Tea, plainly." in prompt.messages[0].content for prompt in prompts)
 

@@ -155,7 +155,7 @@ async def test_scoring_while_builds_run_sees_one_version_at_a_time(memory: UserM
         async def score() -> None:
             while not built.is_set():
                 evaluation = await rm.ascore("u11", "A question", ["short", "chatty"])
-                told.append(evaluation.neighbours)
+                told.append(evaluation.neighbors)
 
         await learn_prototypes(context(memory, ScriptedEngine(describe)))
         versions.append(names_in_force(memory))
@@ -300,7 +300,7 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
         levels = {chain.level for chain in evaluation.chains}
         assert levels == {"individual", "prototype"}
         assert evaluation.prototype in ("0", "1")
-        assert len(evaluation.neighbours) == 4
+        assert len(evaluation.neighbors) == 4
         found = rm.prototypes.current()
         assert found is not None
         assert found.embedder.startswith("tokens:pgenrm-tiny:")

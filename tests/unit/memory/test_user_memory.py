@@ -289,7 +289,7 @@ def test_an_export_imported_elsewhere_exports_the_same(
         ({"pair": {"query": "", "chosen": "a", "rejected": "b"}}, r"field pair\.query"),
         ({"pair": {"query": "q", "chosen": "a", "rejected": "a"}}, "same text"),
         ({"pair": {"query": "q", "chosen": "a"}}, r"field pair\.rejected: Field required"),
-        ({"colour": "red"}, "field colour: Extra inputs"),
+        ({"color": "red"}, "field color: Extra inputs"),
         ({"record": "wish"}, "'wish'"),
         ({"user_id": 7}, "field user_id"),
         ({"schema_version": 2}, "schema_version: 2 was written by a newer"),
