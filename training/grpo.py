@@ -111,7 +111,7 @@ class ChainReward:
         **columns: object,
     ) -> list[float]:
         """One reward a completion. stated: JSON lists of what the person of each row stated."""
-        texts = [_text(one) for one in completions]
+        texts = [_text(completion) for completion in completions]
         chains = [read_chain(t, chosen_first=f) for t, f in zip(texts, chosen_first, strict=True)]
         process: list[float | None] = [None] * len(texts)
         rated: list[float | None] = []
@@ -126,12 +126,12 @@ class ChainReward:
             )
             for i, rating in zip(known, rated, strict=True):
                 process[i] = rating
-            _fill_unrated(process, known, [json.dumps(one) for one in prompts])
+            _fill_unrated(process, known, [json.dumps(prompt) for prompt in prompts])
         outcomes = [outcome_reward(chain) for chain in chains]
         if log_metric is not None:
             log_metric("chain/outcome", _mean(outcomes))
             log_metric("chain/format_errors", _mean([float(chain is None) for chain in chains]))
-            rated_ones = [one for one in rated if one is not None]
+            rated_ones = [share for share in rated if share is not None]
             if rated_ones:
                 log_metric("chain/process", _mean(rated_ones))
         return [
@@ -195,7 +195,7 @@ def train_grpo(
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
-    if judge is not None and not any(judge.can_rate(_wishes(one)) for one in choices):
+    if judge is not None and not any(judge.can_rate(_wishes(choice)) for choice in choices):
         raise ConfigurationError(
             f"judge {judge.name} can rate none of the choices: nobody states anything that it knows."
             " Use another judge, or none for the outcome alone"
@@ -325,30 +325,35 @@ def _folder(recipe: GrpoRecipe, out: Path) -> Path:
 # --- what the trainer is given ---
 
 
-def _record(one: Example, chain_format: ChainFormat, seed: int) -> dict[str, object]:
+def _record(example: Example, chain_format: ChainFormat, seed: int) -> dict[str, object]:
     chosen_first = random.Random(seed).random() < 0.5
     return {
         "prompt": [
-            m.model_dump() for m in policy_messages(one, chain_format, chosen_first=chosen_first)
+            m.model_dump()
+            for m in policy_messages(example, chain_format, chosen_first=chosen_first)
         ],
         "chosen_first": chosen_first,
-        "stated": json.dumps([wish.model_dump() for wish in _wishes(one)]),
+        "stated": json.dumps([wish.model_dump() for wish in _wishes(example)]),
     }
 
 
-def _wishes(one: Example) -> tuple[StatedPreference, ...]:
+def _wishes(example: Example) -> tuple[StatedPreference, ...]:
     """What the judge is told. Of whom no wishes are known, why she chose so says what she wanted."""
-    why = (StatedPreference(text=one.reason),) if one.reason and one.reason.strip() else ()
-    return one.stated or why
+    why = (
+        (StatedPreference(text=example.reason),)
+        if example.reason and example.reason.strip()
+        else ()
+    )
+    return example.stated or why
 
 
 def _digest(choices: Sequence[Example], chain_format: ChainFormat) -> str:
     """Of what is learned from; the pairs' own ids and times are new whenever a dataset is read."""
-    return digest(json.dumps(_record(one, chain_format, seed=0)) for one in choices)
+    return digest(json.dumps(_record(choice, chain_format, seed=0)) for choice in choices)
 
 
 def _statements(text: str) -> tuple[StatedPreference, ...]:
-    return tuple(StatedPreference.model_validate(one) for one in json.loads(text))
+    return tuple(StatedPreference.model_validate(statement) for statement in json.loads(text))
 
 
 def _text(completion: object) -> str:

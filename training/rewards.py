@@ -109,18 +109,20 @@ class RuleJudge:
         }
 
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
-        return any(one.text in self._criterion for one in stated)
+        return any(statement.text in self._criterion for statement in stated)
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]:
-        return [self._one(one) for one in judged]
+        return [self._one(chain) for chain in judged]
 
     def _one(self, judged: Judged) -> float | None:
-        wanted = [name for one in judged.stated if (name := self._criterion.get(one.text))]
+        wanted = [
+            name for statement in judged.stated if (name := self._criterion.get(statement.text))
+        ]
         if not wanted:
             return None
         weights = {
-            one.name.casefold(): one.weight
-            for one in (judged.chain.rubric.criteria if judged.chain.rubric else ())
+            criterion.name.casefold(): criterion.weight
+            for criterion in (judged.chain.rubric.criteria if judged.chain.rubric else ())
         }
         fair = min(50.0, 100.0 / len(wanted))
         covered = [min(1.0, weights.get(name.casefold(), 0.0) / fair) for name in wanted]
@@ -147,13 +149,13 @@ class SimilarityJudge:
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]:
         texts: dict[str, None] = {}
-        for one in judged:
-            texts |= dict.fromkeys(wish.text for wish in one.stated)
-            texts |= dict.fromkeys(name for name, _ in _weighted(one.chain))
+        for chain in judged:
+            texts |= dict.fromkeys(wish.text for wish in chain.stated)
+            texts |= dict.fromkeys(name for name, _ in _weighted(chain.chain))
         if not texts:
             return [None] * len(judged)
         vectors = dict(zip(texts, self._embedder.embed(list(texts)), strict=True))
-        return [self._one(one, vectors) for one in judged]
+        return [self._one(chain, vectors) for chain in judged]
 
     def _one(self, judged: Judged, vectors: Mapping[str, Vectors]) -> float | None:
         if not judged.stated:
@@ -171,7 +173,7 @@ class SimilarityJudge:
 def _weighted(chain: ParsedChain) -> list[tuple[str, float]]:
     """Criteria and their weights, 0-1."""
     criteria = chain.rubric.criteria if chain.rubric else ()
-    return [(one.name, one.weight / 100) for one in criteria]
+    return [(criterion.name, criterion.weight / 100) for criterion in criteria]
 
 
 class EngineJudge:
@@ -196,7 +198,7 @@ class EngineJudge:
         return bool(stated)
 
     def rate(self, judged: Sequence[Judged]) -> list[float | None]:
-        asked = [number for number, one in enumerate(judged) if one.stated]
+        asked = [number for number, chain in enumerate(judged) if chain.stated]
         ratings: list[float | None] = [None] * len(judged)
         if not asked:
             return ratings
@@ -222,8 +224,11 @@ _RATING = re.compile(r"rating\W{1,8}(\d{1,2}(?:\.\d+)?)", re.IGNORECASE)
 
 def _question(judged: Judged) -> tuple[Message, ...]:
     criteria = judged.chain.rubric.criteria if judged.chain.rubric else ()
-    said = "\n".join(f"- {one.text}" for one in judged.stated)
-    listed = "\n".join(f"- {one.name} ({one.weight:.0f} %): {one.reason}" for one in criteria)
+    said = "\n".join(f"- {statement.text}" for statement in judged.stated)
+    listed = "\n".join(
+        f"- {criterion.name} ({criterion.weight:.0f} %): {criterion.reason}"
+        for criterion in criteria
+    )
     return (
         Message(role="system", content=_INSTRUCTIONS),
         Message(
@@ -235,5 +240,5 @@ def _question(judged: Judged) -> tuple[Message, ...]:
 
 
 def _rating(text: str) -> float | None:
-    found = _RATING.findall(text)
-    return min(float(found[-1]), 10.0) / 10 if found else None
+    numbers = _RATING.findall(text)
+    return min(float(numbers[-1]), 10.0) / 10 if numbers else None
