@@ -30,7 +30,8 @@ from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.datasets.readers import Example
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.files import replacing, write_text
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message, Model
@@ -224,7 +225,7 @@ async def sample_chains(
         completion_tokens=sum(sample.tokens for sample in own),
         seconds=time.perf_counter() - started,
     )
-    (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(out / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
@@ -373,8 +374,7 @@ def _write_dataset(
     withhold_stated: bool,
 ) -> None:
     """Prompt and completion of each kept chain, in the conversational form of TRL."""
-    beside = path.with_suffix(".new")
-    with beside.open("w", encoding="utf-8") as out:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
         for sample in kept:
             example = wanted[sample.example]
             messages = _messages(
@@ -383,4 +383,3 @@ def _write_dataset(
             answer = Message(role="assistant", content=sample.text)
             row = ChainRow(user_id=example.user_id, prompt=messages, completion=(answer,))
             out.write(row.model_dump_json() + "\n")
-    beside.replace(path)

@@ -21,6 +21,7 @@ from typing import Literal, cast
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.files import write_json
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.run_folder import (
     RUN,
@@ -28,7 +29,6 @@ from pgenrm_agent.run_folder import (
     record_of,
     refuse_other_settings,
     weights_of,
-    write_json,
 )
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import StatedPreference

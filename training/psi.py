@@ -38,6 +38,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_json, write_text
+from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.run_folder import RUN, record_of
 from pgenrm_agent.training.bundled.chains import Example, write_examples
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
@@ -367,9 +369,7 @@ def train_psi(
     torch.nn.Module.to(plain, dtype=torch.bfloat16)
     plain.save_pretrained(folder)
     plot_curve(trainer.state.log_history, out / "curve.png")
-    (folder / "chain_format.json").write_text(
-        json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8"
-    )
+    write_text(folder / FORMAT_FILE, json.dumps({"format": recipe.chain_format}) + "\n")
     result = PsiResult(
         folder=folder,
         steps=trainer.state.global_step,
@@ -381,24 +381,20 @@ def train_psi(
         final_loss=float(output.training_loss),
         chains=dict(outcomes),
     )
-    (out / RUN).write_text(
-        json.dumps(
-            {
-                "recipe": recipe.model_dump(),
-                "start_from": None if start_from is None else record_of(start_from),
-                "simulation": VERSION,
-                "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-                "torch": torch.__version__,
-                "parameters": plain.num_parameters(),
-                "steps": result.steps,
-                "recipe_steps": len(steps),
-                "padded_tokens": result.tokens,
-                "seconds": result.seconds,
-                "chains": result.chains,
-            },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
+    write_json(
+        out / RUN,
+        {
+            "recipe": recipe.model_dump(),
+            "start_from": None if start_from is None else record_of(start_from),
+            "simulation": VERSION,
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "torch": torch.__version__,
+            "parameters": plain.num_parameters(),
+            "steps": result.steps,
+            "recipe_steps": len(steps),
+            "padded_tokens": result.tokens,
+            "seconds": result.seconds,
+            "chains": result.chains,
+        },
     )
     return result

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_json
 from pgenrm_agent.run_folder import (
     RUN,
     digest,
     refuse_other_settings,
     weights_of,
-    write_json,
 )
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
 from pgenrm_agent.training.sft_recipe import SftRecipe

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.files import replacing
 from pgenrm_agent.memory.rows import (
     ConsentRecord,
     PairRecord,
@@ -299,17 +300,15 @@ class UserMemory:
     def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
         """Write an export to a file, one JSON object a line; returns the number of lines."""
         path = Path(path)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
         lines = 0
-        with reported("write the export", str(path)):
-            try:
-                with beside.open("w", encoding="utf-8", newline="\n") as file:
-                    for row in self.export(user_id):
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        lines += 1
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+        with (
+            reported("write the export", str(path)),
+            replacing(path) as beside,
+            beside.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            for row in self.export(user_id):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines += 1
         return lines
 
     def import_jsonl(self, path: Path | str) -> int:
