@@ -27,6 +27,7 @@ from langgraph.channels import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
+from pgenrm_agent.graphs.checkpoints import in_sqlite
 from typing_extensions import TypedDict
 
 from pgenrm_agent.chain import ChainFormat, read_persona
@@ -306,14 +307,8 @@ async def learn_prototypes(
         endless: RunnableConfig = {"recursion_limit": 1_000_000}  # one step a batch
         state = await build_graph().ainvoke({}, endless, context=context)
         return _learned(state, context)
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "keeping what is done needs pip install 'pgenrm-agent[debugging]'"
-        ) from error
     Path(keep).parent.mkdir(parents=True, exist_ok=True)
-    async with AsyncSqliteSaver.from_conn_string(str(keep)) as saver:
+    async with in_sqlite(keep) as saver:
         graph = build_graph(saver)
         # What was begun with other people, another model or other settings is another run.
         thread = _thread_of(context)
