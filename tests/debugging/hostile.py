@@ -8,7 +8,6 @@ import pickle
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ormsgpack
 from langgraph.checkpoint.serde.jsonplus import (
@@ -33,12 +32,17 @@ class _Pickled:
 
 
 def _extension(code: int, *parts: object) -> Callable[[str], Payload]:
+    """An extension of a map's value; {"path": None}, [] and None stand for where the folder comes in."""
+
+    def with_folder(part: object, folder: str) -> object:
+        if isinstance(part, dict):
+            return dict.fromkeys(part, folder)
+        if part == []:
+            return [folder]
+        return folder if part is None else part
+
     def make(folder: str) -> Payload:
-        filled: Any = [
-            dict.fromkeys(part, folder) if isinstance(part, dict) else
-            [folder] if part == [] else folder if part is None else part
-            for part in parts
-        ]  # fmt: skip
+        filled = [with_folder(part, folder) for part in parts]
         return "msgpack", ormsgpack.packb({"v": [ormsgpack.Ext(code, ormsgpack.packb(filled))]})
 
     return make
@@ -106,7 +110,7 @@ def poison(store: Path, run: str, payload: Payload, place: str) -> None:
                 "SELECT checkpoint_id, checkpoint FROM checkpoints WHERE thread_id = ?", (run,)
             ).fetchall()
             for name, kept in rows:
-                # A map's last entry counts, so what follows takes the place of what was there.
+                # Put in as bytes: packed anew, an extension would be unpacked first.
                 checkpoint = ormsgpack.unpackb(kept)
                 checkpoint["channel_values"] = None
                 whole = ormsgpack.packb(checkpoint)

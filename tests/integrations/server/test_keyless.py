@@ -15,18 +15,52 @@ if TYPE_CHECKING:
     from .conftest import Running, Serve
 
 OWN_HOSTS = (
-    "127.0.0.1", "127.0.0.1:8000", "localhost", "localhost:1", "LocalHost:8000", "localhost.",
-    "localhost.:8000", "[::1]", "[::1]:8000", "127.0.0.2:8000",
-)  # fmt: skip
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "localhost",
+    "localhost:1",
+    "LocalHost:8000",
+    "localhost.",
+    "localhost.:8000",
+    "[::1]",
+    "[::1]:8000",
+    "127.0.0.2:8000",
+)
 FOREIGN_HOSTS = (
-    "evil.example", "evil.example:8000", "127.0.0.1.evil.example", "127.0.0.1.nip.io:8000",
-    "localhost.evil.example", "evil.example.", "notlocalhost", "evil-localhost:8000", "a.localhost",
-    "127.0.0.1@evil.example", "localhost:8000@evil.example", "evil.example@127.0.0.1",
-    "evil.example#127.0.0.1", "evil.example/127.0.0.1", "127.0.0.1,evil.example",
-    "127.0.0.1 evil.example", "127.0.0.1:8000:8000", "127.0.0.1:port", "127.0.0.1:99999",
-    "http://127.0.0.1", "0.0.0.0:8000", "[::]:8000", "192.168.1.7:8000", "[fe80::1]", "box.local",
-    "2130706433", "127.1", "0x7f.0.0.1", "[::1", "::1", ":8000", "localh\xf6st", "",
-)  # fmt: skip
+    "evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "127.0.0.1.nip.io:8000",
+    "localhost.evil.example",
+    "evil.example.",
+    "notlocalhost",
+    "evil-localhost:8000",
+    "a.localhost",
+    "127.0.0.1@evil.example",
+    "localhost:8000@evil.example",
+    "evil.example@127.0.0.1",
+    "evil.example#127.0.0.1",
+    "evil.example/127.0.0.1",
+    "127.0.0.1,evil.example",
+    "127.0.0.1 evil.example",
+    "127.0.0.1:8000:8000",
+    "127.0.0.1:port",
+    "127.0.0.1:99999",
+    "http://127.0.0.1",
+    "0.0.0.0:8000",
+    "[::]:8000",
+    "192.168.1.7:8000",
+    "[fe80::1]",
+    "box.local",
+    "2130706433",
+    "127.1",
+    "0x7f.0.0.1",
+    "[::1",
+    "::1",
+    ":8000",
+    "localh\xf6st",
+    "",
+)
 OWN_ORIGINS = (
     "http://127.0.0.1:8000",
     "http://localhost:3000",
@@ -34,10 +68,19 @@ OWN_ORIGINS = (
     "http://LOCALHOST",
 )
 FOREIGN_ORIGINS = (
-    "https://evil.example", "http://evil.example:8000", "null", "", "http://127.0.0.1.evil.example",
-    "http://127.0.0.1@evil.example", "http://0.0.0.0:8000", "file://", "chrome-extension://abc",
-    "localhost", "http://localhost/", "http://localhost https://evil.example",
-)  # fmt: skip
+    "https://evil.example",
+    "http://evil.example:8000",
+    "null",
+    "",
+    "http://127.0.0.1.evil.example",
+    "http://127.0.0.1@evil.example",
+    "http://0.0.0.0:8000",
+    "file://",
+    "chrome-extension://abc",
+    "localhost",
+    "http://localhost/",
+    "http://localhost https://evil.example",
+)
 CHOICE = {"query": "How?", "chosen": "So.", "rejected": "Not so."}
 
 
