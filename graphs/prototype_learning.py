@@ -32,6 +32,7 @@ from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.choices import Choices, Fit
@@ -267,14 +268,8 @@ async def learn_prototypes(
         endless: RunnableConfig = {"recursion_limit": 1_000_000}  # one step a batch
         state = await build_graph().ainvoke({}, endless, context=context)
         return _learned(state, context)
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "keeping what is done needs pip install 'pgenrm-agent[debugging]'"
-        ) from error
     Path(keep).parent.mkdir(parents=True, exist_ok=True)
-    async with AsyncSqliteSaver.from_conn_string(str(keep)) as saver:
+    async with in_sqlite(keep) as saver:
         graph = build_graph(saver)
         # What was begun with other people, another model or other settings is another run.
         thread = _thread_of(context)

@@ -81,9 +81,9 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
         table.add_row(
             escape(one.run),
             escape(one.user_id),
-            escape(_start(one.query, 40)),
+            escape(_start(one.error or one.query, 40)),
             str(one.candidates),
-            escape(", ".join(one.next)) or "end",
+            "cannot be read" if one.error else escape(", ".join(one.next)) or "end",
             one.created_at[:19],
         )
     _console().print(table)

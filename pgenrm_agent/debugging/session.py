@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
@@ -44,6 +45,7 @@ from pgenrm_agent.debugging.views import (
 )
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineError
+from pgenrm_agent.graphs.checkpoints import in_memory, skipping_refused
 from pgenrm_agent.graphs.evaluation import (
     Draft,
     EvaluationContext,
@@ -238,7 +240,7 @@ class DebugSession:
 
     @at_home
     async def aruns(self) -> tuple[RunSummary, ...]:
-        """Every run of the store, newest first."""
+        """Every run of the store, newest first; one that cannot be read has an `error`."""
         return await self._runs()
 
     runs = blocking(aruns)
@@ -537,26 +539,31 @@ class DebugSession:
         return ()
 
     async def _runs(self) -> tuple[RunSummary, ...]:
-        found = []
         # All of them first: the SQLite checkpointer answers nothing else while it lists.
-        roots = [one async for one in self._saver.alist(None, filter={"source": "input"})]
-        for root in roots:
-            run = root.config["configurable"]["thread_id"]
+        listing = skipping_refused(self._saver).alist(None, filter={"source": "input"})
+        roots = [root async for root in listing]
+        summaries = [await self._summary(root) for root in roots]
+        return tuple(sorted(summaries, key=lambda summary: summary.created_at, reverse=True))
+
+    async def _summary(self, root: CheckpointTuple) -> RunSummary:
+        run = root.config["configurable"]["thread_id"]
+        labels = _labels(cast(Mapping[str, object], root.metadata))
+        begun = str(root.checkpoint.get("ts", ""))
+        try:
             snapshot = await self._snapshot(run)
-            request = cast(dict[str, object], snapshot.values.get("request") or {})
-            found.append(
-                RunSummary(
-                    run=run,
-                    user_id=str(request.get("user_id")),
-                    query=str(request.get("query")),
-                    candidates=len(cast(list[object], request.get("candidates") or [])),
-                    created_at=str(root.checkpoint["ts"]),
-                    next=snapshot.next,
-                    finished=not snapshot.next,
-                    labels=_labels(cast(Mapping[str, object], root.metadata)),
-                )
-            )
-        return tuple(sorted(found, key=lambda one: one.created_at, reverse=True))
+        except ConfigurationError as error:
+            return RunSummary(run=run, created_at=begun, labels=labels, error=str(error))
+        request = cast(dict[str, object], snapshot.values.get("request") or {})
+        return RunSummary(
+            run=run,
+            user_id=str(request.get("user_id")),
+            query=str(request.get("query")),
+            candidates=len(cast(list[object], request.get("candidates") or [])),
+            created_at=begun,
+            next=snapshot.next,
+            finished=not snapshot.next,
+            labels=labels,
+        )
 
     async def _labels_of(self, run: str) -> dict[str, str]:
         roots = [one async for one in self._saver.alist(_config(run), filter={"source": "input"})]
@@ -701,9 +708,7 @@ class DebugSession:
         ]
         if not scored:
             return Replay(steps=tuple(recorded), evaluation=None, same=None)
-        from langgraph.checkpoint.memory import InMemorySaver
-
-        scratch = InMemorySaver()
+        scratch = in_memory()
         before = [_id(one) for one in lineage[: scored[-1]]]
         await export.copy(self._saver, scratch, run, run, before, {})
         state = await build_graph(scratch).ainvoke(

@@ -70,16 +70,17 @@ class Stop(Model):
 
 
 class RunSummary(Model):
-    """One line of the list of runs."""
+    """One line of the list of runs. `error` says why a run cannot be read; the rest is then empty."""
 
     run: str
-    user_id: str
-    query: str
-    candidates: int
+    user_id: str = ""
+    query: str = ""
+    candidates: int = 0
     created_at: str
-    next: tuple[str, ...]
-    finished: bool
+    next: tuple[str, ...] = ()
+    finished: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
+    error: str | None = None
 
 
 class ChainView(Model):

@@ -82,7 +82,7 @@ def run_page(
         prompt=() if chosen is None else session.prompt(run, chosen.index, point.id),
         marks=_marks(chains, names),
         plot=plot_of(names, chains, point.means),
-        others=tuple(one for one in session.runs() if one.run != run),
+        others=tuple(one for one in session.runs() if one.run != run and not one.error),
         live=live,
     )
 

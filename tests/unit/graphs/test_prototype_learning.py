@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import ormsgpack
 import pytest
 from people_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
 
@@ -91,6 +92,23 @@ async def test_a_run_that_was_cut_off_samples_nothing_twice(
     again = ScriptedEngine(describe)
     await learn_prototypes(context(memory, again), keep=keep)
     assert sum(len(prompts) for prompts, _ in again.calls) == 20  # a finished run is finished
+
+
+async def test_a_kept_file_that_a_stranger_wrote_runs_nothing(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    keep, made = tmp_path / "kept.sqlite", tmp_path / "made"
+    fails = ScriptedEngine(lambda prompt, number: 1 / 0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError):
+        await learn_prototypes(context(memory, fails), keep=keep)
+    call = ormsgpack.Ext(0, ormsgpack.packb(("os", "mkdir", str(made))))
+    with sqlite3.connect(keep) as kept:
+        kept.execute("UPDATE checkpoints SET checkpoint = ?", (ormsgpack.packb([call]),))
+    kept.close()
+    with pytest.raises(ConfigurationError, match="not plain data"):
+        await learn_prototypes(context(memory, ScriptedEngine(describe)), keep=keep)
+    await learn_prototypes(context(memory, ScriptedEngine(describe)), keep=keep, fresh=True)
+    assert not made.exists()
 
 
 def test_a_build_killed_three_times_samples_no_batch_twice(tmp_path: Path) -> None:
