@@ -11,7 +11,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Criterion, Rubric
 
 if TYPE_CHECKING:
-    from pgenrm_agent.graphs.evaluation import Draft
+    from pgenrm_agent.graphs.state import Draft
 
 __all__ = ["with_persona", "with_rubric"]
 

@@ -44,15 +44,14 @@ from pgenrm_agent.debugging.views import (
 )
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineError
-from pgenrm_agent.graphs.evaluation import (
+from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
+from pgenrm_agent.graphs.state import (
     Draft,
     EvaluationContext,
-    EvaluationGraph,
     EvaluationInput,
     EvaluationState,
     NeighborSource,
     SignalSource,
-    build_graph,
 )
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import (

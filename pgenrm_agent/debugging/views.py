@@ -14,7 +14,7 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Evaluation, Model
 
 if TYPE_CHECKING:
-    from pgenrm_agent.graphs.evaluation import Draft
+    from pgenrm_agent.graphs.state import Draft
 
 __all__ = [
     "ChainView",

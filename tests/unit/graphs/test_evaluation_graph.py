@@ -16,12 +16,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError, EngineTimeout
-from pgenrm_agent.graphs.evaluation import (
-    EvaluationContext,
-    EvaluationInput,
-    build_graph,
-    graph,
-)
+from pgenrm_agent.graphs.evaluation import build_graph, graph
+from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
 from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine
 

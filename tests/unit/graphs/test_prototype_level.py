@@ -15,7 +15,8 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.graphs.evaluation import EvaluationContext, graph
+from pgenrm_agent.graphs.evaluation import graph
+from pgenrm_agent.graphs.state import EvaluationContext
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors
 from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference
