@@ -54,7 +54,7 @@ def plan_rounds(individual: int, prototype: int) -> tuple[tuple[int, int], ...]:
         (-(-individual * turn // ROUNDS), -(-prototype * turn // ROUNDS))
         for turn in range(1, ROUNDS + 1)
     ]
-    enough = [one for one in rounds if sum(one) >= FEWEST_IN_FIRST_ROUND] or rounds[-1:]
+    enough = [size for size in rounds if sum(size) >= FEWEST_IN_FIRST_ROUND] or rounds[-1:]
     return tuple(dict.fromkeys(enough))
 
 

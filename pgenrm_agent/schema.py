@@ -130,7 +130,7 @@ class EvaluationRequest(Model):
     @model_validator(mode="after")
     def _unique_ids(self) -> Self:
         ids = [candidate.id for candidate in self.candidates]
-        repeated = sorted({one for one in ids if ids.count(one) > 1})
+        repeated = sorted({candidate_id for candidate_id in ids if ids.count(candidate_id) > 1})
         if repeated:
             raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
         return self
@@ -172,7 +172,7 @@ class Rubric(Model):
         All weights zero means equal weights.
         """
         total = sum(criterion.weight for criterion in criteria)
-        if total == 100 and all(one.reported_weight is not None for one in criteria):
+        if total == 100 and all(criterion.reported_weight is not None for criterion in criteria):
             return cls(criteria=criteria)
         return cls(
             criteria=tuple(

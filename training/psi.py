@@ -229,9 +229,9 @@ def _plan(
         pool: list[list[Encoded]] = []
         while len(pool) < wanted:
             encoded = [
-                one
+                encoded
                 for example in islice(stream, LENGTH_POOL)
-                if len((one := encode(example, tokenizer)).input_ids) <= recipe.shape.context
+                if len((encoded := encode(example, tokenizer)).input_ids) <= recipe.shape.context
             ]
             batches = pack(encoded, phase.tokens_per_step)
             random.Random(recipe.seed + len(pool)).shuffle(batches)
@@ -252,12 +252,12 @@ def _tokenizer_text(
 
 def _last_checkpoint(run: Path) -> str:
     checkpoints = run / "checkpoints"
-    found = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if found is None:
+    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if checkpoint is None:
         raise ConfigurationError(
             f"{run} holds no checkpoint to start from: name the folder of a `pgenrm train psi` run"
         )
-    return str(found)
+    return str(checkpoint)
 
 
 class StopAfter(TrainerCallback):
@@ -374,7 +374,7 @@ def train_psi(
         folder=folder,
         steps=trainer.state.global_step,
         tokens=sum(
-            len(batch) * max(len(one.input_ids) for one in batch)
+            len(batch) * max(len(encoded.input_ids) for encoded in batch)
             for batch in steps[: trainer.state.global_step]
         ),
         seconds=curve.before + float(output.metrics["train_runtime"]),

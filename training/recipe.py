@@ -139,8 +139,8 @@ def read_recipe(
         if str(name_or_path) not in known:
             others = [
                 command
-                for other, command in COMMANDS.items()
-                if root.joinpath(*other.split("/"), f"{name_or_path}.yaml").is_file()
+                for folder_of, command in COMMANDS.items()
+                if root.joinpath(*folder_of.split("/"), f"{name_or_path}.yaml").is_file()
             ]
             hint = f" One of that name is for pgenrm train {', '.join(others)}." if others else ""
             raise ConfigurationError(

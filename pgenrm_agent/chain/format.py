@@ -150,8 +150,11 @@ class ChainFormat:
                 for pair in history[: self.settings.max_history]
             ],
             "stated": [
-                {"kind": one.kind, "text": _shown(one.text, clip.stated if clip else None)}
-                for one in stated
+                {
+                    "kind": statement.kind,
+                    "text": _shown(statement.text, clip.stated if clip else None),
+                }
+                for statement in stated
             ],
         }
         try:

@@ -179,10 +179,6 @@ def row_id(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def pair_row_id(user_id: str, pair_id: str) -> str:
-    return row_id("pair", user_id, pair_id)
-
-
 def stated_row_id(user_id: str, stated: StatedPreference) -> str:
     return row_id("stated", user_id, stated.kind, stated.text)
 
@@ -213,11 +209,11 @@ def stated_from_row(
         raise _unreadable(identity, metadata, error) from error
 
 
-def same_content(one: PreferencePair, other: PreferencePair) -> bool:
+def same_content(stored: PreferencePair, given: PreferencePair) -> bool:
     """Whether two pairs of one id say the same. A retry that builds its pair again gets a new
     time stamp, so the time does not count.
     """
-    return one.model_copy(update={"created_at": other.created_at}) == other
+    return stored.model_copy(update={"created_at": given.created_at}) == given
 
 
 def _check_size(what: str, texts: Iterable[str], most: int) -> None:

@@ -210,7 +210,7 @@ class UserMemory:
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
         """Those of `user_ids` who agreed; a few hundred in one read."""
-        owners = {profile_row_id(valid_user_id(one)): one for one in user_ids}
+        owners = {profile_row_id(valid_user_id(user_id)): user_id for user_id in user_ids}
         store = self._store
         agreed: set[str] = set()
         with reported("read", store.where):
@@ -271,7 +271,7 @@ class UserMemory:
             if user_id is None
             else [valid_user_id(user_id)]
         )
-        return (record_to_json(record) for one in ids for record in self._records(one))
+        return (record_to_json(record) for user_id in ids for record in self._records(user_id))
 
     def import_(
         self,
@@ -388,9 +388,9 @@ class UserMemory:
                 for row in _found(store.users, where={"user_id": user_id})
                 if row[1].get("kind") == "stated"
             ]
-            found = [(*stated_from_row(*row), row[0]) for row in rows]
-        found.sort(key=lambda one: (one[0], one[2]))
-        return [(created_at, stated) for created_at, stated, _ in found]
+            statements = [(*stated_from_row(*row), row[0]) for row in rows]
+        statements.sort(key=lambda statement: (statement[0], statement[2]))
+        return [(created_at, stated) for created_at, stated, _ in statements]
 
     def _records(self, user_id: str) -> Iterator[Record]:
         for pair in self.history(user_id):

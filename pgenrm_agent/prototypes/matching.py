@@ -80,7 +80,7 @@ class Neighbors:
         return Match(
             prototype=None if nearest is None else str(nearest),
             neighbors=tuple(people),
-            names=tuple(opaque(version.salt, one) for one in people),
+            names=tuple(opaque(version.salt, user_id) for user_id in people),
         )
 
     def prior(self, version: PrototypeSet, query: str) -> npt.NDArray[np.float64]:

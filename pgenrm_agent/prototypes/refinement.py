@@ -154,10 +154,10 @@ class Samples:
             ("past_difference", (rows, steps, dimension)),
             ("past", (rows, steps)),
         ):
-            found = getattr(self, name).shape
-            if found != expected:
+            shape = getattr(self, name).shape
+            if shape != expected:
                 raise ConfigurationError(
-                    f"samples.{name} has shape {found}; with {rows} personas of {dimension} dimensions"
+                    f"samples.{name} has shape {shape}; with {rows} personas of {dimension} dimensions"
                     f" and {steps} past choices it must be {expected}"
                 )
 

@@ -52,7 +52,7 @@ from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, lo
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.grpo import Stage, train_grpo
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-from pgenrm_agent.training.rewards import RuleJudge
+from pgenrm_agent.training.rewards import RuleRater
 from pgenrm_agent.training.sft import train_sft
 from studies.ablation.recipe import AblationRecipe
 from studies.limits.bayes import MOST_PAST_CHOICES, IdealPredictor
@@ -328,8 +328,8 @@ class _Bench:
         self._say(f"seed {seed}: {out.name}")
         recipe: GrpoRecipe = getattr(self._recipe, stage)
         recipe = recipe.model_copy(update={"seed": seed, **weights})
-        judge = RuleJudge() if stage == "cre" else None
-        return train_grpo(stage, recipe, start, self._choices(recipe), out, judge=judge).folder
+        rater = RuleRater() if stage == "cre" else None
+        return train_grpo(stage, recipe, start, self._choices(recipe), out, rater=rater).folder
 
     def _choices(self, recipe: GrpoRecipe) -> list[Example]:
         """Other choices for every seed, the same for all stages of a seed."""

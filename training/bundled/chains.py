@@ -71,11 +71,11 @@ class Example:
 def wishes_in(stated: tuple[StatedPreference, ...]) -> npt.NDArray[np.int64]:
     """(4,) what stated wishes add to the tally: WISH_STRENGTH toward or away from a theme."""
     wishes = np.zeros(len(THEMES), dtype=np.int64)
-    for one in stated:
+    for statement in stated:
         for index, theme in enumerate(THEMES):
-            if one.text in theme.wishes_more:
+            if statement.text in theme.wishes_more:
                 wishes[index] = WISH_STRENGTH
-            elif one.text in theme.wishes_less:
+            elif statement.text in theme.wishes_less:
                 wishes[index] = -WISH_STRENGTH
     return wishes
 
@@ -201,7 +201,10 @@ def _chain_example(
 
     chain = write_chain(
         int(answers.kinds[query]),
-        [(answers.levels[one.chosen], answers.levels[one.rejected]) for one in past],
+        [
+            (answers.levels[comparison.chosen], answers.levels[comparison.rejected])
+            for comparison in past
+        ],
         wishes_in(stated),
         list(answers.levels[shown]),
     )
@@ -226,9 +229,11 @@ def _chain_example(
     messages = chain_format.messages(
         query=answers.queries[query],
         candidates=[answers.texts[i] for i in shown],
-        history=[as_pair(answers, one) for one in past],
+        history=[as_pair(answers, comparison) for comparison in past],
         stated=stated,
         conversation=(),
     )
-    order = [i for one in past for i in (one.chosen, one.rejected)] + [int(i) for i in shown]
+    order = [i for comparison in past for i in (comparison.chosen, comparison.rejected)] + [
+        int(i) for i in shown
+    ]
     return Example(messages, "", chain.text, tuple(answers.texts[i] for i in order))

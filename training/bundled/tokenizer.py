@@ -37,7 +37,7 @@ def answer_tags() -> list[str]:
 
 def markers() -> list[str]:
     """The wire format's markers, and the short form's tags."""
-    found = [
+    markers = [
         "[The Start of User's preference history]",
         "[The End of User's preference history]",
         "[The Start of User Input]",
@@ -50,8 +50,8 @@ def markers() -> list[str]:
         *answer_tags(),
     ]
     for number in range(1, NUMBERED + 1):
-        found += [f"[The Start of Response {number}]", f"[The End of Response {number}]"]
-    return found
+        markers += [f"[The Start of Response {number}]", f"[The End of Response {number}]"]
+    return markers
 
 
 def train_tokenizer(texts: Iterable[str], *, size: int, context: int) -> PreTrainedTokenizerFast:

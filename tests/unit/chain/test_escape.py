@@ -136,10 +136,10 @@ def test_no_text_closes_its_block_in_a_prompt(name: str, texts: list[str]) -> No
     fmt = ChainFormat.load(name)
 
     def markers(texts: list[str]) -> list[str]:
-        query, one, two, chosen, rejected, wish = texts
+        query, first, second, chosen, rejected, wish = texts
         messages = fmt.messages(
             query=query,
-            candidates=[one, two],
+            candidates=[first, second],
             history=[
                 PreferencePair(query=f"q {query}", chosen=f"c {chosen}", rejected=f"r {rejected}")
             ],

@@ -346,9 +346,10 @@ def test_every_truncation_is_read_right_or_refused(small: str) -> None:
             cut = parse_chain(small[:end], IDS)
         except ChainError:
             continue
-        for one, row in cut.marks.items():
+        for candidate_id, row in cut.marks.items():
             assert all(
-                mark in (None, true) for mark, true in zip(row, whole.marks[one], strict=True)
+                mark in (None, true)
+                for mark, true in zip(row, whole.marks[candidate_id], strict=True)
             )
         assert cut.reported.items() <= whole.reported.items()
         assert cut.totals.items() <= whole.totals.items()
@@ -453,10 +454,10 @@ def test_any_number_of_candidates_round_trips(marks: list[list[float]], weights:
     criteria = list(zip(("Clarity", "Depth of detail", "Tone"), weights, strict=True))
     ids = [f"c{number}" for number in range(len(marks))]
     chain = parse_chain(write_chain(marks, criteria=criteria), ids)
-    assert [chain.marks[one] for one in ids] == [tuple(row) for row in marks]
-    for one, row in zip(ids, marks, strict=True):
+    assert [chain.marks[candidate_id] for candidate_id in ids] == [tuple(row) for row in marks]
+    for candidate_id, row in zip(ids, marks, strict=True):
         expected = sum(w * m for w, m in zip(weights, row, strict=True)) / sum(weights)
-        assert chain.totals[one] == pytest.approx(expected)
+        assert chain.totals[candidate_id] == pytest.approx(expected)
 
 
 @given(st.text(max_size=400))

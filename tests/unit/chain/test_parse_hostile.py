@@ -79,8 +79,8 @@ def mutate(text: str, rng: random.Random) -> str:
         elif kind == 3:
             text = text[:place]
         else:
-            other = rng.randrange(len(text) + 1)
-            text = text[:place] + text[other : other + length] + text[place:]
+            copied = rng.randrange(len(text) + 1)
+            text = text[:place] + text[copied : copied + length] + text[place:]
     return text
 
 

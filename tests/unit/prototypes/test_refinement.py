@@ -55,15 +55,15 @@ def _margin_by_hand(
     said, logits = [], []
     for step in np.flatnonzero(samples.past[row]):
         both = np.concatenate([samples.past_query[row, step], samples.past_difference[row, step]])
-        one = np.tanh(history @ both.astype(np.float64))
-        said.append(one)
-        logits.append(one @ query / root + settings.rho * (one @ own) / root)
+        attended = np.tanh(history @ both.astype(np.float64))
+        said.append(attended)
+        logits.append(attended @ query / root + settings.rho * (attended @ own) / root)
     summary = np.zeros_like(query)
     if said:
         weights = np.exp(np.array(logits) - max(logits))
         weights /= weights.sum()
-        for weight, one in zip(weights, said, strict=True):
-            summary += weight * one
+        for weight, attended in zip(weights, said, strict=True):
+            summary += weight * attended
     z = own + settings.lambda_q * query_map @ query + settings.lambda_s * summary_map @ summary
     chosen, rejected = samples.chosen[row], samples.rejected[row]
     return float(z @ chosen.astype(np.float64) - z @ rejected.astype(np.float64))
@@ -185,9 +185,9 @@ def test_the_same_seed_gives_the_same_prototypes() -> None:
     first = refine(samples, centroids, RefinementSettings(epochs=2, seed=4))
     torch.manual_seed(2)
     again = refine(samples, centroids, RefinementSettings(epochs=2, seed=4))
-    other = refine(samples, centroids, RefinementSettings(epochs=2, seed=5))
+    reseeded = refine(samples, centroids, RefinementSettings(epochs=2, seed=5))
     assert np.array_equal(first.prototypes, again.prototypes)
-    assert not np.array_equal(first.prototypes, other.prototypes)
+    assert not np.array_equal(first.prototypes, reseeded.prototypes)
 
 
 def test_samples_can_be_drawn_anew_for_each_epoch() -> None:
