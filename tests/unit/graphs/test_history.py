@@ -94,7 +94,12 @@ def test_of_passed_choices_the_recent_are_found_with_and_without_a_time_zone() -
     history = [
         {"query": "old", "chosen": "a", "rejected": "b", "created_at": "2026-01-01T00:00:00Z"},
         {"query": "new", "chosen": "a", "rejected": "b", "created_at": "2026-01-03T00:00:00"},
-        {"query": "then", "chosen": "a", "rejected": "b", "created_at": "2026-01-02T00:00:00+09:00"},
+        {
+            "query": "then",
+            "chosen": "a",
+            "rejected": "b",
+            "created_at": "2026-01-02T00:00:00+09:00",
+        },
     ]
     given: EvaluationState = {**state("ada", "recent", 2), "history": list(history)}
     shown = known_signals(given, EvaluationContext(), 1).history
