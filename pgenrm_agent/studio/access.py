@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["LOCAL_NAMES", "Gate", "form_key"]
+__all__ = ["LOCAL_NAMES", "AuthMiddleware", "form_key"]
 
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 POLICY = (
@@ -30,7 +30,7 @@ def form_key(token: str) -> str:
     return hmac.new(token.encode(), b"pgenrm studio form", hashlib.sha256).hexdigest()
 
 
-class Gate:
+class AuthMiddleware:
     """Lets requests through that carry the token in their cookie; sets it from the URL's `token`."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
