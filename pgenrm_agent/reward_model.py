@@ -41,12 +41,9 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
     from pgenrm_agent.embedding import Embedder
-    from pgenrm_agent.graphs.evaluation import (
-        EvaluationContext,
-        EvaluationGraph,
-        EvaluationInput,
-    )
+    from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
+    from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
     from pgenrm_agent.integrations.langchain.node import EvaluationNode
     from pgenrm_agent.integrations.langchain.tool import PGenRMTool
     from pgenrm_agent.integrations.langchain.user import UserFrom
@@ -580,7 +577,7 @@ class PGenRM:
         # Not under the lock: a loop with many runs must not wait while a thread opens something.
         if self._graph is None or (memory and self._neighbors is None):
             await asyncio.to_thread(self._open, memory)
-        from pgenrm_agent.graphs.evaluation import EvaluationContext
+        from pgenrm_agent.graphs.state import EvaluationContext
 
         graph, engine, source = self._graph, self._engine, self._memory
         if graph is None or engine is None or (memory and source is None):

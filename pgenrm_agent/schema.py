@@ -6,7 +6,14 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 __all__ = [
     "Candidate",
@@ -18,6 +25,7 @@ __all__ = [
     "EvaluationRequest",
     "Level",
     "Message",
+    "Moment",
     "Persona",
     "PreferencePair",
     "Rubric",
@@ -30,6 +38,15 @@ __all__ = [
 Level = Literal["individual", "prototype"]
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
+
+
+def in_utc_if_naive(time: datetime) -> datetime:
+    """Return the time itself; one without a time zone is taken as UTC."""
+    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
+
+
+Moment = Annotated[datetime, AfterValidator(in_utc_if_naive)]
+"""A time that can be compared with every other: it has a time zone."""
 
 WEIGHT_SUM_TOLERANCE = 1e-6
 
@@ -69,7 +86,7 @@ class PreferencePair(Model):
     chosen_score: float | None = None
     rejected_score: float | None = None
     id: Identifier = Field(default_factory=new_id)
-    created_at: datetime = Field(default_factory=now)
+    created_at: Moment = Field(default_factory=now)
 
     @model_validator(mode="after")
     def _differ(self) -> Self:

@@ -34,7 +34,7 @@ from pgenrm_agent.memory.rows import (
     stated_from_row,
     valid_user_id,
 )
-from pgenrm_agent.memory.selection import Selection, drawn, most_recent, most_similar, oldest_first
+from pgenrm_agent.memory.selection import Selection, oldest_first, select
 from pgenrm_agent.memory.store import Store, connect, open_embedded, release, reported
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
 
@@ -188,17 +188,15 @@ class UserMemory:
             raise ConfigurationError(f"limit {limit} is negative: use 0 or more, or None for all")
         if selection == "similar" and query is None:
             raise ConfigurationError("selection 'similar' needs the query to be similar to")
-        history: list[PreferencePair] = []
+        history: tuple[PreferencePair, ...] = ()
         if limit != 0:
             pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
-            if selection == "random":
-                history = drawn(pairs, seed)
-            elif selection == "recent":
-                history = most_recent(pairs)
-            elif pairs and vectors is not None and query is not None:
-                history = most_similar(pairs, vectors, self._store.embedder.embed([query])[0])
+            similarity = None
+            if pairs and vectors is not None and query is not None:
+                similarity = vectors @ self._store.embedder.embed([query])[0]
+            history = select(pairs, selection, limit, seed=seed, similarity=similarity)
         stated = tuple(stated for _, stated in self._stated(user_id))
-        return UserSignals(user_id=user_id, history=tuple(history[:limit]), stated=stated)
+        return UserSignals(user_id=user_id, history=history, stated=stated)
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """All remembered choices of a person, oldest first."""

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgenrm_agent.integrations.loopback import names_this_machine
 
-__all__ = ["Gate", "form_key"]
+__all__ = ["AuthMiddleware", "form_key"]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -31,7 +31,7 @@ def form_key(token: str) -> str:
     return hmac.new(token.encode(), b"pgenrm studio form", hashlib.sha256).hexdigest()
 
 
-class Gate:
+class AuthMiddleware:
     """Lets requests through that carry the token in their cookie; sets it from the URL's `token`."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:

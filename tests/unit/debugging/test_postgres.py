@@ -73,9 +73,9 @@ def _server(programs: Path, folder: Path) -> Iterator[str]:
 
 
 def _programs() -> Path | None:
-    found = shutil.which("pg_ctl")
-    if found:
-        return Path(found).resolve().parent
+    program = shutil.which("pg_ctl")
+    if program:
+        return Path(program).resolve().parent
     # Debian keeps each version's programs in a folder of their own, off the path.
     kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     return kept[-1].parent if kept else None
@@ -88,12 +88,12 @@ def test_a_run_in_postgres_outlives_its_session(url: str) -> None:
         session.run_to(run, after="derive_persona")
     calls = len(engine.calls)
     with DebugSession(url, engine=engine) as session:
-        assert run in {one.run for one in session.runs()}
+        assert run in {summary.run for summary in session.runs()}
         session.edit_persona(run, "She loves red.")
         assert session.resume(run).checkpoint.ranking == ("red", "green")
-        other = session.fork(run, session.timeline(run)[3].id, name=f"{run}-other")
-        assert session.resume(other).checkpoint.ranking == ("green", "red")
-        assert session.compare(run, other).changes["red"] < 0
+        forked = session.fork(run, session.timeline(run)[3].id, name=f"{run}-other")
+        assert session.resume(forked).checkpoint.ranking == ("green", "red")
+        assert session.compare(run, forked).changes["red"] < 0
     assert len(engine.calls) == calls + 4  # two stages for each of the two branches
 
 

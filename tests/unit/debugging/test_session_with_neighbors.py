@@ -30,11 +30,11 @@ def neighbors(tmp_path: Path) -> Iterator[Neighbors]:
         for user in ("ada", *PEOPLE):
             memory.remember(user, PAIR.model_copy(update={"id": user}))
             memory.set_consent(user, True)
-        found = Neighbors(memory, EMBEDDER, joining=False)
+        source = Neighbors(memory, EMBEDDER, joining=False)
         centroids = EMBEDDER.embed(PERSONAS)
-        members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
-        found.store.replace(centroids, members, embedder=EMBEDDER.name)
-        yield found
+        members = [Member(user, taste, centroids[taste]) for user, taste in PEOPLE.items()]
+        source.store.replace(centroids, members, embedder=EMBEDDER.name)
+        yield source
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_command_line_brings_similar_people_along(neighbors: Neighbors, tmp_
 
     states = ModelTokensEmbedder(bundled_model())
     centroids = states.embed(PERSONAS)
-    members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
+    members = [Member(user, taste, centroids[taste]) for user, taste in PEOPLE.items()]
     neighbors.store.replace(centroids, members, embedder=states.name)
     options = ["--store", str(tmp_path / "runs.sqlite"), "--json"]
     asked = [

@@ -15,7 +15,8 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.graphs.evaluation import EvaluationContext, graph
+from pgenrm_agent.graphs.evaluation import graph
+from pgenrm_agent.graphs.state import EvaluationContext
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors
 from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference
@@ -29,8 +30,8 @@ PEOPLE = {"ann": "plain", "bob": "plain", "cid": "plain", "dee": "warm", "eve": 
 
 def taste_in(prompt: Prompt) -> str:
     """Which taste the history or wishes in a prompt speak for; that is all the engine looks at."""
-    found = re.search(r"secret (plain|warm)", prompt.messages[0].content)
-    return found[1] if found else "none"
+    taste = re.search(r"secret (plain|warm)", prompt.messages[0].content)
+    return taste[1] if taste else "none"
 
 
 def judge(prompt: Prompt, _: int) -> str:
@@ -59,14 +60,14 @@ def memory(tmp_path: Path) -> Iterator[UserMemory]:
 
 @pytest.fixture
 def neighbors(memory: UserMemory) -> Neighbors:
-    found = Neighbors(memory, EMBEDDER)
+    source = Neighbors(memory, EMBEDDER)
     centroids = EMBEDDER.embed(list(PERSONAS.values()))
     members = [
         Member(user, list(PERSONAS).index(taste), centroids[list(PERSONAS).index(taste)])
         for user, taste in PEOPLE.items()
     ]
-    found.store.replace(centroids, members, embedder=EMBEDDER.name)
-    return found
+    source.store.replace(centroids, members, embedder=EMBEDDER.name)
+    return source
 
 
 async def run(
@@ -112,11 +113,13 @@ async def test_results_do_not_say_who_the_similar_people_are(neighbors: Neighbor
     prototype = [chain for chain in evaluation.chains if chain.level == "prototype"]
     for secret in ('"cid"', '"dee"', '"eve"', "secret warm", PERSONAS["warm"]):
         assert secret not in told(evaluation)
-    assert all(re.fullmatch(r"neighbor-[0-9a-f]{12}", one) for one in evaluation.neighbors)
+    assert all(re.fullmatch(r"neighbor-[0-9a-f]{12}", name) for name in evaluation.neighbors)
     assert {chain.signals_of for chain in prototype} == set(evaluation.neighbors)
     assert all(chain.text == "" and chain.marks for chain in prototype)
     rubrics = [chain.rubric for chain in prototype if chain.rubric is not None]
-    assert [[one.name for one in rubric.criteria] for rubric in rubrics] == [["criterion 1"]] * 2
+    assert [[criterion.name for criterion in rubric.criteria] for rubric in rubrics] == [
+        ["criterion 1"]
+    ] * 2
     shown, _ = await run("ann", neighbors, ScriptedEngine(judge), show_neighbors=True)
     assert PERSONAS["warm"] in told(shown)
     assert shown.scores == evaluation.scores
@@ -250,9 +253,9 @@ async def test_whoever_is_forgotten_in_the_moment_of_joining_stays_forgotten(
 async def test_another_embedder_than_the_versions_is_refused(
     neighbors: Neighbors, memory: UserMemory
 ) -> None:
-    other = Neighbors(memory, HashingEmbedder(64))
+    mismatched = Neighbors(memory, HashingEmbedder(64))
     with pytest.raises(ConfigurationError, match=r"'hashing-1-256', and this is 'hashing-1-64'"):
-        await run("ann", other, ScriptedEngine(judge))
+        await run("ann", mismatched, ScriptedEngine(judge))
 
 
 async def test_without_a_version_nothing_changes(memory: UserMemory) -> None:
@@ -333,7 +336,7 @@ async def test_the_whole_budget_in_rounds_is_the_same_as_at_once(neighbors: Neig
     rounds, state = await run(
         "ann", neighbors, ScriptedEngine(reply), individual=8, prototype=2, stop_when_sure=0.9999
     )
-    seeds = [sorted(chain.seed for chain in one.chains) for one in (at_once, rounds)]
+    seeds = [sorted(chain.seed for chain in evaluation.chains) for evaluation in (at_once, rounds)]
     assert seeds[0] == seeds[1]
     assert json.dumps(state["failures"]) == "[]"
 

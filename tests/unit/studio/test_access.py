@@ -119,11 +119,11 @@ def test_a_comparison_shows_answers_that_only_one_run_has(
 ) -> None:
     run = begin(studio.session)
     studio.session.resume(run)
-    other = studio.session.fork(run, name="other")
+    forked = studio.session.fork(run, name="other")
     blue = Candidate(id="blue", text="Blue.")
-    studio.session.edit_candidates(other, [REQUEST.candidates[1], blue])
-    studio.session.resume(other)
-    page = client.get(f"/compare?left={run}&right={other}").text
+    studio.session.edit_candidates(forked, [REQUEST.candidates[1], blue])
+    studio.session.resume(forked)
+    page = client.get(f"/compare?left={run}&right={forked}").text
     rows = re.findall(r'<tr><th scope="row"><bdi>(.*?)</bdi></th>(.*?)</tr>', page)
     cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", row) for name, row in rows}
     assert cells == {
