@@ -11,9 +11,9 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,14 @@ from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.records import RecordLog
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Message, Model, PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.schema import (
+    Message,
+    Model,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -40,6 +47,7 @@ REQUIRED = {"user_id", "query", "candidates"}
 OPTIONAL = {"conversation", "history", "stated"}
 READ_AT_ONCE = 512
 
+T = TypeVar("T")
 Row: TypeAlias = tuple[int, Mapping[str, object]]
 Runner: TypeAlias = Callable[[Iterator[Row], "DatasetJob"], AsyncGenerator["RowResult"]]
 
@@ -94,13 +102,14 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
     candidates = values.get("candidates")
     count = len(candidates) if isinstance(candidates, Sequence) else 0
     try:
-        texts, signals = _read_row(values)
+        _refuse_incomplete(values)
         evaluation = await model.ascore(
             str(values["user_id"]),
             str(values["query"]),
-            texts,
+            _texts(candidates),
+            conversation=_read(Message.model_validate, values, "conversation"),
             scaling=job.scaling.model_copy(update={"seed": seed}),
-            **signals,  # type: ignore[arg-type]
+            signals=_signals(values),
         )
     except (ChainError, ConfigurationError) as error:
         return RowResult(
@@ -162,7 +171,7 @@ def score_dataset(
 
     source: columns user_id, query, candidates (list of texts); optional history (list of query,
         chosen, rejected), stated (list of texts) and conversation (list of role, content). Without
-        history and stated, what is known of people comes from the model's memory.
+        history and stated, what is known of users comes from the model's memory.
     target: the input's columns and those of `RowResult`, in the input's order.
     run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
     progress: told how many rows are done, of how many.
@@ -220,33 +229,42 @@ def score_dataset(
     )
 
 
-def _read_row(values: Mapping[str, object]) -> tuple[list[str], dict[str, object]]:
-    """Candidates, and the signals that the row brings.
-
-    Raises ConfigurationError that names the column.
-    """
+def _refuse_incomplete(values: Mapping[str, object]) -> None:
     for column in sorted(REQUIRED):
         if not values.get(column):
             raise ConfigurationError(f"{column} is empty: every row needs one")
-    signals: dict[str, object] = {}
-    readers: dict[str, Callable[[object], object]] = {
-        "conversation": Message.model_validate,
-        "history": PreferencePair.model_validate,
-        "stated": lambda text: StatedPreference(text=str(text)),
-    }
-    for column, read in readers.items():
-        if column not in values:
-            continue
-        try:
-            given = values[column]
-            signals[column] = [read(one) for one in given] if isinstance(given, list) else []
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(f"{column}: {where}: {first['msg']}") from None
-    candidates = values["candidates"]
-    texts = [str(one) for one in candidates] if isinstance(candidates, list) else []
-    return texts, signals
+
+
+def _signals(values: Mapping[str, object]) -> UserSignals | None:
+    """What the row tells of its user; None where the file has no columns for it."""
+    if "history" not in values and "stated" not in values:
+        return None
+    history = _read(PreferencePair.model_validate, values, "history")
+    stated = _read(lambda text: StatedPreference(text=str(text)), values, "stated")
+    with _naming("user_id"):
+        return UserSignals(user_id=str(values["user_id"]), history=history, stated=stated)
+
+
+def _read(read: Callable[[object], T], values: Mapping[str, object], column: str) -> tuple[T, ...]:
+    """The column's list, item by item."""
+    given = values.get(column)
+    with _naming(column):
+        return tuple(read(item) for item in given) if isinstance(given, list) else ()
+
+
+@contextmanager
+def _naming(column: str) -> Iterator[None]:
+    """Turn what the schema refuses into a ConfigurationError that names the column."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{column}: {where}: {first['msg']}") from None
+
+
+def _texts(candidates: object) -> list[str]:
+    return [str(text) for text in candidates] if isinstance(candidates, list) else []
 
 
 def _open(source: Path) -> ParquetFile:

@@ -11,7 +11,13 @@ from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message
 
-__all__ = ["LabelledPair", "PersonalReward", "labelled_pairs", "write_labelled_pairs"]
+__all__ = [
+    "LabelledPair",
+    "PersonalReward",
+    "as_reward_func",
+    "labelled_pairs",
+    "write_labelled_pairs",
+]
 
 # TRL's two shapes of a prompt or completion: a text, or a conversation.
 Text: TypeAlias = "str | Sequence[Mapping[str, str]]"
@@ -20,7 +26,7 @@ Text: TypeAlias = "str | Sequence[Mapping[str, str]]"
 class PersonalReward:
     """What each completion's person would think of it, 1-10; None for "not scored".
 
-    Made by `PGenRM.as_reward_func()`; pass it to a TRL trainer as one of `reward_funcs`. The
+    Made by `as_reward_func`; pass it to a TRL trainer as one of `reward_funcs`. The
     training data needs a column with the person's id; what is known of the person comes from the
     memory. Prompts and completions are texts or conversations.
 
@@ -83,6 +89,16 @@ class PersonalReward:
                 f"completion ({count}): add it, or name another in as_reward_func(user_column=...)"
             )
         return [str(user) for user in users]
+
+
+def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> PersonalReward:
+    """Make a reward function for TRL's trainers: what each completion's user would think of it.
+
+    Args:
+        reward_model: What judges.
+        user_column: The column of the training data with the user's id.
+    """
+    return PersonalReward(reward_model, user_column=user_column)
 
 
 class LabelledPair(TypedDict):

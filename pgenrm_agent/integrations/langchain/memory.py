@@ -137,7 +137,7 @@ class StatePreference(_MemoryTool):
     ) -> str:
         person = self._person(user_id, config)
         try:
-            self.reward_model.state(person, StatedPreference(kind=kind, text=text))
+            self.reward_model.state_preference(person, StatedPreference(kind=kind, text=text))
         except (PGenRMError, ValidationError) as error:
             raise ToolException(_told(error)) from error
         return "Remembered."
@@ -153,7 +153,9 @@ class StatePreference(_MemoryTool):
     ) -> str:
         person = self._person(user_id, config)
         try:
-            await self.reward_model.astate(person, StatedPreference(kind=kind, text=text))
+            await self.reward_model.astate_preference(
+                person, StatedPreference(kind=kind, text=text)
+            )
         except (PGenRMError, ValidationError) as error:
             raise ToolException(_told(error)) from error
         return "Remembered."

@@ -11,13 +11,13 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate
 
-__all__ = ["EvaluationNode"]
+__all__ = ["EvaluationNode", "as_node"]
 
 
 class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     """Scores the candidates in the surrounding graph's state for the person named there.
 
-    Made by `PGenRM.as_node`. In async runs (`ainvoke`, `astream`) the evaluation graph is a
+    Made by `as_node`. In async runs (`ainvoke`, `astream`) the evaluation graph is a
     subgraph: its steps are kept by the surrounding graph's checkpointer, and shown by
     `stream(..., subgraphs=True)`. In plain runs it is one opaque step, because its nodes are async.
 
@@ -55,3 +55,23 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
                 "name other fields in as_node(query=..., candidates=..., user=...)"
             )
         return state[self._user], state[self._query], state[self._candidates]
+
+
+def as_node(
+    reward_model: PGenRM,
+    *,
+    query: str = "query",
+    candidates: str = "candidates",
+    user: str = "user_id",
+    to: str = "evaluation",
+) -> EvaluationNode:
+    """Make a node for a LangGraph graph of your own, with the evaluation graph inside.
+
+    Args:
+        reward_model: What judges.
+        query: The field of your state that holds what the user asked, a text.
+        candidates: The field that holds the answers, a list of texts.
+        user: The field that holds the user's id.
+        to: The field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
+    """
+    return EvaluationNode(reward_model, query=query, candidates=candidates, user=user, to=to)

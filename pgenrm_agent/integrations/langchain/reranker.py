@@ -17,7 +17,8 @@ from typing_extensions import TypedDict
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.user import user_in_config
-from pgenrm_agent.reward_model import PGenRM, RerankResult
+from pgenrm_agent.ranking import RerankResult
+from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Message
 
 __all__ = ["PersonalDocumentReranker", "PersonalReranker", "RerankInput"]

@@ -16,7 +16,7 @@ from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, strea
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation
 
-__all__ = ["PGenRMTool"]
+__all__ = ["PGenRMTool", "as_tool", "describe"]
 
 # Long answers are shortened in the tool's text: the caller has written them and knows them.
 SHOWN_CHARACTERS = 80
@@ -46,7 +46,7 @@ class RankForStateArguments(RankArguments):
 class PGenRMTool(BaseTool):
     """Ranks answers for one person; the text is a short ranking, the artifact the `Evaluation`.
 
-    Made by `PGenRM.as_tool()`. With `bound_user`, or with `user_from` "config" or "state", the tool
+    Made by `as_tool`. With `bound_user`, or with `user_from` "config" or "state", the tool
     has no `user_id` argument, so that the model which calls it cannot look into others'
     preferences. Inside a LangGraph run every stage is told on the custom stream.
 
@@ -112,6 +112,22 @@ class PGenRMTool(BaseTool):
         except PGenRMError as error:
             raise ToolException(str(error)) from error
         return describe(evaluation), evaluation
+
+
+def as_tool(
+    reward_model: PGenRM, *, user_id: str | None = None, user_from: UserFrom = "argument"
+) -> PGenRMTool:
+    """Make a LangChain tool that ranks candidate answers, with the evaluation as its artifact.
+
+    Args:
+        reward_model: What judges.
+        user_id: Whom the tool judges for, always.
+        user_from: Where that is not given, who names the user. "argument": the model that calls
+            the tool, which so can ask about anyone in the memory. "config": the run's
+            `config["configurable"]["user_id"]`. "state": the field `user_id` of the graph's state.
+            With the last two the tool has no such argument, and the model cannot choose.
+    """
+    return PGenRMTool(reward_model=reward_model, bound_user=user_id, user_from=user_from)
 
 
 def describe(evaluation: Evaluation) -> str:

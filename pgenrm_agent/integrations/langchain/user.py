@@ -10,7 +10,7 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import ToolException
 from langgraph.config import get_stream_writer
 
-from pgenrm_agent.reward_model import Progress
+from pgenrm_agent.evaluation_run import Progress
 
 __all__ = ["UserFrom", "named_user", "stream_progress", "user_in_config"]
 

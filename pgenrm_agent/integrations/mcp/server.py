@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field, ValidationError
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.integrations.langchain.tool import describe
-from pgenrm_agent.reward_model import PGenRM, Progress
+from pgenrm_agent.evaluation_run import Progress
+from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import CandidateScore, Evaluation, PreferencePair, Rubric, StatedPreference
 
 __all__ = ["Forgotten", "RankedAnswer", "Ranking", "Remembered", "Scores", "create_mcp_server"]
@@ -166,7 +167,9 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         named = person(user_id)
 
         async def store() -> str:
-            return await reward_model.astate(named, StatedPreference(kind=kind, text=text))
+            return await reward_model.astate_preference(
+                named, StatedPreference(kind=kind, text=text)
+            )
 
         return Remembered(id=await _told(store()))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pgenrm_agent.aggregation import typical_chain
-from pgenrm_agent.reward_model import RerankResult
+from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,

@@ -17,6 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
+from pgenrm_agent import as_node
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.best_of_n import BestOfN
 from pgenrm_agent.integrations.langchain.reranker import PersonalDocumentReranker, PersonalReranker
@@ -187,7 +188,7 @@ class Own(TypedDict, total=False):
 def own_graph(rm: PGenRM, checkpointer: InMemorySaver | None = None) -> Any:
     graph = StateGraph(Own)
     graph.add_node("draft", lambda state: {"drafts": ANSWERS})
-    graph.add_node("judge", rm.as_node(candidates="drafts", user="person"))
+    graph.add_node("judge", as_node(rm, candidates="drafts", user="person"))
     graph.add_edge(START, "draft")
     graph.add_edge("draft", "judge")
     graph.add_edge("judge", END)

@@ -12,6 +12,7 @@ from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
+from pgenrm_agent import as_tool
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.memory import memory_tools
 from pgenrm_agent.reward_model import PGenRM
@@ -43,7 +44,7 @@ def last(state: dict[str, Any]) -> ToolMessage:
 
 
 async def test_the_state_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_from="state")
+    tool = as_tool(rm, user_from="state")
     assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
     messages = calling(tool, **ASKED, user_id="bob")
     message = last(await agent(tool).ainvoke({"messages": messages, "user_id": "ada"}))
@@ -52,7 +53,7 @@ async def test_the_state_names_the_person_and_the_model_cannot(rm: PGenRM) -> No
 
 
 def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_from="config")
+    tool = as_tool(rm, user_from="config")
     assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
     state = {"messages": calling(tool, **ASKED, user_id="bob"), "user_id": "bob"}
     message = last(agent(tool).invoke(state, {"configurable": {"user_id": "ada"}}))
@@ -60,21 +61,21 @@ def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
 
 
 def test_a_bound_person_stays_whatever_the_config_says(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_id="ada", user_from="config")
+    tool = as_tool(rm, user_id="ada", user_from="config")
     state = {"messages": calling(tool, **ASKED), "user_id": "bob"}
     message = last(agent(tool).invoke(state, {"configurable": {"user_id": "bob"}}))
     assert message.artifact.request.user_id == "ada"
 
 
 def test_without_a_person_in_the_config_the_tool_says_what_to_do(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_from="config")
+    tool = as_tool(rm, user_from="config")
     message = last(agent(tool).invoke({"messages": calling(tool, **ASKED), "user_id": "ada"}))
     assert message.status == "error"
     assert 'config={"configurable": {"user_id": ...}}' in message.content
 
 
 async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_id="ada")
+    tool = as_tool(rm, user_id="ada")
     state = {"messages": calling(tool, **ASKED), "user_id": "ada"}
     stages = [
         "recall",

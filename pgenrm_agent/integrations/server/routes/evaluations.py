@@ -24,8 +24,9 @@ from pgenrm_agent.integrations.server.schemas import (
 )
 from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
 from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
-from pgenrm_agent.reward_model import OnProgress, PGenRM, Progress
-from pgenrm_agent.schema import Evaluation
+from pgenrm_agent.evaluation_run import OnProgress, Progress
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Evaluation, UserSignals
 
 router = APIRouter(tags=["evaluation"])
 
@@ -42,6 +43,7 @@ ONE_EVENT = {
 ERRORS = errors(401, 413, 422, 429, 502, 503, 504)
 UserHeader = Annotated[UserId | None, Header(alias="X-PGenRM-User")]
 KEEP_ALIVE_S = 10.0
+UNKNOWN = UserSignals(user_id="somebody")
 NOBODY = "no user was named (field `user` or header X-PGenRM-User): judged for somebody unknown"
 
 
@@ -130,7 +132,7 @@ async def _rerank(
     work = (
         reward_model.arerank(user, body.query, body.texts())
         if user
-        else reward_model.arerank("somebody", body.query, body.texts(), history=(), stated=())
+        else reward_model.arerank(UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN)
     )
     result = await while_connected(request, start(service, work))
     return rerank_answer(result, body, version, [] if user else [NOBODY])

@@ -76,7 +76,7 @@ async def remember(user_id: Person, body: PreferenceBody, reward_model: CallersM
 async def state(user_id: Person, body: StatementBody, reward_model: CallersModel) -> Stored:
     """Remember what the person says they want."""
     stated = StatedPreference(kind=body.kind, text=body.text)
-    return Stored(id=await reward_model.astate(user_id, stated))
+    return Stored(id=await reward_model.astate_preference(user_id, stated))
 
 
 @router.put("/v1/users/{user_id}/consent", responses=WRITE)
