@@ -86,10 +86,10 @@ async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
         "aggregate",
     ]
     told = [part async for part in agent(tool).astream(state, stream_mode="custom")]
-    assert [one["pgenrm"]["stage"] for one in told] == stages
+    assert [part["pgenrm"]["stage"] for part in told] == stages
     assert told[-1]["pgenrm"]["chains"] == 2
     plain = list(agent(tool).stream(state, stream_mode="custom"))
-    assert [one["pgenrm"]["stage"] for one in plain] == stages
+    assert [part["pgenrm"]["stage"] for part in plain] == stages
 
 
 async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> None:
@@ -99,10 +99,10 @@ async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> 
     assert await remember.ainvoke(pair, config) == "Remembered."
     assert state.invoke({"text": "Short answers."}, config) == "Remembered."
     signals = rm.memory.recall("mia")
-    assert [one.chosen for one in signals.history] == ["So."]
-    assert [one.text for one in signals.stated] == ["Short answers."]
+    assert [pair.chosen for pair in signals.history] == ["So."]
+    assert [statement.text for statement in signals.stated] == ["Short answers."]
     unconfirmed = forget.invoke({"confirmed": False}, config)
-    assert "ask the person first" in unconfirmed
+    assert "ask the user first" in unconfirmed
     assert rm.memory.recall("mia").history
     assert await forget.ainvoke({"confirmed": True}, config) == "Forgotten: 2 entries removed."
     assert not rm.memory.recall("mia").history
