@@ -126,7 +126,8 @@ async def all_or_cancel(work: Sequence[Coroutine[object, object, T]]) -> list[T]
 async def _wind_up(last: Work[object] | None) -> None:
     running = asyncio.all_tasks() - {asyncio.current_task()}
     for task in running:
-        task.cancel()
+        if not task.cancelling():  # What is being wound up already is let finish.
+            task.cancel()
     if running:
         await asyncio.wait(running, timeout=GRACE_S)
     if last is not None:
