@@ -26,7 +26,7 @@ def draft(state: State) -> State:
 
 def answer(state: State) -> State:
     evaluation = Evaluation.model_validate(state["evaluation"])
-    texts = {one.id: one.text for one in evaluation.request.candidates}
+    texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     return {"answer": texts[evaluation.ranking[0]]}
 
 

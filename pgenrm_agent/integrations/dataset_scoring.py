@@ -55,8 +55,10 @@ Runner: TypeAlias = Callable[[Iterator[Row], "DatasetJob"], AsyncGenerator["RowR
 class RowResult(Model):
     """What came of one row; lists are in the order of the row's candidates.
 
-    row: from 0. ranking: indices of the scored candidates, best first. reason: why a candidate, or
-    the row, was not scored.
+    Attributes:
+        row: From 0.
+        ranking: Indices of the scored candidates, best first.
+        reason: Why a candidate, or the row, was not scored.
     """
 
     row: int
@@ -82,7 +84,7 @@ class DatasetJob(Model):
 
 
 class Summary(Model):
-    """What a finished job did. resumed: rows that an earlier start had done."""
+    """What a finished job did; `resumed` counts the rows that an earlier start had done."""
 
     rows: int
     resumed: int
@@ -123,13 +125,13 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
             tokens=0,
             seed=seed,
         )
-    place = {one.id: index for index, one in enumerate(evaluation.request.candidates)}
+    place = {candidate.id: index for index, candidate in enumerate(evaluation.request.candidates)}
     reasons = [score.reason for score in evaluation.scores if score.reason]
     return RowResult(
         row=number,
         scores=tuple(score.mean for score in evaluation.scores),
         probability_best=tuple(score.probability_best for score in evaluation.scores),
-        ranking=tuple(place[one] for one in evaluation.ranking),
+        ranking=tuple(place[candidate_id] for candidate_id in evaluation.ranking),
         reason=reasons[0] if reasons else None,
         chains=len(evaluation.chains),
         failures=len(evaluation.failures),
@@ -169,15 +171,20 @@ def score_dataset(
 ) -> Summary:
     """Score every row of a Parquet file into another one.
 
-    source: columns user_id, query, candidates (list of texts); optional history (list of query,
-        chosen, rejected), stated (list of texts) and conversation (list of role, content). Without
-        history and stated, what is known of users comes from the model's memory.
-    target: the input's columns and those of `RowResult`, in the input's order.
-    run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
-    progress: told how many rows are done, of how many.
+    Args:
+        source: Columns user_id, query, candidates (list of texts); optional history (list of query,
+            chosen, rejected), stated (list of texts) and conversation (list of role, content). With
+            history or stated, these are all that is known of the row's user; otherwise that comes
+            from the model's memory.
+        target: The input's columns and those of `RowResult`, in the input's order.
+        job: What the results depend on.
+        run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
+        progress: Told how many rows are done, of how many.
 
-    Raises ConfigurationError for a file that cannot be used, for a target that is there already,
-    and for results of another job; and what engine and memory raise, after which a new start goes on.
+    Raises:
+        ConfigurationError: The file cannot be used, the target is there already, or there are
+            results of another job.
+        EngineError: As the engine raises it; a new start goes on. So with MemoryStoreError.
     """
     table = _open(source)
     folder = target.with_name(f"{target.name}.progress")
@@ -225,7 +232,7 @@ def score_dataset(
         resumed=resumed,
         scored=scored,
         not_scored=job.rows - scored,
-        reasons=dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:10]),
+        reasons=dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))[:10]),
     )
 
 

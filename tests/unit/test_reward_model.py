@@ -130,9 +130,9 @@ def test_rerank_returns_the_texts_in_their_new_order(rm: PGenRM) -> None:
 
 async def test_async_calls_give_the_same_result(rm: PGenRM) -> None:
     plain = await asyncio.to_thread(rm.score, "ada", "Which colour?", ["red", "green"])
-    other = await rm.ascore("ada", "Which colour?", ["red", "green"])
+    awaited = await rm.ascore("ada", "Which colour?", ["red", "green"])
     same = {"timings": {}}
-    assert plain.model_copy(update=same) == other.model_copy(update=same)
+    assert plain.model_copy(update=same) == awaited.model_copy(update=same)
     assert [item.text for item in await rm.arerank("ada", "Which colour?", ["red", "green"])] == [
         "green",
         "red",
@@ -169,7 +169,9 @@ async def test_many_calls_at_once_are_with_the_engine_together(tmp_path: Path) -
             *(rm.ascore(f"user-{i}", "Which?", ["red", "green"]) for i in range(16))
         )
     assert engine.most == 16
-    assert [one.request.user_id for one in evaluations] == [f"user-{i}" for i in range(16)]
+    assert [evaluation.request.user_id for evaluation in evaluations] == [
+        f"user-{i}" for i in range(16)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ __all__ = ["EvaluationNode", "as_node"]
 
 
 class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
-    """Scores the candidates in the surrounding graph's state for the person named there.
+    """Scores the candidates in the surrounding graph's state for the user named there.
 
     Made by `as_node`. In async runs (`ainvoke`, `astream`) the evaluation graph is a
     subgraph: its steps are kept by the surrounding graph's checkpointer, and shown by
@@ -35,6 +35,7 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     def invoke(
         self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
+        """Return the update of the surrounding graph's state: the evaluation as JSON data."""
         user, query, candidates = self._read(input)
         evaluation = self._reward_model.score(user, query, candidates)
         return {self._to: evaluation.model_dump(mode="json")}
@@ -42,13 +43,16 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     async def ainvoke(
         self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
+        """Return the update of the surrounding graph's state: the evaluation as JSON data."""
         given = self._reward_model.evaluation_input(*self._read(input))
         graph, context = await self._reward_model.aprepare()
         state = await graph.ainvoke(given, config, context=context)
         return {self._to: state["evaluation"]}
 
     def _read(self, state: Mapping[str, Any]) -> tuple[str, str, Sequence[str | Candidate]]:
-        missing = [one for one in (self._user, self._query, self._candidates) if one not in state]
+        missing = [
+            field for field in (self._user, self._query, self._candidates) if field not in state
+        ]
         if missing:
             raise ConfigurationError(
                 f"the graph's state has no {', '.join(missing)}: put it there before this node, or "
