@@ -43,6 +43,10 @@ class ForgetArguments(BaseModel):
     )
 
 
+class _UserInState(BaseModel):
+    user_id: Annotated[str, InjectedState("user_id")]
+
+
 def memory_tools(
     reward_model: PGenRM, *, user_id: str | None = None, user_from: UserFrom = "config"
 ) -> list[BaseTool]:
@@ -123,10 +127,7 @@ def memory_tools(
 def _for_user_in_state(arguments: type[BaseModel]) -> type[BaseModel]:
     """The arguments, and the id that LangGraph puts there, which the model does not see."""
     return create_model(
-        arguments.__name__,
-        __base__=arguments,
-        __doc__=arguments.__doc__,
-        user_id=(Annotated[str, InjectedState("user_id")], ...),
+        arguments.__name__, __base__=(arguments, _UserInState), __doc__=arguments.__doc__
     )
 
 

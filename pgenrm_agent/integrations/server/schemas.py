@@ -143,7 +143,7 @@ class SignalsBody(Model):
     history: Annotated[tuple[PreferenceBody, ...], Field(max_length=MAX_SIGNALS)] = ()
     stated: Annotated[tuple[StatementBody, ...], Field(max_length=MAX_SIGNALS)] = ()
 
-    def signals(self, user_id: str) -> UserSignals:
+    def of(self, user_id: str) -> UserSignals:
         """Return it as the signals of this user."""
         return UserSignals(
             user_id=user_id,

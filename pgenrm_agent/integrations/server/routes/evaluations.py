@@ -114,7 +114,7 @@ def _scoring(
         body.candidates,
         conversation=[turn.message() for turn in body.conversation],
         scaling=body.scaling.over(reward_model.scaling),
-        signals=body.signals and body.signals.signals(body.user_id),
+        signals=None if body.signals is None else body.signals.of(body.user_id),
         on_progress=on_progress,
     )
 
