@@ -14,7 +14,7 @@ from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed, plan_chains
-from pgenrm_agent.schema import PreferencePair, Scaling
+from pgenrm_agent.schema import PreferencePair, Scaling, UserSignals
 
 __all__ = ["throughput_by_callers", "time_by_samples", "time_of_scheduling"]
 
@@ -51,14 +51,14 @@ async def throughput_by_callers(
     answers = list(data.candidates.values())
     rates = {}
     async with PGenRM(engine=engine, memory=memory, chain_format=chain_format) as model:
-        history = data.pairs(person)
+        signals = UserSignals(user_id=person.id, history=tuple(data.pairs(person)))
 
         async def call(seeds: Sequence[int]) -> None:
             for seed in seeds:
                 scaling = Scaling(individual=CALLER_SAMPLES, prototype=0, resamples=0, seed=seed)
                 try:
                     await model.ascore(
-                        person.id, data.query, answers, scaling=scaling, history=history
+                        person.id, data.query, answers, scaling=scaling, signals=signals
                     )
                 except ChainError:
                     continue  # the time is spent whatever the model wrote

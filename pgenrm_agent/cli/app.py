@@ -600,10 +600,12 @@ def score_dataset(
     from pgenrm_agent.progress import counting
     from pgenrm_agent.reward_model import PGenRM
 
+    shared = memory is not None and memory.startswith(("http://", "https://"))
     job = DatasetJob(
         model=model or "bundled",
         engine=engine or "transformers",
-        scaling=_scaling(individual, None),
+        # Ray's workers cannot share an embedded memory, nor the similar users in it.
+        scaling=_scaling(individual, None, prototype=0 if ray_workers and not shared else 4),
         seed=seed,
     )
     with counting("rows") as progress:
