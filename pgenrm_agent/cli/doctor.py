@@ -1,14 +1,19 @@
-"""What is installed, which engines can work here, and where the data is."""
+"""`pgenrm doctor`: what is installed, which engines work here, which settings are in force."""
 
 from __future__ import annotations
 
 import os
 from importlib import metadata
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
+import typer
+
+from pgenrm_agent.cli.options import JsonOption
+from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.schema import Model
 
-__all__ = ["DoctorReport", "EngineState", "PackageState", "examine"]
+__all__ = ["DoctorReport", "EngineState", "PackageState", "SettingState", "doctor", "examine"]
 
 PACKAGES = (
     ("torch", "models"),
@@ -17,11 +22,12 @@ PACKAGES = (
     ("langgraph", "the evaluation graph"),
     ("langchain-core", "the LangChain tool"),
     ("chromadb", "user memory"),
+    ("pydantic-settings", "settings"),
     ("openai", "engine openai (extra: openai)"),
     ("vllm", "engine vllm (extra: vllm)"),
     ("scikit-learn", "training (extra: training)"),
 )
-CORE = frozenset({"torch", "transformers", "peft", "langgraph", "langchain-core", "chromadb"})
+CORE = frozenset(name for name, use in PACKAGES if "extra:" not in use)
 
 
 class PackageState(Model):
@@ -40,8 +46,16 @@ class EngineState(Model):
     detail: str
 
 
+class SettingState(Model):
+    """A setting that is in force. `source` is a variable, a file, or "default"."""
+
+    name: str
+    value: str | None
+    source: str
+
+
 class DoctorReport(Model):
-    """`works` is False when something the library cannot do without is missing."""
+    """What was found. `works` is False when something the library cannot do without is missing."""
 
     works: bool
     packages: tuple[PackageState, ...]
@@ -49,6 +63,19 @@ class DoctorReport(Model):
     device: str
     model: str
     memory: str
+    settings: tuple[SettingState, ...]
+
+
+def doctor(*, as_json: JsonOption = False) -> None:
+    """Show what is installed, which engines work here, which settings are in force, and from where."""
+    with waiting("looking"):
+        report = examine()
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if not report.works:
+        raise typer.Exit(1)
 
 
 def examine() -> DoctorReport:
@@ -57,12 +84,13 @@ def examine() -> DoctorReport:
         PackageState(name=name, version=_version(name), needed_for=use) for name, use in PACKAGES
     )
     return DoctorReport(
-        works=all(one.version for one in packages if one.name in CORE),
+        works=all(package.version for package in packages if package.name in CORE),
         packages=packages,
         engines=(_transformers(), _vllm(), _openai()),
         device=_device(),
         model=_model(),
-        memory=_memory_folder(),
+        memory=_memory(),
+        settings=_settings(),
     )
 
 
@@ -105,7 +133,11 @@ def _device() -> str:
 
 def _model() -> str:
     from pgenrm_agent.model_files import bundled_model
+    from pgenrm_agent.settings import read_settings
 
+    wanted = read_settings().model
+    if wanted is not None:
+        return wanted
     folder = bundled_model()
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -113,8 +145,63 @@ def _model() -> str:
     return f"{folder.name}, {weights.stat().st_size / 1e6:.1f} MB, bundled"
 
 
-def _memory_folder() -> str:
-    from pgenrm_agent.memory import default_directory
+def _memory() -> str:
+    from pathlib import Path
 
-    folder = default_directory()
+    from pgenrm_agent.cli.resources import is_url
+    from pgenrm_agent.memory import default_directory
+    from pgenrm_agent.settings import read_settings
+
+    wanted = read_settings().memory
+    if wanted is not None and is_url(wanted):
+        return _without_password(wanted)
+    folder = default_directory() if wanted is None else Path(wanted)
     return f"{folder} ({'exists' if folder.is_dir() else 'not made yet'})"
+
+
+def _settings() -> tuple[SettingState, ...]:
+    from pgenrm_agent.settings import read_settings, settings_sources
+
+    settings = read_settings()
+    values = (
+        (name, getattr(settings, name), source) for name, source in settings_sources().items()
+    )
+    return tuple(
+        SettingState(
+            name=name, value=None if value is None else _without_password(str(value)), source=source
+        )
+        for name, value, source in values
+    )
+
+
+def _without_password(url: str) -> str:
+    """A URL as it may be shown to others; any other text as it is."""
+    password = urlsplit(url).password if "://" in url else None
+    return url if not password else url.replace(f":{password}@", ":***@", 1)
+
+
+def _print(report: DoctorReport) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    packages = Table("package", "version", "needed for")
+    for package in report.packages:
+        packages.add_row(package.name, package.version or "[red]missing[/red]", package.needed_for)
+    console.print(packages)
+    engines = Table("engine", "works here", "")
+    for engine in report.engines:
+        engines.add_row(engine.name, "yes" if engine.works else "no", escape(engine.detail))
+    console.print(engines)
+    settings = Table("setting", "value", "from")
+    for setting in report.settings:
+        settings.add_row(
+            setting.name,
+            escape("-" if setting.value is None else setting.value),
+            escape(setting.source),
+        )
+    console.print(settings)
+    console.print(f"device   {report.device}", markup=False)
+    console.print(f"model    {report.model}", markup=False)
+    console.print(f"memory   {report.memory}", markup=False)
