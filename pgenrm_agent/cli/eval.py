@@ -111,7 +111,7 @@ def evaluate(
         raise ConfigurationError(f"judge {unknown[0]!r} is unknown: use {', '.join(JUDGES)} or all")
     if prototype > 0 and memory is None:
         raise ConfigurationError(
-            f"--prototype {prototype} samples with similar people's choices: name the memory that"
+            f"--prototype {prototype} samples with similar users' choices: name the memory that"
             " has them with --memory"
         )
     questions = read_source(data, split=split, history=history, seed=seed, limit=limit)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
@@ -24,10 +23,17 @@ NOTICE = (
 
 def print_json(value: object) -> None:
     """Print a model of the library, or what holds several of them, as one line of JSON."""
+    from pydantic import BaseModel
+
+    def plain(part: object) -> object:
+        if isinstance(part, BaseModel):
+            return part.model_dump(mode="json")
+        raise TypeError(f"{type(part).__name__} has no JSON")
+
     if isinstance(value, BaseModel):
         typer.echo(value.model_dump_json())
     else:
-        typer.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+        typer.echo(json.dumps(value, ensure_ascii=False, default=plain))
 
 
 def print_summary(summary: Mapping[str, object], title: str, *, as_json: bool) -> None:
@@ -64,9 +70,3 @@ def beginning(text: str, length: int = 60) -> str:
     """Return the beginning of a text, on one line."""
     flat = " ".join(text.split())
     return flat if len(flat) <= length else f"{flat[: length - 3]}..."
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__name__} has no JSON")

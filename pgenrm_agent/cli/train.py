@@ -178,7 +178,7 @@ def cre(
     judge: Annotated[
         str,
         typer.Option(
-            help="Of the process reward: rule (simulated people), similarity (of meaning; "
+            help="Of the process reward: rule (simulated users), similarity (of meaning; "
             "similarity:ENCODER for a sentence-transformers model), a model's folder, or none."
         ),
     ] = "rule",
