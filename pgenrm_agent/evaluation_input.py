@@ -19,7 +19,7 @@ from pgenrm_agent.schema import (
 )
 
 if TYPE_CHECKING:
-    from pgenrm_agent.graphs.evaluation import EvaluationInput
+    from pgenrm_agent.graphs.state import EvaluationInput
 
 __all__ = ["evaluation_input", "stated_preference"]
 

@@ -12,7 +12,8 @@ from pgenrm_agent.schema import Evaluation, Model
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-    from pgenrm_agent.graphs.evaluation import EvaluationContext, EvaluationGraph, EvaluationInput
+    from pgenrm_agent.graphs.evaluation import EvaluationGraph
+    from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
 
 __all__ = ["OnProgress", "Progress", "run_evaluation"]
 

@@ -32,6 +32,7 @@ LAYERS = [
         "machine",
         "progress",
         "run_folder",
+        "settings",
         "sync_wrappers",
     },
     {"schema"},
