@@ -97,7 +97,9 @@ def test_what_proceeds_is_shown_while_it_does_and_can_be_paused(page: Page, stud
     studio.engine.open.clear()
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".graph .node.running")).to_have_text("derive persona")
-    page.get_by_role("button", name="Pause").click()
+    # The engine goes on once the request has arrived, which a click does not wait for.
+    with page.expect_response(lambda response: response.url.endswith("/pause")):
+        page.get_by_role("button", name="Pause").click()
     studio.engine.open.set()
     expect(page.get_by_role("status")).to_have_text("paused")
     expect(page.locator(".graph .node.next")).to_have_text("match prototype")
