@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 
 from pgenrm_agent.cli.debug import app
 from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.testing import ScriptedEngine
 
 HERE = Path(__file__).parents[2] / "support"
@@ -49,18 +49,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def debug(tmp_path: Path, environment: dict[str, str], *arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-P", str(tmp_path / "debug.py"), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout if code == 0 else done.stderr
+def debug(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+    """What the command prints, or what it says is wrong."""
+    done = CliRunner().invoke(app, arguments, env=environment, obj=ScriptedEngine(reply))
+    if not isinstance(done.exception, PGenRMError | SystemExit | None):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.stdout if code == 0 else f"{done.stderr}{done.exception}"
 
 
 def begin(tmp_path: Path) -> list[str]:
@@ -70,7 +65,7 @@ def begin(tmp_path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_person_edits_a_persona_in_a_terminal_and_sees_the_score_change(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -104,10 +99,9 @@ def test_a_person_edits_a_persona_in_a_terminal_and_sees_the_score_change(
     terminal.expect(pexpect.EOF)
 
 
-@pytest.mark.slow
 def test_every_action_can_be_scripted(tmp_path: Path, environment: dict[str, str]) -> None:
     def run(*arguments: str) -> Any:
-        return json.loads(debug(tmp_path, environment, *arguments, "--json"))
+        return json.loads(debug(environment, *arguments, "--json"))
 
     begun = run(*begin(tmp_path))
     assert begun["next"] == ["recall"]
@@ -126,7 +120,7 @@ def test_every_action_can_be_scripted(tmp_path: Path, environment: dict[str, str
     assert [point["current"] for point in points].count(True) == 1
     assert run("diff", "two", points[3]["id"]) != []
     exported = tmp_path / "two.json"
-    exported.write_text(debug(tmp_path, environment, "export", "two"))
+    exported.write_text(debug(environment, "export", "two"))
     assert run("import", str(exported), "--run", "three")["run"] == "three"
     assert run("replay", "one")["same"] is True
     assert {row["run"] for row in run("list")} == {"one", "two", "three"}
@@ -170,14 +164,13 @@ def test_what_can_be_edited_opens_in_the_editor(
     assert kept in where.get(what, (state["chains"] or [{"text": ""}])[0]["text"])
 
 
-@pytest.mark.slow
 def test_a_wrong_call_gets_one_clear_error(tmp_path: Path, environment: dict[str, str]) -> None:
-    assert "nowhere" in debug(tmp_path, environment, "step", "nowhere", code=1)
-    debug(tmp_path, environment, *begin(tmp_path))
-    said = debug(tmp_path, environment, "resume", "one", "-b", "before:lunch", code=1)
+    assert "nowhere" in debug(environment, "step", "nowhere", code=1)
+    debug(environment, *begin(tmp_path))
+    said = debug(environment, "resume", "one", "-b", "before:lunch", code=1)
     assert "derive_persona" in said
-    debug(tmp_path, environment, "resume", "one")
-    said = debug(tmp_path, environment, "edit", "one", "rubric", "--text", "Clarity", code=1)
+    debug(environment, "resume", "one")
+    said = debug(environment, "edit", "one", "rubric", "--text", "Clarity", code=1)
     assert "40% Clarity: why" in said
     broken = {**environment, "EDITOR": "false"}
-    assert "nothing was changed" in debug(tmp_path, broken, "edit", "one", "persona", code=1)
+    assert "nothing was changed" in debug(broken, "edit", "one", "persona", code=1)

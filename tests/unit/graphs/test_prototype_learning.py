@@ -93,12 +93,13 @@ async def test_a_run_that_was_cut_off_samples_nothing_twice(
     assert sum(len(prompts) for prompts, _ in again.calls) == 20  # a finished run is finished
 
 
-def test_a_build_killed_three_times_samples_no_batch_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path, kills: int) -> None:
     with UserMemory(tmp_path / "memory") as memory:
         fill(memory)
     keep, log = tmp_path / "kept.sqlite", tmp_path / "log"
     draw = random.Random(0)
-    for _ in range(3):
+    for _ in range(kills):
         killed = learn(tmp_path / "memory", keep, log, dies_after=draw.randrange(1, 4))
         assert killed.returncode == -9, killed.stderr
     done = learn(tmp_path / "memory", keep, log, dies_after=99)
@@ -163,7 +164,7 @@ async def test_scoring_while_builds_run_sees_one_version_at_a_time(memory: UserM
     each_of_one_version(told, versions)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scoring_in_another_process_over_a_server_sees_one_version_at_a_time(
     chroma_server: str,
 ) -> None:
