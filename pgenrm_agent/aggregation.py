@@ -38,7 +38,7 @@ def aggregate(
     """Score each candidate from the totals of its chains (paper Eq. 9); the request's order.
 
     The mean is `sum over levels of weight * mean of the level's chains`, where the weights are
-    normalised over the levels that scored this candidate. By default they are equal: Eq. 9 divided
+    normalized over the levels that scored this candidate. By default they are equal: Eq. 9 divided
     by the number of levels present, on the marks' own 1-10 scale.
 
     The standard error is that of this mean, from the unbiased variance of each level's chains. A
@@ -235,10 +235,10 @@ def _covariance_of_chains(table: Floats) -> Floats:
     present = ~np.isnan(table)
     seen = present.astype(np.float64)
     # Centring first keeps the one-pass formula exact to rounding.
-    centred = np.where(present, table - np.nan_to_num(_column_means(table)), 0.0)
+    centered = np.where(present, table - np.nan_to_num(_column_means(table)), 0.0)
     together = seen.T @ seen
-    sums = centred.T @ seen
-    cross = centred.T @ centred - np.divide(
+    sums = centered.T @ seen
+    cross = centered.T @ centered - np.divide(
         sums * sums.T, together, out=np.zeros_like(sums), where=together > 0
     )
     covariance: Floats = np.divide(

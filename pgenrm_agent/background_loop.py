@@ -20,7 +20,7 @@ __all__ = ["PrivateLoop", "all_or_cancel"]
 T = TypeVar("T")
 
 GRACE_S = 10.0
-"""How long closing waits for cancelled calls to wind up."""
+"""How long closing waits for canceled calls to wind up."""
 
 
 class PrivateLoop:
@@ -38,7 +38,7 @@ class PrivateLoop:
         self._process = os.getpid()
 
     async def run(self, work: Coroutine[object, object, T]) -> T:
-        """Await `work` on the private loop. Cancelling the caller cancels `work`.
+        """Await `work` on the private loop. Canceling the caller cancels `work`.
 
         Raises:
             EngineUnavailable: the loop is closed, or was closed meanwhile.

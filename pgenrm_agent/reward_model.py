@@ -41,18 +41,15 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
     from pgenrm_agent.embedding import Embedder
-    from pgenrm_agent.graphs.evaluation import (
-        EvaluationContext,
-        EvaluationGraph,
-        EvaluationInput,
-    )
+    from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
+    from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
     from pgenrm_agent.integrations.langchain.node import EvaluationNode
     from pgenrm_agent.integrations.langchain.tool import PGenRMTool
     from pgenrm_agent.integrations.langchain.user import UserFrom
     from pgenrm_agent.integrations.trl import PersonalReward
     from pgenrm_agent.memory import UserMemory
-    from pgenrm_agent.prototypes import Neighbours, PrototypeStore
+    from pgenrm_agent.prototypes import Neighbors, PrototypeStore
 
 __all__ = ["PGenRM", "Progress", "RerankItem", "RerankResult"]
 
@@ -130,7 +127,7 @@ class PGenRM:
     persona_embedder: what finds similar people by their personas. None means the bundled model's
         own token embeddings; with a sentence encoder, `SentenceTransformerEmbedder(...)`, people are
         grouped by what their personas mean. Prototypes built with one embedder are refused by another.
-    show_neighbours: leave texts written from similar people's choices in results.
+    show_neighbors: leave texts written from similar people's choices in results.
 
     Model and memory are opened by the first call that needs them. Use as a context manager, or
     call `close` (in async code: `async with`, `aclose`). Errors are those of
@@ -148,7 +145,7 @@ class PGenRM:
         checkpointer: BaseCheckpointSaver[str] | None = None,
         staged: bool = False,
         persona_embedder: Embedder | None = None,
-        show_neighbours: bool = False,
+        show_neighbors: bool = False,
     ) -> None:
         if model is not None and engine is not None and not isinstance(engine, str):
             raise ConfigurationError(
@@ -163,8 +160,8 @@ class PGenRM:
         self._checkpointer = checkpointer
         self._staged = staged
         self._persona_embedder = persona_embedder
-        self._show_neighbours = show_neighbours
-        self._neighbours: Neighbours | None = None
+        self._show_neighbors = show_neighbors
+        self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._memory: UserMemory | None = None
@@ -430,7 +427,7 @@ class PGenRM:
             checkpointer=self._checkpointer,
             staged=self._staged,
             persona_embedder=self._persona_embedder,
-            show_neighbours=self._show_neighbours,
+            show_neighbors=self._show_neighbors,
         )
 
     # --- similar people ---
@@ -443,7 +440,7 @@ class PGenRM:
         memory = self.memory
         with self._lock:
             # That one has the version in memory already, once something was scored.
-            return self._neighbours.store if self._neighbours else PrototypeStore(memory)
+            return self._neighbors.store if self._neighbors else PrototypeStore(memory)
 
     def learn_prototypes(
         self,
@@ -487,14 +484,14 @@ class PGenRM:
         from pgenrm_agent.prototypes.fitting import fit_prototypes
 
         await self.aprepare()
-        engine, memory, neighbours = self._engine, self._memory, self._neighbours
-        if engine is None or memory is None or neighbours is None or self._format is None:
+        engine, memory, neighbors = self._engine, self._memory, self._neighbors
+        if engine is None or memory is None or neighbors is None or self._format is None:
             raise ConfigurationError("this PGenRM was closed while it was being opened")
         context = LearningContext(
             engine=engine,
             chain_format=self._format,
             memory=memory,
-            embedder=neighbours.embedder,
+            embedder=neighbors.embedder,
             fit=fit_prototypes,
             queries=queries,
             history=self._scaling.history,
@@ -578,9 +575,9 @@ class PGenRM:
         """`prepare`, for async code. What has to be loaded is loaded in a thread."""
         self._refuse_closed()
         # Not under the lock: a loop with many runs must not wait while a thread opens something.
-        if self._graph is None or (memory and self._neighbours is None):
+        if self._graph is None or (memory and self._neighbors is None):
             await asyncio.to_thread(self._open, memory)
-        from pgenrm_agent.graphs.evaluation import EvaluationContext
+        from pgenrm_agent.graphs.state import EvaluationContext
 
         graph, engine, source = self._graph, self._engine, self._memory
         if graph is None or engine is None or (memory and source is None):
@@ -589,8 +586,8 @@ class PGenRM:
             engine=engine,
             chain_format=self._format,
             memory=source if memory else None,
-            neighbours=self._neighbours if memory else None,
-            show_neighbours=self._show_neighbours,
+            neighbors=self._neighbors if memory else None,
+            show_neighbors=self._show_neighbors,
             staged=self._staged,
         )
 
@@ -637,7 +634,7 @@ class PGenRM:
         with self._lock:
             self._closed = True
             memory, self._memory = self._memory, None
-            self._neighbours = None
+            self._neighbors = None
             engine, self._engine = self._engine, None
         if memory is not None and memory is not self._memory_wanted:
             memory.close()
@@ -657,17 +654,17 @@ class PGenRM:
             self._refuse_closed()
             if from_memory and self._memory is None:
                 self._memory = _open_memory(self._memory_wanted)
-            if from_memory and self._neighbours is None and self._memory is not None:
-                self._neighbours = self._find_neighbours(self._memory)
+            if from_memory and self._neighbors is None and self._memory is not None:
+                self._neighbors = self._find_neighbors(self._memory)
             if self._graph is None:
                 self._format = self._choose_format()
                 self._engine = self._open_engine()
                 self._graph = build_graph(self._checkpointer)
 
-    def _find_neighbours(self, memory: UserMemory) -> Neighbours:
-        from pgenrm_agent.prototypes import Neighbours
+    def _find_neighbors(self, memory: UserMemory) -> Neighbors:
+        from pgenrm_agent.prototypes import Neighbors
 
-        return Neighbours(memory, self._persona_embedder or _default_persona_embedder())
+        return Neighbors(memory, self._persona_embedder or _default_persona_embedder())
 
     def _choose_format(self) -> ChainFormat:
         from pgenrm_agent.model_files import bundled_model, format_of

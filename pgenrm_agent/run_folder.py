@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_json
 
-__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of", "write_json"]
+__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of"]
 
 RUN = "run.json"
 SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16
@@ -66,11 +66,3 @@ def record_of(run: Path) -> dict[str, object]:
         return {}
     record: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     return record
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file in one step, so that nobody reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)

@@ -28,7 +28,7 @@ S = TypeVar("S", bound=_Homed)
 def at_home(
     work: Callable[Concatenate[S, P], Coroutine[object, object, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[object, object, T]]:
-    """The method, done on its object's loop wherever it is awaited. Cancelling it cancels the work."""
+    """The method, done on its object's loop wherever it is awaited. Canceling it cancels the work."""
 
     @functools.wraps(work)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:

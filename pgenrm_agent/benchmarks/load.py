@@ -75,16 +75,16 @@ async def throughput_by_callers(
 
 
 async def time_of_scheduling(
-    engine: Engine, chain_format: ChainFormat, *, own: int, neighbours: int, repeats: int
+    engine: Engine, chain_format: ChainFormat, *, own: int, neighbors: int, repeats: int
 ) -> tuple[float, float]:
     """Median seconds for the same chains: ours, and one request a sample, one after another.
 
     Ours is one call with all prompts, and samples of one prompt share it. The other way is how
-    reference research code asks: each sample on its own, the neighbours after the person.
+    reference research code asks: each sample on its own, the neighbors after the person.
     """
     ours, obvious = [], []
     for seed in range(repeats + 1):
-        prompts = _prompts(chain_format, own, neighbours, seed)
+        prompts = _prompts(chain_format, own, neighbors, seed)
         single = [
             [prompt.model_copy(update={"n": 1, "seed": derive_seed(prompt.seed, number)})]
             for prompt in prompts
@@ -108,17 +108,17 @@ async def _seconds(
     return time.perf_counter() - started
 
 
-def _prompts(chain_format: ChainFormat, own: int, neighbours: int, seed: int) -> list[Prompt]:
-    """What an evaluation with `own` chains and as many neighbours asks of the engine."""
+def _prompts(chain_format: ChainFormat, own: int, neighbors: int, seed: int) -> list[Prompt]:
+    """What an evaluation with `own` chains and as many neighbors asks of the engine."""
     data = demo_data()
     answers = list(data.candidates.values())
     first, *others = data.people
     signals: dict[str, list[PreferencePair]] = {first.id: data.pairs(first)}
-    for number in range(neighbours):
-        # As many different people as are asked for: a neighbour's choices in another order.
+    for number in range(neighbors):
+        # As many different people as are asked for: a neighbor's choices in another order.
         pairs = data.pairs(others[number % len(others)])
         turn = number // len(others) % len(pairs)
-        signals[f"neighbour-{number}"] = pairs[turn:] + pairs[:turn]
+        signals[f"neighbor-{number}"] = pairs[turn:] + pairs[:turn]
     owners = [first.id] * own + list(signals)[1:]
     planned = plan_chains(
         owners, len(answers), seed=seed, max_candidates=chain_format.max_candidates

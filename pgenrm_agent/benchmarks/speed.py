@@ -74,7 +74,7 @@ ENGINE_PARTS: frozenset[Part] = frozenset(("overhead", "samples", "callers", "sc
 SAMPLES = 8
 SIZES = (1, 4, 8, 16, 24)
 CALLERS = (1, 8, 32)
-OWN, NEIGHBOURS = 8, 4
+OWN, NEIGHBORS = 8, 4
 PARSES = 200
 STORE_CALLS = 200
 REFINED = 50_000
@@ -228,11 +228,11 @@ async def _load_figures(
         if "scheduling" in wanted:
             progress(f"measuring {name}: scheduling")
             ours, obvious = await time_of_scheduling(
-                engine, chain_format, own=OWN, neighbours=NEIGHBOURS, repeats=repeats
+                engine, chain_format, own=OWN, neighbors=NEIGHBORS, repeats=repeats
             )
             figures.append(
                 _figure(
-                    f"one request a sample against ours, {OWN} + {NEIGHBOURS} chains",
+                    f"one request a sample against ours, {OWN} + {NEIGHBORS} chains",
                     name,
                     obvious / ours,
                     "{:.2f} x the time",

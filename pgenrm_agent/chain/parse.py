@@ -468,8 +468,8 @@ def _rubric(section: str | None, rationale: str, repairs: _Repairs) -> Rubric | 
     if not kept:
         return None
     if abs(sum(criterion.weight for criterion in kept) - 100) > 0.5:
-        repairs.note("weights_normalised")
-    return Rubric.normalised(kept)
+        repairs.note("weights_normalized")
+    return Rubric.normalized(kept)
 
 
 def _criteria(lines: Iterable[str]) -> Iterator[Criterion]:
@@ -551,7 +551,7 @@ def _criterion(name: str, weight: re.Match[str], reason: str) -> Criterion | Non
 
 
 def _part_b(rationale: str) -> str:
-    """The rationale's score breakdown; the whole of it where that is not labelled."""
+    """The rationale's score breakdown; the whole of it where that is not labeled."""
     begin = _PART_A.search(rationale)
     part = _PART_B.search(rationale, begin.end() if begin else 0)
     return rationale[part.end() :] if part else rationale

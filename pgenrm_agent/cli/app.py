@@ -382,7 +382,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     key_file: KeysOption = None,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Let everybody in who can reach the address.")
+        bool, typer.Option("--no-keys", help="Let everybody in who is on this machine.")
     ] = False,
     running: Annotated[int, typer.Option(min=1, help="Evaluations at the same time.")] = 16,
     waiting: Annotated[int, typer.Option(min=0, help="Evaluations that may wait.")] = 48,
@@ -396,8 +396,15 @@ def serve(
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
     import uvicorn
 
+    from pgenrm_agent.integrations.loopback import refuse_other_machines
     from pgenrm_agent.integrations.server import Limits, create_app
 
+    if no_keys:
+        refuse_other_machines(
+            host,
+            "leave out --no-keys (`pgenrm keys add TENANT` makes a key), or leave out --host to serve "
+            "this machine alone",
+        )
     ring = None if no_keys else _keys_in_force(key_file)
     limits = Limits(running=running, waiting=waiting)
     with _reward_model(
@@ -472,10 +479,11 @@ def mcp(
             )
         ring = _keys_in_force(key_file, valid_tenant(tenant))
         memory = str(_tenants_folder(memory) / tenant)
-    elif http and not _is_loopback(host):
-        raise ConfigurationError(
-            f"--host {host} can be reached from other machines: name a --tenant whose keys open it "
-            "(`pgenrm keys add TENANT` makes one)"
+    elif http:
+        from pgenrm_agent.integrations.loopback import refuse_other_machines
+
+        refuse_other_machines(
+            host, "name a --tenant whose keys open it (`pgenrm keys add TENANT` makes one)"
         )
     with _reward_model(
         memory, model, engine, _scaling(individual, None, prototype), embedder
@@ -734,18 +742,9 @@ def _keys_in_force(file: Path | None, tenant: str | None = None) -> KeyRing:
     if not ring.issued():
         raise ConfigurationError(
             f"{ring.path} holds no keys, so nobody could call: make one with `pgenrm keys add "
-            "TENANT`, or let everybody in with --no-keys"
+            "TENANT`, or let everybody on this machine in with --no-keys"
         )
     return ring
-
-
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tenants_folder(memory: str | None) -> Path:

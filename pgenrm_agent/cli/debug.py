@@ -61,7 +61,7 @@ BreakOption = Annotated[
         help="before:NODE, after:NODE, parse-failure, disagreement>NUMBER or rank-change; repeatable.",
     ),
 ]
-What = Literal["persona", "rubric", "neighbours", "history", "candidates"]
+What = Literal["persona", "rubric", "neighbors", "history", "candidates"]
 _CRITERION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%?\s+([^:]+?)\s*(?::\s*(.*?))?\s*")
 
 
@@ -81,9 +81,9 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
         table.add_row(
             escape(one.run),
             escape(one.user_id),
-            escape(_start(one.query, 40)),
+            escape(_start(one.error or one.query, 40)),
             str(one.candidates),
-            escape(", ".join(one.next)) or "end",
+            "cannot be read" if one.error else escape(", ".join(one.next)) or "end",
             one.created_at[:19],
         )
     _console().print(table)
@@ -252,9 +252,9 @@ def edit(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Edit the persona, rubric, neighbours, history or candidates; what follows is written anew.
+    """Edit the persona, rubric, neighbors, history or candidates; what follows is written anew.
 
-    A rubric is one criterion a line, as "40% Clarity: why". Neighbours are one name a line: those
+    A rubric is one criterion a line, as "40% Clarity: why". Neighbors are one name a line: those
     left out take no part. History and candidates are JSON lists.
     """
     with _session(store, context.obj, run) as session:
@@ -265,8 +265,8 @@ def edit(
             made = session.edit_persona(run, given, chain=chain)
         elif what == "rubric":
             made = session.edit_rubric(run, _criteria(given), chain=chain)
-        elif what == "neighbours":
-            made = session.edit_neighbours(run, given.split())
+        elif what == "neighbors":
+            made = session.edit_neighbors(run, given.split())
         elif what == "history":
             made = session.edit_history(run, _history(given))
         else:
@@ -437,7 +437,7 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
         raise ConfigurationError(f"engine {name!r}: use transformers, vllm or openai")
     engine = load_engine(cast(Literal["transformers", "vllm", "openai"], name), model)
     memory = None
-    neighbours = None
+    neighbors = None
     if {"memory", "similar"} & labels.keys():
         from pgenrm_agent.memory import UserMemory
 
@@ -447,16 +447,16 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
         resources.callback(memory.close)
     if "similar" in labels and memory is not None:
         from pgenrm_agent.embedding import ModelTokensEmbedder
-        from pgenrm_agent.prototypes import Neighbours
+        from pgenrm_agent.prototypes import Neighbors
 
         # Personas can be made up here: nobody joins a prototype with one.
-        neighbours = Neighbours(memory, ModelTokensEmbedder(bundled_model()), joining=False)
+        neighbors = Neighbors(memory, ModelTokensEmbedder(bundled_model()), joining=False)
     return DebugSession(
         where,
         engine=engine,
         chain_format=format_of(model),
         memory=memory,
-        neighbours=neighbours,
+        neighbors=neighbors,
     )
 
 
@@ -544,8 +544,8 @@ def _editable(session: DebugSession, run: str, what: What, chain: int | None) ->
         signals = state.get("signals", {}).get(str(request["user_id"]), {})
         rows = signals.get("history") if what == "history" else request["candidates"]
         return json.dumps(rows or [], indent=2, ensure_ascii=False) + "\n"
-    if what == "neighbours":
-        return "".join(f"{name}\n" for name in state.get("neighbours", ()))
+    if what == "neighbors":
+        return "".join(f"{name}\n" for name in state.get("neighbors", ()))
     views = [one for one in chain_views(state) if chain in (None, one.index)]
     if what == "persona":
         return next((one.persona for one in views if one.persona), "") + "\n"

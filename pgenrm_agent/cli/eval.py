@@ -249,10 +249,10 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     from pgenrm_agent.evaluation.records import write_parquet
     from pgenrm_agent.evaluation.report import REPORT, accuracy_in_words, cells, write_report
     from pgenrm_agent.evaluation.running import RUN, RunDescription
-    from pgenrm_agent.evaluation.summary import summarise
-    from pgenrm_agent.run_folder import write_json
+    from pgenrm_agent.evaluation.summary import summarize
+    from pgenrm_agent.files import write_json
 
-    rows = summarise(records)
+    rows = summarize(records)
     described = RunDescription.model_validate_json((out / RUN).read_text(encoding="utf-8"))
     write_parquet(records, out / RESULTS)
     summary = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.training.bundled.evaluate import EvaluationReport
     from pgenrm_agent.training.grpo import Stage
     from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-    from pgenrm_agent.training.rewards import Judge
+    from pgenrm_agent.training.rewards import Rater
 
 __all__ = ["app"]
 
@@ -186,7 +186,7 @@ def cre(
     model: ModelOption,
     out: OutOption = Path("runs/cre"),
     recipe: GrpoRecipeOption = "tiny-cpu",
-    judge: Annotated[
+    rater: Annotated[
         str,
         typer.Option(
             help="Of the process reward: rule (simulated people), similarity (of meaning; "
@@ -197,7 +197,7 @@ def cre(
     as_json: JsonOption = False,
 ) -> None:
     """Stage 2: GRPO on outcome and process, stated criteria withheld from the policy."""
-    _reinforce("cre", data, model, out, recipe, judge, dry_run=dry_run, as_json=as_json)
+    _reinforce("cre", data, model, out, recipe, rater, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -219,7 +219,7 @@ def _reinforce(
     model: Path,
     out: Path,
     recipe_name: str,
-    judge_name: str,
+    rater_name: str,
     *,
     dry_run: bool,
     as_json: bool,
@@ -241,8 +241,8 @@ def _reinforce(
             _plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json
         )
         return
-    with _judge(judge_name) as judge:
-        result = train_grpo(stage, recipe, model, choices, out, judge=judge, source=data)
+    with _rater(rater_name) as rater:
+        result = train_grpo(stage, recipe, model, choices, out, rater=rater, source=data)
     if not is_main_process():
         return
     summary = {
@@ -280,19 +280,19 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
 
 
 @contextmanager
-def _judge(name: str) -> Iterator[Judge | None]:
-    from pgenrm_agent.training.rewards import EngineJudge, RuleJudge, SimilarityJudge
+def _rater(name: str) -> Iterator[Rater | None]:
+    from pgenrm_agent.training.rewards import EngineRater, RuleRater, SimilarityRater
 
     kind, _, encoder = name.partition(":")
     if name == "none":
         yield None
     elif name == "rule":
-        yield RuleJudge()
+        yield RuleRater()
     elif kind == "similarity":
         from pgenrm_agent.embedding import ModelTokensEmbedder, SentenceTransformerEmbedder
         from pgenrm_agent.model_files import bundled_model
 
-        yield SimilarityJudge(
+        yield SimilarityRater(
             SentenceTransformerEmbedder(Path(encoder) if Path(encoder).is_dir() else encoder)
             if encoder
             else ModelTokensEmbedder(bundled_model())
@@ -302,7 +302,7 @@ def _judge(name: str) -> Iterator[Judge | None]:
         from pgenrm_agent.training.run import own_device
 
         engine = load_engine("transformers", name, device=own_device())
-        rating = EngineJudge(engine)
+        rating = EngineRater(engine)
         try:
             yield rating
         finally:

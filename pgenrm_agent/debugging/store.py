@@ -39,42 +39,22 @@ async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckp
     Raises ConfigurationError for a file that is no SQLite database or cannot be made, and for a
     package that is not installed.
     """
-    if where is None:
-        from langgraph.checkpoint.memory import InMemorySaver
+    from pgenrm_agent.graphs.checkpoints import in_memory, in_postgres, in_sqlite
 
-        return InMemorySaver()
+    if where is None:
+        return in_memory()
     if where.startswith(POSTGRES):
-        try:
-            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-        except ImportError as error:
-            raise ConfigurationError(
-                "runs in PostgreSQL need a package that is not installed:"
-                " pip install 'pgenrm-agent[postgres]'"
-            ) from error
-        saver: BaseCheckpointSaver[str] = await resources.enter_async_context(
-            AsyncPostgresSaver.from_conn_string(where)
-        )
-        await saver.setup()  # type: ignore[attr-defined]
-        return saver
+        return await resources.enter_async_context(in_postgres(where))
     import sqlite3
 
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "keeping runs in a file needs a package that is not installed:"
-            " pip install 'pgenrm-agent[debugging]'"
-        ) from error
     path = Path(where)
     try:
         _make(path)
-        kept = await resources.enter_async_context(AsyncSqliteSaver.from_conn_string(str(path)))
-        await kept.setup()
+        return await resources.enter_async_context(in_sqlite(path))
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"runs cannot be kept in {path} ({error}): name another file, or one that this library made"
         ) from error
-    return kept
 
 
 def _make(path: Path) -> None:

@@ -41,7 +41,7 @@ class ChatModelEngine:
     concurrency: most requests in flight, over all callers.
 
     Temperature, top_p and the token limit are set on a copy of the model, for each of them that the
-    model has a field for; a model without such a field keeps its own behaviour. Stop strings are
+    model has a field for; a model without such a field keeps its own behavior. Stop strings are
     given to the model and applied to its answer as well, since not every integration knows them.
 
     Raises:

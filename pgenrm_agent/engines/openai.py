@@ -41,7 +41,7 @@ NO_KEY = "none"
 def first_seed(seed: int) -> int:
     """The seed of a prompt's sample 0; sample j has this plus j, which is also how vLLM counts.
 
-    Hashed, so that prompts with neighbouring seeds do not share samples. In [0, 2**31 - 2**16),
+    Hashed, so that prompts with neighboring seeds do not share samples. In [0, 2**31 - 2**16),
     because some servers keep a seed in 32 bits.
     """
     digest = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()

@@ -141,7 +141,7 @@ class VLLMEngine:
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        """Sample every prompt n times; see `Engine`. Cancelling takes the requests out of vLLM.
+        """Sample every prompt n times; see `Engine`. Canceling takes the requests out of vLLM.
 
         Raises:
             ConfigurationError: a prompt leaves no room in the model's context, or vLLM refuses a
@@ -189,7 +189,7 @@ class VLLMEngine:
         )
         answer: RequestOutput | None = None
         try:
-            # Cancelling this task ends the generator, which aborts the request.
+            # Canceling this task ends the generator, which aborts the request.
             async for output in self._engine.generate(
                 tokens_input(ids),
                 wanted,

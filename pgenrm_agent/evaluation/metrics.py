@@ -238,7 +238,7 @@ def spearman(scores: Scores, grades: Sequence[float]) -> float | None:
 
 
 def ndcg(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Normalised discounted cumulative gain of the whole list, 0-1; gains are the grades (>= 0).
+    """Normalized discounted cumulative gain of the whole list, 0-1; gains are the grades (>= 0).
 
     Candidates with equal scores share the mean discount of their places, so that the order in which
     they were listed does not count. None where a candidate was not scored or all grades are 0.

@@ -18,7 +18,7 @@ __all__ = ["plot_accuracy", "plot_bars", "plot_position", "plot_reliability", "p
 # Inches of 96 CSS pixels: what a phone has room for, so that a browser there does not shrink the text.
 WIDTH = 3.5
 LONGEST_NAME = 24
-INK, BLUE, ORANGE, GREY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
+INK, BLUE, ORANGE, GRAY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
 
 
 def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
@@ -51,7 +51,7 @@ def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
 def plot_reliability(found: Reliability) -> str:
     """How often the model was right where it was so sure; on the diagonal it is calibrated."""
     figure, axes = _axes(3.4)
-    axes.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1)
+    axes.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
     most = max(one.count for one in found.bins)
     axes.scatter(
         [one.confidence for one in found.bins],
@@ -68,7 +68,7 @@ def plot_reliability(found: Reliability) -> str:
             textcoords="offset points",
             ha="center",
             fontsize=8,
-            color=GREY,
+            color=GRAY,
         )
     axes.set_xlim(0, 1.05)
     axes.set_ylim(-0.05, 1.15)
@@ -82,7 +82,7 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
     shown = [row for row in reversed(rows) if row.position.samples]
     figure, axes = _axes(1.1 + 0.5 * max(1, len(shown)))
     for place, row in enumerate(shown):
-        for value, offset, colour, label in (
+        for value, offset, color, label in (
             (row.position.better_first, 0.18, BLUE, "better answer earlier"),
             (row.position.better_later, -0.18, ORANGE, "better answer later"),
         ):
@@ -91,10 +91,10 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
                     place + offset,
                     100 * value,
                     height=0.34,
-                    color=colour,
+                    color=color,
                     label=label if place == 0 else None,
                 )
-    axes.axvline(50, color=GREY, ls="--", lw=1)
+    axes.axvline(50, color=GRAY, ls="--", lw=1)
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy of single samples, %")

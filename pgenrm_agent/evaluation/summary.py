@@ -34,7 +34,7 @@ from pgenrm_agent.evaluation.metrics import (
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.schema import Model
 
-__all__ = ["JudgeSummary", "compare", "summarise"]
+__all__ = ["JudgeSummary", "compare", "summarize"]
 
 CHANCE = 0.5
 BOOTSTRAP_SEED = 0
@@ -90,7 +90,7 @@ class JudgeSummary(Model):
     seconds: float
 
 
-def summarise(records: Iterable[Record]) -> list[JudgeSummary]:
+def summarize(records: Iterable[Record]) -> list[JudgeSummary]:
     """One summary a judge, the most accurate first.
 
     Raises ConfigurationError without any record.
@@ -99,7 +99,7 @@ def summarise(records: Iterable[Record]) -> list[JudgeSummary]:
     for record in records:
         by_judge[record.judge].append(record)
     if not by_judge:
-        raise ConfigurationError("there are no records to summarise: nothing was judged")
+        raise ConfigurationError("there are no records to summarize: nothing was judged")
     rows = [_summary(name, found) for name, found in by_judge.items()]
     return sorted(rows, key=lambda row: (-(row.accuracy.mean if row.accuracy else 0.0), row.judge))
 

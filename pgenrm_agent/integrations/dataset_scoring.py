@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from pydantic import Field, ValidationError
 
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.files import replacing, write_text
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message, Model, PreferencePair, Scaling, StatedPreference
@@ -284,7 +285,7 @@ def _rows(table: ParquetFile) -> Iterator[Row]:
 
 def _settle(path: Path, job: DatasetJob) -> None:
     if not path.is_file():
-        path.write_text(job.model_dump_json(), encoding="utf-8")
+        write_text(path, job.model_dump_json())
         return
     before = DatasetJob.model_validate_json(path.read_text(encoding="utf-8"))
     for field in DatasetJob.model_fields:
@@ -320,10 +321,9 @@ def _write(source: Path, target: Path, results: Mapping[int, RowResult]) -> None
         ]
     )
     table = ParquetFile(source)
-    beside = target.with_name(target.name + ".new")
     schema = pa.schema([*table.schema_arrow, *columns])
     number = 0
-    with ParquetWriter(beside, schema) as writer:
+    with replacing(target) as beside, ParquetWriter(beside, schema) as writer:
         for batch in table.iter_batches(batch_size=READ_AT_ONCE):
             rows = [results[number + at].model_dump() for at in range(len(batch))]
             added = pa.RecordBatch.from_pylist(rows, schema=columns)
@@ -331,4 +331,3 @@ def _write(source: Path, target: Path, results: Mapping[int, RowResult]) -> None
                 pa.RecordBatch.from_arrays([*batch.columns, *added.columns], schema=schema)
             )
             number += len(batch)
-    beside.replace(target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import threading
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from filelock import FileLock
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_text
 from pgenrm_agent.schema import Model
 
 __all__ = ["IssuedKey", "KeyRing", "Tenant", "valid_tenant"]
@@ -106,12 +106,8 @@ class KeyRing:
 
     def _write(self, keys: list[IssuedKey]) -> None:
         """Replace the file in one step, so that a reader sees the old keys or the new ones."""
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        with os.fdopen(
-            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.writelines(one.model_dump_json() + "\n" for one in keys)
-        beside.replace(self.path)
+        lines = (key.model_dump_json() + "\n" for key in keys)
+        write_text(self.path, "".join(lines), private=True)
 
     def _reread(self) -> None:
         try:

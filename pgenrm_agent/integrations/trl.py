@@ -1,4 +1,4 @@
-"""For trainers: a reward function in TRL's shape, and labelled pairs for DPO."""
+"""For trainers: a reward function in TRL's shape, and labeled pairs for DPO."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message
 
-__all__ = ["LabelledPair", "PersonalReward", "labelled_pairs", "write_labelled_pairs"]
+__all__ = ["LabeledPair", "PersonalReward", "labeled_pairs", "write_labeled_pairs"]
 
 # TRL's two shapes of a prompt or completion: a text, or a conversation.
 Text: TypeAlias = "str | Sequence[Mapping[str, str]]"
@@ -85,7 +85,7 @@ class PersonalReward:
         return [str(user) for user in users]
 
 
-class LabelledPair(TypedDict):
+class LabeledPair(TypedDict):
     """One row for DPO, in TRL's conversational preference format, and where it comes from.
 
     margin: chosen_score - rejected_score, on the 1-10 scale.
@@ -100,9 +100,9 @@ class LabelledPair(TypedDict):
     margin: float
 
 
-def labelled_pairs(
+def labeled_pairs(
     evaluations: Iterable[Evaluation], *, min_margin: float = 0.5, every: bool = False
-) -> Iterator[LabelledPair]:
+) -> Iterator[LabeledPair]:
     """Pairs of a better and a worse answer, as the reward model sees it, for training with DPO.
 
     min_margin: the least difference of the two scores; a pair nearer than that says little.
@@ -141,17 +141,17 @@ def labelled_pairs(
             }
 
 
-def write_labelled_pairs(
+def write_labeled_pairs(
     path: Path | str,
     evaluations: Iterable[Evaluation],
     *,
     min_margin: float = 0.5,
     every: bool = False,
 ) -> int:
-    """Write `labelled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
+    """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
     written = 0
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for pair in labelled_pairs(evaluations, min_margin=min_margin, every=every):
+        for pair in labeled_pairs(evaluations, min_margin=min_margin, every=every):
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
             written += 1
     return written

@@ -12,7 +12,14 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import MemoryStoreError
-from pgenrm_agent.schema import Identifier, Model, PreferencePair, StatedPreference
+from pgenrm_agent.schema import (
+    Identifier,
+    Model,
+    Moment,
+    PreferencePair,
+    StatedPreference,
+    in_utc_if_naive,
+)
 
 __all__ = [
     "MAX_PAIR_CHARACTERS",
@@ -62,7 +69,7 @@ class StatedRecord(Model):
     schema_version: Literal[1] = 1
     user_id: Identifier
     stated: StatedPreference
-    created_at: datetime
+    created_at: Moment
 
 
 class ConsentRecord(Model):
@@ -195,7 +202,7 @@ def stated_from_row(
     _check_version(identity, metadata)
     try:
         return (
-            datetime.fromisoformat(str(metadata["created_at"])),
+            in_utc_if_naive(datetime.fromisoformat(str(metadata["created_at"]))),
             StatedPreference.model_validate_json(str(metadata["stated"])),
         )
     except (KeyError, ValueError) as error:

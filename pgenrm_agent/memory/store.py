@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
-from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock, replace_text
+from pgenrm_agent.files import write_text
+from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
 from pgenrm_agent.memory.sqlite_statistics import (
     before_opening,
@@ -61,7 +62,7 @@ class Format(BaseModel):
 class Store:
     """An open Chroma with our two collections. Made by `open_embedded` and `connect`.
 
-    `writing` serialises writes: an idempotent write reads before it writes.
+    `writing` serializes writes: an idempotent write reads before it writes.
     """
 
     def __init__(
@@ -368,7 +369,7 @@ def _check_format(directory: Path) -> None:
             f"{directory} is not empty and no pgenrm memory (it holds {min(foreign)!r}): give an "
             "empty or a new directory"
         )
-    replace_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
+    write_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
 
 
 def other_embedder(where: str, stored: str, given: Embedder | None) -> str:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.files import replacing
 from pgenrm_agent.memory.rows import (
     ConsentRecord,
     PairRecord,
@@ -33,7 +34,7 @@ from pgenrm_agent.memory.rows import (
     stated_from_row,
     valid_user_id,
 )
-from pgenrm_agent.memory.selection import Selection, drawn, most_recent, most_similar, oldest_first
+from pgenrm_agent.memory.selection import Selection, oldest_first, select
 from pgenrm_agent.memory.store import Store, connect, open_embedded, release, reported
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
 
@@ -187,17 +188,15 @@ class UserMemory:
             raise ConfigurationError(f"limit {limit} is negative: use 0 or more, or None for all")
         if selection == "similar" and query is None:
             raise ConfigurationError("selection 'similar' needs the query to be similar to")
-        history: list[PreferencePair] = []
+        history: tuple[PreferencePair, ...] = ()
         if limit != 0:
             pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
-            if selection == "random":
-                history = drawn(pairs, seed)
-            elif selection == "recent":
-                history = most_recent(pairs)
-            elif pairs and vectors is not None and query is not None:
-                history = most_similar(pairs, vectors, self._store.embedder.embed([query])[0])
+            similarity = None
+            if pairs and vectors is not None and query is not None:
+                similarity = vectors @ self._store.embedder.embed([query])[0]
+            history = select(pairs, selection, limit, seed=seed, similarity=similarity)
         stated = tuple(stated for _, stated in self._stated(user_id))
-        return UserSignals(user_id=user_id, history=tuple(history[:limit]), stated=stated)
+        return UserSignals(user_id=user_id, history=history, stated=stated)
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """All remembered choices of a person, oldest first."""
@@ -299,17 +298,15 @@ class UserMemory:
     def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
         """Write an export to a file, one JSON object a line; returns the number of lines."""
         path = Path(path)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
         lines = 0
-        with reported("write the export", str(path)):
-            try:
-                with beside.open("w", encoding="utf-8", newline="\n") as file:
-                    for row in self.export(user_id):
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        lines += 1
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+        with (
+            reported("write the export", str(path)),
+            replacing(path) as beside,
+            beside.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            for row in self.export(user_id):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines += 1
         return lines
 
     def import_jsonl(self, path: Path | str) -> int:

@@ -64,16 +64,16 @@ def _draw(prototypes: PrototypeSet) -> Figure:
     except ImportError as error:
         raise ConfigurationError("plots need pip install 'pgenrm-agent[training]'") from error
 
-    centre = prototypes.vectors.mean(axis=0)
-    _, values, axes = np.linalg.svd(prototypes.vectors - centre, full_matrices=False)
+    center = prototypes.vectors.mean(axis=0)
+    _, values, axes = np.linalg.svd(prototypes.vectors - center, full_matrices=False)
     flat = axes[:2].T if len(axes) > 1 else np.repeat(axes[:1].T, 2, axis=1)
-    people = (prototypes.vectors - centre) @ flat
-    places = (prototypes.centroids - centre) @ flat
+    people = (prototypes.vectors - center) @ flat
+    places = (prototypes.centroids - center) @ flat
 
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    colours = colormaps["tab20"](prototypes.prototype_of % 20)
-    left.scatter(people[:, 0], people[:, 1], s=12, c=colours, alpha=0.6, linewidths=0)
+    colors = colormaps["tab20"](prototypes.prototype_of % 20)
+    left.scatter(people[:, 0], people[:, 1], s=12, c=colors, alpha=0.6, linewidths=0)
     left.scatter(places[:, 0], places[:, 1], s=60, c="black", marker="x")
     for number in np.argsort(-prototypes.sizes, kind="stable")[:MOST_NAMED]:
         name = prototypes.labels[number] or f"prototype {number}"

@@ -6,7 +6,7 @@ version or the new one; a killed build leaves nothing but collections that the n
 
 Reads are from memory: a version is loaded once, and again when the row names another or when its
 members changed (somebody joined from another process, or was forgotten), of which a third collection
-keeps count. Ranking in NumPy finds neighbours among 100,000 members in a few milliseconds, which a
+keeps count. Ranking in NumPy finds neighbors among 100,000 members in a few milliseconds, which a
 filtered query does not, nor as much as a count of the members.
 """
 

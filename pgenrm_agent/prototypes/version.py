@@ -17,7 +17,7 @@ Allowed = Callable[[Sequence[str]], set[str]]
 """Of these user ids, those who may take part."""
 
 ASKED_AT_ONCE = 4
-"""Candidates for a neighbour's place that are looked up together, times the places."""
+"""Candidates for a neighbor's place that are looked up together, times the places."""
 
 
 @dataclass(frozen=True)

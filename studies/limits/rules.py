@@ -43,7 +43,7 @@ from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
 __all__ = ["RuleLimit", "rule_limits"]
 
 TRAINING_PEOPLE = 16_000
-REGULARISATION = 0.1
+REGULARIZATION = 0.1
 """Inverse strength, of coefficients of features with unit variance."""
 
 FloatArray = npt.NDArray[np.float64]
@@ -148,6 +148,6 @@ def _fit_and_apply(known: FloatArray, unknown: FloatArray, seed: int) -> FloatAr
     spread[spread == 0] = 1.0
     # Half of the rows turned around: a regression needs both classes, and no intercept.
     turned = np.where(np.random.default_rng(seed).random(len(known)) < 0.5, -1.0, 1.0)
-    fit = LogisticRegression(fit_intercept=False, C=REGULARISATION, max_iter=1000)
+    fit = LogisticRegression(fit_intercept=False, C=REGULARIZATION, max_iter=1000)
     fit.fit(known / spread * turned[:, None], turned)
     return np.asarray(unknown / spread @ fit.coef_[0])

@@ -48,7 +48,7 @@ class VoteFactors:
 
 
 def fit_vote_factors(people: Sequence[IntArray], statements: int, *, seed: int = 0) -> VoteFactors:
-    """Expectation-maximisation over people's choices, each (n, 3) of query, chosen, rejected.
+    """Expectation-maximization over people's choices, each (n, 3) of query, chosen, rejected.
 
     statements: how many there are; the indices are below it.
     """

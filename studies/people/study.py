@@ -30,7 +30,8 @@ from pydantic import Field
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.readers import PreferenceRow, load_rows
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.files import replacing
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
 from pgenrm_agent.schema import Model
 from pgenrm_agent.training.bundled.evaluate import Accuracy
@@ -336,7 +337,7 @@ def held_out_people(count: int, seed: int, *, validation: bool) -> tuple[IntArra
 
 
 def _majority(people: Sequence[IntArray], statements: int) -> FloatArray:
-    """(statements,) share of comparisons that each statement won, drawn towards one half."""
+    """(statements,) share of comparisons that each statement won, drawn toward one half."""
     choices = np.concatenate(people)
     won = 1.0 + np.bincount(choices[:, 1], minlength=statements)
     lost = 1.0 + np.bincount(choices[:, 2], minlength=statements)
@@ -442,9 +443,8 @@ def _vectors_of(texts: Sequence[str], embedder: Embedder, out: Path) -> Vectors:
             for start in range(0, len(texts), ENCODED_AT_ONCE)
         ]
     )
-    unfinished = out / "embeddings.part.npz"
-    np.savez(unfinished, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
-    unfinished.replace(file)
+    with replacing(file) as beside, beside.open("wb") as archive:
+        np.savez(archive, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
     return vectors
 
 

@@ -334,7 +334,7 @@ def _stopping(threshold: float, pool: Sequence[_Pooled]) -> StoppingRow:
 
 
 def _stop(person: _Pooled, block: Sequence[SampledChain], threshold: float) -> tuple[float, float]:
-    """How right the favourite is when sampling stops, and the share of chains sampled by then."""
+    """How right the favorite is when sampling stops, and the share of chains sampled by then."""
     individual = [chain for chain in block if chain.level == "individual"]
     others = [chain for chain in block if chain.level == "prototype"]
     used: list[SampledChain] = []

@@ -11,7 +11,7 @@ import numpy as np
 
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.prototypes import Member, Neighbours, PrototypeStore
+from pgenrm_agent.prototypes import Member, Neighbors, PrototypeStore
 from pgenrm_agent.schema import Model
 
 __all__ = ["MatchMeasurements", "measure_matching", "measure_refinement"]
@@ -110,12 +110,12 @@ def measure_matching(
         started = time.perf_counter()
         PrototypeStore(memory).replace(centroids, rows, embedder=embedder.name)
         written = time.perf_counter() - started
-        neighbours = Neighbours(memory, embedder, joining=False)
+        neighbors = Neighbors(memory, embedder, joining=False)
         times = []
         for number in range(WARM_UP + repeats):
             embedder.vector = draw(1)[0]
             started = time.perf_counter()
-            neighbours.match(people[number % members], ["given"], "How?", similar)
+            neighbors.match(people[number % members], ["given"], "How?", similar)
             times.append(time.perf_counter() - started)
     p50, p99 = 1000 * np.quantile(times[WARM_UP:], [0.5, 0.99])
     return MatchMeasurements(

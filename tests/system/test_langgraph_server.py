@@ -124,7 +124,7 @@ def _asked() -> dict[str, object]:
     request = EvaluationRequest(
         user_id=person.id,
         query=data.query,
-        candidates=tuple(Candidate(id=one, text=text) for one, text in data.candidates.items()),
+        candidates=tuple(Candidate(id=name, text=text) for name, text in data.candidates.items()),
     )
     return {
         "request": request.model_dump(mode="json"),

@@ -77,7 +77,7 @@ def test_a_newer_or_foreign_collection_is_refused(chroma_server: str) -> None:
         users.modify(metadata={"pgenrm_schema_version": 99})
         with pytest.raises(MemoryStoreError, match=r"schema version 99.*upgrade"):
             UserMemory(url=chroma_server)
-        users.modify(metadata={"colour": "blue"})
+        users.modify(metadata={"color": "blue"})
         with pytest.raises(MemoryStoreError, match=r"'users' .* not made by pgenrm-agent"):
             UserMemory(url=chroma_server)
     finally:

@@ -59,13 +59,13 @@ def test_an_engine_that_cannot_be_measured_is_refused() -> None:
 async def test_one_request_a_sample_waits_for_each_of_them() -> None:
     engine = ScriptedEngine(write_chain([8, 5, 3]), latency_s=0.1)
     ours, obvious = await time_of_scheduling(
-        engine, format_of(bundled_model()), own=8, neighbours=4, repeats=1
+        engine, format_of(bundled_model()), own=8, neighbors=4, repeats=1
     )
     sizes = [sum(prompt.n for prompt in prompts) for prompts, _ in engine.calls]
     assert sizes == ([12] + [1] * 12) * 2
     assert obvious > 5 * ours
     asked = [prompt.messages for prompt in engine.calls[0][0]]
-    assert len(set(asked)) == len(asked) >= 5  # every neighbour's prompt is another one
+    assert len(set(asked)) == len(asked) >= 5  # every neighbor's prompt is another one
 
 
 async def test_more_callers_get_more_done_where_the_engine_only_waits(tmp_path: Path) -> None:

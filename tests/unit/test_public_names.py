@@ -23,7 +23,16 @@ HEAVY = ("torch", "transformers", "chromadb", "langgraph", "langchain_core", "vl
 
 # Lowest first: a module imports from its own layer and from those before it.
 LAYERS = [
-    {"background_loop", "errors", "machine", "progress", "run_folder", "sync_wrappers"},
+    {
+        "background_loop",
+        "errors",
+        "files",
+        "jsonl",
+        "machine",
+        "progress",
+        "run_folder",
+        "sync_wrappers",
+    },
     {"schema"},
     {"chain", "sampling", "aggregation"},
     {"engines", "embedding", "model_files", "testing"},

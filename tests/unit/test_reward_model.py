@@ -27,7 +27,7 @@ FOUR = Scaling(individual=4, seed=1)
 
 
 def answer(prompt: Prompt, _: int) -> str:
-    """A model that gives each colour its mark, wherever it is shown."""
+    """A model that gives each color its mark, wherever it is shown."""
     texts = re.findall(r"Start of Response \d+\]\s*(\S+)", prompt.messages[-1].content)
     totals = [MARKS[text] for text in texts]
     marks = ", ".join(f"Response {k}: Fit {total:g}" for k, total in enumerate(totals, start=1))
@@ -75,7 +75,7 @@ def rm(engine: Watchful, tmp_path: Path) -> Iterator[PGenRM]:
 
 
 def test_a_plain_call_scores_and_ranks(rm: PGenRM) -> None:
-    evaluation = rm.score("ada", "Which colour?", ["red", "green", "blue"])
+    evaluation = rm.score("ada", "Which color?", ["red", "green", "blue"])
     assert isinstance(evaluation, Evaluation)
     assert evaluation.best == "answer-2"
     assert [score.mean for score in evaluation.scores] == [3.0, 8.0, 5.0]
@@ -84,7 +84,7 @@ def test_a_plain_call_scores_and_ranks(rm: PGenRM) -> None:
 
 def test_candidates_keep_the_ids_they_come_with(rm: PGenRM) -> None:
     candidates = [Candidate(id="warm", text="red"), "green"]
-    assert rm.score("ada", "Which colour?", candidates).ranking == ("answer-2", "warm")
+    assert rm.score("ada", "Which color?", candidates).ranking == ("answer-2", "warm")
 
 
 def test_what_is_remembered_is_shown_to_the_model(rm: PGenRM, engine: Watchful) -> None:
@@ -92,7 +92,7 @@ def test_what_is_remembered_is_shown_to_the_model(rm: PGenRM, engine: Watchful) 
     rm.state("ada", "Be brief.")
     rm.state("ada", StatedPreference(kind="self_description", text="I teach physics."))
     rm.remember("bob", PAIR.model_copy(update={"chosen": "Coffee, of course.", "id": "x"}))
-    rm.score("ada", "Which colour?", ["red", "green"])
+    rm.score("ada", "Which color?", ["red", "green"])
     everything = "\n".join(
         message.content for prompt in engine.calls[0][0] for message in prompt.messages
     )
@@ -105,7 +105,7 @@ def test_what_is_remembered_is_shown_to_the_model(rm: PGenRM, engine: Watchful) 
 def test_what_is_forgotten_is_gone(rm: PGenRM, engine: Watchful) -> None:
     rm.remember("ada", PAIR)
     assert rm.forget("ada") >= 1
-    rm.score("ada", "Which colour?", ["red", "green"])
+    rm.score("ada", "Which color?", ["red", "green"])
     assert "Tea, plainly." not in engine.calls[0][0][0].messages[0].content
 
 
@@ -114,15 +114,15 @@ def test_signals_given_with_the_call_leave_the_memory_unopened(
 ) -> None:
     folder = tmp_path / "memory"
     with PGenRM(engine=engine, memory=folder, scaling=FOUR) as rm:
-        rm.score("ada", "Which colour?", ["red", "green"], history=[PAIR])
-        rm.score("ada", "Which colour?", ["red"], stated=[StatedPreference(text="Be brief.")])
+        rm.score("ada", "Which color?", ["red", "green"], history=[PAIR])
+        rm.score("ada", "Which color?", ["red"], stated=[StatedPreference(text="Be brief.")])
     assert not folder.exists()
     assert "Tea, plainly." in engine.calls[0][0][0].messages[0].content
     assert "Be brief." in engine.calls[1][0][0].messages[0].content
 
 
 def test_rerank_returns_the_texts_in_their_new_order(rm: PGenRM) -> None:
-    result = rm.rerank("ada", "Which colour?", ["red", "green", "blue"])
+    result = rm.rerank("ada", "Which color?", ["red", "green", "blue"])
     assert [(item.index, item.text, item.score) for item in result] == [
         (1, "green", 8.0),
         (2, "blue", 5.0),
@@ -135,11 +135,11 @@ def test_rerank_returns_the_texts_in_their_new_order(rm: PGenRM) -> None:
 
 
 async def test_async_calls_give_the_same_result(rm: PGenRM) -> None:
-    plain = await asyncio.to_thread(rm.score, "ada", "Which colour?", ["red", "green"])
-    other = await rm.ascore("ada", "Which colour?", ["red", "green"])
+    plain = await asyncio.to_thread(rm.score, "ada", "Which color?", ["red", "green"])
+    other = await rm.ascore("ada", "Which color?", ["red", "green"])
     same = {"timings": {}}
     assert plain.model_copy(update=same) == other.model_copy(update=same)
-    assert [item.text for item in await rm.arerank("ada", "Which colour?", ["red", "green"])] == [
+    assert [item.text for item in await rm.arerank("ada", "Which color?", ["red", "green"])] == [
         "green",
         "red",
     ]
@@ -149,7 +149,7 @@ async def test_async_calls_give_the_same_result(rm: PGenRM) -> None:
 
 
 async def test_plain_calls_work_inside_a_running_event_loop(rm: PGenRM) -> None:
-    assert rm.score("ada", "Which colour?", ["red", "green"]).best == "answer-2"
+    assert rm.score("ada", "Which color?", ["red", "green"]).best == "answer-2"
 
 
 def test_plain_calls_work_from_many_threads_at_once(rm: PGenRM) -> None:
@@ -324,11 +324,11 @@ def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
 def test_prototypes_and_their_embedder_are_loaded_once(tmp_path: Path) -> None:
     with PGenRM(engine=ScriptedEngine("unused"), memory=tmp_path / "one") as rm:
         context = rm.prepare()[1]
-        assert context.neighbours is not None
+        assert context.neighbors is not None
         # A status then reads what scoring has in memory already.
         assert rm.prototypes is rm.prototypes
         with rm.with_memory(tmp_path / "other") as tenant:
-            others = tenant.prepare()[1].neighbours
+            others = tenant.prepare()[1].neighbors
             assert others is not None
-            assert others is not context.neighbours
-            assert vars(others)["embedder"] is vars(context.neighbours)["embedder"]
+            assert others is not context.neighbors
+            assert vars(others)["embedder"] is vars(context.neighbors)["embedder"]

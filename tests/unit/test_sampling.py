@@ -123,7 +123,7 @@ def test_a_longer_plan_begins_with_the_shorter_one_of_as_many_orders() -> None:
     assert plan_chains(["ada"] * 16, 3, seed=5)[:8] == plan_chains(["ada"] * 8, 3, seed=5)
 
 
-def test_neighbours_get_one_chain_each_in_balanced_orders() -> None:
+def test_neighbors_get_one_chain_each_in_balanced_orders() -> None:
     plan = plan_chains(["u1", "u2", "u3", "u4"], 2, seed=3, level="prototype")
     assert [chain.signals_of for chain in plan] == ["u1", "u2", "u3", "u4"]
     assert {chain.level for chain in plan} == {"prototype"}

@@ -24,7 +24,7 @@ from pydantic import Field
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Model, PreferencePair, Scaling
 from pgenrm_agent.training.bundled.chains import wishes_in

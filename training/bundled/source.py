@@ -36,7 +36,9 @@ def simulated_rows(folder: Path, people: int, *, to_train_on: bool) -> list[Pref
     for index, user in enumerate(world.users(name, people)):
         rng = np.random.default_rng([1, index])
         queries = rng.choice(len(answers.queries), HISTORY + 1, replace=False)
-        pairs = [as_pair(answers, world.compare(user, answers, int(one), rng)) for one in queries]
+        pairs = [
+            as_pair(answers, world.compare(user, answers, int(query), rng)) for query in queries
+        ]
         stated = stated_preferences(user, rng)
         rows += [
             PreferenceRow(

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
+from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.server.admission import Admission, Limits, Overloaded
 from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
@@ -42,8 +43,9 @@ def create_app(
 ) -> FastAPI:
     """The server around `reward_model`, which stays the caller's to close.
 
-    keys: who may call, and for which tenant. None lets everybody in, as one tenant whose memory is
-        the reward model's own: for a server that only this machine can reach.
+    keys: who may call, and for which tenant. None lets in whoever is on this machine, as one tenant
+        whose memory is the reward model's own: requests that name another host, and changes from
+        another site's page, are refused (see `LoopbackOnly`). Listen on a loopback address then.
     tenants_folder: with keys, the folder of the tenants' memories, one folder each.
     limits: how much may be asked of it; see `Limits`.
     on_prepared: called once, when the model is loaded (None) or could not be (why, which is logged
@@ -107,6 +109,8 @@ def create_app(
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(BoundedBodies, most=limits.body_bytes)
     app.add_middleware(ObservedApp)
+    if keys is None:
+        app.add_middleware(LoopbackOnly)  # added last, so it stands first
     return app
 
 

@@ -31,7 +31,7 @@ class Metrics:
         )
         self.evaluations = Counter(
             "pgenrm_evaluations",
-            "Evaluations by outcome: done, failed, cancelled.",
+            "Evaluations by outcome: done, failed, canceled.",
             ["outcome"],
             registry=self.registry,
         )

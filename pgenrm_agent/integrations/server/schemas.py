@@ -52,7 +52,7 @@ UserId = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}$"),
     Field(description="1 to 128 of A-Z a-z 0-9 . _ : @ + ~ -, starting with a letter or digit."),
 ]
-# Only what every store and tokeniser takes: no text that is blank, none with a NUL.
+# Only what every store and tokenizer takes: no text that is blank, none with a NUL.
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
@@ -121,7 +121,7 @@ class ScoreAnswer(Model):
 
     `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
     sampled texts that could not be used, by reason. `prototype` is the group of similar people that
-    the person is nearest to, `neighbours` how many of them took part. `chains` holds the person's
+    the person is nearest to, `neighbors` how many of them took part. `chains` holds the person's
     own chains only: what similar people's signals gave is theirs.
     """
 
@@ -133,7 +133,7 @@ class ScoreAnswer(Model):
     chains: list[EvaluationChain] | None
     failures: dict[str, int]
     prototype: str | None = None
-    neighbours: int = 0
+    neighbors: int = 0
     usage: Usage
     seconds: float
     seed: int
@@ -368,7 +368,7 @@ def score_answer(evaluation: Evaluation, *, include_chains: bool) -> ScoreAnswer
         chains=own if include_chains else None,
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
         prototype=evaluation.prototype,
-        neighbours=len(evaluation.neighbours),
+        neighbors=len(evaluation.neighbors),
         usage=evaluation.usage,
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,

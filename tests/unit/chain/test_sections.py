@@ -25,7 +25,7 @@ PERSONA, RUBRIC = "She likes lists.", "1. Lists (100%)"
         ("", "", "### Criteria and weights\n", ""),
     ],
 )
-def test_headings_are_recognised_in_their_variants(
+def test_headings_are_recognized_in_their_variants(
     part_one: str, persona: str, rubric: str, part_two: str
 ) -> None:
     text = f"{part_one}{persona}{PERSONA}\n{rubric}{RUBRIC}\n{part_two}<JSON_START>{{}}"

@@ -60,7 +60,7 @@ def debug(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
 
 def begin(tmp_path: Path) -> list[str]:
     return [
-        *("start", "-u", "ada", "-q", "Which colour?", "--run", "one", "--individual", "4"),
+        *("start", "-u", "ada", "-q", "Which color?", "--run", "one", "--individual", "4"),
         *("--seed", "5", "--history", str(tmp_path / "history.json"), "Red.", "Green."),
     ]
 
@@ -93,7 +93,7 @@ def test_a_person_edits_a_persona_in_a_terminal_and_sees_the_score_change(
     type_("show one", "Wants short answers.")
     type_("edit one persona", "edited persona", "next: ")
     type_("resume one", "stopped: finished", "9.00  answer-1", "answer-2")
-    type_("list", "ada", "Which colour?", "end")
+    type_("list", "ada", "Which color?", "end")
     terminal.expect_exact("READY> ")
     terminal.sendline("exit")
     terminal.expect(pexpect.EOF)

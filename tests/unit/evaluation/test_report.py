@@ -13,7 +13,7 @@ from pgenrm_agent.evaluation.plots import plot_bars
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import accuracy_in_words, cells, write_report
 from pgenrm_agent.evaluation.running import RunDescription
-from pgenrm_agent.evaluation.summary import JudgeSummary, summarise
+from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -48,7 +48,7 @@ def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
 
 @pytest.fixture
 def rows() -> list[JudgeSummary]:
-    return summarise(
+    return summarize(
         records("p-genrm", lambda number: number % 5 != 0)
         + records("<judge> & co", lambda number: number % 2 == 0)
     )
@@ -97,7 +97,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
                     ),
                 )
             )
-    return summarise(found)
+    return summarize(found)
 
 
 RUN = RunDescription(

@@ -9,7 +9,7 @@ import pytest
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.records import Record, Verdict
-from pgenrm_agent.evaluation.summary import compare, summarise
+from pgenrm_agent.evaluation.summary import compare, summarize
 
 
 def record(
@@ -37,7 +37,7 @@ def record(
 
 
 def test_what_happened_is_counted() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [8, 3], failures={"truncated": 1}, totals=[[8, 3]], orders=[[0, 1]]),
             record("2", [5, 5], failures={"truncated": 2}),
@@ -58,7 +58,7 @@ def test_what_happened_is_counted() -> None:
 
 
 def test_runs_give_a_mean_and_its_error() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [8, 3]),
             record("2", [8, 3]),
@@ -75,16 +75,16 @@ def test_runs_give_a_mean_and_its_error() -> None:
 def test_a_coin_is_no_better_than_chance_and_a_good_judge_is() -> None:
     coin = [record(str(n), [8, 3] if n % 2 else [3, 8], user=f"u{n}") for n in range(40)]
     good = [record(str(n), [8, 3], user=f"u{n}", judge="b") for n in range(40)]
-    rows = {row.judge: row for row in summarise([*coin, *good])}
+    rows = {row.judge: row for row in summarize([*coin, *good])}
     assert rows["a"].against_chance == "no better"
     assert rows["b"].against_chance == "better"
-    (single,) = summarise([record("1", [8, 3])])
+    (single,) = summarize([record("1", [8, 3])])
     assert single.against_chance == "unknown"
 
 
 def test_more_samples_are_means_of_the_first_ones() -> None:
     totals = [[3, 8], [9, 1], [9, 1], [1, 2]]
-    (row,) = summarise([record("1", [5.5, 3], totals=totals, orders=[[0, 1], [1, 0]] * 2)])
+    (row,) = summarize([record("1", [5.5, 3], totals=totals, orders=[[0, 1], [1, 0]] * 2)])
     assert row.by_samples == {1: 0.0, 2: 1.0, 4: 1.0}
     assert row.one_sample == 0.5
     assert row.position.better_first == 0.5
@@ -94,7 +94,7 @@ def test_more_samples_are_means_of_the_first_ones() -> None:
 
 
 def test_lists_are_ranked_and_so_are_systems() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [3, 2, 1], grades=[3, 1, 2]),
             record("2", [3, 2, 1], grades=[3, 2, 1], user="bo"),
@@ -110,12 +110,12 @@ def test_lists_are_ranked_and_so_are_systems() -> None:
     # Mean grades of the systems: 3, 1.5, 1.5; mean scores 3, 2, 1.
     assert row.system_spearman is not None
     assert row.system_spearman.mean == pytest.approx(0.8660254)
-    (pairs,) = summarise([record("1", [8, 3])])
+    (pairs,) = summarize([record("1", [8, 3])])
     assert pairs.kendall is None
 
 
 def test_ndcg_and_prototypes_are_means_of_means() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [3, 2, 1], grades=[3, 2, 0], prototype="0"),
             record("2", [1, 2, 3], grades=[1, 0, 0], prototype="0"),
@@ -133,7 +133,7 @@ def test_ndcg_and_prototypes_are_means_of_means() -> None:
 def test_every_pair_of_a_list_tells_of_position_bias() -> None:
     # Shown as b, c, a, and whatever stands earlier got more: b > c > a.
     shown = record("1", [1, 3, 2], grades=[3, 2, 1], totals=[[1, 3, 2]], orders=[[1, 2, 0]])
-    (row,) = summarise([shown])
+    (row,) = summarize([shown])
     assert row.position.samples == 3
     assert row.position.prefers_first == 1.0
     assert row.position.better_first == 1.0  # b over c
@@ -142,7 +142,7 @@ def test_every_pair_of_a_list_tells_of_position_bias() -> None:
 
 def test_the_order_of_records_does_not_matter() -> None:
     records = [record(str(n), [n % 3, 1.1], user=f"u{n % 7}", run=n % 2) for n in range(30)]
-    assert summarise(records) == summarise(records[::-1])
+    assert summarize(records) == summarize(records[::-1])
 
 
 def test_two_judges_are_compared_on_what_both_were_asked() -> None:
@@ -159,6 +159,6 @@ def test_two_judges_are_compared_on_what_both_were_asked() -> None:
         compare(first, [record("0", [8, 3], user="another")])
 
 
-def test_nothing_cannot_be_summarised() -> None:
+def test_nothing_cannot_be_summarized() -> None:
     with pytest.raises(ConfigurationError, match="nothing was judged"):
-        summarise([])
+        summarize([])

@@ -23,7 +23,7 @@ MARKS = {"red": 3.0, "green": 8.0}
 
 
 def answer(prompt: Prompt, _: int) -> str:
-    """Gives each colour its mark, and no mark to any other answer."""
+    """Gives each color its mark, and no mark to any other answer."""
     texts = re.findall(r"Start of Response \d+\]\s*(\S+)", prompt.messages[-1].content)
     totals = {k: MARKS[text] for k, text in enumerate(texts, start=1) if text in MARKS}
     marks = ", ".join(f"Response {k}: Fit {total:g}" for k, total in totals.items())
@@ -60,7 +60,7 @@ class StandardTool:
 
     @property
     def tool_invoke_params_example(self) -> dict[str, Any]:
-        return {"query": "Which colour?", "candidates": ["red", "green"], "user_id": "ada"}
+        return {"query": "Which color?", "candidates": ["red", "green"], "user_id": "ada"}
 
 
 class TestToolUnit(StandardTool, ToolsUnitTests):

@@ -33,6 +33,28 @@ def address(rm: PGenRM) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("listens_on", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
+async def test_without_keys_other_sites_reach_nothing_over_http(
+    rm: PGenRM, listens_on: str
+) -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    with listening_to(create_mcp_app(create_mcp_server(rm), host=listens_on)) as url:
+        async with AsyncClient() as http:
+            for host in (
+                "evil.example",
+                "127.0.0.1:80@evil.example",
+                "127.0.0.1.nip.io",
+                "0.0.0.0",
+            ):
+                answer = await http.post(url, json=call, headers={"Host": host})
+                assert answer.status_code == 421, host
+            for origin in ("https://evil.example", "null", "http://127.0.0.1:80@evil.example"):
+                answer = await http.post(url, json=call, headers={"Origin": origin})
+                assert answer.status_code == 403, origin
+        async with Client(streamable_http_client(url)) as client:
+            assert len((await client.list_tools()).tools) == 5
+
+
 @contextmanager
 def listening_to(app: ASGIApp) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))

@@ -1,4 +1,4 @@
-"""The reward function in the shape TRL calls it, and the labelled pairs TRL's DPO reads."""
+"""The reward function in the shape TRL calls it, and the labeled pairs TRL's DPO reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.integrations.trl import labelled_pairs, write_labelled_pairs
+from pgenrm_agent.integrations.trl import labeled_pairs, write_labeled_pairs
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.testing import ScriptedEngine
@@ -73,20 +73,20 @@ def test_data_without_the_persons_column_is_refused(rm: PGenRM) -> None:
         rm.as_reward_func()(prompts=["How?"], completions=["So."])
 
 
-def test_the_best_against_the_worst_makes_a_labelled_pair(rm: PGenRM, tmp_path: Path) -> None:
+def test_the_best_against_the_worst_makes_a_labeled_pair(rm: PGenRM, tmp_path: Path) -> None:
     evaluation = rm.score("ada", "How?", ["Fair. 5", "Good. 9", "Poor. 2"])
-    (pair,) = labelled_pairs([evaluation])
+    (pair,) = labeled_pairs([evaluation])
     assert pair["prompt"] == [{"role": "user", "content": "How?"}]
     assert pair["chosen"] == [{"role": "assistant", "content": "Good. 9"}]
     assert pair["rejected"] == [{"role": "assistant", "content": "Poor. 2"}]
     assert (pair["user_id"], pair["margin"]) == ("ada", 7.0)
-    assert len(list(labelled_pairs([evaluation], every=True))) == 3
-    assert len(list(labelled_pairs([evaluation], every=True, min_margin=4))) == 2
+    assert len(list(labeled_pairs([evaluation], every=True))) == 3
+    assert len(list(labeled_pairs([evaluation], every=True, min_margin=4))) == 2
     file = tmp_path / "pairs.jsonl"
-    assert write_labelled_pairs(file, [evaluation]) == 1
+    assert write_labeled_pairs(file, [evaluation]) == 1
     assert json.loads(file.read_text()) == pair
 
 
 def test_equal_scores_are_no_preference(rm: PGenRM) -> None:
     tie = rm.score("ada", "How?", ["A 5", "B 5"])
-    assert list(labelled_pairs([tie], min_margin=0)) == []
+    assert list(labeled_pairs([tie], min_margin=0)) == []

@@ -18,7 +18,7 @@ from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory, UserSummary, default_directory
 from pgenrm_agent.memory.rows import read_record
-from pgenrm_agent.memory.selection import drawn
+from pgenrm_agent.memory.selection import select
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -154,7 +154,7 @@ def test_random_recall_follows_from_the_seed_and_the_pairs_alone(
 
 def test_random_recall_shows_each_pair_equally_often() -> None:
     pairs = [pair(f"question {i}", id=f"p{i}") for i in range(10)]
-    shown = [kept.id for seed in range(3000) for kept in drawn(pairs, seed)[:3]]
+    shown = [kept.id for seed in range(3000) for kept in select(pairs, "random", 3, seed=seed)]
     for kept in pairs:
         assert 800 < shown.count(kept.id) < 1000  # 900 expected, standard deviation 25
 
@@ -183,7 +183,7 @@ def test_recent_recall_is_newest_first(memory: UserMemory, user: str) -> None:
 
 
 def test_times_with_and_without_a_zone_can_be_compared(memory: UserMemory, user: str) -> None:
-    naive = pair("naive").model_copy(update={"created_at": datetime(2026, 1, 5)})
+    naive = PreferencePair(query="naive", chosen="a", rejected="b", created_at=datetime(2026, 1, 5))
     memory.remember_many(user, [naive, pair("aware", day=1)])
     assert [kept.query for kept in memory.history(user)] == ["aware", "naive"]
 
@@ -289,7 +289,7 @@ def test_an_export_imported_elsewhere_exports_the_same(
         ({"pair": {"query": "", "chosen": "a", "rejected": "b"}}, r"field pair\.query"),
         ({"pair": {"query": "q", "chosen": "a", "rejected": "a"}}, "same text"),
         ({"pair": {"query": "q", "chosen": "a"}}, r"field pair\.rejected: Field required"),
-        ({"colour": "red"}, "field colour: Extra inputs"),
+        ({"color": "red"}, "field color: Extra inputs"),
         ({"record": "wish"}, "'wish'"),
         ({"user_id": 7}, "field user_id"),
         ({"schema_version": 2}, "schema_version: 2 was written by a newer"),

@@ -165,7 +165,7 @@ def test_refinement_learns_what_each_camp_chooses() -> None:
     assert np.linalg.norm(refined.prototypes, axis=1) == pytest.approx(np.ones(2), abs=1e-5)
 
 
-def test_the_regularisers_hold_prototypes_back() -> None:
+def test_the_regularizers_hold_prototypes_back() -> None:
     samples, _ = _two_camps(np.random.default_rng(1), 300)
     centroids, _ = cluster(samples.persona, 2, seed=0)
 
@@ -226,8 +226,8 @@ def test_a_prototype_without_samples_stays_where_it_is() -> None:
 @pytest.mark.parametrize("groups", [3, 8, 20])
 def test_k_is_near_the_number_of_groups(groups: int) -> None:
     rng = np.random.default_rng(groups)
-    centres = _unit(rng.normal(size=(groups, 48)))
-    personas = _unit(np.repeat(centres, 60, axis=0) + 0.02 * rng.normal(size=(groups * 60, 48)))
+    centers = _unit(rng.normal(size=(groups, 48)))
+    personas = _unit(np.repeat(centers, 60, axis=0) + 0.02 * rng.normal(size=(groups * 60, 48)))
     choice = choose_k(personas)
     assert abs(choice.k - groups) <= max(1, groups // 5)
     assert f"{choice.k}" in choice.reason

@@ -98,7 +98,7 @@ def test_a_person_who_joins_is_found_at_once() -> None:
     assert version.with_members([]) is version
 
 
-def test_neighbours_among_100_000_members_take_a_few_milliseconds() -> None:
+def test_neighbors_among_100_000_members_take_a_few_milliseconds() -> None:
     import time
 
     version = random_version(3, k=50, people=50_000, d=192)

@@ -70,7 +70,7 @@ async def test_both_write_the_same_texts_and_the_base_writes_others(
         await engine.aclose()
     applied, plain, base = texts
     assert applied == plain
-    assert all(one != other for one, other in zip(applied, base, strict=True))
+    assert all(adapted != plain for adapted, plain in zip(applied, base, strict=True))
 
 
 def test_both_give_the_same_scores(adapter: Path, merged: Path) -> None:
@@ -79,8 +79,10 @@ def test_both_give_the_same_scores(adapter: Path, merged: Path) -> None:
 
     def scores(engine: TransformersEngine) -> list[float | None]:
         with PGenRM(engine=engine, chain_format=format_of(merged), scaling=scaling) as rm:
-            found = rm.score("ada", "What is 7 plus one?", ["8.", "Well, it is 8!"], history=[])
-        return [score.mean for score in found.scores]
+            evaluation = rm.score(
+                "ada", "What is 7 plus one?", ["8.", "Well, it is 8!"], history=[]
+            )
+        return [score.mean for score in evaluation.scores]
 
     applied = scores(TransformersEngine(bundled_model(), adapter=adapter, device="cpu"))
     plain = scores(TransformersEngine(merged, device="cpu"))

@@ -91,7 +91,7 @@ PATHS = ["/v1/score", "/v1/score/stream", "/v1/rerank", "/v2/rerank"]
 def test_a_client_that_hangs_up_stops_its_evaluation(serve: Serve, path: str) -> None:
     with serve(latency_s=30.0) as running:
         hang_up(running, path)
-        stopped = 'pgenrm_evaluations_total{outcome="cancelled"}'
+        stopped = 'pgenrm_evaluations_total{outcome="canceled"}'
         assert until(lambda: running.metric(stopped) == 1)
         assert running.metric("pgenrm_evaluations_inside") == 0
 
