@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from subprocess import CompletedProcess
 from unittest.mock import patch
 
-from pgenrm_agent.cli.app import main
+from typer.main import get_command
+
+from pgenrm_agent.cli import app
 
 __all__ = ["pgenrm"]
+
+
+@cache
+def _command_line() -> Callable[[], object]:
+    """What `main` puts together; made once, since that takes half a second."""
+    with patch.object(app, "run") as run:
+        app.main()
+    return get_command(run.call_args.args[0])
 
 
 def pgenrm(*arguments: object) -> CompletedProcess[str]:
@@ -23,7 +35,7 @@ def pgenrm(*arguments: object) -> CompletedProcess[str]:
         patch.object(sys, "argv", ["pgenrm", *command]),
     ):
         try:
-            main()
+            app.run(_command_line())  # type: ignore[arg-type]
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return CompletedProcess(command, code, out.getvalue(), err.getvalue())

@@ -13,7 +13,9 @@ from pgenrm_agent.demo import demo_data
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    done = pgenrm("demo", "--json", "--memory", tmp_path_factory.mktemp("memory"))
+    done = pgenrm(
+        "demo", "--json", "--individual", 4, "--memory", tmp_path_factory.mktemp("memory")
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert isinstance(found, dict)
@@ -52,7 +54,7 @@ def test_every_score_has_a_mean_and_a_standard_error_or_a_reason(demo: dict[str,
                 assert score["reason"]
             else:
                 assert 1 <= score["mean"] <= 10
-                # Eight chains with marks of their own never agree to the last digit.
+                # Chains with marks of their own never agree to the last digit.
                 assert (score["standard_error"] or 0) > 0 or score["chains"] < 2
                 assert score["mean"] == score["individual_mean"]
         chances = [score["probability_best"] for score in person["scores"]]  # type: ignore[attr-defined]

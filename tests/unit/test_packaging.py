@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from needs import IN_CI
@@ -113,6 +114,20 @@ def test_pinned_versions_lie_in_the_declared_ranges(project: dict[str, object]) 
             assert pinned in requirement.specifier, f"{line} excludes the pinned {pinned}"
 
 
+def test_the_lowest_versions_are_the_ones_that_test_oldest_installs(
+    project: dict[str, Any],
+) -> None:
+    oldest = _pins("constraints-oldest.txt")
+    lines = list(project["dependencies"])
+    for extra, required in project["optional-dependencies"].items():
+        if extra not in ("vllm", "langgraph-dev", "dev"):  # not in that environment
+            lines += required
+    for requirement in map(Requirement, lines):
+        lower = [part.version for part in requirement.specifier if part.operator == ">="]
+        if lower and requirement.name not in ("mypy", "ruff"):  # which run nothing of this
+            assert oldest[requirement.name.lower()] == Version(lower[0]), requirement
+
+
 def test_every_core_dependency_is_named_with_a_lower_bound(project: dict[str, object]) -> None:
     required = project["dependencies"]
     assert isinstance(required, list)
@@ -131,9 +146,9 @@ def _version() -> str:
     return version("pgenrm-agent")
 
 
-def _pins() -> dict[str, Version]:
-    """Name -> version, from the constraints file."""
-    lines = (ROOT / "constraints-cpu.txt").read_text(encoding="utf-8").splitlines()
+def _pins(file: str = "constraints-cpu.txt") -> dict[str, Version]:
+    """Name -> version, from a constraints file."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     found = {}
     for line in lines:
         name, _, version = line.partition("==")
