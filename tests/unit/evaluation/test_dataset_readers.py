@@ -226,7 +226,7 @@ def test_a_malformed_row_is_named_by_file_line_and_field(
 
 def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
     for source, complaint in (
-        ("rows.csv", "prb:PATH"),
+        ("rows.csv", "prb:"),
         (f"people:{tmp_path}/none.jsonl", "no such file"),
         (f"prb:{tmp_path}", "holds no parquet"),
     ):
@@ -282,6 +282,8 @@ def test_real_people_are_read(responses: Path) -> None:
 
 
 def test_simulated_people_are_the_same_every_time(responses: Path) -> None:
+    import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
+
     rows = load_rows(f"simulated:{responses}:5")
     assert [row.split for row in rows[:7]] == ["history"] * 6 + ["test"]
     assert len({row.user_id for row in rows}) == 5
