@@ -251,7 +251,6 @@ def test_a_run_that_is_killed_ends_with_the_same_steps_and_rewards(
     trained: Path, command: list[str], tmp_path: Path
 ) -> None:
     train_killed(3, tmp_path, *command, str(tmp_path))
-    assert json.loads((tmp_path / "run.json").read_text())["steps"] == SMALL.steps
     whole, continued = curve(trained), curve(tmp_path)
     assert [row["step"] for row in continued] == [row["step"] for row in whole]
     # The same choices and, from the state kept in the checkpoint, the same chains.

@@ -111,7 +111,6 @@ def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(
     out = tmp_path / "out"
     recipe = write_recipe(RECIPE, tmp_path / "test.yaml")
     train_killed(3, out, *command(minute_model, chain_dataset, out, recipe))
-    assert json.loads((out / "run.json").read_text())["steps"] == STEPS
     assert losses(out) == pytest.approx(losses(trained), rel=1e-3)
 
 
