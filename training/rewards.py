@@ -184,11 +184,11 @@ class EngineRater:
     """
 
     def __init__(self, engine: Engine, *, max_tokens: int = 400) -> None:
-        from pgenrm_agent.background_loop import PrivateLoop
+        from pgenrm_agent.background_loop import BackgroundLoop
 
         self._engine = engine
         self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-        self._loop = PrivateLoop("EngineRater")
+        self._loop = BackgroundLoop("EngineRater")
 
     @property
     def name(self) -> str:
@@ -203,7 +203,7 @@ class EngineRater:
         if not asked:
             return ratings
         prompts = [Prompt(messages=_question(tasks[number])) for number in asked]
-        answers = self._loop.run_blocking(self._engine.sample(prompts, self._params))
+        answers = self._loop.run_blocking(lambda: self._engine.sample(prompts, self._params))
         for number, (answer,) in zip(asked, answers, strict=True):
             ratings[number] = _rating(answer.text)
         return ratings

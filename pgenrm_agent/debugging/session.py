@@ -10,18 +10,16 @@ newest checkpoint is where the run goes on. Which nodes there are is asked of th
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 
-from pgenrm_agent.background_loop import PrivateLoop
+from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.debugging import export
 from pgenrm_agent.debugging.breakpoints import Breakpoint
@@ -58,12 +56,12 @@ from pgenrm_agent.schema import (
     StatedPreference,
     UserSignals,
 )
-from pgenrm_agent.sync_wrappers import at_home, blocking
+from pgenrm_agent.sync_wrappers import Closeable, at_home, blocking
 
 __all__ = ["DebugSession"]
 
 
-class DebugSession:
+class DebugSession(Closeable):
     """Steps through evaluations, one node at a time or up to a breakpoint.
 
     store: a SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
@@ -99,11 +97,11 @@ class DebugSession:
             neighbors=neighbors,
             staged=True,
         )
-        self._loop = PrivateLoop("DebugSession")
+        self._loop = BackgroundLoop("DebugSession")
         self._resources = AsyncExitStack()
         try:
             self._saver = self._loop.run_blocking(
-                open_saver(None if store is None else str(store), self._resources)
+                lambda: open_saver(None if store is None else str(store), self._resources)
             )
         except BaseException:
             self.close()
@@ -116,33 +114,7 @@ class DebugSession:
 
     def close(self) -> None:
         """Close the store. Calling it again does nothing."""
-        self._loop.close(self._resources.aclose())
-
-    async def aclose(self) -> None:
-        """`close`, for async code."""
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+        self._loop.close(self._resources.aclose)
 
     # --- running ---
 

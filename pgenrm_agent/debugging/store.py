@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +19,12 @@ POSTGRES = ("postgresql://", "postgres://")
 def default_store() -> Path:
     """The file that `pgenrm debug` uses when none is named.
 
-    `runs.sqlite` beside the user memory: in the folder that PGENRM_HOME names, else in the user's
-    data directory of the operating system.
+    `runs.sqlite` beside the user memory: in the folder that the setting `home` (PGENRM_HOME) names,
+    else in the user's data directory of the operating system.
     """
-    home = os.environ.get("PGENRM_HOME")
-    if home:
-        return Path(home).expanduser() / "runs.sqlite"
-    from platformdirs import user_data_path
+    from pgenrm_agent.settings import data_folder
 
-    return user_data_path("pgenrm-agent", appauthor=False) / "runs.sqlite"
+    return data_folder() / "runs.sqlite"
 
 
 async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckpointSaver[str]:

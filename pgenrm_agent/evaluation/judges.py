@@ -12,7 +12,6 @@ import asyncio
 import json
 import math
 import re
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -30,7 +29,13 @@ from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed, plan_chains
-from pgenrm_agent.schema import Evaluation, PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.schema import (
+    Evaluation,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
 
 __all__ = [
     "BradleyTerryJudge",
@@ -108,21 +113,18 @@ class ChainJudge:
         return _verdict_of(evaluation)
 
     async def _evaluate(self, question: Question, seed: int) -> Evaluation:
-        given = self._model.evaluation_input(
+        return await self._model.ascore(
             question.user_id,
             question.query,
             question.candidates,
             conversation=question.conversation,
             scaling=self._scaling.model_copy(update={"seed": seed}),
-            history=question.history if self._history else (),
-            stated=question.stated if self._stated else (),
+            signals=UserSignals(
+                user_id=question.user_id,
+                history=question.history if self._history else (),
+                stated=question.stated if self._stated else (),
+            ),
         )
-        # Not `ascore`: it opens no memory where a history is given, and similar people are there.
-        graph, context = await self._model.aprepare(memory=self._scaling.prototype > 0)
-        state = await graph.ainvoke(
-            given, {"configurable": {"thread_id": uuid.uuid4().hex}}, context=context
-        )
-        return Evaluation.model_validate(state["evaluation"])
 
 
 class PromptJudge:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,15 +60,12 @@ class UserSummary(Model):
 def default_directory() -> Path:
     """Where the memory is kept when nothing else is said.
 
-    `memory` in the folder that the environment variable PGENRM_HOME names, else in the user's data
+    `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
     directory of the operating system.
     """
-    home = os.environ.get("PGENRM_HOME")
-    if home:
-        return Path(home).expanduser() / "memory"
-    from platformdirs import user_data_path
+    from pgenrm_agent.settings import data_folder
 
-    return user_data_path("pgenrm-agent", appauthor=False) / "memory"
+    return data_folder() / "memory"
 
 
 class UserMemory:

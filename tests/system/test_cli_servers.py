@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from command_line import pgenrm
 from httpx2 import AsyncClient
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from pgenrm_command import pgenrm
 
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.memory import UserMemory

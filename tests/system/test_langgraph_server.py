@@ -120,7 +120,7 @@ def _answers(port: int) -> bool:
 def _asked() -> dict[str, object]:
     """The demonstration's request for one of its people, as JSON."""
     data = demo_data()
-    person = data.people[-1]
+    person = data.users[-1]
     request = EvaluationRequest(
         user_id=person.id,
         query=data.query,

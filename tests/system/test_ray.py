@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from pgenrm_command import pgenrm
+from command_line import pgenrm
 from pyarrow import parquet
 from scored_datasets import JOB, chain, write
 

@@ -26,7 +26,7 @@ from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Model, PreferencePair, Scaling
+from pgenrm_agent.schema import Candidate, Model, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.training.bundled.chains import wishes_in
 from pgenrm_agent.training.bundled.simulation import (
     CLIP,
@@ -298,7 +298,7 @@ async def _judge(model: PGenRM, one: Asked) -> ChoiceRecord:
             one.pair.query,
             asked[::-1] if one.flipped else asked,
             conversation=one.pair.conversation,
-            history=one.history,
+            signals=UserSignals(user_id=one.key, history=one.history),
         )
     except ChainError as error:
         failed = sum(error.failures.values())

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.integrations.server.service import Service
-from pgenrm_agent.reward_model import RerankResult
+from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import Evaluation
 
 __all__ = ["ClientGone", "gone", "start", "while_connected"]

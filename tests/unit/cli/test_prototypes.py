@@ -6,8 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-from pgenrm_command import pgenrm
+from command_line import Done, pgenrm
 
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import PreferencePair
@@ -17,31 +16,33 @@ PAIR = PreferencePair(
 )
 
 
-def test_build_status_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
-    before = pgenrm("prototypes", "status")
+def prototypes(home: Path, *arguments: object) -> Done:
+    return pgenrm("prototypes", *arguments, env={"PGENRM_HOME": str(home)})
+
+
+def test_build_status_and_plot(tmp_path: Path) -> None:
+    before = prototypes(tmp_path, "status")
     assert "no prototypes yet" in before.stdout
-    nobody = pgenrm("prototypes", "build")
+    nobody = prototypes(tmp_path, "build")
     assert nobody.returncode == 1
     assert "users consent" in nobody.stderr
     with UserMemory(tmp_path / "memory") as memory:
         for user in ("ann", "bob", "cid"):
             memory.remember(user, PAIR.model_copy(update={"id": user}))
             memory.set_consent(user, True)
-    built = pgenrm("prototypes", "build", "-k", "1", "--queries", "1", "--json")
+    built = prototypes(tmp_path, "build", "-k", "1", "--queries", "1", "--json")
     assert built.returncode == 0, built.stderr
     assert json.loads(built.stdout)["prototypes"] == 1
-    status = json.loads(pgenrm("prototypes", "status", "--json").stdout)
+    status = json.loads(prototypes(tmp_path, "status", "--json").stdout)
     assert status["people"] == json.loads(built.stdout)["people"]
     picture = tmp_path / "map.png"
-    drawn = pgenrm("prototypes", "plot", picture)
+    drawn = prototypes(tmp_path, "plot", str(picture))
     assert drawn.returncode == 0, drawn.stderr
     assert picture.stat().st_size > 5000
     page = tmp_path / "map.html"
-    assert pgenrm("prototypes", "plot", page).returncode == 0
+    assert prototypes(tmp_path, "plot", str(page)).returncode == 0
     html = page.read_text()
     assert html.count("<svg") == html.count("</svg>") == 1
     assert f"1 prototype of {status['people']} people" in html
     assert not {"ann", "bob", "cid"} & set(re.findall(r"\w+", html))
-    wrong = pgenrm("prototypes", "plot", "map.txt")
-    assert wrong.returncode == 2
+    assert prototypes(tmp_path, "plot", "map.txt").returncode == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.testing import ScriptedEngine
 
 # They look at the graph, not at a run.
-WITHOUT_TWIN = {"nodes", "edges"}
 
 
 class SlowEngine(ScriptedEngine):
@@ -39,21 +37,6 @@ class SlowEngine(ScriptedEngine):
 async def until_asked(engine: SlowEngine) -> None:
     while not engine.asked:  # noqa: ASYNC110, set from another thread
         await asyncio.sleep(0.005)
-
-
-def test_every_call_has_an_awaited_twin_with_the_same_arguments() -> None:
-    plain = {
-        name
-        for name, value in vars(DebugSession).items()
-        if not name.startswith("_") and not inspect.iscoroutinefunction(value)
-    }
-    assert {"start", "step", "resume", "edit_persona", "fork", "export", "close"} <= plain
-    for name in plain - WITHOUT_TWIN:
-        blocking, twin = getattr(DebugSession, name), getattr(DebugSession, f"a{name}")
-        assert blocking.__name__ == name
-        assert inspect.iscoroutinefunction(twin)
-        assert inspect.signature(blocking) == inspect.signature(twin)
-        assert inspect.getdoc(blocking)
 
 
 async def test_a_run_is_stopped_edited_resumed_forked_and_compared() -> None:

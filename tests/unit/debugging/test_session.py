@@ -412,12 +412,14 @@ def test_two_hundred_checkpoints_open_in_a_second_and_a_step_costs_ten_milliseco
         for number in range(5):
             bare, watched = begin(session, f"a{number}"), begin(session, f"b{number}")
             started = time.process_time()
-            session._loop.run_blocking(build_graph().ainvoke(given, context=session._context))
+            session._loop.run_blocking(
+                lambda: build_graph().ainvoke(given, context=session._context)
+            )
             unsaved.append(time.process_time() - started)
             started = time.process_time()
             session._loop.run_blocking(
-                session._graph.ainvoke(
-                    None, {"configurable": {"thread_id": bare}}, context=session._context
+                lambda run=bare: session._graph.ainvoke(
+                    None, {"configurable": {"thread_id": run}}, context=session._context
                 )
             )
             whole.append(time.process_time() - started)

@@ -359,7 +359,7 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
 
     data = demo_data()
     with PGenRM(memory=tmp_path / "memory") as rm:
-        for person in data.people:
+        for person in data.users:
             for copy in "ab":
                 for number, pair in enumerate(data.pairs(person)):
                     rm.remember(
@@ -368,7 +368,7 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
                 rm.memory.set_consent(f"{person.id}-{copy}", True)
         learned = rm.learn_prototypes(k=2, queries=1, keep=tmp_path / "kept.sqlite")
         assert learned.prototypes <= 2
-        user = f"{data.people[0].id}-a"
+        user = f"{data.users[0].id}-a"
         scaling = Scaling(individual=2, prototype=4, seed=1)
         evaluation = rm.score(user, data.query, list(data.candidates.values()), scaling=scaling)
         levels = {chain.level for chain in evaluation.chains}

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pgenrm_command import pgenrm
+from command_line import pgenrm
 from pyarrow import Table, parquet
 from scored_datasets import JOB, chain, write
 

@@ -91,7 +91,7 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
         result = await client.call_tool("score", {**ASKED, "user_id": "ada"})
     assert not result.is_error, text(result)
     assert result.structured_content["ranking"] == ["answer-2", "answer-1"]
-    assert [one["mean"] for one in result.structured_content["scores"]] == [3.0, 8.0]
+    assert [score["mean"] for score in result.structured_content["scores"]] == [3.0, 8.0]
     told = text(result)
     assert "Persona: This person wants a useful answer." in told
     assert "- Usefulness, 100 %" in told
@@ -100,8 +100,11 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
 async def test_rerank_keeps_the_original_places(address: str) -> None:
     async with Client(address) as client:
         result = await client.call_tool("rerank", {**ASKED, "user_id": "ada"})
-    answers = result.structured_content["answers"]
-    assert [(one["index"], one["score"]) for one in answers] == [(1, 8.0), (0, 3.0)]
+    items = result.structured_content["items"]
+    assert [(item["index"], item["id"], item["score"]) for item in items] == [
+        (1, "answer-2", 8.0),
+        (0, "answer-1", 3.0),
+    ]
 
 
 async def test_what_is_remembered_over_mcp_is_in_the_memory(address: str, rm: PGenRM) -> None:
@@ -162,9 +165,9 @@ async def test_a_server_for_one_person_judges_for_nobody_else(rm: PGenRM, mode: 
     async with Client(create_mcp_server(rm, user_id="ada"), mode=mode) as client:
         own = await client.call_tool("score", ASKED)
         assert own.structured_content["best"] == "answer-2"
-        other = await client.call_tool("score", {**ASKED, "user_id": "bob"})
-        assert other.is_error
-        assert "one person only" in text(other)
+        refused = await client.call_tool("score", {**ASKED, "user_id": "bob"})
+        assert refused.is_error
+        assert "one user only" in text(refused)
         assert "bob" not in json.dumps(own.structured_content)
 
 
@@ -173,13 +176,13 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
 ) -> None:
     ring = KeyRing(tmp_path / "keys.jsonl")
     own, issued = ring.issue("acme")
-    other, _ = ring.issue("globex")
+    foreign, _ = ring.issue("globex")
     guarded = create_mcp_app(create_mcp_server(rm), keys=ring, tenant="acme")
     with listening_to(guarded) as url:
         async with AsyncClient() as http:
             for headers in (
                 {},
-                {"Authorization": f"Bearer {other}"},
+                {"Authorization": f"Bearer {foreign}"},
                 {"Authorization": f"Basic {own}"},
                 {"Authorization": "Bearer"},
             ):

@@ -22,7 +22,7 @@ from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.readers import Example
 from pgenrm_agent.model_files import bundled_model, format_of
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 from pgenrm_agent.training.curriculum import (
     measure_hardness,
@@ -261,8 +261,10 @@ def test_a_run_that_is_killed_ends_with_the_same_steps_and_rewards(
 
 
 def test_what_was_trained_scores_answers(trained: Path) -> None:
-    with PGenRM(trained / "model", scaling=Scaling(individual=2, seed=1)) as rm:
-        evaluation = rm.score("ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], history=[])
+    with PGenRM(trained / "model", scaling=Scaling(individual=2, prototype=0, seed=1)) as rm:
+        evaluation = rm.score(
+            "ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], signals=UserSignals(user_id="ada")
+        )
     assert len(evaluation.chains) + len(evaluation.failures) >= 2
     assert {score.outcome for score in evaluation.scores} == {"scored"}
     before, after = (

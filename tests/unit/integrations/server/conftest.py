@@ -43,8 +43,8 @@ class Running:
 
     def metric(self, line: str) -> float:
         text = httpx.get(f"{self.url}/metrics").text
-        found = [one for one in text.splitlines() if one.startswith(line + " ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+        lines = [row for row in text.splitlines() if row.startswith(line + " ")]
+        return float(lines[0].rpartition(" ")[2]) if lines else 0.0
 
 
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -98,5 +98,5 @@ def serve(
 
 @pytest.fixture(scope="module")
 def running(serve: Serve) -> Iterator[Running]:
-    with serve() as one:
-        yield one
+    with serve() as server:
+        yield server
