@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
+from typer import testing
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from pgenrm_agent.cli.app import app
 from pgenrm_agent.errors import PGenRMError
+
+# Half a second for each call of a command otherwise: what is put together does not change.
+testing._get_command = cache(get_command)
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from pgenrm_agent.demo import DemoResult, demo_data
 from pgenrm_agent.schema import Evaluation
 
 
-def run(memory: Path) -> DemoResult:
-    done = pgenrm("demo", "--json", "--memory", memory)
+def run(memory: Path, *options: object) -> DemoResult:
+    done = pgenrm("demo", "--json", "--memory", memory, *options)
     assert done.returncode == 0, done.stderr
     return DemoResult.model_validate_json(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    return run(tmp_path_factory.mktemp("memory"))
+    return run(tmp_path_factory.mktemp("memory"), "--individual", 4)
 
 
 def evaluations(demo: DemoResult) -> dict[str, Evaluation]:
@@ -79,11 +79,14 @@ def test_the_demonstration_brings_enough_choices_for_a_taste() -> None:
             assert 50 <= len(text) <= 480
 
 
-def test_the_same_seed_gives_the_same_demo(demo: DemoResult, tmp_path: Path) -> None:
-    def untimed(result: DemoResult) -> dict[str, Evaluation]:
+def test_the_same_seed_gives_the_same_demo_and_another_one_does_not(tmp_path: Path) -> None:
+    def scored(seed: int, folder: str) -> dict[str, Evaluation]:
+        result = run(tmp_path / folder, "--individual", 1, "--seed", seed)
         return {
             name: evaluation.model_copy(update={"timings": {}})
             for name, evaluation in evaluations(result).items()
         }
 
-    assert untimed(run(tmp_path)) == untimed(demo)
+    first = scored(7, "first")
+    assert scored(7, "again") == first
+    assert scored(8, "changed") != first

@@ -264,7 +264,7 @@ def test_a_langchain_chat_model_is_a_model() -> None:
     assert evaluation.score_of("answer-1").mean == 3.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not (bundled_model() / "MODEL_CARD.md").is_file(),
     reason="the bundled model is a placeholder with random weights: it writes no chains",

@@ -6,7 +6,6 @@ What it writes at temperature 0 is compared with what the transformers engine wr
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import time
 import uuid
@@ -27,11 +26,7 @@ if TYPE_CHECKING:
 
 Write = Any  # the fixture of that name: see conftest.py
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
+pytestmark = pytest.mark.long
 
 
 async def _until(condition: Callable[[], bool], timeout_s: float = 60) -> None:

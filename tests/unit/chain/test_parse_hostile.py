@@ -94,7 +94,7 @@ def parsed_in(text: str) -> float:
     return time.process_time() - started
 
 
-@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_mutated_outputs_raise_nothing_else_and_parse_quickly(
     small: str, large: str, count: int
 ) -> None:

@@ -23,7 +23,6 @@ import sys
 sys.path.insert(0, {str(HERE)!r})
 from scripted_person import reply
 from pgenrm_agent.cli.debug import app
-from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.testing import ScriptedEngine
 try:
     app(obj=ScriptedEngine(reply))
@@ -61,7 +60,7 @@ def begin(tmp_path: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_somebody_edits_a_persona_in_a_terminal_and_sees_the_score_change(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -302,7 +302,7 @@ with counted_session({engine!r}, {store!r}, lambda said: print(said, flush=True)
 """
 
 
-@pytest.mark.parametrize("engine", ["scripted", pytest.param("bundled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["scripted", pytest.param("bundled", marks=pytest.mark.long)])
 def test_a_killed_run_goes_on_without_sampling_a_finished_stage_again(
     tmp_path: Path, engine: str
 ) -> None:

@@ -85,7 +85,7 @@ def test_a_run_that_would_run_code_is_refused_and_the_others_are_not(
         listed = {summary.run: summary for summary in session.runs()}
         assert listed.keys() == {"good", "bad"}
         assert listed["good"].error is None
-        assert listed["good"].query == "Which colour?"
+        assert listed["good"].query == "Which color?"
         assert "not plain data" in (listed["bad"].error or "")
         for action, act in ACTIONS.items():
             with pytest.raises(ConfigurationError, match="not plain data"):

@@ -27,8 +27,6 @@ from pgenrm_agent.errors import (
 )
 from pgenrm_agent.schema import Message
 
-pytest.importorskip("openai")
-
 KEY = "sk-do-not-show-this"
 PROMPT = Prompt(messages=(Message(role="user", content="Hello?"),))
 FEW_TOKENS = SamplingParams(max_tokens=8)

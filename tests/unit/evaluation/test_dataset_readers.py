@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.readers import examples, load_rows, read_lamp_qa
-
-RESPONSES = os.environ.get("PGENRM_RESPONSES")
-PEOPLE = Path(RESPONSES).parent / "people" / "arguments.jsonl.gz" if RESPONSES else None
-needs_data = pytest.mark.skipif(
-    not RESPONSES, reason="PGENRM_RESPONSES does not name the folder of the real answers"
-)
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -232,7 +226,7 @@ def test_a_malformed_row_is_named_by_file_line_and_field(
 
 def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
     for source, complaint in (
-        ("rows.csv", "prb:PATH"),
+        ("rows.csv", "prb:"),
         (f"people:{tmp_path}/none.jsonl", "no such file"),
         (f"prb:{tmp_path}", "holds no parquet"),
     ):
@@ -272,28 +266,30 @@ def test_lamp_qa_is_read(tmp_path: Path) -> None:
         read_lamp_qa(write(tmp_path / "bad.jsonl", [{"id": 1}]))
 
 
-@needs_data
-def test_real_people_are_read() -> None:
-    rows = load_rows(f"people:{PEOPLE}")
+def test_real_people_are_read(responses: Path) -> None:
+    people = responses.parent / "people" / "arguments.jsonl.gz"
+    needs(people.is_file(), f"needs {people}, beside the real answers")
+    rows = load_rows(f"people:{people}")
     assert len(rows) == 11_353
     assert len({row.user_id for row in rows}) == 344
     assert any(row.reason for row in rows)
     asked = list(examples(rows, split="test", history=3, seed=0))
     assert asked
     assert all(one.history for one in asked)
-    topics = load_rows(f"people-topics:{PEOPLE}")
+    topics = load_rows(f"people-topics:{people}")
     assert list(examples(topics, split="test", history=3, seed=0))
     assert list(examples(topics, split="train", history=3, seed=0))
 
 
-@needs_data
-def test_simulated_people_are_the_same_every_time() -> None:
-    rows = load_rows(f"simulated:{RESPONSES}:5")
+def test_simulated_people_are_the_same_every_time(responses: Path) -> None:
+    import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
+
+    rows = load_rows(f"simulated:{responses}:5")
     assert [row.split for row in rows[:7]] == ["history"] * 6 + ["test"]
     assert len({row.user_id for row in rows}) == 5
     assert rows == [
         row.model_copy(
             update={"pair": row.pair.model_copy(update={"created_at": old.pair.created_at})}
         )
-        for row, old in zip(load_rows(f"simulated:{RESPONSES}:5"), rows, strict=True)
+        for row, old in zip(load_rows(f"simulated:{responses}:5"), rows, strict=True)
     ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,7 +159,6 @@ def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
     assert "scored nothing" in accuracy_in_words(silent)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Text that a phone's screen shows, in CSS pixels; a plot's text is as much smaller as its image is.
 SMALLEST_TEXT = """() => {
     const sizes = [];
@@ -179,17 +177,7 @@ STICKING_OUT = """() => [...document.querySelectorAll('main *')]
     .map(one => one.outerHTML.slice(0, 80))"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.long
 @pytest.mark.parametrize("widest", [False, True], ids=["pairs", "lists of ten judges"])
 def test_a_browser_shows_all_of_it_without_scrolling_sideways(
     widest: bool, rows: list[JudgeSummary], browser: Browser, tmp_path: Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import killed_run
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
@@ -22,7 +22,7 @@ from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.testing import ScriptedEngine
 
-SCRIPT = Path(__file__).parents[2] / "support" / "killed_run.py"
+SCRIPT = Path(killed_run.__file__)
 GOOD = '{"response_1": 8, "response_2": 3}'
 
 
@@ -50,17 +50,13 @@ def table(folder: Path) -> list[JudgeSummary]:
         return without_time(summarize(log.found))
 
 
-def test_a_run_killed_ten_times_ends_with_the_same_table(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    killed_run = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(killed_run)
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_a_run_that_is_killed_ends_with_the_same_table(tmp_path: Path, kills: int) -> None:
     killed_run.run(tmp_path / "whole", latency_s=0.0)
 
     out, draw = tmp_path / "killed", random.Random(5)
     records = out / RECORDS
-    for _ in range(10):
+    for _ in range(kills):
         before = records.stat().st_size if records.exists() else 0
         child = subprocess.Popen([sys.executable, "-P", str(SCRIPT), str(out)])
         # Some records later, and at any moment of the next ones.

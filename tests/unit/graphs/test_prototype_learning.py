@@ -20,7 +20,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from moments import every_moment
 from people_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
 
-from pgenrm_agent import PGenRM
+from pgenrm_agent import PGenRM, Scaling
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError
 from pgenrm_agent.graphs.prototype_learning import Job, build_graph, learn_prototypes, merged
@@ -162,12 +162,13 @@ def test_what_is_written_again_is_there_once_in_whatever_batches(
     assert len(keys) == len(set(keys))
 
 
-def test_a_build_killed_three_times_samples_no_batch_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path, kills: int) -> None:
     with UserMemory(tmp_path / "memory") as memory:
         fill(memory)
     keep, log = tmp_path / "kept.sqlite", tmp_path / "log"
     draw = random.Random(0)
-    for _ in range(3):
+    for _ in range(kills):
         killed = learn(tmp_path / "memory", keep, log, dies_after=draw.randrange(1, 4))
         assert killed.returncode == -9, killed.stderr
     done = learn(tmp_path / "memory", keep, log, dies_after=99)
@@ -232,7 +233,7 @@ async def test_scoring_while_builds_run_sees_one_version_at_a_time(memory: UserM
     each_of_one_version(told, versions)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scoring_in_another_process_over_a_server_sees_one_version_at_a_time(
     chroma_server: str,
 ) -> None:
@@ -359,7 +360,7 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
     data = demo_data()
     with PGenRM(memory=tmp_path / "memory") as rm:
         for person in data.users:
-            for copy in "abc":
+            for copy in "ab":
                 for number, pair in enumerate(data.pairs(person)):
                     rm.remember(
                         f"{person.id}-{copy}", pair.model_copy(update={"id": f"{copy}{number}"})
@@ -368,7 +369,8 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
         learned = rm.learn_prototypes(k=2, queries=1, keep=tmp_path / "kept.sqlite")
         assert learned.prototypes <= 2
         user = f"{data.users[0].id}-a"
-        evaluation = rm.score(user, data.query, list(data.candidates.values()))
+        scaling = Scaling(individual=2, prototype=4, seed=1)
+        evaluation = rm.score(user, data.query, list(data.candidates.values()), scaling=scaling)
         levels = {chain.level for chain in evaluation.chains}
         assert levels == {"individual", "prototype"}
         assert evaluation.prototype in ("0", "1")

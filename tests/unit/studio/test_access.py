@@ -60,7 +60,7 @@ def test_a_run_that_a_stranger_wrote_is_listed_as_one_that_cannot_be_read(tmp_pa
         studio = TestClient(create_studio(session, token=TOKEN), base_url="http://127.0.0.1")
         index = studio.get("/", params={"token": TOKEN}).text
         assert "bad cannot be read" in index
-        assert "Which colour?" in index
+        assert "Which color?" in index
         page = studio.get("/runs/bad")
         assert page.status_code == 404
         assert "not plain data" in page.text

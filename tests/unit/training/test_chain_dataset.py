@@ -264,7 +264,7 @@ LIKES_LISTS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bundled_model_teaches(tmp_path: Path) -> None:
     data, out = tmp_path / "choices.jsonl", tmp_path / "out"
     data.write_text(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from killed_training import train_killed
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -36,7 +33,6 @@ from pgenrm_agent.training.curriculum import (
 from pgenrm_agent.training.grpo import ChainReward, train_grpo
 from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
 from pgenrm_agent.training.rewards import RatingTask, RuleRater
-from pgenrm_agent.training.run import last_checkpoint
 
 BRIEF = StatedPreference(text="Please keep it short.")
 SMALL = GrpoRecipe(
@@ -226,7 +222,7 @@ def test_a_folder_refuses_another_run(trained: Path) -> None:
         train_grpo("curriculum", SMALL, bundled_model(), CHOICES, trained)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_a_step(
     command: list[str],
     launch_two: Callable[..., subprocess.CompletedProcess[str]],
@@ -237,7 +233,7 @@ def test_two_processes_share_a_step(
     recipe.write_text(yaml.safe_dump(two.model_dump(mode="json")))
     out = tmp_path / "out"
     own = ["curriculum", *command[1:-1], "--recipe", str(recipe), "--out", str(out)]
-    done = launch_two("-m", "pgenrm_agent.cli", "train", *own)
+    done = launch_two(*own)
     assert done.returncode == 0, done.stderr[-4000:]
     (summary,) = done.stdout.strip().splitlines()  # of both together
     assert json.loads(summary)["steps"] == 2
@@ -250,25 +246,11 @@ def test_two_processes_share_a_step(
     assert TransformersEngine(out / "model", device="cpu").name
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_a_random_moment_ends_with_the_same_steps_and_rewards(
+@pytest.mark.long
+def test_a_run_that_is_killed_ends_with_the_same_steps_and_rewards(
     trained: Path, command: list[str], tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "pgenrm_agent.cli", "train", *command, str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while last_checkpoint(tmp_path / "checkpoints") is None:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 1))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "run.json").exists()
-    done = CliRunner().invoke(app, [*command, str(tmp_path)])
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert json.loads(done.stdout)["steps"] == SMALL.steps
+    train_killed(3, tmp_path, *command, str(tmp_path))
     whole, continued = curve(trained), curve(tmp_path)
     assert [row["step"] for row in continued] == [row["step"] for row in whole]
     # The same choices and, from the state kept in the checkpoint, the same chains.
@@ -283,7 +265,12 @@ def test_what_was_trained_scores_answers(trained: Path) -> None:
         evaluation = rm.score(
             "ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], signals=UserSignals(user_id="ada")
         )
-    assert evaluation.chains
+    assert len(evaluation.chains) + len(evaluation.failures) >= 2
+    assert {score.outcome for score in evaluation.scores} == {"scored"}
+    before, after = (
+        load_file(model / "model.safetensors") for model in (bundled_model(), trained / "model")
+    )
+    assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_the_curriculum_follows_and_keeps_what_it_measured(trained: Path, tmp_path: Path) -> None:
@@ -347,26 +334,9 @@ def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
     ]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-P",
-                "-m",
-                "pgenrm_agent.cli",
-                "train",
-                "cre",
-                "--dry-run",
-                "--json",
-            ),
-            *("--data", str(data), "--model", str(bundled_model()), "--out", str(tmp_path / "out")),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["cre", "--dry-run", "--json", "--data", str(data), "--model", str(bundled_model())]
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, (done.output, done.exception)
     told = json.loads(done.stdout)
     assert told["choices"] == 5
     recipe = load_grpo_recipe("tiny-cpu")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
     description = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     headers = {"Authorization": f"Bearer {running.keys['acme']}"}

@@ -24,7 +24,7 @@ def step(page: Page, done: str) -> None:
     expect(page.get_by_role("status")).to_have_text(f"ran {done}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     page: Page, studio: Studio, keep: Keep
 ) -> None:
@@ -91,6 +91,7 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     keep(page, "compared")
 
 
+@pytest.mark.long
 def test_what_proceeds_is_shown_while_it_does_and_can_be_paused(page: Page, studio: Studio) -> None:
     run = begin(studio.session)
     open_run(page, studio, run)
@@ -113,6 +114,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.long
 def test_a_hostile_candidate_is_shown_as_text(page: Page, studio: Studio, keep: Keep) -> None:
     asked = REQUEST.model_copy(
         update={
@@ -143,6 +145,7 @@ def sideways(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_at_360_pixels(
     page: Page, studio: Studio, keep: Keep, scheme: str
@@ -178,6 +181,7 @@ def test_a_run_is_stepped_with_the_keyboard_alone(page: Page, studio: Studio) ->
     expect(page.get_by_role("status")).to_have_text("ran match_prototype")
 
 
+@pytest.mark.long
 def test_the_page_loads_nothing_from_elsewhere(browser: Browser, studio: Studio) -> None:
     page = browser.new_page()
     asked: list[str] = []
@@ -189,6 +193,7 @@ def test_the_page_loads_nothing_from_elsewhere(browser: Browser, studio: Studio)
     page.close()
 
 
+@pytest.mark.long
 def test_without_scripts_every_button_still_works(browser: Browser, studio: Studio) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(studio.entry)

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 from hostile import RUNS_CODE
+from needs import needs
 from scripted_person import begin, reply
 
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.testing import ScriptedEngine
 
-pytest.importorskip(
-    "langgraph.checkpoint.postgres.aio", reason="needs pip install 'pgenrm-agent[postgres]'"
-)
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +30,7 @@ def url() -> Iterator[str]:
         yield named
         return
     programs = _programs()
-    if programs is None:
-        pytest.skip("needs PGENRM_TEST_POSTGRES=postgresql://..., or apt-get install postgresql")
+    needs(programs, "needs PGENRM_TEST_POSTGRES=postgresql://..., or apt-get install postgresql")
     with (
         tempfile.TemporaryDirectory(prefix="pgenrm-pg-") as folder,
         _server(programs, Path(folder)) as address,
@@ -45,10 +43,11 @@ def _server(programs: Path, folder: Path) -> Iterator[str]:
     """A server that listens on a socket in `folder` alone."""
     owner: dict[str, str] = {}
     if os.geteuid() == 0:  # as which PostgreSQL refuses to run
-        try:
-            pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user `postgres`")
+        users = {user.pw_name for user in pwd.getpwall()}
+        needs(
+            "postgres" in users,
+            "PostgreSQL does not run as root, and there is no user `postgres`",
+        )
         owner = {"user": "postgres", "group": "postgres"}
         shutil.chown(folder, "postgres", "postgres")
     data = folder / "data"

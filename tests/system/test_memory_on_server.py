@@ -12,7 +12,7 @@ from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def pair(query: str, id: str) -> PreferencePair:

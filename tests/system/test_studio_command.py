@@ -18,7 +18,7 @@ from studio_server import until
 
 from pgenrm_agent.debugging import DebugSession
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

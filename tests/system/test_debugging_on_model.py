@@ -11,7 +11,7 @@ from pgenrm_agent.debugging.views import chain_views
 EDITED = "Wants a color in one word, without reasons."
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bundled_model_writes_the_rubric_behind_the_edited_persona() -> None:
     with DebugSession() as session:
         run = begin(session)
