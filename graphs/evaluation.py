@@ -46,7 +46,14 @@ from typing_extensions import TypedDict
 
 from pgenrm_agent.aggregation import aggregate as aggregate_chains
 from pgenrm_agent.aggregation import best_of, count_reasons, rank
-from pgenrm_agent.chain import ChainFormat, ParsedChain, Section, parse_chain, read_persona
+from pgenrm_agent.chain import (
+    ChainFormat,
+    ParsedChain,
+    Section,
+    answer_in,
+    parse_chain,
+    read_persona,
+)
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ChainError,
@@ -784,9 +791,12 @@ async def _similar_people(
 def _read(draft: Draft, request: EvaluationRequest, readings: Readings) -> ParsedChain | ChainError:
     """What the chain says, or why it cannot be used."""
     if draft["status"] == "truncated":
-        return ChainError(
-            f"the text ends at the limit of {draft['tokens']} tokens", reason="truncated"
-        )
+        cut = f"the text ends at the limit of {draft['tokens']} tokens"
+        try:
+            answer_in(draft["text"])
+        except ChainError as error:
+            return ChainError(f"{cut}: {error}", reason=error.reason)
+        return ChainError(cut, reason="truncated")
     key = draft["text"], tuple(request.candidates[i].id for i in draft["order"])
     if key not in readings:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pgenrm_agent.chain import ParsedChain, parse_chain
+from pgenrm_agent.chain import ParsedChain, parse_chain, split_reasoning
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
@@ -235,5 +235,5 @@ def _question(judged: Judged) -> tuple[Message, ...]:
 
 
 def _rating(text: str) -> float | None:
-    found = _RATING.findall(text)
+    found = _RATING.findall(split_reasoning(text).answer)
     return min(float(found[-1]), 10.0) / 10 if found else None

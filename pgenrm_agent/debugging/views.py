@@ -205,6 +205,8 @@ def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
     problem = None
     if draft["status"] == "truncated":
         problem = "the text ends at the token limit"
+        if isinstance(reading, ChainError) and reading.reason == "unfinished_reasoning":
+            problem += f": {reading}"
     elif draft["status"] == "written" and isinstance(reading, ChainError):
         problem = str(reading)
     persona = split_sections(draft["text"]).persona
