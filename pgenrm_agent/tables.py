@@ -137,6 +137,7 @@ def print_doctor(report: DoctorReport) -> None:
         engines.add_row(engine.name, "yes" if engine.works else "no", escape(engine.detail))
     console.print(engines)
     console.print(f"device   {report.device}", markup=False)
+    console.print(f"threads  {report.threads}", markup=False)
     console.print(f"model    {report.model}", markup=False)
     console.print(f"memory   {report.memory}", markup=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 
-def pgenrm(*arguments: str) -> subprocess.CompletedProcess[str]:
+def pgenrm(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-m", "pgenrm_agent.cli", *arguments],
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -128,12 +130,13 @@ def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
 
 
 def test_doctor_tells_what_works() -> None:
-    done = pgenrm("doctor", "--json")
+    done = pgenrm("doctor", "--json", OMP_NUM_THREADS="2")
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert report["works"]
     assert {engine["name"] for engine in report["engines"]} == {"transformers", "vllm", "openai"}
     assert "bundled" in report["model"]
+    assert report["threads"].startswith("2 for the bundled model on a CPU (OMP_NUM_THREADS is 2)")
 
 
 def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> None:
