@@ -30,7 +30,7 @@ from langgraph.types import RetryPolicy
 
 from pgenrm_agent.aggregation import aggregate as aggregate_chains
 from pgenrm_agent.aggregation import best_of, count_reasons, rank
-from pgenrm_agent.chain import ParsedChain, parse_chain, read_persona
+from pgenrm_agent.chain import ParsedChain, answer_in, parse_chain, read_persona
 from pgenrm_agent.errors import ChainError, ConfigurationError, EngineTimeout, EngineUnavailable
 from pgenrm_agent.graphs.sampler import Sampler, count_owners, empty_draft, plan_budgets
 from pgenrm_agent.graphs.state import (
@@ -369,9 +369,12 @@ async def _similar_people(
 def _parse(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainError:
     """Return what the chain says, or why it cannot be used."""
     if draft["status"] == "truncated":
-        return ChainError(
-            f"the text ends at the limit of {draft['tokens']} tokens", reason="truncated"
-        )
+        cut = f"the text ends at the limit of {draft['tokens']} tokens"
+        try:
+            answer_in(draft["text"])
+        except ChainError as error:
+            return ChainError(f"{cut}: {error}", reason=error.reason)
+        return ChainError(cut, reason="truncated")
     try:
         return parse_chain(draft["text"], tuple(request.candidates[i].id for i in draft["order"]))
     except ChainError as error:

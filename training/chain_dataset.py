@@ -26,7 +26,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from pgenrm_agent.chain import ChainFormat, parse_chain
+from pgenrm_agent.chain import ChainFormat, parse_chain, split_reasoning
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.datasets.readers import Example
@@ -339,7 +339,8 @@ def _missing(
 def _judged(text: str, *, chosen_first: bool, truncated: bool) -> tuple[str, float | None]:
     """What becomes of a chain, and its margin."""
     if truncated:
-        return "unreadable: truncated", None
+        finished = split_reasoning(text).finished
+        return f"unreadable: {'truncated' if finished else 'unfinished_reasoning'}", None
     ids = ("chosen", "rejected") if chosen_first else ("rejected", "chosen")
     try:
         parsed = parse_chain(text, ids)
@@ -380,6 +381,8 @@ def _write_dataset(
             messages = _messages(
                 example, chain_format, chosen_first=sample.chosen_first, stated=not withhold_stated
             )
-            answer = Message(role="assistant", content=sample.text)
+            # A student learns the chain, not what its teacher thought before writing it.
+            chain = split_reasoning(sample.text).answer.lstrip()
+            answer = Message(role="assistant", content=chain)
             row = ChainRow(user_id=example.user_id, prompt=messages, completion=(answer,))
             out.write(row.model_dump_json() + "\n")

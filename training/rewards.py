@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pgenrm_agent.chain import ParsedChain, parse_chain
+from pgenrm_agent.chain import ParsedChain, parse_chain, split_reasoning
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
@@ -240,5 +240,5 @@ def _question(task: RatingTask) -> tuple[Message, ...]:
 
 
 def _rating(text: str) -> float | None:
-    numbers = _RATING.findall(text)
+    numbers = _RATING.findall(split_reasoning(text).answer)
     return min(float(numbers[-1]), 10.0) / 10 if numbers else None

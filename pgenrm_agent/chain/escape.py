@@ -18,7 +18,7 @@ __all__ = ["escape"]
 _OPEN, _CLOSE = "[［【⟦〔❲〚⁅﹝", "]］】⟧〕❳〛⁆﹞"
 _BRACKET = re.compile(f"[{re.escape(_OPEN + _CLOSE)}]")
 _OPENED = re.compile(rf"[{re.escape(_OPEN)}](?=[^\w{re.escape(_OPEN)}]{{0,8}}\w)")
-_LESS, _GREATER = "<＜﹤‹〈⟨❮❰《", ">＞﹥›〉⟩❯❱》"
+_LESS, _GREATER = "<＜﹤‹〈⟨❮❰《◁", ">＞﹥›〉⟩❯❱》▷"
 _ANGLE = re.compile(f"[{_LESS}{_GREATER}]")
 LONGEST_MARKER = 160
 """Characters between the brackets of what may be a marker: keeps the work linear in the text."""
@@ -36,12 +36,13 @@ _HEADING = re.compile(
 )
 
 _IN_BRACKETS = re.compile(
-    r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys|/?json_?(?:start|end)",
+    r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys|/?think"
+    r"|/?json_?(?:start|end)",
     re.DOTALL,
 )
 _IN_ANGLES = re.compile(
-    r"/?json_?(?:start|end)|\|.*|.*\||/?s|/?(?:bos|eos|pad|unk|sys|think|tool_(?:call|response))"
-    r"|(?:start|end)_?of_?(?:turn|text)",
+    r"/?json_?(?:start|end)|\|.*|.*\||/?s|/?(?:bos|eos|pad|unk|sys|tool_(?:call|response))"
+    r"|/?(?:(?:seed:)?think(?:ing)?|thoughts?|reasoning)|(?:start|end)_?of_?(?:turn|text)",
     re.DOTALL,
 )
 # A dash after the word is what a changed label has.

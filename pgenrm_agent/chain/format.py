@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError
 
 from pgenrm_agent.chain.escape import escape
-from pgenrm_agent.chain.sections import Section, split_sections
+from pgenrm_agent.chain.sections import Section, split_reasoning, split_sections
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message, Model, PreferencePair, StatedPreference
 
@@ -194,7 +194,7 @@ class ChainFormat:
 
     def complete_through(self, text: str) -> Section | None:
         """The last section of `text` that is complete; None while the persona is being written."""
-        if JSON_END in text:
+        if JSON_END in split_reasoning(text).answer:
             return "scores"
         sections = split_sections(text)
         if sections.scores is not None:

@@ -21,11 +21,11 @@ from itertools import islice
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
-from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
+from pgenrm_agent.chain.sections import JSON_MARKER, split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion, Model, Persona, Rubric
 
-__all__ = ["ParsedChain", "parse_chain", "read_persona"]
+__all__ = ["ParsedChain", "answer_in", "parse_chain", "read_persona"]
 
 MARK_LOW, MARK_HIGH = 1.0, 10.0
 TOTAL_LOW, TOTAL_HIGH = 0.0, 10.0
@@ -161,11 +161,12 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
         candidate_ids: ids in the order in which the prompt showed the candidates.
 
     Raises:
-        ChainError: with reason "empty" (no text), "no_scores" (nothing that looks like scores),
-            "no_persona" (no analysis before the scores) or "no_totals" (scores, but none that is
-            readable, in range and of a candidate).
+        ChainError: with reason "empty" (no text), "unfinished_reasoning" (the model thought and
+            never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
+            before the scores) or "no_totals" (scores, but none that is readable, in range and of a
+            candidate).
     """
-    text = _encodable(text)
+    text = answer_in(_encodable(text))
     if not text or text.isspace():
         raise ChainError("the model wrote nothing", reason="empty")
     repairs = _Repairs()
@@ -212,6 +213,22 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
         repairs=tuple(repairs),
         missing=tuple(candidate_id for candidate_id in candidate_ids if candidate_id not in totals),
     )
+
+
+def answer_in(text: str) -> str:
+    """`text` without what a reasoning model thought before its answer.
+
+    Raises ChainError "unfinished_reasoning" when it never came to an answer.
+    """
+    _, answer, finished = split_reasoning(text)
+    if not finished:
+        raise ChainError(
+            "the model's reasoning never ends, so there is no answer: its tokens ran out, or it wrote"
+            " a chain's end marker in it; turn its reasoning off or down, or allow more tokens"
+            " (max_tokens in the chain format's format.json)",
+            reason="unfinished_reasoning",
+        )
+    return answer
 
 
 def _encodable(text: str) -> str:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound="Model")
-Editable = Literal["persona", "rubric", "neighbours", "history", "candidates"]
+Editable = Literal["persona", "rubric", "neighbors", "history", "candidates"]
 _CRITERION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%?\s+([^:]+?)\s*(?::\s*(.*?))?\s*")
 
 
@@ -41,8 +41,8 @@ def editable_text(session: DebugSession, run: str, what: Editable, chain: int | 
         signals = state.get("signals", {}).get(str(request["user_id"]), {})
         rows = signals.get("history") if what == "history" else request["candidates"]
         return json.dumps(rows or [], indent=2, ensure_ascii=False) + "\n"
-    if what == "neighbours":
-        return "".join(f"{name}\n" for name in state.get("neighbours", ()))
+    if what == "neighbors":
+        return "".join(f"{name}\n" for name in state.get("neighbors", ()))
     views = [view for view in chain_views(state) if chain in (None, view.index)]
     if what == "persona":
         return next((view.persona for view in views if view.persona), "") + "\n"

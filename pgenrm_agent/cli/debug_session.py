@@ -69,20 +69,20 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
     model: str | Path = labels.get("model") or bundled_model()
     engine = open_engine(labels.get("engine"), model)
     memory = None
-    neighbours = None
+    neighbors = None
     if {"memory", "similar"} & labels.keys():
         memory = open_memory(labels.get("memory"))
         resources.callback(memory.close)
     if "similar" in labels and memory is not None:
         from pgenrm_agent.embedding import ModelTokensEmbedder
-        from pgenrm_agent.prototypes import Neighbours
+        from pgenrm_agent.prototypes import Neighbors
 
         # Personas can be made up here: nobody joins a prototype with one.
-        neighbours = Neighbours(memory, ModelTokensEmbedder(bundled_model()), joining=False)
+        neighbors = Neighbors(memory, ModelTokensEmbedder(bundled_model()), joining=False)
     return DebugSession(
         where,
         engine=engine,
         chain_format=format_of(model),
         memory=memory,
-        neighbours=neighbours,
+        neighbors=neighbors,
     )

@@ -57,13 +57,14 @@ class DoctorReport(Model):
     packages: tuple[PackageState, ...]
     engines: tuple[EngineState, ...]
     device: str
+    threads: str
     model: str
     memory: str
     settings: tuple[SettingState, ...]
 
 
 def examine() -> DoctorReport:
-    """Look, without loading a model or opening the memory."""
+    """Look, and load the bundled model to see with how many threads it runs best; open no memory."""
     packages = tuple(
         PackageState(name=name, version=_version(name), needed_for=use) for name, use in PACKAGES
     )
@@ -72,6 +73,7 @@ def examine() -> DoctorReport:
         packages=packages,
         engines=(_transformers(), _vllm(), _openai()),
         device=_device(),
+        threads=_threads(),
         model=_model(),
         memory=_memory(),
         settings=_settings(),
@@ -112,7 +114,23 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} GPU(s): {torch.cuda.get_device_name(0)}"
-    return f"CPU, {torch.get_num_threads()} threads"
+    return "CPU"
+
+
+def _threads() -> str:
+    from pgenrm_agent.engines.transformers import TransformersEngine
+    from pgenrm_agent.errors import EngineError
+    from pgenrm_agent.model_files import bundled_model
+
+    try:
+        threads = TransformersEngine(bundled_model(), device="cpu").threads
+    except EngineError as error:
+        return f"unknown: {error}"
+    assert threads is not None
+    return (
+        f"{threads.number} for the bundled model on a CPU ({threads.why}); set OMP_NUM_THREADS, or"
+        " pass TransformersEngine(threads=...), to choose"
+    )
 
 
 def _model() -> str:

@@ -52,5 +52,6 @@ def _print(report: DoctorReport) -> None:
         )
     console.print(settings)
     console.print(f"device   {report.device}", markup=False)
+    console.print(f"threads  {report.threads}", markup=False)
     console.print(f"model    {report.model}", markup=False)
     console.print(f"memory   {report.memory}", markup=False)

@@ -12,7 +12,8 @@ import typer
 if TYPE_CHECKING:
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.memory import UserMemory
-    from pgenrm_agent.reward_model import EngineName, PGenRM
+    from pgenrm_agent.opening import EngineName
+    from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Scaling
 
 __all__ = [

@@ -206,6 +206,8 @@ def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
     problem = None
     if draft["status"] == "truncated":
         problem = "the text ends at the token limit"
+        if isinstance(parsed, ChainError) and parsed.reason == "unfinished_reasoning":
+            problem += f": {parsed}"
     elif draft["status"] == "written" and isinstance(parsed, ChainError):
         problem = str(parsed)
     persona = split_sections(draft["text"]).persona

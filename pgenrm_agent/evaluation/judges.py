@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain import ChainFormat, answer_in
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
@@ -272,7 +272,14 @@ class StaticPersonaJudge:
         key = (question.user_id, run_seed)
         if key not in self._personas:
             self._personas[key] = asyncio.ensure_future(self._write(*key))
-        persona, read, written = await asyncio.shield(self._personas[key])
+        try:
+            persona, read, written = await asyncio.shield(self._personas[key])
+        except ChainError as error:
+            return Verdict(
+                scores=(None,) * len(question.candidates),
+                reason=f"there is no persona: {error}",
+                failures={error.reason: 1},
+            )
         known = [StatedPreference(kind="self_description", text=persona)] if persona else []
         verdict = await self._judge.judge_knowing(question, known, seed=seed)
         if question.id != self._first[question.user_id].id:
@@ -285,7 +292,10 @@ class StaticPersonaJudge:
         )
 
     async def _write(self, user_id: str, run_seed: int) -> tuple[str, int, int]:
-        """The persona (empty where nothing is known), and its tokens read and written."""
+        """The persona (empty where nothing is known), and its tokens read and written.
+
+        Raises ChainError where the model's reasoning never comes to one.
+        """
         history = self._first[user_id].history[: self._history]
         if not history:
             return "", 0, 0
@@ -293,7 +303,8 @@ class StaticPersonaJudge:
         prompt = Prompt(messages=messages, seed=derive_seed(run_seed, "persona", user_id))
         params = SamplingParams(temperature=self._temperature, max_tokens=self._format.max_tokens)
         ((completion,),) = await self._engine.sample([prompt], params)
-        return completion.text.strip(), completion.prompt_tokens, completion.tokens
+        persona = answer_in(completion.text).strip()
+        return persona, completion.prompt_tokens, completion.tokens
 
 
 class BradleyTerryJudge:
@@ -369,6 +380,7 @@ def read_scores(text: str, candidates: int) -> tuple[float, ...]:
 
     Raises ChainError where there is none, or where it lacks a response or has one out of range.
     """
+    text = answer_in(text)
     end = text.rfind("}")
     begin = text.rfind("{", 0, end)
     if begin < 0:

@@ -29,7 +29,13 @@ MARKERS = [
     "<｜end▁of▁sentence｜>",
     "</s>",
     "<start_of_turn>",
+    "<think>",
     "</think>",
+    "</thinking>",
+    "</reasoning>",
+    "<seed:think>",
+    "[/THINK]",
+    "◁/think▷",
     "[INST]",
     "[/INST]",
     "<s>",
@@ -44,6 +50,7 @@ MARKERS = [
 ARMED = re.compile(
     r"\[\s*the\s*(?:start|end)\s*of[^\]]*\]|\[\s*\d+\s*(?:chosen|rejected)\s*\]"
     r"|\[\s*response\s*\d+\s*\]|<\s*/?\s*json_(?:start|end)\s*>|<\|[^<>‹›]{1,80}>|\[/?inst\]|</?s>"
+    r"|[<◁]\s*/?\s*(?:seed:)?(?:think(?:ing)?|thought|reasoning)\s*[>▷]|\[/?think\]"
     r"|(?-i:User|Chosen|Rejected):|^\W*(?:user|chosen|rejected|assistant|system)\s*:"
     r"|^[ \t]*#+[^\w\n§]{0,5}(?:part|persona|criteria)",
     re.IGNORECASE | re.MULTILINE,
@@ -79,6 +86,9 @@ def test_markers_are_changed_and_stay_readable(marker: str) -> None:
         "<ЈSОN_ЕND>",
         "<JSON_\u2060END>",
         "<\u200b|im_end|>",
+        "＜／ｔｈｉｎｋ＞",
+        "<\u200b/ THINK >",
+        "</тhink>",
         "uSeR :",
         "**User**:",
         "Chosen：",

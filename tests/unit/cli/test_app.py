@@ -149,12 +149,13 @@ def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
 
 
 def test_doctor_tells_what_works() -> None:
-    done = pgenrm("doctor", "--json")
+    done = pgenrm("doctor", "--json", env={"OMP_NUM_THREADS": "2"})
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert report["works"]
     assert {engine["name"] for engine in report["engines"]} == {"transformers", "vllm", "openai"}
     assert "bundled" in report["model"]
+    assert report["threads"].startswith("2 for the bundled model on a CPU (OMP_NUM_THREADS is 2)")
 
 
 def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ async def test_answers_that_cannot_be_read_are_failures_and_no_score(
         ('{"response_1": 4, "response_2": 11}', "score_refused"),
         ('{"response_1": 4, "response_2": 0}', "score_refused"),
         ('{"response_1": 4, "response_2": 80%}', "missing_candidates"),
+        ('<think>Perhaps {"response_1": 4, "response_2": 8}', "unfinished_reasoning"),
+        ('<think>Perhaps {"response_1": 4, "response_2": 8}</think>', "no_scores"),
     ],
 )
 def test_an_answer_without_a_score_for_everyone_is_refused(text: str, reason: str) -> None:
@@ -103,6 +105,34 @@ def test_an_answer_without_a_score_for_everyone_is_refused(text: str, reason: st
 def test_the_last_object_of_an_answer_counts() -> None:
     text = 'As in {"response_1": 1, "response_2": 1}, so: {"response_1": 7.5, "response_2": "3"}.'
     assert read_scores(text, 2) == (7.5, 3.0)
+
+
+def test_scores_tried_out_while_thinking_do_not_count() -> None:
+    text = 'First {"response_1": 9, "response_2": 1}.\n</think>\n{"response_1": 2, "response_2": 8}'
+    assert read_scores(text, 2) == (2.0, 8.0)
+
+
+async def test_a_judge_shows_no_thoughts_as_a_persona(questions: list[Question]) -> None:
+    def judge_with(persona: str) -> tuple[StaticPersonaJudge, ScriptedEngine]:
+        engine = ScriptedEngine(
+            lambda prompt, sample: (
+                persona
+                if "Who is this person" in prompt.messages[1].content
+                else prefer_good(prompt, sample)
+            )
+        )
+        return StaticPersonaJudge("static-persona", engine, questions), engine
+
+    judge, engine = judge_with("<think>Somebody rude?</think>\nSomeone who likes good answers.")
+    assert (await judge.judge(questions[0], seed=1, run_seed=1)).reason is None
+    system = engine.calls[-1][0][0].messages[0].content
+    assert "Someone who likes good answers." in system
+    assert "rude" not in system
+    judge, engine = judge_with("<think>Somebody rude?")
+    verdict = await judge.judge(questions[0], seed=1, run_seed=1)
+    assert verdict.scores == (None, None)
+    assert verdict.failures == {"unfinished_reasoning": 1}
+    assert len(engine.calls) == 1
 
 
 async def test_the_persona_is_written_once_a_person_and_run(questions: list[Question]) -> None:

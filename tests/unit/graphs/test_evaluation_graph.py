@@ -218,6 +218,44 @@ async def test_truncated_chains_are_not_read_even_if_they_could_be() -> None:
     assert len(evaluation.chains) == 3
 
 
+@pytest.mark.parametrize("staged", [False, True])
+async def test_what_a_model_tried_out_while_thinking_does_not_count(staged: bool) -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        marks = [MARKS[one] for one in shown(prompt)]
+        tried = chain_text([11 - mark for mark in marks], persona="Somebody else.")
+        return f"<think>\n{tried}\nNo.\n</think>\n{chain_text(marks)}"
+
+    evaluation = await evaluate(request(individual=3), Unstopped(reply), staged=staged)
+    expected = await evaluate(request(individual=3), ScriptedEngine(taste(MARKS)))
+    assert evaluation.ranking == expected.ranking
+    assert [chain.rubric for chain in evaluation.chains] == [
+        chain.rubric for chain in expected.chains
+    ]
+    assert "Somebody else." not in {chain.persona.text for chain in evaluation.chains}
+
+
+class Unstopped(ScriptedEngine):
+    """Takes no notice of stop strings, as a server that is not told them."""
+
+    async def sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        return await super().sample(prompts, params.model_copy(update={"stop": ()}))
+
+
+async def test_a_budget_spent_on_thinking_is_told_as_such() -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        chain = taste(MARKS)(prompt, 0)
+        return chain if len(engine.calls) > 1 else f"<think>\n{chain}\nBut"
+
+    engine = Truncating(reply)
+    evaluation = await evaluate(request(individual=3), engine)
+    assert [failure.reason for failure in evaluation.failures] == ["unfinished_reasoning"] * 3
+    assert "reasoning never ends" in evaluation.failures[0].message
+    assert "limit of" in evaluation.failures[0].message
+    assert len(evaluation.chains) == 3
+
+
 async def test_a_chain_truncated_in_its_persona_is_restarted_in_the_last_stage() -> None:
     engine = Truncating(taste(MARKS))
     evaluation = await evaluate(request(individual=3), engine, staged=True)

@@ -95,6 +95,7 @@ async def test_chains_that_rank_as_the_person_did_are_kept(tmp_path: Path) -> No
         ("no chain at all", "unreadable: "),
         (write_chain([5]), "unreadable: missing_candidates"),
         ("word " * 100_000, "unreadable: truncated"),
+        ("<think>" + "word " * 100_000, "unreadable: unfinished_reasoning"),
     ],
 )
 async def test_why_a_chain_was_not_kept_is_counted(
@@ -107,6 +108,19 @@ async def test_why_a_chain_was_not_kept_is_counted(
     assert count == 12
     assert rows(tmp_path / DATASET) == []
     assert len(rows(tmp_path / CHAINS)) == 12  # paid for, so not thrown away
+
+
+async def test_a_student_does_not_learn_what_its_teacher_thought(tmp_path: Path) -> None:
+    engine = ScriptedEngine(
+        lambda prompt, number: (
+            f"<think>\n### Criteria\n1. Fun (100%)\n</think>\n\n{right(prompt, number)}"
+        )
+    )
+    report = await sample(engine, tmp_path, count=1)
+    assert report.kept == 4
+    for row in rows(tmp_path / DATASET):
+        assert row["completion"][0]["content"].startswith("## Part 1")
+    assert all(one["text"].startswith("<think>") for one in rows(tmp_path / CHAINS))
 
 
 async def test_the_teacher_sees_what_the_person_stated_and_history(tmp_path: Path) -> None:

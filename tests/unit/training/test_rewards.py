@@ -98,7 +98,13 @@ def test_similarity_rates_rubrics_by_what_the_person_wrote() -> None:
 
 
 def test_a_model_as_rater_is_asked_once_for_all_chains_and_not_about_silent_people() -> None:
-    engine = ScriptedEngine(["Covers most.\nRating: 7", "no idea", "**Rating:** 10/10"])
+    engine = ScriptedEngine(
+        [
+            "<think>Rating: 2?</think>Covers most.\nRating: 7",
+            "<think>Rating: 3",
+            "**Rating:** 10/10",
+        ]
+    )
     rater = EngineRater(engine)
     stated = (wish("Short, please."),)
     rated = rater.rate(
