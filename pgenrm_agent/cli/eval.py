@@ -45,6 +45,7 @@ JUDGES = {
     "judge-stated": "scores at once, statements shown",
     "static-persona": "one persona a person, shown for every question",
     "longest": "the longest answer",
+    "shortest": "the shortest answer",
     "bradley-terry": "not personal, on embeddings of the training choices",
 }
 
@@ -181,7 +182,7 @@ def compare(
         f"{path.stem if path.is_file() else path.name}: {records[0].judge}"
         for path, records in ((first, one), (second, other))
     ]
-    table = Table("", "accuracy", title="Paired comparison", title_justify="left")
+    table = Table("", "strict", title="Paired comparison", title_justify="left")
     table.add_row(names[0], f"{100 * found.first:.1f} %")
     table.add_row(names[1], f"{100 * found.second:.1f} %")
     within = (
@@ -192,19 +193,12 @@ def compare(
     table.add_row("difference", f"{100 * found.difference:+.1f} points{within}")
     table.add_row("p-value", f"{found.p_value:.4f}")
     table.add_row("on", f"{found.comparisons} comparisons of {found.users} people")
-    if found.dropped:
-        table.add_row("left out", f"{found.dropped} that only one of them scored")
     Console().print(table)
 
 
 def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling: Scaling) -> Judge:
-    from pgenrm_agent.evaluation.judges import (
-        BradleyTerryJudge,
-        ChainJudge,
-        LongestJudge,
-        PromptJudge,
-        StaticPersonaJudge,
-    )
+    from pgenrm_agent.evaluation.baselines import BradleyTerryJudge, LengthJudge
+    from pgenrm_agent.evaluation.judges import ChainJudge, PromptJudge, StaticPersonaJudge
 
     heat, shown = scaling.temperature, scaling.history
     if name == "p-genrm":
@@ -224,8 +218,8 @@ def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling
         return PromptJudge(name, engine, stated=True, temperature=heat)
     if name == "static-persona":
         return StaticPersonaJudge(name, engine, found.questions, history=shown, temperature=heat)
-    if name == "longest":
-        return LongestJudge()
+    if name == "longest" or name == "shortest":
+        return LengthJudge(name)
     from pgenrm_agent.embedding import HashingEmbedder
 
     return BradleyTerryJudge(found.training, HashingEmbedder(2048))
@@ -249,10 +243,10 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     from pgenrm_agent.evaluation.records import write_parquet
     from pgenrm_agent.evaluation.report import REPORT, accuracy_in_words, cells, write_report
     from pgenrm_agent.evaluation.running import RUN, RunDescription
-    from pgenrm_agent.evaluation.summary import summarise
+    from pgenrm_agent.evaluation.summary import summarize
     from pgenrm_agent.run_folder import write_json
 
-    rows = summarise(records)
+    rows = summarize(records)
     described = RunDescription.model_validate_json((out / RUN).read_text(encoding="utf-8"))
     write_parquet(records, out / RESULTS)
     summary = {

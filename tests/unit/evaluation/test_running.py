@@ -18,7 +18,7 @@ from pgenrm_agent.evaluation.judges import PromptJudge
 from pgenrm_agent.evaluation.questions import Question, read_questions
 from pgenrm_agent.evaluation.records import Record, RecordLog, read_parquet, write_parquet
 from pgenrm_agent.evaluation.running import RECORDS, RunDescription, evaluate
-from pgenrm_agent.evaluation.summary import JudgeSummary, summarise
+from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
 from pgenrm_agent.testing import ScriptedEngine
 
 SCRIPT = Path(__file__).parents[2] / "support" / "killed_run.py"
@@ -46,7 +46,7 @@ def table(folder: Path) -> list[JudgeSummary]:
     with RecordLog(folder / RECORDS, Record) as log:
         keys = [record.key for record in log.found]
         assert len(keys) == len(set(keys)), "a question was judged and kept twice"
-        return without_time(summarise(log.found))
+        return without_time(summarize(log.found))
 
 
 def test_a_run_killed_ten_times_ends_with_the_same_table(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_results_survive_parquet(questions: list[Question], tmp_path: Path
     write_parquet(records, tmp_path / "results.parquet")
     back = read_parquet(tmp_path / "results.parquet")
     assert back == sorted(records, key=lambda record: record.key)
-    assert summarise(back) == summarise(records)
+    assert summarize(back) == summarize(records)
 
 
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
