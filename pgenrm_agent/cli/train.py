@@ -95,6 +95,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy on people and queries that training never saw, beside the baselines."""
+    from pgenrm_agent.evaluation.metrics import plus_minus
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.run_folder import refuse_other_settings, weights_of
@@ -121,12 +122,12 @@ def evaluate(
                     World(),
                     load_answers(data / "train.jsonl.gz"),
                     load_answers(data / "val.jsonl.gz"),
-                    people=people,
+                    out,
+                    users=people,
                     history=history,
                     chains=chains,
                     seed=seed,
                     temperature=temperature,
-                    records=out / "records.jsonl",
                     progress=progress,
                 )
             finally:
@@ -137,11 +138,11 @@ def evaluate(
     if as_json:
         typer.echo(report.model_dump_json())
         return
-    table = Table(
-        "", "accuracy", "± standard error", title=f"{people} comparisons, {history} past choices"
-    )
-    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].mean):
-        table.add_row(name, f"{value.mean:.1%}", f"{value.standard_error:.1%}")
+    title = f"{people} comparisons, {history} past choices"
+    table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
+    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
+        shown = plus_minus(value.strict), plus_minus(value.accuracy), f"{100 * value.coverage:.1f}"
+        table.add_row(name, *shown)
     Console().print(table)
 
 
