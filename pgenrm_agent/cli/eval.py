@@ -55,7 +55,7 @@ def evaluate(
     context: typer.Context,
     data: Annotated[
         str | None,
-        typer.Option(help="Dataset: whatever the readers know, or a JSONL file of questions."),
+        typer.Option(help="Dataset, such as people:FILE, or a JSONL file of questions."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; a run there continues.")

@@ -226,7 +226,8 @@ def _reinforce(
     as_json: bool,
 ) -> None:
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
-    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
+    from pgenrm_agent.evaluation.datasets.rows import examples
+    from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.model_files import refuse_without_model
     from pgenrm_agent.training.grpo import train_grpo
     from pgenrm_agent.training.grpo_recipe import load_grpo_recipe

@@ -31,7 +31,8 @@ import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated-
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.comparisons import credits_of
-from pgenrm_agent.evaluation.datasets.readers import Example, PreferenceRow, examples, load_rows
+from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, examples
+from pgenrm_agent.evaluation.datasets.sources import load_rows
 from pgenrm_agent.evaluation.metrics import (
     CHANCE,
     Accuracy,

@@ -29,7 +29,8 @@ from pydantic import Field
 
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import PreferenceRow, load_rows
+from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
+from pgenrm_agent.evaluation.datasets.sources import load_rows
 from pgenrm_agent.evaluation.metrics import Accuracy, MeanError, credit, mean_error
 from pgenrm_agent.evaluation.records import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine

@@ -82,21 +82,21 @@ def measure_matching(
 ) -> MatchMeasurements:
     """Write a version of random members to a new memory in `directory`, and match against it.
 
-    members: personas, two of each person; everybody agreed. Each call asks for somebody else, and
+    members: personas, two of each user; everybody agreed. Each call asks for somebody else, and
     for consent, as an evaluation does.
     """
     rng = np.random.default_rng(seed)
 
     def draw(rows: int) -> Vectors:
-        found = rng.standard_normal((rows, dimension), dtype=np.float32)
-        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), dtype=np.float32)
+        drawn = rng.standard_normal((rows, dimension), dtype=np.float32)
+        return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
 
     centroids, vectors = draw(k), draw(members)
-    people = [f"user-{number // PERSONAS_A_USER}" for number in range(members)]
+    users = [f"user-{number // PERSONAS_A_USER}" for number in range(members)]
     rows = [
-        Member(user, int(one), vector)
-        for user, one, vector in zip(
-            people, (vectors @ centroids.T).argmax(1), vectors, strict=True
+        Member(user, int(prototype), vector)
+        for user, prototype, vector in zip(
+            users, (vectors @ centroids.T).argmax(1), vectors, strict=True
         )
     ]
     embedder = _Given(draw(1)[0])
@@ -104,7 +104,7 @@ def measure_matching(
         memory.import_(
             [
                 json.dumps({"record": "consent", "user_id": user, "consent": True})
-                for user in dict.fromkeys(people)
+                for user in dict.fromkeys(users)
             ]
         )
         started = time.perf_counter()
@@ -115,7 +115,7 @@ def measure_matching(
         for number in range(WARM_UP + repeats):
             embedder.vector = draw(1)[0]
             started = time.perf_counter()
-            neighbours.match(people[number % members], ["given"], "How?", similar)
+            neighbours.match(users[number % members], ["given"], "How?", similar)
             times.append(time.perf_counter() - started)
     p50, p99 = 1000 * np.quantile(times[WARM_UP:], [0.5, 0.99])
     return MatchMeasurements(

@@ -82,7 +82,7 @@ def test_the_command_prints_what_was_measured(few_answers: Path) -> None:
     training, test = (load_answers(few_answers / f"{name}.jsonl.gz") for name in ("train", "val"))
     limits = rule_limits(WORLD, training, test, users=20, history=1, seed=0)
     assert told == {name: limit.model_dump() for name, limit in limits.items()}
-    assert list(told)[0] == "teacher"
+    assert next(iter(told)) == "teacher"
     assert len(told) == 5
     # Rules that read other features are other rules.
     assert len({rule["accuracy"]["strict"]["mean"] for rule in told.values()}) > 1

@@ -19,7 +19,7 @@ from pgenrm_agent.training.bundled.simulation import Answers, World, load_answer
 
 def test_the_same_user_is_drawn_every_time() -> None:
     first, second = (list(World().users("test", 5)) for _ in range(2))
-    assert [one.user_id for one in first] == [one.user_id for one in second]
+    assert [user.user_id for user in first] == [user.user_id for user in second]
     assert all(np.array_equal(a.taste, b.taste) for a, b in zip(first, second, strict=True))
 
 
@@ -43,7 +43,10 @@ def test_the_world_is_as_hard_as_published_benchmarks(training_answers: Answers)
     accuracies = baselines(world, training_answers, training_answers, cases, 0)
     assert accuracies["Bradley-Terry, not personal"].strict.mean == pytest.approx(0.60, abs=0.04)
     assert accuracies["true utility"].strict.mean == pytest.approx(0.86, abs=0.03)
-    assert accuracies["Bradley-Terry, not personal"].strict.mean + 0.05 < accuracies["teacher"].strict.mean
+    assert (
+        accuracies["Bradley-Terry, not personal"].strict.mean + 0.05
+        < accuracies["teacher"].strict.mean
+    )
 
 
 def test_examples_are_the_same_for_the_same_seed(training_answers: Answers) -> None:
