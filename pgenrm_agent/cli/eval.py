@@ -218,8 +218,8 @@ def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling
         return PromptJudge(name, engine, stated=True, temperature=heat)
     if name == "static-persona":
         return StaticPersonaJudge(name, engine, found.questions, history=shown, temperature=heat)
-    if name == "longest" or name == "shortest":
-        return LengthJudge(name)
+    if name in ("longest", "shortest"):
+        return LengthJudge("longest" if name == "longest" else "shortest")
     from pgenrm_agent.embedding import HashingEmbedder
 
     return BradleyTerryJudge(found.training, HashingEmbedder(2048))

@@ -143,6 +143,7 @@ def _settle(
     settings: dict[str, dict[str, JsonValue]] = {
         judge.name: json.loads(json.dumps(dict(judge.settings))) for judge in judges
     }
+    before = None
     known: Mapping[str, dict[str, JsonValue]] = {}
     if path.is_file():
         try:
@@ -173,6 +174,8 @@ def _settle(
             "judges": {**known, **settings},
         }
     )
+    if complete == before:
+        return
     beside = path.with_name(path.name + ".new")
     beside.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
     beside.replace(path)

@@ -234,7 +234,7 @@ def rows_of_table(report: AblationReport) -> list[list[str]]:
         rows.append(
             [
                 name,
-                plus_minus(alone and alone.strict),
+                plus_minus(alone.strict if alone else None),
                 plus_minus(report.one_sample_gains.get(name), form="+.1f"),
                 plus_minus(together.strict),
                 plus_minus(report.gains.get(name), form="+.1f"),

@@ -123,10 +123,10 @@ def _print(report: PeopleReport) -> None:
     from studies.people.study import METHODS
 
     def strict(value: Accuracy | None) -> str:
-        return plus_minus(value and value.strict)
+        return plus_minus(value.strict if value else None)
 
     def accuracy(value: Accuracy | None) -> str:
-        return plus_minus(value and value.accuracy)
+        return plus_minus(value.accuracy if value else None)
 
     console = Console()
     console.print(

@@ -22,8 +22,9 @@ from pgenrm_agent.engines.protocol import (
     Prompt,
     SamplingParams,
 )
-from pgenrm_agent.graphs.prototype_learning import Choices, LearningContext, learn_prototypes
+from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
 from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes.choices import Choices
 from pgenrm_agent.prototypes.fitting import FittedPrototypes, fit_prototypes
 from pgenrm_agent.prototypes.refinement import nearest
 from pgenrm_agent.schema import Model, PreferencePair
