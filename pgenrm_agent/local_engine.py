@@ -13,12 +13,15 @@ VLLM_CACHE_BYTES = 2**30
 """Room for vLLM's keys and values on a CPU, where it takes most of the memory if not told."""
 
 
-def open_engine(name: str, model: str | Path, *, adapter: Path | None = None) -> Engine:
-    """The engine "transformers", "vllm" or "openai" with a model, and with a PEFT adapter if told one.
+def open_engine(name: str | None, model: str | Path, *, adapter: Path | None = None) -> Engine:
+    """Return the engine "transformers", "vllm" or "openai" with a model, and a PEFT adapter if told one.
+
+    name: None stands for "transformers".
 
     Raises ConfigurationError for another name, and what the engine raises.
     """
     options: dict[str, object] = {} if adapter is None else {"adapter": adapter}
+    name = name or "transformers"
     if name == "vllm":
         import torch
 

@@ -47,9 +47,9 @@ def _free_port() -> int:
 
 def chroma_executable() -> str:
     beside = Path(sys.executable).with_name("chroma")
-    found = str(beside) if beside.exists() else shutil.which("chroma")
-    assert found, "the chroma executable comes with chromadb"
-    return found
+    executable = str(beside) if beside.exists() else shutil.which("chroma")
+    assert executable, "the chroma executable comes with chromadb"
+    return executable
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +129,7 @@ class _SeededModel(BaseHTTPRequestHandler):
             for place, answer in enumerate(answers)
         ]
         if system.startswith("You judge responses"):
-            return json.dumps({f"response_{place}": one for place, one in enumerate(scores, 1)})
+            return json.dumps({f"response_{place}": score for place, score in enumerate(scores, 1)})
         return write_chain(scores)
 
     def _reply(self, body: object) -> None:

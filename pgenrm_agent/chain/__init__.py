@@ -1,6 +1,6 @@
 """The evaluation chain: prompts rendered, answers parsed. Pure text in, typed values out."""
 
-from pgenrm_agent.chain.escape import neutralise
+from pgenrm_agent.chain.escape import escape
 from pgenrm_agent.chain.format import ChainFormat
 from pgenrm_agent.chain.parse import ParsedChain, parse_chain, read_persona
 from pgenrm_agent.chain.sections import Section, Sections, split_sections
@@ -10,7 +10,7 @@ __all__ = [
     "ParsedChain",
     "Section",
     "Sections",
-    "neutralise",
+    "escape",
     "parse_chain",
     "read_persona",
     "split_sections",

@@ -2,7 +2,7 @@
 
 Histories, queries and candidates are data. A marker inside one of them is changed visibly and as
 little as possible: square brackets become parentheses, angle brackets become single guillemets, a
-label's colon becomes a dash, a heading's marks become a section sign. Markers are recognised
+label's colon becomes a dash, a heading's marks become a section sign. Markers are recognized
 through disguises too: case, spacing, invisible characters, compatibility forms (full width, ...)
 and the Cyrillic and Greek letters that look like Latin ones.
 """
@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["neutralise"]
+__all__ = ["escape"]
 
 _OPEN, _CLOSE = "[［【⟦〔❲〚⁅﹝", "]］】⟧〕❳〛⁆﹞"
 _BRACKET = re.compile(f"[{re.escape(_OPEN + _CLOSE)}]")
@@ -109,13 +109,13 @@ def _label(match: re.Match[str]) -> str:
     return f"{match[1]} -" if _IN_LABEL.fullmatch(_skeleton(match[1])) else match[0]
 
 
-def neutralise(text: str) -> str:
+def escape(text: str) -> str:
     """`text` with every marker disarmed; text without markers is returned unchanged.
 
     Linear in the length of the text, and idempotent.
     """
     text = _unangled(_unbracketed(text))
-    # A line is recognised by the break before it (a search for that is fast), so give it one.
+    # A line is recognized by the break before it (a search for that is fast), so give it one.
     text = _LABEL.sub(_label, f"\n{text}")
     text = _HEADING.sub(r"\1§", text)[1:]
     return _EXACT_LABEL.sub(r"\1 -", text)

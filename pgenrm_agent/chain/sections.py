@@ -55,7 +55,9 @@ def split_sections(text: str) -> Sections:
     A text without headings is all persona up to its JSON marker, and scores from there.
     """
     headings = _headings(text)
-    start = max((headings[one][1] for one in ("opening", "persona") if one in headings), default=0)
+    start = max(
+        (headings[kind][1] for kind in ("opening", "persona") if kind in headings), default=0
+    )
     end = len(text)
     spans: dict[Section, tuple[int, int]] = {}
     if "scores" in headings:
@@ -81,21 +83,21 @@ def split_sections(text: str) -> Sections:
 
 def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
     """[start, end) of the first heading of each kind, out-of-order ones left out."""
-    found: dict[_Heading, tuple[int, int]] = {}
+    headings: dict[_Heading, tuple[int, int]] = {}
     # A line is found by the break before it, which is fast; so the text is given one, and a place in
     # it is one less in `text`.
     for match in _LINE.finditer(f"\n{text}"):
         start, end = match.start(), match.end() - 1
         whole = end == len(text) or text[end] == "\n"
         kind, length = _kind(text[start:end], whole)
-        if kind is None or kind in found or "scores" in found:
+        if kind is None or kind in headings or "scores" in headings:
             continue
-        if kind in ("opening", "persona") and "rubric" in found:
+        if kind in ("opening", "persona") and "rubric" in headings:
             continue
-        found[kind] = (start, start + length)
+        headings[kind] = (start, start + length)
         if kind == "scores":
             break
-    return found
+    return headings
 
 
 def _kind(line: str, whole: bool) -> tuple[_Heading | None, int]:

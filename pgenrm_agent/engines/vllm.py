@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.openai import first_seed
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import (
@@ -103,7 +103,7 @@ class VLLMEngine:
             _refuse_empty_folder(adapter, "adapter_config.json", "a PEFT adapter")
             self._label += f"+{Path(adapter).name}"
             settings |= {"enable_lora": True, "max_loras": 1, **_lora_rank(adapter)}
-        self._loop = PrivateLoop(self.name)
+        self._loop = BackgroundLoop(self.name)
         variables = _binding(tensor_parallel_size)
         if self._batch_invariant:
             variables[BATCH_INVARIANT] = "1"
@@ -113,7 +113,7 @@ class VLLMEngine:
                 _refuse_without_batch_invariance()
             try:
                 self._engine, self._adapter = self._loop.run_blocking(
-                    _start({**settings, **engine_args}, adapter)
+                    lambda: _start({**settings, **engine_args}, adapter)
                 )
             except BaseException:
                 self._loop.close()
@@ -123,7 +123,7 @@ class VLLMEngine:
         self._context = int(self._engine.model_config.max_model_len)
         tokenizer = cast("PreTrainedTokenizerBase", self._engine.get_tokenizer())
         if not getattr(tokenizer, "chat_template", None):
-            self._loop.close(self._stop())
+            self._loop.close(self._stop)
             raise EngineUnavailable(
                 f"the tokenizer of {self._label} has no chat template, so messages cannot be turned"
                 " into a prompt: use an instruct model, or set tokenizer.chat_template"
@@ -141,7 +141,7 @@ class VLLMEngine:
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        """Sample every prompt n times; see `Engine`. Cancelling takes the requests out of vLLM.
+        """Sample every prompt n times; see `Engine`. Canceling takes the requests out of vLLM.
 
         Raises:
             ConfigurationError: a prompt leaves no room in the model's context, or vLLM refuses a
@@ -151,13 +151,13 @@ class VLLMEngine:
         """
         if not prompts:
             return []
-        return await self._loop.run(self._sample_all(prompts, params))
+        return await self._loop.run(lambda: self._sample_all(prompts, params))
 
     async def aclose(self) -> None:
         """Abort what runs and end vLLM's processes. Calling it again does nothing."""
-        await asyncio.to_thread(self._loop.close, self._stop())
+        await asyncio.to_thread(self._loop.close, self._stop)
 
-    # --- on the private loop ---
+    # --- on the background loop ---
 
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams
@@ -189,7 +189,7 @@ class VLLMEngine:
         )
         answer: RequestOutput | None = None
         try:
-            # Cancelling this task ends the generator, which aborts the request.
+            # Canceling this task ends the generator, which aborts the request.
             async for output in self._engine.generate(
                 tokens_input(ids),
                 wanted,

@@ -15,7 +15,6 @@ import asyncio
 import json
 import math
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -316,21 +315,14 @@ async def _ask(
     model: PGenRM, question: Question, signals: UserSignals, scaling: Scaling
 ) -> Evaluation:
     """Ask the reward model about a question of a user of whom it is told `signals`, and no more."""
-    given = model.evaluation_input(
+    return await model.ascore(
         question.user_id,
         question.query,
         question.candidates,
         conversation=question.conversation,
         scaling=scaling,
-        history=signals.history,
-        stated=signals.stated,
+        signals=signals,
     )
-    # Not `ascore`: it opens no memory where a history is given, and similar users are there.
-    graph, context = await model.aprepare(memory=scaling.prototype > 0)
-    state = await graph.ainvoke(
-        given, {"configurable": {"thread_id": uuid.uuid4().hex}}, context=context
-    )
-    return Evaluation.model_validate(state["evaluation"])
 
 
 def count_slips(chains: Iterable[EvaluationChain]) -> tuple[int, int]:

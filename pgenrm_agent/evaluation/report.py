@@ -18,6 +18,7 @@ from pgenrm_agent.evaluation.plots import (
 )
 from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary
+from pgenrm_agent.files import write_text
 from pgenrm_agent.schema import Model
 
 __all__ = ["REPORT", "Cell", "Plot", "accuracy_in_words", "cells", "write_report"]
@@ -122,9 +123,7 @@ def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) 
         plots=_plots(rows),
         settings=run.model_dump_json(indent=2),
     )
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, text)
 
 
 def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:

@@ -13,7 +13,9 @@ from pydantic import Field, JsonValue
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.judges import Judge
 from pgenrm_agent.evaluation.questions import Question, check_questions, fingerprint
-from pgenrm_agent.evaluation.records import Record, RecordLog, Verdict
+from pgenrm_agent.evaluation.records import Record, Verdict
+from pgenrm_agent.files import write_text
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Model
 
@@ -174,8 +176,5 @@ def _settle(
             "judges": {**known, **settings},
         }
     )
-    if complete == before:
-        return
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    if complete != before:
+        write_text(path, complete.model_dump_json(indent=2) + "\n")

@@ -42,9 +42,10 @@ from pgenrm_agent.evaluation.metrics import (
     plus_minus,
 )
 from pgenrm_agent.evaluation.records import Record
+from pgenrm_agent.files import replacing, write_json, write_text
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import format_of, refuse_without_model
-from pgenrm_agent.run_folder import refuse_other_settings, weights_of, write_json
+from pgenrm_agent.run_folder import refuse_other_settings, weights_of
 from pgenrm_agent.schema import Message, Model
 from pgenrm_agent.training.bundled.chains import write_examples
 from pgenrm_agent.training.bundled.evaluate import (
@@ -59,7 +60,7 @@ from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, lo
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.grpo import Stage, train_grpo
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-from pgenrm_agent.training.rewards import RuleJudge
+from pgenrm_agent.training.rewards import RuleRater
 from pgenrm_agent.training.sft import train_sft
 from studies.ablation.recipe import AblationRecipe
 from studies.limits.bayes import MOST_PAST_CHOICES, IdealPredictor
@@ -197,7 +198,7 @@ def run_ablation(
         unreadable={name: mean_error(bench.unreadable[name]) for name in STAGES},
     )
     write_json(out / REPORT, report.model_dump(mode="json"))
-    (out / TABLE).write_text(markdown(report), encoding="utf-8")
+    write_text(out / TABLE, markdown(report))
     return report
 
 
@@ -320,8 +321,8 @@ class _Bench:
         self._say(f"seed {seed}: {out.name}")
         recipe: GrpoRecipe = getattr(self._recipe, stage)
         recipe = recipe.model_copy(update={"seed": seed, **weights})
-        judge = RuleJudge() if stage == "cre" else None
-        return train_grpo(stage, recipe, start, self._choices(recipe), out, judge=judge).folder
+        rater = RuleRater() if stage == "cre" else None
+        return train_grpo(stage, recipe, start, self._choices(recipe), out, rater=rater).folder
 
     def _choices(self, recipe: GrpoRecipe) -> list[Example]:
         """Other choices for every seed, the same for all stages of a seed."""
@@ -414,13 +415,10 @@ def _write_dataset(
     stream = write_examples(
         "chain", world, answers, format_of(model), split=f"ablation-{seed}", seed=seed
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
-    with beside.open("w", encoding="utf-8") as out:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
         for number, example in enumerate(islice(stream, count)):
             answer = Message(role="assistant", content=example.target)
             row = ChainRow(
                 user_id=f"ablation-{number}", prompt=example.messages, completion=(answer,)
             )
             out.write(row.model_dump_json() + "\n")
-    beside.replace(path)

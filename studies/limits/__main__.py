@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
-from pgenrm_agent.cli.terminal import JsonOption
+from pgenrm_agent.cli.options import JsonOption
 
 __all__ = ["app"]
 

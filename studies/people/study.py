@@ -32,7 +32,8 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.evaluation.datasets.sources import load_rows
 from pgenrm_agent.evaluation.metrics import Accuracy, MeanError, credit, mean_error
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.files import replacing
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
 from pgenrm_agent.schema import Model
 from studies.people.reference import VoteFactors, fit_vote_factors
@@ -340,7 +341,7 @@ def held_out_users(count: int, seed: int, *, validation: bool) -> tuple[IntArray
 
 
 def _majority(choices: Sequence[IntArray], statements: int) -> FloatArray:
-    """Return (statements,) share of comparisons that each won, drawn towards one half."""
+    """Return (statements,) share of comparisons that each won, drawn toward one half."""
     every = np.concatenate(choices)
     won = 1.0 + np.bincount(every[:, 1], minlength=statements)
     lost = 1.0 + np.bincount(every[:, 2], minlength=statements)
@@ -446,9 +447,8 @@ def _vectors_of(texts: Sequence[str], embedder: Embedder, out: Path) -> Vectors:
             for start in range(0, len(texts), ENCODED_AT_ONCE)
         ]
     )
-    unfinished = out / "embeddings.part.npz"
-    np.savez(unfinished, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
-    unfinished.replace(file)
+    with replacing(file) as beside, beside.open("wb") as archive:
+        np.savez(archive, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
     return vectors
 
 

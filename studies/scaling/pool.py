@@ -1,4 +1,4 @@
-"""Chains for measuring test-time user-based scaling: sampled once, combined afterwards in many ways.
+"""Chains for measuring test-time user-based scaling: sampled once, combined afterward in many ways.
 
 For each seed the prototypes of a population are learned, and test users, who are not in it, ask for
 evaluations through the real graph. Of an evaluation is recorded what each chain gave the two answers;
@@ -21,7 +21,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed

@@ -1,4 +1,4 @@
-"""How fast prototypes are: an epoch of the refinement, and finding similar people in the store."""
+"""How fast prototypes are: an epoch of the refinement, and finding similar users in the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.prototypes import Member, Neighbours, PrototypeStore
+from pgenrm_agent.prototypes import Member, Neighbors, PrototypeStore
 from pgenrm_agent.schema import Model
 
 __all__ = ["MatchMeasurements", "measure_matching", "measure_refinement"]
@@ -25,7 +25,7 @@ WARM_UP = 3
 class MatchMeasurements(Model):
     """A version of `members` personas in an embedded store.
 
-    p50, p99: milliseconds to find the nearest prototype and 8 similar people who agree, the
+    p50, p99: milliseconds to find the nearest prototype and 8 similar users who agree, the
     persona's vector given. loading: seconds of the first call, which reads the version.
     """
 
@@ -93,11 +93,10 @@ def measure_matching(
 
     centroids, vectors = draw(k), draw(members)
     users = [f"user-{number // PERSONAS_A_USER}" for number in range(members)]
+    labels = (vectors @ centroids.T).argmax(1)
     rows = [
-        Member(user, int(prototype), vector)
-        for user, prototype, vector in zip(
-            users, (vectors @ centroids.T).argmax(1), vectors, strict=True
-        )
+        Member(user, int(label), vector)
+        for user, label, vector in zip(users, labels, vectors, strict=True)
     ]
     embedder = _Given(draw(1)[0])
     with UserMemory(directory) as memory:
@@ -110,12 +109,12 @@ def measure_matching(
         started = time.perf_counter()
         PrototypeStore(memory).replace(centroids, rows, embedder=embedder.name)
         written = time.perf_counter() - started
-        neighbours = Neighbours(memory, embedder, joining=False)
+        neighbors = Neighbors(memory, embedder, joining=False)
         times = []
         for number in range(WARM_UP + repeats):
             embedder.vector = draw(1)[0]
             started = time.perf_counter()
-            neighbours.match(users[number % members], ["given"], "How?", similar)
+            neighbors.match(users[number % members], ["given"], "How?", similar)
             times.append(time.perf_counter() - started)
     p50, p99 = 1000 * np.quantile(times[WARM_UP:], [0.5, 0.99])
     return MatchMeasurements(

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from pgenrm_agent.cli import app
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 
 
@@ -57,6 +60,25 @@ def test_a_server_whose_model_cannot_be_loaded_says_so_in_one_line(
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert str(tmp_path / "missing") in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "", "192.168.1.7", "fe80::1", "box.local", "localhost.example", "127.1"],
+)
+@pytest.mark.parametrize("command", ["serve --no-keys", "mcp --http"])
+def test_no_door_is_opened_to_other_machines_without_a_key(command: str, host: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--host", host])
+    assert isinstance(done.exception, ConfigurationError)
+    assert f"--host {host} can be reached from other machines" in str(done.exception)
+    assert "pgenrm keys add TENANT" in str(done.exception)
+
+
+def test_the_refusal_to_serve_others_without_a_key_is_one_line() -> None:
+    done = pgenrm("serve", "--no-keys", "--host", "0.0.0.0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --host 0.0.0.0")
 
 
 def test_mcp_is_not_opened_to_other_machines_without_a_key(tmp_path: Path) -> None:

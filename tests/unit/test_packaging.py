@@ -84,7 +84,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: dict[str, int]) -> No
     assert expected - set(wheel) == set()
 
 
-def test_type_information_and_licence_are_in_the_wheel(wheel: dict[str, int]) -> None:
+def test_type_information_and_license_are_in_the_wheel(wheel: dict[str, int]) -> None:
     assert "pgenrm_agent/py.typed" in wheel
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
 
@@ -95,7 +95,7 @@ def test_the_bundled_model_is_at_most_25_mb(wheel: dict[str, int]) -> None:
     assert weights[0] <= 25_000_000
 
 
-def test_the_licence_is_the_published_text() -> None:
+def test_the_license_is_the_published_text() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Version 2.0, January 2004" in text
     assert re.findall(r"Copyright .*", text)[-1] == "Copyright [yyyy] [name of copyright owner]"

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.metrics import plus_minus
+from pgenrm_agent.files import write_text
 from pgenrm_agent.run_folder import RUN
 from pgenrm_agent.training.bundled.evaluate import EvaluationReport
 from pgenrm_agent.training.bundled.simulation import load_answers
@@ -79,5 +80,5 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
         )
     )
     target = run / "model" / "MODEL_CARD.md"
-    target.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target

@@ -37,7 +37,7 @@ async def engine(vllm_server: Server) -> AsyncIterator[OpenAIEngine]:
     await engine.aclose()
 
 
-async def test_a_vllm_server_is_recognised(engine: OpenAIEngine) -> None:
+async def test_a_vllm_server_is_recognized(engine: OpenAIEngine) -> None:
     assert engine.capabilities.continues
     assert engine.capabilities.seeds == "per_batch"
 

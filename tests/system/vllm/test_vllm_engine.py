@@ -161,11 +161,11 @@ def test_a_prompt_read_before_is_not_read_again(vllm_engine: VLLMEngine, prompt:
             cached = output.num_cached_tokens
         return int(cached or 0)
 
-    assert vllm_engine._loop.run_blocking(cached_tokens()) == 0
-    assert vllm_engine._loop.run_blocking(cached_tokens()) >= 128
+    assert vllm_engine._loop.run_blocking(cached_tokens) == 0
+    assert vllm_engine._loop.run_blocking(cached_tokens) >= 128
 
 
-async def test_a_cancelled_call_leaves_vllm_with_nothing_to_do(
+async def test_a_canceled_call_leaves_vllm_with_nothing_to_do(
     vllm_engine: VLLMEngine, prompt: Prompt, write: Write
 ) -> None:
     many = prompt.model_copy(update={"n": 16})

@@ -119,11 +119,11 @@ def _answers(port: int) -> bool:
 def _asked() -> dict[str, object]:
     """The demonstration's request for one of its people, as JSON."""
     data = demo_data()
-    person = data.people[-1]
+    person = data.users[-1]
     request = EvaluationRequest(
         user_id=person.id,
         query=data.query,
-        candidates=tuple(Candidate(id=one, text=text) for one, text in data.candidates.items()),
+        candidates=tuple(Candidate(id=name, text=text) for name, text in data.candidates.items()),
     )
     return {
         "request": request.model_dump(mode="json"),

@@ -16,9 +16,10 @@ import pytest
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.evaluation.judges import PromptJudge
 from pgenrm_agent.evaluation.questions import Question, read_questions
-from pgenrm_agent.evaluation.records import Record, RecordLog, read_parquet, write_parquet
+from pgenrm_agent.evaluation.records import Record, read_parquet, write_parquet
 from pgenrm_agent.evaluation.running import RECORDS, RunDescription, evaluate
 from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.testing import ScriptedEngine
 
 SCRIPT = Path(__file__).parents[2] / "support" / "killed_run.py"

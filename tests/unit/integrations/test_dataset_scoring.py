@@ -33,7 +33,7 @@ JOB = DatasetJob(
 def chain(prompt: Prompt, sample: int) -> str:
     """Marks that depend on the answers shown: "a3" gets a 3."""
     shown = prompt.messages[1].content.split("[The Start of Response ")[1:]
-    return write_chain([float(one.split("\n")[1][1:]) for one in shown])
+    return write_chain([float(response.split("\n")[1][1:]) for response in shown])
 
 
 def write(path: Path, rows: int = 6, **changed: list[object]) -> Path:
@@ -256,7 +256,7 @@ def test_a_ray_worker_that_dies_is_replaced_and_no_row_is_lost(tmp_path: Path) -
                 (deaths / str(os.getpid())).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             shown = prompt.messages[1].content.split("[The Start of Response ")[1:]
-            return write_chain([float(one.split("\n")[1][1:]) for one in shown])
+            return write_chain([float(response.split("\n")[1][1:]) for response in shown])
 
         return PGenRM(engine=ScriptedEngine(reply))
 

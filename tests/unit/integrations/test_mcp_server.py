@@ -37,6 +37,28 @@ def address(rm: PGenRM) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("listens_on", ["127.0.0.1", "127.0.0.2", "0.0.0.0"])
+async def test_without_keys_other_sites_reach_nothing_over_http(
+    rm: PGenRM, listens_on: str
+) -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    with listening_to(create_mcp_app(create_mcp_server(rm), host=listens_on)) as url:
+        async with AsyncClient() as http:
+            for host in (
+                "evil.example",
+                "127.0.0.1:80@evil.example",
+                "127.0.0.1.nip.io",
+                "0.0.0.0",
+            ):
+                answer = await http.post(url, json=call, headers={"Host": host})
+                assert answer.status_code == 421, host
+            for origin in ("https://evil.example", "null", "http://127.0.0.1:80@evil.example"):
+                answer = await http.post(url, json=call, headers={"Origin": origin})
+                assert answer.status_code == 403, origin
+        async with Client(streamable_http_client(url)) as client:
+            assert len((await client.list_tools()).tools) == 5
+
+
 @contextmanager
 def listening_to(app: ASGIApp) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
@@ -73,7 +95,7 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
         result = await client.call_tool("score", {**ASKED, "user_id": "ada"})
     assert not result.is_error, text(result)
     assert result.structured_content["ranking"] == ["answer-2", "answer-1"]
-    assert [one["mean"] for one in result.structured_content["scores"]] == [3.0, 8.0]
+    assert [score["mean"] for score in result.structured_content["scores"]] == [3.0, 8.0]
     told = text(result)
     assert "Persona: This person wants a useful answer." in told
     assert "- Usefulness, 100 %" in told
@@ -82,8 +104,11 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
 async def test_rerank_keeps_the_original_places(address: str) -> None:
     async with Client(address) as client:
         result = await client.call_tool("rerank", {**ASKED, "user_id": "ada"})
-    answers = result.structured_content["answers"]
-    assert [(one["index"], one["score"]) for one in answers] == [(1, 8.0), (0, 3.0)]
+    items = result.structured_content["items"]
+    assert [(item["index"], item["id"], item["score"]) for item in items] == [
+        (1, "answer-2", 8.0),
+        (0, "answer-1", 3.0),
+    ]
 
 
 async def test_what_is_remembered_over_mcp_is_in_the_memory(address: str, rm: PGenRM) -> None:
@@ -144,9 +169,9 @@ async def test_a_server_for_one_person_judges_for_nobody_else(rm: PGenRM, mode: 
     async with Client(create_mcp_server(rm, user_id="ada"), mode=mode) as client:
         own = await client.call_tool("score", ASKED)
         assert own.structured_content["best"] == "answer-2"
-        other = await client.call_tool("score", {**ASKED, "user_id": "bob"})
-        assert other.is_error
-        assert "one person only" in text(other)
+        refused = await client.call_tool("score", {**ASKED, "user_id": "bob"})
+        assert refused.is_error
+        assert "one user only" in text(refused)
         assert "bob" not in json.dumps(own.structured_content)
 
 
@@ -155,13 +180,13 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
 ) -> None:
     ring = KeyRing(tmp_path / "keys.jsonl")
     own, issued = ring.issue("acme")
-    other, _ = ring.issue("globex")
+    foreign, _ = ring.issue("globex")
     guarded = create_mcp_app(create_mcp_server(rm), keys=ring, tenant="acme")
     with listening_to(guarded) as url:
         async with AsyncClient() as http:
             for headers in (
                 {},
-                {"Authorization": f"Bearer {other}"},
+                {"Authorization": f"Bearer {foreign}"},
                 {"Authorization": f"Basic {own}"},
                 {"Authorization": "Bearer"},
             ):
@@ -198,7 +223,7 @@ async def test_pgenrm_mcp_serves_the_tenants_own_memory(tmp_path: Path, free_por
         process.terminate()
         await asyncio.wait_for(process.wait(), 60)
     with UserMemory(tmp_path / "all" / "acme") as memory:
-        assert [one.user_id for one in memory.users()] == ["ada"]
+        assert [user.user_id for user in memory.users()] == ["ada"]
 
 
 async def listens(process: Process, port: int) -> None:

@@ -19,8 +19,8 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model
 
 
-def similarity(embedder: Embedder, one: str, other: str) -> float:
-    first, second = embedder.embed([one, other])
+def similarity(embedder: Embedder, left: str, right: str) -> float:
+    first, second = embedder.embed([left, right])
     return float(first @ second)
 
 
@@ -121,8 +121,8 @@ def test_the_models_own_tokens_tell_wants_from_scenarios() -> None:
     embedder = ModelTokensEmbedder(bundled_model())
     asked = "In this writing task this person wants brevity, then confident wording."
     same = "Asking for advice this person wants confident wording, then brevity."
-    other = "In this writing task this person wants friendly tone, then clear structure."
-    assert similarity(embedder, asked, same) > similarity(embedder, asked, other)
+    differing = "In this writing task this person wants friendly tone, then clear structure."
+    assert similarity(embedder, asked, same) > similarity(embedder, asked, differing)
 
 
 def test_the_models_own_tokens_are_unit_vectors_of_its_width(tmp_path: Path) -> None:

@@ -57,11 +57,11 @@ def test_no_pair_that_was_reported_is_lost_when_the_process_is_killed(tmp_path: 
     reported = killed_after(tmp_path, "a", 40)
     assert len(reported) >= 40
     with UserMemory(tmp_path) as memory:
-        found = {pair.id for pair in memory.history("ann")}
-        assert found >= set(reported)
-        assert len(found) <= len(reported) + 1  # the one that was being written
+        remembered = {pair.id for pair in memory.history("ann")}
+        assert remembered >= set(reported)
+        assert len(remembered) <= len(reported) + 1  # the one that was being written
         assert len(memory.recall("ann", query="question", selection="similar").history) == len(
-            found
+            remembered
         )
 
 

@@ -50,7 +50,7 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
 
     page.get_by_role("button", name="Fork").click()
     expect(page).to_have_url(re.compile("/runs/[0-9a-f]{12}$"))
-    first, other = [one.run for one in reversed(studio.session.runs())]
+    first, second = [summary.run for summary in reversed(studio.session.runs())]
     open_run(page, studio, first)
     page.get_by_role("button", name="Resume").click()
     expect(status).to_have_text("stopped: finished")
@@ -83,8 +83,8 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     expect(status).to_contain_text("rewound")
     expect(page.locator(".ranking li").first).to_contain_text("answer-1")
 
-    page.locator("select[name=right]").select_option(other)
-    studio.session.resume(other)
+    page.locator("select[name=right]").select_option(second)
+    studio.session.resume(second)
     page.get_by_role("button", name="Compare").click()
     row = page.locator("tbody tr").first
     expect(row.locator("td")).to_have_text(["9.00", "3.00", "-6.00"])

@@ -128,10 +128,10 @@ async def test_the_teacher_sees_what_the_person_stated_and_history(tmp_path: Pat
 @pytest.mark.parametrize("chains", [2, 3, 8])
 async def test_both_answers_stand_first_equally_often(tmp_path: Path, chains: int) -> None:
     await sample(ScriptedEngine(right), tmp_path, count=40, chains=chains)
-    found = Counter(row["chosen_first"] for row in rows(tmp_path / CHAINS))
-    assert sum(found.values()) == 40 * chains
+    counts = Counter(row["chosen_first"] for row in rows(tmp_path / CHAINS))
+    assert sum(counts.values()) == 40 * chains
     # Of an odd number, either order gets the odd one: a fair coin over 40 choices.
-    assert abs(found[True] - found[False]) <= (0 if chains % 2 == 0 else 20)
+    assert abs(counts[True] - counts[False]) <= (0 if chains % 2 == 0 else 20)
 
 
 async def test_a_chain_is_never_paid_for_twice(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ class Narrow(ScriptedEngine):
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        if any("ask 1" in message.content for one in prompts for message in one.messages):
+        if any("ask 1" in message.content for prompt in prompts for message in prompt.messages):
             raise ConfigurationError("the prompt has 9,000 tokens and the context 6,144")
         return await super().sample(prompts, params)
 

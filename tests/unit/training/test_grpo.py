@@ -25,7 +25,7 @@ from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.model_files import bundled_model, format_of
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 from pgenrm_agent.training.curriculum import (
     measure_hardness,
@@ -35,7 +35,7 @@ from pgenrm_agent.training.curriculum import (
 )
 from pgenrm_agent.training.grpo import ChainReward, train_grpo
 from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
-from pgenrm_agent.training.rewards import Judged, RuleJudge
+from pgenrm_agent.training.rewards import RatingTask, RuleRater
 from pgenrm_agent.training.run import last_checkpoint
 
 BRIEF = StatedPreference(text="Please keep it short.")
@@ -70,7 +70,7 @@ CHOICES = [choice(number) for number in range(4)]
 def test_the_reward_function_pays_by_chain_and_logs_the_parts() -> None:
     good = write_chain([9, 2], criteria=(("Brevity", 100),))
     logged: dict[str, float] = {}
-    reward = ChainReward(RuleJudge(), alpha=0.5, beta=1.0)
+    reward = ChainReward(RuleRater(), alpha=0.5, beta=1.0)
     stated = json.dumps([BRIEF.model_dump()])
     paid = reward(
         completions=[[{"role": "assistant", "content": good}], good, "not a chain"],
@@ -90,16 +90,16 @@ def test_the_reward_function_pays_by_chain_and_logs_the_parts() -> None:
 def test_a_chain_without_a_rating_earns_the_mean_of_its_prompt_s_others() -> None:
     good = write_chain([9, 2], criteria=(("Brevity", 100),))
 
-    class HalfSilentJudge:
+    class HalfSilentRater:
         name = "half-silent"
 
         def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
             return True
 
-        def rate(self, judged: Sequence[Judged]) -> list[float | None]:
-            return [0.2, None, 0.8, None, 1.0][: len(judged)]
+        def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+            return [0.2, None, 0.8, None, 1.0][: len(tasks)]
 
-    paid = ChainReward(HalfSilentJudge(), alpha=0.5, beta=0.0)(
+    paid = ChainReward(HalfSilentRater(), alpha=0.5, beta=0.0)(
         completions=[good] * 5,
         chosen_first=[True] * 5,
         stated=["[]"] * 5,
@@ -181,14 +181,14 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("recipe")
     rows = [
         {
-            "user_id": one.user_id,
-            "query": one.asked.query,
-            "chosen": one.asked.chosen,
-            "rejected": one.asked.rejected,
+            "user_id": choice.user_id,
+            "query": choice.asked.query,
+            "chosen": choice.asked.chosen,
+            "rejected": choice.asked.rejected,
             "stated": [BRIEF.text],
             "split": "train",
         }
-        for one in CHOICES
+        for choice in CHOICES
     ]
     (folder / "choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL.model_dump(mode="json")))
@@ -219,9 +219,9 @@ def test_a_run_shows_its_curves_and_is_not_repeated(trained: Path, command: list
 
 
 def test_a_folder_refuses_another_run(trained: Path) -> None:
-    other = SMALL.model_copy(update={"learning_rate": 1e-3})
+    faster = SMALL.model_copy(update={"learning_rate": 1e-3})
     with pytest.raises(ConfigurationError, match="holds a run with recipe"):
-        train_grpo("cre", other, bundled_model(), CHOICES, trained)
+        train_grpo("cre", faster, bundled_model(), CHOICES, trained)
     with pytest.raises(ConfigurationError, match="holds a run with stage = 'cre'"):
         train_grpo("curriculum", SMALL, bundled_model(), CHOICES, trained)
 
@@ -279,8 +279,10 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_steps_and_rewards(
 
 
 def test_what_was_trained_scores_answers(trained: Path) -> None:
-    with PGenRM(trained / "model", scaling=Scaling(individual=2, seed=1)) as rm:
-        evaluation = rm.score("ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], history=[])
+    with PGenRM(trained / "model", scaling=Scaling(individual=2, prototype=0, seed=1)) as rm:
+        evaluation = rm.score(
+            "ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], signals=UserSignals(user_id="ada")
+        )
     assert evaluation.chains
 
 
@@ -300,11 +302,11 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     odd = SMALL.model_copy(update={"rows_at_once": 3})
     with pytest.raises(ConfigurationError, match="not divisible"):
         train_grpo("cre", odd, bundled_model(), CHOICES, tmp_path)
-    # A judge that knows none of the wishes would pay nothing for the process, and nobody would see it.
+    # A rater that knows none of the wishes would pay nothing for the process, and nobody would see it.
     strange = (StatedPreference(text="I collect stamps."),)
-    unknown = [one.model_copy(update={"stated": strange}) for one in CHOICES]
-    with pytest.raises(ConfigurationError, match="judge rule can rate none of the choices"):
-        train_grpo("cre", SMALL, bundled_model(), unknown, tmp_path, judge=RuleJudge())
+    unknown = [choice.model_copy(update={"stated": strange}) for choice in CHOICES]
+    with pytest.raises(ConfigurationError, match="rater rule can rate none of the choices"):
+        train_grpo("cre", SMALL, bundled_model(), unknown, tmp_path, rater=RuleRater())
     sharded = SMALL.model_copy(update={"shard": True})
     with pytest.raises(ConfigurationError, match="shard needs GPUs"):
         train_grpo("cre", sharded, bundled_model(), CHOICES, tmp_path)
@@ -316,7 +318,7 @@ def test_all_weights_are_trained_in_float32_whatever_the_precision(tmp_path: Pat
     recipe = SMALL.model_copy(
         update={"steps": 1, "learning_rate": 1e-6, "warmup_steps": 0, "precision": "bfloat16"}
     )
-    train_grpo("cre", recipe, bundled_model(), CHOICES, tmp_path / "out", judge=RuleJudge())
+    train_grpo("cre", recipe, bundled_model(), CHOICES, tmp_path / "out", rater=RuleRater())
     before = load_file(bundled_model() / "model.safetensors")
     after = load_file(tmp_path / "out" / "model" / "model.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"

@@ -111,7 +111,7 @@ def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
     texts = {place: tokenizer.decode([encoded.input_ids[place]]) for place in told}
     assert "".join(texts[place] for place in sorted(told) if place < tags[0]).strip() == first
     numbers, warmth = (
-        next(i for i, one in enumerate(ATTRIBUTES) if one.key == key)
+        next(i for i, attribute in enumerate(ATTRIBUTES) if attribute.key == key)
         for key in ("numbers", "warmth")
     )
     adds = [texts[place] for place in sorted(told) if told[place][numbers]]
@@ -142,13 +142,13 @@ def test_where_to_look_is_asked_of_the_models_own_attention() -> None:
     outputs = model.model(
         input_ids=batch["input_ids"], output_hidden_states=True, output_attentions=True
     )
-    found = model.side_losses(outputs.hidden_states, batch)
+    losses = model.side_losses(outputs.hidden_states, batch)
     width = batch["input_ids"].shape[1]
     for name, layer, source in (("recall", 2, "read_at"), ("value", 3, "value_from")):
         at, wanted = batch[f"{name}_at"], batch[source]
         assert len(at) == (4 if name == "recall" else 8)
         seen = outputs.attentions[layer][at // width, :2, at % width, wanted % width]
-        assert found[f"{name}_look"].item() == pytest.approx(-seen.log().mean().item(), rel=1e-4)
+        assert losses[f"{name}_look"].item() == pytest.approx(-seen.log().mean().item(), rel=1e-4)
 
 
 def test_the_reading_heads_are_left_behind(tmp_path: Path) -> None:
@@ -171,7 +171,9 @@ def test_batches_stay_within_their_token_budget() -> None:
     ]
     batches = pack(examples, 200)
     assert sum(map(len, batches)) == len(examples)
-    assert all(len(batch) * max(len(one.input_ids) for one in batch) <= 200 for batch in batches)
+    assert all(
+        len(batch) * max(len(encoded.input_ids) for encoded in batch) <= 200 for batch in batches
+    )
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,10 @@ def test_the_chain_alone_is_learned_from_the_prompt_of_inference(
 
 
 def test_a_run_learns_and_shows_it(trained: Path) -> None:
-    found = losses(trained)
-    assert len(found) == STEPS
-    assert found[0] > 8  # of 4,096 tokens, none is likelier than another
-    assert found[-1] < 0.6 * found[0]
+    learned = losses(trained)
+    assert len(learned) == STEPS
+    assert learned[0] > 8  # of 4,096 tokens, none is likelier than another
+    assert learned[-1] < 0.6 * learned[0]
     assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert {"mean_token_accuracy", "learning_rate"} <= set(curve(trained)[0])
     model = trained / "model"
