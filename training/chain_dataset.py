@@ -29,7 +29,7 @@ from pydantic import Field, ValidationError
 from pgenrm_agent.chain import ChainFormat, parse_chain, split_reasoning
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.files import replacing, write_text
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.run_folder import refuse_other_settings

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.progress import counting
 from pgenrm_agent.sampling import derive_seed

@@ -20,7 +20,7 @@ from typing import Literal, cast
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.files import write_json
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.run_folder import (

@@ -55,6 +55,7 @@ JUDGES = {
     "judge-stated": "scores at once, statements shown",
     "static-persona": "one persona a user, shown for every question",
     "longest": "the longest answer",
+    "shortest": "the shortest answer",
     "bradley-terry": "not personal, on embeddings of the training choices",
 }
 
@@ -65,7 +66,7 @@ def evaluate(
     *,
     data: Annotated[
         str | None,
-        typer.Option(help="Dataset: whatever the readers know, or a JSONL file of questions."),
+        typer.Option(help="Dataset, such as people:FILE, or a JSONL file of questions."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; a run there continues.")
@@ -185,7 +186,7 @@ def compare(
         f"{path.stem if path.is_file() else path.name}: {records[0].judge}"
         for path, records in ((first, left), (second, right))
     ]
-    table = Table("", "accuracy", title="Paired comparison", title_justify="left")
+    table = Table("", "strict", title="Paired comparison", title_justify="left")
     table.add_row(names[0], f"{100 * comparison.first:.1f} %")
     table.add_row(names[1], f"{100 * comparison.second:.1f} %")
     within = (
@@ -196,21 +197,14 @@ def compare(
     table.add_row("difference", f"{100 * comparison.difference:+.1f} points{within}")
     table.add_row("p-value", f"{comparison.p_value:.4f}")
     table.add_row("on", f"{comparison.comparisons} comparisons of {comparison.users} users")
-    if comparison.dropped:
-        table.add_row("left out", f"{comparison.dropped} that only one of them scored")
     Console().print(table)
 
 
 def _judge(
     name: str, model: PGenRM, engine: Engine, questions: QuestionSet, scaling: Scaling
 ) -> Judge:
-    from pgenrm_agent.evaluation.judges import (
-        BradleyTerryJudge,
-        ChainJudge,
-        LongestJudge,
-        PromptJudge,
-        StaticPersonaJudge,
-    )
+    from pgenrm_agent.evaluation.baselines import BradleyTerryJudge, LengthJudge
+    from pgenrm_agent.evaluation.judges import ChainJudge, PromptJudge, StaticPersonaJudge
 
     heat, shown = scaling.temperature, scaling.history
     if name == "p-genrm":
@@ -232,8 +226,8 @@ def _judge(
         return StaticPersonaJudge(
             name, engine, questions.questions, history=shown, temperature=heat
         )
-    if name == "longest":
-        return LongestJudge()
+    if name in ("longest", "shortest"):
+        return LengthJudge("longest" if name == "longest" else "shortest")
     from pgenrm_agent.embedding import HashingEmbedder
 
     return BradleyTerryJudge(questions.training, HashingEmbedder(2048))

@@ -94,6 +94,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy on users and queries that training never saw, beside the baselines."""
+    from pgenrm_agent.evaluation.metrics import plus_minus
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
@@ -121,12 +122,12 @@ def evaluate(
                     World(),
                     load_answers(data / "train.jsonl.gz"),
                     load_answers(data / "val.jsonl.gz"),
-                    people=people,
+                    out,
+                    users=people,
                     history=history,
                     chains=chains,
                     seed=seed,
                     temperature=temperature,
-                    records=out / "records.jsonl",
                     progress=progress,
                 )
             finally:
@@ -137,11 +138,11 @@ def evaluate(
     if as_json:
         print_json(report)
         return
-    table = Table(
-        "", "accuracy", "± standard error", title=f"{people} comparisons, {history} past choices"
-    )
-    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].mean):
-        table.add_row(name, f"{value.mean:.1%}", f"{value.standard_error:.1%}")
+    title = f"{people} comparisons, {history} past choices"
+    table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
+    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
+        shown = plus_minus(value.strict), plus_minus(value.accuracy), f"{100 * value.coverage:.1f}"
+        table.add_row(name, *shown)
     Console().print(table)
 
 
@@ -214,7 +215,8 @@ def _reinforce(
     as_json: bool,
 ) -> None:
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
-    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
+    from pgenrm_agent.evaluation.datasets.rows import examples
+    from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.model_files import refuse_without_model
     from pgenrm_agent.training.grpo import train_grpo
     from pgenrm_agent.training.grpo_recipe import load_grpo_recipe

@@ -58,7 +58,8 @@ def chains(
     folder. The same command goes on where it was stopped, and never pays twice for a chain.
     """
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
-    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
+    from pgenrm_agent.evaluation.datasets.rows import examples
+    from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting

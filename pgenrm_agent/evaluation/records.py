@@ -27,7 +27,7 @@ class Verdict(Model):
     orders, totals: by readable sample, the candidates in the order shown, and their scores.
     failures: unreadable samples by reason.
     slips: totals that the model itself wrote and that are off by more than 0.1, of `compared`.
-    prototype: the one that the person was matched to, if any.
+    prototype: the nearest to the user, if they were matched.
     """
 
     scores: tuple[float | None, ...]
@@ -69,7 +69,7 @@ def write_parquet(records: Iterable[Record], path: Path) -> None:
     from pyarrow import parquet
 
     rows = []
-    for record in sorted(records, key=lambda one: one.key):
+    for record in sorted(records, key=lambda record: record.key):
         row = record.model_dump(mode="json")
         verdict = row.pop("verdict")
         # A column of maps with changing keys would be a struct of every key ever seen.

@@ -94,7 +94,7 @@ def _show(report: AblationReport) -> None:
     table = Table(
         "",
         *columns(recipe.chains),
-        title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} people each",
+        title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.users} users each",
     )
     for row in rows_of_table(report):
         table.add_row(*row)

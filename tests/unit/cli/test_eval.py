@@ -76,8 +76,8 @@ def test_lists_are_evaluated_resumed_and_compared(questions: Path, tmp_path: Pat
     compared = pgenrm("eval", "compare", out, out, "--other-judge", "blind", "--json")
     assert compared.returncode == 0, compared.stderr
     comparison = json.loads(compared.stdout)
-    accuracy = {row["judge"]: row["accuracy"]["mean"] for row in summary["judges"]}
-    assert comparison["difference"] == pytest.approx(accuracy["p-genrm"] - accuracy["blind"])
+    strict = {row["judge"]: row["strict"]["mean"] for row in summary["judges"]}
+    assert comparison["difference"] == pytest.approx(strict["p-genrm"] - strict["blind"])
     assert 0 < comparison["p_value"] <= 1
 
 
@@ -146,11 +146,12 @@ def test_all_judges_are_in_one_table_on_the_same_rows_and_engine(
         "judge-stated",
         "static-persona",
         "longest",
+        "shortest",
         "bradley-terry",
     }
     rows = rows_of(out)
     asked = {name: {row["question"] for row in rows if row["judge"] == name} for name in judges}
-    assert len(rows) == 10 * 2 * 12
+    assert len(rows) == 11 * 2 * 12
     assert all(asked[name] == asked["p-genrm"] for name in judges)
     for name, row in judges.items():
         assert (row["questions"], row["runs"], row["not_scored"]) == (12, 2, 0), name

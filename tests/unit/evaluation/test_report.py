@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
-    found = []
+    judged = []
     for number in range(40):
         first, second = (8.0, 3.0) if right(number) else (3.0, 8.0)
-        found.append(
+        judged.append(
             Record(
                 judge=judge,
                 run=number % 2,
@@ -43,7 +43,7 @@ def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
                 ),
             )
         )
-    return found
+    return judged
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def rows() -> list[JudgeSummary]:
 def lists_of_ten_judges() -> list[JudgeSummary]:
     """The widest report that there is: all judges, lists, several runs, long names."""
     draw = random.Random(1)
-    found = []
+    judged = []
     for judge in (
         "p-genrm",
         "psi-prompt",
@@ -73,7 +73,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
         for number in range(24):
             samples = [tuple(grade + draw.gauss(3, 1) for grade in range(4)) for _ in range(4)]
             means = tuple(sum(column) / 4 for column in zip(*samples, strict=True))
-            found.append(
+            judged.append(
                 Record(
                     judge=judge,
                     run=number % 2,
@@ -86,7 +86,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
                     candidates=("a", "b", "c", "d"),
                     verdict=Verdict(
                         scores=means,
-                        probability_best=tuple(one / sum(means) for one in means),
+                        probability_best=tuple(mean / sum(means) for mean in means),
                         orders=tuple(tuple(draw.sample(range(4), 4)) for _ in samples),
                         totals=tuple(samples),
                         compared=16,
@@ -97,7 +97,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
                     ),
                 )
             )
-    return summarize(found)
+    return summarize(judged)
 
 
 RUN = RunDescription(
@@ -155,8 +155,24 @@ def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
     shown = {cell.name: cell.shown for cell in cells(good)}
     assert shown["not scored"] == "0 of 40"
     assert shown["slips, %"] == "0.0"
+    assert shown["strict, %"] == shown["accuracy, %"] == "80.0 ± 0.0"
+    assert shown["coverage, %"] == "100.0"
     silent = good.model_copy(update={"accuracy": None, "not_scored": 40})
     assert "scored nothing" in accuracy_in_words(silent)
+
+
+def test_ties_and_what_was_not_scored_are_told_beside_the_headline() -> None:
+    judged = records("p-genrm", lambda number: True)
+    for number, scores in enumerate([(None, None)] * 10 + [(5.0, 5.0)] * 10):
+        verdict = judged[number].verdict.model_copy(update={"scores": scores})
+        judged[number] = judged[number].model_copy(update={"verdict": verdict})
+    (row,) = summarize(judged)
+    words = accuracy_in_words(row)
+    # Of 40: ten not scored, ten tied, twenty right.
+    assert words.startswith("p-genrm is right in 50.0 % of comparisons")
+    assert words.endswith(
+        "It scored 75.0 % of them; of these it is right in 83.3 %, a tie counted as one half."
+    )
 
 
 # Text that a phone's screen shows, in CSS pixels; a plot's text is as much smaller as its image is.

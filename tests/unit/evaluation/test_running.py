@@ -102,6 +102,21 @@ async def test_more_judges_can_join_a_run(questions: list[Question], tmp_path: P
     assert seeds["a"] == seeds["b"]
 
 
+async def test_more_questions_can_join_a_run_after_the_same_ones(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    judge = PromptJudge("a", ScriptedEngine(GOOD))
+    await evaluate(questions[:3], [judge], tmp_path, describe())
+    engine = ScriptedEngine(GOOD)
+    records = await evaluate(questions, [PromptJudge("a", engine)], tmp_path, describe())
+    assert len(engine.calls) == 1
+    assert [record.question for record in records] == ["q0", "q1", "q2", "q3"]
+    # From now on it is a run of four: fewer, or others at their place, are another run.
+    for others in (questions[:3], questions[::-1]):
+        with pytest.raises(ConfigurationError, match="fingerprint"):
+            await evaluate(others, [judge], tmp_path, describe())
+
+
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"model": "other"}, {"engine": "other"}])
 async def test_other_settings_are_not_mixed_in(
     changed: dict[str, object], questions: list[Question], tmp_path: Path
@@ -192,7 +207,7 @@ def test_questions_survive_a_file(questions: list[Question], tmp_path: Path) -> 
     file = tmp_path / "questions.jsonl"
     odd = questions[0].model_copy(update={"id": "odd", "query": "two\u2028parts?"})
     rows = [*questions, odd]
-    file.write_text("".join(one.model_dump_json() + "\n" for one in rows), encoding="utf-8")
+    file.write_text("".join(row.model_dump_json() + "\n" for row in rows), encoding="utf-8")
     assert read_questions(file) == rows
     file.write_text(odd.model_dump_json() * 1 + "\n" + odd.model_dump_json(), encoding="utf-8")
     with pytest.raises(ConfigurationError, match="twice"):

@@ -48,6 +48,7 @@ def test_what_happened_is_counted() -> None:
     assert row.accuracy is not None
     assert row.accuracy.mean == 0.5
     assert row.strict.mean == 0.25
+    assert row.coverage == 0.75
     assert (row.comparisons, row.ties, row.not_scored) == (4, 1, 1)
     assert row.macro_user is not None
     assert row.macro_user.mean == (0.75 + 0.0) / 2
@@ -148,15 +149,37 @@ def test_the_order_of_records_does_not_matter() -> None:
 def test_two_judges_are_compared_on_what_both_were_asked() -> None:
     first = [record(str(n), [8, 3], user=f"u{n}") for n in range(12)]
     second = [record(str(n), [3, 8], user=f"u{n}") for n in range(2, 14)]
-    found = compare(first, second)
-    assert (found.comparisons, found.difference) == (10, 1.0)
-    assert found.p_value < 0.01
+    gain = compare(first, second)
+    assert (gain.comparisons, gain.difference) == (10, 1.0)
+    assert gain.p_value < 0.01
     with pytest.raises(ConfigurationError, match="no question in common"):
         compare(first, [record("other", [1, 2])])
-    with pytest.raises(ConfigurationError, match="cannot be compared"):
-        compare(first[:1], [record("0", [None, None], user="u0")])
     with pytest.raises(ConfigurationError, match="question 0 is not the same in both: u0 is"):
         compare(first, [record("0", [8, 3], user="another")])
+
+
+@pytest.mark.parametrize("scores", [[None, None], [4, 4], [2, 3]], ids=["silent", "tied", "wrong"])
+def test_who_is_not_right_loses_against_who_is(scores: Sequence[float | None]) -> None:
+    right = [record(str(n), [8, 3], user=f"u{n}") for n in range(4)]
+    rest = [record(str(n), scores, user=f"u{n}", judge="b") for n in range(4)]
+    gain = compare(right, rest)
+    assert (gain.first, gain.second, gain.difference) == (1.0, 0.0, 1.0)
+    strict = {row.judge: row.strict.mean for row in summarize([*right, *rest])}
+    assert gain.difference == strict["a"] - strict["b"]
+
+
+def test_the_first_in_the_table_is_right_most_often_and_not_the_one_that_says_least() -> None:
+    rarely = [record(str(n), [8, 3] if n == 0 else [None, None], user=f"u{n}") for n in range(10)]
+    often = [
+        record(str(n), [8, 3] if n < 7 else [3, 8], user=f"u{n}", judge="b") for n in range(10)
+    ]
+    first, second = summarize([*rarely, *often])
+    assert (first.judge, second.judge) == ("b", "a")
+    assert second.accuracy is not None
+    assert (second.accuracy.mean, second.strict.mean, second.coverage) == (1.0, 0.1, 0.1)
+    assert first.interval is not None
+    assert first.interval.low < first.strict.mean < first.interval.high
+    assert second.against_chance == "worse"
 
 
 def test_nothing_cannot_be_summarized() -> None:

@@ -15,7 +15,7 @@ from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.cli.train import app
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain

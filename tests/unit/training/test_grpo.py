@@ -20,7 +20,7 @@ from pgenrm_agent.cli.train import app
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
