@@ -39,23 +39,22 @@ def shape(output: str) -> list[str]:
     return re.sub(r'(persona"?:) .*', r"\1 #", text).splitlines()
 
 
-def documented() -> dict[str, tuple[Path, str]]:
-    """The page of each example, and what it shows."""
+def documented() -> dict[str, tuple[Path, re.Match[str]]]:
+    """The page of each example, and where it shows the output."""
     return {
-        shown[1]: (page, shown[2])
+        shown[1]: (page, shown)
         for page in PAGES
         for shown in COMMAND.finditer(page.read_text(encoding="utf-8"))
     }
 
 
-def compare(page: Path, shown: str, printed: str) -> None:
-    """Compare what a page shows with what was printed; write it there when asked to."""
+def compare(page: Path, block: re.Match[str], printed: str) -> None:
+    """Compare what a page shows with what was printed; write it there instead when asked to."""
     if os.environ.get("PGENRM_UPDATE_DOCS"):
-        text = page.read_text(encoding="utf-8")
-        assert text.count(shown) == 1
-        shown, old = printed.strip() + "\n", shown
-        page.write_text(text.replace(old, shown), encoding="utf-8")
-    assert shape(printed) == shape(shown)
+        before, after = block.string[: block.start(2)], block.string[block.end(2) :]
+        page.write_text(f"{before}{printed.strip()}\n{after}", encoding="utf-8")
+    else:
+        assert shape(printed) == shape(block[2])
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def run_block(page: str, capsys: pytest.CaptureFixture[str]) -> str:
     assert block is not None
     exec(compile(block[1], page, "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
-    compare(ROOT / page, block[2], printed)
+    compare(ROOT / page, block, printed)
     return printed
 
 
@@ -171,7 +170,7 @@ def test_the_server_page_gets_the_response_that_it_shows(server: str) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     keys = ("ranking", "best", "persona", "seed")
     response = {key: json.loads(done.stdout)[key] for key in keys}
-    compare(page, block[2], json.dumps(response, indent=2))
+    compare(page, block, json.dumps(response, indent=2))
     assert response["ranking"] == ["answer-2", "answer-1"]
 
 
