@@ -1,8 +1,9 @@
 """Score a JSONL file of requests, many at a time; one JSON object out per line.
 
-Run: python examples/batch_jsonl.py requests.jsonl > scores.jsonl
+Run: python examples/batch_jsonl.py requests.jsonl MEMORY > scores.jsonl
 
-A line is {"user_id": ..., "query": ..., "candidates": [{"id": ..., "text": ...}, ...]}.
+A line is {"user_id": ..., "query": ..., "candidates": [{"id": ..., "text": ...}, ...]}; MEMORY is
+the folder of the user memory.
 """
 
 import json
@@ -15,7 +16,7 @@ lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
 requests = [EvaluationRequest.model_validate_json(line) for line in lines if line.strip()]
 
 scored = 0
-with PGenRM(scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
+with PGenRM(memory=sys.argv[2], scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
     for request, result in zip(requests, rm.score_many(requests), strict=True):
         row: dict[str, object] = {"user_id": request.user_id, "query": request.query}
         if isinstance(result, Evaluation):

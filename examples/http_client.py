@@ -1,6 +1,6 @@
-"""A client of `pgenrm serve`: remember a choice, rerank, watch an evaluation.
+"""A client of `pgenrm serve`: watch an evaluation, then tell what the user chose.
 
-Run: pgenrm serve --no-keys, then: python examples/http_client.py http://127.0.0.1:8000
+Run: python examples/http_client.py http://127.0.0.1:8000
 """
 
 import json
@@ -9,30 +9,26 @@ import sys
 
 import httpx
 
-QUESTION = "How do I cook rice?"
+QUESTION = "How do I get tea stains out of a mug?"
 ANSWERS = [
-    "Rice is such a joy! Let me tell you about my favourite kinds...",
-    "One part rice, two parts water, 12 minutes.",
+    "Oh, the joys of a well-loved mug! Don't you worry, my friend, I have been there too. A little"
+    " patience works wonders. What is your favorite tea, by the way? I hope you enjoy your next"
+    " cup!",
+    "Rub the stains with wet baking soda, leave it on for five minutes, and rinse the mug.",
 ]
 # With keys: `pgenrm keys add TENANT` prints one.
 headers = {"Authorization": f"Bearer {os.environ.get('PGENRM_KEY', 'none')}"}
 
 with httpx.Client(base_url=sys.argv[1], headers=headers, timeout=120) as client:
-    pair = {
-        "query": "How do I boil an egg?",
-        "chosen": "Eight minutes.",
-        "rejected": "Oh, eggs! I love them. It depends on how you like yours...",
-    }
-    client.post("/v1/users/ada/preferences", json=pair).raise_for_status()
-
-    asked = {"user": "ada", "query": QUESTION, "documents": ANSWERS}
-    ranked = client.post("/v2/rerank", json=asked).raise_for_status().json()
-    for result in ranked["results"]:
-        print(f"{result['relevance_score']:.2f} {ANSWERS[result['index']]}")
-
-    asked = {"user_id": "ada", "query": QUESTION, "candidates": ANSWERS}
+    asked = {"user_id": "ada", "query": QUESTION, "candidates": ANSWERS, "scaling": {"seed": 7}}
     with client.stream("POST", "/v1/score/stream", json=asked) as events:
         for line in events.iter_lines():
             if line.startswith("data: "):
                 data = json.loads(line.removeprefix("data: "))
-                print(data["stage"] if "stage" in data else f"ranking: {data['ranking']}")
+                print(data.get("stage", "scored"))
+    for place in data["ranking"]:
+        number = int(place.removeprefix("answer-")) - 1
+        print(f"[{data['scores'][number]['mean']:.2f}] {ANSWERS[number]}")
+
+    clicked = {"query": QUESTION, "chosen": ANSWERS[1], "rejected": ANSWERS[0]}
+    client.post("/v1/users/ada/preferences", json=clicked).raise_for_status()

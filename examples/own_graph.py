@@ -4,11 +4,22 @@ Run: python examples/own_graph.py
 """
 
 import asyncio
+import tempfile
+from pathlib import Path
 
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from pgenrm_agent import Evaluation, PGenRM, Scaling, as_node
+
+CHOICES = Path(__file__).with_name("choices.jsonl")
+# Your models go here; these drafts are ready, so that the example runs anywhere.
+DRAFTS = [
+    "Oh, the joys of a well-loved mug! Don't you worry, my friend, I have been there too. A little"
+    " patience works wonders. What is your favorite tea, by the way? I hope you enjoy your next"
+    " cup!",
+    "Rub the stains with wet baking soda, leave it on for five minutes, and rinse the mug.",
+]
 
 
 class State(TypedDict, total=False):
@@ -20,8 +31,7 @@ class State(TypedDict, total=False):
 
 
 def draft(state: State) -> State:
-    """Your models go here; these drafts are ready, so that the example runs anywhere."""
-    return {"candidates": ["Baking soda and a sponge.", "Oh, the joys of a well-loved mug!"]}
+    return {"candidates": DRAFTS}
 
 
 def answer(state: State) -> State:
@@ -30,20 +40,16 @@ def answer(state: State) -> State:
     return {"answer": texts[evaluation.ranking[0]]}
 
 
-async def main() -> None:
-    async with PGenRM(scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
-        graph = StateGraph(State)
-        graph.add_node("draft", draft)
-        graph.add_node("evaluate", as_node(rm))
-        graph.add_node("answer", answer)
-        graph.add_edge(START, "draft")
-        graph.add_edge("draft", "evaluate")
-        graph.add_edge("evaluate", "answer")
-        graph.add_edge("answer", END)
+async def main(memory: str) -> None:
+    async with PGenRM(memory=memory, scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
+        rm.memory.import_jsonl(CHOICES)
+        graph = StateGraph(State).add_sequence([draft, ("evaluate", as_node(rm)), answer])
+        graph.add_edge(START, "draft").add_edge("answer", END)
         asked: State = {"user_id": "ada", "query": "How do I get tea stains out of a mug?"}
         async for path, update in graph.compile().astream(asked, subgraphs=True):
             print("  " * len(path) + ", ".join(update))
         print("answer:", update["answer"]["answer"])
 
 
-asyncio.run(main())
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(main(folder))

@@ -1,7 +1,7 @@
-"""Every example runs on the bundled model, and its page shows what it prints.
+"""Examples and printed blocks run on the bundled model, and the pages show what they print.
 
-Texts and numbers depend on the bundled model, so it is the form of each line that is compared.
-`PGENRM_UPDATE_DOCS=1 pytest tests/system/test_examples.py` writes what was printed into the pages.
+Numbers and personas depend on the machine and are left out of the comparison; which answer comes first does
+not. `PGENRM_UPDATE_DOCS=1 pytest tests/system/test_examples.py` writes what was printed into the pages.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from pathlib import Path
 
 import pytest
 
+from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 
 ROOT = Path(__file__).parents[2]
+CHOICES = ROOT / "examples" / "choices.jsonl"
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-SHOWN = re.compile(r"python examples/(\w+\.py)[^\n]*\n```\n+```text\n(.*?)```", re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"python examples/(\w+\.py)[^\n]*\n```\n+```text\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", re.DOTALL)
+CURL = re.compile(r"```sh\n(curl (?:(?!```).)*)```.*?```json\n(.*?)```", re.DOTALL)
 
 
-def form(output: str) -> set[str]:
-    """The lines without numbers and without the texts that stand behind them."""
-    ids = re.sub(r'\["[^\]]*"\]', "[#]", output)
-    lines = (re.sub(r"\d+(\.\d+)?|not scored|null", "#", line) for line in ids.splitlines())
+def shape(output: str) -> list[str]:
+    """The lines of an output without decimals, percentages and personas."""
+    text = re.sub(r"[+-]?\d+\.\d+|\d+(?=%)|not scored|null", "#", output.strip())
+    return re.sub(r'(persona"?:) .*', r"\1 #", text).splitlines()
+
+
+def documented() -> dict[str, tuple[Path, re.Match[str]]]:
+    """The page of each example, and where it shows the output."""
     return {
-        re.sub(r"(#\]|#:|\d:|answer:|ranking:|persona:|#)( .*)$", r"\1", line)
-        for line in lines
-        if line
+        shown[1]: (page, shown)
+        for page in PAGES
+        for shown in COMMAND.finditer(page.read_text(encoding="utf-8"))
     }
 
 
-def documented() -> dict[str, str]:
-    """What the pages show, by example."""
-    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
-    return dict(SHOWN.findall(pages))
-
-
-def compare(name: str, printed: str) -> None:
-    """What was printed with what the page shows; or, when asked to, written there."""
+def compare(page: Path, block: re.Match[str], printed: str) -> None:
+    """Compare what a page shows with what was printed; write it there instead when asked to."""
     if os.environ.get("PGENRM_UPDATE_DOCS"):
-        for page in (ROOT / "docs").glob("*.md"):
-            text = page.read_text(encoding="utf-8")
-            for shown in SHOWN.finditer(text):
-                if shown[1] == name:
-                    start, end = shown.span(2)
-                    page.write_text(text[:start] + printed.strip() + "\n" + text[end:])
-    assert form(printed) == form(documented()[name])
+        before, after = block.string[: block.start(2)], block.string[block.end(2) :]
+        page.write_text(f"{before}{printed.strip()}\n{after}", encoding="utf-8")
+    else:
+        assert shape(printed) == shape(block[2])
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from pgenrm_agent.integrations.server import create_app
 
     memory = tmp_path_factory.mktemp("memory")
-    with PGenRM(memory=memory, scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
+    with PGenRM(memory=memory, scaling=Scaling(individual=8, prototype=0)) as rm:
+        rm.memory.import_jsonl(CHOICES)
         running = uvicorn.Server(uvicorn.Config(create_app(rm), log_level="error"))
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
@@ -84,21 +85,20 @@ def arguments(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     if request.getfixturevalue("name") == "http_client.py":
         return [request.getfixturevalue("server")]
     if request.getfixturevalue("name") == "batch_jsonl.py":
-        file = tmp_path / "requests.jsonl"
-        candidates = [{"id": "a", "text": "Twelve minutes."}, {"id": "b", "text": "What a joy!"}]
-        rows = [
-            {"user_id": user, "query": "How do I cook rice?", "candidates": candidates}
-            for user in ("ada", "ben")
-        ]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return [str(file)]
+        page = documented()["batch_jsonl.py"][0].read_text(encoding="utf-8")
+        rows = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+        assert rows is not None
+        (tmp_path / "requests.jsonl").write_text(rows[1], encoding="utf-8")
+        with UserMemory(tmp_path / "people") as memory:
+            memory.import_jsonl(CHOICES)
+        return [str(tmp_path / "requests.jsonl"), str(tmp_path / "people")]
     if request.getfixturevalue("name") == "small_policy.py":
         return [str(tmp_path / "policy")]
     return []
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [one for one in EXAMPLES if one != "mcp_client.py"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "mcp_client.py"])
 def test_an_example_prints_what_its_page_shows(
     name: str,
     arguments: list[str],
@@ -112,7 +112,7 @@ def test_an_example_prints_what_its_page_shows(
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     printed = capsys.readouterr().out
     assert printed.strip()
-    compare(name, printed)
+    compare(*documented()[name], printed)
 
 
 def test_the_mcp_example_talks_to_pgenrm_mcp_over_stdio(
@@ -127,7 +127,51 @@ def test_the_mcp_example_talks_to_pgenrm_mcp_over_stdio(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    compare("mcp_client.py", done.stdout)
+    compare(*documented()["mcp_client.py"], done.stdout)
+
+
+def run_block(page: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the first block of a page that shows its output; returns what it printed."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    block = PYTHON.search(text)
+    assert block is not None
+    exec(compile(block[1], page, "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    compare(ROOT / page, block, printed)
+    return printed
+
+
+def test_the_readme_ranks_the_answer_first_that_its_user_would_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
+    first, second = run_block("README.md", capsys).splitlines()
+    assert "Simmer one part of rice" in first
+    assert "Rice is such a joy" in second
+    assert not list(tmp_path.iterdir()), "the README's example is not for the default memory"
+
+
+@pytest.mark.long
+def test_the_debugging_page_turns_the_order_by_its_rubric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    before, after, *_ = run_block("docs/debugging.md", capsys).splitlines()
+    assert (before, after) == ("plain > chatty", "chatty > plain")
+
+
+@pytest.mark.long
+def test_the_server_page_gets_the_response_that_it_shows(server: str) -> None:
+    page = ROOT / "docs" / "server.md"
+    block = CURL.search(page.read_text(encoding="utf-8"))
+    assert block is not None
+    command = block[1].replace("http://127.0.0.1:8000", server)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    keys = ("ranking", "best", "persona", "seed")
+    response = {key: json.loads(done.stdout)[key] for key in keys}
+    compare(page, block, json.dumps(response, indent=2))
+    assert response["ranking"] == ["answer-2", "answer-1"]
 
 
 def test_every_example_has_its_page() -> None:
