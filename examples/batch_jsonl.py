@@ -21,7 +21,7 @@ with PGenRM(scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
         if isinstance(result, Evaluation):
             scored += 1
             row["ranking"] = list(result.ranking)
-            row["scores"] = {one.candidate_id: one.mean for one in result.scores}
+            row["scores"] = {score.candidate_id: score.mean for score in result.scores}
         else:
             row["error"] = str(result)
         print(json.dumps(row))

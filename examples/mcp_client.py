@@ -36,7 +36,7 @@ async def main() -> None:
             ],
         }
         ranked = await client.call_tool("rerank", asked)
-        for answer in ranked.structured_content["answers"]:
+        for answer in ranked.structured_content["items"]:
             shown = "not scored" if answer["score"] is None else f"{answer['score']:.2f}"
             print(f"[{shown}] {answer['text']}")
 

@@ -8,7 +8,7 @@ import asyncio
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from pgenrm_agent import Evaluation, PGenRM, Scaling
+from pgenrm_agent import Evaluation, PGenRM, Scaling, as_node
 
 
 class State(TypedDict, total=False):
@@ -26,7 +26,7 @@ def draft(state: State) -> State:
 
 def answer(state: State) -> State:
     evaluation = Evaluation.model_validate(state["evaluation"])
-    texts = {one.id: one.text for one in evaluation.request.candidates}
+    texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     return {"answer": texts[evaluation.ranking[0]]}
 
 
@@ -34,7 +34,7 @@ async def main() -> None:
     async with PGenRM(scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
         graph = StateGraph(State)
         graph.add_node("draft", draft)
-        graph.add_node("evaluate", rm.as_node())
+        graph.add_node("evaluate", as_node(rm))
         graph.add_node("answer", answer)
         graph.add_edge(START, "draft")
         graph.add_edge("draft", "evaluate")

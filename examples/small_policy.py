@@ -25,7 +25,7 @@ def warm(steps: tuple[str, ...]) -> str:
 
 
 def listed(steps: tuple[str, ...]) -> str:
-    return "Steps:\n" + "\n".join(f"{n}. {one.capitalize()}." for n, one in enumerate(steps, 1))
+    return "Steps:\n" + "\n".join(f"{n}. {step.capitalize()}." for n, step in enumerate(steps, 1))
 
 
 def make_policy(folder: str) -> None:

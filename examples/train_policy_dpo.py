@@ -8,7 +8,7 @@ from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from pgenrm_agent import Candidate, EvaluationRequest, PGenRM, PreferencePair, Scaling
-from pgenrm_agent.integrations.trl import write_labelled_pairs
+from pgenrm_agent.integrations.trl import write_labeled_pairs
 
 QUERIES = list(ADVICE)
 
@@ -34,7 +34,7 @@ with (
         ]
     )
     pairs = f"{folder}/pairs.jsonl"
-    print(f"pairs: {write_labelled_pairs(pairs, results, min_margin=0.2)}")
+    print(f"pairs: {write_labeled_pairs(pairs, results, min_margin=0.2)}")
     rows = load_dataset("json", data_files=pairs, split="train", cache_dir=f"{folder}/cache")
     trainer = DPOTrainer(
         model=f"{folder}/policy",

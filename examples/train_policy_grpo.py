@@ -7,7 +7,7 @@ from small_policy import ADVICE, listed, make_policy, warm
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from pgenrm_agent import PGenRM, PreferencePair, Scaling
+from pgenrm_agent import PGenRM, PreferencePair, Scaling, as_reward_func
 
 QUERIES = list(ADVICE)
 STEPS = 6
@@ -22,7 +22,7 @@ with (
         rm.remember("ada", PreferencePair(query=query, chosen=listed(steps), rejected=warm(steps)))
     trainer = GRPOTrainer(
         model=f"{folder}/policy",
-        reward_funcs=rm.as_reward_func(),
+        reward_funcs=as_reward_func(rm),
         train_dataset=Dataset.from_list(
             [{"prompt": f"{query}\n", "user_id": "ada"} for query in QUERIES[:3]]
         ),

@@ -4,7 +4,7 @@
                          ^        |
                          +-- more +
 
-Personas are derived for a few of each person's past queries, in batches; with a checkpointer each
+Personas are derived for a few of each user's past queries, in batches; with a checkpointer each
 batch is kept, and a run that was killed continues with the next. Vectors are no part of the state:
 they follow from the texts. Which fit is used comes in the context, because fitting needs the
 training tools, and this module has to be importable without them.
@@ -32,6 +32,7 @@ from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.choices import Choices, Fit
@@ -67,7 +68,7 @@ OnProgress: TypeAlias = Callable[[str, int, int], None]
 class LearningContext:
     """What a run needs besides its state.
 
-    queries: of how many of a person's past queries personas are derived.
+    queries: of how many of a user's past queries personas are derived.
     history: past choices shown in each prompt. batch: prompts of an engine call.
     k: number of prototypes; None chooses by the retained spectrum.
     """
@@ -87,7 +88,7 @@ class LearningContext:
 
 
 class Job(TypedDict):
-    """One persona to derive: of whom, for the query of which of her choices."""
+    """One persona to derive: of whom, for the query of which of their choices."""
 
     user_id: str
     pair_id: str
@@ -99,12 +100,16 @@ class LearnedPersona(Job):
     text: str
 
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Job)
 
 
-def extended(items: list[Item], more: Sequence[Sequence[Item]]) -> list[Item]:
-    """`items`, and after them those of each write."""
-    return [*items, *chain.from_iterable(more)]
+def merged(items: Sequence[Item], more: Sequence[Sequence[Item]]) -> list[Item]:
+    """Return `items`, and after them those of each write that are not among them yet.
+
+    One item a choice, however often a node was run: a write that comes again changes nothing.
+    """
+    every = chain(items, chain.from_iterable(more))
+    return list({(item["user_id"], item["pair_id"]): item for item in every}.values())
 
 
 class LearningState(TypedDict, total=False):
@@ -115,11 +120,11 @@ class LearningState(TypedDict, total=False):
     Of the lists a checkpoint holds what a node adds, or a build would write the square of its size.
     """
 
-    jobs: Annotated[list[Job], DeltaChannel(extended, snapshot_frequency=SNAPSHOT_EVERY)]
+    jobs: Annotated[list[Job], DeltaChannel(merged, snapshot_frequency=SNAPSHOT_EVERY)]
     done: int
     unreadable: int
     personas: Annotated[
-        list[LearnedPersona], DeltaChannel(extended, snapshot_frequency=SNAPSHOT_EVERY)
+        list[LearnedPersona], DeltaChannel(merged, snapshot_frequency=SNAPSHOT_EVERY)
     ]
     version: str
     reason: str
@@ -131,7 +136,7 @@ LearningGraph: TypeAlias = (
 
 
 async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
-    """Who has agreed, and for which of her queries shall a persona be derived?
+    """List who has agreed, and for which of their queries a persona shall be derived.
 
     Raises ConfigurationError when nobody with a past choice has agreed.
     """
@@ -139,13 +144,13 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
 
     def look() -> list[Job]:
         jobs: list[Job] = []
-        for one in context.memory.users():
-            if not (one.consent and one.pairs):
+        for user in context.memory.users():
+            if not (user.consent and user.pairs):
                 continue
-            ids = [pair.id for pair in context.memory.history(one.user_id)]
-            rng = random.Random(derive_seed(context.seed, "survey", one.user_id))
+            ids = [pair.id for pair in context.memory.history(user.user_id)]
+            rng = random.Random(derive_seed(context.seed, "survey", user.user_id))
             chosen = rng.sample(ids, min(context.queries, len(ids)))
-            jobs += [Job(user_id=one.user_id, pair_id=pair) for pair in chosen]
+            jobs += [Job(user_id=user.user_id, pair_id=pair) for pair in chosen]
         return jobs
 
     jobs = await asyncio.to_thread(look)
@@ -158,7 +163,7 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
 
 
 async def derive_personas(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
-    """The next batch of personas, in one engine call: who is she in the face of that query?"""
+    """Derive the next batch of personas, in one engine call: who is the user facing that query?"""
     context = runtime.context
     done = state["done"]
     jobs = state["jobs"][done : done + context.batch]
@@ -172,20 +177,21 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
             stop=context.chain_format.stop("persona"),
         ),
     )
-    found: list[LearnedPersona] = []
+    personas: list[LearnedPersona] = []
     for i, (completion,) in zip(asked, answers, strict=True):
         text = read_persona(context.chain_format.finish("persona", completion.text))
         if completion.finish_reason != "length" and text is not None:
-            found.append(LearnedPersona(**jobs[i], text=text))
+            personas.append(LearnedPersona(**jobs[i], text=text))
     context.on_progress("personas", done + len(jobs), len(state["jobs"]))
     return {
         "done": done + len(jobs),
-        "unreadable": state["unreadable"] + len(jobs) - len(found),
-        "personas": found,
+        "unreadable": state["unreadable"] + len(jobs) - len(personas),
+        "personas": personas,
     }
 
 
 def more(state: LearningState) -> Literal["derive_personas", "learn"]:
+    """Choose the next node: another batch, or learning once all are derived."""
     return "derive_personas" if state["done"] < len(state["jobs"]) else "learn"
 
 
@@ -198,10 +204,14 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
 
     def work() -> LearningState:
         # Who withdrew or was forgotten since the survey is not learned from.
-        agreed = context.memory.consenting({one["user_id"] for one in state["personas"]})
+        agreed = context.memory.consenting({persona["user_id"] for persona in state["personas"]})
         pairs = {user: list(context.memory.history(user)) for user in sorted(agreed)}
         known = {(user, pair.id) for user, own in pairs.items() for pair in own}
-        personas = [one for one in state["personas"] if (one["user_id"], one["pair_id"]) in known]
+        personas = [
+            persona
+            for persona in state["personas"]
+            if (persona["user_id"], persona["pair_id"]) in known
+        ]
         if not personas:
             raise ConfigurationError(
                 f"none of {len(state['jobs'])} personas could be read, of people who still agree: "
@@ -212,9 +222,11 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
         # Fitting takes its time: ask again.
         agreed = context.memory.consenting(agreed)
         members = [
-            Member(one["user_id"], int(prototype), vector)
-            for one, prototype, vector in zip(personas, fitted.labels, choices.persona, strict=True)
-            if one["user_id"] in agreed
+            Member(persona["user_id"], int(prototype), vector)
+            for persona, prototype, vector in zip(
+                personas, fitted.labels, choices.persona, strict=True
+            )
+            if persona["user_id"] in agreed
         ]
         version = PrototypeStore(context.memory).replace(
             fitted.prototypes,
@@ -267,14 +279,8 @@ async def learn_prototypes(
         endless: RunnableConfig = {"recursion_limit": 1_000_000}  # one step a batch
         state = await build_graph().ainvoke({}, endless, context=context)
         return _learned(state, context)
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "keeping what is done needs pip install 'pgenrm-agent[debugging]'"
-        ) from error
     Path(keep).parent.mkdir(parents=True, exist_ok=True)
-    async with AsyncSqliteSaver.from_conn_string(str(keep)) as saver:
+    async with in_sqlite(keep) as saver:
         graph = build_graph(saver)
         # What was begun with other people, another model or other settings is another run.
         thread = _thread_of(context)
@@ -284,11 +290,16 @@ async def learn_prototypes(
         }
         if fresh:
             await saver.adelete_thread(thread)
-        begun = (await graph.aget_state(config)).next
-        state = await graph.ainvoke(None if begun else {}, config, context=context)
+        # Not whether a node is to come: after a kill between what a node wrote and the checkpoint
+        # that follows, LangGraph names none, and a run begun anew would do everything twice.
+        begun = await saver.aget_tuple(config) is not None
+        # "sync": a batch is on disk before the next is sampled.
+        state = await graph.ainvoke(
+            None if begun else {}, config, context=context, durability="sync"
+        )
         await saver.adelete_thread(thread)
-        finished = [one async for one in saver.alist(None, limit=1)] == []
-    if finished:
+        others = [checkpoint async for checkpoint in saver.alist(None, limit=1)]
+    if not others:
         # SQLite keeps deleted texts in its free pages; personas are not to outlive the build.
         await asyncio.to_thread(Path(keep).unlink, missing_ok=True)
     return _learned(state, context)
@@ -308,12 +319,12 @@ def _thread_of(context: LearningContext) -> str:
 
 
 def _learned(state: dict[str, object], context: LearningContext) -> LearnedPrototypes:
-    found = PrototypeStore(context.memory).current()
+    version = PrototypeStore(context.memory).current()
     done = cast(LearningState, state)
     return LearnedPrototypes(
         version=done["version"],
-        prototypes=found.k if found else 0,
-        people=len({one["user_id"] for one in done["personas"]}),
+        prototypes=version.k if version else 0,
+        people=len({persona["user_id"] for persona in done["personas"]}),
         personas=len(done["personas"]),
         unreadable=done["unreadable"],
         reason=done["reason"],
@@ -321,7 +332,7 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
 
 
 def _prompt(job: Job, context: LearningContext) -> Prompt | None:
-    """The evaluation prompt of a past choice, her other choices as history; None if it is gone."""
+    """Return the prompt of a past choice, with the user's others as history; None if it is gone."""
     user = job["user_id"]
     pairs = {pair.id: pair for pair in context.memory.history(user)}
     asked = pairs.pop(job["pair_id"], None)
@@ -331,7 +342,7 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     shown = rng.sample(list(pairs.values()), min(context.history, len(pairs)))
     stated: Sequence[StatedPreference] = context.memory.recall(user, limit=0).stated
     if not shown and not stated:
-        shown = [asked]  # the only thing known of her
+        shown = [asked]  # the only thing known of them
     answers = rng.sample([asked.chosen, asked.rejected], 2)
     return Prompt(
         messages=context.chain_format.messages(
@@ -350,8 +361,8 @@ def _embedded(
     pairs: dict[str, list[PreferencePair]],
     context: LearningContext,
 ) -> Choices:
-    """One row per persona; each text is embedded once."""
-    texts = dict.fromkeys(one["text"] for one in personas)
+    """Return one row per persona; each text is embedded once."""
+    texts = dict.fromkeys(persona["text"] for persona in personas)
     for own in pairs.values():
         for pair in own:
             texts |= dict.fromkeys((pair.query, pair.chosen, pair.rejected))
@@ -369,9 +380,9 @@ def _embedded(
     past_difference = np.zeros(shape, dtype=np.float32)
     past = np.zeros(shape[:2], dtype=bool)
     asked: list[PreferencePair] = []
-    for row, one in enumerate(personas):
-        others = {pair.id: pair for pair in pairs[one["user_id"]]}
-        asked.append(others.pop(one["pair_id"]))
+    for row, persona in enumerate(personas):
+        others = {pair.id: pair for pair in pairs[persona["user_id"]]}
+        asked.append(others.pop(persona["pair_id"]))
         for step, pair in enumerate(list(others.values())[-longest:]):
             past_query[row, step] = vectors[pair.query]
             past_difference[row, step] = vectors[pair.chosen] - vectors[pair.rejected]
@@ -380,7 +391,7 @@ def _embedded(
     def stacked(wanted: Sequence[str]) -> Vectors:
         return np.stack([vectors[text] for text in wanted])
 
-    written = tuple(one["text"] for one in personas)
+    written = tuple(persona["text"] for persona in personas)
     numbers = {user: number for number, user in enumerate(pairs)}
     return Choices(
         persona=stacked(written),
@@ -391,5 +402,5 @@ def _embedded(
         past_difference=past_difference,
         past=past,
         texts=written,
-        people=tuple(numbers[one["user_id"]] for one in personas),
+        people=tuple(numbers[persona["user_id"]] for persona in personas),
     )

@@ -1,4 +1,4 @@
-"""How much would this particular person like each candidate answer?
+"""How much would this particular user like each candidate answer?
 
     from pgenrm_agent import PGenRM
 
@@ -33,9 +33,13 @@ if TYPE_CHECKING:
         MemoryStoreError,
         PGenRMError,
     )
+    from pgenrm_agent.integrations.langchain.node import as_node
+    from pgenrm_agent.integrations.langchain.tool import as_tool
+    from pgenrm_agent.integrations.trl import as_reward_func
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.model_files import bundled_model
-    from pgenrm_agent.reward_model import PGenRM, RerankItem, RerankResult
+    from pgenrm_agent.ranking import RerankItem, RerankResult
+    from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import (
         Candidate,
         CandidateScore,
@@ -90,6 +94,9 @@ __all__ = [
     "UserMemory",
     "UserSignals",
     "__version__",
+    "as_node",
+    "as_reward_func",
+    "as_tool",
     "bundled_model",
     "load_engine",
 ]
@@ -102,9 +109,13 @@ _HOME = {
         "engines.protocol": "Capabilities Completion Engine Prompt SamplingParams",
         "errors": "ChainError ConfigurationError EngineError EngineTimeout EngineUnavailable "
         "MemoryStoreError PGenRMError",
+        "integrations.langchain.node": "as_node",
+        "integrations.langchain.tool": "as_tool",
+        "integrations.trl": "as_reward_func",
         "memory": "UserMemory",
         "model_files": "bundled_model",
-        "reward_model": "PGenRM RerankItem RerankResult",
+        "ranking": "RerankItem RerankResult",
+        "reward_model": "PGenRM",
         "schema": "Candidate CandidateScore ChainFailure Criterion Evaluation EvaluationChain "
         "EvaluationRequest Message Persona PreferencePair Rubric Scaling StatedPreference Usage "
         "UserSignals",

@@ -38,7 +38,7 @@ def aggregate(
     """Score each candidate from the totals of its chains (paper Eq. 9); the request's order.
 
     The mean is `sum over levels of weight * mean of the level's chains`, where the weights are
-    normalised over the levels that scored this candidate. By default they are equal: Eq. 9 divided
+    normalized over the levels that scored this candidate. By default they are equal: Eq. 9 divided
     by the number of levels present, on the marks' own 1-10 scale.
 
     The standard error is that of this mean, from the unbiased variance of each level's chains. A
@@ -87,7 +87,7 @@ def aggregate(
     chain_counts = sum(counts, np.zeros(number, dtype=int))
     return tuple(
         CandidateScore(
-            candidate_id=one,
+            candidate_id=candidate_id,
             mean=float(means[column]),
             standard_error=_known(math.sqrt(max(variances[column], 0.0)))
             if not math.isnan(variances[column])
@@ -99,9 +99,9 @@ def aggregate(
         )
         if scored[column]
         else CandidateScore(
-            candidate_id=one, outcome="not_scored", reason=_why_not(chains, failures)
+            candidate_id=candidate_id, outcome="not_scored", reason=_why_not(chains, failures)
         )
-        for column, one in enumerate(candidate_ids)
+        for column, candidate_id in enumerate(candidate_ids)
     )
 
 
@@ -109,7 +109,9 @@ def rank(scores: Sequence[CandidateScore]) -> tuple[str, ...]:
     """Ids of the scored candidates, highest mean first; ties keep the order given."""
     scored = [(score.candidate_id, score.mean) for score in scores if score.mean is not None]
     # Rounding, rather than comparing with a tolerance, keeps "equal" transitive.
-    return tuple(one for one, mean in sorted(scored, key=lambda item: -_rounded(item[1])))
+    return tuple(
+        candidate_id for candidate_id, mean in sorted(scored, key=lambda item: -_rounded(item[1]))
+    )
 
 
 def best_of(scores: Sequence[CandidateScore]) -> str | None:
@@ -118,7 +120,7 @@ def best_of(scores: Sequence[CandidateScore]) -> str | None:
     if not means:
         return None
     top = max(means.values())
-    leaders = [one for one, mean in means.items() if mean == top]
+    leaders = [candidate_id for candidate_id, mean in means.items() if mean == top]
     return leaders[0] if len(leaders) == 1 else None
 
 
@@ -146,8 +148,8 @@ def typical_chain(
     def distance(chain: EvaluationChain) -> float:
         gaps = [
             (total - mean) ** 2
-            for one, total in chain.totals.items()
-            if (mean := means[one]) is not None
+            for candidate_id, total in chain.totals.items()
+            if (mean := means[candidate_id]) is not None
         ]
         return sum(gaps) / len(gaps)
 
@@ -165,8 +167,8 @@ def typical_chain(
 def _marks_missing(chain: EvaluationChain) -> int:
     return sum(
         mark is None
-        for one in chain.totals
-        for mark in chain.marks.get(one, (None,) * _criteria(chain))
+        for candidate_id in chain.totals
+        for mark in chain.marks.get(candidate_id, (None,) * _criteria(chain))
     )
 
 
@@ -191,7 +193,10 @@ def _check_weights(level_weights: Mapping[Level, float] | None) -> dict[Level, f
 def _totals(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]) -> Floats:
     """Chains x candidates; NaN where a chain has no total for the candidate."""
     return np.array(
-        [[chain.totals.get(one, math.nan) for one in candidate_ids] for chain in chains],
+        [
+            [chain.totals.get(candidate_id, math.nan) for candidate_id in candidate_ids]
+            for chain in chains
+        ],
         dtype=np.float64,
     ).reshape(len(chains), len(candidate_ids))
 
@@ -211,8 +216,8 @@ def _covariance_of_means(totals: Sequence[Floats], share: Floats) -> Floats:
     covariance = np.zeros((number, number))
     for row, table in enumerate(totals):
         spread = spreads[row]
-        for other in spreads:
-            spread = np.where(np.isnan(spread), other, spread)
+        for level_spread in spreads:
+            spread = np.where(np.isnan(spread), level_spread, spread)
         # A pair that never met twice tells nothing of a covariance: take none.
         off_diagonal = ~np.eye(number, dtype=bool)
         spread = np.where(off_diagonal & np.isnan(spread), 0.0, spread)
@@ -230,10 +235,10 @@ def _covariance_of_chains(table: Floats) -> Floats:
     present = ~np.isnan(table)
     seen = present.astype(np.float64)
     # Centring first keeps the one-pass formula exact to rounding.
-    centred = np.where(present, table - np.nan_to_num(_column_means(table)), 0.0)
+    centered = np.where(present, table - np.nan_to_num(_column_means(table)), 0.0)
     together = seen.T @ seen
-    sums = centred.T @ seen
-    cross = centred.T @ centred - np.divide(
+    sums = centered.T @ seen
+    cross = centered.T @ centered - np.divide(
         sums * sums.T, together, out=np.zeros_like(sums), where=together > 0
     )
     covariance: Floats = np.divide(

@@ -1,4 +1,4 @@
-"""The main job on the bundled model: three answers scored for three people, from their choices."""
+"""The main job on the bundled model: three answers scored for three users, from their choices."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Evaluation, PreferencePair, Scaling
+from pgenrm_agent.schema import Candidate, Evaluation, Model, PreferencePair, Scaling
 
-__all__ = ["DemoData", "DemoPerson", "demo_data", "run_demo"]
+__all__ = ["DemoData", "DemoEvaluation", "DemoResult", "DemoUser", "demo_data", "run_demo"]
 
 Style = Literal["short", "thorough", "friendly"]
 
@@ -29,8 +29,8 @@ class _Answers(_Section):
     friendly: str
 
 
-class DemoPerson(_Section):
-    """One person of the demonstration. choices: (question, preferred style, other style)."""
+class DemoUser(_Section):
+    """A user of the demonstration. choices: (question, preferred style, other style)."""
 
     id: str
     about: str
@@ -41,45 +41,66 @@ class DemoData(_Section):
     """Short texts written for this project."""
 
     answers: dict[str, _Answers]
-    people: tuple[DemoPerson, ...]
+    users: tuple[DemoUser, ...]
     query: str
     candidates: dict[str, str]
 
-    def pairs(self, person: DemoPerson) -> list[PreferencePair]:
-        """The person's past choices; the same ids every time, so that remembering is repeatable."""
+    def pairs(self, user: DemoUser) -> list[PreferencePair]:
+        """Return the user's past choices; the same ids every time, so that remembering is repeatable."""
         return [
             PreferencePair(
-                id=f"demo-{person.id}-{name}",
+                id=f"demo-{user.id}-{name}",
                 query=self.answers[name].query,
                 chosen=getattr(self.answers[name], chosen),
                 rejected=getattr(self.answers[name], rejected),
             )
-            for name, chosen, rejected in person.choices
+            for name, chosen, rejected in user.choices
         ]
 
 
+class DemoEvaluation(Model):
+    """What was found for a user of the demonstration."""
+
+    id: str
+    about: str
+    evaluation: Evaluation
+
+
+class DemoResult(Model):
+    """The same candidates, evaluated for every user of the demonstration."""
+
+    query: str
+    users: tuple[DemoEvaluation, ...]
+
+
 def demo_data() -> DemoData:
-    """The bundled texts."""
+    """Return the bundled texts."""
     text = (resources.files("pgenrm_agent") / "demo.json").read_text(encoding="utf-8")
     return DemoData.model_validate(json.loads(text))
 
 
-def run_demo(memory: Path, *, scaling: Scaling) -> dict[str, Evaluation]:
-    """Remember everyone's choices in `memory`, then score the same three answers for each person.
+def run_demo(memory: Path, *, scaling: Scaling) -> DemoResult:
+    """Remember everyone's choices in `memory`, then score the same three answers for each user.
 
     The evaluations run at the same time, so that they share the engine's batches.
     """
     return asyncio.run(_run_demo(memory, scaling))
 
 
-async def _run_demo(memory: Path, scaling: Scaling) -> dict[str, Evaluation]:
+async def _run_demo(memory: Path, scaling: Scaling) -> DemoResult:
     data = demo_data()
     candidates = [Candidate(id=name, text=text) for name, text in data.candidates.items()]
     async with PGenRM(memory=memory, scaling=scaling) as model:
-        for person in data.people:
-            for pair in data.pairs(person):
-                await model.aremember(person.id, pair)
+        for user in data.users:
+            for pair in data.pairs(user):
+                await model.aremember(user.id, pair)
         evaluations = await asyncio.gather(
-            *(model.ascore(person.id, data.query, candidates) for person in data.people)
+            *(model.ascore(user.id, data.query, candidates) for user in data.users)
         )
-    return {person.id: one for person, one in zip(data.people, evaluations, strict=True)}
+    return DemoResult(
+        query=data.query,
+        users=tuple(
+            DemoEvaluation(id=user.id, about=user.about, evaluation=evaluation)
+            for user, evaluation in zip(data.users, evaluations, strict=True)
+        ),
+    )

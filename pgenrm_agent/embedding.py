@@ -89,7 +89,7 @@ class HashingEmbedder:
                 code = zlib.crc32(feature.encode("utf-8", "surrogatepass"))
                 # The top bit gives the sign, the rest the bucket: collisions cancel on average.
                 row[(code & 0x7FFFFFFF) % self._dimension] += -weight if code >> 31 else weight
-        return _normalised(vectors)
+        return _normalized(vectors)
 
 
 class SentenceTransformerEmbedder:
@@ -140,7 +140,7 @@ class SentenceTransformerEmbedder:
                 dimension = model.get_embedding_dimension() or 0
                 return np.zeros((0, dimension), dtype=np.float32)
             vectors = model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
-        return _normalised(np.asarray(vectors, dtype=np.float32))
+        return _normalized(np.asarray(vectors, dtype=np.float32))
 
     def _loaded(self) -> SentenceTransformer:
         if self._model is None:
@@ -201,7 +201,7 @@ class ModelTokensEmbedder:
             ids = tokenizer(text[:_CHARACTERS_READ], add_special_tokens=False)["input_ids"]
             if ids:
                 rows[row] = np.log(np.asarray(ids) + 2.0) ** 2 @ table[ids]
-        return _normalised(rows)
+        return _normalized(rows)
 
     def _tokens(self) -> tuple[PreTrainedTokenizerBase, Vectors]:
         """The tokenizer, and the embedding of each token (v, d), of unit length."""
@@ -215,7 +215,7 @@ class ModelTokensEmbedder:
                 except (OSError, ValueError) as error:
                     raise ConfigurationError(f"cannot load {self._folder}: {error}") from error
                 table = model.get_input_embeddings().weight.detach().numpy()
-                self._loaded = tokenizer, _normalised(table)
+                self._loaded = tokenizer, _normalized(table)
             return self._loaded
 
 
@@ -236,7 +236,7 @@ def _features(text: str) -> Iterator[tuple[str, float]]:
             yield f"#{gram}", weight * _GRAM_WEIGHT / len(grams) ** 0.5
 
 
-def _normalised(vectors: Vectors) -> Vectors:
+def _normalized(vectors: Vectors) -> Vectors:
     """Rows of length 1. A row without direction (no words at all) becomes the first axis."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     empty = lengths[:, 0] < 1e-12

@@ -6,8 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
-__all__ = ["counting"]
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["counting", "counting_tasks"]
 
 LINE_EVERY_S = 30.0
 """How often progress is told where standard error is no terminal."""
@@ -15,43 +21,84 @@ LINE_EVERY_S = 30.0
 
 @contextmanager
 def counting(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar where somebody watches; now and then a line where standard error is a file.
+    """Show a bar where somebody watches; now and then a line where standard error is a file.
 
     Gives a function to be told how many are done, of how many. Those of the first call were done
     by an earlier start, and count for no rate. shown: whether anything is; of several processes, one.
     """
-    if not shown:
-        yield lambda done, total: None
-        return
+    with _display(shown) as display:
+        display.begin(what)
+        yield partial(display.tell, what)
+
+
+@contextmanager
+def counting_tasks(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar, or lines, for each of several tasks; see `counting`.
+
+    Gives a function to be told of which task how many are done, of how many. A task begins when
+    it is named first.
+    """
+    with _display(shown) as display:
+        yield display.tell
+
+
+@contextmanager
+def _display(shown: bool) -> Iterator[_Display]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeRemaining
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
-    started = told = time.monotonic()
-    first: int | None = None
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemaining(),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, rate="")
+    disabled = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, disable=disabled) as bars:
+        yield _Display(bars, lines=shown and not console.is_terminal)
 
-        def tell(done: int, total: int) -> None:
-            nonlocal first, told
-            first = done if first is None else first
-            now = time.monotonic()
-            rate = (done - first) / max(1e-9, now - started)
-            bar.update(task, completed=done, total=total, rate=f"{rate:.2f} a second")
-            if not console.is_terminal and rate and now - told >= LINE_EVERY_S:
-                told = now
-                print(
-                    f"{done} of {total} {what}, {rate:.2f} a second,"
-                    f" {(total - done) / rate:.0f} s left",
-                    file=sys.stderr,
-                )
 
-        yield tell
+@dataclass
+class _Task:
+    """When a task was begun and told of last, and how much an earlier start had done."""
+
+    bar: TaskID
+    started: float
+    told: float
+    first: int | None = None
+
+
+@dataclass
+class _Display:
+    """Bars of several tasks; with `lines`, lines instead."""
+
+    bars: Progress
+    lines: bool
+    tasks: dict[str, _Task] = field(default_factory=dict)
+
+    def begin(self, what: str) -> _Task:
+        now = time.monotonic()
+        task = _Task(self.bars.add_task(what, total=None, rate=""), started=now, told=now)
+        self.tasks[what] = task
+        return task
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        task = self.tasks.get(what) or self.begin(what)
+        task.first = done if task.first is None else task.first
+        now = time.monotonic()
+        rate = (done - task.first) / max(1e-9, now - task.started)
+        self.bars.update(task.bar, completed=done, total=total, rate=f"{rate:.2f} a second")
+        if self.lines and rate and now - task.told >= LINE_EVERY_S:
+            task.told = now
+            print(
+                f"{done} of {total} {what}, {rate:.2f} a second, {(total - done) / rate:.0f} s left",
+                file=sys.stderr,
+            )

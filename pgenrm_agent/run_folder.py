@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_json
 
-__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of", "write_json"]
+__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of"]
 
 RUN = "run.json"
 SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16
@@ -18,10 +18,10 @@ SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16
 
 def digest(rows: Iterable[str]) -> str:
     """A name for what a run learns from, rows and their order."""
-    found = hashlib.blake2b(digest_size=12)
+    hashed = hashlib.blake2b(digest_size=12)
     for row in rows:
-        found.update(row.encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+        hashed.update(row.encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()
 
 
 def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: str) -> None:
@@ -48,15 +48,15 @@ def weights_of(folder: Path) -> str:
     Parts of each file stand for the whole: training moves all of what it trains, and large models have
     hundreds of gigabytes.
     """
-    found = hashlib.blake2b(digest_size=8)
+    hashed = hashlib.blake2b(digest_size=8)
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
-        found.update(f"{file.name} {size}".encode())
+        hashed.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
             for start in range(0, size, max(SAMPLED_BYTES, size // SAMPLED_PARTS)):
                 content.seek(start)
-                found.update(content.read(SAMPLED_BYTES))
-    return f"{folder.name} {found.hexdigest()}"
+                hashed.update(content.read(SAMPLED_BYTES))
+    return f"{folder.name} {hashed.hexdigest()}"
 
 
 def record_of(run: Path) -> dict[str, object]:
@@ -64,13 +64,5 @@ def record_of(run: Path) -> dict[str, object]:
     path = run / RUN
     if not path.is_file():
         return {}
-    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file in one step, so that nobody reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    record: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return record

@@ -54,14 +54,14 @@ def plan_rounds(individual: int, prototype: int) -> tuple[tuple[int, int], ...]:
         (-(-individual * turn // ROUNDS), -(-prototype * turn // ROUNDS))
         for turn in range(1, ROUNDS + 1)
     ]
-    enough = [one for one in rounds if sum(one) >= FEWEST_IN_FIRST_ROUND] or rounds[-1:]
+    enough = [size for size in rounds if sum(size) >= FEWEST_IN_FIRST_ROUND] or rounds[-1:]
     return tuple(dict.fromkeys(enough))
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:
     """A seed in [0, 2**31) that depends on `seed` and every part, equal on all platforms.
 
-    A hash rather than arithmetic, so that neighbouring seeds give unrelated streams.
+    A hash rather than arithmetic, so that neighboring seeds give unrelated streams.
     """
     text = "\x1f".join(str(part) for part in (seed, *parts))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

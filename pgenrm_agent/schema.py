@@ -6,7 +6,14 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 __all__ = [
     "Candidate",
@@ -18,6 +25,7 @@ __all__ = [
     "EvaluationRequest",
     "Level",
     "Message",
+    "Moment",
     "Persona",
     "PreferencePair",
     "Rubric",
@@ -31,11 +39,20 @@ Level = Literal["individual", "prototype"]
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
 
+
+def in_utc_if_naive(time: datetime) -> datetime:
+    """Return the time itself; one without a time zone is taken as UTC."""
+    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
+
+
+Moment = Annotated[datetime, AfterValidator(in_utc_if_naive)]
+"""A time that can be compared with every other: it has a time zone."""
+
 WEIGHT_SUM_TOLERANCE = 1e-6
 
 
 class Model(BaseModel):
-    """Common configuration: immutable, and a misspelt field is an error."""
+    """Common configuration: immutable, and a misspelled field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +86,7 @@ class PreferencePair(Model):
     chosen_score: float | None = None
     rejected_score: float | None = None
     id: Identifier = Field(default_factory=new_id)
-    created_at: datetime = Field(default_factory=now)
+    created_at: Moment = Field(default_factory=now)
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -113,7 +130,7 @@ class EvaluationRequest(Model):
     @model_validator(mode="after")
     def _unique_ids(self) -> Self:
         ids = [candidate.id for candidate in self.candidates]
-        repeated = sorted({one for one in ids if ids.count(one) > 1})
+        repeated = sorted({candidate_id for candidate_id in ids if ids.count(candidate_id) > 1})
         if repeated:
             raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
         return self
@@ -135,7 +152,7 @@ class Criterion(Model):
 
 
 class Rubric(Model):
-    """Weighted criteria. The weights sum to 100; build from raw weights with `normalised`."""
+    """Weighted criteria. The weights sum to 100; build from raw weights with `normalized`."""
 
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
 
@@ -144,18 +161,18 @@ class Rubric(Model):
         total = sum(criterion.weight for criterion in self.criteria)
         if abs(total - 100) > WEIGHT_SUM_TOLERANCE:
             raise ValueError(
-                f"rubric weights sum to {total:g}, not 100; use Rubric.normalised(...)"
+                f"rubric weights sum to {total:g}, not 100; use Rubric.normalized(...)"
             )
         return self
 
     @classmethod
-    def normalised(cls, criteria: tuple[Criterion, ...]) -> Rubric:
+    def normalized(cls, criteria: tuple[Criterion, ...]) -> Rubric:
         """Scale the weights to sum to 100 and keep what the model wrote in `reported_weight`.
 
         All weights zero means equal weights.
         """
         total = sum(criterion.weight for criterion in criteria)
-        if total == 100 and all(one.reported_weight is not None for one in criteria):
+        if total == 100 and all(criterion.reported_weight is not None for criterion in criteria):
             return cls(criteria=criteria)
         return cls(
             criteria=tuple(
@@ -292,7 +309,7 @@ class Evaluation(Model):
     chains: tuple[EvaluationChain, ...]
     failures: tuple[ChainFailure, ...] = ()
     prototype: str | None = None
-    neighbours: tuple[str, ...] = ()
+    neighbors: tuple[str, ...] = ()
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int

@@ -1,25 +1,30 @@
-"""A session's methods in two forms: awaited on any event loop, and called plainly.
+"""Methods in two forms: awaited on any event loop, and called plainly.
 
-The store's connection belongs to the event loop that opened it, so the work of both forms is done on
-the session's own loop, in its thread.
+The awaited form is the one that is written down; `blocking` makes the plain one from it. So the two
+have the same parameters, defaults, result and docstring. Plain calls also work inside a running event
+loop, as in a notebook, because they are done on the object's background loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from pgenrm_agent.background_loop import PrivateLoop
+from pgenrm_agent.background_loop import BackgroundLoop
 
-__all__ = ["at_home", "blocking"]
+__all__ = ["Closeable", "at_home", "blocking"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class _Homed(Protocol):
-    _loop: PrivateLoop
+    @property
+    def _loop(self) -> BackgroundLoop: ...
 
 
 S = TypeVar("S", bound=_Homed)
@@ -28,11 +33,11 @@ S = TypeVar("S", bound=_Homed)
 def at_home(
     work: Callable[Concatenate[S, P], Coroutine[object, object, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[object, object, T]]:
-    """The method, done on its object's loop wherever it is awaited. Cancelling it cancels the work."""
+    """Do the method on its object's loop wherever it is awaited. Canceling it cancels the work."""
 
     @functools.wraps(work)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._loop.run(work(self, *args, **kwargs))
+        return await self._loop.run(lambda: work(self, *args, **kwargs))
 
     return call
 
@@ -40,12 +45,46 @@ def at_home(
 def blocking(
     twin: Callable[Concatenate[S, P], Coroutine[object, object, T]],
 ) -> Callable[Concatenate[S, P], T]:
-    """The plain form of a method whose name begins with "a"; also works inside a running loop."""
+    """Make the plain form of a method whose name begins with "a"."""
 
     @functools.wraps(twin)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._loop.run_blocking(twin(self, *args, **kwargs))
+        return self._loop.run_blocking(lambda: twin(self, *args, **kwargs))
 
     call.__name__ = twin.__name__.removeprefix("a")
-    call.__qualname__ = call.__qualname__.replace(twin.__name__, call.__name__)
+    call.__qualname__ = call.__qualname__.removesuffix(twin.__name__) + call.__name__
     return call
+
+
+class Closeable(ABC):
+    """Something to close, itself or at the end of a `with` or `async with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what this object opened. Calling it again does nothing."""
+
+    async def aclose(self) -> None:
+        """`close`, for async code."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()

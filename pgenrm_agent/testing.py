@@ -24,16 +24,19 @@ __all__ = ["ScriptedEngine", "write_chain"]
 
 
 class ScriptedEngine:
-    """An engine without a model.
+    """An engine without a model. Tokens are words.
 
-    reply: a whole answer; or several, given in turn and from the start again; or a function of the
-        prompt and the sample's number, for answers that depend on what is asked.
-    continues: whether it extends a begun answer. A reply that starts with `Prompt.partial` is
-        continued from there; any other reply is taken as the continuation itself.
-    latency_s: seconds that every call takes.
-    fail_times: how many of the first calls raise EngineTimeout.
+    Args:
+        reply: A whole answer; or several, given in turn and from the start again; or a function of
+            the prompt and the sample's number, for answers that depend on what is asked.
+        continues: Whether it extends a begun answer. A reply that starts with `Prompt.partial` is
+            continued from there; any other reply is taken as the continuation itself.
+        latency_s: Seconds that every call takes.
+        fail_times: How many of the first calls raise EngineTimeout.
 
-    calls: the (prompts, params) of every call so far. Tokens are words.
+    Attributes:
+        calls: The (prompts, params) of every call so far.
+        closed: Whether `aclose` was called.
     """
 
     def __init__(
@@ -54,10 +57,12 @@ class ScriptedEngine:
 
     @property
     def name(self) -> str:
+        """Return "scripted"."""
         return "scripted"
 
     @property
     def capabilities(self) -> Capabilities:
+        """What it was told to be able to do; its seeds are exact."""
         return self._capabilities
 
     async def sample(
@@ -75,6 +80,7 @@ class ScriptedEngine:
         ]
 
     async def aclose(self) -> None:
+        """Note that it was closed."""
         self.closed = True
 
     def _complete(self, prompt: Prompt, number: int, params: SamplingParams) -> Completion:
@@ -107,18 +113,21 @@ def write_chain(
     criteria: Sequence[tuple[str, float]] = (("Usefulness", 100),),
     persona: str = "This person wants a useful answer.",
 ) -> str:
-    """The text of an evaluation chain, as `pgenrm_agent.chain.parse_chain` reads it.
+    """Write the text of an evaluation chain, as `pgenrm_agent.chain.parse_chain` reads it.
 
-    marks: for each response in shown order, one mark per criterion (1-10), or a single number to be
-        given on every criterion.
-    criteria: names and weights in percent.
+    Args:
+        marks: For each response in shown order, one mark per criterion (1-10), or a single number
+            to be given on every criterion.
+        criteria: Names and weights in percent.
+        persona: What the chain says of the user.
 
-    Raises ValueError where a response has not one mark per criterion.
+    Raises:
+        ValueError: A response has not one mark per criterion.
     """
     rows = [
         [float(row)] * len(criteria)
         if isinstance(row, int | float)
-        else [float(one) for one in row]
+        else [float(mark) for mark in row]
         for row in marks
     ]
     for number, row in enumerate(rows, start=1):

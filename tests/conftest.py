@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -22,7 +23,12 @@ from hypothesis import settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.testing import write_chain
 
-pytest_plugins = ["fixtures.training"]
+pytest_plugins = ["fixtures.studio", "fixtures.training"]
+
+# A thread for each process, before anything loads torch: two pytest workers, and what they start,
+# share the cores already, and idle threads that spin would take them from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Other work on a shared machine must not fail a property; slowness is tested where it matters.
 settings.register_profile("pgenrm", deadline=None)
@@ -47,9 +53,9 @@ def _free_port() -> int:
 
 def chroma_executable() -> str:
     beside = Path(sys.executable).with_name("chroma")
-    found = str(beside) if beside.exists() else shutil.which("chroma")
-    assert found, "the chroma executable comes with chromadb"
-    return found
+    executable = str(beside) if beside.exists() else shutil.which("chroma")
+    assert executable, "the chroma executable comes with chromadb"
+    return executable
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +135,7 @@ class _SeededModel(BaseHTTPRequestHandler):
             for place, answer in enumerate(answers)
         ]
         if system.startswith("You judge responses"):
-            return json.dumps({f"response_{place}": one for place, one in enumerate(scores, 1)})
+            return json.dumps({f"response_{place}": score for place, score in enumerate(scores, 1)})
         return write_chain(scores)
 
     def _reply(self, body: object) -> None:

@@ -26,11 +26,12 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from pgenrm_agent.chain import ChainFormat, parse_chain
+from pgenrm_agent.chain import ChainFormat, parse_chain, split_reasoning
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.evaluation.datasets.rows import Example
+from pgenrm_agent.files import replacing, write_text
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message, Model
@@ -167,7 +168,7 @@ async def sample_chains(
         written = list(log.found)
         before = len(written)
         jobs = _missing(wanted, written, chains=chains, seed=seed)
-        there = sum(one.example in wanted for one in written)
+        there = sum(sample.example in wanted for sample in written)
         total = there + sum(job.count for job in jobs)
         params = SamplingParams(
             temperature=temperature,
@@ -191,40 +192,40 @@ async def sample_chains(
                 except Exception as error:  # raised again below, once the others are in the file
                     failed.append(error)
                     return
-            found = job.read(answers, chain_format)
-            for one in found:
-                log.append(one)
-            written.extend(found)
+            fresh = job.read(answers, chain_format)
+            for sample in fresh:
+                log.append(sample)
+            written.extend(fresh)
             progress(there + len(written) - before, total)
 
         progress(there, total)
         await asyncio.gather(*(run(job) for job in jobs))
     if failed:
         raise failed[0]
-    own = [one for one in written if one.example in wanted]
+    own = [sample for sample in written if sample.example in wanted]
     if refused and not own:
         raise next(iter(refused.values()))
     # A folder can be asked for less than it has: in one order whatever order the chains came in.
     place = {key: number for number, key in enumerate(wanted)}
-    own.sort(key=lambda one: (place[one.example], not one.chosen_first, one.sample))
-    kept = [one for one in own if one.outcome == KEPT]
+    own.sort(key=lambda sample: (place[sample.example], not sample.chosen_first, sample.sample))
+    kept = [sample for sample in own if sample.outcome == KEPT]
     _write_dataset(out / DATASET, kept, wanted, chain_format, withhold_stated=withhold_stated)
-    outcomes = Counter(one.outcome for one in own)
+    outcomes = Counter(sample.outcome for sample in own)
     outcomes[REFUSED] += sum(job.count for job in jobs if job.key in refused)
     report = ChainDatasetReport(
         teacher=engine.name,
         chain_format=chain_format.name,
         examples=len(wanted),
-        examples_with_a_kept_chain=len({one.example for one in kept}),
+        examples_with_a_kept_chain=len({sample.example for sample in kept}),
         chains=len(own),
         kept=len(kept),
         outcomes={name: count for name, count in outcomes.most_common() if count},
         sampled_now=len(written) - before,
-        prompt_tokens=sum(one.prompt_tokens for one in own),
-        completion_tokens=sum(one.tokens for one in own),
+        prompt_tokens=sum(sample.prompt_tokens for sample in own),
+        completion_tokens=sum(sample.tokens for sample in own),
         seconds=time.perf_counter() - started,
     )
-    (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(out / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
@@ -319,7 +320,7 @@ class _Job:
 def _missing(
     wanted: dict[str, Example], written: Sequence[ChainRecord], *, chains: int, seed: int
 ) -> list[_Job]:
-    have = Counter((one.example, one.chosen_first) for one in written)
+    have = Counter((sample.example, sample.chosen_first) for sample in written)
     jobs = []
     for key, example in wanted.items():
         # Of an odd number, which order gets the odd one depends on the choice.
@@ -338,7 +339,8 @@ def _missing(
 def _judged(text: str, *, chosen_first: bool, truncated: bool) -> tuple[str, float | None]:
     """What becomes of a chain, and its margin."""
     if truncated:
-        return "unreadable: truncated", None
+        finished = split_reasoning(text).finished
+        return f"unreadable: {'truncated' if finished else 'unfinished_reasoning'}", None
     ids = ("chosen", "rejected") if chosen_first else ("rejected", "chosen")
     try:
         parsed = parse_chain(text, ids)
@@ -373,14 +375,14 @@ def _write_dataset(
     withhold_stated: bool,
 ) -> None:
     """Prompt and completion of each kept chain, in the conversational form of TRL."""
-    beside = path.with_suffix(".new")
-    with beside.open("w", encoding="utf-8") as out:
-        for one in kept:
-            example = wanted[one.example]
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
+        for sample in kept:
+            example = wanted[sample.example]
             messages = _messages(
-                example, chain_format, chosen_first=one.chosen_first, stated=not withhold_stated
+                example, chain_format, chosen_first=sample.chosen_first, stated=not withhold_stated
             )
-            answer = Message(role="assistant", content=one.text)
+            # A student learns the chain, not what its teacher thought before writing it.
+            chain = split_reasoning(sample.text).answer.lstrip()
+            answer = Message(role="assistant", content=chain)
             row = ChainRow(user_id=example.user_id, prompt=messages, completion=(answer,))
             out.write(row.model_dump_json() + "\n")
-    beside.replace(path)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
-from pgenrm_agent.evaluation.datasets.readers import Example
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.evaluation.datasets.rows import Example
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.progress import counting
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message, Model
@@ -48,16 +48,16 @@ class Hardness(Model):
 
 
 def policy_messages(
-    one: Example, chain_format: ChainFormat, *, chosen_first: bool
+    example: Example, chain_format: ChainFormat, *, chosen_first: bool
 ) -> tuple[Message, ...]:
     """The prompt that inference would send, with what the person stated withheld."""
-    asked = one.asked
+    asked = example.asked
     return chain_format.messages(
         query=asked.query,
         candidates=[asked.chosen, asked.rejected]
         if chosen_first
         else [asked.rejected, asked.chosen],
-        history=one.history,
+        history=example.history,
         stated=(),
         conversation=asked.conversation,
     )
@@ -78,11 +78,11 @@ async def measure_hardness(
     """
     prompts = [
         Prompt(
-            messages=policy_messages(one, chain_format, chosen_first=first),
+            messages=policy_messages(choice, chain_format, chosen_first=first),
             n=-(-recipe.curriculum.chains // 2),
             seed=derive_seed(recipe.seed, "hardness", number, int(first)),
         )
-        for number, one in choices
+        for number, choice in choices
         for first in (True, False)
     ]
     params = SamplingParams(
@@ -91,18 +91,20 @@ async def measure_hardness(
         stop=chain_format.stop("scores"),
     )
     answers = await engine.sample(prompts, params)
-    found: list[float | None] = []
+    hardness: list[float | None] = []
     for place in range(len(choices)):
         margins = []
         for first, completions in zip((True, False), answers[2 * place :], strict=False):
-            for one in completions:
-                if one.finish_reason == "length":
+            for completion in completions:
+                if completion.finish_reason == "length":
                     continue
-                chain = read_chain(chain_format.finish("scores", one.text), chosen_first=first)
+                chain = read_chain(
+                    chain_format.finish("scores", completion.text), chosen_first=first
+                )
                 if chain is not None:
                     margins.append(chain.totals["chosen"] - chain.totals["rejected"])
-        found.append(sum(margins) / len(margins) if margins else None)
-    return found
+        hardness.append(sum(margins) / len(margins) if margins else None)
+    return hardness
 
 
 def measure_missing(
@@ -119,8 +121,8 @@ def measure_missing(
     known = _known(folder)
     # By number: what others write meanwhile does not change whose a choice is.
     own = [
-        (number, one)
-        for number, one in enumerate(choices)
+        (number, choice)
+        for number, choice in enumerate(choices)
         if number not in known and number % processes() == process_number()
     ]
     if not own:
@@ -154,13 +156,13 @@ def read_hardness(folder: Path, count: int) -> list[float | None]:
 
 
 def _known(folder: Path) -> dict[int, float | None]:
-    found = {}
+    known = {}
     for file in sorted(folder.glob("hardness-*.jsonl")):
         for line in file.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):  # else it was being written when the run was cut off
-                one = Hardness.model_validate_json(line)
-                found[one.choice] = one.margin
-    return found
+                measured = Hardness.model_validate_json(line)
+                known[measured.choice] = measured.margin
+    return known
 
 
 def scheduled(margins: Sequence[float | None], recipe: GrpoRecipe) -> list[int]:

@@ -155,7 +155,7 @@ def _tokens_of(
 
 
 class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
-    """Ready-made batches: item i is one optimiser step of about `budget` padded tokens."""
+    """Ready-made batches: item i is one optimizer step of about `budget` padded tokens."""
 
     def __init__(self, batches: Sequence[Sequence[Encoded]], pad: int) -> None:
         self._batches = batches
@@ -166,22 +166,26 @@ class TokenBudgetBatches(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         batch = self._batches[index]
-        width = max(len(one.input_ids) for one in batch)
+        width = max(len(encoded.input_ids) for encoded in batch)
         ids = torch.full((len(batch), width), self._pad)
         labels = torch.full((len(batch), width), IGNORED)
-        for row, one in enumerate(batch):
-            size = len(one.input_ids)
-            ids[row, :size] = torch.tensor(one.input_ids)
-            labels[row, :size] = torch.tensor(one.labels)
+        for row, encoded in enumerate(batch):
+            size = len(encoded.input_ids)
+            ids[row, :size] = torch.tensor(encoded.input_ids)
+            labels[row, :size] = torch.tensor(encoded.labels)
 
         def places(name: str) -> torch.Tensor:
-            flat = [row * width + at for row, one in enumerate(batch) for at in getattr(one, name)]
+            flat = [
+                row * width + at
+                for row, encoded in enumerate(batch)
+                for at in getattr(encoded, name)
+            ]
             return torch.tensor(flat, dtype=torch.long)
 
         return {
             "input_ids": ids,
             "labels": labels,
-            **{name: _stacked([getattr(one, name) for one in batch]) for name in ASKED},
+            **{name: _stacked([getattr(encoded, name) for encoded in batch]) for name in ASKED},
             **{name: places(name) for name in PLACES},
         }
 
@@ -194,7 +198,7 @@ def pack(examples: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
     """Group examples of like length so that rows x longest row stays within `budget` tokens."""
     batches: list[list[Encoded]] = []
     current: list[Encoded] = []
-    for example in sorted(examples, key=lambda one: len(one.input_ids)):
+    for example in sorted(examples, key=lambda encoded: len(encoded.input_ids)):
         if current and (len(current) + 1) * len(example.input_ids) > budget:
             batches.append(current)
             current = []

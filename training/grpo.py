@@ -20,7 +20,8 @@ from typing import Literal, cast
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
+from pgenrm_agent.files import write_json
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.run_folder import (
     RUN,
@@ -28,7 +29,6 @@ from pgenrm_agent.run_folder import (
     record_of,
     refuse_other_settings,
     weights_of,
-    write_json,
 )
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import StatedPreference
@@ -40,8 +40,8 @@ from pgenrm_agent.training.curriculum import (
 )
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import (
-    Judge,
-    Judged,
+    Rater,
+    RatingTask,
     outcome_reward,
     read_chain,
     total_reward,
@@ -91,12 +91,12 @@ class GrpoResult:
 class ChainReward:
     """TRL's reward function: R of each completion. Logs outcome, process and format errors.
 
-    A chain that the judge gave no number earns the mean of the others of its prompt: no number is not
+    A chain that the rater gave no number earns the mean of the others of its prompt: no number is not
     a bad one.
     """
 
-    def __init__(self, judge: Judge | None, *, alpha: float, beta: float) -> None:
-        self._judge = judge
+    def __init__(self, rater: Rater | None, *, alpha: float, beta: float) -> None:
+        self._rater = rater
         self._alpha = alpha
         self._beta = beta
         self.__name__ = "chain_reward"
@@ -111,27 +111,27 @@ class ChainReward:
         **columns: object,
     ) -> list[float]:
         """One reward a completion. stated: JSON lists of what the person of each row stated."""
-        texts = [_text(one) for one in completions]
+        texts = [_text(completion) for completion in completions]
         chains = [read_chain(t, chosen_first=f) for t, f in zip(texts, chosen_first, strict=True)]
         process: list[float | None] = [None] * len(texts)
         rated: list[float | None] = []
-        if self._judge is not None:
+        if self._rater is not None:
             known = [i for i, chain in enumerate(chains) if chain is not None]
-            rated = self._judge.rate(
+            rated = self._rater.rate(
                 [
-                    Judged(chain, _statements(stated[i]))
+                    RatingTask(chain, _statements(stated[i]))
                     for i in known
                     if (chain := chains[i]) is not None
                 ]
             )
             for i, rating in zip(known, rated, strict=True):
                 process[i] = rating
-            _fill_unrated(process, known, [json.dumps(one) for one in prompts])
+            _fill_unrated(process, known, [json.dumps(prompt) for prompt in prompts])
         outcomes = [outcome_reward(chain) for chain in chains]
         if log_metric is not None:
             log_metric("chain/outcome", _mean(outcomes))
             log_metric("chain/format_errors", _mean([float(chain is None) for chain in chains]))
-            rated_ones = [one for one in rated if one is not None]
+            rated_ones = [share for share in rated if share is not None]
             if rated_ones:
                 log_metric("chain/process", _mean(rated_ones))
         return [
@@ -159,7 +159,7 @@ def train_grpo(
     choices: Sequence[Example],
     out: Path,
     *,
-    judge: Judge | None = None,
+    rater: Rater | None = None,
     source: str = "",
     stop_after: int | None = None,
 ) -> GrpoResult:
@@ -169,13 +169,13 @@ def train_grpo(
 
     Args:
         model: a folder with a causal language model, its tokenizer and perhaps `chain_format.json`.
-        choices: what to train on; their stated criteria go to the judge, never into a prompt.
-        judge: of the process; the curriculum takes none.
+        choices: what to train on; their stated criteria go to the rater, never into a prompt.
+        rater: of the process; the curriculum takes none.
         source: where the choices come from, for the run's record.
         stop_after: end after this step, as if the run had been cut off there.
 
     Raises:
-        ConfigurationError: no choices, or none that the judge can rate; a batch that does not divide;
+        ConfigurationError: no choices, or none that the rater can rate; a batch that does not divide;
             `out` holds a run with other settings; a model without a chat template; sharding without a
             GPU, or several GPUs without a launcher; or extra "training" is missing.
     """
@@ -195,10 +195,10 @@ def train_grpo(
 
     if not choices:
         raise ConfigurationError("there are no choices to train on")
-    if judge is not None and not any(judge.can_rate(_wishes(one)) for one in choices):
+    if rater is not None and not any(rater.can_rate(_wishes(choice)) for choice in choices):
         raise ConfigurationError(
-            f"judge {judge.name} can rate none of the choices: nobody states anything that it knows."
-            " Use another judge, or none for the outcome alone"
+            f"rater {rater.name} can rate none of the choices: nobody states anything that it knows."
+            " Use another rater, or none for the outcome alone"
         )
     refuse_several_gpus()
     saving = memory_options(recipe)
@@ -210,7 +210,7 @@ def train_grpo(
         "recipe": recipe.model_dump(mode="json"),
         "model": weights_of(model),
         "choices": _digest(choices, format_of(model)),
-        "judge": judge.name if judge else None,
+        "rater": rater.name if rater else None,
     }
     refuse_other_settings(out / SETTINGS, settings, what="a run")
     ended = _ended(recipe, out)
@@ -245,7 +245,7 @@ def train_grpo(
         model=policy,
         processing_class=tokenizer,
         reward_funcs=ChainReward(
-            judge if stage == "cre" else None,
+            rater if stage == "cre" else None,
             alpha=recipe.alpha if stage == "cre" else 0.0,
             beta=recipe.beta,
         ),
@@ -325,30 +325,35 @@ def _folder(recipe: GrpoRecipe, out: Path) -> Path:
 # --- what the trainer is given ---
 
 
-def _record(one: Example, chain_format: ChainFormat, seed: int) -> dict[str, object]:
+def _record(example: Example, chain_format: ChainFormat, seed: int) -> dict[str, object]:
     chosen_first = random.Random(seed).random() < 0.5
     return {
         "prompt": [
-            m.model_dump() for m in policy_messages(one, chain_format, chosen_first=chosen_first)
+            m.model_dump()
+            for m in policy_messages(example, chain_format, chosen_first=chosen_first)
         ],
         "chosen_first": chosen_first,
-        "stated": json.dumps([wish.model_dump() for wish in _wishes(one)]),
+        "stated": json.dumps([wish.model_dump() for wish in _wishes(example)]),
     }
 
 
-def _wishes(one: Example) -> tuple[StatedPreference, ...]:
-    """What the judge is told. Of whom no wishes are known, why she chose so says what she wanted."""
-    why = (StatedPreference(text=one.reason),) if one.reason and one.reason.strip() else ()
-    return one.stated or why
+def _wishes(example: Example) -> tuple[StatedPreference, ...]:
+    """What the rater is told. Of whom no wishes are known, why she chose so says what she wanted."""
+    why = (
+        (StatedPreference(text=example.reason),)
+        if example.reason and example.reason.strip()
+        else ()
+    )
+    return example.stated or why
 
 
 def _digest(choices: Sequence[Example], chain_format: ChainFormat) -> str:
     """Of what is learned from; the pairs' own ids and times are new whenever a dataset is read."""
-    return digest(json.dumps(_record(one, chain_format, seed=0)) for one in choices)
+    return digest(json.dumps(_record(choice, chain_format, seed=0)) for choice in choices)
 
 
 def _statements(text: str) -> tuple[StatedPreference, ...]:
-    return tuple(StatedPreference.model_validate(one) for one in json.loads(text))
+    return tuple(StatedPreference.model_validate(statement) for statement in json.loads(text))
 
 
 def _text(completion: object) -> str:

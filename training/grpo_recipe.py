@@ -29,8 +29,8 @@ class GrpoRecipe(TrainerRecipe):
     seed: Annotated[int, Field(ge=0)]
     choices: Annotated[int, Field(gt=0, description="choices to train on")]
     history: Annotated[int, Field(ge=0, description="past choices shown, at most")] = 3
-    steps: Annotated[int, Field(gt=0, description="optimiser steps")]
-    choices_per_step: Annotated[int, Field(gt=0, description="choices of an optimiser step")]
+    steps: Annotated[int, Field(gt=0, description="optimizer steps")]
+    choices_per_step: Annotated[int, Field(gt=0, description="choices of an optimizer step")]
     samples: Annotated[int, Field(ge=2, description="chains of a choice: the group of GRPO")]
     rows_at_once: Annotated[int, Field(gt=0, description="chains in one forward pass")]
     alpha: Annotated[float, Field(ge=0, description="weight of the process reward")] = 0.5

@@ -38,6 +38,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_json, write_text
+from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.run_folder import RUN, record_of
 from pgenrm_agent.training.bundled.chains import Example, write_examples
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
@@ -221,7 +223,7 @@ def _plan(
     tokenizer: PreTrainedTokenizerFast,
     outcomes: Counter[str],
 ) -> list[list[Encoded]]:
-    """All optimiser steps of the run, in order. The same recipe always gives the same plan."""
+    """All optimizer steps of the run, in order. The same recipe always gives the same plan."""
     steps: list[list[Encoded]] = []
     for number, phase in enumerate(recipe.phases):
         stream = _stream(phase, world, answers, chain_format, recipe.seed + 1000 * number, outcomes)
@@ -229,9 +231,9 @@ def _plan(
         pool: list[list[Encoded]] = []
         while len(pool) < wanted:
             encoded = [
-                one
+                encoded
                 for example in islice(stream, LENGTH_POOL)
-                if len((one := encode(example, tokenizer)).input_ids) <= recipe.shape.context
+                if len((encoded := encode(example, tokenizer)).input_ids) <= recipe.shape.context
             ]
             batches = pack(encoded, phase.tokens_per_step)
             random.Random(recipe.seed + len(pool)).shuffle(batches)
@@ -252,12 +254,12 @@ def _tokenizer_text(
 
 def _last_checkpoint(run: Path) -> str:
     checkpoints = run / "checkpoints"
-    found = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if found is None:
+    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if checkpoint is None:
         raise ConfigurationError(
             f"{run} holds no checkpoint to start from: name the folder of a `pgenrm train psi` run"
         )
-    return str(found)
+    return str(checkpoint)
 
 
 class StopAfter(TrainerCallback):
@@ -367,38 +369,32 @@ def train_psi(
     torch.nn.Module.to(plain, dtype=torch.bfloat16)
     plain.save_pretrained(folder)
     plot_curve(trainer.state.log_history, out / "curve.png")
-    (folder / "chain_format.json").write_text(
-        json.dumps({"format": recipe.chain_format}) + "\n", encoding="utf-8"
-    )
+    write_text(folder / FORMAT_FILE, json.dumps({"format": recipe.chain_format}) + "\n")
     result = PsiResult(
         folder=folder,
         steps=trainer.state.global_step,
         tokens=sum(
-            len(batch) * max(len(one.input_ids) for one in batch)
+            len(batch) * max(len(encoded.input_ids) for encoded in batch)
             for batch in steps[: trainer.state.global_step]
         ),
         seconds=curve.before + float(output.metrics["train_runtime"]),
         final_loss=float(output.training_loss),
         chains=dict(outcomes),
     )
-    (out / RUN).write_text(
-        json.dumps(
-            {
-                "recipe": recipe.model_dump(),
-                "start_from": None if start_from is None else record_of(start_from),
-                "simulation": VERSION,
-                "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-                "torch": torch.__version__,
-                "parameters": plain.num_parameters(),
-                "steps": result.steps,
-                "recipe_steps": len(steps),
-                "padded_tokens": result.tokens,
-                "seconds": result.seconds,
-                "chains": result.chains,
-            },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
+    write_json(
+        out / RUN,
+        {
+            "recipe": recipe.model_dump(),
+            "start_from": None if start_from is None else record_of(start_from),
+            "simulation": VERSION,
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "torch": torch.__version__,
+            "parameters": plain.num_parameters(),
+            "steps": result.steps,
+            "recipe_steps": len(steps),
+            "padded_tokens": result.tokens,
+            "seconds": result.seconds,
+            "chains": result.chains,
+        },
     )
     return result

@@ -66,12 +66,14 @@ class ReadingLlama(LlamaForCausalLM):
         self, states: Sequence[torch.Tensor], inputs: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Losses (nats) beside the chain's; states[i]: (rows, width, hidden) after i layers."""
-        found: dict[str, torch.Tensor] = {}
+        losses: dict[str, torch.Tensor] = {}
         right = {"notice": "noticed", "count": "counted", "read": "levels", "recall": "levels"}
         for name, head in self.heads.items():
             if len(inputs[f"{name}_at"]):
                 head = cast(Head, head)
-                found[f"{name}_loss"] = head.loss(states, inputs[f"{name}_at"], inputs[right[name]])
+                losses[f"{name}_loss"] = head.loss(
+                    states, inputs[f"{name}_at"], inputs[right[name]]
+                )
         first = self.lookup_layer
         second = min(first + 1, self.config.num_hidden_layers - 1)
         for name, layer, source in (
@@ -80,10 +82,10 @@ class ReadingLlama(LlamaForCausalLM):
             ("value", second, "value_from"),
         ):
             if len(inputs[f"{name}_at"]):
-                found[f"{name}_look"] = self._look_loss(
+                losses[f"{name}_look"] = self._look_loss(
                     layer, states[layer], inputs[f"{name}_at"], inputs[source]
                 )
-        return found
+        return losses
 
     def _look_loss(
         self, layer: int, states: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor

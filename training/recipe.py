@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, and a misspelt field is an error."""
+    """A part of a recipe: frozen, and a misspelled field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,13 +55,13 @@ class TrainerRecipe(Section):
         Literal["float32", "bfloat16"],
         Field(description="of activations, and of the weights under an adapter"),
     ] = "float32"
-    save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
+    save_every: Annotated[int, Field(gt=0, description="optimizer steps between checkpoints")]
     adapter: Adapter | None = None
     recompute: Annotated[
         bool, Field(description="activations again on the way back: less memory, more time")
     ] = False
     shard: Annotated[
-        bool, Field(description="FSDP: weights and optimiser split over the GPUs' processes")
+        bool, Field(description="FSDP: weights and optimizer split over the GPUs' processes")
     ] = False
 
 
@@ -81,10 +81,10 @@ class Phase(Section):
 
     tasks: Annotated[
         dict[Literal["read", "reason", "chain"], float],
-        Field(description="share of examples by task; shares are normalised"),
+        Field(description="share of examples by task; shares are normalized"),
     ]
     tokens: Annotated[int, Field(gt=0, description="padded tokens seen in this phase")]
-    tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of an optimiser step")]
+    tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of an optimizer step")]
 
 
 class PsiRecipe(Section):
@@ -102,7 +102,7 @@ class PsiRecipe(Section):
     learning_rate: Annotated[float, Field(gt=0, description="peak, after warm-up")]
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)]
-    save_every: Annotated[int, Field(gt=0, description="optimiser steps between checkpoints")]
+    save_every: Annotated[int, Field(gt=0, description="optimizer steps between checkpoints")]
     threads: Annotated[int | None, Field(description="CPU threads; null leaves torch's choice")] = (
         None
     )
@@ -139,8 +139,8 @@ def read_recipe(
         if str(name_or_path) not in known:
             others = [
                 command
-                for other, command in COMMANDS.items()
-                if root.joinpath(*other.split("/"), f"{name_or_path}.yaml").is_file()
+                for folder_of, command in COMMANDS.items()
+                if root.joinpath(*folder_of.split("/"), f"{name_or_path}.yaml").is_file()
             ]
             hint = f" One of that name is for pgenrm train {', '.join(others)}." if others else ""
             raise ConfigurationError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pgenrm_agent.chain import ParsedChain, parse_chain
+from pgenrm_agent.chain import ParsedChain, parse_chain, split_reasoning
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
@@ -22,11 +22,11 @@ __all__ = [
     "ALPHA",
     "BETA",
     "FORMAT_PENALTY",
-    "EngineJudge",
-    "Judge",
-    "Judged",
-    "RuleJudge",
-    "SimilarityJudge",
+    "EngineRater",
+    "Rater",
+    "RatingTask",
+    "RuleRater",
+    "SimilarityRater",
     "outcome_reward",
     "read_chain",
     "total_reward",
@@ -39,14 +39,14 @@ CHOSEN, REJECTED = "chosen", "rejected"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A chain to judge, and what the person stated (E), which the policy was not shown."""
+class RatingTask:
+    """A chain to rate, and what the person stated (E), which the policy was not shown."""
 
     chain: ParsedChain
     stated: tuple[StatedPreference, ...]
 
 
-class Judge(Protocol):
+class Rater(Protocol):
     """Rates chains, in [0, 1] each; None for a person who stated nothing to be covered.
 
     name: of what rates, with its model; a run that goes on keeps to it.
@@ -58,7 +58,7 @@ class Judge(Protocol):
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
         """Whether there is anything in `stated` that a chain could cover."""
 
-    def rate(self, judged: Sequence[Judged]) -> list[float | None]: ...
+    def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]: ...
 
 
 def read_chain(text: str, *, chosen_first: bool) -> ParsedChain | None:
@@ -88,7 +88,7 @@ def total_reward(
     return alpha * (process or 0.0) + beta * outcome
 
 
-class RuleJudge:
+class RuleRater:
     """For simulated people: the share of the stated wishes that the rubric covers, by weight.
 
     A wish is covered in full when the criterion of its theme, in the wanted direction, has at least
@@ -109,25 +109,27 @@ class RuleJudge:
         }
 
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
-        return any(one.text in self._criterion for one in stated)
+        return any(statement.text in self._criterion for statement in stated)
 
-    def rate(self, judged: Sequence[Judged]) -> list[float | None]:
-        return [self._one(one) for one in judged]
+    def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+        return [self._share(task) for task in tasks]
 
-    def _one(self, judged: Judged) -> float | None:
-        wanted = [name for one in judged.stated if (name := self._criterion.get(one.text))]
+    def _share(self, task: RatingTask) -> float | None:
+        wanted = [
+            name for statement in task.stated if (name := self._criterion.get(statement.text))
+        ]
         if not wanted:
             return None
         weights = {
-            one.name.casefold(): one.weight
-            for one in (judged.chain.rubric.criteria if judged.chain.rubric else ())
+            criterion.name.casefold(): criterion.weight
+            for criterion in (task.chain.rubric.criteria if task.chain.rubric else ())
         }
         fair = min(50.0, 100.0 / len(wanted))
         covered = [min(1.0, weights.get(name.casefold(), 0.0) / fair) for name in wanted]
         return sum(covered) / len(covered)
 
 
-class SimilarityJudge:
+class SimilarityRater:
     """How near the rubric is in meaning to what the person wrote, for lack of a model that reads.
 
     The mean over her texts of `sum over criteria of weight * max(0, cosine(text, criterion))`, with
@@ -145,25 +147,25 @@ class SimilarityJudge:
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
         return bool(stated)
 
-    def rate(self, judged: Sequence[Judged]) -> list[float | None]:
+    def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
         texts: dict[str, None] = {}
-        for one in judged:
-            texts |= dict.fromkeys(wish.text for wish in one.stated)
-            texts |= dict.fromkeys(name for name, _ in _weighted(one.chain))
+        for task in tasks:
+            texts |= dict.fromkeys(wish.text for wish in task.stated)
+            texts |= dict.fromkeys(name for name, _ in _weighted(task.chain))
         if not texts:
-            return [None] * len(judged)
+            return [None] * len(tasks)
         vectors = dict(zip(texts, self._embedder.embed(list(texts)), strict=True))
-        return [self._one(one, vectors) for one in judged]
+        return [self._share(task, vectors) for task in tasks]
 
-    def _one(self, judged: Judged, vectors: Mapping[str, Vectors]) -> float | None:
-        if not judged.stated:
+    def _share(self, task: RatingTask, vectors: Mapping[str, Vectors]) -> float | None:
+        if not task.stated:
             return None
         near = [
             sum(
                 weight * max(0.0, float(vectors[wish.text] @ vectors[name]))
-                for name, weight in _weighted(judged.chain)
+                for name, weight in _weighted(task.chain)
             )
-            for wish in judged.stated
+            for wish in task.stated
         ]
         return min(1.0, sum(near) / len(near))
 
@@ -171,10 +173,10 @@ class SimilarityJudge:
 def _weighted(chain: ParsedChain) -> list[tuple[str, float]]:
     """Criteria and their weights, 0-1."""
     criteria = chain.rubric.criteria if chain.rubric else ()
-    return [(one.name, one.weight / 100) for one in criteria]
+    return [(criterion.name, criterion.weight / 100) for criterion in criteria]
 
 
-class EngineJudge:
+class EngineRater:
     """A language model rates how well a chain covers what the person stated, from 0 to 10.
 
     Blocking, for a trainer's thread; all chains of a step go into one engine call. An answer without
@@ -182,11 +184,11 @@ class EngineJudge:
     """
 
     def __init__(self, engine: Engine, *, max_tokens: int = 400) -> None:
-        from pgenrm_agent.background_loop import PrivateLoop
+        from pgenrm_agent.background_loop import BackgroundLoop
 
         self._engine = engine
         self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-        self._loop = PrivateLoop("EngineJudge")
+        self._loop = BackgroundLoop("EngineRater")
 
     @property
     def name(self) -> str:
@@ -195,19 +197,19 @@ class EngineJudge:
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
         return bool(stated)
 
-    def rate(self, judged: Sequence[Judged]) -> list[float | None]:
-        asked = [number for number, one in enumerate(judged) if one.stated]
-        ratings: list[float | None] = [None] * len(judged)
+    def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+        asked = [number for number, task in enumerate(tasks) if task.stated]
+        ratings: list[float | None] = [None] * len(tasks)
         if not asked:
             return ratings
-        prompts = [Prompt(messages=_question(judged[number])) for number in asked]
-        answers = self._loop.run_blocking(self._engine.sample(prompts, self._params))
+        prompts = [Prompt(messages=_question(tasks[number])) for number in asked]
+        answers = self._loop.run_blocking(lambda: self._engine.sample(prompts, self._params))
         for number, (answer,) in zip(asked, answers, strict=True):
             ratings[number] = _rating(answer.text)
         return ratings
 
     def close(self) -> None:
-        """End the judge's thread; the engine stays its owner's."""
+        """End the rater's thread; the engine stays its owner's."""
         self._loop.close()
 
 
@@ -220,20 +222,23 @@ _INSTRUCTIONS = (
 _RATING = re.compile(r"rating\W{1,8}(\d{1,2}(?:\.\d+)?)", re.IGNORECASE)
 
 
-def _question(judged: Judged) -> tuple[Message, ...]:
-    criteria = judged.chain.rubric.criteria if judged.chain.rubric else ()
-    said = "\n".join(f"- {one.text}" for one in judged.stated)
-    listed = "\n".join(f"- {one.name} ({one.weight:.0f} %): {one.reason}" for one in criteria)
+def _question(task: RatingTask) -> tuple[Message, ...]:
+    criteria = task.chain.rubric.criteria if task.chain.rubric else ()
+    said = "\n".join(f"- {statement.text}" for statement in task.stated)
+    listed = "\n".join(
+        f"- {criterion.name} ({criterion.weight:.0f} %): {criterion.reason}"
+        for criterion in criteria
+    )
     return (
         Message(role="system", content=_INSTRUCTIONS),
         Message(
             role="user",
-            content=f"The person said:\n{said}\n\nDescription:\n{judged.chain.persona.text}\n\n"
+            content=f"The person said:\n{said}\n\nDescription:\n{task.chain.persona.text}\n\n"
             f"Criteria:\n{listed or '(none)'}",
         ),
     )
 
 
 def _rating(text: str) -> float | None:
-    found = _RATING.findall(text)
-    return min(float(found[-1]), 10.0) / 10 if found else None
+    numbers = _RATING.findall(split_reasoning(text).answer)
+    return min(float(numbers[-1]), 10.0) / 10 if numbers else None

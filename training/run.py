@@ -87,7 +87,7 @@ def refuse_without_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
-    """Forward passes of one process in an optimiser step over `rows`, `at_once` in each.
+    """Forward passes of one process in an optimizer step over `rows`, `at_once` in each.
 
     Raises ConfigurationError when the rows cannot be shared out evenly among the processes.
     """
@@ -134,7 +134,7 @@ def lora_config(adapter: Adapter | None) -> Any:
 def start_width(recipe: TrainerRecipe) -> torch.dtype:
     """In which the weights of the start are loaded.
 
-    An optimiser keeps its sums in float32: steps far below a weight's own size are lost in bfloat16.
+    An optimizer keeps its sums in float32: steps far below a weight's own size are lost in bfloat16.
     Weights that an adapter leaves alone need no such width.
     """
     import torch

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_json
 from pgenrm_agent.run_folder import (
     RUN,
     digest,
     refuse_other_settings,
     weights_of,
-    write_json,
 )
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
 from pgenrm_agent.training.sft_recipe import SftRecipe
@@ -222,9 +222,9 @@ def _encode_all(
 
     refuse_without_chat_template(tokenizer)
     encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]
-    short = [(user, one) for user, one in encoded if len(one["input_ids"]) <= recipe.max_tokens]
-    held = [one for user, one in short if _share(user) < recipe.held_out]
-    rows = [one for user, one in short if _share(user) >= recipe.held_out]
+    short = [(user, row) for user, row in encoded if len(row["input_ids"]) <= recipe.max_tokens]
+    held = [row for user, row in short if _share(user) < recipe.held_out]
+    rows = [row for user, row in short if _share(user) >= recipe.held_out]
     if not rows:
         raise ConfigurationError(
             f"{data}: none of its {len(read)} chains can be learned from: {len(read) - len(short)}"
@@ -235,8 +235,8 @@ def _encode_all(
         rows=len(rows),
         held_out=len(held),
         too_long=len(read) - len(short),
-        tokens=sum(len(one["input_ids"]) for one in rows),
-        learned_tokens=sum(label != IGNORED for one in rows for label in one["labels"]),
+        tokens=sum(len(row["input_ids"]) for row in rows),
+        learned_tokens=sum(label != IGNORED for row in rows for label in row["labels"]),
         steps=max(1, math.ceil(recipe.epochs * len(rows) / recipe.rows_per_step)),
     )
     return rows, held, plan

@@ -17,7 +17,7 @@ class SftRecipe(TrainerRecipe):
 
     seed: Annotated[int, Field(ge=0, description="of the order, and of an adapter's first weights")]
     epochs: Annotated[float, Field(gt=0, description="times that each chain is seen")] = 1.0
-    rows_per_step: Annotated[int, Field(gt=0, description="chains of an optimiser step")]
+    rows_per_step: Annotated[int, Field(gt=0, description="chains of an optimizer step")]
     rows_at_once: Annotated[int, Field(gt=0, description="chains in one process's forward pass")]
     max_tokens: Annotated[
         int, Field(gt=0, description="prompt and chain together; longer ones are left out")

@@ -103,10 +103,10 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             with self.accelerator.autocast():
                 logits = _logits(model, prompt[prompt >= 0], chains)
             distribution = (logits.float() / self.temperature).log_softmax(-1)
-            found = distribution.gather(-1, chains[..., None])[..., 0]
+            chosen = distribution.gather(-1, chains[..., None])[..., 0]
             real = torch.arange(longest, device=chains.device) < lengths[rows, None]
             at = (rows[:, None], torch.arange(longest, device=chains.device)[None])
-            log_probs = log_probs.index_put(at, found.masked_fill(~real, 0.0))
+            log_probs = log_probs.index_put(at, chosen.masked_fill(~real, 0.0))
             if compute_entropy:
                 with torch.no_grad():  # it is logged, and no part of the loss
                     entropies[at] = -(distribution.exp() * distribution).sum(-1).mul(real)

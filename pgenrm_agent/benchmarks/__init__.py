@@ -1,5 +1,6 @@
-"""What it costs: the parts of `pgenrm bench`, a module each; `speed` puts them together."""
+"""What a model costs on this machine: the parts of `pgenrm bench`; `speed` puts them together."""
 
-from pgenrm_agent.benchmarks.speed import SpeedReport, measure_speed
+from pgenrm_agent.benchmarks.report import SpeedReport
+from pgenrm_agent.benchmarks.speed import measure_speed
 
 __all__ = ["SpeedReport", "measure_speed"]

@@ -1,4 +1,4 @@
-"""What more samples and more callers cost on one engine, and what our way of asking it saves."""
+"""What more samples and more callers cost on an engine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pgenrm_agent.demo import demo_data
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.sampling import derive_seed, plan_chains
-from pgenrm_agent.schema import PreferencePair, Scaling
+from pgenrm_agent.sampling import plan_chains
+from pgenrm_agent.schema import PreferencePair, Scaling, UserSignals
 
-__all__ = ["throughput_by_callers", "time_by_samples", "time_of_scheduling"]
+__all__ = ["evaluation_prompts", "seconds_of_calls", "throughput_by_callers", "time_by_samples"]
 
 CALLER_SAMPLES = 2
 """Samples an evaluation where callers are counted: both answer orders."""
@@ -25,40 +25,41 @@ CALLER_SAMPLES = 2
 async def time_by_samples(
     engine: Engine, chain_format: ChainFormat, sizes: Sequence[int], repeats: int
 ) -> dict[int, float]:
-    """Median seconds of one engine call, by number of chains for one person and query.
+    """Return median seconds of an engine call, by number of chains for a user and query.
 
     The sizes are measured in turn, so that what else the machine does falls on all of them.
     """
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for seed in range(repeats + 1):
         for size in sizes:
-            seconds = await _seconds(engine, chain_format, [_prompts(chain_format, size, 0, seed)])
+            prompts = evaluation_prompts(chain_format, size, 0, seed)
+            seconds = await seconds_of_calls(engine, chain_format, [prompts])
             if seed > 0:  # the first round warms up
                 times[size].append(seconds)
-    return {size: statistics.median(found) for size, found in times.items()}
+    return {size: statistics.median(seconds) for size, seconds in times.items()}
 
 
 async def throughput_by_callers(
     engine: Engine, chain_format: ChainFormat, callers: Sequence[int], memory: Path, repeats: int
 ) -> dict[int, float]:
-    """Evaluations a second, by how many callers wait for one each, again and again.
+    """Return evaluations a second, by how many callers wait for one each, again and again.
 
     A caller asks for its next evaluation when it has the last one. Every caller asks `repeats`
     times; a single one at least eight times, since few evaluations vary much.
     """
     data = demo_data()
-    person = data.people[0]
+    user = data.users[0]
     answers = list(data.candidates.values())
     rates = {}
     async with PGenRM(engine=engine, memory=memory, chain_format=chain_format) as model:
-        history = data.pairs(person)
+        signals = UserSignals(user_id=user.id, history=tuple(data.pairs(user)))
 
         async def call(seeds: Sequence[int]) -> None:
             for seed in seeds:
                 scaling = Scaling(individual=CALLER_SAMPLES, prototype=0, resamples=0, seed=seed)
                 try:
                     await model.ascore(
-                        person.id, data.query, answers, scaling=scaling, history=history
+                        user.id, data.query, answers, scaling=scaling, signals=signals
                     )
                 except ChainError:
                     continue  # the time is spent whatever the model wrote
@@ -74,33 +75,10 @@ async def throughput_by_callers(
     return rates
 
 
-async def time_of_scheduling(
-    engine: Engine, chain_format: ChainFormat, *, own: int, neighbours: int, repeats: int
-) -> tuple[float, float]:
-    """Median seconds for the same chains: ours, and one request a sample, one after another.
-
-    Ours is one call with all prompts, and samples of one prompt share it. The other way is how
-    reference research code asks: each sample on its own, the neighbours after the person.
-    """
-    ours, obvious = [], []
-    for seed in range(repeats + 1):
-        prompts = _prompts(chain_format, own, neighbours, seed)
-        single = [
-            [prompt.model_copy(update={"n": 1, "seed": derive_seed(prompt.seed, number)})]
-            for prompt in prompts
-            for number in range(prompt.n)
-        ]
-        together = await _seconds(engine, chain_format, [prompts])
-        apart = await _seconds(engine, chain_format, single)
-        if seed > 0:
-            ours.append(together)
-            obvious.append(apart)
-    return statistics.median(ours), statistics.median(obvious)
-
-
-async def _seconds(
+async def seconds_of_calls(
     engine: Engine, chain_format: ChainFormat, calls: Sequence[Sequence[Prompt]]
 ) -> float:
+    """Return how long engine calls take, one after another."""
     params = SamplingParams(max_tokens=chain_format.max_tokens, stop=chain_format.stop("scores"))
     started = time.perf_counter()
     for prompts in calls:
@@ -108,17 +86,19 @@ async def _seconds(
     return time.perf_counter() - started
 
 
-def _prompts(chain_format: ChainFormat, own: int, neighbours: int, seed: int) -> list[Prompt]:
-    """What an evaluation with `own` chains and as many neighbours asks of the engine."""
+def evaluation_prompts(
+    chain_format: ChainFormat, own: int, neighbors: int, seed: int
+) -> list[Prompt]:
+    """Return what an evaluation with `own` chains and as many neighbors' asks of the engine."""
     data = demo_data()
     answers = list(data.candidates.values())
-    first, *others = data.people
+    first, *others = data.users
     signals: dict[str, list[PreferencePair]] = {first.id: data.pairs(first)}
-    for number in range(neighbours):
-        # As many different people as are asked for: a neighbour's choices in another order.
+    for number in range(neighbors):
+        # As many different users as are asked for: a neighbor's choices in another order.
         pairs = data.pairs(others[number % len(others)])
         turn = number // len(others) % len(pairs)
-        signals[f"neighbour-{number}"] = pairs[turn:] + pairs[:turn]
+        signals[f"neighbor-{number}"] = pairs[turn:] + pairs[:turn]
     owners = [first.id] * own + list(signals)[1:]
     planned = plan_chains(
         owners, len(answers), seed=seed, max_candidates=chain_format.max_candidates

@@ -1,11 +1,11 @@
-"""The plot of `pgenrm bench`: one panel for everything that was varied."""
+"""The plot of a speed report: one panel for everything that was varied."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgenrm_agent.benchmarks.speed import Series, SpeedReport
+from pgenrm_agent.benchmarks.report import Series, SpeedReport
 from pgenrm_agent.errors import ConfigurationError
 
 __all__ = ["draw_speed"]
@@ -20,8 +20,8 @@ def draw_speed(report: SpeedReport, path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels: dict[tuple[str, str], list[Series]] = {}
-    for one in report.series:
-        panels.setdefault((one.x_label, one.y_label), []).append(one)
+    for line in report.series:
+        panels.setdefault((line.x_label, line.y_label), []).append(line)
     if not panels:
         raise ConfigurationError(
             "there is nothing to plot: measure the part samples or callers, or several sizes of"

@@ -2,7 +2,7 @@
 
 Histories, queries and candidates are data. A marker inside one of them is changed visibly and as
 little as possible: square brackets become parentheses, angle brackets become single guillemets, a
-label's colon becomes a dash, a heading's marks become a section sign. Markers are recognised
+label's colon becomes a dash, a heading's marks become a section sign. Markers are recognized
 through disguises too: case, spacing, invisible characters, compatibility forms (full width, ...)
 and the Cyrillic and Greek letters that look like Latin ones.
 """
@@ -13,12 +13,12 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["neutralise"]
+__all__ = ["escape"]
 
 _OPEN, _CLOSE = "[［【⟦〔❲〚⁅﹝", "]］】⟧〕❳〛⁆﹞"
 _BRACKET = re.compile(f"[{re.escape(_OPEN + _CLOSE)}]")
 _OPENED = re.compile(rf"[{re.escape(_OPEN)}](?=[^\w{re.escape(_OPEN)}]{{0,8}}\w)")
-_LESS, _GREATER = "<＜﹤‹〈⟨❮❰《", ">＞﹥›〉⟩❯❱》"
+_LESS, _GREATER = "<＜﹤‹〈⟨❮❰《◁", ">＞﹥›〉⟩❯❱》▷"
 _ANGLE = re.compile(f"[{_LESS}{_GREATER}]")
 LONGEST_MARKER = 160
 """Characters between the brackets of what may be a marker: keeps the work linear in the text."""
@@ -36,12 +36,13 @@ _HEADING = re.compile(
 )
 
 _IN_BRACKETS = re.compile(
-    r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys|/?json_?(?:start|end)",
+    r"the(?:start|end)of.*|\d+(?:chosen|rejected)|response\d+|/?inst|/?sys|/?think"
+    r"|/?json_?(?:start|end)",
     re.DOTALL,
 )
 _IN_ANGLES = re.compile(
-    r"/?json_?(?:start|end)|\|.*|.*\||/?s|/?(?:bos|eos|pad|unk|sys|think|tool_(?:call|response))"
-    r"|(?:start|end)_?of_?(?:turn|text)",
+    r"/?json_?(?:start|end)|\|.*|.*\||/?s|/?(?:bos|eos|pad|unk|sys|tool_(?:call|response))"
+    r"|/?(?:(?:seed:)?think(?:ing)?|thoughts?|reasoning)|(?:start|end)_?of_?(?:turn|text)",
     re.DOTALL,
 )
 # A dash after the word is what a changed label has.
@@ -109,13 +110,13 @@ def _label(match: re.Match[str]) -> str:
     return f"{match[1]} -" if _IN_LABEL.fullmatch(_skeleton(match[1])) else match[0]
 
 
-def neutralise(text: str) -> str:
+def escape(text: str) -> str:
     """`text` with every marker disarmed; text without markers is returned unchanged.
 
     Linear in the length of the text, and idempotent.
     """
     text = _unangled(_unbracketed(text))
-    # A line is recognised by the break before it (a search for that is fast), so give it one.
+    # A line is recognized by the break before it (a search for that is fast), so give it one.
     text = _LABEL.sub(_label, f"\n{text}")
     text = _HEADING.sub(r"\1§", text)[1:]
     return _EXACT_LABEL.sub(r"\1 -", text)

@@ -13,8 +13,8 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError
 
-from pgenrm_agent.chain.escape import neutralise
-from pgenrm_agent.chain.sections import Section, split_sections
+from pgenrm_agent.chain.escape import escape
+from pgenrm_agent.chain.sections import Section, split_reasoning, split_sections
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message, Model, PreferencePair, StatedPreference
 
@@ -118,7 +118,7 @@ class ChainFormat:
         stated: Sequence[StatedPreference] = (),
         conversation: Sequence[Message] = (),
     ) -> tuple[Message, ...]:
-        """The prompt for one answer order; all texts are neutralised first.
+        """The prompt for one answer order; all texts are escaped first.
 
         candidates: their texts, in the order shown.
 
@@ -150,8 +150,11 @@ class ChainFormat:
                 for pair in history[: self.settings.max_history]
             ],
             "stated": [
-                {"kind": one.kind, "text": _shown(one.text, clip.stated if clip else None)}
-                for one in stated
+                {
+                    "kind": statement.kind,
+                    "text": _shown(statement.text, clip.stated if clip else None),
+                }
+                for statement in stated
             ],
         }
         try:
@@ -191,7 +194,7 @@ class ChainFormat:
 
     def complete_through(self, text: str) -> Section | None:
         """The last section of `text` that is complete; None while the persona is being written."""
-        if JSON_END in text:
+        if JSON_END in split_reasoning(text).answer:
             return "scores"
         sections = split_sections(text)
         if sections.scores is not None:
@@ -202,11 +205,11 @@ class ChainFormat:
 
 
 def _shown(text: str, size: int | None) -> str:
-    """Text as a prompt shows it: neutralised, and cut at a word where it is too long."""
+    """Text as a prompt shows it: escaped, and cut at a word where it is too long."""
     text = text.strip()
     if size is not None and len(text) > size:
         text = f"{text[:size].rsplit(' ', 1)[0]} ..."
-    return neutralise(text)
+    return escape(text)
 
 
 def _turns(conversation: Sequence[Message]) -> list[dict[str, str]]:

@@ -21,11 +21,11 @@ from itertools import islice
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
-from pgenrm_agent.chain.sections import JSON_MARKER, split_sections
+from pgenrm_agent.chain.sections import JSON_MARKER, split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion, Model, Persona, Rubric
 
-__all__ = ["ParsedChain", "parse_chain", "read_persona"]
+__all__ = ["ParsedChain", "answer_in", "parse_chain", "read_persona"]
 
 MARK_LOW, MARK_HIGH = 1.0, 10.0
 TOTAL_LOW, TOTAL_HIGH = 0.0, 10.0
@@ -161,11 +161,12 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
         candidate_ids: ids in the order in which the prompt showed the candidates.
 
     Raises:
-        ChainError: with reason "empty" (no text), "no_scores" (nothing that looks like scores),
-            "no_persona" (no analysis before the scores) or "no_totals" (scores, but none that is
-            readable, in range and of a candidate).
+        ChainError: with reason "empty" (no text), "unfinished_reasoning" (the model thought and
+            never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
+            before the scores) or "no_totals" (scores, but none that is readable, in range and of a
+            candidate).
     """
-    text = _encodable(text)
+    text = answer_in(_encodable(text))
     if not text or text.isspace():
         raise ChainError("the model wrote nothing", reason="empty")
     repairs = _Repairs()
@@ -210,8 +211,24 @@ def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
         totals=totals,
         totals_from="marks" if from_marks else "reported",
         repairs=tuple(repairs),
-        missing=tuple(one for one in candidate_ids if one not in totals),
+        missing=tuple(candidate_id for candidate_id in candidate_ids if candidate_id not in totals),
     )
+
+
+def answer_in(text: str) -> str:
+    """`text` without what a reasoning model thought before its answer.
+
+    Raises ChainError "unfinished_reasoning" when it never came to an answer.
+    """
+    _, answer, finished = split_reasoning(text)
+    if not finished:
+        raise ChainError(
+            "the model's reasoning never ends, so there is no answer: its tokens ran out, or it wrote"
+            " a chain's end marker in it; turn its reasoning off or down, or allow more tokens"
+            " (max_tokens in the chain format's format.json)",
+            reason="unfinished_reasoning",
+        )
+    return answer
 
 
 def _encodable(text: str) -> str:
@@ -290,7 +307,7 @@ def _blocks(text: str, start: int, repairs: _Repairs) -> list[_Block]:
 
 def _decoded(text: str, blocks: Sequence[_Block]) -> _Answer | None:
     """The last complete JSON object that has totals."""
-    found: _Answer | None = None
+    answer: _Answer | None = None
     reached = 0
     for block in blocks:
         # A start marker inside a string of the object before is text.
@@ -302,9 +319,9 @@ def _decoded(text: str, blocks: Sequence[_Block]) -> _Answer | None:
                 value, reached = _DECODER.raw_decode(text, place)
             except (ValueError, RecursionError):
                 break
-            found = _of_object(value, block.begin) or found
+            answer = _of_object(value, block.begin) or answer
             place = text.find("{", reached, block.end)
-    return found
+    return answer
 
 
 def _of_object(value: object, begin: int) -> _Answer | None:
@@ -381,7 +398,7 @@ def _reported(
     totals: Mapping[str, object], ids: Sequence[str], repairs: _Repairs
 ) -> dict[str, float]:
     """The model's own totals, 0-10, of the candidates that there are."""
-    found: dict[str, float] = {}
+    reported: dict[str, float] = {}
     for key, value in totals.items():
         words = key[:40].casefold().replace("_", " ").replace("-", " ").strip()
         match = _RESPONSE_KEY.fullmatch(words)
@@ -398,8 +415,8 @@ def _reported(
             continue
         if isinstance(value, str):
             repairs.note("number_as_text")
-        found.setdefault(ids[place], number)
-    return found
+        reported.setdefault(ids[place], number)
+    return reported
 
 
 def _number(value: object) -> float | None:
@@ -456,8 +473,8 @@ def _rubric(section: str | None, rationale: str, repairs: _Repairs) -> Rubric | 
         end = _PART_B.search(rationale, begin.end() if begin else 0)
         part = rationale[begin.end() if begin else 0 : end.start() + 1 if end else len(rationale)]
         # Without its labels, a rationale is read only where each line names one criterion.
-        found = _listed(part) if begin else _criteria(part.splitlines())
-        criteria = list(islice(found, most))
+        listed = _listed(part) if begin else _criteria(part.splitlines())
+        criteria = list(islice(listed, most))
         if criteria:
             repairs.note("rubric_from_rationale")
     unique: dict[str, Criterion] = {}
@@ -468,8 +485,8 @@ def _rubric(section: str | None, rationale: str, repairs: _Repairs) -> Rubric | 
     if not kept:
         return None
     if abs(sum(criterion.weight for criterion in kept) - 100) > 0.5:
-        repairs.note("weights_normalised")
-    return Rubric.normalised(kept)
+        repairs.note("weights_normalized")
+    return Rubric.normalized(kept)
 
 
 def _criteria(lines: Iterable[str]) -> Iterator[Criterion]:
@@ -551,7 +568,7 @@ def _criterion(name: str, weight: re.Match[str], reason: str) -> Criterion | Non
 
 
 def _part_b(rationale: str) -> str:
-    """The rationale's score breakdown; the whole of it where that is not labelled."""
+    """The rationale's score breakdown; the whole of it where that is not labeled."""
     begin = _PART_A.search(rationale)
     part = _PART_B.search(rationale, begin.end() if begin else 0)
     return rationale[part.end() :] if part else rationale
@@ -590,7 +607,7 @@ def _marks(
         text = _untabled(text)
     events = _events(text, names, cut=cut)
     may_be_scaled = "/" in text or "out of" in text
-    found: dict[str, list[float | None]] = {}
+    marks: dict[str, list[float | None]] = {}
     response: int | None = None
     criterion: int | None = None
     newest = "response"
@@ -628,7 +645,7 @@ def _marks(
         elif not MARK_LOW <= event.number <= MARK_HIGH:
             repairs.note("mark_refused")
         else:
-            row = found.setdefault(ids[response], [None] * len(names))
+            row = marks.setdefault(ids[response], [None] * len(names))
             if row[target] is None:
                 row[target] = event.number
         # A number is used once: the next one needs a new criterion, or a new response.
@@ -638,7 +655,7 @@ def _marks(
             response = None
         else:
             criterion = None
-    return {one: tuple(row) for one, row in found.items()}
+    return {candidate_id: tuple(row) for candidate_id, row in marks.items()}
 
 
 def _untabled(text: str) -> str:
@@ -747,7 +764,7 @@ def _computed(
     weights = [criterion.weight for criterion in rubric.criteria]
     whole = sum(weights)
     totals: dict[str, float] = {}
-    for one, row in marks.items():
+    for candidate_id, row in marks.items():
         marked = [
             (weight, mark) for weight, mark in zip(weights, row, strict=True) if mark is not None
         ]
@@ -758,5 +775,5 @@ def _computed(
                 continue
         if share > 0:
             total = sum(weight * mark for weight, mark in marked) / share
-            totals[one] = min(MARK_HIGH, max(MARK_LOW, total))
+            totals[candidate_id] = min(MARK_HIGH, max(MARK_LOW, total))
     return totals

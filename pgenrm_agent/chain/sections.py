@@ -1,13 +1,20 @@
-"""Find the three sections of a chain: persona, rubric, scores."""
+"""Find the three sections of a chain: persona, rubric, scores; and what a model thought before it."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pgenrm_agent.schema import Model
 
-__all__ = ["JSON_MARKER", "Section", "Sections", "split_sections"]
+__all__ = [
+    "JSON_MARKER",
+    "Section",
+    "Sections",
+    "SplitReasoning",
+    "split_reasoning",
+    "split_sections",
+]
 
 Section = Literal["persona", "rubric", "scores"]
 _Heading = Literal["opening", "persona", "rubric", "scores"]
@@ -15,6 +22,15 @@ _Heading = Literal["opening", "persona", "rubric", "scores"]
 # <JSON_START> or <JSON_END>, also as [JSON_START], <json start>, \<JSON\_START\>. The group tells
 # which of the two.
 JSON_MARKER = re.compile(r"[<\[]\s?json\\?[_ ](start|end)\s?\\?[>\]]", re.IGNORECASE)
+
+# <think> and its kin, as models and their chat templates write them.
+_THOUGHT = re.compile(
+    r"[<\[◁](?:(?<=<)\s?/?\s?(?i:(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning))\s?>"
+    r"|(?<=\[)/?THINK\]|(?<=◁)/?think▷)"
+)
+_OBJECT = re.compile(r"\s{0,20}\{")
+_QUOTES = "\"'`“”‘’"
+LONGEST_INDENT = 40
 
 LONGEST_HEADING = 120
 # The start of a line that may be a heading: its marks, a numbering, and a first word that counts.
@@ -49,13 +65,77 @@ class Sections(Model):
     spans: dict[Section, tuple[int, int]]
 
 
+class SplitReasoning(NamedTuple):
+    """A text in two parts; `reasoning + answer` is the whole.
+
+    reasoning: what stands up to the last closing mark, the mark included; empty without one.
+    finished: False where the reasoning never ends, so that there is no answer.
+    """
+
+    reasoning: str
+    answer: str
+    finished: bool = True
+
+
+def split_reasoning(text: str) -> SplitReasoning:
+    """Split off what a reasoning model thought before its answer.
+
+    A closing mark such as `</think>` ends the reasoning; an opening one need not be there, since
+    many chat templates write it into the prompt. A mark in quotation marks, or inside the object
+    with the scores, is something said about an answer and splits nothing.
+    """
+    if not _THOUGHT.search(text):
+        return SplitReasoning("", text)
+    objects = [
+        (
+            marker.start(),
+            bool(marker[1].casefold() == "start" and _OBJECT.match(text, marker.end())),
+        )
+        for marker in JSON_MARKER.finditer(text)
+    ]
+    last_object = max((place for place, opens in objects if opens), default=-1)
+    end, thinking, in_object, passed = 0, False, False, 0
+    for mark in _THOUGHT.finditer(text):
+        while passed < len(objects) and objects[passed][0] < mark.start():
+            in_object = objects[passed][1]
+            passed += 1
+        if _is_quoted(mark):
+            continue
+        if "/" not in mark[0]:
+            thinking = thinking or (not in_object and _begins_line(mark, end))
+        # An object that was only tried out is followed by the real one.
+        elif thinking or not in_object or mark.start() < last_object:
+            end, thinking, in_object = mark.end(), False, False
+    if thinking:
+        return SplitReasoning(text, "", finished=False)
+    return SplitReasoning(text[:end], text[end:])
+
+
+def _is_quoted(mark: re.Match[str]) -> bool:
+    before = mark.string[max(0, mark.start() - 1) : mark.start()]
+    after = mark.string[mark.end() : mark.end() + 1]
+    return bool(before and after) and before in _QUOTES and after in _QUOTES
+
+
+def _begins_line(mark: re.Match[str], after: int) -> bool:
+    """Whether nothing but white space precedes the mark, in its line or behind place `after`."""
+    before = mark.string[max(after, mark.start() - LONGEST_INDENT) : mark.start()]
+    line = before.rpartition("\n")[2]
+    return not line.strip() and len(line) < LONGEST_INDENT
+
+
 def split_sections(text: str) -> Sections:
     """Read a chain's headings: the first of each kind that comes in order.
 
-    A text without headings is all persona up to its JSON marker, and scores from there.
+    A text without headings is all persona up to its JSON marker, and scores from there. What a
+    model thought before its answer belongs to no section.
     """
+    reasoning, text, _ = split_reasoning(text)
+    ahead = len(reasoning)
     headings = _headings(text)
-    start = max((headings[one][1] for one in ("opening", "persona") if one in headings), default=0)
+    start = max(
+        (headings[kind][1] for kind in ("opening", "persona") if kind in headings), default=0
+    )
     end = len(text)
     spans: dict[Section, tuple[int, int]] = {}
     if "scores" in headings:
@@ -75,27 +155,30 @@ def split_sections(text: str) -> Sections:
         return text[slice(*spans[section])].strip("\r\n") if section in spans else None
 
     return Sections(
-        persona=part("persona"), rubric=part("rubric"), scores=part("scores"), spans=spans
+        persona=part("persona"),
+        rubric=part("rubric"),
+        scores=part("scores"),
+        spans={name: (begin + ahead, stop + ahead) for name, (begin, stop) in spans.items()},
     )
 
 
 def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
     """[start, end) of the first heading of each kind, out-of-order ones left out."""
-    found: dict[_Heading, tuple[int, int]] = {}
+    headings: dict[_Heading, tuple[int, int]] = {}
     # A line is found by the break before it, which is fast; so the text is given one, and a place in
     # it is one less in `text`.
     for match in _LINE.finditer(f"\n{text}"):
         start, end = match.start(), match.end() - 1
         whole = end == len(text) or text[end] == "\n"
         kind, length = _kind(text[start:end], whole)
-        if kind is None or kind in found or "scores" in found:
+        if kind is None or kind in headings or "scores" in headings:
             continue
-        if kind in ("opening", "persona") and "rubric" in found:
+        if kind in ("opening", "persona") and "rubric" in headings:
             continue
-        found[kind] = (start, start + length)
+        headings[kind] = (start, start + length)
         if kind == "scores":
             break
-    return found
+    return headings
 
 
 def _kind(line: str, whole: bool) -> tuple[_Heading | None, int]:

@@ -6,32 +6,44 @@ Model, engine and memory that a run was started with are kept with it and used a
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shlex
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.cli.debug_edit import (
+    Editable,
+    edit_text,
+    editable_text,
+    parse_candidates,
+    parse_history,
+    parse_rubric,
+)
+from pgenrm_agent.cli.debug_session import labels_of, session_on
+from pgenrm_agent.cli.options import (
+    CandidatesArgument,
+    EngineOption,
+    IndividualOption,
+    JsonOption,
+    MemoryOption,
+    ModelOption,
+    QueryOption,
+    SeedOption,
+    SimilarOption,
+    StoreOption,
+    UserOption,
+)
+from pgenrm_agent.cli.output import beginning, print_json
+from pgenrm_agent.cli.resources import read_text, scaling_of, valid_input
+from pgenrm_agent.cli.score import read_candidates
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.debugging.views import Checkpoint, Stop
-    from pgenrm_agent.engines.protocol import Engine
-    from pgenrm_agent.schema import Model, PreferencePair
+    from pgenrm_agent.debugging.views import ChainView, Checkpoint, Comparison, Stop
 
-__all__ = ["StoreOption", "app", "open_session"]
-
-M = TypeVar("M", bound="Model")
+__all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,16 +52,6 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, as `pgenrm debug list` shows it.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        envvar="PGENRM_RUNS",
-        help="SQLite file, or PostgreSQL URL, with the runs; runs.sqlite in the user's data"
-        " directory if not given.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 AtOption = Annotated[
     str | None, typer.Option("--at", help="A checkpoint: its id, or the end of it.")
 ]
@@ -61,30 +63,28 @@ BreakOption = Annotated[
         help="before:NODE, after:NODE, parse-failure, disagreement>NUMBER or rank-change; repeatable.",
     ),
 ]
-What = Literal["persona", "rubric", "neighbours", "history", "candidates"]
-_CRITERION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%?\s+([^:]+?)\s*(?::\s*(.*?))?\s*")
 
 
 @app.command("list")
-def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def list_runs(*, store: StoreOption, as_json: JsonOption = False) -> None:
     """The runs of a store, newest first."""
-    with _session(store) as session:
-        found = session.runs()
+    with session_on(store) as session:
+        runs = session.runs()
     if as_json:
-        _print([one.model_dump() for one in found])
+        print_json(runs)
         return
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("run", "person", "asked", "answers", "stands before", "begun")
-    for one in found:
+    table = Table("run", "user", "asked", "answers", "stands before", "begun")
+    for run in runs:
         table.add_row(
-            escape(one.run),
-            escape(one.user_id),
-            escape(_start(one.query, 40)),
-            str(one.candidates),
-            escape(", ".join(one.next)) or "end",
-            one.created_at[:19],
+            escape(run.run),
+            escape(run.user_id),
+            escape(beginning(run.error or run.query, 40)),
+            str(run.candidates),
+            "cannot be read" if run.error else escape(", ".join(run.next)) or "end",
+            run.created_at[:19],
         )
     _console().print(table)
 
@@ -92,64 +92,61 @@ def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def start(
     context: typer.Context,
-    user: Annotated[str, typer.Option("--user", "-u", help="Whose taste counts.")],
-    query: Annotated[str, typer.Option("--query", "-q", help="What was asked.")],
-    candidates: Annotated[list[str], typer.Argument(metavar="ANSWER...", help="The answers.")],
-    individual: Annotated[int, typer.Option(min=1, max=1024, help="Chains to sample.")] = 8,
-    prototype: Annotated[
-        int, typer.Option(min=0, max=1024, help="Chains of similar people, one each.")
-    ] = 0,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1)] = None,
+    *,
+    user: UserOption,
+    query: QueryOption,
+    candidates: CandidatesArgument,
+    individual: IndividualOption,
+    prototype: SimilarOption = 0,
+    seed: SeedOption,
     history: Annotated[
         Path | None,
         typer.Option(help="JSON list of past choices (query, chosen, rejected), not the memory's."),
     ] = None,
-    memory: Annotated[str | None, typer.Option(help="Folder or URL of the user memory.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model folder or name.")] = None,
-    engine: Annotated[str | None, typer.Option(help="transformers, vllm or openai.")] = None,
+    memory: MemoryOption,
+    model: ModelOption,
+    engine: EngineOption,
     run: Annotated[str | None, typer.Option(help="An id of your choice.")] = None,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Begin a run; it stops before its first node."""
-    from pgenrm_agent.schema import Candidate, EvaluationRequest, Scaling
+    from pgenrm_agent.schema import Candidate, EvaluationRequest
 
-    labels = {
-        key: value
-        for key, value in (("model", model), ("engine", engine), ("memory", memory))
-        if value is not None
-    }
-    if prototype:
-        labels["similar"] = "yes"
-    try:
+    with valid_input("this request cannot be used"):
         request = EvaluationRequest(
             user_id=user,
             query=query,
             candidates=tuple(
-                Candidate(id=f"answer-{number}", text=text)
-                for number, text in enumerate(candidates, start=1)
+                candidate
+                if isinstance(candidate, Candidate)
+                else Candidate(id=f"answer-{number}", text=candidate)
+                for number, candidate in enumerate(read_candidates(candidates), start=1)
             ),
         )
-    except ValueError as error:
-        raise ConfigurationError(f"this request cannot be used: {error}") from None
-    pairs = None if history is None else _history(_read(history))
-    with _session(store, context.obj) as session:
+    with session_on(store, context.obj) as session:
         name = session.start(
             request,
-            scaling=Scaling(individual=individual, prototype=prototype, seed=seed),
-            history=pairs,
+            scaling=scaling_of(individual, prototype, seed=seed),
+            history=None if history is None else parse_history(read_text(history)),
             run=run,
-            labels=labels,
+            labels=labels_of(
+                model=model, engine=engine, memory=memory, similar="yes" if prototype else None
+            ),
         )
         _show_checkpoint(session.checkpoint(name), as_json)
 
 
 @app.command()
 def step(
-    context: typer.Context, run: RunArgument, store: StoreOption = None, as_json: JsonOption = False
+    context: typer.Context,
+    run: RunArgument,
+    *,
+    store: StoreOption,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the next node."""
-    with _session(store, context.obj, run) as session:
+    with session_on(store, context.obj, run) as session:
         _show_checkpoint(session.step(run), as_json)
 
 
@@ -157,82 +154,62 @@ def step(
 def resume(
     context: typer.Context,
     run: RunArgument,
+    *,
     breakpoints: BreakOption = None,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Run on to the end, or until a breakpoint is met."""
-    with _session(store, context.obj, run) as session:
-        stop = session.resume(
-            run, breakpoints or (), on_step=None if as_json else lambda one: _progress(one)
-        )
+    with session_on(store, context.obj, run) as session:
+        stop = session.resume(run, breakpoints or (), on_step=None if as_json else _show_step)
         _show_stop(stop, as_json)
 
 
 @app.command()
 def show(
     run: RunArgument,
+    *,
     at: AtOption = None,
     raw: Annotated[bool, typer.Option("--raw", help="The whole texts of the chains.")] = False,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """A checkpoint: personas, rubrics, marks and scores as far as they are written."""
     from pgenrm_agent.debugging.views import chain_views
 
-    with _session(store) as session:
+    with session_on(store) as session:
         point = session.checkpoint(run, at)
         state = session.state(run, at)
     views = chain_views(state)
     if as_json:
-        chains = [one.model_dump() for one in views]
-        _print({"checkpoint": point.model_dump(), "chains": chains, "state": state})
+        print_json({"checkpoint": point, "chains": views, "state": state})
         return
     _show_checkpoint(point, False)
-    console = _console()
-    for one in views:
-        console.rule(f"chain {one.index}, {one.level}, {one.status}", align="left")
-        if raw:
-            console.print(one.text, markup=False, highlight=False)
-            continue
-        console.print(one.persona or "no persona yet", markup=False, highlight=False)
-        for place, (name, weight, why) in enumerate(one.rubric):
-            marks = "  ".join(
-                f"{candidate} {_mark(row, place)}" for candidate, row in one.marks.items()
-            )
-            console.print(
-                f"  {weight:.0f}% {name}{': ' + why if why else ''}  {marks}",
-                markup=False,
-                highlight=False,
-            )
-        if one.totals:
-            totals = ", ".join(f"{name} {total:.2f}" for name, total in one.totals.items())
-            console.print(f"  totals: {totals}", markup=False, highlight=False)
-        if one.problem:
-            console.print(f"  not scored: {one.problem}", markup=False, highlight=False)
+    for view in views:
+        _show_chain(view, raw=raw)
 
 
 @app.command()
-def timeline(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def timeline(run: RunArgument, *, store: StoreOption, as_json: JsonOption = False) -> None:
     """Every checkpoint of a run, abandoned branches included."""
-    with _session(store) as session:
-        found = session.timeline(run)
+    with session_on(store) as session:
+        points = session.timeline(run)
     if as_json:
-        _print([one.model_dump() for one in found])
+        print_json(points)
         return
     from rich.table import Table
 
     table = Table("", "checkpoint", "after", "what", "next", "tokens", "ranking")
-    ends = {one.id: one.id[-8:] for one in found}
-    for one in found:
+    ends = {point.id: point.id[-8:] for point in points}
+    for point in points:
         table.add_row(
-            ">" if one.current else "",
-            one.id[-8:],
-            ends.get(one.parent or "", ""),
-            _what(one),
-            ", ".join(one.next) or "end",
-            str(one.tokens),
-            " > ".join(one.ranking),
+            ">" if point.current else "",
+            point.id[-8:],
+            ends.get(point.parent or "", ""),
+            _made_by(point),
+            ", ".join(point.next) or "end",
+            str(point.tokens),
+            " > ".join(point.ranking),
         )
     _console().print(table)
 
@@ -241,7 +218,8 @@ def timeline(run: RunArgument, store: StoreOption = None, as_json: JsonOption = 
 def edit(
     context: typer.Context,
     run: RunArgument,
-    what: Annotated[What, typer.Argument(help="What to edit.")],
+    what: Annotated[Editable, typer.Argument(help="What to edit.")],
+    *,
     text: Annotated[
         str | None, typer.Option(help="The new text; $EDITOR opens if neither this nor --file.")
     ] = None,
@@ -249,58 +227,56 @@ def edit(
     chain: Annotated[
         int | None, typer.Option(min=0, help="One chain's persona or rubric; all if not given.")
     ] = None,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Edit the persona, rubric, neighbours, history or candidates; what follows is written anew.
+    """Edit the persona, rubric, neighbors, history or candidates; what follows is written anew.
 
-    A rubric is one criterion a line, as "40% Clarity: why". Neighbours are one name a line: those
+    A rubric is one criterion a line, as "40% Clarity: why". Neighbors are one name a line: those
     left out take no part. History and candidates are JSON lists.
     """
-    with _session(store, context.obj, run) as session:
-        given = text if text is not None else _read(file) if file is not None else None
-        if given is None:
-            given = _in_editor(_editable(session, run, what, chain), what)
+    with session_on(store, context.obj, run) as session:
+        written = text if text is not None else read_text(file) if file is not None else None
+        if written is None:
+            written = edit_text(editable_text(session, run, what, chain), what)
         if what == "persona":
-            made = session.edit_persona(run, given, chain=chain)
+            made = session.edit_persona(run, written, chain=chain)
         elif what == "rubric":
-            made = session.edit_rubric(run, _criteria(given), chain=chain)
-        elif what == "neighbours":
-            made = session.edit_neighbours(run, given.split())
+            made = session.edit_rubric(run, parse_rubric(written), chain=chain)
+        elif what == "neighbors":
+            made = session.edit_neighbors(run, written.split())
         elif what == "history":
-            made = session.edit_history(run, _history(given))
+            made = session.edit_history(run, parse_history(written))
         else:
-            from pgenrm_agent.schema import Candidate
-
-            made = session.edit_candidates(
-                run, [_valid(Candidate, row, what) for row in _json_list(given, what)]
-            )
+            made = session.edit_candidates(run, parse_candidates(written))
         _show_checkpoint(made, as_json)
 
 
 @app.command()
 def rewind(
     run: RunArgument,
+    *,
     steps: Annotated[int, typer.Option(min=1, help="How many checkpoints to go back.")] = 1,
     to: Annotated[str | None, typer.Option(help="A checkpoint's id instead.")] = None,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Go on from an earlier checkpoint; what came after it is kept."""
-    with _session(store) as session:
+    with session_on(store) as session:
         _show_checkpoint(session.rewind(run, to or steps), as_json)
 
 
 @app.command()
 def fork(
     run: RunArgument,
+    *,
     at: AtOption = None,
     name: Annotated[str | None, typer.Option(help="The new run's id.")] = None,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Make a new run of what a run has up to a checkpoint."""
-    with _session(store) as session:
+    with session_on(store) as session:
         _show_checkpoint(session.checkpoint(session.fork(run, at, name=name)), as_json)
 
 
@@ -309,172 +285,77 @@ def diff(
     run: RunArgument,
     before: Annotated[str, typer.Argument(help="A checkpoint's id.")],
     after: Annotated[str | None, typer.Argument(help="Another; the current one if none.")] = None,
-    store: StoreOption = None,
+    *,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Where two checkpoints of a run differ."""
-    with _session(store) as session:
-        found = session.diff(run, before, after)
+    with session_on(store) as session:
+        differences = session.diff(run, before, after)
     if as_json:
-        _print([one.model_dump() for one in found])
+        print_json(differences)
         return
     console = _console()
-    for one in found:
-        console.print(one.path, style="bold", markup=False, highlight=False)
-        console.print(f"- {one.before}", style="red", markup=False, highlight=False)
-        console.print(f"+ {one.after}", style="green", markup=False, highlight=False)
+    for difference in differences:
+        console.print(difference.path, style="bold", markup=False, highlight=False)
+        console.print(f"- {difference.before}", style="red", markup=False, highlight=False)
+        console.print(f"+ {difference.after}", style="green", markup=False, highlight=False)
 
 
 @app.command()
 def compare(
     left: RunArgument,
     right: Annotated[str, typer.Argument(help="Another run.")],
-    store: StoreOption = None,
+    *,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Two runs side by side."""
-    with _session(store) as session:
-        found = session.compare(left, right)
+    with session_on(store) as session:
+        comparison = session.compare(left, right)
     if as_json:
-        _print(found.model_dump())
-        return
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", escape(left), escape(right), "change")
-    for name in dict.fromkeys([*found.left.means, *found.right.means]):
-        sides = [side.means.get(name) for side in (found.left, found.right)]
-        change = found.changes.get(name)
-        table.add_row(
-            escape(name),
-            *("-" if mean is None else f"{mean:.2f}" for mean in sides),
-            "" if change is None else f"{change:+.2f}",
-        )
-    sides_of = (found.left, found.right)
-    table.add_section()
-    table.add_row("ranking", *(escape(" > ".join(one.ranking)) for one in sides_of))
-    table.add_row("persona", *(escape(next(iter(one.personas), "")) for one in sides_of))
-    table.add_row(
-        "rubric",
-        *(
-            escape(", ".join(f"{weight:.0f}% {name}" for name, weight, _ in one.rubric))
-            for one in sides_of
-        ),
-    )
-    table.add_row("tokens", *(str(one.tokens) for one in sides_of))
-    _console().print(table)
+        print_json(comparison)
+    else:
+        _show_comparison(comparison)
 
 
 @app.command("export")
-def export_run(run: RunArgument, store: StoreOption = None) -> None:
-    """Write a run to standard output as one JSON text, what is known of the person included."""
-    with _session(store) as session:
+def export_run(run: RunArgument, *, store: StoreOption) -> None:
+    """Write a run to standard output as one JSON text, what is known of the user included."""
+    with session_on(store) as session:
         typer.echo(session.export(run))
 
 
 @app.command("import")
 def import_run(
     file: Annotated[Path, typer.Argument(help="What `pgenrm debug export` wrote.")],
+    *,
     run: Annotated[str | None, typer.Option(help="Another id for it.")] = None,
-    store: StoreOption = None,
+    store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Read an exported run back."""
-    with _session(store) as session:
-        _show_checkpoint(session.checkpoint(session.import_(_read(file), run=run)), as_json)
+    with session_on(store) as session:
+        _show_checkpoint(session.checkpoint(session.import_(read_text(file), run=run)), as_json)
 
 
 @app.command()
-def replay(run: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def replay(run: RunArgument, *, store: StoreOption, as_json: JsonOption = False) -> None:
     """Go through the recorded steps without a model, and score the recorded texts anew.
 
     Exit code 1 when the scores differ from the recorded ones.
     """
-    with _session(store) as session:
-        found = session.replay(run)
+    with session_on(store) as session:
+        replayed = session.replay(run)
     if as_json:
-        _print(found.model_dump())
+        print_json(replayed)
     else:
-        for one in found.steps:
-            _progress(one)
+        for point in replayed.steps:
+            _show_step(point)
         said = {True: "the same scores", False: "other scores", None: "not scored yet"}
-        typer.echo(said[found.same])
-    if found.same is False:
+        typer.echo(said[replayed.same])
+    if replayed.same is False:
         raise typer.Exit(1)
-
-
-# --- shared by the commands ---
-
-
-@contextmanager
-def _session(
-    store: str | None, engine: Engine | None = None, run: str | None = None
-) -> Iterator[DebugSession]:
-    """A session; with `run`, on the model, engine and memory which that run was started with."""
-    from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.debugging.store import default_store
-
-    where = store or default_store()
-    with DebugSession(where, engine=engine) as session:
-        labels = session.labels(run) if run is not None and engine is None else {}
-        if not {"model", "engine", "memory", "similar"} & labels.keys():
-            yield session
-            return
-    with ExitStack() as resources, _session_of(where, labels, resources) as session:
-        yield session
-
-
-def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack) -> DebugSession:
-    from typing import cast
-
-    from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.engines import load_engine
-    from pgenrm_agent.model_files import bundled_model, format_of
-
-    model: str | Path = labels.get("model") or bundled_model()
-    name = labels.get("engine", "transformers")
-    if name not in ("transformers", "vllm", "openai"):
-        raise ConfigurationError(f"engine {name!r}: use transformers, vllm or openai")
-    engine = load_engine(cast(Literal["transformers", "vllm", "openai"], name), model)
-    memory = None
-    neighbours = None
-    if {"memory", "similar"} & labels.keys():
-        from pgenrm_agent.memory import UserMemory
-
-        wanted = labels.get("memory")
-        url = wanted if wanted and wanted.startswith(("http://", "https://")) else None
-        memory = UserMemory(None if url else wanted, url=url)
-        resources.callback(memory.close)
-    if "similar" in labels and memory is not None:
-        from pgenrm_agent.embedding import ModelTokensEmbedder
-        from pgenrm_agent.prototypes import Neighbours
-
-        # Personas can be made up here: nobody joins a prototype with one.
-        neighbours = Neighbours(memory, ModelTokensEmbedder(bundled_model()), joining=False)
-    return DebugSession(
-        where,
-        engine=engine,
-        chain_format=format_of(model),
-        memory=memory,
-        neighbours=neighbours,
-    )
-
-
-def open_session(
-    store: str | None, labels: dict[str, str], resources: ExitStack, *, engine: Engine | None = None
-) -> DebugSession:
-    """A session on the model, engine and memory that `labels` name; closed with `resources`."""
-    from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.debugging.store import default_store
-
-    where = store or default_store()
-    if engine is not None:
-        opened = DebugSession(where, engine=engine)
-    elif labels:
-        opened = _session_of(where, labels, resources)
-    else:
-        opened = DebugSession(where)
-    return resources.enter_context(opened)
 
 
 def _console() -> Console:
@@ -483,133 +364,87 @@ def _console() -> Console:
     return Console()
 
 
-def _print(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
-
-
-def _show_checkpoint(one: Checkpoint, as_json: bool) -> None:
+def _show_checkpoint(point: Checkpoint, as_json: bool) -> None:
     if as_json:
-        typer.echo(one.model_dump_json())
+        print_json(point)
         return
-    typer.echo(f"run {one.run}, checkpoint {one.id[-8:]}: {_what(one)}")
-    typer.echo(f"next: {', '.join(one.next) or 'nothing, it is at its end'}")
-    for name in one.ranking:
-        typer.echo(f"  {one.means[name]:5.2f}  {name}")
-    if one.error:
-        typer.echo(f"failed: {one.error}")
+    typer.echo(f"run {point.run}, checkpoint {point.id[-8:]}: {_made_by(point)}")
+    typer.echo(f"next: {', '.join(point.next) or 'nothing, it is at its end'}")
+    for name in point.ranking:
+        typer.echo(f"  {point.means[name]:5.2f}  {name}")
+    if point.error:
+        typer.echo(f"failed: {point.error}")
 
 
 def _show_stop(stop: Stop, as_json: bool) -> None:
     if as_json:
-        typer.echo(stop.model_dump_json())
+        print_json(stop)
         return
     typer.echo(f"stopped: {stop.reason}")
     _show_checkpoint(stop.checkpoint, False)
 
 
-def _progress(one: Checkpoint) -> None:
-    typer.echo(f"{one.id[-8:]}  {_what(one)}, {one.tokens} tokens", err=True)
+def _show_step(point: Checkpoint) -> None:
+    typer.echo(f"{point.id[-8:]}  {_made_by(point)}, {point.tokens} tokens", err=True)
 
 
-def _what(one: Checkpoint) -> str:
-    if one.edit:
-        return f"edited {one.edit}"
-    return one.node or {"fork": "rewound", "input": "input"}.get(one.source, "begun")
+def _show_chain(view: ChainView, *, raw: bool) -> None:
+    console = _console()
+    console.rule(f"chain {view.index}, {view.level}, {view.status}", align="left")
+    lines = [view.text] if raw else _chain_lines(view)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _chain_lines(view: ChainView) -> list[str]:
+    lines = [view.persona or "no persona yet"]
+    for place, (name, weight, why) in enumerate(view.rubric):
+        marks = "  ".join(
+            f"{candidate} {_mark(row, place)}" for candidate, row in view.marks.items()
+        )
+        lines.append(f"  {weight:.0f}% {name}{': ' + why if why else ''}  {marks}")
+    if view.totals:
+        totals = ", ".join(f"{name} {total:.2f}" for name, total in view.totals.items())
+        lines.append(f"  totals: {totals}")
+    if view.problem:
+        lines.append(f"  not scored: {view.problem}")
+    return lines
+
+
+def _show_comparison(comparison: Comparison) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    sides = (comparison.left, comparison.right)
+    table = Table("", *(escape(side.run) for side in sides), "change")
+    for name in dict.fromkeys(name for side in sides for name in side.means):
+        means = [side.means.get(name) for side in sides]
+        change = comparison.changes.get(name)
+        table.add_row(
+            escape(name),
+            *("-" if mean is None else f"{mean:.2f}" for mean in means),
+            "" if change is None else f"{change:+.2f}",
+        )
+    table.add_section()
+    table.add_row("ranking", *(escape(" > ".join(side.ranking)) for side in sides))
+    table.add_row("persona", *(escape(next(iter(side.personas), "")) for side in sides))
+    table.add_row(
+        "rubric",
+        *(
+            escape(", ".join(f"{weight:.0f}% {name}" for name, weight, _ in side.rubric))
+            for side in sides
+        ),
+    )
+    table.add_row("tokens", *(str(side.tokens) for side in sides))
+    _console().print(table)
+
+
+def _made_by(point: Checkpoint) -> str:
+    if point.edit:
+        return f"edited {point.edit}"
+    return point.node or {"fork": "rewound", "input": "input"}.get(point.source, "begun")
 
 
 def _mark(row: Sequence[float | None], place: int) -> str:
     mark = row[place] if place < len(row) else None
     return "-" if mark is None else f"{mark:g}"
-
-
-def _start(text: str, length: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= length else f"{flat[: length - 3]}..."
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{file}: cannot be read as text ({error})") from error
-
-
-def _editable(session: DebugSession, run: str, what: What, chain: int | None) -> str:
-    """What is there now, as a person edits it."""
-    from pgenrm_agent.debugging.views import chain_views
-
-    state = session.state(run)
-    if what in ("history", "candidates"):
-        request = state["request"]
-        signals = state.get("signals", {}).get(str(request["user_id"]), {})
-        rows = signals.get("history") if what == "history" else request["candidates"]
-        return json.dumps(rows or [], indent=2, ensure_ascii=False) + "\n"
-    if what == "neighbours":
-        return "".join(f"{name}\n" for name in state.get("neighbours", ()))
-    views = [one for one in chain_views(state) if chain in (None, one.index)]
-    if what == "persona":
-        return next((one.persona for one in views if one.persona), "") + "\n"
-    rubric = next((one.rubric for one in views if one.rubric), ())
-    return "".join(
-        f"{weight:g}% {name}{': ' + why if why else ''}\n" for name, weight, why in rubric
-    )
-
-
-def _in_editor(text: str, what: str) -> str:
-    """The text as the person left it in $VISUAL or $EDITOR."""
-    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
-    suffix = ".json" if what in ("history", "candidates") else ".txt"
-    with tempfile.TemporaryDirectory(prefix="pgenrm-") as folder:
-        file = Path(folder) / f"{what}{suffix}"
-        file.write_text(text, encoding="utf-8")
-        try:
-            done = subprocess.run([*command, str(file)], check=False)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the editor {command[0]!r} cannot be started ({error}): set EDITOR, or use --text"
-            ) from error
-        if done.returncode != 0:
-            raise ConfigurationError(
-                f"the editor ended with code {done.returncode}: nothing was changed"
-            )
-        changed = file.read_text(encoding="utf-8")
-    if changed == text:
-        raise ConfigurationError("the text was left as it was: nothing was changed")
-    return changed
-
-
-def _criteria(text: str) -> list[tuple[str, float, str]]:
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        match = _CRITERION.fullmatch(line)
-        if match is None:
-            raise ConfigurationError(
-                f'line {number} of the rubric, {line!r}: write it as "40% Clarity: why"'
-            )
-        found.append((match[2], float(match[1]), match[3] or ""))
-    return found
-
-
-def _json_list(text: str, what: str) -> list[object]:
-    try:
-        rows = json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"the {what} is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise ConfigurationError(f"the {what} is a JSON list, and this is {type(rows).__name__}")
-    return rows
-
-
-def _history(text: str) -> list[PreferencePair]:
-    from pgenrm_agent.schema import PreferencePair
-
-    return [_valid(PreferencePair, row, "history") for row in _json_list(text, "history")]
-
-
-def _valid(kind: type[M], row: object, what: str) -> M:
-    try:
-        return kind.model_validate(row)
-    except ValueError as error:
-        raise ConfigurationError(f"one of the {what} cannot be used: {error}") from None

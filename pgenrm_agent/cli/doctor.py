@@ -1,120 +1,57 @@
-"""What is installed, which engines can work here, and where the data is."""
+"""`pgenrm doctor`: what is installed, which engines work here, which settings are in force."""
 
 from __future__ import annotations
 
-import os
-from importlib import metadata
-from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from pgenrm_agent.schema import Model
+import typer
 
-__all__ = ["DoctorReport", "EngineState", "PackageState", "examine"]
+from pgenrm_agent.cli.options import JsonOption
+from pgenrm_agent.cli.output import print_json, waiting
 
-PACKAGES = (
-    ("torch", "models"),
-    ("transformers", "models"),
-    ("peft", "adapters"),
-    ("langgraph", "the evaluation graph"),
-    ("langchain-core", "the LangChain tool"),
-    ("chromadb", "user memory"),
-    ("openai", "engine openai (extra: openai)"),
-    ("vllm", "engine vllm (extra: vllm)"),
-    ("scikit-learn", "training (extra: training)"),
-)
-CORE = frozenset({"torch", "transformers", "peft", "langgraph", "langchain-core", "chromadb"})
+if TYPE_CHECKING:
+    from pgenrm_agent.cli.diagnosis import DoctorReport
+
+__all__ = ["doctor"]
 
 
-class PackageState(Model):
-    """One package: its version, None where it is missing."""
+def doctor(*, as_json: JsonOption = False) -> None:
+    """Show what is installed, which engines work here, which settings are in force, and from where."""
+    from pgenrm_agent.cli.diagnosis import examine
 
-    name: str
-    version: str | None
-    needed_for: str
-
-
-class EngineState(Model):
-    """Whether an engine can be made here, and what speaks for or against it."""
-
-    name: str
-    works: bool
-    detail: str
+    with waiting("looking"):
+        report = examine()
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if not report.works:
+        raise typer.Exit(1)
 
 
-class DoctorReport(Model):
-    """`works` is False when something the library cannot do without is missing."""
+def _print(report: DoctorReport) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
-    works: bool
-    packages: tuple[PackageState, ...]
-    engines: tuple[EngineState, ...]
-    device: str
-    model: str
-    memory: str
-
-
-def examine() -> DoctorReport:
-    """Look, without loading a model or opening the memory."""
-    packages = tuple(
-        PackageState(name=name, version=_version(name), needed_for=use) for name, use in PACKAGES
-    )
-    return DoctorReport(
-        works=all(one.version for one in packages if one.name in CORE),
-        packages=packages,
-        engines=(_transformers(), _vllm(), _openai()),
-        device=_device(),
-        model=_model(),
-        memory=_memory_folder(),
-    )
-
-
-def _version(name: str) -> str | None:
-    for alias in (name, f"{name}-cpu"):
-        try:
-            return metadata.version(alias)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def _transformers() -> EngineState:
-    works = find_spec("torch") is not None and find_spec("transformers") is not None
-    return EngineState(name="transformers", works=works, detail="any full-attention causal model")
-
-
-def _vllm() -> EngineState:
-    if find_spec("vllm") is None:
-        return EngineState(name="vllm", works=False, detail="pip install 'pgenrm-agent[vllm]'")
-    return EngineState(name="vllm", works=True, detail="fastest; needs about a minute to start")
-
-
-def _openai() -> EngineState:
-    if find_spec("openai") is None:
-        return EngineState(name="openai", works=False, detail="pip install 'pgenrm-agent[openai]'")
-    key = (
-        "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "OPENAI_API_KEY is not set"
-    )
-    return EngineState(name="openai", works=True, detail=f"a server that speaks its API; {key}")
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} GPU(s): {torch.cuda.get_device_name(0)}"
-    return f"CPU, {torch.get_num_threads()} threads"
-
-
-def _model() -> str:
-    from pgenrm_agent.model_files import bundled_model
-
-    folder = bundled_model()
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        return f"bundled model missing from {folder}"
-    return f"{folder.name}, {weights.stat().st_size / 1e6:.1f} MB, bundled"
-
-
-def _memory_folder() -> str:
-    from pgenrm_agent.memory import default_directory
-
-    folder = default_directory()
-    return f"{folder} ({'exists' if folder.is_dir() else 'not made yet'})"
+    console = Console()
+    packages = Table("package", "version", "needed for")
+    for package in report.packages:
+        packages.add_row(package.name, package.version or "[red]missing[/red]", package.needed_for)
+    console.print(packages)
+    engines = Table("engine", "works here", "")
+    for engine in report.engines:
+        engines.add_row(engine.name, "yes" if engine.works else "no", escape(engine.detail))
+    console.print(engines)
+    settings = Table("setting", "value", "from")
+    for setting in report.settings:
+        settings.add_row(
+            setting.name,
+            escape("-" if setting.value is None else setting.value),
+            escape(setting.source),
+        )
+    console.print(settings)
+    console.print(f"device   {report.device}", markup=False)
+    console.print(f"threads  {report.threads}", markup=False)
+    console.print(f"model    {report.model}", markup=False)
+    console.print(f"memory   {report.memory}", markup=False)

@@ -1,10 +1,9 @@
-"""`pgenrm eval`: how often is a model right about people? And `pgenrm eval compare`."""
+"""`pgenrm eval`: how often is a model right about users? And `pgenrm eval compare`."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,10 +12,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pgenrm_agent.cli.options import (
+    ConcurrencyOption,
+    EngineOption,
+    FixedSeedOption,
+    IndividualOption,
+    JsonOption,
+    LimitOption,
+    MemoryOption,
+    ModelOption,
+    PastChoicesOption,
+    SimilarOption,
+    TemperatureOption,
+)
+from pgenrm_agent.cli.output import print_json
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.engines import Engine
     from pgenrm_agent.evaluation.datasets.questions import QuestionSet
     from pgenrm_agent.evaluation.judges import Judge
@@ -29,22 +41,21 @@ __all__ = ["app"]
 app = typer.Typer(
     invoke_without_command=True,
     subcommand_metavar="[compare A B]",
-    help="Measure how often a model is right about people, beside its baselines.",
+    help="Measure how often a model is right about users, beside its baselines.",
 )
-_console = Console(stderr=True)
-
 RESULTS = "results.parquet"
 SUMMARY = "summary.json"
 JUDGES = {
     "p-genrm": "evaluation chains with past choices and statements",
     "psi-prompt": "one chain with past choices",
-    "blind": "as p-genrm, with nothing known of the person",
+    "blind": "as p-genrm, with nothing known of the user",
     "judge": "scores at once, nothing known",
     "judge-thinking": "thinks before it scores, nothing known",
     "judge-history": "scores at once, past choices shown",
     "judge-stated": "scores at once, statements shown",
-    "static-persona": "one persona a person, shown for every question",
+    "static-persona": "one persona a user, shown for every question",
     "longest": "the longest answer",
+    "shortest": "the shortest answer",
     "bradley-terry": "not personal, on embeddings of the training choices",
 }
 
@@ -52,9 +63,10 @@ JUDGES = {
 @app.callback()
 def evaluate(
     context: typer.Context,
+    *,
     data: Annotated[
         str | None,
-        typer.Option(help="Dataset: whatever the readers know, or a JSONL file of questions."),
+        typer.Option(help="Dataset, such as people:FILE, or a JSONL file of questions."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; a run there continues.")
@@ -63,29 +75,21 @@ def evaluate(
         list[str] | None,
         typer.Option(help=f"What to measure; repeat for several, or: all. {', '.join(JUDGES)}."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model folder or name; the bundled model if not given.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="transformers, vllm or openai.")] = "transformers",
+    model: ModelOption,
+    engine: EngineOption,
     split: Annotated[str, typer.Option(help="Split that the questions come from.")] = "test",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many questions, people in turn.")
-    ] = None,
-    history: Annotated[int, typer.Option(min=0, max=64, help="Past choices shown.")] = 3,
-    individual: Annotated[int, typer.Option(min=1, max=1024, help="Samples a question.")] = 8,
-    prototype: Annotated[
-        int, typer.Option(min=0, max=1024, help="Samples with similar people's choices.")
-    ] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 1.0,
+    limit: LimitOption = None,
+    history: PastChoicesOption = 3,
+    individual: IndividualOption,
+    prototype: SimilarOption = 0,
+    temperature: TemperatureOption = 1.0,
     runs: Annotated[int, typer.Option(min=1, help="Independent runs.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
-    memory: Annotated[
-        str | None, typer.Option(help="User memory with the similar people, for --prototype.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions at the same time.")] = 16,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    seed: FixedSeedOption = 0,
+    memory: MemoryOption,
+    concurrency: ConcurrencyOption = 16,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure how often a model is right about people, beside its baselines.
+    """Measure how often a model is right about users, beside its baselines.
 
     Writes records.jsonl (continues there after a stop), results.parquet, summary.json and
     report.html into the folder.
@@ -108,11 +112,11 @@ def evaluate(
         raise ConfigurationError(f"judge {unknown[0]!r} is unknown: use {', '.join(JUDGES)} or all")
     if prototype > 0 and memory is None:
         raise ConfigurationError(
-            f"--prototype {prototype} samples with similar people's choices: name the memory that"
+            f"--prototype {prototype} samples with similar users' choices: name the memory that"
             " has them with --memory"
         )
-    found = read_source(data, split=split, history=history, seed=seed, limit=limit)
-    if judge == ["all"] and not found.training:
+    questions = read_source(data, split=split, history=history, seed=seed, limit=limit)
+    if judge == ["all"] and not questions.training:
         names.remove("bradley-terry")
     folder = model or str(bundled_model())
     runner = open_engine(engine, folder)
@@ -121,9 +125,9 @@ def evaluate(
     )
     description = RunDescription(
         source=Path(data).name,
-        questions=len(found.questions),
+        questions=len(questions.questions),
         fingerprint="",
-        engine=engine,
+        engine=engine or "transformers",
         model=_model_label(folder),
         seed=seed,
         machine=describe_machine(),
@@ -139,8 +143,8 @@ def evaluate(
         try:
             with counting("verdicts") as progress:
                 return await run_judges(
-                    found.questions,
-                    [_judge(name, reward_model, runner, found, scaling) for name in names],
+                    questions.questions,
+                    [_judge(name, reward_model, runner, questions, scaling) for name in names],
                     out,
                     description,
                     runs=runs,
@@ -158,53 +162,49 @@ def evaluate(
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder, or results.parquet, of one evaluation.")],
-    second: Annotated[Path, typer.Argument(help="The other; the same one, for two judges of it.")],
+    second: Annotated[Path, typer.Argument(help="Of another; the same, for two judges of it.")],
+    *,
     judge: Annotated[
         str | None, typer.Option(help="Judge of the first; needed where it has several.")
     ] = None,
     other_judge: Annotated[
         str | None, typer.Option(help="Judge of the second; that of the first if not given.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seed: FixedSeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """What one result gains over another on the same questions, with a p-value."""
     from pgenrm_agent.evaluation.summary import compare as compare_records
 
-    one = _one_judge(first, judge)
-    other = _one_judge(second, other_judge or judge)
-    found = compare_records(one, other, seed=seed)
+    left = _records_of_judge(first, judge)
+    right = _records_of_judge(second, other_judge or judge)
+    comparison = compare_records(left, right, seed=seed)
     if as_json:
-        typer.echo(found.model_dump_json())
+        print_json(comparison)
         return
     names = [
         f"{path.stem if path.is_file() else path.name}: {records[0].judge}"
-        for path, records in ((first, one), (second, other))
+        for path, records in ((first, left), (second, right))
     ]
-    table = Table("", "accuracy", title="Paired comparison", title_justify="left")
-    table.add_row(names[0], f"{100 * found.first:.1f} %")
-    table.add_row(names[1], f"{100 * found.second:.1f} %")
+    table = Table("", "strict", title="Paired comparison", title_justify="left")
+    table.add_row(names[0], f"{100 * comparison.first:.1f} %")
+    table.add_row(names[1], f"{100 * comparison.second:.1f} %")
     within = (
-        f" (95 % interval {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f})"
-        if found.interval
+        f" (95 % interval {100 * comparison.interval.low:+.1f} to {100 * comparison.interval.high:+.1f})"
+        if comparison.interval
         else ""
     )
-    table.add_row("difference", f"{100 * found.difference:+.1f} points{within}")
-    table.add_row("p-value", f"{found.p_value:.4f}")
-    table.add_row("on", f"{found.comparisons} comparisons of {found.users} people")
-    if found.dropped:
-        table.add_row("left out", f"{found.dropped} that only one of them scored")
+    table.add_row("difference", f"{100 * comparison.difference:+.1f} points{within}")
+    table.add_row("p-value", f"{comparison.p_value:.4f}")
+    table.add_row("on", f"{comparison.comparisons} comparisons of {comparison.users} users")
     Console().print(table)
 
 
-def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling: Scaling) -> Judge:
-    from pgenrm_agent.evaluation.judges import (
-        BradleyTerryJudge,
-        ChainJudge,
-        LongestJudge,
-        PromptJudge,
-        StaticPersonaJudge,
-    )
+def _judge(
+    name: str, model: PGenRM, engine: Engine, questions: QuestionSet, scaling: Scaling
+) -> Judge:
+    from pgenrm_agent.evaluation.baselines import BradleyTerryJudge, LengthJudge
+    from pgenrm_agent.evaluation.judges import ChainJudge, PromptJudge, StaticPersonaJudge
 
     heat, shown = scaling.temperature, scaling.history
     if name == "p-genrm":
@@ -223,12 +223,14 @@ def _judge(name: str, model: PGenRM, engine: Engine, found: QuestionSet, scaling
     if name == "judge-stated":
         return PromptJudge(name, engine, stated=True, temperature=heat)
     if name == "static-persona":
-        return StaticPersonaJudge(name, engine, found.questions, history=shown, temperature=heat)
-    if name == "longest":
-        return LongestJudge()
+        return StaticPersonaJudge(
+            name, engine, questions.questions, history=shown, temperature=heat
+        )
+    if name in ("longest", "shortest"):
+        return LengthJudge("longest" if name == "longest" else "shortest")
     from pgenrm_agent.embedding import HashingEmbedder
 
-    return BradleyTerryJudge(found.training, HashingEmbedder(2048))
+    return BradleyTerryJudge(questions.training, HashingEmbedder(2048))
 
 
 def _model_label(model: str) -> str:
@@ -249,10 +251,10 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     from pgenrm_agent.evaluation.records import write_parquet
     from pgenrm_agent.evaluation.report import REPORT, accuracy_in_words, cells, write_report
     from pgenrm_agent.evaluation.running import RUN, RunDescription
-    from pgenrm_agent.evaluation.summary import summarise
-    from pgenrm_agent.run_folder import write_json
+    from pgenrm_agent.evaluation.summary import summarize
+    from pgenrm_agent.files import write_json
 
-    rows = summarise(records)
+    rows = summarize(records)
     described = RunDescription.model_validate_json((out / RUN).read_text(encoding="utf-8"))
     write_parquet(records, out / RESULTS)
     summary = {
@@ -262,7 +264,7 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     write_json(out / SUMMARY, summary)
     write_report(rows, described, out / REPORT)
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
         return
     table = Table("", *(row.judge for row in rows), title=described.source, title_justify="left")
     for columns in zip(*(cells(row) for row in rows), strict=True):
@@ -272,15 +274,15 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     console.print(table)
     for row in rows:
         console.print(accuracy_in_words(row), markup=False)
-    _console.print(f"report: {out / REPORT}", markup=False)
+    Console(stderr=True).print(f"report: {out / REPORT}", markup=False)
 
 
-def _one_judge(path: Path, judge: str | None) -> list[Record]:
+def _records_of_judge(path: Path, judge: str | None) -> list[Record]:
     """The records of one judge of a results file, or of the folder that holds it."""
     from pgenrm_agent.evaluation.records import read_parquet
 
-    found = read_parquet(path / RESULTS if path.is_dir() else path)
-    known = sorted({record.judge for record in found})
+    records = read_parquet(path / RESULTS if path.is_dir() else path)
+    known = sorted({record.judge for record in records})
     if judge is None and len(known) > 1:
         judge = "p-genrm" if "p-genrm" in known else None
     if judge is None:
@@ -289,4 +291,4 @@ def _one_judge(path: Path, judge: str | None) -> list[Record]:
         raise ConfigurationError(
             f"{path} has results of {', '.join(known)}: name one of them with --judge"
         )
-    return [record for record in found if record.judge == judge]
+    return [record for record in records if record.judge == judge]

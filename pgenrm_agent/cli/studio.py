@@ -9,18 +9,35 @@ from typing import Annotated
 
 import typer
 
-from pgenrm_agent.cli.debug import StoreOption, open_session
+from pgenrm_agent.cli.debug_session import labels_of, open_session
+from pgenrm_agent.cli.options import (
+    EngineOption,
+    MemoryOption,
+    ModelOption,
+    StoreOption,
+    from_setting,
+)
 
 __all__ = ["studio"]
 
 
 def studio(
     context: typer.Context,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
-    store: StoreOption = None,
-    memory: Annotated[str | None, typer.Option(help="Folder or URL of the user memory.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model folder or name.")] = None,
-    engine: Annotated[str | None, typer.Option(help="transformers, vllm or openai.")] = None,
+    *,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="0 takes a free one.",
+            **from_setting("studio_port", "0"),
+        ),
+    ],
+    store: StoreOption,
+    memory: MemoryOption,
+    model: ModelOption,
+    engine: EngineOption,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Step through runs in a local web page: look, edit, resume, rewind, fork, compare."""
@@ -28,11 +45,7 @@ def studio(
 
     from pgenrm_agent.studio.app import create_studio
 
-    labels = {
-        key: value
-        for key, value in (("model", model), ("engine", engine), ("memory", memory))
-        if value is not None
-    }
+    labels = labels_of(model=model, engine=engine, memory=memory)
     token = secrets.token_urlsafe(24)
     with ExitStack() as resources:
         # Bound here, so that the address is known before the server runs.

@@ -12,12 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pgenrm_agent.cli.terminal import (
+from pgenrm_agent.cli.options import (
+    AnswersOption,
+    DryRunOption,
     EngineOption,
+    FixedSeedOption,
     JsonOption,
-    progress_bar,
-    show_summary,
+    ModelFolderOption,
+    OutOption,
+    RecipeOption,
+    TemperatureOption,
 )
+from pgenrm_agent.cli.output import print_json, print_summary
 from pgenrm_agent.cli.train_chains import chains
 from pgenrm_agent.cli.train_sft import merge, sft
 
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.training.bundled.evaluate import EvaluationReport
     from pgenrm_agent.training.grpo import Stage
     from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-    from pgenrm_agent.training.rewards import Judge
+    from pgenrm_agent.training.rewards import Rater
 
 __all__ = ["app"]
 
@@ -36,23 +42,13 @@ app = typer.Typer(
 for command in (chains, sft, merge):
     app.command()(command)
 
-DataOption = Annotated[
-    Path,
-    typer.Option(
-        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
-    ),
-]
-
 
 @app.command()
 def psi(
-    data: DataOption,
-    out: Annotated[
-        Path, typer.Option(help="The run's folder; an unfinished run there continues.")
-    ] = Path("runs/psi"),
-    recipe: Annotated[
-        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
-    ] = "tiny-cpu",
+    *,
+    data: AnswersOption,
+    out: OutOption = Path("runs/psi"),
+    recipe: RecipeOption = "tiny-cpu",
     start_from: Annotated[
         Path | None, typer.Option(help="Folder of an earlier run whose weights are taken over.")
     ] = None,
@@ -75,28 +71,33 @@ def psi(
         "mean_loss": round(result.final_loss, 4),
         "chains": result.chains,
     }
-    show_summary(summary, f"stage 1 (PSI), {recipe}", as_json=as_json)
+    print_summary(summary, f"stage 1 (PSI), {recipe}", as_json=as_json)
 
 
 @app.command()
 def evaluate(
-    data: DataOption,
-    model: Annotated[Path, typer.Option(help="Model folder.")],
+    *,
+    data: AnswersOption,
+    model: ModelFolderOption,
     out: Annotated[
         Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")
     ],
-    people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 1000,
+    people: Annotated[
+        int, typer.Option(min=2, help="Simulated users, one comparison each.")
+    ] = 1000,
     history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    engine: EngineOption = "transformers",
+    temperature: TemperatureOption = 1.0,
+    seed: FixedSeedOption = 0,
+    engine: EngineOption,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy on people and queries that training never saw, beside the baselines."""
+    """Accuracy on users and queries that training never saw, beside the baselines."""
+    from pgenrm_agent.evaluation.metrics import plus_minus
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
+    from pgenrm_agent.progress import counting
     from pgenrm_agent.run_folder import refuse_other_settings, weights_of
     from pgenrm_agent.training.bundled.evaluate import evaluate_model
     from pgenrm_agent.training.bundled.simulation import World, load_answers
@@ -111,7 +112,7 @@ def evaluate(
     }
     refuse_other_settings(out / "settings.json", settings, what="an evaluation")
     runner = open_engine(engine, model, adapter=adapter)
-    with progress_bar("comparisons") as progress:
+    with counting("comparisons") as progress:
 
         async def run() -> EvaluationReport:
             try:
@@ -121,12 +122,12 @@ def evaluate(
                     World(),
                     load_answers(data / "train.jsonl.gz"),
                     load_answers(data / "val.jsonl.gz"),
-                    people=people,
+                    out,
+                    users=people,
                     history=history,
                     chains=chains,
                     seed=seed,
                     temperature=temperature,
-                    records=out / "records.jsonl",
                     progress=progress,
                 )
             finally:
@@ -135,21 +136,22 @@ def evaluate(
         report = asyncio.run(run())
     (out / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if as_json:
-        typer.echo(report.model_dump_json())
+        print_json(report)
         return
-    table = Table(
-        "", "accuracy", "± standard error", title=f"{people} comparisons, {history} past choices"
-    )
-    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].mean):
-        table.add_row(name, f"{value.mean:.1%}", f"{value.standard_error:.1%}")
+    title = f"{people} comparisons, {history} past choices"
+    table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
+    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
+        shown = plus_minus(value.strict), plus_minus(value.accuracy), f"{100 * value.coverage:.1f}"
+        table.add_row(name, *shown)
     Console().print(table)
 
 
 @app.command()
 def card(
+    *,
     run: Annotated[Path, typer.Option(help="Folder of the run of the last stage.")],
     report: Annotated[Path, typer.Option(help="report.json of `pgenrm train evaluate`.")],
-    data: DataOption,
+    data: AnswersOption,
     machine: Annotated[str, typer.Option(help="What the model was trained on, in words.")],
 ) -> None:
     """Write MODEL_CARD.md into the run's model folder, from what was measured."""
@@ -166,47 +168,35 @@ SourceOption = Annotated[
         "or a JSONL file.",
     ),
 ]
-GrpoRecipeOption = Annotated[
-    str, typer.Option("--recipe", help="Name of a bundled recipe, or a YAML file.")
-]
-ModelOption = Annotated[
-    Path, typer.Option("--model", help="Folder of the model to start from, such as a psi run's.")
-]
-OutOption = Annotated[
-    Path, typer.Option("--out", help="The run's folder; an unfinished run there continues.")
-]
-DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be done, and what it takes.")
-]
 
 
 @app.command()
 def cre(
     data: SourceOption,
-    model: ModelOption,
+    model: ModelFolderOption,
     out: OutOption = Path("runs/cre"),
-    recipe: GrpoRecipeOption = "tiny-cpu",
-    judge: Annotated[
+    recipe: RecipeOption = "tiny-cpu",
+    rater: Annotated[
         str,
         typer.Option(
-            help="Of the process reward: rule (simulated people), similarity (of meaning; "
+            help="Of the process reward: rule (simulated users), similarity (of meaning; "
             "similarity:ENCODER for a sentence-transformers model), a model's folder, or none."
         ),
     ] = "rule",
-    dry_run: DryOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage 2: GRPO on outcome and process, stated criteria withheld from the policy."""
-    _reinforce("cre", data, model, out, recipe, judge, dry_run=dry_run, as_json=as_json)
+    _reinforce("cre", data, model, out, recipe, rater, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
 def curriculum(
     data: SourceOption,
-    model: ModelOption,
+    model: ModelFolderOption,
     out: OutOption = Path("runs/curriculum"),
-    recipe: GrpoRecipeOption = "tiny-cpu",
-    dry_run: DryOption = False,
+    recipe: RecipeOption = "tiny-cpu",
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage 3: GRPO on the outcome alone, with a growing share of hard choices."""
@@ -219,13 +209,14 @@ def _reinforce(
     model: Path,
     out: Path,
     recipe_name: str,
-    judge_name: str,
+    rater_name: str,
     *,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
-    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
+    from pgenrm_agent.evaluation.datasets.rows import examples
+    from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.model_files import refuse_without_model
     from pgenrm_agent.training.grpo import train_grpo
     from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
@@ -237,12 +228,12 @@ def _reinforce(
     choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
     choices = choices[: recipe.choices]
     if dry_run:
-        show_summary(
+        print_summary(
             _plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json
         )
         return
-    with _judge(judge_name) as judge:
-        result = train_grpo(stage, recipe, model, choices, out, judge=judge, source=data)
+    with _rater(rater_name) as rater:
+        result = train_grpo(stage, recipe, model, choices, out, rater=rater, source=data)
     if not is_main_process():
         return
     summary = {
@@ -251,7 +242,7 @@ def _reinforce(
         "seconds": round(result.seconds, 1),
         "mean_reward": round(result.reward, 4),
     }
-    show_summary(summary, f"{stage}, {recipe.name}", as_json=as_json)
+    print_summary(summary, f"{stage}, {recipe.name}", as_json=as_json)
 
 
 def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
@@ -280,19 +271,19 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
 
 
 @contextmanager
-def _judge(name: str) -> Iterator[Judge | None]:
-    from pgenrm_agent.training.rewards import EngineJudge, RuleJudge, SimilarityJudge
+def _rater(name: str) -> Iterator[Rater | None]:
+    from pgenrm_agent.training.rewards import EngineRater, RuleRater, SimilarityRater
 
     kind, _, encoder = name.partition(":")
     if name == "none":
         yield None
     elif name == "rule":
-        yield RuleJudge()
+        yield RuleRater()
     elif kind == "similarity":
         from pgenrm_agent.embedding import ModelTokensEmbedder, SentenceTransformerEmbedder
         from pgenrm_agent.model_files import bundled_model
 
-        yield SimilarityJudge(
+        yield SimilarityRater(
             SentenceTransformerEmbedder(Path(encoder) if Path(encoder).is_dir() else encoder)
             if encoder
             else ModelTokensEmbedder(bundled_model())
@@ -302,7 +293,7 @@ def _judge(name: str) -> Iterator[Judge | None]:
         from pgenrm_agent.training.run import own_device
 
         engine = load_engine("transformers", name, device=own_device())
-        rating = EngineJudge(engine)
+        rating = EngineRater(engine)
         try:
             yield rating
         finally:

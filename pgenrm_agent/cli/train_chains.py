@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgenrm_agent.cli.terminal import (
+from pgenrm_agent.cli.options import (
     EngineOption,
+    FixedSeedOption,
     JsonOption,
-    progress_bar,
-    show_summary,
+    LimitOption,
+    PastChoicesOption,
+    TemperatureOption,
 )
+from pgenrm_agent.cli.output import print_summary
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.chain_dataset import ChainDatasetReport
@@ -23,6 +26,7 @@ __all__ = ["chains"]
 
 
 def chains(
+    *,
     data: Annotated[
         str,
         typer.Option(
@@ -32,31 +36,33 @@ def chains(
     teacher: Annotated[
         str, typer.Option(help="Model that writes: a folder, a hub name, or a server's model.")
     ],
-    engine: EngineOption = "transformers",
+    engine: EngineOption,
     out: Annotated[
         Path, typer.Option(help="Folder of the dataset; what is there is not paid for again.")
     ] = Path("runs/chains"),
     per_choice: Annotated[
         int, typer.Option("--chains", min=1, help="Chains written about each choice.")
     ] = 4,
-    history: Annotated[int, typer.Option(min=0, help="Past choices shown, at most.")] = 3,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many choices.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")] = 1.0,
+    history: PastChoicesOption = 3,
+    limit: LimitOption = None,
+    temperature: TemperatureOption = 1.0,
     withhold_stated: Annotated[
-        bool, typer.Option(help="Leave what people stated out of the dataset's prompts.")
+        bool, typer.Option(help="Leave what users stated out of the dataset's prompts.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: FixedSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Chains of a teacher about people's choices; those that rank as the person did are kept.
+    """Chains of a teacher about users' choices; those that rank as the user did are kept.
 
-    The teacher sees past choices and what the person stated. `pgenrm train sft` learns from the
+    The teacher sees past choices and what the user stated. `pgenrm train sft` learns from the
     folder. The same command goes on where it was stopped, and never pays twice for a chain.
     """
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
-    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
+    from pgenrm_agent.evaluation.datasets.rows import examples
+    from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
+    from pgenrm_agent.progress import counting
     from pgenrm_agent.training.chain_dataset import sample_chains
 
     every = examples(load_rows(data), split="train", history=history, seed=seed)
@@ -65,7 +71,7 @@ def chains(
 
     async def run() -> ChainDatasetReport:
         try:
-            with progress_bar("chains") as progress:
+            with counting("chains") as progress:
                 return await sample_chains(
                     runner,
                     format_of(teacher),
@@ -88,4 +94,4 @@ def chains(
         summary["outcomes"] = outcomes
     else:
         summary |= {f"outcome: {name}": count for name, count in outcomes.items()}
-    show_summary({**summary, "folder": str(out)}, "evaluation chains", as_json=as_json)
+    print_summary({**summary, "folder": str(out)}, "evaluation chains", as_json=as_json)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgenrm_agent.cli.terminal import JsonOption, show_summary
+from pgenrm_agent.cli.options import (
+    DryRunOption,
+    JsonOption,
+    ModelFolderOption,
+    OutOption,
+    RecipeOption,
+)
+from pgenrm_agent.cli.output import print_summary
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.sft_recipe import SftRecipe
@@ -20,16 +27,10 @@ def sft(
     data: Annotated[
         Path, typer.Option(help="Folder that `pgenrm train chains` wrote, or a dataset.jsonl.")
     ],
-    model: Annotated[Path, typer.Option(help="Folder of the instruct model to start from.")],
-    out: Annotated[
-        Path, typer.Option(help="The run's folder; an unfinished run there continues.")
-    ] = Path("runs/sft"),
-    recipe: Annotated[
-        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
-    ] = "tiny-cpu",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and what it takes.")
-    ] = False,
+    model: ModelFolderOption,
+    out: OutOption = Path("runs/sft"),
+    recipe: RecipeOption = "tiny-cpu",
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage 1 for any instruct model: supervised on a dataset of evaluation chains.
@@ -45,7 +46,7 @@ def sft(
     loaded = load_sft_recipe(recipe)
     refuse_without_model(model)
     if dry_run:
-        show_summary(
+        print_summary(
             _plan(loaded, model, data), f"stage 1, {loaded.name}, dry run", as_json=as_json
         )
         return
@@ -57,7 +58,7 @@ def sft(
             "seconds": round(result.seconds, 1),
             "loss": round(result.loss, 4),
         }
-        show_summary(summary, f"stage 1, {loaded.name}", as_json=as_json)
+        print_summary(summary, f"stage 1, {loaded.name}", as_json=as_json)
 
 
 def merge(
@@ -78,7 +79,7 @@ def merge(
 
     base = merge_adapter(adapter, out, model=model, precision=precision)
     summary = {"model": str(out), "base": str(base), "adapter": str(adapter)}
-    show_summary(summary, "merged", as_json=as_json)
+    print_summary(summary, "merged", as_json=as_json)
 
 
 def _plan(recipe: SftRecipe, model: Path, data: Path) -> dict[str, object]:

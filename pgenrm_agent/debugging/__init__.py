@@ -5,7 +5,7 @@
     with DebugSession("runs.sqlite") as session:
         run = session.start(request)
         session.run_to(run, after="derive_persona")
-        session.edit_persona(run, "A nurse on night shift who reads on her phone.")
+        session.edit_persona(run, "A nurse on night shift who reads on their phone.")
         print(session.resume(run).checkpoint.ranking)
 
 Names load on first use: LangGraph is heavy, and the command line imports this package.

@@ -94,5 +94,5 @@ class Breakpoint(Model):
 def _problems(values: Mapping[str, object]) -> int:
     failures = values.get("failures")
     return len(failures if isinstance(failures, list) else ()) + sum(
-        one.problem is not None for one in chain_views(values)
+        view.problem is not None for view in chain_views(values)
     )

@@ -11,19 +11,19 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Criterion, Rubric
 
 if TYPE_CHECKING:
-    from pgenrm_agent.graphs.evaluation import Draft
+    from pgenrm_agent.graphs.state import Draft
 
 __all__ = ["with_persona", "with_rubric"]
 
 
 def with_persona(draft: Draft, persona: str, chain_format: ChainFormat) -> Draft:
-    """The draft with another persona, open to be continued with its rubric.
+    """Return the draft with another persona, open to be continued with its rubric.
 
     Raises ConfigurationError for a blank persona, or one that holds a heading of a chain.
     """
     words = persona.strip()
     if not words:
-        raise ConfigurationError("the persona is blank: write who the person is in this scenario")
+        raise ConfigurationError("the persona is blank: write who the user is in this scenario")
     start, _ = split_sections(draft["text"]).spans.get("persona", (0, 0))
     text = chain_format.finish("persona", f"{draft['text'][:start].rstrip()}\n{words}".lstrip())
     if (split_sections(text).persona or "").strip() != words:
@@ -35,7 +35,7 @@ def with_persona(draft: Draft, persona: str, chain_format: ChainFormat) -> Draft
 
 
 def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draft:
-    """The draft with other criteria, open to be continued with its scores.
+    """Return the draft with other criteria, open to be continued with its scores.
 
     Raises ConfigurationError when the draft has no rubric to replace, or the criteria would not be
     read back as they were given.
@@ -43,11 +43,11 @@ def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draf
     spans = split_sections(draft["text"]).spans
     if "rubric" not in spans:
         raise ConfigurationError("this chain has no rubric that could be replaced")
-    lines = [_line(number, one) for number, one in enumerate(rubric.criteria, start=1)]
+    lines = [_line(number, criterion) for number, criterion in enumerate(rubric.criteria, start=1)]
     head = draft["text"][: spans["rubric"][0]].rstrip()
     text = chain_format.finish("rubric", "\n".join([head, *lines]))
     read = [(name, round(weight, 3)) for name, weight, _ in criteria_in(text)]
-    meant = [(one.name, round(one.weight, 3)) for one in rubric.criteria]
+    meant = [(criterion.name, round(criterion.weight, 3)) for criterion in rubric.criteria]
     if read != meant:
         raise ConfigurationError(
             f"the criteria {meant} would be read back as {read}: use plain names, each once, of at"
@@ -57,12 +57,12 @@ def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draf
 
 
 def rubric_of(criteria: Sequence[tuple[str, float, str]]) -> Rubric:
-    """Criteria as given by a person; their weights are scaled to sum to 100.
+    """Make a rubric of criteria as they were given; their weights are scaled to sum to 100.
 
     Raises ConfigurationError for no criteria, a blank name or a weight that is not 0 to 100.
     """
     try:
-        return Rubric.normalised(
+        return Rubric.normalized(
             tuple(
                 Criterion(name=" ".join(name.split()), weight=weight, reason=" ".join(why.split()))
                 for name, weight, why in criteria

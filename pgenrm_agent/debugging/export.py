@@ -37,7 +37,7 @@ class _File(Model):
 
 
 async def dump(saver: BaseCheckpointSaver[str], run: str) -> str:
-    """All checkpoints of a run as JSON.
+    """Return all checkpoints of a run as JSON.
 
     Raises ConfigurationError for an unknown run.
     """
@@ -49,7 +49,7 @@ async def dump(saver: BaseCheckpointSaver[str], run: str) -> str:
             "format": "pgenrm-run",
             "version": 1,
             "run": run,
-            "checkpoints": [one.model_dump() for one in kept],
+            "checkpoints": [entry.model_dump() for entry in kept],
         },
         ensure_ascii=False,
     )
@@ -62,7 +62,7 @@ async def load(saver: BaseCheckpointSaver[str], text: str, run: str | None) -> s
     """
     try:
         file = _File.model_validate_json(text)
-        ids = [str(one.checkpoint["id"]) for one in file.checkpoints]
+        ids = [str(entry.checkpoint["id"]) for entry in file.checkpoints]
     except (ValidationError, KeyError) as error:
         raise ConfigurationError(
             f"this is no exported run ({str(error).splitlines()[0]}): pass what `export` wrote"
@@ -72,8 +72,8 @@ async def load(saver: BaseCheckpointSaver[str], text: str, run: str | None) -> s
         raise ConfigurationError("this export has no checkpoints in it")
     if await saver.aget_tuple({"configurable": {"thread_id": name, "checkpoint_ns": ""}}):
         raise ConfigurationError(f"there is a run {name!r} already: import it under another id")
-    for one in file.checkpoints:
-        await _put(saver, name, one, {})
+    for entry in file.checkpoints:
+        await _put(saver, name, entry, {})
     return name
 
 
@@ -86,37 +86,37 @@ async def copy(
     metadata: Mapping[str, object],
 ) -> None:
     """Copy the checkpoints with these ids from `run` to `name`, with `metadata` added to each."""
-    for one in await _kept(source, run):
-        if one.checkpoint["id"] in ids:
-            await _put(target, name, one, metadata)
+    for entry in await _kept(source, run):
+        if entry.checkpoint["id"] in ids:
+            await _put(target, name, entry, metadata)
 
 
 async def _kept(saver: BaseCheckpointSaver[str], run: str) -> list[_Kept]:
-    found = []
+    kept = []
     config: RunnableConfig = {"configurable": {"thread_id": run, "checkpoint_ns": ""}}
-    async for one in saver.alist(config):
-        above = one.parent_config
-        found.append(
+    async for saved in saver.alist(config):
+        above = saved.parent_config
+        kept.append(
             _Kept(
                 parent=above["configurable"]["checkpoint_id"] if above else None,
-                checkpoint=cast(dict[str, object], one.checkpoint),
-                metadata=cast(dict[str, object], one.metadata),
+                checkpoint=cast(dict[str, object], saved.checkpoint),
+                metadata=cast(dict[str, object], saved.metadata),
             )
         )
-    return found[::-1]
+    return kept[::-1]
 
 
 async def _put(
-    saver: BaseCheckpointSaver[str], run: str, one: _Kept, metadata: Mapping[str, object]
+    saver: BaseCheckpointSaver[str], run: str, entry: _Kept, metadata: Mapping[str, object]
 ) -> None:
     place = {"thread_id": run, "checkpoint_ns": ""}
-    if one.parent is not None:
-        place["checkpoint_id"] = one.parent
+    if entry.parent is not None:
+        place["checkpoint_id"] = entry.parent
     # Checkpointers that keep values by version are told that all of them are new.
-    versions = cast(Any, one.checkpoint["channel_versions"])
+    versions = cast(Any, entry.checkpoint["channel_versions"])
     await saver.aput(
         {"configurable": place},
-        cast("Checkpoint", one.checkpoint),
-        cast("CheckpointMetadata", {**one.metadata, **metadata}),
+        cast("Checkpoint", entry.checkpoint),
+        cast("CheckpointMetadata", {**entry.metadata, **metadata}),
         versions,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +19,12 @@ POSTGRES = ("postgresql://", "postgres://")
 def default_store() -> Path:
     """The file that `pgenrm debug` uses when none is named.
 
-    `runs.sqlite` beside the user memory: in the folder that PGENRM_HOME names, else in the user's
-    data directory of the operating system.
+    `runs.sqlite` beside the user memory: in the folder that the setting `home` (PGENRM_HOME) names,
+    else in the user's data directory of the operating system.
     """
-    home = os.environ.get("PGENRM_HOME")
-    if home:
-        return Path(home).expanduser() / "runs.sqlite"
-    from platformdirs import user_data_path
+    from pgenrm_agent.settings import data_folder
 
-    return user_data_path("pgenrm-agent", appauthor=False) / "runs.sqlite"
+    return data_folder() / "runs.sqlite"
 
 
 async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckpointSaver[str]:
@@ -39,42 +35,22 @@ async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckp
     Raises ConfigurationError for a file that is no SQLite database or cannot be made, and for a
     package that is not installed.
     """
-    if where is None:
-        from langgraph.checkpoint.memory import InMemorySaver
+    from pgenrm_agent.graphs.checkpoints import in_memory, in_postgres, in_sqlite
 
-        return InMemorySaver()
+    if where is None:
+        return in_memory()
     if where.startswith(POSTGRES):
-        try:
-            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-        except ImportError as error:
-            raise ConfigurationError(
-                "runs in PostgreSQL need a package that is not installed:"
-                " pip install 'pgenrm-agent[postgres]'"
-            ) from error
-        saver: BaseCheckpointSaver[str] = await resources.enter_async_context(
-            AsyncPostgresSaver.from_conn_string(where)
-        )
-        await saver.setup()  # type: ignore[attr-defined]
-        return saver
+        return await resources.enter_async_context(in_postgres(where))
     import sqlite3
 
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "keeping runs in a file needs a package that is not installed:"
-            " pip install 'pgenrm-agent[debugging]'"
-        ) from error
     path = Path(where)
     try:
         _make(path)
-        kept = await resources.enter_async_context(AsyncSqliteSaver.from_conn_string(str(path)))
-        await kept.setup()
+        return await resources.enter_async_context(in_sqlite(path))
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"runs cannot be kept in {path} ({error}): name another file, or one that this library made"
         ) from error
-    return kept
 
 
 def _make(path: Path) -> None:

@@ -14,7 +14,7 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Evaluation, Model
 
 if TYPE_CHECKING:
-    from pgenrm_agent.graphs.evaluation import Draft
+    from pgenrm_agent.graphs.state import Draft
 
 __all__ = [
     "ChainView",
@@ -38,7 +38,7 @@ class Checkpoint(Model):
 
     node: the node that made it; None for the input, for edits and for rewinds.
     next: the nodes that run when it is resumed; empty at the end.
-    edit: what was edited here ("persona", "rubric", "neighbours", "history", "candidates").
+    edit: what was edited here ("persona", "rubric", "neighbors", "history", "candidates").
     error: why the next node failed, when it was tried.
     tokens: sampled so far. means, ranking: of the candidates that readable chains score so far.
     current: whether the run goes on from here.
@@ -70,16 +70,17 @@ class Stop(Model):
 
 
 class RunSummary(Model):
-    """One line of the list of runs."""
+    """One line of the list of runs. `error` says why a run cannot be read; the rest is then empty."""
 
     run: str
-    user_id: str
-    query: str
-    candidates: int
+    user_id: str = ""
+    query: str = ""
+    candidates: int = 0
     created_at: str
-    next: tuple[str, ...]
-    finished: bool
+    next: tuple[str, ...] = ()
+    finished: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
+    error: str | None = None
 
 
 class ChainView(Model):
@@ -143,13 +144,13 @@ class Replay(Model):
 
 
 def chain_views(values: Mapping[str, object]) -> tuple[ChainView, ...]:
-    """The chains of a state, read as far as they go."""
+    """Return the chains of a state, read as far as they go."""
     ids = _candidate_ids(values)
     return tuple(_view(i, draft, ids) for i, draft in enumerate(_drafts(values)))
 
 
 def means_of(values: Mapping[str, object]) -> dict[str, float]:
-    """Mean reward by candidate: the evaluation's if there is one, else of the chains readable now."""
+    """Return the mean reward by candidate: the evaluation's if there is one, else of what chains say now."""
     evaluation = values.get("evaluation")
     if isinstance(evaluation, dict):
         return {
@@ -157,42 +158,42 @@ def means_of(values: Mapping[str, object]) -> dict[str, float]:
             for score in evaluation["scores"]
             if score["mean"] is not None
         }
-    return {one: statistics.fmean(found) for one, found in _totals(values).items()}
+    return {name: statistics.fmean(totals) for name, totals in _totals(values).items()}
 
 
 def ranking_of(values: Mapping[str, object]) -> tuple[str, ...]:
-    """Candidates by mean, best first; ties keep the request's order."""
+    """Return the candidates by mean, best first; ties keep the request's order."""
     evaluation = values.get("evaluation")
     if isinstance(evaluation, dict):
         return tuple(evaluation["ranking"])
     means = means_of(values)
-    return tuple(sorted(means, key=lambda one: -means[one]))
+    return tuple(sorted(means, key=lambda name: -means[name]))
 
 
 def disagreement(values: Mapping[str, object]) -> float:
-    """The largest standard deviation, over the candidates, of the chains' totals (0 to 4.5)."""
-    return max((statistics.pstdev(found) for found in _totals(values).values()), default=0.0)
+    """Return the largest standard deviation, over the candidates, of the chains' totals (0 to 4.5)."""
+    return max((statistics.pstdev(totals) for totals in _totals(values).values()), default=0.0)
 
 
 def _totals(values: Mapping[str, object]) -> dict[str, list[float]]:
     ids = _candidate_ids(values)
-    found: dict[str, list[float]] = {one: [] for one in ids}
+    totals_of: dict[str, list[float]] = {name: [] for name in ids}
     for draft in _drafts(values):
         if draft["status"] == "written":
-            reading = _read(draft, ids)
-            if isinstance(reading, ParsedChain):
-                for one, total in reading.totals.items():
-                    found[one].append(total)
-    return {one: totals for one, totals in found.items() if totals}
+            parsed = _parse(draft["text"], _shown(draft, ids))
+            if isinstance(parsed, ParsedChain):
+                for name, total in parsed.totals.items():
+                    totals_of[name].append(total)
+    return {name: totals for name, totals in totals_of.items() if totals}
 
 
-def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
-    return _parsed(draft["text"], tuple(ids[i] for i in draft["order"]))
+def _shown(draft: Draft, ids: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(ids[i] for i in draft["order"])
 
 
 # A time line shows the same texts at many checkpoints.
 @functools.lru_cache(maxsize=1024)
-def _parsed(text: str, shown: tuple[str, ...]) -> ParsedChain | ChainError:
+def _parse(text: str, shown: tuple[str, ...]) -> ParsedChain | ChainError:
     try:
         return parse_chain(text, shown)
     except ChainError as error:
@@ -200,13 +201,15 @@ def _parsed(text: str, shown: tuple[str, ...]) -> ParsedChain | ChainError:
 
 
 def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
-    reading = _read(draft, ids)
-    written = draft["status"] == "written" and isinstance(reading, ParsedChain)
+    parsed = _parse(draft["text"], _shown(draft, ids))
+    scored = parsed if draft["status"] == "written" and isinstance(parsed, ParsedChain) else None
     problem = None
     if draft["status"] == "truncated":
         problem = "the text ends at the token limit"
-    elif draft["status"] == "written" and isinstance(reading, ChainError):
-        problem = str(reading)
+        if isinstance(parsed, ChainError) and parsed.reason == "unfinished_reasoning":
+            problem += f": {parsed}"
+    elif draft["status"] == "written" and isinstance(parsed, ChainError):
+        problem = str(parsed)
     persona = split_sections(draft["text"]).persona
     return ChainView(
         index=index,
@@ -217,14 +220,14 @@ def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
         text=draft["text"],
         persona=persona.strip() if persona else None,
         rubric=criteria_in(draft["text"]),
-        marks=reading.marks if written and isinstance(reading, ParsedChain) else {},
-        totals=reading.totals if written and isinstance(reading, ParsedChain) else {},
+        marks=scored.marks if scored else {},
+        totals=scored.totals if scored else {},
         problem=problem,
     )
 
 
 def criteria_in(text: str) -> tuple[tuple[str, float, str], ...]:
-    """The criteria of a text that may not have its scores yet: (name, weight in percent, reason)."""
+    """Return the criteria of a text that may lack scores yet: (name, weight in percent, reason)."""
     sections = split_sections(text)
     if sections.rubric is None:
         return ()
@@ -236,12 +239,14 @@ def criteria_in(text: str) -> tuple[tuple[str, float, str], ...]:
         rubric = parse_chain(whole, ["1"]).rubric
     except ChainError:
         return ()
-    return tuple((one.name, one.weight, one.reason) for one in rubric.criteria) if rubric else ()
+    if rubric is None:
+        return ()
+    return tuple((item.name, item.weight, item.reason) for item in rubric.criteria)
 
 
 def _drafts(values: Mapping[str, object]) -> list[Draft]:
-    found = values.get("chains")
-    return found if isinstance(found, list) else []
+    chains = values.get("chains")
+    return chains if isinstance(chains, list) else []
 
 
 def _candidate_ids(values: Mapping[str, object]) -> tuple[str, ...]:
@@ -255,7 +260,7 @@ def _candidate_ids(values: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def differences(before: object, after: object) -> tuple[Difference, ...]:
-    """Every place where two states differ; seconds (`timings`) are left out."""
+    """Return every place where two states differ; seconds (`timings`) are left out."""
     return tuple(_differences("", before, after))
 
 

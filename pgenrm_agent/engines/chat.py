@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ConfigurationError,
@@ -41,7 +41,7 @@ class ChatModelEngine:
     concurrency: most requests in flight, over all callers.
 
     Temperature, top_p and the token limit are set on a copy of the model, for each of them that the
-    model has a field for; a model without such a field keeps its own behaviour. Stop strings are
+    model has a field for; a model without such a field keeps its own behavior. Stop strings are
     given to the model and applied to its answer as well, since not every integration knows them.
 
     Raises:
@@ -60,7 +60,7 @@ class ChatModelEngine:
             raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
         self._chat_model = chat_model
         self._slots = asyncio.Semaphore(concurrency)
-        self._loop = PrivateLoop(self.name)
+        self._loop = BackgroundLoop(self.name)
 
     @property
     def name(self) -> str:
@@ -90,13 +90,13 @@ class ChatModelEngine:
             )
         if not prompts:
             return []
-        return await self._loop.run(self._sample_all(prompts, params))
+        return await self._loop.run(lambda: self._sample_all(prompts, params))
 
     async def aclose(self) -> None:
         """Cancel what is in flight. The chat model stays its owner's to close."""
         await asyncio.to_thread(self._loop.close)
 
-    # --- on the private loop ---
+    # --- on the background loop ---
 
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import (
     ConfigurationError,
@@ -41,7 +41,7 @@ NO_KEY = "none"
 def first_seed(seed: int) -> int:
     """The seed of a prompt's sample 0; sample j has this plus j, which is also how vLLM counts.
 
-    Hashed, so that prompts with neighbouring seeds do not share samples. In [0, 2**31 - 2**16),
+    Hashed, so that prompts with neighboring seeds do not share samples. In [0, 2**31 - 2**16),
     because some servers keep a seed in 32 bits.
     """
     digest = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
@@ -116,7 +116,7 @@ class OpenAIEngine:
         self._is_vllm: bool | None = None
         self._one_at_a_time = False
         self._limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-        self._loop = PrivateLoop(self.name)
+        self._loop = BackgroundLoop(self.name)
 
     def __repr__(self) -> str:
         return f"OpenAIEngine({self._model!r}, base_url={self._url!r})"
@@ -130,7 +130,7 @@ class OpenAIEngine:
         """What the server can do. An unreachable server is taken to do the least, for now."""
         is_vllm = self._is_vllm
         if is_vllm is None:
-            is_vllm = self._loop.run_blocking(self._look_up())
+            is_vllm = self._loop.run_blocking(self._look_up)
         return Capabilities(
             continues=is_vllm if self._continues is None else self._continues,
             seeds="per_batch" if is_vllm else "none",
@@ -150,13 +150,13 @@ class OpenAIEngine:
         """
         if not prompts:
             return []
-        return await self._loop.run(self._sample_all(prompts, params))
+        return await self._loop.run(lambda: self._sample_all(prompts, params))
 
     async def aclose(self) -> None:
         """Cancel what is in flight and close the connections. Calling it again does nothing."""
-        await asyncio.to_thread(self._loop.close, self._client.close())
+        await asyncio.to_thread(self._loop.close, self._client.close)
 
-    # --- on the private loop ---
+    # --- on the background loop ---
 
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
+from pgenrm_agent.engines.threads import Threads, choose_threads, computing_with
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ __all__ = ["TransformersEngine"]
 
 LINGER_S = 0.002
 """How long a batch waits for requests that are about to arrive."""
+PROBE_ROWS = 12
+"""Samples written at once to see how many threads pay; an evaluation has as many chains by default."""
 
 
 @dataclass(eq=False)
@@ -57,6 +61,10 @@ class TransformersEngine:
     dtype: a torch dtype's name; None means bfloat16 on a GPU and float32 on a CPU.
     adapter: folder or hub name of a PEFT adapter to apply.
     max_batch: most samples written at once; more wait.
+    threads: how many threads compute on a CPU. None keeps what OMP_NUM_THREADS, MKL_NUM_THREADS or an
+        earlier torch.set_num_threads say; where they say nothing, a few steps of a model of up to 300
+        million parameters are timed, and as many threads taken as pay. torch has one number for the
+        whole process: it is set while the engine samples, and restored afterwards.
 
     Raises:
         EngineUnavailable: the model or adapter cannot be loaded, or is of a kind this engine does
@@ -72,12 +80,16 @@ class TransformersEngine:
         dtype: str | None = None,
         adapter: str | Path | None = None,
         max_batch: int = 128,
+        threads: int | None = None,
     ) -> None:
         if max_batch < 1:
             raise ConfigurationError(f"max_batch is {max_batch}: pass at least 1")
         self._model, self._tokenizer, self._label = _load(model, tokenizer, device, dtype, adapter)
         self._max_batch = max_batch
         self._ends = _end_tokens(self._model, self._tokenizer)
+        self._threads = None
+        if self._model.device.type == "cpu":
+            self._threads = choose_threads(threads, self._model.num_parameters(), self._probe)
         self._pieces: list[str] | None = None
         self._suspects: dict[tuple[str, ...], torch.Tensor] = {}
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -90,6 +102,11 @@ class TransformersEngine:
     @property
     def name(self) -> str:
         return f"transformers:{self._label}"
+
+    @property
+    def threads(self) -> Threads | None:
+        """With how many threads it computes, and why; None on a GPU."""
+        return self._threads
 
     @property
     def capabilities(self) -> Capabilities:
@@ -228,8 +245,9 @@ class TransformersEngine:
                     rows.append(Row(place, noise, limit))
                     job.written.append(rows[-1])
         every = list(prompts)
-        for start in range(0, len(rows), self._max_batch):
-            self._decode(every, rows[start : start + self._max_batch], params)
+        with computing_with(self._threads.number) if self._threads else nullcontext():
+            for start in range(0, len(rows), self._max_batch):
+                self._decode(every, rows[start : start + self._max_batch], params)
 
         written = iter(rows)
         return [
@@ -260,6 +278,13 @@ class TransformersEngine:
             return any(stop in tail for stop in params.stop)
 
         decode(self._model, [prompts[place] for place in used], chunk, rules, stops_here)
+
+    def _probe(self) -> None:
+        """What sampling does most: a step of one token a row."""
+        import torch
+
+        with torch.inference_mode():
+            self._model(input_ids=torch.zeros(PROBE_ROWS, 1, dtype=torch.long), use_cache=False)
 
     def _suspect_tokens(self, stops: tuple[str, ...]) -> torch.Tensor | None:
         """Which tokens hold the last character of a stop string, so that most need no second look."""

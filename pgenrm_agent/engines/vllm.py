@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import sys
+import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pgenrm_agent.background_loop import PrivateLoop, all_or_cancel
+from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.openai import first_seed
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
+from pgenrm_agent.engines.vllm_start import ProcessLog, cpu_cache_bytes
 from pgenrm_agent.errors import (
     ConfigurationError,
     EngineError,
@@ -35,6 +38,7 @@ from pgenrm_agent.errors import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from vllm.config import VllmConfig
     from vllm.lora.request import LoRARequest
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -44,6 +48,10 @@ __all__ = ["VLLMEngine"]
 THREADS_BIND = "VLLM_CPU_OMP_THREADS_BIND"
 """Read by vLLM's CPU build only: which cores its threads run on."""
 FEW_CORES = 4
+CACHE_SPACE = "VLLM_CPU_KVCACHE_SPACE"
+"""Read by vLLM's CPU build only: the size of its cache in GiB."""
+LOG_LEVEL = "VLLM_LOGGING_LEVEL"
+LOG = {LOG_LEVEL: "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes in which vLLM reserves room for an adapter."""
@@ -51,6 +59,9 @@ SHUTDOWN_S = 15.0
 """vLLM's core gives its workers 5 s, and is killed before it is done if it gets no longer."""
 GREEDY_BELOW = 1e-5
 """vLLM takes lower temperatures for 0, and then only one sample a request."""
+
+# A start changes the environment and standard error of the whole process.
+_STARTING = threading.Lock()
 
 
 class VLLMEngine:
@@ -65,13 +76,18 @@ class VLLMEngine:
         `gpu_memory_utilization`, `kv_cache_memory_bytes`, `dtype` or `enforce_eager`.
 
     The constructor returns when the model is loaded, which takes a minute or more. vLLM's usage
-    reports are switched off and its log shows errors only, unless VLLM_NO_USAGE_STATS and
-    VLLM_LOGGING_LEVEL say otherwise. On a CPU vLLM starts its processes by spawning, so a script
-    that makes this engine needs an `if __name__ == "__main__":`.
+    reports are switched off, unless VLLM_NO_USAGE_STATS says otherwise. What its processes write to
+    standard error goes to a temporary file, from which this engine's errors quote; set
+    VLLM_LOGGING_LEVEL to see it instead.
+
+    On a CPU vLLM starts its processes by spawning, so a script that makes this engine needs an
+    `if __name__ == "__main__":`. Its cache there has room for 16 prompts as long as the context,
+    within 4 GiB and half of the free memory, unless `kv_cache_memory_bytes`,
+    `gpu_memory_utilization` or VLLM_CPU_KVCACHE_SPACE says otherwise.
 
     Raises:
-        ConfigurationError: vLLM is not installed, does not know an argument, or has no
-            batch-invariant mode here.
+        ConfigurationError: vLLM is not installed, does not know an argument, has no batch-invariant
+            mode here, or has no memory for a prompt as long as the context.
         EngineUnavailable: the model or adapter cannot be loaded.
     """
 
@@ -89,8 +105,8 @@ class VLLMEngine:
                 f"tensor_parallel_size is {tensor_parallel_size}: pass at least 1"
             )
         _refuse_empty_folder(model, "config.json", "a saved model")
+        _refuse_unguarded_script()
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         self._batch_invariant = batch_invariant or os.environ.get(BATCH_INVARIANT) == "1"
         self._label = Path(model).name
         settings: dict[str, object] = {
@@ -103,27 +119,32 @@ class VLLMEngine:
             _refuse_empty_folder(adapter, "adapter_config.json", "a PEFT adapter")
             self._label += f"+{Path(adapter).name}"
             settings |= {"enable_lora": True, "max_loras": 1, **_lora_rank(adapter)}
-        self._loop = PrivateLoop(self.name)
-        variables = _binding(tensor_parallel_size)
+        self._loop = BackgroundLoop(self.name)
+        shown = LOG_LEVEL in os.environ
+        variables = {**({} if shown else LOG), **_binding(tensor_parallel_size)}
         if self._batch_invariant:
             variables[BATCH_INVARIANT] = "1"
-        with _environment(variables):
+        with _STARTING, _environment(variables):
             _refuse_missing_package()
             if self._batch_invariant:
                 _refuse_without_batch_invariance()
+            self._log = ProcessLog(shown=shown)
             try:
-                self._engine, self._adapter = self._loop.run_blocking(
-                    _start({**settings, **engine_args}, adapter)
-                )
-            except BaseException:
+                with self._log.catching():
+                    self._engine, self._adapter = self._loop.run_blocking(
+                        lambda: _start({**settings, **engine_args}, adapter, self._log)
+                    )
+            except BaseException as error:
                 self._loop.close()
+                if not isinstance(error, EngineUnavailable):
+                    self._log.remove()
                 raise
         # Also runs when the interpreter exits and nobody closed the engine.
-        self._shut_down = weakref.finalize(self, self._engine.shutdown, SHUTDOWN_S)
+        self._shut_down = weakref.finalize(self, _end, self._engine.shutdown, self._log)
         self._context = int(self._engine.model_config.max_model_len)
         tokenizer = cast("PreTrainedTokenizerBase", self._engine.get_tokenizer())
         if not getattr(tokenizer, "chat_template", None):
-            self._loop.close(self._stop())
+            self._loop.close(self._stop)
             raise EngineUnavailable(
                 f"the tokenizer of {self._label} has no chat template, so messages cannot be turned"
                 " into a prompt: use an instruct model, or set tokenizer.chat_template"
@@ -141,7 +162,7 @@ class VLLMEngine:
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        """Sample every prompt n times; see `Engine`. Cancelling takes the requests out of vLLM.
+        """Sample every prompt n times; see `Engine`. Canceling takes the requests out of vLLM.
 
         Raises:
             ConfigurationError: a prompt leaves no room in the model's context, or vLLM refuses a
@@ -151,13 +172,13 @@ class VLLMEngine:
         """
         if not prompts:
             return []
-        return await self._loop.run(self._sample_all(prompts, params))
+        return await self._loop.run(lambda: self._sample_all(prompts, params))
 
     async def aclose(self) -> None:
         """Abort what runs and end vLLM's processes. Calling it again does nothing."""
-        await asyncio.to_thread(self._loop.close, self._stop())
+        await asyncio.to_thread(self._loop.close, self._stop)
 
-    # --- on the private loop ---
+    # --- on the background loop ---
 
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams
@@ -189,7 +210,7 @@ class VLLMEngine:
         )
         answer: RequestOutput | None = None
         try:
-            # Cancelling this task ends the generator, which aborts the request.
+            # Canceling this task ends the generator, which aborts the request.
             async for output in self._engine.generate(
                 tokens_input(ids),
                 wanted,
@@ -240,17 +261,25 @@ class VLLMEngine:
         if isinstance(error, PGenRMError):
             return error
         if isinstance(error, EngineDeadError):
+            cause = self._log.cause(error) or "its log may tell why"
             return EngineUnavailable(
-                f"{self.name} has died; its log tells why (often memory: lower"
-                " gpu_memory_utilization or max_model_len): make another engine"
+                f"{self.name} has died ({cause}): make another engine, where memory was short with"
+                " a lower gpu_memory_utilization or max_model_len"
             )
         if isinstance(error, VLLMValidationError | ValueError):
             return ConfigurationError(f"{self.name} refuses the request: {_first_line(error)}")
         return EngineError(f"{self.name} failed while sampling: {_first_line(error)}")
 
 
+def _end(shut_down: Callable[[float], None], log: ProcessLog) -> None:
+    try:
+        shut_down(SHUTDOWN_S)
+    finally:
+        log.remove()
+
+
 async def _start(
-    settings: dict[str, object], adapter: str | Path | None
+    settings: dict[str, object], adapter: str | Path | None, log: ProcessLog
 ) -> tuple[AsyncLLM, LoRARequest | None]:
     """Start vLLM on the running loop, which its output handler then belongs to."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -275,13 +304,22 @@ async def _start(
     except TypeError as error:
         raise ConfigurationError(f"vLLM does not take these arguments: {error}") from error
     try:
-        engine = Engine.from_engine_args(arguments)
+        config = arguments.create_engine_config()
+        if current_platform.is_cpu():
+            _fit_cache(config, settings)
+        engine = Engine.from_vllm_config(
+            config,
+            enable_log_requests=arguments.enable_log_requests,
+            disable_log_stats=arguments.disable_log_stats,
+        )
+    except ConfigurationError:
+        raise
     except Exception as error:
-        raise EngineUnavailable(
-            f"vLLM cannot start with model {settings['model']!r}: {_first_line(error)}; see its log"
-            " above, and pass the folder of a saved model, or a hub name while the hub can be"
-            " reached"
-        ) from error
+        told = log.cause(error)
+        # The exception that arrives here only points to what its processes told.
+        raise _not_started(settings["model"], told or _first_line(error), log) from (
+            None if told else error
+        )
     if adapter is None:
         return engine, None
     request = LoRARequest(Path(adapter).name, 1, str(adapter))
@@ -294,6 +332,42 @@ async def _start(
             f" {_first_line(error)}"
         ) from error
     return engine, request
+
+
+def _fit_cache(config: VllmConfig, settings: dict[str, object]) -> None:
+    """Give vLLM's cache a size on a CPU, where it takes 92 % of all memory unless it is told one."""
+    from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
+
+    told = {"kv_cache_memory_bytes", "gpu_memory_utilization"} & settings.keys()
+    if told or os.environ.get(CACHE_SPACE):
+        return
+    model, parallel, cache = config.model_config, config.parallel_config, config.cache_config
+    states = 2 * model.get_num_kv_heads(parallel) * model.get_num_layers(parallel)
+    width = 1 if cache.cache_dtype.startswith("fp8") else model.dtype.itemsize
+    # A sequence's last block is reserved whole.
+    length = model.max_model_len + cache.block_size
+    weights = Path(str(settings["model"])).glob("*.safetensors")
+    cache.kv_cache_memory_bytes = cpu_cache_bytes(
+        states * model.get_head_size() * width * length,
+        free=get_memory_node_info(get_visible_memory_node()[0]).available_memory,
+        weights=sum(file.stat().st_size for file in weights),
+    )
+
+
+def _not_started(model: object, cause: str, log: ProcessLog) -> EngineUnavailable:
+    if "memory" in cause:
+        advice = (
+            "free memory, or pass a smaller max_model_len, kv_cache_memory_bytes or"
+            " gpu_memory_utilization"
+        )
+    else:
+        advice = (
+            "pass the folder of a saved model, or a hub name while the hub can be reached, and"
+            " arguments that suit it"
+        )
+    return EngineUnavailable(
+        f"vLLM cannot start with model {str(model)!r}: {cause}; {advice}{log.pointer()}"
+    )
 
 
 def _completions(answer: RequestOutput, prompt_tokens: int) -> list[Completion]:
@@ -320,6 +394,15 @@ def _refuse_missing_package() -> None:
         raise ConfigurationError(
             "the vLLM engine needs the package vllm: pip install 'pgenrm-agent[vllm]'"
         ) from error
+
+
+def _refuse_unguarded_script() -> None:
+    """A spawned process runs the script again, as far as its `__main__` guard."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigurationError(
+            "vLLM starts processes that run this script again: make its engine under"
+            ' `if __name__ == "__main__":`'
+        )
 
 
 def _refuse_without_batch_invariance() -> None:

@@ -1,5 +1,5 @@
-"""Measure a judge of answers against what people chose: questions in, one table out.
+"""Measure how often a judge is right about users: questions in, one table out.
 
-The harness needs nothing of the training module; `pgenrm_agent.evaluation.datasets.questions` makes questions
-from the datasets that the training module reads.
+`questions` says what is asked, `datasets` where it comes from, `judges` and `baselines` who answers,
+`running` lets them, and `metrics` is the one place that counts. It needs nothing of the training module.
 """

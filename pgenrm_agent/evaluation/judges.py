@@ -1,4 +1,7 @@
-"""What can be evaluated: the reward model, and the judges it has to beat, on the same engine.
+"""What can be evaluated: the reward model, and the judges it has to beat on the same engine.
+
+Judges that ask no model are in `baselines`. To add one, write a class with what `Judge` names, and
+name it in `pgenrm_agent.cli.eval`.
 
 Each judge gets the same questions with the same seeds. `PromptJudge` and `StaticPersonaJudge` ask an
 instruction-following model in plain words. A model that writes nothing but its own chains, as the
@@ -12,33 +15,35 @@ import asyncio
 import json
 import math
 import re
-import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
-from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.embedding import Embedder
+from pgenrm_agent.chain import ChainFormat, answer_in
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
-from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.errors import ChainError
 from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed, plan_chains
-from pgenrm_agent.schema import Evaluation, PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.schema import (
+    Evaluation,
+    EvaluationChain,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
 
 __all__ = [
-    "BradleyTerryJudge",
     "ChainJudge",
     "Judge",
-    "LongestJudge",
     "PromptJudge",
     "StaticPersonaJudge",
+    "count_slips",
     "read_scores",
 ]
 
@@ -68,7 +73,7 @@ class Judge(Protocol):
 class ChainJudge:
     """Evaluation chains by `PGenRM`: the method itself, or with less shown than it could be.
 
-    history, stated: whether the person's past choices and statements are shown.
+    history, stated: whether the user's past choices and statements are shown.
     """
 
     def __init__(
@@ -96,9 +101,15 @@ class ChainJudge:
         return {"scaling": scaling, "history": self._history, "stated": self._stated}
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """The evaluation's means; not scored where none of its chains can be read."""
+        """Return the evaluation's means; not scored where none of its chains can be read."""
+        signals = UserSignals(
+            user_id=question.user_id,
+            history=question.history if self._history else (),
+            stated=question.stated if self._stated else (),
+        )
+        scaling = self._scaling.model_copy(update={"seed": seed})
         try:
-            evaluation = await self._evaluate(question, seed)
+            evaluation = await _ask(self._model, question, signals, scaling)
         except ChainError as error:
             return Verdict(
                 scores=(None,) * len(question.candidates),
@@ -106,23 +117,6 @@ class ChainJudge:
                 failures=error.failures or {error.reason: 1},
             )
         return _verdict_of(evaluation)
-
-    async def _evaluate(self, question: Question, seed: int) -> Evaluation:
-        given = self._model.evaluation_input(
-            question.user_id,
-            question.query,
-            question.candidates,
-            conversation=question.conversation,
-            scaling=self._scaling.model_copy(update={"seed": seed}),
-            history=question.history if self._history else (),
-            stated=question.stated if self._stated else (),
-        )
-        # Not `ascore`: it opens no memory where a history is given, and similar people are there.
-        graph, context = await self._model.aprepare(memory=self._scaling.prototype > 0)
-        state = await graph.ainvoke(
-            given, {"configurable": {"thread_id": uuid.uuid4().hex}}, context=context
-        )
-        return Evaluation.model_validate(state["evaluation"])
 
 
 class PromptJudge:
@@ -166,14 +160,14 @@ class PromptJudge:
         }
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """The mean score of each candidate over the readable answers."""
+        """Return the mean score of each candidate over the readable answers."""
         stated = question.stated if self._stated else ()
         return await self.judge_knowing(question, stated, seed=seed)
 
     async def judge_knowing(
         self, question: Question, stated: Sequence[StatedPreference], *, seed: int
     ) -> Verdict:
-        """`judge`, with `stated` as what is known of the person in words."""
+        """Judge with `stated` as what is known of the user in words."""
         planned = plan_chains(
             [question.user_id] * self._samples, len(question.candidates), seed=seed
         )
@@ -214,7 +208,6 @@ class PromptJudge:
         orders = [read[place][0] for place in sorted(read)]
         totals = [read[place][1] for place in sorted(read)]
         table = np.array(totals, dtype=np.float64).reshape(len(totals), len(question.candidates))
-        everything = [completion for answer in answers for completion in answer]
         return Verdict(
             scores=tuple(table.mean(axis=0).tolist())
             if totals
@@ -224,15 +217,15 @@ class PromptJudge:
             totals=tuple(totals),
             failures=dict(failures),
             prompt_tokens=sum(answer[0].prompt_tokens for answer in answers),
-            completion_tokens=sum(completion.tokens for completion in everything),
+            completion_tokens=sum(completion.tokens for answer in answers for completion in answer),
         )
 
 
 class StaticPersonaJudge:
-    """One persona per person, written once a run and shown to a `PromptJudge` for every question.
+    """One persona a user, written once a run and shown to a `PromptJudge` for every question.
 
     This is what re-deriving the persona for each query (paper 3) has to beat. The persona is
-    written from the past choices of the person's first question, so that a run that was cut off
+    written from the past choices of the user's first question, so that a run that was cut off
     writes the same one again on an engine with exact seeds.
     """
 
@@ -266,11 +259,18 @@ class StaticPersonaJudge:
         return {**self._judge.settings, "persona": self._format.name, "history": self._history}
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """A verdict that knows the persona; the first one of a person pays for it."""
+        """Return a verdict that knows the persona; the first one of a user pays for it."""
         key = (question.user_id, run_seed)
         if key not in self._personas:
             self._personas[key] = asyncio.ensure_future(self._write(*key))
-        persona, read, written = await asyncio.shield(self._personas[key])
+        try:
+            persona, read, written = await asyncio.shield(self._personas[key])
+        except ChainError as error:
+            return Verdict(
+                scores=(None,) * len(question.candidates),
+                reason=f"there is no persona: {error}",
+                failures={error.reason: 1},
+            )
         known = [StatedPreference(kind="self_description", text=persona)] if persona else []
         verdict = await self._judge.judge_knowing(question, known, seed=seed)
         if question.id != self._first[question.user_id].id:
@@ -283,7 +283,10 @@ class StaticPersonaJudge:
         )
 
     async def _write(self, user_id: str, run_seed: int) -> tuple[str, int, int]:
-        """The persona (empty where nothing is known), and its tokens read and written."""
+        """Return the persona (empty where nothing is known), and its tokens read and written.
+
+        Raises ChainError where the model's reasoning never comes to one.
+        """
         history = self._first[user_id].history[: self._history]
         if not history:
             return "", 0, 0
@@ -291,117 +294,79 @@ class StaticPersonaJudge:
         prompt = Prompt(messages=messages, seed=derive_seed(run_seed, "persona", user_id))
         params = SamplingParams(temperature=self._temperature, max_tokens=self._format.max_tokens)
         ((completion,),) = await self._engine.sample([prompt], params)
-        return completion.text.strip(), completion.prompt_tokens, completion.tokens
-
-
-class BradleyTerryJudge:
-    """Non-personal: a logistic fit of P(chosen over rejected) on differences of embeddings.
-
-    Fitted on other people's choices, or the same people's earlier ones; it knows what people like
-    on the whole and nothing of the person. `choices` are the training comparisons.
-    """
-
-    name = "bradley-terry"
-
-    def __init__(
-        self, choices: Sequence[PreferencePair], embedder: Embedder, *, penalty: float = 1.0
-    ) -> None:
-        """Fit at once. `penalty` is the inverse strength C of the L2 penalty.
-
-        Raises ConfigurationError without any choice to fit.
-        """
-        if not choices:
-            raise ConfigurationError(
-                "there are no training choices to fit Bradley-Terry on: leave it out, or use data"
-                " with a training split"
-            )
-        from sklearn.linear_model import LogisticRegression
-
-        self._embedder = embedder
-        self._penalty = penalty
-        self._choices = len(choices)
-        gaps = embedder.embed([one.chosen for one in choices]) - embedder.embed(
-            [one.rejected for one in choices]
-        )
-        # Each pair both ways round: a fit needs both outcomes, and no intercept remains.
-        fit = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000)
-        fit.fit(
-            np.concatenate([gaps, -gaps]), np.concatenate([np.ones(len(gaps)), np.zeros(len(gaps))])
-        )
-        self._weights = np.asarray(fit.coef_[0], dtype=np.float64)
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return {
-            "embedder": self._embedder.name,
-            "penalty": self._penalty,
-            "choices": self._choices,
-        }
-
-    async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """Utilities as scores, and their softmax as the probability of being best."""
-        texts = [candidate.text for candidate in question.candidates]
-        utilities = self._embedder.embed(texts).astype(np.float64) @ self._weights
-        odds = np.exp(utilities - utilities.max())
-        return Verdict(
-            scores=tuple(utilities.tolist()), probability_best=tuple((odds / odds.sum()).tolist())
-        )
-
-
-class LongestJudge:
-    """Not personal, and no model: the longer an answer, the better. Scores are characters."""
-
-    name = "longest"
-    settings: Mapping[str, object] = MappingProxyType({})
-
-    async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """It is never more or less sure, so it gives no probabilities."""
-        return Verdict(scores=tuple(float(len(one.text)) for one in question.candidates))
+        persona = answer_in(completion.text).strip()
+        return persona, completion.prompt_tokens, completion.tokens
 
 
 _SCORE = re.compile(r'"?response[ _]?(\d{1,3})"?\s{0,3}:\s{0,3}"?(\d{1,2}(?:\.\d{1,6})?)(?![\d.%])')
 
 
 def read_scores(text: str, candidates: int) -> tuple[float, ...]:
-    """Scores (1-10) of all responses, from the last JSON object of an answer.
+    """Return the scores (1-10) of all responses, from the last JSON object of an answer.
 
     Raises ChainError where there is none, or where it lacks a response or has one out of range.
     """
+    text = answer_in(text)
     end = text.rfind("}")
     begin = text.rfind("{", 0, end)
     if begin < 0:
         raise ChainError("the answer has no JSON object with scores", reason="no_scores")
-    found: dict[int, float] = {}
+    by_response: dict[int, float] = {}
     for match in _SCORE.finditer(text, begin, end + 1):
-        found[int(match[1])] = float(match[2])
+        by_response[int(match[1])] = float(match[2])
     wanted = range(1, candidates + 1)
-    if any(number not in found for number in wanted):
+    if any(number not in by_response for number in wanted):
         raise ChainError("a response has no score", reason="missing_candidates")
-    scores = tuple(found[number] for number in wanted)
+    scores = tuple(by_response[number] for number in wanted)
     if not all(1 <= score <= 10 for score in scores):
         raise ChainError("a score is not from 1 to 10", reason="score_refused")
     return scores
 
 
+async def _ask(
+    model: PGenRM, question: Question, signals: UserSignals, scaling: Scaling
+) -> Evaluation:
+    """Ask the reward model about a question of a user of whom it is told `signals`, and no more."""
+    return await model.ascore(
+        question.user_id,
+        question.query,
+        question.candidates,
+        conversation=question.conversation,
+        scaling=scaling,
+        signals=signals,
+    )
+
+
+def count_slips(chains: Iterable[EvaluationChain]) -> tuple[int, int]:
+    """Return how many totals the models wrote that their marks do not give, and of how many.
+
+    Only chains whose totals were computed from marks can tell; see `SLIP`.
+    """
+    gaps = [
+        abs(chain.totals[candidate] - reported)
+        for chain in chains
+        if chain.totals_from == "marks"
+        for candidate, reported in chain.reported.items()
+        if candidate in chain.totals
+    ]
+    return sum(gap > SLIP and not math.isclose(gap, SLIP) for gap in gaps), len(gaps)
+
+
 def _verdict_of(evaluation: Evaluation) -> Verdict:
     ids = [candidate.id for candidate in evaluation.request.candidates]
     missing = [score.reason for score in evaluation.scores if score.mean is None]
-    gaps = [
-        abs(chain.totals[one] - reported)
-        for chain in evaluation.chains
-        if chain.totals_from == "marks"
-        for one, reported in chain.reported.items()
-        if one in chain.totals
-    ]
+    slips, compared = count_slips(evaluation.chains)
     return Verdict(
         scores=tuple(score.mean for score in evaluation.scores),
         probability_best=tuple(score.probability_best for score in evaluation.scores),
         reason=missing[0] if missing else None,
         orders=tuple(chain.order for chain in evaluation.chains),
-        totals=tuple(tuple(chain.totals.get(one) for one in ids) for chain in evaluation.chains),
+        totals=tuple(
+            tuple(chain.totals.get(candidate) for candidate in ids) for chain in evaluation.chains
+        ),
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
-        slips=sum(gap > SLIP and not math.isclose(gap, SLIP) for gap in gaps),
-        compared=len(gaps),
+        slips=slips,
+        compared=compared,
         prompt_tokens=evaluation.usage.prompt_tokens,
         completion_tokens=evaluation.usage.completion_tokens,
         prototype=evaluation.prototype,

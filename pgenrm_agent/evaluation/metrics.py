@@ -1,8 +1,14 @@
-"""How often a judge is right about people, and how sure one can be of that. Pure NumPy and SciPy.
+"""How often a judge is right about users, and how sure that is. Pure NumPy and SciPy.
+
+The only place that defines accuracy; `pgenrm eval`, the model card and the studies all count here.
 
 A *comparison* is two candidates of one question with different grades. Its *credit* is 1 when the
 better one got the higher score, 0 when the worse one did, 1/2 for a tie, and NaN when one of them
-was not scored: not scored is its own outcome, in no mean and never hidden (see `strict`).
+was not scored. Three figures follow, and the headline is the first:
+
+    strict    over all comparisons; a tie and "not scored" count as wrong
+    accuracy  over the scored comparisons; a tie counts one half
+    coverage  the share of comparisons that was scored
 """
 
 from __future__ import annotations
@@ -20,6 +26,8 @@ from pgenrm_agent.aggregation import TIE
 from pgenrm_agent.schema import Model
 
 __all__ = [
+    "CHANCE",
+    "Accuracy",
     "Difference",
     "Interval",
     "MeanError",
@@ -28,14 +36,17 @@ __all__ = [
     "ReliabilityBin",
     "Scores",
     "bootstrap_interval",
+    "credit",
+    "expected",
     "graded_pairs",
     "kendall",
     "macro_mean",
-    "mean_over_runs",
+    "mean_error",
     "micro_mean",
     "ndcg",
     "pair_credits",
     "paired_difference",
+    "plus_minus",
     "position_bias",
     "reliability",
     "spearman",
@@ -46,16 +57,73 @@ __all__ = [
 Floats: TypeAlias = npt.NDArray[np.float64]
 Scores: TypeAlias = Sequence[float | None]
 
+CHANCE = 0.5
+"""What a coin reaches, by any of the three figures."""
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 PERMUTATIONS = 9999
 
 
 class MeanError(Model):
-    """Mean over independent runs, and its standard error; None with fewer than two runs."""
+    """A mean and its standard error over independent clusters; None with fewer than two of them."""
 
     mean: float
     standard_error: float | None
+
+
+class Accuracy(Model):
+    """How often a judge is right; all figures are 0-1, and `strict` is the headline.
+
+    strict: over all comparisons; ties and "not scored" are wrong.
+    accuracy: over scored comparisons, a tie one half; None where nothing was scored.
+    coverage: share of comparisons that was scored.
+    """
+
+    strict: MeanError
+    accuracy: MeanError | None
+    coverage: float
+    ties: int
+    comparisons: int
+
+    @classmethod
+    def of(
+        cls,
+        credits: Sequence[float],
+        *,
+        chances: Sequence[float] | None = None,
+        clusters: Sequence[Hashable] | None = None,
+    ) -> Accuracy:
+        """Count credits, one a comparison.
+
+        chances: see `expected`; without them each comparison counts as it came out.
+        clusters: what each comparison belongs to (its user), for the standard errors; every
+            comparison is its own if not given.
+
+        Raises ValueError without comparisons.
+        """
+        if not credits:
+            raise ValueError("there is no comparison to count")
+        counted = credits if chances is None else expected(credits, chances)
+        scored = [not math.isnan(value) for value in credits]
+        return cls(
+            strict=mean_error(strict(credits, chances), clusters),
+            accuracy=mean_error(counted, clusters) if any(scored) else None,
+            coverage=sum(scored) / len(scored),
+            ties=sum(value == 0.5 for value in credits),
+            comparisons=len(credits),
+        )
+
+    @classmethod
+    def over(cls, parts: Sequence[Accuracy]) -> Accuracy:
+        """Return the mean of independent parts (runs, seeds); the errors are over these."""
+        means = [part.accuracy.mean for part in parts if part.accuracy is not None]
+        return cls(
+            strict=mean_error([part.strict.mean for part in parts]),
+            accuracy=mean_error(means) if means else None,
+            coverage=micro_mean([part.coverage for part in parts]) or 0.0,
+            ties=sum(part.ties for part in parts),
+            comparisons=sum(part.comparisons for part in parts),
+        )
 
 
 class Interval(Model):
@@ -66,11 +134,10 @@ class Interval(Model):
 
 
 class Difference(Model):
-    """What a judge gains over another on the same comparisons; accuracies are 0-1.
+    """What a judge gains over another on the same comparisons, by strict accuracy, 0-1.
 
-    p_value: two-sided, for "no difference", from flipping the sign of each person's difference.
-    interval: from resampling people; None with fewer than two.
-    dropped: comparisons that only one of the two scored; they take no part.
+    p_value: two-sided, for "no difference", from flipping the sign of each user's difference.
+    interval: from resampling users; None with fewer than two.
     """
 
     first: float
@@ -80,7 +147,6 @@ class Difference(Model):
     p_value: float
     users: int
     comparisons: int
-    dropped: int
 
 
 class ReliabilityBin(Model):
@@ -116,7 +182,7 @@ class PositionBias(Model):
 
 
 def graded_pairs(grades: Sequence[float]) -> list[tuple[int, int]]:
-    """(better, worse) for each pair of candidates with different grades, in order of indices."""
+    """Return (better, worse) for each pair with different grades, in order of indices."""
     return [
         (i, j) if grades[i] > grades[j] else (j, i)
         for i, j in combinations(range(len(grades)), 2)
@@ -125,59 +191,99 @@ def graded_pairs(grades: Sequence[float]) -> list[tuple[int, int]]:
 
 
 def pair_credits(scores: Scores, grades: Sequence[float]) -> list[float]:
-    """One credit per pair of candidates with different grades, in the order of `graded_pairs`."""
+    """Return one credit a pair with different grades, in the order of `graded_pairs`."""
     if len(scores) != len(grades):
         raise ValueError(f"{len(scores)} scores for {len(grades)} grades")
-    credits = []
-    for better, worse in graded_pairs(grades):
-        high, low = scores[better], scores[worse]
-        if high is None or low is None:
-            credits.append(math.nan)
-        elif _tied(high, low):
-            credits.append(0.5)
-        else:
-            credits.append(1.0 if high > low else 0.0)
-    return credits
+    return [credit(scores[better], scores[worse]) for better, worse in graded_pairs(grades)]
 
 
-def strict(credits: Sequence[float]) -> list[float]:
-    """The same comparisons without mercy: a tie and "not scored" count as wrong."""
-    return [1.0 if credit == 1.0 else 0.0 for credit in credits]
+def credit(better: float | None, worse: float | None = 0.0) -> float:
+    """Return the credit of one comparison, from the scores of its better and its worse candidate.
+
+    Of a margin in favor of the better one, pass the margin alone.
+    """
+    if better is None or worse is None:
+        return math.nan
+    if abs(better - worse) <= TIE * (1.0 + max(abs(better), abs(worse))):
+        return 0.5
+    return 1.0 if better > worse else 0.0
+
+
+def expected(credits: Sequence[float], chances: Sequence[float]) -> list[float]:
+    """Return what each comparison would be credited with on average if the user chose again.
+
+    chances: how probable it is that the user chooses as they did, 0-1; a simulation knows it. The
+        mean is that of drawn choices without the luck of the draw. A tie stays one half.
+    """
+    return [
+        value * chance + (1.0 - value) * (1.0 - chance)
+        for value, chance in zip(credits, chances, strict=True)
+    ]
+
+
+def strict(credits: Sequence[float], chances: Sequence[float] | None = None) -> list[float]:
+    """Return the same comparisons with a tie and "not scored" as wrong; `chances`: see `expected`."""
+    counted = credits if chances is None else expected(credits, chances)
+    return [
+        right if value in (0.0, 1.0) else 0.0 for value, right in zip(credits, counted, strict=True)
+    ]
 
 
 def micro_mean(credits: Sequence[float]) -> float | None:
-    """Mean over the comparisons that were scored; None without any."""
+    """Return the mean over the comparisons that were scored; None without any."""
     values = _scored(credits)
     return float(values.mean()) if values.size else None
 
 
 def macro_mean(credits: Sequence[float], groups: Sequence[Hashable]) -> float | None:
-    """Mean over groups (people, prototypes) of each one's mean; groups without a score are out."""
+    """Return the mean over groups (users, prototypes) of their means; unscored groups are out."""
     sums, counts = _by_group(credits, groups)
     return float((sums / counts).mean()) if sums.size else None
 
 
-def mean_over_runs(values: Sequence[float]) -> MeanError:
-    """Mean and standard error of one figure per independent run; at least one.
+def mean_error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> MeanError:
+    """Return the mean of all values and its standard error over clusters; NaN values are left out.
 
-    The error is the sample deviation divided by sqrt(runs).
+    The error is that of resampling whole clusters (users, runs, seeds), in closed form and with the
+    correction for few of them. Where each value is its own cluster, as without `clusters`, it is the
+    sample deviation divided by the root of their number.
     """
-    error = float(stats.sem(values)) if len(values) > 1 else None
-    return MeanError(mean=float(np.mean(values)), standard_error=error)
+    sums, counts = _by_group(values, range(len(values)) if clusters is None else clusters)
+    if not sums.size:
+        raise ValueError("there is no value to take the mean of")
+    mean = float(sums.sum() / counts.sum())
+    if sums.size < 2:
+        return MeanError(mean=mean, standard_error=None)
+    spread = sums.size / (sums.size - 1) * float(np.square(sums - mean * counts).sum())
+    return MeanError(mean=mean, standard_error=math.sqrt(spread) / float(counts.sum()))
+
+
+def plus_minus(
+    value: MeanError | None, *, form: str = ".1f", scale: float = 100.0, unit: str = ""
+) -> str:
+    """Return a mean and its standard error in words, as "71.8 ± 1.4"; "-" where there is none.
+
+    form: of the mean; the error has as many decimals. scale: 100 turns shares into percent.
+    """
+    if value is None:
+        return "-"
+    error = value.standard_error
+    after = "" if error is None else f" ± {scale * error:{form.lstrip('+')}}"
+    return f"{scale * value.mean:{form}}{after}{unit}"
 
 
 def bootstrap_interval(
     credits: Sequence[float], users: Sequence[Hashable], *, seed: int
 ) -> Interval | None:
-    """95 % percentile interval of the micro mean, resampling whole people.
+    """Return the 95 % percentile interval of the micro mean, resampling whole users.
 
-    People, not comparisons: the choices of one person are not independent of each other. None with
-    fewer than two people.
+    Users, not comparisons: the choices of one user are not independent of each other. None with
+    fewer than two users.
     """
     sums, counts = _by_group(credits, users)
     if sums.size < 2:
         return None
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (sums, counts),
         lambda total, number, axis: total.sum(axis=axis) / number.sum(axis=axis),
         paired=True,
@@ -188,7 +294,7 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
         batch=200,
     ).confidence_interval
-    return Interval(low=float(found.low), high=float(found.high))
+    return Interval(low=float(interval.low), high=float(interval.high))
 
 
 def paired_difference(
@@ -198,32 +304,27 @@ def paired_difference(
     *,
     seed: int,
 ) -> Difference:
-    """Compare two judges on the same comparisons; the three sequences are aligned.
+    """Compare two judges by their strict credits of the same comparisons; all three are aligned.
 
-    Raises ValueError when no comparison was scored by both.
+    Raises ValueError without comparisons, or where the lengths differ.
     """
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if one.shape != other.shape or one.size != len(users):
-        raise ValueError(f"{one.size}, {other.size} credits and {len(users)} users do not align")
-    both = ~(np.isnan(one) | np.isnan(other))
-    if not both.any():
-        raise ValueError("no comparison was scored by both")
-    gaps = np.where(both, one - other, np.nan)
+    if not first or not len(first) == len(second) == len(users):
+        raise ValueError(f"{len(first)}, {len(second)} credits and {len(users)} users do not align")
+    gaps = np.subtract(first, second)
     sums, _ = _by_group(gaps.tolist(), users)
     return Difference(
-        first=float(one[both].mean()),
-        second=float(other[both].mean()),
-        difference=float((one - other)[both].mean()),
+        first=float(np.mean(first)),
+        second=float(np.mean(second)),
+        difference=float(gaps.mean()),
         interval=bootstrap_interval(gaps.tolist(), users, seed=seed),
         p_value=_sign_flip_p(sums, seed),
         users=int(sums.size),
-        comparisons=int(both.sum()),
-        dropped=int((np.isnan(one) ^ np.isnan(other)).sum()),
+        comparisons=len(first),
     )
 
 
 def kendall(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Kendall's tau-b between scores and grades, -1 to 1.
+    """Return Kendall's tau-b between scores and grades, -1 to 1.
 
     None where a candidate was not scored, or all scores or all grades are equal.
     """
@@ -232,13 +333,13 @@ def kendall(scores: Scores, grades: Sequence[float]) -> float | None:
 
 
 def spearman(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, -1 to 1; None as for `kendall`. LaMP-QA counts with it."""
+    """Return Spearman's rank correlation, -1 to 1; None as for `kendall`. LaMP-QA's figure."""
     values = _complete(scores, grades)
     return None if values is None else float(stats.spearmanr(values, grades).statistic)
 
 
 def ndcg(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Normalised discounted cumulative gain of the whole list, 0-1; gains are the grades (>= 0).
+    """Return the normalized discounted cumulative gain of the list, 0-1; gains are the grades (>= 0).
 
     Candidates with equal scores share the mean discount of their places, so that the order in which
     they were listed does not count. None where a candidate was not scored or all grades are 0.
@@ -259,12 +360,12 @@ def ndcg(scores: Scores, grades: Sequence[float]) -> float | None:
 def top_label(
     probabilities: Sequence[float | None], grades: Sequence[float]
 ) -> tuple[float, float] | None:
-    """(confidence, correctness) of the candidate thought best, for `reliability`.
+    """Return (confidence, correctness) of the candidate thought best, for `reliability`.
 
     Where several are thought best with equal probability, correctness is the share of them that is
     best, and so it is where the grades name several best. None where a probability is missing.
     """
-    if not probabilities or any(one is None for one in probabilities):
+    if not probabilities or any(probability is None for probability in probabilities):
         return None
     values = np.asarray(probabilities, dtype=np.float64)
     chosen = values >= values.max() - TIE
@@ -275,7 +376,7 @@ def top_label(
 def reliability(
     confidences: Sequence[float], correct: Sequence[float], *, bins: int = 10
 ) -> Reliability | None:
-    """Accuracy by confidence in `bins` equal parts of 0-1; None without predictions."""
+    """Return accuracy by confidence in `bins` equal parts of 0-1; None without predictions."""
     if not confidences:
         return None
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -306,10 +407,10 @@ def reliability(
 
 
 def position_bias(samples: Sequence[tuple[float, bool]]) -> PositionBias:
-    """From single samples' comparisons: (credit, whether the better one was shown first)."""
-    first = [credit for credit, better_first in samples if better_first]
-    later = [credit for credit, better_first in samples if not better_first]
-    prefers = [float((credit == 1.0) == shown) for credit, shown in samples if credit in (0.0, 1.0)]
+    """Return the bias in single samples' (credit, whether the better one was shown first)."""
+    first = [value for value, better_first in samples if better_first]
+    later = [value for value, better_first in samples if not better_first]
+    prefers = [float((value == 1.0) == shown) for value, shown in samples if value in (0.0, 1.0)]
     return PositionBias(
         better_first=micro_mean(first),
         better_later=micro_mean(later),
@@ -319,7 +420,7 @@ def position_bias(samples: Sequence[tuple[float, bool]]) -> PositionBias:
 
 
 def _sign_flip_p(differences: Floats, seed: int) -> float:
-    """Two-sided p-value of the sum, when each person's difference could as well be its negative."""
+    """Two-sided p-value of the sum, when each user's difference could as well be its negative."""
     if differences.size < 2:
         return 1.0  # both signs are equally far from zero
     test = stats.permutation_test(
@@ -334,10 +435,6 @@ def _sign_flip_p(differences: Floats, seed: int) -> float:
     return float(test.pvalue)
 
 
-def _tied(one: float, other: float) -> bool:
-    return abs(one - other) <= TIE * (1.0 + max(abs(one), abs(other)))
-
-
 def _scored(credits: Sequence[float]) -> Floats:
     values = np.asarray(credits, dtype=np.float64)
     scored: Floats = values[~np.isnan(values)]
@@ -345,13 +442,13 @@ def _scored(credits: Sequence[float]) -> Floats:
 
 
 def _by_group(credits: Sequence[float], groups: Sequence[Hashable]) -> tuple[Floats, Floats]:
-    """Sum and number of the scored credits of each group, groups in order of appearance."""
+    """Return sum and number of the scored credits of each group, in order of appearance."""
     if len(credits) != len(groups):
         raise ValueError(f"{len(credits)} credits for {len(groups)} group labels")
     sums: dict[Hashable, list[float]] = {}
-    for credit, group in zip(credits, groups, strict=True):
-        if not math.isnan(credit):
-            sums.setdefault(group, []).append(credit)
+    for value, group in zip(credits, groups, strict=True):
+        if not math.isnan(value):
+            sums.setdefault(group, []).append(value)
     return (
         np.array([sum(values) for values in sums.values()], dtype=np.float64),
         np.array([len(values) for values in sums.values()], dtype=np.float64),

@@ -18,16 +18,15 @@ __all__ = ["plot_accuracy", "plot_bars", "plot_position", "plot_reliability", "p
 # Inches of 96 CSS pixels: what a phone has room for, so that a browser there does not shrink the text.
 WIDTH = 3.5
 LONGEST_NAME = 24
-INK, BLUE, ORANGE, GREY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
+INK, BLUE, ORANGE, GRAY = "#1f2328", "#1d5fa8", "#c4620f", "#8a929a"
 
 
 def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
-    """Accuracy with its 95 % interval by judge, beside the line of chance."""
-    shown = [row for row in reversed(rows) if row.accuracy is not None]
+    """Strict accuracy with its 95 % interval by judge, beside the line of chance."""
+    shown = list(reversed(rows))
     figure, axes = _axes(0.9 + 0.42 * max(1, len(shown)))
     for place, row in enumerate(shown):
-        assert row.accuracy is not None
-        mean = 100 * row.accuracy.mean
+        mean = 100 * row.strict.mean
         if row.interval is not None:
             axes.plot(
                 [100 * row.interval.low, 100 * row.interval.high], [place, place], color=BLUE, lw=2
@@ -44,31 +43,32 @@ def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
     axes.axvline(50, color=ORANGE, ls="--", lw=1)
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_ylim(-0.6, len(shown) - 0.3)
-    axes.set_xlabel("accuracy, % (dashed: chance)")
+    axes.set_xlabel("strict accuracy, % (dashed: chance)")
     return _svg(figure)
 
 
-def plot_reliability(found: Reliability) -> str:
+def plot_reliability(reliability: Reliability) -> str:
     """How often the model was right where it was so sure; on the diagonal it is calibrated."""
     figure, axes = _axes(3.4)
-    axes.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1)
-    most = max(one.count for one in found.bins)
+    axes.plot([0, 1], [0, 1], color=GRAY, ls="--", lw=1)
+    bins = reliability.bins
+    most = max(part.count for part in bins)
     axes.scatter(
-        [one.confidence for one in found.bins],
-        [one.accuracy for one in found.bins],
-        s=[20 + 180 * one.count / most for one in found.bins],
+        [part.confidence for part in bins],
+        [part.accuracy for part in bins],
+        s=[20 + 180 * part.count / most for part in bins],
         color=BLUE,
         alpha=0.8,
     )
-    for one in found.bins:
+    for part in bins:
         axes.annotate(
-            str(one.count),
-            (one.confidence, one.accuracy),
+            str(part.count),
+            (part.confidence, part.accuracy),
             xytext=(0, 9),
             textcoords="offset points",
             ha="center",
             fontsize=8,
-            color=GREY,
+            color=GRAY,
         )
     axes.set_xlim(0, 1.05)
     axes.set_ylim(-0.05, 1.15)
@@ -82,7 +82,7 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
     shown = [row for row in reversed(rows) if row.position.samples]
     figure, axes = _axes(1.1 + 0.5 * max(1, len(shown)))
     for place, row in enumerate(shown):
-        for value, offset, colour, label in (
+        for value, offset, color, label in (
             (row.position.better_first, 0.18, BLUE, "better answer earlier"),
             (row.position.better_later, -0.18, ORANGE, "better answer later"),
         ):
@@ -91,10 +91,10 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
                     place + offset,
                     100 * value,
                     height=0.34,
-                    color=colour,
+                    color=color,
                     label=label if place == 0 else None,
                 )
-    axes.axvline(50, color=GREY, ls="--", lw=1)
+    axes.axvline(50, color=GRAY, ls="--", lw=1)
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy of single samples, %")
@@ -111,7 +111,7 @@ def plot_samples(rows: Sequence[JudgeSummary]) -> str:
             sizes |= row.by_samples.keys()
             axes.plot(
                 list(row.by_samples),
-                [100 * one for one in row.by_samples.values()],
+                [100 * accuracy for accuracy in row.by_samples.values()],
                 "o-",
                 label=row.judge,
             )

@@ -1,4 +1,4 @@
-"""What an evaluation asks: candidates for one person, and how good each really was."""
+"""What an evaluation asks: candidates for one user, and how good each really was."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.jsonl import read_models
 from pgenrm_agent.schema import (
     Candidate,
     Identifier,
@@ -27,10 +28,10 @@ class Question(Model):
     """One request whose outcome is known.
 
     id: unique in a set of questions.
-    grades: how good each candidate was for this person, higher is better, at least 0, aligned with
+    grades: how good each candidate was for this user, higher is better, at least 0, aligned with
         `candidates`; a choice between two answers has grades 1 and 0. Not all are equal.
-    history, stated: what a judge may know of the person.
-    group: for a mean over groups, such as the person's prototype or the topic.
+    history, stated: what a judge may know of the user.
+    group: for a mean over groups, such as the user's prototype or the topic.
     """
 
     id: Identifier
@@ -55,25 +56,11 @@ class Question(Model):
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions from a JSONL file, one `Question` a line.
+    """Read questions from a JSONL file, a `Question` in each line.
 
     Raises ConfigurationError that names the file, the line and the field.
     """
-    questions = []
-    try:
-        # Not splitlines: a text may hold other separators that JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            questions.append(Question.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise ConfigurationError(f"{path}, line {number}: {field}: {first['msg']}") from None
+    questions = read_models(path, Question)
     check_questions(questions, source=str(path))
     return questions
 
@@ -90,7 +77,7 @@ def check_questions(questions: Sequence[Question], *, source: str) -> None:
 
 
 def fingerprint(questions: Sequence[Question]) -> str:
-    """A hash of what is asked; ids and times of past choices do not count."""
+    """Return a hash of what is asked; ids and times of past choices do not count."""
     digest = hashlib.blake2b(digest_size=16)
     for question in questions:
         content = question.model_dump_json(exclude={"history": {"__all__": {"id", "created_at"}}})

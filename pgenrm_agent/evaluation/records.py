@@ -1,30 +1,22 @@
-"""What judges said, one line each in a file that only grows.
-
-A run that is killed loses at most the line being written: an incomplete last line is cut off when
-the file is opened again, and everything before it stays.
-"""
+"""What judges said: a record for each question, judge and run; and as a Parquet file."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import replacing
 from pgenrm_agent.schema import Model
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Record", "RecordLog", "Verdict", "read_parquet", "write_parquet"]
-
-RecordModel = TypeVar("RecordModel", bound=Model)
+__all__ = ["Record", "Verdict", "read_parquet", "write_parquet"]
 
 
 class Verdict(Model):
@@ -35,7 +27,7 @@ class Verdict(Model):
     orders, totals: by readable sample, the candidates in the order shown, and their scores.
     failures: unreadable samples by reason.
     slips: totals that the model itself wrote and that are off by more than 0.1, of `compared`.
-    prototype: the one that the person was matched to, if any.
+    prototype: the nearest to the user, if they were matched.
     """
 
     scores: tuple[float | None, ...]
@@ -71,92 +63,20 @@ class Record(Model):
         return self.judge, self.run, self.question
 
 
-class RecordLog(Generic[RecordModel]):
-    """An append-only JSONL file of one model, with one writing process.
-
-    Use as a context manager. Raises ConfigurationError when another process writes to it, or when a
-    line before the last cannot be read.
-    """
-
-    def __init__(self, path: Path, kind: type[RecordModel]) -> None:
-        self._path = path
-        self._kind = kind
-        self._lock = FileLock(f"{path}.lock", timeout=0)
-        self._file: IO[bytes] | None = None
-        self.found: list[RecordModel] = []
-
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise ConfigurationError(
-                f"another process writes to {self._path}: wait for it, or use another folder"
-            ) from None
-        try:
-            self.found = self._read()
-            self._file = self._path.open("ab")
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
-        self._lock.release()
-
-    def append(self, record: RecordModel) -> None:
-        """Write one line; a killed process does not lose it."""
-        if self._file is None:
-            raise ValueError(f"{self._path} is not open")
-        # One write of one line, past Python's own buffer.
-        self._file.write(record.model_dump_json().encode("utf-8", "surrogatepass") + b"\n")
-        self._file.flush()
-
-    def _read(self) -> list[RecordModel]:
-        if not self._path.is_file():
-            return []
-        content = self._path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self._path.open("r+b") as file:
-                file.truncate(whole)
-        records = []
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                records.append(self._kind.model_validate_json(line))
-            except ValidationError as error:
-                raise ConfigurationError(
-                    f"{self._path}, line {number} is no {self._kind.__name__.lower()}"
-                    f" ({error.errors(include_url=False)[0]['msg']}): it was changed or written by"
-                    " another version; use another folder"
-                ) from None
-        return records
-
-
 def write_parquet(records: Iterable[Record], path: Path) -> None:
     """One row a record, sorted by judge, run and question; replaces the file in one step."""
     import pyarrow
     from pyarrow import parquet
 
     rows = []
-    for record in sorted(records, key=lambda one: one.key):
+    for record in sorted(records, key=lambda record: record.key):
         row = record.model_dump(mode="json")
         verdict = row.pop("verdict")
         # A column of maps with changing keys would be a struct of every key ever seen.
         verdict["failures"] = json.dumps(verdict["failures"], sort_keys=True)
         rows.append({**row, **verdict})
-    beside = path.with_name(path.name + ".new")
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), beside)
-    beside.replace(path)
+    with replacing(path) as beside:
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_schema()), beside)
 
 
 def read_parquet(path: Path) -> list[Record]:

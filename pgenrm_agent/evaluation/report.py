@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pgenrm_agent.evaluation.metrics import MeanError
+from pgenrm_agent.evaluation.metrics import plus_minus
 from pgenrm_agent.evaluation.plots import (
     plot_accuracy,
     plot_bars,
@@ -18,6 +18,7 @@ from pgenrm_agent.evaluation.plots import (
 )
 from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary
+from pgenrm_agent.files import write_text
 from pgenrm_agent.schema import Model
 
 __all__ = ["REPORT", "Cell", "Plot", "accuracy_in_words", "cells", "write_report"]
@@ -28,7 +29,7 @@ VERDICTS = {
     "better": "better than chance",
     "no better": "no better than chance",
     "worse": "worse than chance",
-    "unknown": "too few people to tell it from chance",
+    "unknown": "too few users to tell it from chance",
 }
 
 
@@ -48,46 +49,48 @@ class Plot(Model):
 
 
 def accuracy_in_words(row: JudgeSummary) -> str:
-    """One sentence: how often a judge is right, how sure that is, and what chance would do."""
+    """Return how often a judge is right, how sure that is, and what chance would do.
+
+    Strictly: ties and comparisons that were not scored are wrong. Where there are any, a second
+    sentence says how right the judge is without them.
+    """
     if row.accuracy is None:
         return (
             f"{row.judge} scored nothing: none of its {row.comparisons} comparisons was readable."
         )
-    within = (
-        f", 95 % interval {100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}"
-        if row.interval
-        else ""
-    )
-    return (
-        f"{row.judge} is right in {100 * row.accuracy.mean:.1f} % of comparisons{within}:"
+    within = f", 95 % interval {_interval(row)}" if row.interval else ""
+    sentence = (
+        f"{row.judge} is right in {100 * row.strict.mean:.1f} % of comparisons{within}:"
         f" {VERDICTS[row.against_chance]}."
+    )
+    if not row.ties and not row.not_scored:
+        return sentence
+    return (
+        f"{sentence} It scored {100 * row.coverage:.1f} % of them; of these it is right in"
+        f" {100 * row.accuracy.mean:.1f} %, a tie counted as one half."
     )
 
 
 def cells(row: JudgeSummary) -> list[Cell]:
-    """The figures of one row of the table, in their order."""
-    interval = (
-        "-"
-        if row.interval is None
-        else f"{100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}"
-    )
+    """Return the figures of one row of the table, in their order."""
     failed = sum(row.failed_samples.values())
     shown = {
-        "accuracy, %": _percent(row.accuracy),
-        "95 % interval": interval,
+        "strict, %": plus_minus(row.strict),
+        "95 % interval": _interval(row),
         "against chance": VERDICTS[row.against_chance].removesuffix(" than chance"),
-        "strict, %": _percent(row.strict),
-        "per person, %": _percent(row.macro_user),
-        "per group, %": _percent(row.macro_group),
-        "per prototype, %": _percent(row.macro_prototype),
+        "accuracy, %": plus_minus(row.accuracy),
+        "coverage, %": _share(row.coverage),
+        "per user, %": plus_minus(row.macro_user),
+        "per group, %": plus_minus(row.macro_group),
+        "per prototype, %": plus_minus(row.macro_prototype),
         "ties": str(row.ties),
         "not scored": f"{row.not_scored} of {row.comparisons}",
         "unreadable samples": f"{failed} of {failed + row.samples}",
         "one sample, %": _share(row.one_sample),
-        "Kendall": _plain(row.kendall),
-        "NDCG": _plain(row.ndcg),
-        "Spearman": _plain(row.spearman),
-        "Spearman of systems": _plain(row.system_spearman),
+        "Kendall": plus_minus(row.kendall, form=".3f", scale=1),
+        "NDCG": plus_minus(row.ndcg, form=".3f", scale=1),
+        "Spearman": plus_minus(row.spearman, form=".3f", scale=1),
+        "Spearman of systems": plus_minus(row.system_spearman, form=".3f", scale=1),
         "ECE": "-" if row.calibration is None else f"{row.calibration.ece:.3f}",
         "first shown preferred, %": _share(row.position.prefers_first),
         "slips, %": _share(row.slips),
@@ -120,16 +123,15 @@ def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) 
         plots=_plots(rows),
         settings=run.model_dump_json(indent=2),
     )
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, text)
 
 
 def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
     plots = [
         _plot(
-            "Accuracy",
-            "Mean over runs; the line is the 95 % interval from resampling people.",
+            "Accuracy, strict",
+            "Mean over runs; the line is the 95 % interval from resampling users. Ties and"
+            " comparisons that were not scored are wrong.",
             plot_accuracy(rows),
         )
     ]
@@ -184,18 +186,10 @@ def _plot(title: str, about: str, svg: str) -> Plot:
     return Plot(title=title, about=about, image=f"data:image/svg+xml;base64,{encoded}")
 
 
-def _percent(value: MeanError | None) -> str:
-    if value is None:
+def _interval(row: JudgeSummary) -> str:
+    if row.interval is None:
         return "-"
-    error = "" if value.standard_error is None else f" ± {100 * value.standard_error:.1f}"
-    return f"{100 * value.mean:.1f}{error}"
-
-
-def _plain(value: MeanError | None) -> str:
-    if value is None:
-        return "-"
-    error = "" if value.standard_error is None else f" ± {value.standard_error:.3f}"
-    return f"{value.mean:.3f}{error}"
+    return f"{100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}"
 
 
 def _share(value: float | None) -> str:

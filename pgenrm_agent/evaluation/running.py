@@ -13,7 +13,9 @@ from pydantic import Field, JsonValue
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.judges import Judge
 from pgenrm_agent.evaluation.questions import Question, check_questions, fingerprint
-from pgenrm_agent.evaluation.records import Record, RecordLog, Verdict
+from pgenrm_agent.evaluation.records import Record, Verdict
+from pgenrm_agent.files import write_text
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Model
 
@@ -26,7 +28,7 @@ RUN = "run.json"
 class RunDescription(Model):
     """What a folder's records were made with; written once, and compared when a run is resumed.
 
-    source, engine, model, machine are for people. judges: settings by name.
+    source and machine are for readers. fingerprint: of all `questions`. judges: settings by name.
     """
 
     source: str
@@ -50,10 +52,11 @@ async def evaluate(
     concurrency: int = 16,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Record]:
-    """Let every judge answer every question `runs` times; returns all records, kept ones included.
+    """Let every judge answer every question `runs` times; return all records, kept ones included.
 
     Records are appended to `out`/records.jsonl one by one. Started again with the same questions
-    and settings, a run goes on where it was; more runs or more judges may be asked for. Each record
+    and settings, a run goes on where it was; more runs, more judges, or more questions after the
+    same ones may be asked for. Each record
     depends on the seed, the run and the question alone, so where the engine's seeds are exact, an
     interrupted run ends with the scores that an uninterrupted one has.
 
@@ -78,7 +81,11 @@ async def evaluate(
             for question in questions
             for judge in judges
         ]
-        waiting = (one for one in wanted if (one[0].name, one[1], one[2].id) not in done)
+        waiting = (
+            (judge, run, question)
+            for judge, run, question in wanted
+            if (judge.name, run, question.id) not in done
+        )
         kept = sum((judge.name, run, question.id) in done for judge, run, question in wanted)
         progress(kept, len(wanted))
 
@@ -138,6 +145,7 @@ def _settle(
     settings: dict[str, dict[str, JsonValue]] = {
         judge.name: json.loads(json.dumps(dict(judge.settings))) for judge in judges
     }
+    before = None
     known: Mapping[str, dict[str, JsonValue]] = {}
     if path.is_file():
         try:
@@ -145,7 +153,9 @@ def _settle(
         except ValueError as error:
             raise ConfigurationError(f"{path} cannot be read: {error}") from error
         known = before.judges
-        now = description.model_copy(update={"fingerprint": asked})
+        # More questions may follow those that were asked before.
+        same = fingerprint(questions[: before.questions])
+        now = description.model_copy(update={"fingerprint": same})
         for field in ("fingerprint", "seed", "engine", "model"):
             if getattr(before, field) != getattr(now, field):
                 raise ConfigurationError(
@@ -166,6 +176,5 @@ def _settle(
             "judges": {**known, **settings},
         }
     )
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(complete.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    if complete != before:
+        write_text(path, complete.model_dump_json(indent=2) + "\n")

@@ -9,7 +9,15 @@ from typing import Literal
 import numpy as np
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.comparisons import (
+    credits_of,
+    sample_credits,
+    samples_as_shown,
+    slip_share,
+)
 from pgenrm_agent.evaluation.metrics import (
+    CHANCE,
+    Accuracy,
     Difference,
     Interval,
     MeanError,
@@ -17,10 +25,9 @@ from pgenrm_agent.evaluation.metrics import (
     Reliability,
     Scores,
     bootstrap_interval,
-    graded_pairs,
     kendall,
     macro_mean,
-    mean_over_runs,
+    mean_error,
     micro_mean,
     ndcg,
     pair_credits,
@@ -34,21 +41,20 @@ from pgenrm_agent.evaluation.metrics import (
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.schema import Model
 
-__all__ = ["JudgeSummary", "compare", "summarise"]
+__all__ = ["JudgeSummary", "compare", "summarize"]
 
-CHANCE = 0.5
 BOOTSTRAP_SEED = 0
 
 
 class JudgeSummary(Model):
     """One row of the table. Accuracies and shares are 0-1; means are over independent runs.
 
-    accuracy: over scored comparisons, a tie counts one half. interval: from resampling people.
-    strict: ties and comparisons that were not scored count as wrong.
-    macro_user, macro_group, macro_prototype: mean over people, over groups and over prototypes of
-        each one's accuracy.
+    strict, accuracy, coverage: as `metrics` defines them; the headline is `strict`.
+    interval: of `strict`, from resampling users.
     against_chance: whether the interval lies above 50 %, holds it, or lies below it; "unknown"
-        with fewer than two people.
+        with fewer than two users.
+    macro_user, macro_group, macro_prototype: mean of the accuracies of users, of groups and of
+        prototypes.
     comparisons, ties, not_scored: by comparison and run. failed_samples: unreadable ones, by reason.
     one_sample: accuracy of single samples of the same evaluations.
     by_samples: accuracy of the mean of the first 1, 2, 4, ... samples.
@@ -64,10 +70,11 @@ class JudgeSummary(Model):
     users: int
     runs: int
     comparisons: int
-    accuracy: MeanError | None
+    strict: MeanError
     interval: Interval | None
     against_chance: Literal["better", "no better", "worse", "unknown"]
-    strict: MeanError
+    accuracy: MeanError | None
+    coverage: float
     macro_user: MeanError | None
     macro_group: MeanError | None
     macro_prototype: MeanError | None
@@ -90,8 +97,8 @@ class JudgeSummary(Model):
     seconds: float
 
 
-def summarise(records: Iterable[Record]) -> list[JudgeSummary]:
-    """One summary a judge, the most accurate first.
+def summarize(records: Iterable[Record]) -> list[JudgeSummary]:
+    """Return one summary a judge, the most accurate first.
 
     Raises ConfigurationError without any record.
     """
@@ -99,15 +106,15 @@ def summarise(records: Iterable[Record]) -> list[JudgeSummary]:
     for record in records:
         by_judge[record.judge].append(record)
     if not by_judge:
-        raise ConfigurationError("there are no records to summarise: nothing was judged")
-    rows = [_summary(name, found) for name, found in by_judge.items()]
-    return sorted(rows, key=lambda row: (-(row.accuracy.mean if row.accuracy else 0.0), row.judge))
+        raise ConfigurationError("there are no records to summarize: nothing was judged")
+    rows = [_summary(name, judged) for name, judged in by_judge.items()]
+    return sorted(rows, key=lambda row: (-row.strict.mean, row.judge))
 
 
 def compare(first: Sequence[Record], second: Sequence[Record], *, seed: int = 0) -> Difference:
-    """What one judge gains over another on the comparisons that both were asked for.
+    """Return what one judge gains over another on the comparisons that both were asked for.
 
-    A comparison's credit is its mean over runs; where a run did not score it, over the others.
+    A comparison's credit is the mean of its strict credits over runs.
 
     Raises ConfigurationError when the two share no comparison, or a question of one is another's in
     the other.
@@ -119,37 +126,32 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, seed: int = 0)
                 f"question {record.question} is not the same in both: {asked[record.question][0]} is"
                 f" asked there, {record.user_id} here; compare results on the same data"
             )
-    one, other = _credits_by_comparison(first), _credits_by_comparison(second)
-    shared = [key for key in one if key in other]
+    ours, theirs = _strict_by_comparison(first), _strict_by_comparison(second)
+    shared = [comparison for comparison in ours if comparison in theirs]
     if not shared:
         raise ConfigurationError(
             "the two results have no question in common: compare results on the same data"
         )
     users = {record.question: record.user_id for record in first}
-    try:
-        return paired_difference(
-            [one[key] for key in shared],
-            [other[key] for key in shared],
-            [users[question] for question, _ in shared],
-            seed=seed,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"the two results cannot be compared: {error}") from None
+    return paired_difference(
+        [ours[comparison] for comparison in shared],
+        [theirs[comparison] for comparison in shared],
+        [users[question] for question, _ in shared],
+        seed=seed,
+    )
 
 
 def _about(record: Record) -> tuple[object, ...]:
     return record.user_id, record.group, record.candidates, record.grades
 
 
-def _credits_by_comparison(records: Sequence[Record]) -> dict[tuple[str, int], float]:
-    found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+def _strict_by_comparison(records: Sequence[Record]) -> dict[tuple[str, int], float]:
+    """Return the mean over runs, by question and number of the comparison in it."""
+    by_comparison: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
     for record in records:
-        for number, credit in enumerate(pair_credits(record.verdict.scores, record.grades)):
-            found[record.question, number].append(credit)
-    return {
-        key: float("nan") if (mean := micro_mean(credits)) is None else mean
-        for key, credits in found.items()
-    }
+        for number, value in enumerate(strict(credits_of([record]))):
+            by_comparison[record.question, number].append(value)
+    return {key: float(np.mean(values)) for key, values in by_comparison.items()}
 
 
 def _summary(name: str, records: Sequence[Record]) -> JudgeSummary:
@@ -159,71 +161,56 @@ def _summary(name: str, records: Sequence[Record]) -> JudgeSummary:
     for record in records:
         by_run[record.run].append(record)
     runs = list(by_run.values())
-    comparisons = _credits_by_comparison(records)
+    comparisons = _strict_by_comparison(records)
     users = {record.question: record.user_id for record in records}
     owners = [users[question] for question, _ in comparisons]
     interval = bootstrap_interval(list(comparisons.values()), owners, seed=BOOTSTRAP_SEED)
-    everything = [credit for record in records for credit in _credits(record)]
+    accuracy = Accuracy.over([Accuracy.of(credits_of(run)) for run in runs])
     failures: Counter[str] = Counter()
     for record in records:
         failures.update(record.verdict.failures)
-    sure = [
-        found
+    told = [
+        label
         for record in records
-        if (found := top_label(record.verdict.probability_best, record.grades)) is not None
+        if (label := top_label(record.verdict.probability_best, record.grades)) is not None
     ]
-    compared = sum(record.verdict.compared for record in records)
     return JudgeSummary(
         judge=name,
         questions=len(users),
         users=len(set(users.values())),
         runs=len(runs),
-        comparisons=len(everything),
-        accuracy=_over_runs([micro_mean(_all_credits(run)) for run in runs]),
+        comparisons=accuracy.comparisons,
+        strict=accuracy.strict,
         interval=interval,
         against_chance=_against_chance(interval),
-        strict=mean_over_runs([float(np.mean(strict(_all_credits(run)))) for run in runs]),
+        accuracy=accuracy.accuracy,
+        coverage=accuracy.coverage,
         macro_user=_over_runs([_macro(run, _user) for run in runs]),
         macro_group=_over_runs([_macro(run, _group) for run in runs]),
         macro_prototype=_over_runs([_macro(run, _prototype) for run in runs]),
         groups=_groups(records),
-        ties=sum(credit == 0.5 for credit in everything),
-        not_scored=int(np.isnan(everything).sum()),
+        ties=accuracy.ties,
+        not_scored=int(np.isnan(credits_of(records)).sum()),
         samples=sum(len(record.verdict.totals) for record in records),
         failed_samples=dict(sorted(failures.items())),
-        one_sample=micro_mean(
-            [
-                credit
-                for record in records
-                for sample in record.verdict.totals
-                for credit in pair_credits(sample, record.grades)
-            ]
-        ),
+        one_sample=micro_mean(sample_credits(records)),
         by_samples=_by_samples(records),
         kendall=_over_runs([_mean_of(run, kendall) for run in runs]),
         ndcg=_over_runs([_mean_of(run, ndcg) for run in runs]),
         spearman=_over_runs([_mean_of(run, spearman) for run in runs]),
         system_spearman=_over_runs([_system_spearman(run) for run in runs]),
-        calibration=reliability([one for one, _ in sure], [right for _, right in sure]),
-        position=position_bias(_pairs_as_shown(records)),
-        slips=sum(record.verdict.slips for record in records) / compared if compared else None,
+        calibration=reliability([sure for sure, _ in told], [right for _, right in told]),
+        position=position_bias(samples_as_shown(records)),
+        slips=slip_share(records),
         prompt_tokens=sum(record.verdict.prompt_tokens for record in records),
         completion_tokens=sum(record.verdict.completion_tokens for record in records),
         seconds=sum(record.seconds for record in records),
     )
 
 
-def _credits(record: Record) -> list[float]:
-    return pair_credits(record.verdict.scores, record.grades)
-
-
-def _all_credits(records: Sequence[Record]) -> list[float]:
-    return [credit for record in records for credit in _credits(record)]
-
-
 def _over_runs(values: Sequence[float | None]) -> MeanError | None:
     known = [value for value in values if value is not None]
-    return mean_over_runs(known) if known else None
+    return mean_error(known) if known else None
 
 
 def _against_chance(
@@ -254,20 +241,20 @@ def _macro(records: Sequence[Record], of: Callable[[Record], str | None]) -> flo
         (credit, group)
         for record in records
         if (group := of(record)) is not None
-        for credit in _credits(record)
+        for credit in credits_of([record])
     ]
     return macro_mean([credit for credit, _ in pairs], [group for _, group in pairs])
 
 
 def _groups(records: Sequence[Record]) -> dict[str, float]:
     """Accuracy by group, all runs together."""
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    by_group: defaultdict[str, list[float]] = defaultdict(list)
     for record in records:
         if record.group is not None:
-            found[record.group] += _credits(record)
+            by_group[record.group] += credits_of([record])
     return {
         group: mean
-        for group, credits in sorted(found.items())
+        for group, credits in sorted(by_group.items())
         if (mean := micro_mean(credits)) is not None
     }
 
@@ -276,7 +263,7 @@ def _by_samples(records: Sequence[Record]) -> dict[int, float]:
     """Accuracy of the plain mean of the first k samples, k = 1, 2, 4, ... and all."""
     most = max((len(record.verdict.totals) for record in records), default=0)
     sizes = sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
-    found = {}
+    accuracies = {}
     for size in sizes if most > 1 else ():
         credits = []
         for record in records:
@@ -288,8 +275,8 @@ def _by_samples(records: Sequence[Record]) -> dict[int, float]:
                 credits += pair_credits(np.mean(first, axis=0).tolist(), record.grades)
         mean = micro_mean(credits)
         if mean is not None:
-            found[size] = mean
-    return found
+            accuracies[size] = mean
+    return accuracies
 
 
 def _mean_of(
@@ -312,24 +299,13 @@ def _system_spearman(records: Sequence[Record]) -> float | None:
     scores: defaultdict[str, list[float]] = defaultdict(list)
     grades: defaultdict[str, list[float]] = defaultdict(list)
     for record in records:
-        for one, score, grade in zip(
+        for candidate, score, grade in zip(
             record.candidates, record.verdict.scores, record.grades, strict=True
         ):
             if score is not None:
-                scores[one].append(score)
-                grades[one].append(grade)
+                scores[candidate].append(score)
+                grades[candidate].append(grade)
     return spearman(
-        [float(np.mean(scores[one])) for one in sorted(scores)],
-        [float(np.mean(grades[one])) for one in sorted(scores)],
+        [float(np.mean(scores[candidate])) for candidate in sorted(scores)],
+        [float(np.mean(grades[candidate])) for candidate in sorted(scores)],
     )
-
-
-def _pairs_as_shown(records: Sequence[Record]) -> list[tuple[float, bool]]:
-    """(credit, whether the better answer was shown before the worse) of every sample's pairs."""
-    found: list[tuple[float, bool]] = []
-    for record in records:
-        pairs = graded_pairs(record.grades)
-        for order, totals in zip(record.verdict.orders, record.verdict.totals, strict=True):
-            before = [order.index(better) < order.index(worse) for better, worse in pairs]
-            found += zip(pair_credits(totals, record.grades), before, strict=True)
-    return found

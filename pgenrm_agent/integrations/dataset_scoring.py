@@ -11,17 +11,25 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.files import replacing, write_text
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Message, Model, PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.schema import (
+    Message,
+    Model,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -40,6 +48,7 @@ REQUIRED = {"user_id", "query", "candidates"}
 OPTIONAL = {"conversation", "history", "stated"}
 READ_AT_ONCE = 512
 
+T = TypeVar("T")
 Row: TypeAlias = tuple[int, Mapping[str, object]]
 Runner: TypeAlias = Callable[[Iterator[Row], "DatasetJob"], AsyncGenerator["RowResult"]]
 
@@ -47,8 +56,10 @@ Runner: TypeAlias = Callable[[Iterator[Row], "DatasetJob"], AsyncGenerator["RowR
 class RowResult(Model):
     """What came of one row; lists are in the order of the row's candidates.
 
-    row: from 0. ranking: indices of the scored candidates, best first. reason: why a candidate, or
-    the row, was not scored.
+    Attributes:
+        row: From 0.
+        ranking: Indices of the scored candidates, best first.
+        reason: Why a candidate, or the row, was not scored.
     """
 
     row: int
@@ -74,7 +85,7 @@ class DatasetJob(Model):
 
 
 class Summary(Model):
-    """What a finished job did. resumed: rows that an earlier start had done."""
+    """What a finished job did; `resumed` counts the rows that an earlier start had done."""
 
     rows: int
     resumed: int
@@ -94,13 +105,14 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
     candidates = values.get("candidates")
     count = len(candidates) if isinstance(candidates, Sequence) else 0
     try:
-        texts, signals = _read_row(values)
+        _refuse_incomplete(values)
         evaluation = await model.ascore(
             str(values["user_id"]),
             str(values["query"]),
-            texts,
+            _texts(candidates),
+            conversation=_read(Message.model_validate, values, "conversation"),
             scaling=job.scaling.model_copy(update={"seed": seed}),
-            **signals,  # type: ignore[arg-type]
+            signals=_signals(values),
         )
     except (ChainError, ConfigurationError) as error:
         return RowResult(
@@ -114,13 +126,13 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
             tokens=0,
             seed=seed,
         )
-    place = {one.id: index for index, one in enumerate(evaluation.request.candidates)}
+    place = {candidate.id: index for index, candidate in enumerate(evaluation.request.candidates)}
     reasons = [score.reason for score in evaluation.scores if score.reason]
     return RowResult(
         row=number,
         scores=tuple(score.mean for score in evaluation.scores),
         probability_best=tuple(score.probability_best for score in evaluation.scores),
-        ranking=tuple(place[one] for one in evaluation.ranking),
+        ranking=tuple(place[candidate_id] for candidate_id in evaluation.ranking),
         reason=reasons[0] if reasons else None,
         chains=len(evaluation.chains),
         failures=len(evaluation.failures),
@@ -160,15 +172,20 @@ def score_dataset(
 ) -> Summary:
     """Score every row of a Parquet file into another one.
 
-    source: columns user_id, query, candidates (list of texts); optional history (list of query,
-        chosen, rejected), stated (list of texts) and conversation (list of role, content). Without
-        history and stated, what is known of people comes from the model's memory.
-    target: the input's columns and those of `RowResult`, in the input's order.
-    run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
-    progress: told how many rows are done, of how many.
+    Args:
+        source: Columns user_id, query, candidates (list of texts); optional history (list of query,
+            chosen, rejected), stated (list of texts) and conversation (list of role, content). With
+            history or stated, these are all that is known of the row's user; otherwise that comes
+            from the model's memory.
+        target: The input's columns and those of `RowResult`, in the input's order.
+        job: What the results depend on.
+        run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
+        progress: Told how many rows are done, of how many.
 
-    Raises ConfigurationError for a file that cannot be used, for a target that is there already,
-    and for results of another job; and what engine and memory raise, after which a new start goes on.
+    Raises:
+        ConfigurationError: The file cannot be used, the target is there already, or there are
+            results of another job.
+        EngineError: As the engine raises it; a new start goes on. So with MemoryStoreError.
     """
     table = _open(source)
     folder = target.with_name(f"{target.name}.progress")
@@ -216,37 +233,46 @@ def score_dataset(
         resumed=resumed,
         scored=scored,
         not_scored=job.rows - scored,
-        reasons=dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:10]),
+        reasons=dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))[:10]),
     )
 
 
-def _read_row(values: Mapping[str, object]) -> tuple[list[str], dict[str, object]]:
-    """Candidates, and the signals that the row brings.
-
-    Raises ConfigurationError that names the column.
-    """
+def _refuse_incomplete(values: Mapping[str, object]) -> None:
     for column in sorted(REQUIRED):
         if not values.get(column):
             raise ConfigurationError(f"{column} is empty: every row needs one")
-    signals: dict[str, object] = {}
-    readers: dict[str, Callable[[object], object]] = {
-        "conversation": Message.model_validate,
-        "history": PreferencePair.model_validate,
-        "stated": lambda text: StatedPreference(text=str(text)),
-    }
-    for column, read in readers.items():
-        if column not in values:
-            continue
-        try:
-            given = values[column]
-            signals[column] = [read(one) for one in given] if isinstance(given, list) else []
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(f"{column}: {where}: {first['msg']}") from None
-    candidates = values["candidates"]
-    texts = [str(one) for one in candidates] if isinstance(candidates, list) else []
-    return texts, signals
+
+
+def _signals(values: Mapping[str, object]) -> UserSignals | None:
+    """What the row tells of its user; None where the file has no columns for it."""
+    if "history" not in values and "stated" not in values:
+        return None
+    history = _read(PreferencePair.model_validate, values, "history")
+    stated = _read(lambda text: StatedPreference(text=str(text)), values, "stated")
+    with _naming("user_id"):
+        return UserSignals(user_id=str(values["user_id"]), history=history, stated=stated)
+
+
+def _read(read: Callable[[object], T], values: Mapping[str, object], column: str) -> tuple[T, ...]:
+    """The column's list, item by item."""
+    given = values.get(column)
+    with _naming(column):
+        return tuple(read(item) for item in given) if isinstance(given, list) else ()
+
+
+@contextmanager
+def _naming(column: str) -> Iterator[None]:
+    """Turn what the schema refuses into a ConfigurationError that names the column."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{column}: {where}: {first['msg']}") from None
+
+
+def _texts(candidates: object) -> list[str]:
+    return [str(text) for text in candidates] if isinstance(candidates, list) else []
 
 
 def _open(source: Path) -> ParquetFile:
@@ -284,7 +310,7 @@ def _rows(table: ParquetFile) -> Iterator[Row]:
 
 def _settle(path: Path, job: DatasetJob) -> None:
     if not path.is_file():
-        path.write_text(job.model_dump_json(), encoding="utf-8")
+        write_text(path, job.model_dump_json())
         return
     before = DatasetJob.model_validate_json(path.read_text(encoding="utf-8"))
     for field in DatasetJob.model_fields:
@@ -320,10 +346,9 @@ def _write(source: Path, target: Path, results: Mapping[int, RowResult]) -> None
         ]
     )
     table = ParquetFile(source)
-    beside = target.with_name(target.name + ".new")
     schema = pa.schema([*table.schema_arrow, *columns])
     number = 0
-    with ParquetWriter(beside, schema) as writer:
+    with replacing(target) as beside, ParquetWriter(beside, schema) as writer:
         for batch in table.iter_batches(batch_size=READ_AT_ONCE):
             rows = [results[number + at].model_dump() for at in range(len(batch))]
             added = pa.RecordBatch.from_pylist(rows, schema=columns)
@@ -331,4 +356,3 @@ def _write(source: Path, target: Path, results: Mapping[int, RowResult]) -> None
                 pa.RecordBatch.from_arrays([*batch.columns, *added.columns], schema=schema)
             )
             number += len(batch)
-    beside.replace(target)

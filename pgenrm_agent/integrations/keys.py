@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import threading
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from filelock import FileLock
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_text
 from pgenrm_agent.schema import Model
 
 __all__ = ["IssuedKey", "KeyRing", "Tenant", "valid_tenant"]
@@ -66,8 +66,8 @@ class KeyRing:
         digest = _digest(key)
         with self._lock:
             self._reread()
-            found = self._by_digest.get(digest)
-        return None if found is None else found.tenant
+            issued = self._by_digest.get(digest)
+        return None if issued is None else issued.tenant
 
     def issued(self) -> list[IssuedKey]:
         """All keys in force, in the order they were made."""
@@ -92,13 +92,13 @@ class KeyRing:
         """Take the key with this id out of force; raises ConfigurationError when there is none."""
         with self._changing():
             kept = self.issued()
-            found = [one for one in kept if one.id == identity]
-            if not found:
+            revoked = [key for key in kept if key.id == identity]
+            if not revoked:
                 raise ConfigurationError(
                     f"{self.path} has no key {identity!r}: `pgenrm keys list` shows the ids"
                 )
-            self._write([one for one in kept if one.id != identity])
-        return found[0]
+            self._write([key for key in kept if key.id != identity])
+        return revoked[0]
 
     def _changing(self) -> FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,12 +106,8 @@ class KeyRing:
 
     def _write(self, keys: list[IssuedKey]) -> None:
         """Replace the file in one step, so that a reader sees the old keys or the new ones."""
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
-        with os.fdopen(
-            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.writelines(one.model_dump_json() + "\n" for one in keys)
-        beside.replace(self.path)
+        lines = (key.model_dump_json() + "\n" for key in keys)
+        write_text(self.path, "".join(lines), private=True)
 
     def _reread(self) -> None:
         try:
@@ -123,19 +119,19 @@ class KeyRing:
         stamp = status.st_mtime_ns, status.st_size, status.st_ino
         if stamp == self._stamp:
             return
-        found: dict[str, IssuedKey] = {}
+        by_digest: dict[str, IssuedKey] = {}
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
             if not line.strip():
                 continue
             try:
-                one = IssuedKey.model_validate(json.loads(line))
+                issued = IssuedKey.model_validate(json.loads(line))
             except ValueError as error:
                 raise ConfigurationError(
                     f"{self.path}, line {number} is no key: {str(error).splitlines()[0]}; mend or "
                     "remove the line"
                 ) from error
-            found[one.digest] = one
-        self._stamp, self._by_digest = stamp, found
+            by_digest[issued.digest] = issued
+        self._stamp, self._by_digest = stamp, by_digest
 
 
 def _digest(key: str) -> str:

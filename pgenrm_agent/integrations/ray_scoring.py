@@ -64,19 +64,23 @@ class _Worker:
 def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16) -> Runner:
     """Score rows on `workers` Ray actors, each with a model of its own.
 
-    make: makes the model in the worker, so it is pickled: `functools.partial(PGenRM, ...)`. An
-        embedded memory has one owner process; here rows bring their histories, or the memory is a
-        Chroma server.
-    gpus: GPUs a worker. batch: rows that a worker scores at the same time.
-
     Uses the cluster that RAY_ADDRESS names, or starts Ray on this machine. Results come back to
     this process, which writes them; a worker that dies is replaced, and its rows are scored again.
 
+    An embedded memory has one owner process, so workers cannot share one: either rows bring what
+    is known of their users and the job's `scaling.prototype` is 0, or the memory is a Chroma server.
+
+    Args:
+        make: Makes the model in the worker, so it is pickled: `functools.partial(PGenRM, ...)`.
+        workers: How many actors.
+        gpus: GPUs a worker.
+        batch: Rows that a worker scores at the same time.
+
     Raises:
-        ConfigurationError: fewer than one worker or row a batch; or more GPUs than this machine
+        ConfigurationError: Fewer than one worker or row a batch; or more GPUs than this machine
             has, where Ray is started on it.
         EngineUnavailable: Ray cannot be started or reached.
-        EngineError: what a worker found wrong, or that workers died again and again.
+        EngineError: What a worker found wrong, or that workers died again and again.
     """
     if workers < 1 or batch < 1:
         raise ConfigurationError(f"{workers} workers, batches of {batch}: pass at least 1 of each")
@@ -125,7 +129,7 @@ def _ray(gpus: float) -> Iterator[None]:
 
     gpus: how many are needed in all.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of people's data
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of users' data
     import ray
 
     started = not ray.is_initialized()

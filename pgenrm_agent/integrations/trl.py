@@ -1,4 +1,4 @@
-"""For trainers: a reward function in TRL's shape, and labelled pairs for DPO."""
+"""For trainers: a reward function in TRL's shape, and labeled pairs for DPO."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message
 
-__all__ = ["LabelledPair", "PersonalReward", "labelled_pairs", "write_labelled_pairs"]
+__all__ = [
+    "LabeledPair",
+    "PersonalReward",
+    "as_reward_func",
+    "labeled_pairs",
+    "write_labeled_pairs",
+]
 
 # TRL's two shapes of a prompt or completion: a text, or a conversation.
 Text: TypeAlias = "str | Sequence[Mapping[str, str]]"
 
 
 class PersonalReward:
-    """What each completion's person would think of it, 1-10; None for "not scored".
+    """What each completion's user would think of it, 1-10; None for "not scored".
 
-    Made by `PGenRM.as_reward_func()`; pass it to a TRL trainer as one of `reward_funcs`. The
-    training data needs a column with the person's id; what is known of the person comes from the
+    Made by `as_reward_func`; pass it to a TRL trainer as one of `reward_funcs`. The
+    training data needs a column with the user's id; what is known of the user comes from the
     memory. Prompts and completions are texts or conversations.
 
     A whole step goes into one call of the reward model: completions of the same prompt for the same
-    person are the candidates of one evaluation, and all evaluations share the engine's batches.
+    user are the candidates of one evaluation, and all evaluations share the engine's batches.
     Equal completions are scored once and get the same reward. Empty ones are not scored.
 
     An evaluation without a readable chain gives None to its completions and is counted in
@@ -47,10 +53,12 @@ class PersonalReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: object,
     ) -> list[float | None]:
-        """One reward per completion, in order.
+        """Return one reward per completion, in order.
 
-        Raises ConfigurationError when the column of ids is missing or not as long as the
-        completions, and EngineError or MemoryStoreError when an evaluation cannot run.
+        Raises:
+            ConfigurationError: The column of ids is missing or not as long as the completions.
+            EngineError: The model cannot be asked.
+            MemoryStoreError: The memory cannot be read.
         """
         users = self._users(columns, len(completions))
         asked = [_conversation(prompt) for prompt in prompts]
@@ -79,16 +87,26 @@ class PersonalReward:
         users = columns.get(self._user_column)
         if not isinstance(users, Sequence) or isinstance(users, str) or len(users) != count:
             raise ConfigurationError(
-                f"the training data has no column {self._user_column!r} with one person's id per "
+                f"the training data has no column {self._user_column!r} with one user's id per "
                 f"completion ({count}): add it, or name another in as_reward_func(user_column=...)"
             )
         return [str(user) for user in users]
 
 
-class LabelledPair(TypedDict):
+def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> PersonalReward:
+    """Make a reward function for TRL's trainers: what each completion's user would think of it.
+
+    Args:
+        reward_model: What judges.
+        user_column: The column of the training data with the user's id.
+    """
+    return PersonalReward(reward_model, user_column=user_column)
+
+
+class LabeledPair(TypedDict):
     """One row for DPO, in TRL's conversational preference format, and where it comes from.
 
-    margin: chosen_score - rejected_score, on the 1-10 scale.
+    `margin` is `chosen_score` - `rejected_score`, on the 1-10 scale.
     """
 
     prompt: list[dict[str, str]]
@@ -100,21 +118,29 @@ class LabelledPair(TypedDict):
     margin: float
 
 
-def labelled_pairs(
+def labeled_pairs(
     evaluations: Iterable[Evaluation], *, min_margin: float = 0.5, every: bool = False
-) -> Iterator[LabelledPair]:
-    """Pairs of a better and a worse answer, as the reward model sees it, for training with DPO.
-
-    min_margin: the least difference of the two scores; a pair nearer than that says little.
-    every: all pairs of an evaluation, best first; otherwise its best against its worst answer.
+) -> Iterator[LabeledPair]:
+    """Yield pairs of a better and a worse answer, as the reward model sees it, for training with DPO.
 
     Candidates that were not scored are in no pair.
+
+    Args:
+        evaluations: Where the pairs come from.
+        min_margin: The least difference of the two scores; a pair nearer than that says little.
+        every: All pairs of an evaluation, best first; otherwise its best against its worst answer.
+
+    Raises:
+        ConfigurationError: `min_margin` is negative.
     """
     if min_margin < 0:
         raise ConfigurationError(f"min_margin is {min_margin:g}: pass 0 or more")
     for evaluation in evaluations:
-        texts = {one.id: one.text for one in evaluation.request.candidates}
-        means = {one: evaluation.score_of(one).mean or 0.0 for one in evaluation.ranking}
+        texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
+        means = {
+            candidate_id: evaluation.score_of(candidate_id).mean or 0.0
+            for candidate_id in evaluation.ranking
+        }
         ranked = list(evaluation.ranking)
         places = [
             (better, worse)
@@ -141,17 +167,17 @@ def labelled_pairs(
             }
 
 
-def write_labelled_pairs(
+def write_labeled_pairs(
     path: Path | str,
     evaluations: Iterable[Evaluation],
     *,
     min_margin: float = 0.5,
     every: bool = False,
 ) -> int:
-    """Write `labelled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
+    """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
     written = 0
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for pair in labelled_pairs(evaluations, min_margin=min_margin, every=every):
+        for pair in labeled_pairs(evaluations, min_margin=min_margin, every=every):
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
             written += 1
     return written
@@ -197,7 +223,7 @@ def _means(result: Evaluation | PGenRMError) -> dict[str, float]:
         return {}
     if isinstance(result, PGenRMError):
         raise result
-    texts = {one.id: one.text for one in result.request.candidates}
+    texts = {candidate.id: candidate.text for candidate in result.request.candidates}
     return {
         texts[score.candidate_id]: score.mean for score in result.scores if score.mean is not None
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.files import write_text
 
 __all__ = ["LOCK_FILE", "OWNER_FILE", "DirectoryLock", "Owner"]
 
@@ -50,7 +50,7 @@ class DirectoryLock:
             raise MemoryStoreError(self._taken()) from error
         self._descriptor = descriptor
         owner = Owner(pid=os.getpid(), host=socket.gethostname(), started=datetime.now(UTC))
-        replace_text(self._directory / OWNER_FILE, owner.model_dump_json())
+        write_text(self._directory / OWNER_FILE, owner.model_dump_json())
 
     def release(self) -> None:
         """Give the lock back. In a forked child only the child's copy of the descriptor closes."""
@@ -75,17 +75,6 @@ def describe_owner(directory: Path) -> str:
         return "another process (it left no name)"
     started = owner.started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"process {owner.pid} on {owner.host}, which opened it at {started}"
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader, or a crash, sees the old text or the new one."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
 
 
 if sys.platform == "win32":

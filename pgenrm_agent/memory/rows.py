@@ -12,7 +12,14 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import MemoryStoreError
-from pgenrm_agent.schema import Identifier, Model, PreferencePair, StatedPreference
+from pgenrm_agent.schema import (
+    Identifier,
+    Model,
+    Moment,
+    PreferencePair,
+    StatedPreference,
+    in_utc_if_naive,
+)
 
 __all__ = [
     "MAX_PAIR_CHARACTERS",
@@ -62,7 +69,7 @@ class StatedRecord(Model):
     schema_version: Literal[1] = 1
     user_id: Identifier
     stated: StatedPreference
-    created_at: datetime
+    created_at: Moment
 
 
 class ConsentRecord(Model):
@@ -172,10 +179,6 @@ def row_id(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def pair_row_id(user_id: str, pair_id: str) -> str:
-    return row_id("pair", user_id, pair_id)
-
-
 def stated_row_id(user_id: str, stated: StatedPreference) -> str:
     return row_id("stated", user_id, stated.kind, stated.text)
 
@@ -199,18 +202,18 @@ def stated_from_row(
     _check_version(identity, metadata)
     try:
         return (
-            datetime.fromisoformat(str(metadata["created_at"])),
+            in_utc_if_naive(datetime.fromisoformat(str(metadata["created_at"]))),
             StatedPreference.model_validate_json(str(metadata["stated"])),
         )
     except (KeyError, ValueError) as error:
         raise _unreadable(identity, metadata, error) from error
 
 
-def same_content(one: PreferencePair, other: PreferencePair) -> bool:
+def same_content(stored: PreferencePair, given: PreferencePair) -> bool:
     """Whether two pairs of one id say the same. A retry that builds its pair again gets a new
     time stamp, so the time does not count.
     """
-    return one.model_copy(update={"created_at": other.created_at}) == other
+    return stored.model_copy(update={"created_at": given.created_at}) == given
 
 
 def _check_size(what: str, texts: Iterable[str], most: int) -> None:

@@ -1,63 +1,82 @@
-"""Which of a person's pairs are shown: pure functions over what was read."""
+"""Which of a user's pairs are shown, and in which order: pure functions over what was read.
+
+The memory and the evaluation graph both choose here, so that the same choices are shown alike whether
+they were remembered or passed along.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, TypeAlias
 
-from pgenrm_agent.embedding import Vectors
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["Selection", "drawn", "moment", "most_recent", "most_similar", "oldest_first"]
+__all__ = ["Selection", "oldest_first", "select"]
 
 Selection: TypeAlias = Literal["random", "similar", "recent"]
 
 
-def drawn(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
-    """All pairs in a random order that follows from `seed` and the pairs' ids alone.
+def select(
+    pairs: Sequence[PreferencePair],
+    selection: Selection,
+    limit: int | None,
+    *,
+    seed: int = 0,
+    similarity: ArrayLike | None = None,
+) -> tuple[PreferencePair, ...]:
+    """Choose at most `limit` of the pairs (None: all); the order of `pairs` does not matter.
 
-    Each pair gets a lot of its own, so the order of the rows does not matter, fewer pairs are a
-    prefix of more, and one new pair leaves the order of the others as it was.
+    random: in an order that follows from `seed` and the pairs' ids alone.
+    similar: most similar first; equally similar pairs: newest first.
+    recent: newest first.
+
+    Args:
+        pairs: a user's past choices, each with an id of its own.
+        selection: how to choose.
+        limit: how many, or None for all.
+        seed: for "random".
+        similarity: for "similar", the cosine similarity of each pair's query with the query at hand.
+
+    Raises:
+        ConfigurationError: "similar" without a similarity for each pair.
     """
-
-    def lot(pair: PreferencePair) -> bytes:
-        return hashlib.blake2b(f"{seed}:{pair.id}".encode(), digest_size=16).digest()
-
-    return sorted(pairs, key=lot)
-
-
-def most_recent(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
-    """Newest first."""
-    return oldest_first(pairs)[::-1]
+    if selection == "random":
+        # Each pair gets a lot of its own: fewer pairs are a prefix of more, and one new pair leaves
+        # the order of the others as it was.
+        order = sorted(pairs, key=lambda pair: _lot(pair, seed))
+    elif selection == "recent":
+        order = oldest_first(pairs)[::-1]
+    else:
+        likeness = np.asarray([] if similarity is None else similarity, dtype=np.float64)
+        if likeness.shape != (len(pairs),):
+            raise ConfigurationError(
+                f"selection 'similar' got {likeness.size} similarities for {len(pairs)} pairs: "
+                "give one for each"
+            )
+        # Rounded, so that the last bits of a sum in another order change nothing.
+        ranked = sorted(
+            zip(np.round(likeness, 5).tolist(), pairs, strict=True),
+            key=lambda entry: (entry[0], *_age(entry[1])),
+            reverse=True,
+        )
+        order = [pair for _, pair in ranked]
+    return tuple(order[:limit])
 
 
 def oldest_first(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
-    return sorted(pairs, key=lambda pair: (moment(pair.created_at), pair.id))
+    """Sort by time, and pairs of the same moment by id."""
+    return sorted(pairs, key=_age)
 
 
-def most_similar(
-    pairs: Sequence[PreferencePair], vectors: Vectors, query: Vectors
-) -> list[PreferencePair]:
-    """By cosine similarity of the pairs' queries with `query` (unit vectors), most similar first.
-
-    Equally similar pairs: newest first.
-    """
-    similarity = vectors @ query
-    order = sorted(
-        range(len(pairs)),
-        # Rounded, so that the last bits of a sum in another order change nothing.
-        key=lambda i: (
-            round(float(similarity[i]), 5),
-            moment(pairs[i].created_at),
-            pairs[i].id,
-        ),
-        reverse=True,
-    )
-    return [pairs[i] for i in order]
+def _age(pair: PreferencePair) -> tuple[datetime, str]:
+    return pair.created_at, pair.id
 
 
-def moment(time: datetime) -> datetime:
-    """Comparable times: one without a time zone is read as UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+def _lot(pair: PreferencePair, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}:{pair.id}".encode(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""What Chroma's SQLite file needs as it grows, so that reading one person's rows stays fast.
+"""What Chroma's SQLite file needs as it grows, so that reading one user's rows stays fast.
 
 Chroma (1.5.9) finds rows by metadata in SQLite. Without statistics of its tables SQLite's planner
 goes through all rows of the collection for that: 28 ms among 60,000, where it takes 4 with them.
@@ -11,13 +11,14 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-__all__ = ["before_opening", "refresh_statistics"]
+__all__ = ["before_opening", "end_refresh", "refresh_statistics"]
 
 _STATISTICS = "PRAGMA analysis_limit = 400; ANALYZE;"
 _WAIT_S = 30
+_PATIENCE_S = 2
 _SCRIPT = (
     "import sqlite3, sys; "
     f"sqlite3.connect(sys.argv[1], timeout={_WAIT_S}).executescript({_STATISTICS!r})"
@@ -42,16 +43,29 @@ def before_opening(database: Path) -> int:
     return int(rows or 0)
 
 
-def refresh_statistics(database: Path) -> None:
-    """Refresh the statistics of a file that this process has open.
+def refresh_statistics(database: Path) -> subprocess.Popen[bytes] | None:
+    """Start to refresh the statistics of a file that this process has open; do not wait for it.
 
     In another process: Chroma brings an SQLite of its own, and two of them in one process do not
-    see each other's locks. Where that is impossible, reads are slower and nothing else.
+    see each other's locks. Where that is impossible (None), reads are slower and nothing else.
     """
-    with suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(
+    try:
+        return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _SCRIPT, str(database)],
-            capture_output=True,
-            timeout=2 * _WAIT_S,
-            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
+    except OSError:
+        return None
+
+
+def end_refresh(refresh: subprocess.Popen[bytes] | None) -> None:
+    """Let a refresh that was started end, or end it: what it did not do, the next opening does."""
+    if refresh is None:
+        return
+    try:
+        refresh.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        refresh.kill()  # SQLite rolls a half-done ANALYZE back
+        refresh.wait()

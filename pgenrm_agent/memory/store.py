@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,9 +17,14 @@ from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
-from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock, replace_text
+from pgenrm_agent.files import write_text
+from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
-from pgenrm_agent.memory.sqlite_statistics import before_opening, refresh_statistics
+from pgenrm_agent.memory.sqlite_statistics import (
+    before_opening,
+    end_refresh,
+    refresh_statistics,
+)
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
 
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ class Format(BaseModel):
 class Store:
     """An open Chroma with our two collections. Made by `open_embedded` and `connect`.
 
-    `writing` serialises writes: an idempotent write reads before it writes.
+    `writing` serializes writes: an idempotent write reads before it writes.
     """
 
     def __init__(
@@ -80,6 +86,7 @@ class Store:
         self._copies = copies
         self._database = database
         self._writes = 0
+        self._refresh: subprocess.Popen[bytes] | None = None
         with reported("open the memory in", where, _advice(where) if lock else ""):
             self.embedder = embedder or HashingEmbedder()
             self.interactions = self._collection(INTERACTIONS, given=embedder is not None)
@@ -116,8 +123,9 @@ class Store:
                 self._copies.after_write()
         self._writes += 1
         doubled = self._writes.bit_count() == 1 and self._writes >= FIRST_UPKEEP
-        if self._database is not None and doubled:
-            refresh_statistics(self._database)
+        refreshing = self._refresh is not None and self._refresh.poll() is None
+        if self._database is not None and doubled and not refreshing:
+            self._refresh = refresh_statistics(self._database)
 
     def changed(self, collection: Collection) -> None:
         """To be called after rows were put into or taken out of a collection that is there to stay.
@@ -134,6 +142,7 @@ class Store:
             )
 
     def close(self) -> None:
+        end_refresh(self._refresh)
         with suppress(Exception):
             self.client.close()
         if self._lock is not None:
@@ -344,15 +353,15 @@ def _check_format(directory: Path) -> None:
     marker = directory / FORMAT_FILE
     if marker.exists():
         try:
-            found = Format.model_validate_json(marker.read_bytes())
+            marked = Format.model_validate_json(marker.read_bytes())
         except ValidationError as error:
             raise MemoryStoreError(
                 f"{marker} is damaged: restore the directory from a backup, or move it away and "
                 "import an export into a new one"
             ) from error
-        if found.format != FORMAT:
+        if marked.format != FORMAT:
             raise MemoryStoreError(f"{directory} is no pgenrm memory ({marker.name} says so)")
-        check_version(found.schema_version, str(directory))
+        check_version(marked.schema_version, str(directory))
         return
     foreign = {path.name for path in directory.iterdir()} - {LOCK_FILE, OWNER_FILE}
     if foreign:
@@ -360,15 +369,15 @@ def _check_format(directory: Path) -> None:
             f"{directory} is not empty and no pgenrm memory (it holds {min(foreign)!r}): give an "
             "empty or a new directory"
         )
-    replace_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
+    write_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
 
 
 def other_embedder(where: str, stored: str, given: Embedder | None) -> str:
-    found = f"the memory in {where} holds vectors of the embedder {stored!r}"
+    mismatch = f"the memory in {where} holds vectors of the embedder {stored!r}"
     if given is None:
-        return f"{found}: open it with UserMemory(..., embedder=...) of that name"
+        return f"{mismatch}: open it with UserMemory(..., embedder=...) of that name"
     return (
-        f"{found}, not of {given.name!r}: open it with that embedder, or export it and import into "
+        f"{mismatch}, not of {given.name!r}: open it with that embedder, or export it and import into "
         "a new memory"
     )
 

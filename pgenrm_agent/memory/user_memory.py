@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pydantic import JsonValue
 
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.files import replacing
 from pgenrm_agent.memory.rows import (
     ConsentRecord,
     PairRecord,
@@ -33,7 +33,7 @@ from pgenrm_agent.memory.rows import (
     stated_from_row,
     valid_user_id,
 )
-from pgenrm_agent.memory.selection import Selection, drawn, most_recent, most_similar, oldest_first
+from pgenrm_agent.memory.selection import Selection, oldest_first, select
 from pgenrm_agent.memory.store import Store, connect, open_embedded, release, reported
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
 
@@ -60,15 +60,12 @@ class UserSummary(Model):
 def default_directory() -> Path:
     """Where the memory is kept when nothing else is said.
 
-    `memory` in the folder that the environment variable PGENRM_HOME names, else in the user's data
+    `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
     directory of the operating system.
     """
-    home = os.environ.get("PGENRM_HOME")
-    if home:
-        return Path(home).expanduser() / "memory"
-    from platformdirs import user_data_path
+    from pgenrm_agent.settings import data_folder
 
-    return user_data_path("pgenrm-agent", appauthor=False) / "memory"
+    return data_folder() / "memory"
 
 
 class UserMemory:
@@ -187,17 +184,15 @@ class UserMemory:
             raise ConfigurationError(f"limit {limit} is negative: use 0 or more, or None for all")
         if selection == "similar" and query is None:
             raise ConfigurationError("selection 'similar' needs the query to be similar to")
-        history: list[PreferencePair] = []
+        history: tuple[PreferencePair, ...] = ()
         if limit != 0:
             pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
-            if selection == "random":
-                history = drawn(pairs, seed)
-            elif selection == "recent":
-                history = most_recent(pairs)
-            elif pairs and vectors is not None and query is not None:
-                history = most_similar(pairs, vectors, self._store.embedder.embed([query])[0])
+            similarity = None
+            if pairs and vectors is not None and query is not None:
+                similarity = vectors @ self._store.embedder.embed([query])[0]
+            history = select(pairs, selection, limit, seed=seed, similarity=similarity)
         stated = tuple(stated for _, stated in self._stated(user_id))
-        return UserSignals(user_id=user_id, history=tuple(history[:limit]), stated=stated)
+        return UserSignals(user_id=user_id, history=history, stated=stated)
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """All remembered choices of a person, oldest first."""
@@ -212,7 +207,7 @@ class UserMemory:
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
         """Those of `user_ids` who agreed; a few hundred in one read."""
-        owners = {profile_row_id(valid_user_id(one)): one for one in user_ids}
+        owners = {profile_row_id(valid_user_id(user_id)): user_id for user_id in user_ids}
         store = self._store
         agreed: set[str] = set()
         with reported("read", store.where):
@@ -273,7 +268,7 @@ class UserMemory:
             if user_id is None
             else [valid_user_id(user_id)]
         )
-        return (record_to_json(record) for one in ids for record in self._records(one))
+        return (record_to_json(record) for user_id in ids for record in self._records(user_id))
 
     def import_(
         self,
@@ -299,17 +294,15 @@ class UserMemory:
     def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
         """Write an export to a file, one JSON object a line; returns the number of lines."""
         path = Path(path)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.new")
         lines = 0
-        with reported("write the export", str(path)):
-            try:
-                with beside.open("w", encoding="utf-8", newline="\n") as file:
-                    for row in self.export(user_id):
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                        lines += 1
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+        with (
+            reported("write the export", str(path)),
+            replacing(path) as beside,
+            beside.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            for row in self.export(user_id):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines += 1
         return lines
 
     def import_jsonl(self, path: Path | str) -> int:
@@ -390,9 +383,9 @@ class UserMemory:
                 for row in _found(store.users, where={"user_id": user_id})
                 if row[1].get("kind") == "stated"
             ]
-            found = [(*stated_from_row(*row), row[0]) for row in rows]
-        found.sort(key=lambda one: (one[0], one[2]))
-        return [(created_at, stated) for created_at, stated, _ in found]
+            statements = [(*stated_from_row(*row), row[0]) for row in rows]
+        statements.sort(key=lambda statement: (statement[0], statement[2]))
+        return [(created_at, stated) for created_at, stated, _ in statements]
 
     def _records(self, user_id: str) -> Iterator[Record]:
         for pair in self.history(user_id):

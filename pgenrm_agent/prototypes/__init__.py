@@ -1,16 +1,16 @@
 """Prototypes: groups of people who judge alike, and who of them is near (paper 4.2).
 
-`PrototypeStore` keeps versions of them on Chroma, `Neighbours` finds similar people for an evaluation.
+`PrototypeStore` keeps versions of them on Chroma, `Neighbors` finds similar people for an evaluation.
 """
 
-from pgenrm_agent.prototypes.matching import Match, Neighbours
+from pgenrm_agent.prototypes.matching import Match, Neighbors
 from pgenrm_agent.prototypes.store import PrototypeStatus, PrototypeStore
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
 
 __all__ = [
     "Match",
     "Member",
-    "Neighbours",
+    "Neighbors",
     "PrototypeSet",
     "PrototypeStatus",
     "PrototypeStore",

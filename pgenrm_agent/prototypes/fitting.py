@@ -50,10 +50,10 @@ def fit_prototypes(
 
     k: None takes it from the retained spectrum; more than there are different personas is clipped.
     """
-    found = choose_k(choices.persona)
+    choice = choose_k(choices.persona)
     different = len(np.unique(choices.persona, axis=0))
-    reason = found.reason if k is None else f"k = {k} was asked for"
-    wanted = found.k if k is None else k
+    reason = choice.reason if k is None else f"k = {k} was asked for"
+    wanted = choice.k if k is None else k
     if wanted > different:
         reason += f"; there are {different} different personas, so k = {different}"
         wanted = different
@@ -74,7 +74,7 @@ def fit_prototypes(
         names_of(choices.texts, refined.labels, wanted, choices.people),
         reason,
         centroids,
-        found.retained,
+        choice.retained,
     )
 
 

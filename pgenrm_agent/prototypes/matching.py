@@ -15,7 +15,7 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes.store import PrototypeStore
 from pgenrm_agent.prototypes.version import PrototypeSet
 
-__all__ = ["Match", "Neighbours"]
+__all__ = ["Match", "Neighbors"]
 
 NEAR_QUERIES = 64
 """How many remembered choices on the most similar queries speak for the prior over prototypes."""
@@ -25,16 +25,16 @@ NEAR_QUERIES = 64
 class Match:
     """prototype: its name in this version, None when nobody's persona was there to match.
 
-    neighbours: ids of similar people, most similar first. names: their opaque names, as results
+    neighbors: ids of similar people, most similar first. names: their opaque names, as results
     show them; they say nothing about who it is, and change with every build.
     """
 
     prototype: str | None
-    neighbours: tuple[str, ...]
+    neighbors: tuple[str, ...]
     names: tuple[str, ...]
 
 
-class Neighbours:
+class Neighbors:
     """Finds similar people, with their consent.
 
     embedder: what embedded the personas that were clustered. A version made with another one is
@@ -79,8 +79,8 @@ class Neighbours:
             )
         return Match(
             prototype=None if nearest is None else str(nearest),
-            neighbours=tuple(people),
-            names=tuple(opaque(version.salt, one) for one in people),
+            neighbors=tuple(people),
+            names=tuple(opaque(version.salt, user_id) for user_id in people),
         )
 
     def prior(self, version: PrototypeSet, query: str) -> npt.NDArray[np.float64]:
@@ -115,4 +115,4 @@ def mean_direction(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def opaque(salt: str, user_id: str) -> str:
     """A name that tells nothing of whose it is."""
     key = hashlib.blake2b(user_id.encode(), key=salt.encode(), digest_size=6)
-    return f"neighbour-{key.hexdigest()}"
+    return f"neighbor-{key.hexdigest()}"

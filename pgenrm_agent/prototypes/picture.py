@@ -22,7 +22,7 @@ FORMATS = (".png", ".svg", ".html")
 MOST_NAMED = 12
 
 
-def plot_prototypes(found: PrototypeSet, out: Path) -> None:
+def plot_prototypes(prototypes: PrototypeSet, out: Path) -> None:
     """Two panels: members and prototypes on their first two principal axes, and the spectrum.
 
     The spectrum is the share of the singular values' sum that the first directions keep; people
@@ -34,14 +34,14 @@ def plot_prototypes(found: PrototypeSet, out: Path) -> None:
     """
     if out.suffix not in FORMATS:
         raise ConfigurationError(f"{out}: name a file that ends in {', '.join(FORMATS)}")
-    figure = _draw(found)
+    figure = _draw(prototypes)
     if out.suffix == ".html":
-        out.write_text(_page(found, figure), encoding="utf-8")
+        out.write_text(_page(prototypes, figure), encoding="utf-8")
     else:
         figure.savefig(out, dpi=120)
 
 
-def _page(found: PrototypeSet, figure: Figure) -> str:
+def _page(prototypes: PrototypeSet, figure: Figure) -> str:
     picture = io.StringIO()
     figure.savefig(picture, format="svg")
     environment = Environment(
@@ -50,49 +50,49 @@ def _page(found: PrototypeSet, figure: Figure) -> str:
         autoescape=True,
     )
     return environment.get_template("map.html.j2").render(
-        found=found,
-        people=len(found.homes),
+        prototypes=prototypes,
+        people=len(prototypes.homes),
         # Without the XML declaration, which has no place inside a page.
         picture=picture.getvalue()[picture.getvalue().index("<svg") :],
     )
 
 
-def _draw(found: PrototypeSet) -> Figure:
+def _draw(prototypes: PrototypeSet) -> Figure:
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigurationError("plots need pip install 'pgenrm-agent[training]'") from error
 
-    centre = found.vectors.mean(axis=0)
-    _, values, axes = np.linalg.svd(found.vectors - centre, full_matrices=False)
+    center = prototypes.vectors.mean(axis=0)
+    _, values, axes = np.linalg.svd(prototypes.vectors - center, full_matrices=False)
     flat = axes[:2].T if len(axes) > 1 else np.repeat(axes[:1].T, 2, axis=1)
-    people = (found.vectors - centre) @ flat
-    places = (found.centroids - centre) @ flat
+    people = (prototypes.vectors - center) @ flat
+    places = (prototypes.centroids - center) @ flat
 
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    colours = colormaps["tab20"](found.prototype_of % 20)
-    left.scatter(people[:, 0], people[:, 1], s=12, c=colours, alpha=0.6, linewidths=0)
+    colors = colormaps["tab20"](prototypes.prototype_of % 20)
+    left.scatter(people[:, 0], people[:, 1], s=12, c=colors, alpha=0.6, linewidths=0)
     left.scatter(places[:, 0], places[:, 1], s=60, c="black", marker="x")
-    for one in np.argsort(-found.sizes, kind="stable")[:MOST_NAMED]:
-        name = found.labels[one] or f"prototype {one}"
+    for number in np.argsort(-prototypes.sizes, kind="stable")[:MOST_NAMED]:
+        name = prototypes.labels[number] or f"prototype {number}"
         left.annotate(
-            f"{name} ({found.sizes[one]})",
-            places[one],
+            f"{name} ({prototypes.sizes[number]})",
+            places[number],
             fontsize=8,
             xytext=(5, 4),
             textcoords="offset points",
             bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1},
         )
     left.set(
-        title=f"{len(found.homes)} people, {found.k} prototypes (first two principal axes)",
+        title=f"{len(prototypes.homes)} people, {prototypes.k} prototypes (first two principal axes)",
         xticks=[],
         yticks=[],
     )
     kept = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(len(values))
     right.plot(np.arange(1, len(kept) + 1), kept)
-    right.axvline(found.k, color="black", linestyle=":", label=f"k = {found.k}")
+    right.axvline(prototypes.k, color="black", linestyle=":", label=f"k = {prototypes.k}")
     right.set(
         title="Retained spectrum",
         xlabel="directions",

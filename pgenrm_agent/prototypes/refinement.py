@@ -76,8 +76,8 @@ def choose_k(personas: FloatArray, *, largest: int = 200) -> KChoice:
         )
     # The spectrum of the d x d scatter has the squares of the singular values, and is cheap for
     # any number of rows.
-    centred = personas.astype(np.float64) - personas.mean(0, dtype=np.float64)
-    values = np.sqrt(np.clip(np.linalg.eigvalsh(centred.T @ centred)[::-1], 0.0, None))
+    centered = personas.astype(np.float64) - personas.mean(0, dtype=np.float64)
+    values = np.sqrt(np.clip(np.linalg.eigvalsh(centered.T @ centered)[::-1], 0.0, None))
     values = values[: min(len(personas), len(values))]
     if not values.sum() > 0:
         return KChoice(1, np.ones(1), "all personas are the same: one prototype")
@@ -154,10 +154,10 @@ class Samples:
             ("past_difference", (rows, steps, dimension)),
             ("past", (rows, steps)),
         ):
-            found = getattr(self, name).shape
-            if found != expected:
+            shape = getattr(self, name).shape
+            if shape != expected:
                 raise ConfigurationError(
-                    f"samples.{name} has shape {found}; with {rows} personas of {dimension} dimensions"
+                    f"samples.{name} has shape {shape}; with {rows} personas of {dimension} dimensions"
                     f" and {steps} past choices it must be {expected}"
                 )
 
@@ -214,8 +214,8 @@ class AttentiveRefinement(torch.nn.Module):
         said = query.new_zeros((*past.shape, query.shape[-1]))
         said = said.masked_scatter(past[..., None], torch.tanh(self.history(there)))
         scale = query.shape[-1] ** 0.5
-        towards = (query + settings.rho * own)[:, :, None] / scale
-        logits = (said @ towards)[..., 0].masked_fill(~past, float("-inf"))
+        toward = (query + settings.rho * own)[:, :, None] / scale
+        logits = (said @ toward)[..., 0].masked_fill(~past, float("-inf"))
         # A sample without any past choice attends to nothing, and its summary is zero.
         attention = torch.nan_to_num(logits.softmax(-1))
         summary = (attention[:, None, :] @ said)[:, 0]
@@ -235,9 +235,9 @@ class AttentiveRefinement(torch.nn.Module):
         tensors = batch if isinstance(batch, dict) else _tensors(batch)
         pair = -logsigmoid(self.margin(of, tensors)).mean()
         own = self.prototypes[of]
-        centre = (own - means[of]).square().sum(-1).mean()
+        center = (own - means[of]).square().sum(-1).mean()
         past = (own - smoothed[of]).square().sum(-1).mean()
-        return pair + self.settings.lambda_cent * centre + self.settings.lambda_tr * past
+        return pair + self.settings.lambda_cent * center + self.settings.lambda_tr * past
 
     def margin(self, of: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Delta (n,), Eq. 6: above zero where the chosen answer is predicted."""

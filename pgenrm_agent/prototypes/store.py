@@ -6,7 +6,7 @@ version or the new one; a killed build leaves nothing but collections that the n
 
 Reads are from memory: a version is loaded once, and again when the row names another or when its
 members changed (somebody joined from another process, or was forgotten), of which a third collection
-keeps count. Ranking in NumPy finds neighbours among 100,000 members in a few milliseconds, which a
+keeps count. Ranking in NumPy finds neighbors among 100,000 members in a few milliseconds, which a
 filtered query does not, nor as much as a count of the members.
 """
 
@@ -88,10 +88,10 @@ class PrototypeStore:
                 loaded = self._loaded
                 if loaded is not None and loaded.version == version and self._changes == changes:
                     return loaded
-                found = self._load(store, pointer)
-                if found is not None:
-                    self._loaded, self._changes = found, changes
-                    return found
+                built = self._load(store, pointer)
+                if built is not None:
+                    self._loaded, self._changes = built, changes
+                    return built
                 # Replaced and removed since the pointer was read: again.
         raise MemoryStoreError(
             f"the prototypes in {store.where} are being replaced again and again; try later"
@@ -99,23 +99,25 @@ class PrototypeStore:
 
     def status(self) -> PrototypeStatus:
         """How stale the version is; reads every person's summary."""
-        people = [one for one in self._memory.users() if one.consent and (one.pairs or one.stated)]
+        people = [
+            user for user in self._memory.users() if user.consent and (user.pairs or user.stated)
+        ]
         there = self._current_as_built()
         if there is None:
             return PrototypeStatus(version=None, not_members=len(people))
-        found, built = there
-        members = set(found.user_ids)
+        version, built = there
+        members = set(version.user_ids)
         return PrototypeStatus(
-            version=found.version,
-            built_at=found.built_at,
-            embedder=found.embedder,
-            prototypes=found.k,
-            sizes=tuple(int(one) for one in found.sizes),
-            labels=found.labels,
+            version=version.version,
+            built_at=version.built_at,
+            embedder=version.embedder,
+            prototypes=version.k,
+            sizes=tuple(int(size) for size in version.sizes),
+            labels=version.labels,
             people=len(members),
-            joined=max(0, len(found.user_ids) - int(built["members"])),
-            not_members=sum(one.user_id not in members for one in people),
-            pairs_since=max(0, sum(one.pairs for one in people) - int(built["pairs"])),
+            joined=max(0, len(version.user_ids) - int(built["members"])),
+            not_members=sum(user.user_id not in members for user in people),
+            pairs_since=max(0, sum(user.pairs for user in people) - int(built["pairs"])),
         )
 
     # --- writing ---
@@ -147,11 +149,11 @@ class PrototypeStore:
         now = datetime.now(UTC)
         version = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
         names = list(labels) or [""] * len(centroids)
-        agreed = self._memory.consenting({one.user_id for one in members})
+        agreed = self._memory.consenting({member.user_id for member in members})
         with reported("write prototypes to", store.where):
             kept = store.collection(CENTROIDS + version)
             kept.add(
-                ids=[str(one) for one in range(len(centroids))],
+                ids=[str(number) for number in range(len(centroids))],
                 embeddings=centroids,
                 metadatas=[{"label": name} for name in names],
             )
@@ -196,12 +198,12 @@ class PrototypeStore:
         """
         store = self._memory.shared_store()
         with self._lock:
-            found = self.current()
-            if found is None:
+            version = self.current()
+            if version is None:
                 return
-            prototype = int(found.nearest(vector)[0])
+            prototype = int(version.nearest(vector)[0])
             with store.writing, reported("write prototypes to", store.where):
-                rows = _existing(store, MEMBERS + found.version)
+                rows = _existing(store, MEMBERS + version.version)
                 if rows is None:
                     return  # a new version has just come; she joins that one the next time
                 rows.upsert(
@@ -211,17 +213,17 @@ class PrototypeStore:
                 )
                 store.changed(rows)
                 store.wrote()
-            if user_id not in found.homes:
+            if user_id not in version.homes:
                 # Where others changed it, too, there are more changes than this one.
-                self._loaded = found.with_members([Member(user_id, prototype, vector)])
+                self._loaded = version.with_members([Member(user_id, prototype, vector)])
                 self._changes += 1
 
     def leave(self, user_id: str) -> None:
         """Take a person out of the version that counts, whoever wrote her there."""
         store = self._memory.shared_store()
         with self._lock:
-            found = self.current()
-            rows = None if found is None else _existing(store, MEMBERS + found.version)
+            version = self.current()
+            rows = None if version is None else _existing(store, MEMBERS + version.version)
             if rows is not None:
                 with store.writing, reported("write prototypes to", store.where):
                     rows.delete(where={"user_id": user_id})
@@ -235,13 +237,13 @@ class PrototypeStore:
         """The version that counts, and what was noted when that version was built."""
         store = self._memory.shared_store()
         for _ in range(LOADING_TRIES):
-            found = self.current()
-            if found is None:
+            version = self.current()
+            if version is None:
                 return None
             with reported("read the prototypes in", store.where):
                 pointer = self._pointer(store)
-            if pointer is not None and pointer["version"] == found.version:
-                return found, pointer
+            if pointer is not None and pointer["version"] == version.version:
+                return version, pointer
         raise MemoryStoreError(
             f"the prototypes in {store.where} are being replaced again and again; try later"
         )
@@ -272,16 +274,16 @@ class PrototypeStore:
                     limit=READ_AT_ONCE, offset=len(users), include=["embeddings", "metadatas"]
                 )
                 metadatas = part["metadatas"] or []
-                users += [str(one["user_id"]) for one in metadatas]
-                prototypes += [int(str(one["prototype"])) for one in metadatas]
+                users += [str(metadata["user_id"]) for metadata in metadatas]
+                prototypes += [int(str(metadata["prototype"])) for metadata in metadatas]
                 vectors.append(np.asarray(part["embeddings"], dtype=np.float32))
                 if len(metadatas) < READ_AT_ONCE:
                     break
         except NotFoundError:
             return None
-        order = np.argsort([int(one) for one in got["ids"]])
+        order = np.argsort([int(row_id) for row_id in got["ids"]])
         centroids = np.asarray(got["embeddings"], dtype=np.float32)[order]
-        found = np.concatenate([one for one in vectors if one.size] or [centroids[:0]])
+        stacked = np.concatenate([part for part in vectors if part.size] or [centroids[:0]])
         return PrototypeSet(
             version=version,
             built_at=pointer["built_at"],
@@ -291,7 +293,7 @@ class PrototypeStore:
             labels=tuple(str((got["metadatas"] or [])[i].get("label", "")) for i in order),
             user_ids=tuple(users),
             prototype_of=np.array(prototypes, dtype=np.int64),
-            vectors=found,
+            vectors=stacked,
         )
 
 
@@ -312,8 +314,10 @@ def _changes_of(store: Store, version: str) -> int:
 def _add(rows: Collection, members: Sequence[Member], start: int) -> None:
     rows.add(
         ids=[f"{start + number}" for number in range(len(members))],
-        embeddings=np.stack([one.vector for one in members]),
-        metadatas=[{"user_id": one.user_id, "prototype": one.prototype} for one in members],
+        embeddings=np.stack([member.vector for member in members]),
+        metadatas=[
+            {"user_id": member.user_id, "prototype": member.prototype} for member in members
+        ],
     )
 
 

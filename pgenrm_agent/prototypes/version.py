@@ -17,7 +17,7 @@ Allowed = Callable[[Sequence[str]], set[str]]
 """Of these user ids, those who may take part."""
 
 ASKED_AT_ONCE = 4
-"""Candidates for a neighbour's place that are looked up together, times the places."""
+"""Candidates for a neighbor's place that are looked up together, times the places."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,18 @@ class PrototypeSet:
     def sizes(self) -> npt.NDArray[np.int64]:
         """(k,) people of each prototype."""
         people = {
-            (user, int(one)) for user, one in zip(self.user_ids, self.prototype_of, strict=True)
+            (user, int(prototype))
+            for user, prototype in zip(self.user_ids, self.prototype_of, strict=True)
         }
-        return np.bincount([one for _, one in people], minlength=self.k)
+        return np.bincount([prototype for _, prototype in people], minlength=self.k)
 
     @cached_property
     def homes(self) -> dict[str, npt.NDArray[np.int64]]:
         """The prototypes of each person, one per persona."""
-        found: dict[str, list[int]] = {}
-        for user, one in zip(self.user_ids, self.prototype_of, strict=True):
-            found.setdefault(user, []).append(int(one))
-        return {user: np.array(ones) for user, ones in found.items()}
+        homes: dict[str, list[int]] = {}
+        for user, prototype in zip(self.user_ids, self.prototype_of, strict=True):
+            homes.setdefault(user, []).append(int(prototype))
+        return {user: np.array(ones) for user, ones in homes.items()}
 
     def nearest(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Prototypes by cosine to a persona (d,), nearest first."""
@@ -91,9 +92,11 @@ class PrototypeSet:
             self.salt,
             self.centroids,
             self.labels,
-            (*self.user_ids, *(one.user_id for one in added)),
-            np.concatenate([self.prototype_of, [one.prototype for one in added]]).astype(np.int64),
-            np.concatenate([self.vectors, np.stack([one.vector for one in added])]),
+            (*self.user_ids, *(member.user_id for member in added)),
+            np.concatenate([self.prototype_of, [member.prototype for member in added]]).astype(
+                np.int64
+            ),
+            np.concatenate([self.vectors, np.stack([member.vector for member in added])]),
         )
 
     def similar(
@@ -105,7 +108,11 @@ class PrototypeSet:
         the nearer ones have too few. Never `exclude`, never twice, only those `allowed`.
         """
         return self._first_allowed(
-            (user for one in self.nearest(vector) for user in self._members_by(int(one), vector)),
+            (
+                user
+                for prototype in self.nearest(vector)
+                for user in self._members_by(int(prototype), vector)
+            ),
             count,
             exclude,
             allowed,
@@ -119,20 +126,24 @@ class PrototypeSet:
         weights: (k,), at least 0; each prototype gets places in proportion (largest remainder),
         filled with the members nearest to its centroid.
         """
-        found: list[str] = []
+        users: list[str] = []
         places = shares(weights, count)
         order = np.argsort(-weights, kind="stable")
         for wanted in (places, np.full(self.k, count)):  # the second time tops up
-            for one in order:
-                taken = set(found)
-                need = min(int(wanted[one]), count - len(found))
-                found += self._first_allowed(
-                    (u for u in self._members_by(int(one), self.centroids[one]) if u not in taken),
+            for prototype in order:
+                taken = set(users)
+                need = min(int(wanted[prototype]), count - len(users))
+                users += self._first_allowed(
+                    (
+                        u
+                        for u in self._members_by(int(prototype), self.centroids[prototype])
+                        if u not in taken
+                    ),
                     need,
                     exclude,
                     allowed,
                 )
-        return found
+        return users
 
     def _members_by(self, prototype: int, vector: npt.NDArray[np.float32]) -> Iterator[str]:
         """A prototype's people, most similar first, each once."""
@@ -148,28 +159,28 @@ class PrototypeSet:
     def _first_allowed(
         people: Iterator[str], count: int, exclude: str, allowed: Allowed
     ) -> list[str]:
-        found: list[str] = []
+        users: list[str] = []
         seen = {exclude}
         batch: list[str] = []
 
         def ask() -> None:
             may = allowed(batch) if batch else set()
-            found.extend(one for one in batch if one in may)
+            users.extend(user for user in batch if user in may)
             batch.clear()
 
         if count < 1:
-            return found
-        for one in people:
-            if one in seen:
+            return users
+        for user in people:
+            if user in seen:
                 continue
-            seen.add(one)
-            batch.append(one)
+            seen.add(user)
+            batch.append(user)
             if len(batch) >= ASKED_AT_ONCE * count:
                 ask()
-                if len(found) >= count:
-                    return found[:count]
+                if len(users) >= count:
+                    return users[:count]
         ask()
-        return found[:count]
+        return users[:count]
 
 
 def shares(weights: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:

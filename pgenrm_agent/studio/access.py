@@ -11,14 +11,15 @@ import hashlib
 import hmac
 from urllib.parse import urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["LOCAL_NAMES", "Gate", "form_key"]
+from pgenrm_agent.integrations.loopback import names_this_machine
 
-LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+__all__ = ["AuthMiddleware", "form_key"]
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -30,7 +31,7 @@ def form_key(token: str) -> str:
     return hmac.new(token.encode(), b"pgenrm studio form", hashlib.sha256).hexdigest()
 
 
-class Gate:
+class AuthMiddleware:
     """Lets requests through that carry the token in their cookie; sets it from the URL's `token`."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -55,7 +56,7 @@ class Gate:
         await (refusal or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        if _name(Headers(scope=request.scope).get("host", "")) not in LOCAL_NAMES:
+        if not names_this_machine(request.scope):
             return PlainTextResponse("The studio answers to this machine's names only.", 421)
         cookie = f"pgenrm_studio_{request.url.port or 80}"  # cookies are shared by all ports
         given = request.query_params.get("token")
@@ -74,7 +75,3 @@ class Gate:
 
     def _is(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token.encode())
-
-
-def _name(host: str) -> str:
-    return host if host.endswith("]") else host.rpartition(":")[0] or host

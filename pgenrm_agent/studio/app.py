@@ -16,10 +16,10 @@ from starlette.staticfiles import StaticFiles
 
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.errors import PGenRMError
-from pgenrm_agent.studio.access import Gate, form_key
+from pgenrm_agent.studio.access import AuthMiddleware, form_key
 from pgenrm_agent.studio.background import Workers
 from pgenrm_agent.studio.forms import Fields, begun, criteria, one, read_form, whole
-from pgenrm_agent.studio.pages import coloured, run_page, visible, what_happened
+from pgenrm_agent.studio.pages import colored, run_page, visible, what_happened
 
 __all__ = ["create_studio"]
 
@@ -133,7 +133,7 @@ def create_studio(
     app.add_exception_handler(PGenRMError, refused)
     app.add_exception_handler(HTTPException, refused)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), "static")
-    app.add_middleware(Gate, token=token)
+    app.add_middleware(AuthMiddleware, token=token)
     return app
 
 
@@ -150,7 +150,7 @@ def _renderer(token: str) -> Callable[..., Response]:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "coloured": coloured,
+        "colored": colored,
         "visible": visible,
         "what": what_happened,
         "path": lambda text: quote(text, safe=""),

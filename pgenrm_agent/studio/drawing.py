@@ -86,13 +86,14 @@ def plot_of(
     rows: list[Row] = []
     top = 4.0
     for candidate in candidates:
-        found = [chain for chain in chains if candidate in chain.totals]
         stacks: dict[tuple[bool, int], list[ChainView]] = {}
-        for chain in found:
+        for chain in chains:
+            if candidate not in chain.totals:
+                continue
             column = round(_x(chain.totals[candidate]) / DOT)
             stacks.setdefault((chain.level == "prototype", column), []).append(chain)
-        above = max((len(one) for (below, _), one in stacks.items() if not below), default=0)
-        under = max((len(one) for (below, _), one in stacks.items() if below), default=0)
+        above = max((len(stack) for (below, _), stack in stacks.items() if not below), default=0)
+        under = max((len(stack) for (below, _), stack in stacks.items() if below), default=0)
         step = DOT * min(1.0, STACK / max(above, under, 1))
         line = top + 18 + max(DOT, step * above)
         mean = means.get(candidate)

@@ -92,15 +92,15 @@ def begun(
 
 def criteria(fields: Fields) -> list[tuple[str, float, str]]:
     """The rows of the rubric's form; rows without a name are left out."""
-    found = []
+    named = []
     rows = zip(*(fields.get(name, ()) for name in ("name", "weight", "reason")), strict=False)
     for name, weight, reason in rows:
         if not name.strip():
             continue
         try:
-            found.append((name, float(weight or 0), reason))
+            named.append((name, float(weight or 0), reason))
         except ValueError:
             raise ConfigurationError(
                 f"the weight of {name[:80]!r} is {weight[:40]!r}: write a number from 0 to 100"
             ) from None
-    return found
+    return named

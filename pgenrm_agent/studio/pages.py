@@ -13,7 +13,7 @@ from pgenrm_agent.debugging.views import ChainView, chain_views
 from pgenrm_agent.schema import EvaluationRequest, Message
 from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
 
-__all__ = ["RunPage", "coloured", "run_page", "visible", "what_happened"]
+__all__ = ["RunPage", "colored", "run_page", "visible", "what_happened"]
 
 # They turn the direction of what follows, or are not seen at all.
 _CONTROLS = re.compile(
@@ -65,7 +65,11 @@ def run_page(
 ) -> RunPage:
     """A run as it stood `at` a checkpoint, its current one if None."""
     timeline = session.timeline(run)
-    point = session.checkpoint(run, at) if at else next(one for one in timeline if one.current)
+    point = (
+        session.checkpoint(run, at)
+        if at
+        else next(checkpoint for checkpoint in timeline if checkpoint.current)
+    )
     state = session.state(run, point.id)
     request = EvaluationRequest.model_validate(state["request"])
     names = [candidate.id for candidate in request.candidates]
@@ -82,20 +86,22 @@ def run_page(
         prompt=() if chosen is None else session.prompt(run, chosen.index, point.id),
         marks=_marks(chains, names),
         plot=plot_of(names, chains, point.means),
-        others=tuple(one for one in session.runs() if one.run != run),
+        others=tuple(
+            summary for summary in session.runs() if summary.run != run and not summary.error
+        ),
         live=live,
     )
 
 
 def _marks(chains: Sequence[ChainView], candidates: Sequence[str]) -> tuple[MarksRow, ...]:
     """The criteria of all chains, the most widely shared first; names are told apart by letters."""
-    found: dict[str, list[tuple[ChainView, int]]] = {}
+    uses_of: dict[str, list[tuple[ChainView, int]]] = {}
     for chain in chains:
         if chain.marks:
             for place, (name, _, _) in enumerate(chain.rubric):
-                found.setdefault(" ".join(name.casefold().split()), []).append((chain, place))
+                uses_of.setdefault(" ".join(name.casefold().split()), []).append((chain, place))
     rows = []
-    for uses in found.values():
+    for uses in uses_of.values():
         first, place = uses[0]
         weights = [chain.rubric[at][1] for chain, at in uses]
         rows.append(
@@ -121,7 +127,7 @@ def _cell(candidate: str, uses: Sequence[tuple[ChainView, int]]) -> Cell:
     )
 
 
-def coloured(text: str) -> list[tuple[str, str]]:
+def colored(text: str) -> list[tuple[str, str]]:
     """A chain's text in pieces, as (section, piece); headings and markers have section ""."""
     pieces: list[tuple[str, str]] = []
     done = 0
@@ -137,8 +143,9 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
-def what_happened(one: Checkpoint) -> str:
+def what_happened(checkpoint: Checkpoint) -> str:
     """How a checkpoint came about, in a word or two."""
-    if one.edit:
-        return f"edited {one.edit}"
-    return one.node or {"fork": "rewound", "input": "input"}.get(one.source, "begun")
+    if checkpoint.edit:
+        return f"edited {checkpoint.edit}"
+    began = {"fork": "rewound", "input": "input"}.get(checkpoint.source, "begun")
+    return checkpoint.node or began

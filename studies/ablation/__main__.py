@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
-from pgenrm_agent.cli.terminal import EngineOption, JsonOption, progress_bar
+from pgenrm_agent.cli.options import EngineOption, JsonOption
 
 if TYPE_CHECKING:
     from studies.ablation.study import AblationReport
@@ -29,6 +29,7 @@ DataOption = Annotated[
 
 @app.command()
 def ablate(
+    *,
     data: DataOption,
     base: Annotated[Path, typer.Option(help="Folder of the model that stage 1 starts from.")],
     psi: Annotated[
@@ -48,7 +49,7 @@ def ablate(
             " Once all are done, the command without it makes the report."
         ),
     ] = None,
-    engine: EngineOption = "transformers",
+    engine: EngineOption,
     as_json: JsonOption = False,
 ) -> None:
     """What each stage buys: base, PSI, PSI + CRE and its halves, all three, over several seeds.
@@ -56,12 +57,13 @@ def ablate(
     Trains and measures what is missing in the folder, and writes report.json and report.md there.
     """
     from pgenrm_agent.local_engine import open_engine
+    from pgenrm_agent.progress import counting
     from studies.ablation.recipe import load_ablation_recipe
     from studies.ablation.study import REPORT, run_ablation
 
     console = Console(stderr=True)
     loaded = load_ablation_recipe(recipe)
-    with progress_bar("comparisons") as progress:
+    with counting("comparisons") as progress:
         report = run_ablation(
             loaded,
             data,
@@ -92,7 +94,7 @@ def _show(report: AblationReport) -> None:
     table = Table(
         "",
         *columns(recipe.chains),
-        title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} people each",
+        title=f"{recipe.name}: {len(recipe.seeds)} seeds, {recipe.users} users each",
     )
     for row in rows_of_table(report):
         table.add_row(*row)

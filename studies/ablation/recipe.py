@@ -19,12 +19,12 @@ class AblationRecipe(Section):
 
     name: str
     seeds: Annotated[
-        # Below 100, where the names of their people's splits stay apart (simulation).
+        # Below 100, where the names of their users's splits stay apart (simulation).
         tuple[Annotated[int, Field(ge=0, lt=100)], ...],
         Field(min_length=1, description="one training and one test draw for each"),
     ]
-    training_people: Annotated[
-        int, Field(gt=0, description="simulated people of the reinforcement stages, 7 choices each")
+    training_users: Annotated[
+        int, Field(gt=0, description="simulated users of the reinforcement stages, 7 choices each")
     ]
     psi_chains: Annotated[
         int, Field(gt=0, description="chains of the rule-based teacher that stage 1 learns from")
@@ -32,14 +32,14 @@ class AblationRecipe(Section):
     psi: SftRecipe
     cre: GrpoRecipe
     curriculum: GrpoRecipe
-    people: Annotated[int, Field(ge=2, description="test people of a seed, one comparison each")]
+    users: Annotated[int, Field(ge=2, description="test users of a seed, one comparison each")]
     history: Annotated[int, Field(ge=0, le=6, description="past choices shown")] = 3
     chains: Annotated[int, Field(gt=0, description="samples of an evaluation")] = 8
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    history_people: Annotated[
+    history_users: Annotated[
         int,
         Field(
-            ge=0, description="test people of a seed for accuracy by 0 to 6 past choices; 0: none"
+            ge=0, description="test users of a seed for accuracy by 0 to 6 past choices; 0: none"
         ),
     ] = 0
 

@@ -2,22 +2,21 @@
 
     python -m studies.ablation --data DATA --base MODEL --recipe tiny-cpu --out runs/ablation
 
-Every seed trains its own models and is measured on its own held-out people and queries, beside what
-needs no training: chance, a Bradley-Terry fit that knows no person, the teacher, and the best that
-any predictor could do from the same past choices (`bayes`). A comparison counts with the probability
-that the person chooses what was predicted, which the simulation knows (`evaluate.expected_accuracy`): the same
-mean as with one drawn choice, and less noise. Running the same command again goes on where it stopped:
-stages that have ended are not trained again, comparisons not asked again. Seeds and test people can be more
-by then (GROWING).
+Every seed trains its own models and is measured on its own held-out users and queries, beside what
+needs no training: a Bradley-Terry fit that knows no user, the teacher, and the best that any predictor
+could do from the same past choices (`bayes`). A comparison counts with the probability that the user
+chooses what was predicted, which the simulation knows (`evaluate.expected_accuracy`): the same mean as
+with a drawn choice, and less noise. Figures are strict (`evaluation.metrics`). Running the same command
+again goes on where it stopped: stages that have ended are not trained again, comparisons not asked
+again. Seeds and test users can be more by then (GROWING).
 
-A folder holds seed-N/STAGE (the stages' runs), seed-N/STAGE/records-H.jsonl (comparisons with H past
-choices), report.json and report.md.
+A folder holds seed-N/STAGE (the stages' runs), seed-N/measured/STAGE/all and history-H (comparisons, and those
+with H past choices), report.json and report.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,39 +26,47 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated-train:)
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example, PreferenceRow, examples, load_rows
+from pgenrm_agent.evaluation.comparisons import credits_of
+from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, examples
+from pgenrm_agent.evaluation.datasets.sources import load_rows
+from pgenrm_agent.evaluation.metrics import (
+    CHANCE,
+    Accuracy,
+    MeanError,
+    credit,
+    mean_error,
+    plus_minus,
+)
+from pgenrm_agent.evaluation.records import Record
+from pgenrm_agent.files import replacing, write_json, write_text
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import format_of, refuse_without_model
-from pgenrm_agent.run_folder import refuse_other_settings, weights_of, write_json
+from pgenrm_agent.run_folder import refuse_other_settings, weights_of
 from pgenrm_agent.schema import Message, Model
 from pgenrm_agent.training.bundled.chains import write_examples
 from pgenrm_agent.training.bundled.evaluate import (
     Case,
-    ChoiceRecord,
-    as_asked,
     baseline_margins,
     draw_cases,
     expected_accuracy,
-    expected_accuracy_of_one,
-    judge_choices,
+    expected_accuracy_of_one_sample,
+    judge_cases,
 )
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.grpo import Stage, train_grpo
 from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-from pgenrm_agent.training.rewards import RuleJudge
+from pgenrm_agent.training.rewards import RuleRater
 from pgenrm_agent.training.sft import train_sft
 from studies.ablation.recipe import AblationRecipe
 from studies.limits.bayes import MOST_PAST_CHOICES, IdealPredictor
 
 __all__ = [
     "AblationReport",
-    "Measured",
     "columns",
     "held_out_cases",
     "markdown",
@@ -72,36 +79,21 @@ NO_PROCESS, NO_OUTCOME = "PSI + CRE, alpha = 0", "PSI + CRE, beta = 0"
 ALL = "PSI + CRE + curriculum"
 STAGES = (BASE, PSI, CRE, NO_PROCESS, NO_OUTCOME, ALL)
 BEST = "best possible from the same past choices"
-BASELINES = ("chance", "Bradley-Terry, not personal", "teacher")
+BASELINES = ("Bradley-Terry, not personal", "teacher")
 COMPARED = (*BASELINES, BEST)
-GROWING = ("seeds", "people", "history_people")
+GROWING = ("seeds", "users", "history_users")
 """What may be another number when a folder is used again: only what is missing is done."""
 REPORT, TABLE, SETTINGS = "report.json", "report.md", "settings.json"
 
 
-class Measured(Model):
-    """Accuracy over the seeds, 0-1."""
-
-    mean: float
-    standard_error: float | None = Field(description="over the seeds; null for a single one")
-    by_seed: tuple[float, ...]
-
-    @classmethod
-    def of(cls, by_seed: Sequence[float]) -> Measured:
-        """From one accuracy a seed."""
-        values = np.asarray(by_seed, dtype=np.float64)
-        error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
-        return cls(mean=float(values.mean()), standard_error=error, by_seed=tuple(values.tolist()))
-
-
 class AblationReport(Model):
-    """The table: `stages` were trained, `compared` need no training.
+    """The table: `stages` were trained, `compared` need no training; means and errors over seeds.
 
-    stages: accuracy of the recipe's number of samples together. one_sample: of one alone, the mean over them.
-    gains, one_sample_gains: by stage, accuracy minus that of PSI, paired by seed.
-    by_history: by name, accuracy with 0, 1, ... 6 past choices; empty when it was not measured.
+    stages: accuracy of the recipe's number of samples together. one_sample: of one alone.
+    gains, one_sample_gains: by stage, strict accuracy minus that of PSI, paired by seed.
+    by_history: by name, strict accuracy with 0, 1, ... 6 past choices; empty when not measured.
+    by_seed, one_sample_by_seed: by name, strict accuracy of each seed.
     unreadable: by stage, share of sampled texts that were no chain; another was sampled instead.
-    not_scored: by stage, comparisons in which no chain could be read; they count as wrong.
     """
 
     recipe: AblationRecipe
@@ -110,14 +102,15 @@ class AblationReport(Model):
     simulation: str
     engine: str
     machine: str
-    stages: dict[str, Measured]
-    gains: dict[str, Measured]
-    one_sample: dict[str, Measured]
-    one_sample_gains: dict[str, Measured]
-    compared: dict[str, Measured]
-    by_history: dict[str, tuple[Measured, ...]]
-    unreadable: dict[str, Measured]
-    not_scored: dict[str, int]
+    stages: dict[str, Accuracy]
+    gains: dict[str, MeanError]
+    one_sample: dict[str, Accuracy]
+    one_sample_gains: dict[str, MeanError]
+    compared: dict[str, Accuracy]
+    by_history: dict[str, tuple[MeanError, ...]]
+    by_seed: dict[str, tuple[float, ...]]
+    one_sample_by_seed: dict[str, tuple[float, ...]]
+    unreadable: dict[str, MeanError]
 
 
 def run_ablation(
@@ -139,7 +132,7 @@ def run_ablation(
         base: folder of the model that stage 1 starts from: untrained, or one that knows the format.
         open_engine: an engine for the evaluation of a model's folder; closed after use.
         psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
-            seeds then differ in the later stages and the test people.
+            seeds then differ in the later stages and the test users.
         only: seeds to work on, for several processes or machines at once; nothing is reported then.
         say: called with what begins. progress: comparisons of a measurement, done and in all.
 
@@ -180,6 +173,7 @@ def run_ablation(
         bench.compare(seed)
     if only:
         return None
+    by_seed, one_sample_by_seed = _strict(bench.measured), _strict(bench.one_sample)
     report = AblationReport(
         recipe=recipe,
         base=base.name,
@@ -187,72 +181,83 @@ def run_ablation(
         simulation=VERSION,
         engine=bench.engine_name,
         machine=describe_machine(),
-        stages={name: Measured.of(bench.found[name]) for name in STAGES},
-        gains=_over_psi(bench.found),
-        one_sample={name: Measured.of(bench.one_sample[name]) for name in STAGES},
-        one_sample_gains=_over_psi(bench.one_sample),
-        compared={name: Measured.of(bench.found[name]) for name in COMPARED},
+        stages={name: Accuracy.over(bench.measured[name]) for name in STAGES},
+        gains=_over_psi(by_seed),
+        one_sample={name: Accuracy.over(bench.one_sample[name]) for name in STAGES},
+        one_sample_gains=_over_psi(one_sample_by_seed),
+        compared={name: Accuracy.over(bench.measured[name]) for name in COMPARED},
         by_history={
             name: tuple(
-                Measured.of(bench.by_history[name, shown]) for shown in range(MOST_PAST_CHOICES + 1)
+                Accuracy.over(bench.by_history[name, shown]).strict
+                for shown in range(MOST_PAST_CHOICES + 1)
             )
-            for name in ((PSI, ALL, BEST) if recipe.history_people else ())
+            for name in ((PSI, ALL, BEST) if recipe.history_users else ())
         },
-        unreadable={name: Measured.of(bench.unreadable[name]) for name in STAGES},
-        not_scored=bench.not_scored,
+        by_seed=by_seed,
+        one_sample_by_seed=one_sample_by_seed,
+        unreadable={name: mean_error(bench.unreadable[name]) for name in STAGES},
     )
     write_json(out / REPORT, report.model_dump(mode="json"))
-    (out / TABLE).write_text(markdown(report), encoding="utf-8")
+    write_text(out / TABLE, markdown(report))
     return report
 
 
 def held_out_cases(
-    world: World, answers: Answers, seed: int, *, people: int, history: int
+    world: World, answers: Answers, seed: int, *, users: int, history: int
 ) -> list[Case]:
-    """The comparisons that a seed measures: people of its own, over the queries that all seeds share."""
+    """Return what a seed measures: users of its own, over the queries that all seeds share."""
     split = f"ablation-test-{seed}"
-    return draw_cases(world, answers, split=split, count=people, history=history, seed=seed)
+    return draw_cases(world, answers, split=split, count=users, history=history, seed=seed)
 
 
-def _unreadable(records: Sequence[ChoiceRecord]) -> float:
-    failed = sum(row.failed for row in records)
-    return failed / max(1, failed + sum(len(row.chains) for row in records))
+def _unreadable(records: Sequence[Record]) -> float:
+    failed = sum(sum(record.verdict.failures.values()) for record in records)
+    return failed / max(1, failed + sum(len(record.verdict.totals) for record in records))
 
 
-def _over_psi(by_seed: Mapping[str, Sequence[float]]) -> dict[str, Measured]:
+def _strict(measured: Mapping[str, Sequence[Accuracy]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(part.strict.mean for part in by_seed) for name, by_seed in measured.items()}
+
+
+def _over_psi(by_seed: Mapping[str, Sequence[float]]) -> dict[str, MeanError]:
     return {
-        name: Measured.of(np.subtract(by_seed[name], by_seed[PSI]).tolist())
+        name: mean_error(np.subtract(by_seed[name], by_seed[PSI]).tolist())
         for name in STAGES[STAGES.index(PSI) + 1 :]
     }
 
 
 def rows_of_table(report: AblationReport) -> list[list[str]]:
-    """The main table's rows: a name, then mean and standard error of each of COLUMNS; "-" where none."""
-    found = []
+    """Return the main table's rows: a name, then a cell for each of `columns`; "-" where none."""
+    rows = []
     for name in (*report.stages, *report.compared):
-        cells = [
-            of.get(name)
-            for of in (
-                report.one_sample,
-                report.one_sample_gains,
-                {**report.stages, **report.compared},
-                report.gains,
-                report.unreadable,
-            )
-        ]
-        found.append([name, *(_with_error(one) for one in cells)])
-    return found
+        together = (report.stages | report.compared)[name]
+        alone = report.one_sample.get(name)
+        rows.append(
+            [
+                name,
+                plus_minus(alone.strict if alone else None),
+                plus_minus(report.one_sample_gains.get(name), form="+.1f"),
+                plus_minus(together.strict),
+                plus_minus(report.gains.get(name), form="+.1f"),
+                plus_minus(together.accuracy),
+                f"{100 * together.coverage:.1f}",
+                plus_minus(report.unreadable.get(name)),
+            ]
+        )
+    return rows
 
 
 def markdown(report: AblationReport) -> str:
-    """The report's tables, for a document."""
+    """Return the report's tables, for a document."""
     recipe = report.recipe
+    head = columns(recipe.chains)
     lines = [
-        f"Recipe {recipe.name}: {len(recipe.seeds)} seeds, {recipe.people} held-out people each,"
-        f" {recipe.history} past choices, {recipe.chains} samples; {report.engine}, {report.machine}.",
+        f"Recipe {recipe.name}: {len(recipe.seeds)} seeds, {recipe.users} held-out users each,"
+        f" {recipe.history} past choices, {recipe.chains} samples; {report.engine}, {report.machine}."
+        " In %, strict but for the accuracy over scored comparisons; a coin reaches 50.",
         "",
-        f"| | {' | '.join(columns(recipe.chains))} |",
-        "|---" * 6 + "|",
+        f"| | {' | '.join(head)} |",
+        "|---" * (len(head) + 1) + "|",
     ]
     lines += [f"| {' | '.join(row)} |" for row in rows_of_table(report)]
     if report.by_history:
@@ -263,27 +268,16 @@ def markdown(report: AblationReport) -> str:
             "|---" * (len(shown) + 1) + "|",
         ]
         lines += [
-            f"| {name} | {' | '.join(_percent(one.mean) for one in row)} |"
+            f"| {name} | {' | '.join(f'{100 * value.mean:.1f}' for value in row)} |"
             for name, row in report.by_history.items()
         ]
     return "\n".join(lines) + "\n"
 
 
 def columns(chains: int) -> tuple[str, ...]:
-    """Of the main table, after the name; `chains` is the recipe's number of samples."""
-    return ("one sample", "over PSI", f"{chains} samples", "over PSI", "unreadable")
-
-
-def _with_error(measured: Measured | None) -> str:
-    if measured is None:
-        return "-"
-    if measured.standard_error is None:
-        return _percent(measured.mean)
-    return f"{_percent(measured.mean)} ± {100 * measured.standard_error:.1f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    """Return those of the main table, after the name; `chains` is the recipe's number of samples."""
+    together = f"{chains} samples"
+    return "one sample", "over PSI", together, "over PSI", "accuracy", "coverage", "unreadable"
 
 
 class _Bench:
@@ -306,11 +300,10 @@ class _Bench:
         self._training = load_answers(data / "train.jsonl.gz")
         self._test = load_answers(data / "val.jsonl.gz")
         self.engine_name = ""
-        self.found: defaultdict[str, list[float]] = defaultdict(list)
-        self.one_sample: defaultdict[str, list[float]] = defaultdict(list)
+        self.measured: defaultdict[str, list[Accuracy]] = defaultdict(list)
+        self.one_sample: defaultdict[str, list[Accuracy]] = defaultdict(list)
         self.unreadable: defaultdict[str, list[float]] = defaultdict(list)
-        self.by_history: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-        self.not_scored: dict[str, int] = {}
+        self.by_history: defaultdict[tuple[str, int], list[Accuracy]] = defaultdict(list)
 
     # --- training ---
 
@@ -328,20 +321,19 @@ class _Bench:
         self._say(f"seed {seed}: {out.name}")
         recipe: GrpoRecipe = getattr(self._recipe, stage)
         recipe = recipe.model_copy(update={"seed": seed, **weights})
-        judge = RuleJudge() if stage == "cre" else None
-        return train_grpo(stage, recipe, start, self._choices(recipe), out, judge=judge).folder
+        rater = RuleRater() if stage == "cre" else None
+        return train_grpo(stage, recipe, start, self._choices(recipe), out, rater=rater).folder
 
     def _choices(self, recipe: GrpoRecipe) -> list[Example]:
         """Other choices for every seed, the same for all stages of a seed."""
-        found = examples(self._rows, split="train", history=recipe.history, seed=recipe.seed)
-        every = list(found)
+        every = list(examples(self._rows, split="train", history=recipe.history, seed=recipe.seed))
         random.Random(recipe.seed).shuffle(every)
         return every[: recipe.choices]
 
     @cached_property
     def _rows(self) -> list[PreferenceRow]:
         """The same for every stage and seed: measuring every answer takes a while."""
-        return load_rows(f"simulated-train:{self._data}:{self._recipe.training_people}")
+        return load_rows(f"simulated-train:{self._data}:{self._recipe.training_users}")
 
     # --- measuring ---
 
@@ -350,57 +342,61 @@ class _Bench:
         recipe = self._recipe
         with self._engine(model) as engine:
 
-            def records(cases: Sequence[Case], shown: int) -> list[ChoiceRecord]:
+            def records(cases: Sequence[Case], kept_in: str) -> list[Record]:
                 return asyncio.run(
-                    judge_choices(
+                    judge_cases(
                         engine,
                         format_of(model),
-                        [as_asked(self._test, case) for case in cases],
+                        self._test,
+                        cases,
+                        folder / kept_in,
                         chains=recipe.chains,
                         temperature=recipe.temperature,
-                        records=folder / f"records-{shown}.jsonl",
+                        seed=seed,
                         progress=self._progress,
                     )
                 )
 
-            def accuracy(cases: Sequence[Case], rows: Sequence[ChoiceRecord]) -> float:
-                return expected_accuracy(self._test, cases, [row.margin for row in rows]).mean
+            def accuracy(cases: Sequence[Case], judged: Sequence[Record]) -> Accuracy:
+                return expected_accuracy(self._test, cases, credits_of(judged))
 
-            cases = self._cases(seed, recipe.people, recipe.history)
-            rows = records(cases, recipe.history)
-            self.found[name].append(accuracy(cases, rows))
-            self.unreadable[name].append(_unreadable(rows))
-            missing = sum(row.margin is None for row in rows)
-            self.not_scored[name] = self.not_scored.get(name, 0) + missing
-            self.one_sample[name].append(expected_accuracy_of_one(self._test, cases, rows).mean)
+            cases = self._cases(seed, recipe.users, recipe.history)
+            judged = records(cases, "all")
+            self.measured[name].append(accuracy(cases, judged))
+            self.unreadable[name].append(_unreadable(judged))
+            self.one_sample[name].append(expected_accuracy_of_one_sample(self._test, cases, judged))
             if name in (PSI, ALL):
                 for shown, some in self._cases_by_history(seed):
-                    self.by_history[name, shown].append(accuracy(some, records(some, shown)))
+                    self.by_history[name, shown].append(
+                        accuracy(some, records(some, f"history-{shown}"))
+                    )
 
     def compare(self, seed: int) -> None:
-        """What needs no training, on the same comparisons."""
+        """Measure what needs no training, on the same comparisons."""
         self._say(f"seed {seed}: what needs no training")
         ideal = IdealPredictor(self._world, seed=seed)
 
-        def best(cases: Sequence[Case]) -> float:
-            found = [ideal.predict(self._test, one.shown, one.asked)[0] for one in cases]
-            return expected_accuracy(self._test, cases, [one - 0.5 for one in found]).mean
+        def best(cases: Sequence[Case]) -> Accuracy:
+            chances = [ideal.predict(self._test, case.shown, case.asked)[0] for case in cases]
+            credits = [credit(chance, CHANCE) for chance in chances]
+            return expected_accuracy(self._test, cases, credits)
 
-        cases = self._cases(seed, self._recipe.people, self._recipe.history)
+        cases = self._cases(seed, self._recipe.users, self._recipe.history)
         margins = baseline_margins(self._world, self._training, self._test, cases, seed)
         for name in BASELINES:
-            self.found[name].append(expected_accuracy(self._test, cases, margins[name]).mean)
-        self.found[BEST].append(best(cases))
+            credits = [credit(margin) for margin in margins[name]]
+            self.measured[name].append(expected_accuracy(self._test, cases, credits))
+        self.measured[BEST].append(best(cases))
         for shown, some in self._cases_by_history(seed):
             self.by_history[BEST, shown].append(best(some))
 
-    def _cases(self, seed: int, people: int, shown: int) -> list[Case]:
-        return held_out_cases(self._world, self._test, seed, people=people, history=shown)
+    def _cases(self, seed: int, users: int, shown: int) -> list[Case]:
+        return held_out_cases(self._world, self._test, seed, users=users, history=shown)
 
     def _cases_by_history(self, seed: int) -> Iterator[tuple[int, list[Case]]]:
-        people = self._recipe.history_people
-        for shown in range(MOST_PAST_CHOICES + 1) if people else ():
-            yield shown, self._cases(seed, people, shown)
+        users = self._recipe.history_users
+        for shown in range(MOST_PAST_CHOICES + 1) if users else ():
+            yield shown, self._cases(seed, users, shown)
 
     @contextmanager
     def _engine(self, model: Path) -> Iterator[Engine]:
@@ -415,17 +411,14 @@ class _Bench:
 def _write_dataset(
     world: World, answers: Answers, model: Path, path: Path, count: int, seed: int
 ) -> None:
-    """Chains of the rule-based teacher about simulated people, as a dataset for stage 1."""
+    """Write chains of the rule-based teacher about simulated users, as a dataset for stage 1."""
     stream = write_examples(
         "chain", world, answers, format_of(model), split=f"ablation-{seed}", seed=seed
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
-    with beside.open("w", encoding="utf-8") as out:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
         for number, example in enumerate(islice(stream, count)):
             answer = Message(role="assistant", content=example.target)
             row = ChainRow(
                 user_id=f"ablation-{number}", prompt=example.messages, completion=(answer,)
             )
             out.write(row.model_dump_json() + "\n")
-    beside.replace(path)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
-from pgenrm_agent.cli.terminal import JsonOption
+from pgenrm_agent.cli.options import JsonOption
 
 __all__ = ["app"]
 
@@ -28,7 +28,9 @@ DataOption = Annotated[
 @app.command()
 def bayes(
     data: DataOption,
-    people: Annotated[int, typer.Option(min=2, help="Test people, one comparison each.")] = 2000,
+    users: Annotated[
+        int, typer.Option("--people", min=2, help="Test users, one comparison each.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     rules: Annotated[
         bool,
@@ -41,6 +43,7 @@ def bayes(
     as_json: JsonOption = False,
 ) -> None:
     """The best that any predictor could do in the simulated world, by 0 to 6 past choices."""
+    from pgenrm_agent.evaluation.metrics import plus_minus
     from pgenrm_agent.training.bundled.simulation import World, load_answers
     from studies.limits.bayes import bayes_by_history
     from studies.limits.rules import rule_limits
@@ -48,40 +51,33 @@ def bayes(
     test = load_answers(data / "val.jsonl.gz")
     if rules:
         training = load_answers(data / "train.jsonl.gz")
-        limits = rule_limits(World(), training, test, people=people, history=history, seed=seed)
+        limits = rule_limits(World(), training, test, users=users, history=history, seed=seed)
         if as_json:
-            typer.echo(json.dumps({name: one.model_dump() for name, one in limits.items()}))
+            typer.echo(json.dumps({name: limit.model_dump() for name, limit in limits.items()}))
             return
         table = Table(
             "rule",
-            "accuracy",
-            "± standard error",
+            "strict, %",
             "choices to tell it from the teacher",
-            title=f"{people} comparisons, {history} past choices",
+            title=f"{users} comparisons, {history} past choices",
         )
         for name, limit in limits.items():
-            reached, needed = limit.accuracy, limit.choices_to_tell
+            needed = limit.choices_to_tell
             table.add_row(
                 name,
-                f"{reached.mean:.1%}",
-                f"{reached.standard_error:.1%}",
+                plus_minus(limit.accuracy.strict),
                 "-" if needed is None else f"{needed:,}",
             )
         Console().print(table)
         return
-    found = bayes_by_history(World(), test, people=people, seed=seed)
+    reports = bayes_by_history(World(), test, users=users, seed=seed)
     if as_json:
-        typer.echo(json.dumps({shown: one.model_dump() for shown, one in found.items()}))
+        typer.echo(json.dumps({shown: report.model_dump() for shown, report in reports.items()}))
         return
-    table = Table(
-        "past choices", "accuracy", "± standard error", "expected", title=f"{people} comparisons"
-    )
-    for shown, one in found.items():
+    table = Table("past choices", "strict, %", "expected, %", title=f"{users} comparisons")
+    for shown, report in reports.items():
         table.add_row(
-            str(shown),
-            f"{one.accuracy.mean:.1%}",
-            f"{one.accuracy.standard_error:.1%}",
-            f"{one.expected:.1%}",
+            str(shown), plus_minus(report.accuracy.strict), f"{100 * report.expected:.1f}"
         )
     Console().print(table)
 

@@ -1,11 +1,11 @@
 """What a chain of the teacher's form could reach in the simulated world, and what its form costs.
 
 The teacher tallies by theme what was chosen over what, and weighs candidates with the tally: a bilinear
-rule over past and asked differences. Logistic regression finds the best weights of such rules from many
-simulated people, so that each row says what a policy could learn without changing what it writes:
+rule over past and asked differences. A Bradley-Terry fit finds the best weights of such rules from many
+simulated users, so that each row says what a policy could learn without changing what it writes:
 
     tally, themes weighted     sum_t a_t tally_t d_t           (which themes' tallies can be trusted)
-    + shared tastes            + sum_t b_t d_t                 (what most people like)
+    + shared tastes            + sum_t b_t d_t                 (what most users like)
     + kind of query            + sum_t c_(kind, t) d_t         (how tastes shift with the query)
     twelve attributes          sum_(i, j) w_ij s_i d_j + sum_j b_j d_j, s summed over the past choices
 
@@ -13,7 +13,7 @@ with d the asked answers' difference, by theme or, in the last row, by attribute
 a model's are not. The last row needs chains that name attributes instead of themes.
 
 How hard it is to notice is told, too: after how many drawn choices, each answered by both, a rule's lead over
-the teacher is two standard errors. Reinforcement, paid 1 or 0 by what a person chose, needs more than that,
+the teacher is two standard errors. Reinforcement, paid 1 or 0 by what a user chose, needs more than that,
 since its chains differ in much else.
 """
 
@@ -26,14 +26,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from pgenrm_agent.evaluation.baselines import fit_bradley_terry
+from pgenrm_agent.evaluation.metrics import Accuracy, credit
 from pgenrm_agent.schema import Model
 from pgenrm_agent.training.bundled.attributes import KINDS
 from pgenrm_agent.training.bundled.evaluate import (
-    Accuracy,
     Case,
     baseline_margins,
     chance,
-    credit,
     draw_cases,
     expected_accuracy,
 )
@@ -42,9 +42,9 @@ from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
 
 __all__ = ["RuleLimit", "rule_limits"]
 
-TRAINING_PEOPLE = 16_000
-REGULARISATION = 0.1
-"""Inverse strength, of coefficients of features with unit variance."""
+TRAINING_USERS = 16_000
+PENALTY = 0.05
+"""Of `fit_bradley_terry`, for features with unit variance."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -63,28 +63,28 @@ def rule_limits(
     training: Answers,
     test: Answers,
     *,
-    people: int,
+    users: int,
     history: int,
     seed: int,
-    training_people: int = TRAINING_PEOPLE,
+    training_users: int = TRAINING_USERS,
 ) -> dict[str, RuleLimit]:
-    """By rule, the teacher first: `expected_accuracy`, and what it takes to see the difference.
+    """Return by rule, the teacher first, `expected_accuracy` and what it takes to see the difference.
 
-    Fitted on people and queries of `training`, measured on `people` others over `test`.
+    Fitted on users and queries of `training`, measured on `users` others over `test`.
     """
     fitted = draw_cases(
-        world, training, split="rules", count=training_people, history=history, seed=seed
+        world, training, split="rules", count=training_users, history=history, seed=seed
     )
-    asked = draw_cases(world, test, split="test", count=people, history=history, seed=seed)
+    asked = draw_cases(world, test, split="test", count=users, history=history, seed=seed)
     teacher = baseline_margins(world, training, test, asked, seed)["teacher"]
 
     def limit(margins: Sequence[float]) -> RuleLimit:
         return RuleLimit(
-            accuracy=expected_accuracy(test, asked, margins),
+            accuracy=expected_accuracy(test, asked, [credit(margin) for margin in margins]),
             choices_to_tell=_choices_to_tell(test, asked, margins, teacher),
         )
 
-    found = {"teacher": limit(teacher)}
+    limits = {"teacher": limit(teacher)}
     known, unknown = _features(training, fitted), _features(test, asked)
     for name, parts in {
         "tally, themes weighted": ("tally",),
@@ -95,10 +95,9 @@ def rule_limits(
         margins = _fit_and_apply(
             np.hstack([known[part] for part in parts]),
             np.hstack([unknown[part] for part in parts]),
-            seed,
         )
-        found[name] = limit(margins.tolist())
-    return found
+        limits[name] = limit(margins.tolist())
+    return limits
 
 
 def _choices_to_tell(
@@ -118,7 +117,9 @@ def _features(answers: Answers, cases: Sequence[Case]) -> dict[str, FloatArray]:
     """(cases, features) each, all odd in the order of the asked answers."""
     rows: dict[str, list[FloatArray]] = {"tally": [], "shared": [], "kind": [], "attributes": []}
     for case in cases:
-        pairs = [(answers.levels[one.chosen], answers.levels[one.rejected]) for one in case.shown]
+        pairs = [
+            (answers.levels[past.chosen], answers.levels[past.rejected]) for past in case.shown
+        ]
         tally = final_tally(pairs)
         asked = case.asked
         themes = theme_shares(answers.levels[asked.chosen]) - theme_shares(
@@ -126,13 +127,13 @@ def _features(answers: Answers, cases: Sequence[Case]) -> dict[str, FloatArray]:
         )
         kind = np.zeros((len(KINDS), len(themes)))
         kind[answers.kinds[asked.query]] = themes
-        past = sum((_by_attribute(answers, one) for one in case.shown), np.zeros(1))
+        past = sum((_by_attribute(answers, choice) for choice in case.shown), np.zeros(1))
         now = _by_attribute(answers, asked)
         rows["tally"].append(tally / max(1, np.abs(tally).sum()) * themes)
         rows["shared"].append(themes)
         rows["kind"].append(kind.ravel())
         rows["attributes"].append(np.concatenate([np.outer(past, now).ravel(), now]))
-    return {name: np.array(found) for name, found in rows.items()}
+    return {name: np.array(features) for name, features in rows.items()}
 
 
 def _by_attribute(answers: Answers, pair: Comparison) -> FloatArray:
@@ -140,14 +141,9 @@ def _by_attribute(answers: Answers, pair: Comparison) -> FloatArray:
     return np.asarray(np.clip(answers.x[pair.chosen] - answers.x[pair.rejected], -CLIP, CLIP))
 
 
-def _fit_and_apply(known: FloatArray, unknown: FloatArray, seed: int) -> FloatArray:
-    """Margins of `unknown`, by Bradley-Terry over `known`, whose chosen answers all stand first."""
-    from sklearn.linear_model import LogisticRegression
-
+def _fit_and_apply(known: FloatArray, unknown: FloatArray) -> FloatArray:
+    """Return margins of `unknown`, by Bradley-Terry over `known`, whose chosen answers stand first."""
     spread = known.std(0)
     spread[spread == 0] = 1.0
-    # Half of the rows turned around: a regression needs both classes, and no intercept.
-    turned = np.where(np.random.default_rng(seed).random(len(known)) < 0.5, -1.0, 1.0)
-    fit = LogisticRegression(fit_intercept=False, C=REGULARISATION, max_iter=1000)
-    fit.fit(known / spread * turned[:, None], turned)
-    return np.asarray(unknown / spread @ fit.coef_[0])
+    weights = fit_bradley_terry(known / spread, penalty=PENALTY)
+    return np.asarray(unknown / spread @ weights)

@@ -43,24 +43,24 @@ def people(
         int | None, typer.Option(min=1, help="Past choices drawn in training, at most.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, max=5, help="Folds of held-out people, five in all.")
+        int, typer.Option(min=1, max=5, help="Folds of held-out users, five in all.")
     ] = 5,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the refinement.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=1e-6, max=1.0, help="Of the refinement.")
     ] = None,
     whiten: Annotated[
-        bool, typer.Option(help="Whiten the embeddings, by the texts that training people saw.")
+        bool, typer.Option(help="Whiten the embeddings, by the texts that training users saw.")
     ] = True,
     validation: Annotated[
         bool,
         typer.Option(
-            "--validation", help="Hold out people who are never tested, to choose settings."
+            "--validation", help="Hold out users who are never tested, to choose settings."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Does refinement know more of a held-out person's choices than the crowd's majority does?
+    """Does refinement know more of a held-out user's choices than the crowd's majority does?
 
     Writes embeddings.npz, measured.jsonl and report.json into the folder.
     """
@@ -83,13 +83,13 @@ def people(
     )
     settings = [
         Setting(
-            k=one,
+            k=prototypes,
             pasts=tuple(sorted(set(past))) if past else plain.pasts,
             drawn=drawn or plain.drawn,
             whiten=whiten,
             refinement=refinement,
         )
-        for one in k or (1, 10, 50, 100)
+        for prototypes in k or (1, 10, 50, 100)
     ]
     columns = (
         TextColumn("{task.description}"),
@@ -119,36 +119,38 @@ def _print(report: PeopleReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pgenrm_agent.training.bundled.evaluate import Accuracy
+    from pgenrm_agent.evaluation.metrics import Accuracy, plus_minus
     from studies.people.study import METHODS
 
-    def shown(value: Accuracy | None, form: str = ".1f") -> str:
-        if value is None:
-            return "-"
-        error = f" ± {100 * value.standard_error:.1f}" if report.seeds > 1 else ""
-        return f"{100 * value.mean:{form}}{error}"
+    def strict(value: Accuracy | None) -> str:
+        return plus_minus(value.strict if value else None)
+
+    def accuracy(value: Accuracy | None) -> str:
+        return plus_minus(value.accuracy if value else None)
 
     console = Console()
     console.print(
-        f"{report.held_out} of {report.people} people held out in each of {report.seeds} seeds"
+        f"{report.held_out} of {report.users} users held out in each of {report.seeds} seeds"
         f"{' (validation)' if report.validation else ''}, {report.choices:.0f} choices of theirs, "
-        f"{report.against:.0f} against the majority; {report.encoder}. "
-        "Accuracy in %, ± standard error over seeds."
+        f"{report.against:.0f} against the majority; {report.encoder}. In %, ± standard error over"
+        " seeds; strict: a tie is wrong, accuracy: a tie is one half."
     )
-    for title in ("all choices", "choices against the majority"):
+    for title, rows, shown in (
+        ("all choices, strict", [row.everything for row in report.rows], strict),
+        ("all choices, accuracy", [row.everything for row in report.rows], accuracy),
+        ("choices against the majority, strict", [row.against for row in report.rows], strict),
+    ):
         table = Table("k", "past choices", title=title, title_justify="left")
         for name in METHODS:
             table.add_column(name, justify="right")
-        if title == "all choices":
-            table.add_column("refined - majority", justify="right")
-        for row in report.rows:
-            values = row.everything if title == "all choices" else row.against
-            gain = [shown(row.gain, "+.1f")] if title == "all choices" else []
+        table.add_column("refined - majority", justify="right")
+        for row, values in zip(report.rows, rows, strict=True):
+            gain = plus_minus(row.gain, form="+.1f") if title == "all choices, strict" else ""
             table.add_row(
                 str(row.setting.k),
                 str(row.past),
                 *(shown(values.get(name)) for name in METHODS),
-                *gain,
+                gain,
             )
         console.print(table)
 

@@ -1,4 +1,4 @@
-"""What other people's votes tell of one person's: a factor model, as an upper reference.
+"""What other users' votes tell of a user's: a factor model, as an upper reference.
 
 It knows statements by their identity alone, not by their text, and fits one number a statement and
 factor; so it needs many votes on every statement, and can say nothing of a new one. The paper has no
@@ -28,7 +28,7 @@ PRIOR = 3.0
 
 @dataclass(frozen=True)
 class VoteFactors:
-    """A vote is mean + loadings . z + noise, z standard normal by person.
+    """A vote is mean + loadings . z + noise, z standard normal by user.
 
     mean: (s,), -1 to 1. loadings: (s, r).
     """
@@ -42,18 +42,18 @@ class VoteFactors:
         past: (p, 3) of query, chosen, rejected; p may be 0. asked: (m, 3).
         """
         statements, votes = _votes(past)
-        z, _ = _person(self.loadings[statements], votes - self.mean[statements])
+        z, _ = _factors(self.loadings[statements], votes - self.mean[statements])
         expected = self.mean + self.loadings @ z
         return np.asarray(expected[asked[:, 1]] - expected[asked[:, 2]], dtype=np.float64)
 
 
-def fit_vote_factors(people: Sequence[IntArray], statements: int, *, seed: int = 0) -> VoteFactors:
-    """Expectation-maximisation over people's choices, each (n, 3) of query, chosen, rejected.
+def fit_vote_factors(choices: Sequence[IntArray], statements: int, *, seed: int = 0) -> VoteFactors:
+    """Fit by expectation-maximization over users' choices, each (n, 3) of query, chosen, rejected.
 
     statements: how many there are; the indices are below it.
     """
     total, met = np.zeros(statements), np.full(statements, 2.0)
-    voted = [_votes(choices) for choices in people]
+    voted = [_votes(own) for own in choices]
     for which, votes in voted:
         total[which] += votes  # nobody votes twice on one statement
         met[which] += 1
@@ -65,7 +65,7 @@ def fit_vote_factors(people: Sequence[IntArray], statements: int, *, seed: int =
         products = np.zeros_like(loadings)
         for which, votes in voted:
             residual = votes - mean[which]
-            z, covariance = _person(loadings[which], residual)
+            z, covariance = _factors(loadings[which], residual)
             squares[which] += np.outer(z, z) + covariance
             products[which] += residual[:, None] * z
         loadings = np.asarray(np.linalg.solve(squares, products[..., None])[..., 0], np.float64)
@@ -80,8 +80,8 @@ def _votes(choices: IntArray) -> tuple[IntArray, FloatArray]:
     return kept, votes[first]
 
 
-def _person(loadings: FloatArray, residual: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean (r,) and covariance (r, r) of a person's factors, given her votes."""
+def _factors(loadings: FloatArray, residual: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return mean (r,) and covariance (r, r) of a user's factors, given their votes."""
     precision = np.eye(loadings.shape[1]) + loadings.T @ loadings / NOISE
     covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
     return covariance @ loadings.T @ residual / NOISE, covariance

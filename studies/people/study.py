@@ -1,16 +1,16 @@
 """Prototypes on real people: what does the prior of Eq. 5 know that the crowd does not?
 
-Each person agreed with some statements of a public consultation and disagreed with others; a choice
-is one of each. People are held out. The first half of a held-out person's choices is her past, and
-the second half is predicted from the first few of it:
+Each user agreed with some statements of a public consultation and disagreed with others; a choice
+is a statement of each kind. Users are held out. The first half of a held-out user's choices is their
+past, and the second half is predicted from the first few of it:
 
-    majority      the statement that more of the other people agreed with
-    own history   the statement nearer to the sum of her own past choices
-    centroids     the statement nearer to her prototype, as K-means leaves it
+    majority      the statement that more of the other users agreed with
+    own history   the statement nearer to the sum of their own past choices
+    centroids     the statement nearer to their prototype, as K-means leaves it
     refined       Delta of Eq. 6, with z of Eq. 5 after the attentive refinement (Eq. 4 to 7)
-    factor model  votes by identity, without text: what there is to be known (people_reference)
+    factor model  votes by identity, without text: what there is to be known (`reference`)
 
-No language model is involved: a persona is the sum of her past choices' embeddings, chosen minus
+No language model is involved: a persona is the sum of a user's past choices' embeddings, chosen minus
 rejected. What is chosen here is opinion, not style, so the encoder has to know English. Statements
 that answer one question are much alike to it; `Setting.whiten` takes out what they have in common.
 """
@@ -29,11 +29,13 @@ from pydantic import Field
 
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import PreferenceRow, load_rows
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
+from pgenrm_agent.evaluation.datasets.sources import load_rows
+from pgenrm_agent.evaluation.metrics import Accuracy, MeanError, credit, mean_error
+from pgenrm_agent.files import replacing
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
 from pgenrm_agent.schema import Model
-from pgenrm_agent.training.bundled.evaluate import Accuracy
 from studies.people.reference import VoteFactors, fit_vote_factors
 
 __all__ = [
@@ -44,16 +46,17 @@ __all__ = [
     "Row",
     "Setting",
     "evaluate_people",
-    "held_out_people",
+    "held_out_users",
 ]
 
 METHODS = ("majority", "own history", "centroids", "refined", "factor model")
 RESERVED = 0.2
-"""Share of the people that settings are chosen on; they are never tested."""
+"""Share of the users that settings are chosen on; they are never tested."""
 FOLDS = 5
 """The others are tested once each: seed s holds out fold s."""
-PROTOCOL = 2
-"""Of the split; until 2026-11-27 (1) seeds held out overlapping draws, and validation people were tested."""
+PROTOCOL = 3
+"""Of split and count. Until 2 ties were one half in the only figure; in 1, draws overlapped and
+validation users were tested."""
 ENCODED_AT_ONCE = 256
 LEAST_VARIANCE = 1e-6
 """Directions with less than this share of the variance are not blown up to unit length."""
@@ -65,7 +68,7 @@ FloatArray = NDArray[np.float64]
 class Setting(Model):
     """How prototypes are learned, and on how many past choices they are tried.
 
-    Constants that differ from the reference implementation's were chosen on validation people.
+    Constants that differ from the reference implementation's were chosen on validation users.
     """
 
     k: int = Field(default=50, ge=1, description="prototypes")
@@ -78,20 +81,20 @@ class Setting(Model):
 
 
 class Figures(Model):
-    """Share of choices predicted right by method, 0-1; a tie counts one half.
+    """How often each method is right; the errors are over users.
 
     against: of the choices against the majority; empty where nobody made one.
     """
 
     past: int
-    everything: dict[str, float]
-    against: dict[str, float]
+    everything: dict[str, Accuracy]
+    against: dict[str, Accuracy]
 
 
 class Measured(Model):
-    """One setting and one fold of held-out people.
+    """One setting and one fold of held-out users.
 
-    choices: that were predicted. against: those of them in which the person chose the statement
+    choices: that were predicted. against: those of them in which the user chose the statement
     that fewer others agreed with. data: digest of the choices that were read.
     """
 
@@ -103,9 +106,7 @@ class Measured(Model):
     choices: int
     against: int
     figures: tuple[Figures, ...]
-    protocol: int = Field(
-        default=1, description="of the split, PROTOCOL; what was kept before names none"
-    )
+    protocol: int = Field(description="PROTOCOL")
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -115,19 +116,19 @@ class Measured(Model):
 
 
 class Row(Model):
-    """Means and standard errors over seeds; `gain` is refined minus majority, paired by seed."""
+    """Means and errors over seeds; `gain` is refined minus majority, strict and paired by seed."""
 
     setting: Setting
     past: int
     everything: dict[str, Accuracy]
     against: dict[str, Accuracy]
-    gain: Accuracy
+    gain: MeanError
 
 
 class PeopleReport(Model):
-    """Each seed holds out people of its own. held_out: of seed 0; other folds have one less at most."""
+    """Each seed holds out users of its own. held_out: of seed 0; the folds differ by at most one."""
 
-    people: int
+    users: int
     held_out: int
     choices: float = Field(description="predicted, mean over seeds")
     against: float = Field(description="of these against the majority, mean over seeds")
@@ -138,8 +139,8 @@ class PeopleReport(Model):
 
 
 @dataclass(frozen=True)
-class _People:
-    """vectors: (t, d) of every text. choices: by person (n, 3), indices of query, chosen, rejected."""
+class _Data:
+    """vectors: (t, d) of every text. choices: by user (n, 3), indices of query, chosen, rejected."""
 
     vectors: Vectors
     choices: tuple[IntArray, ...]
@@ -156,14 +157,14 @@ def evaluate_people(
     validation: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PeopleReport:
-    """Every setting with every seed; measurements are appended in `out`, and none is made twice.
+    """Measure every setting with every seed; `out` keeps each measurement, and none is made twice.
 
-    source: as `load_rows` reads it; its splits are not used, each seed holds out people of its own.
+    source: as `load_rows` reads it; its splits are not used, each seed holds out users of its own.
     out: folder of measured.jsonl and of the embeddings.
-    validation: hold out the people who are never tested instead, for choosing settings.
+    validation: hold out the users who are never tested instead, for choosing settings.
     progress: told the epochs done, and how many there are in all.
 
-    Raises ConfigurationError for data that cannot be read, fewer than ten people, more seeds than
+    Raises ConfigurationError for data that cannot be read, fewer than ten users, more seeds than
     FOLDS, or another process that writes to the folder.
     """
     if not settings or seeds < 1:
@@ -172,35 +173,28 @@ def evaluate_people(
         raise ConfigurationError(
             f"{seeds} seeds are asked for, and everybody is held out once in {FOLDS}: take fewer"
         )
-    people = _encoded(load_rows(source), embedder, out)
-    epochs = [one.refinement.epochs for one in settings]
+    data = _encoded(load_rows(source), embedder, out)
+    epochs = [setting.refinement.epochs for setting in settings]
     total, done = seeds * sum(epochs), 0
     with RecordLog(out / "measured.jsonl", Measured) as log:
-        known = {one.key: one for one in log.found}
+        known = {measured.key: measured for measured in log.found}
         wanted: dict[tuple[int, int], Measured] = {}
         for seed in range(seeds):
-            split = _split(people, seed, validation)
+            split = _split(data, seed, validation)
             for number, setting in enumerate(settings):
-                found = known.get(
-                    (
-                        people.digest,
-                        embedder.name,
-                        validation,
-                        setting.model_dump_json(),
-                        seed,
-                        PROTOCOL,
-                    )
-                )
-                if found is None:
-                    found = _measure(
-                        people,
+                text = setting.model_dump_json()
+                key = data.digest, embedder.name, validation, text, seed, PROTOCOL
+                measured = known.get(key)
+                if measured is None:
+                    measured = _measure(
+                        data,
                         embedder.name,
                         setting,
                         split,
                         lambda epoch, done=done: progress(done + epoch, total),  # type: ignore[misc]
                     )
-                    log.append(found)
-                wanted[number, seed] = found
+                    log.append(measured)
+                wanted[number, seed] = measured
                 done += epochs[number]
                 progress(done, total)
     rows = [
@@ -209,10 +203,10 @@ def evaluate_people(
         for at in range(len(setting.pasts))
     ]
     return PeopleReport(
-        people=len(people.choices),
-        held_out=len(held_out_people(len(people.choices), 0, validation=validation)[1]),
-        choices=float(np.mean([one.choices for one in wanted.values()])),
-        against=float(np.mean([one.against for one in wanted.values()])),
+        users=len(data.choices),
+        held_out=len(held_out_users(len(data.choices), 0, validation=validation)[1]),
+        choices=float(np.mean([measured.choices for measured in wanted.values()])),
+        against=float(np.mean([measured.against for measured in wanted.values()])),
         encoder=embedder.name,
         seeds=seeds,
         validation=validation,
@@ -221,7 +215,7 @@ def evaluate_people(
 
 
 def _measure(
-    people: _People,
+    data: _Data,
     encoder: str,
     setting: Setting,
     split: _Split,
@@ -229,7 +223,7 @@ def _measure(
 ) -> Measured:
     seed = split.seed
     training, testing = split.training, split.testing
-    vectors = _whitened(people.vectors, training) if setting.whiten else people.vectors
+    vectors = _whitened(data.vectors, training) if setting.whiten else data.vectors
 
     def drawn(epoch: int) -> Samples:
         progress(epoch)
@@ -245,11 +239,12 @@ def _measure(
     asked = np.concatenate([own[len(own) // 2 :] for own in testing])
     crowd = split.liked[asked[:, 1]] - split.liked[asked[:, 2]]
     against = crowd < 0
+    users = np.repeat(np.arange(len(testing)), [len(own) - len(own) // 2 for own in testing])
     figures = []
     for past in setting.pasts:
         shown = [own[: min(past, len(own) // 2)] for own in testing]
         repeated = [
-            one for one, own in zip(shown, testing, strict=True) for _ in own[len(own) // 2 :]
+            known for known, own in zip(shown, testing, strict=True) for _ in own[len(own) // 2 :]
         ]
         test = _samples(vectors, asked, _padded(repeated, max(past, 1)))
         difference = test.chosen - test.rejected
@@ -260,25 +255,20 @@ def _measure(
             "refined": refined.model.predict(test, nearest(test.persona, refined.prototypes)),
             "factor model": np.concatenate(
                 [
-                    split.factors.margins(one, own[len(own) // 2 :])
-                    for one, own in zip(shown, testing, strict=True)
+                    split.factors.margins(known, own[len(own) // 2 :])
+                    for known, own in zip(shown, testing, strict=True)
                 ]
             ),
         }
-        credit = {name: (np.sign(np.float64(margins[name])) + 1) / 2 for name in METHODS}
         figures.append(
             Figures(
                 past=past,
-                everything={name: float(one.mean()) for name, one in credit.items()},
-                against={
-                    name: float(one[against].mean())
-                    for name, one in credit.items()
-                    if against.any()
-                },
+                everything=_count(margins, users, np.full(len(asked), True)),
+                against=_count(margins, users, against),
             )
         )
     return Measured(
-        data=people.digest,
+        data=data.digest,
         encoder=encoder,
         validation=split.validation,
         setting=setting,
@@ -290,9 +280,24 @@ def _measure(
     )
 
 
+def _count(
+    margins: Mapping[str, NDArray[np.floating]], users: IntArray, which: NDArray[np.bool_]
+) -> dict[str, Accuracy]:
+    """Count by method over the choices of `which`; empty where there are none."""
+    if not which.any():
+        return {}
+    return {
+        name: Accuracy.of(
+            [credit(float(margin)) for margin in margins[name][which]],
+            clusters=users[which].tolist(),
+        )
+        for name in METHODS
+    }
+
+
 @dataclass(frozen=True)
 class _Split:
-    """Choices of the people that one seed learns from and of those it holds out, and what others
+    """Choices of the users that one seed learns from and of those it holds out, and what others
     than the prototypes make of the former."""
 
     seed: int
@@ -310,24 +315,24 @@ class _Split:
         return fit_vote_factors(self.training, self.texts, seed=self.seed)
 
 
-def _split(people: _People, seed: int, validation: bool) -> _Split:
+def _split(data: _Data, seed: int, validation: bool) -> _Split:
     rng = np.random.default_rng([seed, 77])
-    trained, tested = held_out_people(len(people.choices), seed, validation=validation)
+    trained, tested = held_out_users(len(data.choices), seed, validation=validation)
     return _Split(
         seed=seed,
         validation=validation,
-        training=[people.choices[int(i)] for i in trained],
+        training=[data.choices[int(i)] for i in trained],
         # In what order somebody met the statements is not told, so it is drawn.
-        testing=[rng.permutation(people.choices[int(i)]) for i in tested],
-        texts=len(people.vectors),
+        testing=[rng.permutation(data.choices[int(i)]) for i in tested],
+        texts=len(data.vectors),
     )
 
 
-def held_out_people(count: int, seed: int, *, validation: bool) -> tuple[IntArray, IntArray]:
-    """Indices of `count` people: those to learn from, and those held out.
+def held_out_users(count: int, seed: int, *, validation: bool) -> tuple[IntArray, IntArray]:
+    """Return indices of `count` users: those to learn from, and those held out.
 
-    Nobody is held out by two seeds, so that errors over seeds count how people differ; with
-    `validation` all seeds hold out the same people, whom no test ever holds out.
+    Nobody is held out by two seeds, so that errors over seeds count how users differ; with
+    `validation` all seeds hold out the same users, whom no test ever holds out.
     """
     order = np.random.default_rng(77).permutation(count)
     reserved, rest = np.split(order, [round(count * RESERVED)])
@@ -335,17 +340,17 @@ def held_out_people(count: int, seed: int, *, validation: bool) -> tuple[IntArra
     return np.setdiff1d(order, held), held
 
 
-def _majority(people: Sequence[IntArray], statements: int) -> FloatArray:
-    """(statements,) share of comparisons that each statement won, drawn towards one half."""
-    choices = np.concatenate(people)
-    won = 1.0 + np.bincount(choices[:, 1], minlength=statements)
-    lost = 1.0 + np.bincount(choices[:, 2], minlength=statements)
+def _majority(choices: Sequence[IntArray], statements: int) -> FloatArray:
+    """Return (statements,) share of comparisons that each won, drawn toward one half."""
+    every = np.concatenate(choices)
+    won = 1.0 + np.bincount(every[:, 1], minlength=statements)
+    lost = 1.0 + np.bincount(every[:, 2], minlength=statements)
     return np.asarray(won / (won + lost), dtype=np.float64)
 
 
-def _whitened(vectors: Vectors, people: Sequence[IntArray]) -> Vectors:
-    """All texts' vectors (t, d), uncorrelated over the texts that training people saw; unit length."""
-    seen = vectors[np.unique(np.concatenate(people))].astype(np.float64)
+def _whitened(vectors: Vectors, choices: Sequence[IntArray]) -> Vectors:
+    """Return all vectors (t, d), uncorrelated over the texts that training users saw; unit length."""
+    seen = vectors[np.unique(np.concatenate(choices))].astype(np.float64)
     mean = seen.mean(0)
     values, directions = np.linalg.eigh((seen - mean).T @ (seen - mean) / len(seen))
     scales = 1 / np.sqrt(np.maximum(values, LEAST_VARIANCE * values.sum()))
@@ -353,15 +358,15 @@ def _whitened(vectors: Vectors, people: Sequence[IntArray]) -> Vectors:
 
 
 def _training_samples(
-    vectors: Vectors, people: Sequence[IntArray], most: int, rng: np.random.Generator
+    vectors: Vectors, choices: Sequence[IntArray], most: int, rng: np.random.Generator
 ) -> Samples:
-    """Every choice, with up to `most` of the person's others as its past: how many is drawn, too.
+    """Return every choice, with up to `most` of the user's others as its past: how many is drawn, too.
 
-    A person who is met later may bring any number of them, and prototypes learned with many do
+    A user who is met later may bring any number of them, and prototypes learned with many do
     badly by somebody who has few.
     """
     asked, shown = [], []
-    for own in people:
+    for own in choices:
         for at in range(len(own)):
             others = rng.permutation(np.delete(own, at, axis=0))
             shown.append(others[: rng.integers(min(most, len(others)) + 1)])
@@ -403,8 +408,8 @@ def _unit(rows: NDArray[np.floating]) -> Vectors:
     return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-def _encoded(rows: Sequence[PreferenceRow], embedder: Embedder, out: Path) -> _People:
-    """Vectors of every text, kept in the folder, and each person's choices by index."""
+def _encoded(rows: Sequence[PreferenceRow], embedder: Embedder, out: Path) -> _Data:
+    """Return vectors of every text, kept in the folder, and each user's choices by index."""
     by_user: dict[str, list[tuple[str, str, str]]] = {}
     for row in rows:
         pair = row.pair
@@ -413,12 +418,12 @@ def _encoded(rows: Sequence[PreferenceRow], embedder: Embedder, out: Path) -> _P
     kept = {user: own for user, own in by_user.items() if len(own) > 1}
     if len(kept) < 10:
         raise ConfigurationError(
-            f"{len(kept)} people with two choices or more: at least ten are needed to hold some out"
+            f"{len(kept)} users with two choices or more: at least ten are needed to hold some out"
         )
-    texts = list(dict.fromkeys(text for own in kept.values() for one in own for text in one))
+    texts = list(dict.fromkeys(text for own in kept.values() for choice in own for text in choice))
     place = {text: number for number, text in enumerate(texts)}
     choices = tuple(
-        np.array([[place[text] for text in one] for one in own], dtype=np.int64)
+        np.array([[place[text] for text in choice] for choice in own], dtype=np.int64)
         for own in kept.values()
     )
     digest = hashlib.blake2b(digest_size=8)
@@ -426,40 +431,44 @@ def _encoded(rows: Sequence[PreferenceRow], embedder: Embedder, out: Path) -> _P
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for own in choices:
         digest.update(own.tobytes() + b"\0")
-    return _People(_vectors_of(texts, embedder, out), choices, digest.hexdigest())
+    return _Data(_vectors_of(texts, embedder, out), choices, digest.hexdigest())
 
 
 def _vectors_of(texts: Sequence[str], embedder: Embedder, out: Path) -> Vectors:
     out.mkdir(parents=True, exist_ok=True)
     file = out / "embeddings.npz"
     if file.is_file():
-        with np.load(file) as found:
-            if str(found["encoder"]) == embedder.name and list(found["texts"]) == list(texts):
-                return np.asarray(found["vectors"], dtype=np.float32)
+        with np.load(file) as kept:
+            if str(kept["encoder"]) == embedder.name and list(kept["texts"]) == list(texts):
+                return np.asarray(kept["vectors"], dtype=np.float32)
     vectors = np.concatenate(
         [
             embedder.embed(texts[start : start + ENCODED_AT_ONCE])
             for start in range(0, len(texts), ENCODED_AT_ONCE)
         ]
     )
-    unfinished = out / "embeddings.part.npz"
-    np.savez(unfinished, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
-    unfinished.replace(file)
+    with replacing(file) as beside, beside.open("wb") as archive:
+        np.savez(archive, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
     return vectors
 
 
 def _row(setting: Setting, at: int, seeds: Sequence[Measured]) -> Row:
-    figures = [one.figures[at] for one in seeds]
-    gains = [one.everything["refined"] - one.everything["majority"] for one in figures]
+    figures = [measured.figures[at] for measured in seeds]
+    strict = [
+        {name: accuracy.strict.mean for name, accuracy in figure.everything.items()}
+        for figure in figures
+    ]
     return Row(
         setting=setting,
         past=setting.pasts[at],
-        everything=_over_seeds([one.everything for one in figures]),
-        against=_over_seeds([one.against for one in figures]),
-        gain=Accuracy.of(gains),
+        everything=_over_seeds([figure.everything for figure in figures]),
+        against=_over_seeds([figure.against for figure in figures]),
+        gain=mean_error([right["refined"] - right["majority"] for right in strict]),
     )
 
 
-def _over_seeds(each: Sequence[Mapping[str, float]]) -> dict[str, Accuracy]:
-    there = [one for one in each if one]
-    return {name: Accuracy.of([one[name] for one in there]) for name in METHODS if there}
+def _over_seeds(by_seed: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
+    there = [accuracies for accuracies in by_seed if accuracies]
+    return {
+        name: Accuracy.over([accuracies[name] for accuracies in there]) for name in METHODS if there
+    }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.training.bundled.simulation import Answers
     from studies.scaling.pool import ScalingRecord, Study
     from studies.scaling.population import Agreement
-    from studies.scaling.tables import MeanOverSeeds, ScalingReport
+    from studies.scaling.tables import ScalingReport
 
 __all__ = ["app"]
 
@@ -43,11 +43,11 @@ def scaling(
     out: Annotated[
         Path, typer.Option(help="Folder of the study; an unfinished one there continues.")
     ] = Path("runs/scaling"),
-    people: Annotated[int, typer.Option(min=2, help="Test people of each seed.")] = 20,
+    users: Annotated[int, typer.Option("--people", min=2, help="Test users of each seed.")] = 20,
     newcomers: Annotated[
         int, typer.Option(min=2, help="How many are asked for with nothing known, of each seed.")
     ] = 60,
-    seeds: Annotated[int, typer.Option(min=1, help="Populations, each with its own people.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Populations, each with its own users.")] = 5,
     members: Annotated[int, typer.Option(min=8, help="Who agreed to take part, by seed.")] = 160,
     k: Annotated[
         list[int] | None,
@@ -62,9 +62,9 @@ def scaling(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Accuracy by chains, similar people, known choices and prototypes, on simulated people.
+    """Accuracy by chains, similar users, known choices and prototypes, on simulated users.
 
-    Samples a pool of chains for each test person once, and reads every table off it. Writes
+    Samples a pool of chains for each test user once, and reads every table off it. Writes
     records.jsonl, agreement.jsonl, report.json and a plot into the folder.
     """
     from pgenrm_agent.training.bundled.simulation import load_answers
@@ -72,7 +72,7 @@ def scaling(
     from studies.scaling.tables import report
 
     study = Study(
-        people=people,
+        users=users,
         newcomers=newcomers,
         seeds=seeds,
         members=members,
@@ -83,13 +83,13 @@ def scaling(
         records, agreements = _sample(study, answers, model, engine, out)
     else:
         records, agreements = read_study(study, answers, out)
-    found = report(records, agreements)
-    (out / REPORT).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _draw(found, out / PLOT)
+    study_report = report(records, agreements)
+    (out / REPORT).write_text(study_report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _draw(study_report, out / PLOT)
     if as_json:
-        typer.echo(found.model_dump_json())
+        typer.echo(study_report.model_dump_json())
     else:
-        _print(found)
+        _print(study_report)
 
 
 def _sample(
@@ -141,20 +141,23 @@ def _sample(
         return asyncio.run(run())
 
 
-def _print(found: ScalingReport) -> None:
+def _print(report: ScalingReport) -> None:
+    from pgenrm_agent.evaluation.metrics import plus_minus
     from studies.scaling.tables import STOPPING_BUDGET, budget_name
 
     console = Console()
     console.print(
-        f"{found.seeds} seeds, {found.people} test people, {found.newcomers} with nothing known. "
-        "± is the standard error over seeds."
+        f"{report.seeds} seeds, {report.users} test users, {report.newcomers} with nothing known. In %;"
+        " strict but for the accuracy over scored comparisons; ± is the standard error over seeds."
     )
     _table(
         "By setting",
         (
             "",
-            "accuracy",
+            "strict",
             "over one chain",
+            "accuracy",
+            "coverage",
             "as drawn",
             "macro",
             "seconds",
@@ -165,47 +168,49 @@ def _print(found: ScalingReport) -> None:
         (
             (
                 budget_name(row.budget),
-                _share(row.accuracy),
-                _points(row.over_one),
-                _share(row.drawn),
-                f"{row.macro:.1%}",
+                plus_minus(row.accuracy.strict),
+                plus_minus(row.over_one, form="+.1f"),
+                plus_minus(row.accuracy.accuracy),
+                f"{100 * row.accuracy.coverage:.1f}",
+                plus_minus(row.drawn),
+                f"{100 * row.macro:.1f}",
                 _number(row.seconds, ".2f"),
                 _number(row.tokens, ".0f"),
                 _number(row.tokens_a_second, ".0f"),
                 _number(row.engine_calls, ".1f"),
             )
-            for row in found.settings
+            for row in report.settings
         ),
     )
     _table(
         "By known choices",
-        ("choices", "own chains", "with similar people's", "gain", "best possible"),
+        ("choices", "own chains", "with similar users'", "gain", "best possible"),
         (
             (
                 str(row.history),
-                _share(row.alone),
-                _share(row.with_others),
-                _points(row.gain),
-                _share(row.best),
+                plus_minus(row.alone),
+                plus_minus(row.with_others),
+                plus_minus(row.gain, form="+.1f"),
+                plus_minus(row.best),
             )
-            for row in found.few_choices
+            for row in report.few_choices
         ),
     )
     _table(
         "By prototypes",
         ("prototypes", "k", "their chains alone", "with own", "agreement before", "after"),
         [
-            ("none", "0", "-", _share(found.own_chains), "-", "-"),
+            ("none", "0", "-", plus_minus(report.own_chains), "-", "-"),
             *(
                 (
                     row.version,
                     row.k,
-                    _share(row.others),
-                    _share(row.with_own),
-                    _index(row.before),
-                    _index(row.after),
+                    plus_minus(row.others),
+                    plus_minus(row.with_own),
+                    plus_minus(row.before, form=".2f", scale=1),
+                    plus_minus(row.after, form=".2f", scale=1),
                 )
-                for row in found.versions
+                for row in report.versions
             ),
         ],
     )
@@ -215,16 +220,16 @@ def _print(found: ScalingReport) -> None:
         (
             (
                 f"{row.threshold:g}",
-                _share(row.accuracy),
-                _points(row.against_full),
-                _share(row.chains),
+                plus_minus(row.accuracy),
+                plus_minus(row.against_full, form="+.1f"),
+                plus_minus(row.chains),
             )
-            for row in found.stopping
+            for row in report.stopping
         ),
     )
     console.print(
-        f"chains that prefer the first answer: {found.position_bias:.1%}; "
-        f"texts that could not be read: {found.failed:.1%}"
+        f"chains that prefer the first answer: {_number(report.position_bias, '.1%')}; "
+        f"texts that could not be read: {report.failed:.1%}"
     )
 
 
@@ -237,27 +242,12 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     Console().print(table)
 
 
-def _share(value: MeanOverSeeds) -> str:
-    error = value.standard_error
-    return f"{100 * value.mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
-
-
-def _points(value: MeanOverSeeds) -> str:
-    error = value.standard_error
-    return f"{100 * value.mean:+.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
-def _index(value: MeanOverSeeds) -> str:
-    error = value.standard_error
-    return f"{value.mean:.2f}" + ("" if error is None else f" ± {error:.2f}")
-
-
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _draw(found: ScalingReport, path: Path) -> None:
-    """Accuracy against the number of chains: own ones, and with similar people's among them."""
+def _draw(report: ScalingReport, path: Path) -> None:
+    """Accuracy against the number of chains: own ones, and with similar users' among them."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
@@ -265,7 +255,7 @@ def _draw(found: ScalingReport, path: Path) -> None:
 
     figure = Figure(figsize=(6.0, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    own = found.by_chains
+    own = report.by_chains
     axes.errorbar(
         list(own),
         [100 * value.mean for value in own.values()],
@@ -274,19 +264,19 @@ def _draw(found: ScalingReport, path: Path) -> None:
         capsize=3,
         label="own chains",
     )
-    mixed = [row for row in found.settings if row.budget[1]]
+    mixed = [row for row in report.settings if row.budget[1]]
     axes.errorbar(
         [sum(row.budget) for row in mixed],
-        [100 * row.accuracy.mean for row in mixed],
-        [100 * (row.accuracy.standard_error or 0.0) for row in mixed],
+        [100 * row.accuracy.strict.mean for row in mixed],
+        [100 * (row.accuracy.strict.standard_error or 0.0) for row in mixed],
         fmt="s",
         capsize=3,
-        label="with similar people's",
+        label="with similar users'",
     )
     for row in mixed:
         axes.annotate(
             budget_name(row.budget),
-            (sum(row.budget), 100 * row.accuracy.mean),
+            (sum(row.budget), 100 * row.accuracy.strict.mean),
             textcoords="offset points",
             xytext=(5, 4),
             fontsize=7,
@@ -294,7 +284,7 @@ def _draw(found: ScalingReport, path: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("chains")
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel("strict accuracy, %")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
 

@@ -1,8 +1,8 @@
-"""Chains for measuring test-time user-based scaling: sampled once, combined afterwards in many ways.
+"""Chains for measuring test-time user-based scaling: sampled once, combined afterward in many ways.
 
-For each seed the prototypes of a population are learned, and test people, who are not in it, ask for
+For each seed the prototypes of a population are learned, and test users, who are not in it, ask for
 evaluations through the real graph. Of an evaluation is recorded what each chain gave the two answers;
-`scaling_tables` reads every setting off that.
+`tables` reads every setting off that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.records import RecordLog
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed
@@ -70,26 +70,26 @@ BUDGETS: tuple[Budget, ...] = (
 
 Part = Literal["pool", "alone", "with others", "others", "timed"]
 """pool: all choices known, as many chains of both levels as any setting has. alone, with others: few
-choices or none, without prototypes and with them. others: all choices known, only similar people's
+choices or none, without prototypes and with them. others: all choices known, only similar users'
 chains. timed: one evaluation at a time, for what it takes."""
 
 MOST_SHOWN = Scaling().history
-"""Of a similar person as many choices are shown as there are, however few the person herself made."""
+"""Of a similar user as many choices are shown as there are, however few the asked user made."""
 CONCURRENT = 12
-TIMED_PEOPLE = 3
+TIMED_USERS = 3
 RECORDS, AGREEMENT = "records.jsonl", "agreement.jsonl"
 
 
 class Study(Model):
     """What is measured.
 
-    people: test people of each seed. newcomers: how many are asked for with nothing known of them,
-    `people` among them. members: who agreed, of each seed. history: choices known of a test person.
+    users: test users of each seed. newcomers: how many are asked for with nothing known of them,
+    `users` among them. members: who agreed, of each seed. history: choices known of a test user.
     individual, prototype: chains of the pool. few: chains of each level where few choices are known.
     ks: numbers of prototypes to compare, beside the one by the spectrum.
     """
 
-    people: int = 20
+    users: int = 20
     newcomers: int = 60
     seeds: int = 5
     members: int = 160
@@ -118,16 +118,16 @@ class SampledChain(Model):
 class ScalingRecord(Model):
     """One evaluation.
 
-    chance: that the person prefers the answer called chosen, if asked again; the simulation knows it.
+    chance: that the user prefers the answer called chosen, if asked again; the simulation knows it.
     ideal: the same, as well as it can be told from the known choices by whoever knows the world.
-    history: how many of the person's choices were known. version: which prototypes. budget: what was
+    history: how many of the user's choices were known. version: which prototypes. budget: what was
     asked for. failed: texts that could not be read. seconds, engine_seconds: of the whole call, and
     of the engine's part; with others at the same time but for the part "timed".
     """
 
     part: Part
     seed: int
-    person: str
+    user: str
     archetype: str
     chance: Annotated[float, Field(ge=0, le=1)]
     ideal: Annotated[float, Field(ge=0, le=1)]
@@ -145,7 +145,7 @@ class ScalingRecord(Model):
     @property
     def key(self) -> tuple[object, ...]:
         """What there is one record of."""
-        return self.part, self.seed, self.person, self.history, self.version, self.budget
+        return self.part, self.seed, self.user, self.history, self.version, self.budget
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ class _Ask:
 
     @property
     def key(self) -> tuple[object, ...]:
-        person = self.case.user.user_id
-        return self.part, self.seed, person, self.history, self.version, self.budget
+        user = self.case.user.user_id
+        return self.part, self.seed, user, self.history, self.version, self.budget
 
 
 async def sample_study(
@@ -187,7 +187,7 @@ async def sample_study(
         RecordLog(out / AGREEMENT, Agreement) as groups,
     ):
         records = {record.key: record for record in log.found}
-        agreements = {one.key: one for one in groups.found}
+        agreements = {agreement.key: agreement for agreement in groups.found}
         # Every seed gets the first version before any gets the second, so that what a stopped run
         # leaves is even.
         for version in study.versions:
@@ -199,12 +199,12 @@ async def sample_study(
                     continue
                 with UserMemory(out / f"seed-{population.seed}") as memory:
                     population.remember(memory)
-                    found = await population.learn(
+                    agreement = await population.learn(
                         version, remembering, chain_format, embedder, memory, progress=progress
                     )
-                    if found.key not in agreements:
-                        agreements[found.key] = found
-                        groups.append(found)
+                    if agreement.key not in agreements:
+                        agreements[agreement.key] = agreement
+                        groups.append(agreement)
                     async with PGenRM(
                         engine=engine,
                         memory=memory,
@@ -245,18 +245,18 @@ def read_study(
         RecordLog(out / AGREEMENT, Agreement) as groups,
     ):
         records = {record.key: record for record in log.found}
-        agreements = {one.key: one for one in groups.found}
-    found: list[ScalingRecord] = []
+        agreements = {agreement.key: agreement for agreement in groups.found}
+    complete: list[ScalingRecord] = []
     agreed: list[Agreement] = []
     for population in _populations(study, answers):
         for version in study.versions:
             keys = [ask.key for ask in _asks(study, population, version)]
             if all(key in records for key in keys):
-                found += [records[key] for key in keys]
+                complete += [records[key] for key in keys]
                 agreed.append(agreements[population.seed, version])
-    if not any(record.part == "pool" for record in found):
+    if not any(record.part == "pool" for record in complete):
         raise ConfigurationError(f"{out} has no complete seed yet: go on without --no-sampling")
-    return found, agreed
+    return complete, agreed
 
 
 def _populations(study: Study, answers: Answers) -> list[Population]:
@@ -266,7 +266,7 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
             world,
             answers,
             members=study.members,
-            people=max(study.people, study.newcomers),
+            users=max(study.users, study.newcomers),
             history=study.history,
             seed=seed,
         )
@@ -275,11 +275,11 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
 
 
 def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
-    """The evaluations of one seed and version, person by person."""
+    """The evaluations of one seed and version, user by user."""
     seed, everything = population.seed, study.history
     whole, both = (study.individual, study.prototype), (study.few, study.few)
     asks = []
-    for case in population.cases[: study.people]:
+    for case in population.cases[: study.users]:
         asks.append(_Ask("others", seed, everything, version, (0, study.few), case))
         if version == CHOSEN:
             asks.append(_Ask("pool", seed, everything, version, whole, case))
@@ -295,7 +295,7 @@ def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
         # The settings in turn, so that what else the machine does falls on all of them.
         asks += [
             _Ask("timed", seed, everything, version, budget, case)
-            for case in population.cases[:TIMED_PEOPLE]
+            for case in population.cases[:TIMED_USERS]
             for budget in BUDGETS
         ]
     return asks
@@ -307,11 +307,11 @@ async def _evaluate(
     """The records as they come; the timed ones last, one at a time."""
     gate = asyncio.Semaphore(CONCURRENT)
 
-    async def one(ask: _Ask) -> ScalingRecord:
+    async def evaluate(ask: _Ask) -> ScalingRecord:
         async with gate:
             return await _record(model, population.answers, ideal, ask)
 
-    tasks = [asyncio.create_task(one(ask)) for ask in asks if ask.part != "timed"]
+    tasks = [asyncio.create_task(evaluate(ask)) for ask in asks if ask.part != "timed"]
     try:
         for task in asyncio.as_completed(tasks):
             yield await task
@@ -335,7 +335,7 @@ async def _record(
     about = {
         "part": ask.part,
         "seed": ask.seed,
-        "person": case.user.user_id,
+        "user": case.user.user_id,
         "archetype": case.user.archetype,
         "chance": chance(case, answers),
         "ideal": ideal.predict(answers, case.shown[: ask.history], case.asked)[0],
@@ -364,7 +364,7 @@ async def _record(
             | {"engine_calls": 0, "seconds": seconds, "engine_seconds": seconds}
         )
     seconds = time.perf_counter() - started
-    ids = [one.id for one in evaluation.request.candidates]
+    ids = [candidate.id for candidate in evaluation.request.candidates]
     chains = [
         SampledChain(
             level=chain.level,

@@ -1,6 +1,6 @@
-"""A population of simulated people who agreed to take part, its prototypes, and people to test.
+"""A population of simulated users who agreed to take part, its prototypes, and users to test.
 
-Population and test people are never seen in training, nor are their queries; the two choose on
+Population and test users are never seen in training, nor are their queries; the two choose on
 different queries.
 """
 
@@ -22,8 +22,9 @@ from pgenrm_agent.engines.protocol import (
     Prompt,
     SamplingParams,
 )
-from pgenrm_agent.graphs.prototype_learning import Choices, LearningContext, learn_prototypes
+from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
 from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes.choices import Choices
 from pgenrm_agent.prototypes.fitting import FittedPrototypes, fit_prototypes
 from pgenrm_agent.prototypes.refinement import nearest
 from pgenrm_agent.schema import Model, PreferencePair
@@ -72,7 +73,7 @@ class Agreement(Model):
 
 @dataclass(frozen=True)
 class Population:
-    """members: who agreed, with their choices. cases: test people, on queries of `answers`."""
+    """members: who agreed, with their choices. cases: test users, on queries of `answers`."""
 
     seed: int
     answers: Answers
@@ -82,11 +83,11 @@ class Population:
     def remember(self, memory: UserMemory) -> None:
         """Put everybody's choices into the memory; what is there already stays.
 
-        A test person is there once for each number of known choices, and has not agreed.
+        A test user is there once for each number of known choices, and has not agreed.
         """
         known = {user.user_id: pairs for user, pairs in self.members}
         for case in self.cases:
-            pairs = [as_pair(self.answers, one) for one in case.shown]
+            pairs = [as_pair(self.answers, choice) for choice in case.shown]
             for count in range(1, len(pairs) + 1):
                 name = known_as(case.user, count)
                 known[name] = _dated(name, pairs[:count])
@@ -116,15 +117,15 @@ class Population:
         archetypes = {user.user_id: user.archetype for user, _ in self.members}
         # As the graph numbers them: by id.
         of = [archetypes[user] for user in sorted(archetypes)]
-        found: list[Agreement] = []
+        agreements: list[Agreement] = []
 
         def fit(choices: Choices, k: int | None, seed: int) -> FittedPrototypes:
             from sklearn.metrics import adjusted_rand_score
 
             fitted = fit_prototypes(choices, k, seed)
-            truth = [of[person] for person in choices.people]
+            truth = [of[user] for user in choices.people]
             before = nearest(choices.persona, fitted.centroids)
-            found.append(
+            agreements.append(
                 Agreement(
                     seed=self.seed,
                     version=version,
@@ -152,13 +153,16 @@ class Population:
                 ),
             )
         )
-        return found[0]
+        return agreements[0]
 
 
 def draw_population(
-    world: World, answers: Answers, *, members: int, people: int, history: int, seed: int
+    world: World, answers: Answers, *, members: int, users: int, history: int, seed: int
 ) -> Population:
-    """members: how many agreed. people: how many are tested, with `history` choices known each."""
+    """Draw a population.
+
+    members: how many agreed. users: how many are tested, with `history` choices known each.
+    """
     queries = len(answers.queries)
     theirs = np.arange(0, queries, 2)
     agreed = []
@@ -168,16 +172,16 @@ def draw_population(
             world.compare(user, answers, int(query), rng)
             for query in rng.choice(theirs, MEMBER_CHOICES, replace=False)
         ]
-        agreed.append((user, _dated(user.user_id, [as_pair(answers, one) for one in chosen])))
+        agreed.append((user, _dated(user.user_id, [as_pair(answers, choice) for choice in chosen])))
     rest = answers.subset(range(1, queries, 2))
     cases = draw_cases(
-        world, rest, split=f"scaling-{seed}", count=people, history=history, seed=seed
+        world, rest, split=f"scaling-{seed}", count=users, history=history, seed=seed
     )
     return Population(seed, rest, tuple(agreed), tuple(cases))
 
 
 def known_as(user: SimulatedUser, choices: int) -> str:
-    """The id under which the memory has so many of a test person's choices."""
+    """The id under which the memory has so many of a test user's choices."""
     return f"{user.user_id}-knowing-{choices}"
 
 
@@ -212,7 +216,7 @@ class RememberingEngine:
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        key = "\n".join(one.model_dump_json() for one in prompts), params.model_dump_json()
+        key = "\n".join(prompt.model_dump_json() for prompt in prompts), params.model_dump_json()
         if key not in self._answers:
             self._answers[key] = await self._engine.sample(prompts, params)
         return self._answers[key]

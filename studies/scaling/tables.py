@@ -2,9 +2,10 @@
 
 Pure. A setting's score is what the library's own aggregation makes of some of the chains that were
 sampled: the first so many of each level. Where the pool has several such blocks of individual chains,
-the accuracy is the mean over them. Figures are means over seeds with the standard error of that mean.
+each is a comparison of its own. Figures are means over seeds with the standard error of that mean, and
+strict (`evaluation.metrics`): ties and what could not be scored are wrong.
 
-A prediction counts with the probability that the person makes that choice, which the simulation knows.
+A prediction counts with the probability that the user makes that choice, which the simulation knows.
 So its mean is the accuracy that single choices have on average, without their luck.
 """
 
@@ -17,15 +18,23 @@ from dataclasses import dataclass
 from functools import partial
 
 from pgenrm_agent.aggregation import aggregate
+from pgenrm_agent.evaluation.metrics import (
+    CHANCE,
+    Accuracy,
+    MeanError,
+    credit,
+    macro_mean,
+    mean_error,
+    position_bias,
+    strict,
+)
 from pgenrm_agent.sampling import plan_rounds
 from pgenrm_agent.schema import CandidateScore, EvaluationChain, Model, Persona
-from pgenrm_agent.training.bundled.evaluate import agreement, credit
 from studies.scaling.pool import BUDGETS, Budget, Part, SampledChain, ScalingRecord
 from studies.scaling.population import CHOSEN, UNREFINED, Agreement
 
 __all__ = [
     "FewChoicesRow",
-    "MeanOverSeeds",
     "ScalingReport",
     "SettingRow",
     "StoppingRow",
@@ -36,34 +45,22 @@ __all__ = [
 
 THRESHOLDS = (0.8, 0.9, 0.95, 0.99)
 STOPPING_BUDGET: Budget = (16, 8)
+ONE: Budget = (1, 0)
 IDS = ("chosen", "rejected")
-
-
-class MeanOverSeeds(Model):
-    """Mean and its standard error over seeds; the error is None for a single seed."""
-
-    mean: float
-    standard_error: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> MeanOverSeeds:
-        """From one value a seed."""
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-        return cls(mean=statistics.fmean(values), standard_error=error)
 
 
 class SettingRow(Model):
     """One of the paper's settings. seconds, tokens, tokens_a_second: of an evaluation on its own.
 
-    drawn: accuracy against the choice that each person happened to make. over_one: accuracy beyond
-    that of one chain, paired by seed. macro: mean over prototypes of their people's accuracy, all
+    drawn: against the choice that each user happened to make. over_one: strict accuracy beyond that
+    of one chain, paired by seed. macro: mean over prototypes of their users' strict accuracy, all
     seeds together.
     """
 
     budget: Budget
-    accuracy: MeanOverSeeds
-    drawn: MeanOverSeeds
-    over_one: MeanOverSeeds
+    accuracy: Accuracy
+    drawn: MeanError
+    over_one: MeanError
     macro: float
     seconds: float | None
     tokens: float | None
@@ -72,28 +69,28 @@ class SettingRow(Model):
 
 
 class FewChoicesRow(Model):
-    """Accuracy with so many known choices; gain is paired by seed.
+    """Strict accuracy with so many known choices; gain is paired by seed.
 
     best: of whoever knows the simulated world, from the same choices; see `bayes`.
     """
 
     history: int
-    alone: MeanOverSeeds
-    with_others: MeanOverSeeds
-    gain: MeanOverSeeds
-    best: MeanOverSeeds
+    alone: MeanError
+    with_others: MeanError
+    gain: MeanError
+    best: MeanError
 
 
 class VersionRow(Model):
-    """One way of grouping people. others: accuracy of similar people's chains alone, with_own: with
-    as many of the person's own. before, after: agreement with the archetypes (adjusted Rand index)."""
+    """One way of grouping users. others: accuracy of similar users' chains alone, with_own: with
+    as many of the user's own. before, after: agreement with the archetypes (adjusted Rand index)."""
 
     version: str
     k: str
-    others: MeanOverSeeds
-    with_own: MeanOverSeeds
-    before: MeanOverSeeds
-    after: MeanOverSeeds
+    others: MeanError
+    with_own: MeanError
+    before: MeanError
+    after: MeanError
 
 
 class StoppingRow(Model):
@@ -103,31 +100,31 @@ class StoppingRow(Model):
     """
 
     threshold: float
-    accuracy: MeanOverSeeds
-    against_full: MeanOverSeeds
-    chains: MeanOverSeeds
+    accuracy: MeanError
+    against_full: MeanError
+    chains: MeanError
 
 
 class ScalingReport(Model):
     """All tables of a study."""
 
-    people: int
+    users: int
     newcomers: int
     seeds: int
     settings: tuple[SettingRow, ...]
     few_choices: tuple[FewChoicesRow, ...]
     versions: tuple[VersionRow, ...]
-    own_chains: MeanOverSeeds
+    own_chains: MeanError
     stopping: tuple[StoppingRow, ...]
-    by_chains: dict[int, MeanOverSeeds]
-    position_bias: float
+    by_chains: dict[int, MeanError]
+    position_bias: float | None
     failed: float
 
 
 def budget_name(budget: Budget) -> str:
-    """As the paper names it: 1, Ind-8, Ind-8+Pro-4."""
+    """Return what the paper calls it: 1, Ind-8, Ind-8+Pro-4."""
     individual, prototype = budget
-    if budget == (1, 0):
+    if budget == ONE:
         return "1"
     return f"Ind-{individual}" + (f"+Pro-{prototype}" if prototype else "")
 
@@ -138,39 +135,46 @@ def report(records: Sequence[ScalingRecord], agreements: Sequence[Agreement]) ->
     for record in records:
         of[record.part].append(record)
     pool = [_Pooled.of(record) for record in of["pool"]]
-    one = _by_seed(pool, lambda person: person.accuracy((1, 0)))
-    chains = [chain for record in of["pool"] for chain in record.chains]
-    decided = [chain for chain in chains if chain.chosen != chain.rejected]
     own = max(record.budget[0] for record in of["with others"])
     return ScalingReport(
-        people=len(pool),
+        users=len(pool),
         newcomers=len(of["alone"]),
         seeds=len({record.seed for record in records}),
-        settings=tuple(_setting(budget, pool, one, of["timed"]) for budget in BUDGETS),
+        settings=tuple(_setting(budget, pool, of["timed"]) for budget in BUDGETS),
         few_choices=_few_choices(pool, of["alone"], of["with others"], own),
         versions=_versions(pool, of["others"], agreements, own),
-        own_chains=_mean(_by_seed(pool, lambda person: person.accuracy((own, 0)))),
+        own_chains=_mean(_by_seed(pool, partial(_Pooled.outcomes, budget=(own, 0)))),
         stopping=tuple(_stopping(threshold, pool) for threshold in THRESHOLDS),
         by_chains={
-            count: _mean(_by_seed(pool, partial(_Pooled.accuracy, budget=(count, 0))))
+            count: _mean(_by_seed(pool, partial(_Pooled.outcomes, budget=(count, 0))))
             for count in (1, 2, 4, 8, 16, 32)
         },
-        position_bias=sum((c.chosen > c.rejected) == c.chosen_first for c in decided)
-        / max(1, len(decided)),
+        position_bias=position_bias(
+            [
+                (credit(chain.chosen, chain.rejected), chain.chosen_first)
+                for record in of["pool"]
+                for chain in record.chains
+            ]
+        ).prefers_first,
         failed=sum(record.failed for record in records)
         / sum(record.failed + len(record.chains) for record in records),
     )
 
 
+Outcome = tuple[float, float]
+"""Of one comparison: its credit, and how probable it is that the user chooses as they did."""
+
+
 @dataclass(frozen=True)
 class _Pooled:
-    """The chains of one person, by level."""
+    """The chains of one user, by level; `asked` is how many individual ones were asked for."""
 
     seed: int
-    person: str
+    user: str
     chance: float
     ideal: float
     prototype: str | None
+    asked: int
     individual: tuple[SampledChain, ...]
     others: tuple[SampledChain, ...]
 
@@ -181,58 +185,54 @@ class _Pooled:
             for level in ("individual", "prototype")
         )
         return cls(
-            record.seed,
-            record.person,
-            record.chance,
-            record.ideal,
-            record.prototype,
-            individual,
-            others,
+            seed=record.seed,
+            user=record.user,
+            chance=record.chance,
+            ideal=record.ideal,
+            prototype=record.prototype,
+            asked=record.budget[0],
+            individual=individual,
+            others=others,
         )
 
     def blocks(self, budget: Budget) -> list[tuple[SampledChain, ...]]:
-        """The chains of a setting: each block has other individual chains, and the nearest people's."""
+        """The chains of a setting: each block has other individual chains, and the nearest users'.
+
+        As many blocks for every user, whatever could be read; what is missing is missing in the last.
+        """
         individual, prototype = budget
         others = self.others[:prototype]
         if not individual:
             return [others]
-        whole = len(self.individual) // individual
         return [
             self.individual[block * individual : (block + 1) * individual] + others
-            for block in range(max(1, whole))
+            for block in range(max(1, self.asked // individual))
         ]
 
-    def accuracy(self, budget: Budget) -> float:
-        return statistics.fmean(self.right(block) for block in self.blocks(budget))
+    def outcomes(self, budget: Budget) -> list[Outcome]:
+        """One a block of this setting."""
+        return [self.outcome(block) for block in self.blocks(budget)]
 
-    def drawn(self, budget: Budget) -> float:
-        """As `accuracy`, against the choice that was made."""
-        return statistics.fmean(_right(block, 1.0) for block in self.blocks(budget))
+    def outcome(self, chains: Sequence[SampledChain]) -> Outcome:
+        """Of what these chains say together."""
+        return _credit(chains), self.chance
 
-    def right(self, chains: Sequence[SampledChain]) -> float:
-        """How probable it is that the person chooses what these chains prefer."""
-        return _right(chains, self.chance)
-
-    def best(self) -> float:
-        """The same of the ideal predictor's preference."""
-        return agreement(credit(self.ideal - 0.5), self.chance)
+    def best(self) -> list[Outcome]:
+        """Of the ideal predictor's preference."""
+        return [(credit(self.ideal, CHANCE), self.chance)]
 
 
-def _setting(
-    budget: Budget,
-    pool: Sequence[_Pooled],
-    one: Mapping[int, float],
-    timed: Sequence[ScalingRecord],
-) -> SettingRow:
-    found = _by_seed(pool, lambda person: person.accuracy(budget))
+def _setting(budget: Budget, pool: Sequence[_Pooled], timed: Sequence[ScalingRecord]) -> SettingRow:
+    accuracy = _by_seed(pool, partial(_Pooled.outcomes, budget=budget))
+    drawn = _by_seed(pool, lambda user: [(value, 1.0) for value, _ in user.outcomes(budget)])
     mine = [record for record in timed if record.budget == budget]
     seconds = sum(record.seconds for record in mine)
     tokens = sum(record.tokens for record in mine)
     return SettingRow(
         budget=budget,
-        accuracy=_mean(found),
-        drawn=_mean(_by_seed(pool, lambda person: person.drawn(budget))),
-        over_one=_mean({seed: value - one[seed] for seed, value in found.items()}),
+        accuracy=Accuracy.over(list(accuracy.values())),
+        drawn=_mean(drawn),
+        over_one=_gain(accuracy, _by_seed(pool, partial(_Pooled.outcomes, budget=ONE))),
         macro=_macro(pool, budget),
         seconds=seconds / len(mine) if mine else None,
         tokens=tokens / len(mine) if mine else None,
@@ -242,10 +242,11 @@ def _setting(
 
 
 def _macro(pool: Sequence[_Pooled], budget: Budget) -> float:
-    of: dict[tuple[int, str | None], list[float]] = defaultdict(list)
-    for person in pool:
-        of[person.seed, person.prototype].append(person.accuracy(budget))
-    return statistics.fmean(statistics.fmean(values) for values in of.values())
+    outcomes = [
+        ((user.seed, user.prototype), outcome) for user in pool for outcome in user.outcomes(budget)
+    ]
+    counted = strict([value for _, (value, _) in outcomes], [chance for _, (_, chance) in outcomes])
+    return macro_mean(counted, [group for group, _ in outcomes]) or 0.0
 
 
 def _few_choices(
@@ -265,15 +266,15 @@ def _few_choices(
 
 
 def _few(history: int, lone: Sequence[_Pooled], some: Sequence[_Pooled], own: int) -> FewChoicesRow:
-    without = _by_seed(lone, lambda person: person.accuracy((own, 0)))
-    # Of somebody unknown all chains are similar people's; of others as many as of her own.
+    without = _by_seed(lone, partial(_Pooled.outcomes, budget=(own, 0)))
+    # Of somebody unknown all chains are similar users'; of others as many as of their own.
     most = 2 * own if history == 0 else own
-    used = _by_seed(some, lambda person: person.accuracy((own if person.individual else 0, most)))
+    used = _by_seed(some, lambda user: user.outcomes((own if user.individual else 0, most)))
     return FewChoicesRow(
         history=history,
         alone=_mean(without),
         with_others=_mean(used),
-        gain=_mean({seed: used[seed] - without[seed] for seed in used}),
+        gain=_gain(used, without),
         best=_mean(_by_seed(some, _Pooled.best)),
     )
 
@@ -284,28 +285,27 @@ def _versions(
     agreements: Sequence[Agreement],
     own: int,
 ) -> tuple[VersionRow, ...]:
-    individual = {(person.seed, person.person): person.individual[:own] for person in pool}
+    individual = {(user.seed, user.user): user.individual[:own] for user in pool}
     rows = []
-    versions = dict.fromkeys(one.version for one in agreements)
-    for version in versions:
+    for version in dict.fromkeys(agreement.version for agreement in agreements):
         mine = [_Pooled.of(record) for record in others if record.version == version]
         if not mine:
             continue
-        found = [one for one in agreements if one.version == version]
-        sizes = sorted({one.k for one in found})
+        groupings = [agreement for agreement in agreements if agreement.version == version]
+        sizes = sorted({agreement.k for agreement in groupings})
         rows.append(
             VersionRow(
                 version=version,
                 k=str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}",
-                others=_mean(_by_seed(mine, lambda person: person.right(person.others))),
+                others=_mean(_by_seed(mine, lambda user: [user.outcome(user.others)])),
                 with_own=_mean(
                     _by_seed(
-                        [one for one in mine if (one.seed, one.person) in individual],
-                        lambda one: one.right(individual[one.seed, one.person] + one.others),
+                        [user for user in mine if (user.seed, user.user) in individual],
+                        lambda user: [user.outcome(individual[user.seed, user.user] + user.others)],
                     )
                 ),
-                before=MeanOverSeeds.of([one.before for one in found]),
-                after=MeanOverSeeds.of([one.after for one in found]),
+                before=mean_error([agreement.before for agreement in groupings]),
+                after=mean_error([agreement.after for agreement in groupings]),
             )
         )
     order = {CHOSEN: 0, UNREFINED: 1}
@@ -313,28 +313,28 @@ def _versions(
 
 
 def _stopping(threshold: float, pool: Sequence[_Pooled]) -> StoppingRow:
-    full = _by_seed(pool, lambda person: person.accuracy(STOPPING_BUDGET))
-    stopped = {
-        (person.seed, person.person): [
-            _stop(person, block, threshold) for block in person.blocks(STOPPING_BUDGET)
-        ]
-        for person in pool
-    }
+    full = _by_seed(pool, partial(_Pooled.outcomes, budget=STOPPING_BUDGET))
+    spent: dict[int, list[float]] = defaultdict(list)
 
-    def of(person: _Pooled, place: int) -> float:
-        return statistics.fmean(one[place] for one in stopped[person.seed, person.person])
+    def stopped(user: _Pooled) -> list[Outcome]:
+        outcomes = []
+        for block in user.blocks(STOPPING_BUDGET):
+            used = _until_sure(block, threshold)
+            spent[user.seed].append(len(used) / max(1, len(block)))
+            outcomes.append(user.outcome(used))
+        return outcomes
 
-    found = _by_seed(pool, lambda person: of(person, 0))
+    accuracy = _by_seed(pool, stopped)
     return StoppingRow(
         threshold=threshold,
-        accuracy=_mean(found),
-        against_full=_mean({seed: found[seed] - full[seed] for seed in found}),
-        chains=_mean(_by_seed(pool, lambda person: of(person, 1))),
+        accuracy=_mean(accuracy),
+        against_full=_gain(accuracy, full),
+        chains=mean_error([statistics.fmean(shares) for shares in spent.values()]),
     )
 
 
-def _stop(person: _Pooled, block: Sequence[SampledChain], threshold: float) -> tuple[float, float]:
-    """How right the favourite is when sampling stops, and the share of chains sampled by then."""
+def _until_sure(block: Sequence[SampledChain], threshold: float) -> list[SampledChain]:
+    """Return the chains that are sampled by when the favorite is that sure to be best."""
     individual = [chain for chain in block if chain.level == "individual"]
     others = [chain for chain in block if chain.level == "prototype"]
     used: list[SampledChain] = []
@@ -343,14 +343,12 @@ def _stop(person: _Pooled, block: Sequence[SampledChain], threshold: float) -> t
         surest = max((score.probability_best or 0.0 for score in _scores(used)), default=0.0)
         if surest >= threshold:
             break
-    return person.right(used), len(used) / max(1, len(block))
+    return used
 
 
-def _right(chains: Sequence[SampledChain], chance: float) -> float:
-    """`chance` where the chosen answer is ahead, else 1 - chance; 0.5 for a tie or nothing to go by."""
+def _credit(chains: Sequence[SampledChain]) -> float:
     chosen, rejected = (score.mean for score in _scores(chains))
-    ahead = 0.5 if chosen is None or rejected is None else credit(round(chosen - rejected, 9))
-    return agreement(ahead, chance)
+    return credit(chosen, rejected)
 
 
 def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
@@ -375,13 +373,25 @@ def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
     )
 
 
-def _by_seed(people: Iterable[_Pooled], value: Callable[[_Pooled], float]) -> dict[int, float]:
-    """Mean over the people of each seed."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for person in people:
-        found[person.seed].append(value(person))
-    return {seed: statistics.fmean(values) for seed, values in sorted(found.items())}
+def _by_seed(
+    users: Iterable[_Pooled], outcomes: Callable[[_Pooled], list[Outcome]]
+) -> dict[int, Accuracy]:
+    """Count the outcomes of each seed's users."""
+    by_seed: dict[int, list[Outcome]] = defaultdict(list)
+    for user in users:
+        by_seed[user.seed] += outcomes(user)
+    return {
+        seed: Accuracy.of([value for value, _ in own], chances=[chance for _, chance in own])
+        for seed, own in sorted(by_seed.items())
+    }
 
 
-def _mean(by_seed: Mapping[int, float]) -> MeanOverSeeds:
-    return MeanOverSeeds.of(list(by_seed.values()))
+def _mean(by_seed: Mapping[int, Accuracy]) -> MeanError:
+    return Accuracy.over(list(by_seed.values())).strict
+
+
+def _gain(by_seed: Mapping[int, Accuracy], without: Mapping[int, Accuracy]) -> MeanError:
+    """Return the difference in strict accuracy, paired by seed."""
+    return mean_error(
+        [accuracy.strict.mean - without[seed].strict.mean for seed, accuracy in by_seed.items()]
+    )

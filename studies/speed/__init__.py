@@ -1,1 +1,1 @@
-"""How fast the parts are: memory, parser, prototypes."""
+"""How fast the parts of the library are: memory, parser, prototypes, scheduling, starting."""

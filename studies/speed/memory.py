@@ -159,5 +159,4 @@ def _peak_rss_mb() -> float:
 
 if __name__ == "__main__":
     count, folder, repeated = sys.argv[1:]
-    found = fill_and_measure(int(count), Path(folder), repeats=int(repeated))
-    print(found.model_dump_json())
+    print(fill_and_measure(int(count), Path(folder), repeats=int(repeated)).model_dump_json())

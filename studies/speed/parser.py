@@ -34,7 +34,7 @@ def measure_parser(*, repeats: int) -> dict[str, float]:
 
     repeats: parses a round. Processor time, so that other work on the machine counts little.
     """
-    found = {}
+    rates = {}
     for name, text in chain_texts().items():
         parse_chain(text, IDS)
         best = float("inf")
@@ -43,8 +43,8 @@ def measure_parser(*, repeats: int) -> dict[str, float]:
             for _ in range(repeats):
                 parse_chain(text, IDS)
             best = min(best, (time.process_time() - started) / repeats)
-        found[name] = len(text.encode()) / best / 1e6
-    return found
+        rates[name] = len(text.encode()) / best / 1e6
+    return rates
 
 
 def _chain(persona: str, criteria: tuple[str, ...], explained: int) -> str:

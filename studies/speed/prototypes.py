@@ -1,4 +1,4 @@
-"""How fast prototypes are: an epoch of the refinement, and finding similar people in the store."""
+"""How fast prototypes are: an epoch of the refinement, and finding similar users in the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.prototypes import Member, Neighbours, PrototypeStore
+from pgenrm_agent.prototypes import Member, Neighbors, PrototypeStore
 from pgenrm_agent.schema import Model
 
 __all__ = ["MatchMeasurements", "measure_matching", "measure_refinement"]
@@ -25,7 +25,7 @@ WARM_UP = 3
 class MatchMeasurements(Model):
     """A version of `members` personas in an embedded store.
 
-    p50, p99: milliseconds to find the nearest prototype and 8 similar people who agree, the
+    p50, p99: milliseconds to find the nearest prototype and 8 similar users who agree, the
     persona's vector given. loading: seconds of the first call, which reads the version.
     """
 
@@ -82,40 +82,39 @@ def measure_matching(
 ) -> MatchMeasurements:
     """Write a version of random members to a new memory in `directory`, and match against it.
 
-    members: personas, two of each person; everybody agreed. Each call asks for somebody else, and
+    members: personas, two of each user; everybody agreed. Each call asks for somebody else, and
     for consent, as an evaluation does.
     """
     rng = np.random.default_rng(seed)
 
     def draw(rows: int) -> Vectors:
-        found = rng.standard_normal((rows, dimension), dtype=np.float32)
-        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), dtype=np.float32)
+        drawn = rng.standard_normal((rows, dimension), dtype=np.float32)
+        return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
 
     centroids, vectors = draw(k), draw(members)
-    people = [f"user-{number // PERSONAS_A_USER}" for number in range(members)]
+    users = [f"user-{number // PERSONAS_A_USER}" for number in range(members)]
+    labels = (vectors @ centroids.T).argmax(1)
     rows = [
-        Member(user, int(one), vector)
-        for user, one, vector in zip(
-            people, (vectors @ centroids.T).argmax(1), vectors, strict=True
-        )
+        Member(user, int(label), vector)
+        for user, label, vector in zip(users, labels, vectors, strict=True)
     ]
     embedder = _Given(draw(1)[0])
     with UserMemory(directory) as memory:
         memory.import_(
             [
                 json.dumps({"record": "consent", "user_id": user, "consent": True})
-                for user in dict.fromkeys(people)
+                for user in dict.fromkeys(users)
             ]
         )
         started = time.perf_counter()
         PrototypeStore(memory).replace(centroids, rows, embedder=embedder.name)
         written = time.perf_counter() - started
-        neighbours = Neighbours(memory, embedder, joining=False)
+        neighbors = Neighbors(memory, embedder, joining=False)
         times = []
         for number in range(WARM_UP + repeats):
             embedder.vector = draw(1)[0]
             started = time.perf_counter()
-            neighbours.match(people[number % members], ["given"], "How?", similar)
+            neighbors.match(users[number % members], ["given"], "How?", similar)
             times.append(time.perf_counter() - started)
     p50, p99 = 1000 * np.quantile(times[WARM_UP:], [0.5, 0.99])
     return MatchMeasurements(

@@ -14,7 +14,7 @@ from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Candidate
 from pgenrm_agent.testing import ScriptedEngine
 
-QUESTIONS = 150
+QUESTIONS = 80
 
 
 def noisy(prompt: Prompt, sample: int) -> str:

@@ -110,7 +110,7 @@ def main() -> None:
         print("scoring", flush=True)
         while not select.select([sys.stdin], [], [], 0)[0]:
             evaluation = rm.score("u11", "A question", ["short", "chatty"])
-            print(" ".join(evaluation.neighbours), flush=True)
+            print(" ".join(evaluation.neighbors), flush=True)
 
 
 if __name__ == "__main__":

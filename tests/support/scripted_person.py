@@ -16,7 +16,7 @@ from pgenrm_agent.testing import ScriptedEngine, write_chain
 PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
 REQUEST = EvaluationRequest(
     user_id="ada",
-    query="Which colour?",
+    query="Which color?",
     candidates=(Candidate(id="red", text="Red."), Candidate(id="green", text="Green.")),
 )
 SCALING = Scaling(individual=4, prototype=0, seed=5)

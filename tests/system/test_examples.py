@@ -1,7 +1,7 @@
 """Every example runs on the bundled model, and its page shows what it prints.
 
 Texts and numbers depend on the bundled model, so it is the form of each line that is compared.
-`PGENRM_UPDATE_DOCS=1 pytest tests/test_examples.py` writes what was printed into the pages.
+`PGENRM_UPDATE_DOCS=1 pytest tests/system/test_examples.py` writes what was printed into the pages.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def arguments(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     return []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [one for one in EXAMPLES if one != "mcp_client.py"])
 def test_an_example_prints_what_its_page_shows(
     name: str,
@@ -115,7 +115,6 @@ def test_an_example_prints_what_its_page_shows(
     compare(name, printed)
 
 
-@pytest.mark.slow
 def test_the_mcp_example_talks_to_pgenrm_mcp_over_stdio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

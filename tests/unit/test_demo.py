@@ -2,109 +2,91 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import pgenrm
 
-from pgenrm_agent.demo import demo_data
+from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.demo import DemoResult, demo_data
+from pgenrm_agent.schema import Evaluation
+
+
+def run(memory: Path, *options: object) -> DemoResult:
+    done = pgenrm("demo", "--json", "--memory", memory, *options)
+    assert done.returncode == 0, done.stderr
+    return DemoResult.model_validate_json(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    memory = tmp_path_factory.mktemp("memory")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "pgenrm_agent.cli", "demo", "--json", "--memory", str(memory)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    return run(tmp_path_factory.mktemp("memory"), "--individual", 4)
 
 
-def _people(demo: dict[str, object]) -> dict[str, dict[str, object]]:
-    people = demo["people"]
-    assert isinstance(people, dict)
-    return people
+def evaluations(demo: DemoResult) -> dict[str, Evaluation]:
+    return {user.id: user.evaluation for user in demo.users}
 
 
-def test_every_person_gets_a_ranking_of_the_scored_answers(demo: dict[str, object]) -> None:
-    for person in _people(demo).values():
-        scores = {score["candidate_id"]: score for score in person["scores"]}  # type: ignore[attr-defined]
+def test_every_user_gets_a_ranking_of_the_scored_answers(demo: DemoResult) -> None:
+    for evaluation in evaluations(demo).values():
+        scores = {score.candidate_id: score for score in evaluation.scores}
         assert set(scores) == {"chat", "plain", "plan"}
-        ranking = person["ranking"]
-        assert isinstance(ranking, list)
-        assert {score["outcome"] for score in scores.values()} == {"scored"}
-        assert set(ranking) == set(scores)
-        means = [scores[one]["mean"] for one in ranking]
-        assert means == sorted(means, reverse=True)
+        assert {score.outcome for score in evaluation.scores} == {"scored"}
+        assert set(evaluation.ranking) == set(scores)
+        means = [scores[name].mean for name in evaluation.ranking]
+        assert means == sorted(means, key=lambda mean: -(mean or 0.0))
 
 
-def test_people_with_other_choices_like_other_answers(demo: dict[str, object]) -> None:
-    people = _people(demo)
+def test_users_with_other_choices_like_other_answers(demo: DemoResult) -> None:
     # Who always chose the short answer, and who always chose the thorough one.
-    assert people["mara"]["ranking"][0] == "plain"  # type: ignore[index]
-    assert people["edwin"]["ranking"][0] == "plan"  # type: ignore[index]
+    assert evaluations(demo)["mara"].ranking[0] == "plain"
+    assert evaluations(demo)["edwin"].ranking[0] == "plan"
 
 
-def test_every_score_has_a_mean_and_a_standard_error_or_a_reason(demo: dict[str, object]) -> None:
-    for person in _people(demo).values():
-        for score in person["scores"]:  # type: ignore[attr-defined]
-            if score["outcome"] == "not_scored":
-                assert score["reason"]
-            else:
-                assert 1 <= score["mean"] <= 10
-                assert score["chains"] < 2 or score["standard_error"] >= 0
+def test_every_score_has_a_mean_and_a_standard_error(demo: DemoResult) -> None:
+    for evaluation in evaluations(demo).values():
+        for score in evaluation.scores:
+            assert score.mean is not None
+            assert 1 <= score.mean <= 10
+            assert score.chains >= 2
+            assert score.standard_error is not None
+            assert score.standard_error > 0
 
 
-def test_persona_rubric_and_marks_stand_behind_the_scores(demo: dict[str, object]) -> None:
-    for person in _people(demo).values():
-        rubric = person["rubric"]
-        assert isinstance(rubric, list)
-        assert person["persona"]
-        assert sum(criterion["weight"] for criterion in rubric) == pytest.approx(100)
-        marks = person["marks"]
-        assert isinstance(marks, dict)
-        for row in marks.values():
-            assert len(row) == len(rubric)
+def test_persona_rubric_and_marks_stand_behind_the_scores(demo: DemoResult) -> None:
+    for evaluation in evaluations(demo).values():
+        chain = typical_chain(evaluation)
+        assert chain.persona.text
+        assert chain.rubric is not None
+        criteria = chain.rubric.criteria
+        assert sum(criterion.weight for criterion in criteria) == pytest.approx(100)
+        for row in chain.marks.values():
+            assert len(row) == len(criteria)
             assert all(mark is None or 1 <= mark <= 10 for mark in row)
 
 
 def test_the_demonstration_brings_enough_choices_for_a_taste() -> None:
     data = demo_data()
-    for person in data.people:
-        pairs = data.pairs(person)
+    for user in data.users:
+        pairs = data.pairs(user)
         assert 6 <= len(pairs) <= 8
         assert len({pair.id for pair in pairs}) == len(pairs)
-        assert len({chosen for _, chosen, _ in person.choices}) == 1
-        assert len({rejected for _, _, rejected in person.choices}) == 2
+        assert len({chosen for _, chosen, _ in user.choices}) == 1
+        assert len({rejected for _, _, rejected in user.choices}) == 2
     for answers in data.answers.values():
         for text in (answers.short, answers.thorough, answers.friendly):
             # What the bundled model's format shows of an answer.
             assert 50 <= len(text) <= 480
 
 
-def test_the_same_seed_gives_the_same_demo(demo: dict[str, object], tmp_path: Path) -> None:
-    again = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "pgenrm_agent.cli.app",
-            "demo",
-            "--json",
-            "--memory",
-            str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    assert json.loads(again.stdout) == demo
+def test_the_same_seed_gives_the_same_demo_and_another_one_does_not(tmp_path: Path) -> None:
+    def scored(seed: int, folder: str) -> dict[str, Evaluation]:
+        result = run(tmp_path / folder, "--individual", 1, "--seed", seed)
+        return {
+            name: evaluation.model_copy(update={"timings": {}})
+            for name, evaluation in evaluations(result).items()
+        }
+
+    first = scored(7, "first")
+    assert scored(7, "again") == first
+    assert scored(8, "changed") != first

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pgenrm_agent.progress import counting
+from pgenrm_agent.progress import counting, counting_tasks
 
 
 def test_lines_have_a_rate_and_the_time_left(
@@ -28,6 +28,36 @@ def test_lines_have_a_rate_and_the_time_left(
         "24 of 104 rows, 0.50 a second, 160 s left",
         "84 of 104 rows, 1.00 a second, 20 s left",
     ]
+
+
+def test_every_task_has_its_own_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with counting_tasks() as tell:
+        tell("personas", 0, 10)
+        now = 40.0
+        tell("personas", 10, 10)
+        tell("epochs", 0, 8)
+        now = 80.0
+        tell("epochs", 2, 8)
+    assert capsys.readouterr().err.splitlines() == [
+        "10 of 10 personas, 0.25 a second, 0 s left",
+        "2 of 8 epochs, 0.05 a second, 120 s left",
+    ]
+
+
+def test_nothing_is_told_where_nothing_is_to_be_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with counting("rows", shown=False) as tell:
+        tell(0, 4)
+        now = 60.0
+        tell(2, 4)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bar_has_a_rate_and_the_time_left(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import re
 import threading
@@ -18,7 +17,14 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Evaluation, PreferencePair, Scaling, StatedPreference
+from pgenrm_agent.schema import (
+    Candidate,
+    Evaluation,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
 from pgenrm_agent.testing import ScriptedEngine
 
 MARKS = {"red": 3.0, "green": 8.0, "blue": 5.0}
@@ -27,7 +33,7 @@ FOUR = Scaling(individual=4, seed=1)
 
 
 def answer(prompt: Prompt, _: int) -> str:
-    """A model that gives each colour its mark, wherever it is shown."""
+    """A model that gives each color its mark, wherever it is shown."""
     texts = re.findall(r"Start of Response \d+\]\s*(\S+)", prompt.messages[-1].content)
     totals = [MARKS[text] for text in texts]
     marks = ", ".join(f"Response {k}: Fit {total:g}" for k, total in enumerate(totals, start=1))
@@ -75,7 +81,7 @@ def rm(engine: Watchful, tmp_path: Path) -> Iterator[PGenRM]:
 
 
 def test_a_plain_call_scores_and_ranks(rm: PGenRM) -> None:
-    evaluation = rm.score("ada", "Which colour?", ["red", "green", "blue"])
+    evaluation = rm.score("ada", "Which color?", ["red", "green", "blue"])
     assert isinstance(evaluation, Evaluation)
     assert evaluation.best == "answer-2"
     assert [score.mean for score in evaluation.scores] == [3.0, 8.0, 5.0]
@@ -84,15 +90,15 @@ def test_a_plain_call_scores_and_ranks(rm: PGenRM) -> None:
 
 def test_candidates_keep_the_ids_they_come_with(rm: PGenRM) -> None:
     candidates = [Candidate(id="warm", text="red"), "green"]
-    assert rm.score("ada", "Which colour?", candidates).ranking == ("answer-2", "warm")
+    assert rm.score("ada", "Which color?", candidates).ranking == ("answer-2", "warm")
 
 
 def test_what_is_remembered_is_shown_to_the_model(rm: PGenRM, engine: Watchful) -> None:
     rm.remember("ada", PAIR)
-    rm.state("ada", "Be brief.")
-    rm.state("ada", StatedPreference(kind="self_description", text="I teach physics."))
+    rm.state_preference("ada", "Be brief.")
+    rm.state_preference("ada", StatedPreference(kind="self_description", text="I teach physics."))
     rm.remember("bob", PAIR.model_copy(update={"chosen": "Coffee, of course.", "id": "x"}))
-    rm.score("ada", "Which colour?", ["red", "green"])
+    rm.score("ada", "Which color?", ["red", "green"])
     everything = "\n".join(
         message.content for prompt in engine.calls[0][0] for message in prompt.messages
     )
@@ -105,24 +111,12 @@ def test_what_is_remembered_is_shown_to_the_model(rm: PGenRM, engine: Watchful) 
 def test_what_is_forgotten_is_gone(rm: PGenRM, engine: Watchful) -> None:
     rm.remember("ada", PAIR)
     assert rm.forget("ada") >= 1
-    rm.score("ada", "Which colour?", ["red", "green"])
+    rm.score("ada", "Which color?", ["red", "green"])
     assert "Tea, plainly." not in engine.calls[0][0][0].messages[0].content
 
 
-def test_signals_given_with_the_call_leave_the_memory_unopened(
-    engine: Watchful, tmp_path: Path
-) -> None:
-    folder = tmp_path / "memory"
-    with PGenRM(engine=engine, memory=folder, scaling=FOUR) as rm:
-        rm.score("ada", "Which colour?", ["red", "green"], history=[PAIR])
-        rm.score("ada", "Which colour?", ["red"], stated=[StatedPreference(text="Be brief.")])
-    assert not folder.exists()
-    assert "Tea, plainly." in engine.calls[0][0][0].messages[0].content
-    assert "Be brief." in engine.calls[1][0][0].messages[0].content
-
-
 def test_rerank_returns_the_texts_in_their_new_order(rm: PGenRM) -> None:
-    result = rm.rerank("ada", "Which colour?", ["red", "green", "blue"])
+    result = rm.rerank("ada", "Which color?", ["red", "green", "blue"])
     assert [(item.index, item.text, item.score) for item in result] == [
         (1, "green", 8.0),
         (2, "blue", 5.0),
@@ -135,21 +129,21 @@ def test_rerank_returns_the_texts_in_their_new_order(rm: PGenRM) -> None:
 
 
 async def test_async_calls_give_the_same_result(rm: PGenRM) -> None:
-    plain = await asyncio.to_thread(rm.score, "ada", "Which colour?", ["red", "green"])
-    other = await rm.ascore("ada", "Which colour?", ["red", "green"])
+    plain = await asyncio.to_thread(rm.score, "ada", "Which color?", ["red", "green"])
+    awaited = await rm.ascore("ada", "Which color?", ["red", "green"])
     same = {"timings": {}}
-    assert plain.model_copy(update=same) == other.model_copy(update=same)
-    assert [item.text for item in await rm.arerank("ada", "Which colour?", ["red", "green"])] == [
+    assert plain.model_copy(update=same) == awaited.model_copy(update=same)
+    assert [item.text for item in await rm.arerank("ada", "Which color?", ["red", "green"])] == [
         "green",
         "red",
     ]
     assert await rm.aremember("ada", PAIR) == PAIR.id
-    assert await rm.astate("ada", "Be brief.")
+    assert await rm.astate_preference("ada", "Be brief.")
     assert await rm.aforget("ada") >= 2
 
 
 async def test_plain_calls_work_inside_a_running_event_loop(rm: PGenRM) -> None:
-    assert rm.score("ada", "Which colour?", ["red", "green"]).best == "answer-2"
+    assert rm.score("ada", "Which color?", ["red", "green"]).best == "answer-2"
 
 
 def test_plain_calls_work_from_many_threads_at_once(rm: PGenRM) -> None:
@@ -175,39 +169,9 @@ async def test_many_calls_at_once_are_with_the_engine_together(tmp_path: Path) -
             *(rm.ascore(f"user-{i}", "Which?", ["red", "green"]) for i in range(16))
         )
     assert engine.most == 16
-    assert [one.request.user_id for one in evaluations] == [f"user-{i}" for i in range(16)]
-
-
-def test_every_plain_method_has_an_async_twin_with_the_same_arguments() -> None:
-    # Local by nature: attribute access, and objects that serve both kinds of callers.
-    without = {
-        "as_node",
-        "as_reward_func",
-        "as_tool",
-        "evaluation_input",
-        "memory",
-        "prototypes",
-        "scaling",
-        "with_memory",
-    }
-    public = {name for name in vars(PGenRM) if not name.startswith("_")} - without
-    plain = {name for name in public if not inspect.iscoroutinefunction(getattr(PGenRM, name))}
-    assert plain == {
-        "score",
-        "score_many",
-        "rerank",
-        "remember",
-        "state",
-        "forget",
-        "prepare",
-        "close",
-        "learn_prototypes",
-    }
-    assert public == plain | {f"a{name}" for name in plain}
-    for name in plain:
-        ours, twin = getattr(PGenRM, name), getattr(PGenRM, f"a{name}")
-        assert inspect.iscoroutinefunction(twin)
-        assert inspect.signature(ours) == inspect.signature(twin)
+    assert [evaluation.request.user_id for evaluation in evaluations] == [
+        f"user-{i}" for i in range(16)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +194,7 @@ def test_bad_requests_are_refused_in_one_line(
 
 def test_a_blank_statement_is_refused(rm: PGenRM) -> None:
     with pytest.raises(ConfigurationError, match="stated preference"):
-        rm.state("ada", "  ")
+        rm.state_preference("ada", "  ")
 
 
 def test_steps_are_kept_by_a_checkpointer_under_the_callers_thread(
@@ -286,7 +250,7 @@ def test_a_server_needs_the_name_of_its_model() -> None:
         PGenRM(engine="openai") as rm,
         pytest.raises(ConfigurationError, match="name of the model"),
     ):
-        rm.score("ada", "Which?", ["red"], history=[])
+        rm.score("ada", "Which?", ["red"], signals=UserSignals(user_id="ada"))
 
 
 def test_a_langchain_chat_model_is_a_model() -> None:
@@ -296,11 +260,11 @@ def test_a_langchain_chat_model_is_a_model() -> None:
         {"messages": [{"role": "user", "content": "[The Start of Response 1]\nred\n"}]}
     )
     with PGenRM(FakeListChatModel(responses=[answer(prompt, 0)]), scaling=FOUR) as rm:
-        evaluation = rm.score("ada", "Which?", ["red"], history=[])
+        evaluation = rm.score("ada", "Which?", ["red"], signals=UserSignals(user_id="ada"))
     assert evaluation.score_of("answer-1").mean == 3.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not (bundled_model() / "MODEL_CARD.md").is_file(),
     reason="the bundled model is a placeholder with random weights: it writes no chains",
@@ -313,7 +277,7 @@ def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
                 "ada",
                 "How do I descale a kettle?",
                 ["Boil water with vinegar.", "1. Fill it.\n2. Add citric acid.\n3. Rinse."],
-                history=[PAIR],
+                signals=UserSignals(user_id="ada", history=(PAIR,)),
             ).model_copy(update={"timings": {}})
             for _ in range(2)
         ]
@@ -324,11 +288,11 @@ def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
 def test_prototypes_and_their_embedder_are_loaded_once(tmp_path: Path) -> None:
     with PGenRM(engine=ScriptedEngine("unused"), memory=tmp_path / "one") as rm:
         context = rm.prepare()[1]
-        assert context.neighbours is not None
+        assert context.neighbors is not None
         # A status then reads what scoring has in memory already.
         assert rm.prototypes is rm.prototypes
         with rm.with_memory(tmp_path / "other") as tenant:
-            others = tenant.prepare()[1].neighbours
+            others = tenant.prepare()[1].neighbors
             assert others is not None
-            assert others is not context.neighbours
-            assert vars(others)["embedder"] is vars(context.neighbours)["embedder"]
+            assert others is not context.neighbors
+            assert vars(others)["embedder"] is vars(context.neighbors)["embedder"]

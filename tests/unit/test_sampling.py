@@ -17,7 +17,7 @@ seeds = st.integers(min_value=0, max_value=2**31 - 1)
 
 def positions(plan: tuple[tuple[int, ...], ...]) -> Counter[tuple[int, int]]:
     """How often each (candidate, position) occurs."""
-    return Counter((one, place) for order in plan for place, one in enumerate(order))
+    return Counter((candidate, place) for order in plan for place, candidate in enumerate(order))
 
 
 @given(chains=st.integers(1, 40), candidates=st.integers(1, 24), seed=seeds)
@@ -36,7 +36,7 @@ def test_each_candidate_is_in_each_position_equally_often(
     plan = plan_chains(["ada"] * (times * candidates), candidates, seed=seed)
     counts = positions(tuple(chain.order for chain in plan))
     assert counts == {
-        (one, place): times for one in range(candidates) for place in range(candidates)
+        (candidate, place): times for candidate in range(candidates) for place in range(candidates)
     }
 
 
@@ -46,7 +46,9 @@ def test_positions_differ_by_one_at_most_for_any_number_of_chains(
 ) -> None:
     plan = plan_chains(["ada"] * chains, candidates, seed=seed)
     counts = positions(tuple(chain.order for chain in plan))
-    seen = [counts[one, place] for one in range(candidates) for place in range(candidates)]
+    seen = [
+        counts[candidate, place] for candidate in range(candidates) for place in range(candidates)
+    ]
     assert max(seen) - min(seen) <= 1
 
 
@@ -56,8 +58,8 @@ def test_large_sets_spread_each_candidate_over_the_whole_list(
 ) -> None:
     rounds = answer_orders(candidates, wanted=chains, seed=seed)
     assert len(rounds) == MAX_ORDERS
-    for one in range(candidates):
-        places = sorted(order.index(one) for (order,) in rounds)
+    for candidate in range(candidates):
+        places = sorted(order.index(candidate) for (order,) in rounds)
         gaps = [b - a for a, b in pairwise(places)]
         assert min(gaps) >= candidates // MAX_ORDERS
 
@@ -80,7 +82,7 @@ def test_groups_cover_every_candidate_in_every_round(
     chains: int, candidates: int, room: int, seed: int
 ) -> None:
     plan = plan_chains(["ada"] * chains, candidates, seed=seed, max_candidates=room)
-    covered = Counter(one for chain in plan for one in chain.order)
+    covered = Counter(candidate for chain in plan for candidate in chain.order)
     assert covered == dict.fromkeys(range(candidates), chains)
     sizes = [len(chain.order) for chain in plan]
     assert max(sizes) <= room
@@ -99,7 +101,9 @@ def test_groups_are_dealt_anew_so_that_rivals_change() -> None:
 def test_groups_of_four_keep_positions_balanced(candidates: int, seed: int) -> None:
     plan = plan_chains(["ada"] * 4, candidates, seed=seed, max_candidates=4)
     counts = positions(tuple(chain.order for chain in plan))
-    assert counts == {(one, place): 1 for one in range(candidates) for place in range(4)}
+    assert counts == {
+        (candidate, place): 1 for candidate in range(candidates) for place in range(4)
+    }
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
@@ -119,7 +123,7 @@ def test_a_longer_plan_begins_with_the_shorter_one_of_as_many_orders() -> None:
     assert plan_chains(["ada"] * 16, 3, seed=5)[:8] == plan_chains(["ada"] * 8, 3, seed=5)
 
 
-def test_neighbours_get_one_chain_each_in_balanced_orders() -> None:
+def test_neighbors_get_one_chain_each_in_balanced_orders() -> None:
     plan = plan_chains(["u1", "u2", "u3", "u4"], 2, seed=3, level="prototype")
     assert [chain.signals_of for chain in plan] == ["u1", "u2", "u3", "u4"]
     assert {chain.level for chain in plan} == {"prototype"}

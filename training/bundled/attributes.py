@@ -60,7 +60,7 @@ def _ended(ends: Sequence[int], cuts: IntArray) -> FloatArray:
 
 def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str, IntArray], FloatArray]:
     compiled = re.compile(pattern, flags)
-    return lambda text, cuts: _ended([one.end() for one in compiled.finditer(text)], cuts)
+    return lambda text, cuts: _ended([match.end() for match in compiled.finditer(text)], cuts)
 
 
 def _characters(text: str, cuts: IntArray) -> FloatArray:
@@ -72,7 +72,7 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 
 def _share_of_long_words(text: str, cuts: IntArray) -> FloatArray:
     """Percent of words with nine letters or more; 0 for a text without words."""
-    words = [(one.end(), one.end() - one.start()) for one in _WORD.finditer(text)]
+    words = [(match.end(), match.end() - match.start()) for match in _WORD.finditer(text)]
     every = _ended([end for end, _ in words], cuts)
     long = _ended([end for end, size in words if size >= 9], cuts)
     return np.divide(100 * long, every, out=np.zeros(len(cuts)), where=every > 0)
@@ -192,8 +192,8 @@ def kind_of(query: str) -> int:
 
 def measure(text: str) -> FloatArray:
     """Raw values, shape (12,), in the units of each attribute."""
-    found: FloatArray = measure_along(text, [len(text)])[0]
-    return found
+    values: FloatArray = measure_along(text, [len(text)])[0]
+    return values
 
 
 def measure_along(text: str, cuts: Sequence[int]) -> FloatArray:
@@ -205,8 +205,8 @@ def measure_along(text: str, cuts: Sequence[int]) -> FloatArray:
 def levels(raw: FloatArray) -> IntArray:
     """Raw values (..., 12) -> levels 0-3 of the same shape."""
     thresholds = np.array([attribute.thresholds for attribute in ATTRIBUTES])
-    found: IntArray = (raw[..., None] >= thresholds).sum(-1)
-    return found
+    levels: IntArray = (raw[..., None] >= thresholds).sum(-1)
+    return levels
 
 
 def features(raw: FloatArray) -> FloatArray:

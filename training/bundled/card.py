@@ -10,6 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.metrics import plus_minus
+from pgenrm_agent.files import write_text
 from pgenrm_agent.run_folder import RUN
 from pgenrm_agent.training.bundled.evaluate import EvaluationReport
 from pgenrm_agent.training.bundled.simulation import load_answers
@@ -39,22 +41,22 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
     runs = [json.loads((run / RUN).read_text(encoding="utf-8"))]
     while runs[0].get("start_from"):
         runs.insert(0, runs[0]["start_from"])
-    supervised = [one for one in runs if "stage" not in one]
+    supervised = [record for record in runs if "stage" not in record]
     if not supervised or "parameters" not in supervised[0]:
         raise ConfigurationError(
             f"{run / RUN}: the model that it started from has no record of a `pgenrm train psi` run beside it"
         )
     # A folder's name is nobody's business.
     reinforced = [
-        one | {"source_kind": one["source"].partition(":")[0] or "unknown"}
-        for one in runs
-        if "stage" in one
+        record | {"source_kind": record["source"].partition(":")[0] or "unknown"}
+        for record in runs
+        if "stage" in record
     ]
     measured = EvaluationReport.model_validate_json(report.read_text(encoding="utf-8"))
     answers = load_answers(data / "train.jsonl.gz")
     chains: Counter[str] = Counter()
-    for one in supervised:
-        chains.update(one["chains"])
+    for record in supervised:
+        chains.update(record["chains"])
     template = (resources.files("pgenrm_agent.training.bundled") / "model_card.md.j2").read_text(
         encoding="utf-8"
     )
@@ -65,7 +67,7 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
             supervised=supervised,
             reinforced=reinforced,
             stages=STAGES,
-            real_choices=any(one["source_kind"] not in SIMULATED for one in reinforced),
+            real_choices=any(record["source_kind"] not in SIMULATED for record in reinforced),
             report=measured,
             machine=machine,
             parameters=supervised[0]["parameters"],
@@ -73,9 +75,10 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
             training_queries=len(answers.queries),
             kept=chains["kept"],
             written=chains.total(),
-            rows=sorted(measured.accuracy.items(), key=lambda item: item[1].mean),
+            rows=sorted(measured.accuracy.items(), key=lambda item: item[1].strict.mean),
+            plus_minus=plus_minus,
         )
     )
     target = run / "model" / "MODEL_CARD.md"
-    target.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target

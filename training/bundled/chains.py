@@ -4,7 +4,7 @@ Three kinds, in the order in which a small model learns them:
     read    past choices and candidates with nothing but their readings: what an answer is like
     reason  whole chains whose readings are given and whose answers are left out: arithmetic only
     chain   whole chains
-Whole chains pass rejection sampling: kept only when the teacher's favourite is the person's choice.
+Whole chains pass rejection sampling: kept only when the teacher's favorite is the person's choice.
 """
 
 from __future__ import annotations
@@ -69,18 +69,18 @@ class Example:
 
 
 def wishes_in(stated: tuple[StatedPreference, ...]) -> npt.NDArray[np.int64]:
-    """(4,) what stated wishes add to the tally: WISH_STRENGTH towards or away from a theme."""
+    """(4,) what stated wishes add to the tally: WISH_STRENGTH toward or away from a theme."""
     wishes = np.zeros(len(THEMES), dtype=np.int64)
-    for one in stated:
+    for statement in stated:
         for index, theme in enumerate(THEMES):
-            if one.text in theme.wishes_more:
+            if statement.text in theme.wishes_more:
                 wishes[index] = WISH_STRENGTH
-            elif one.text in theme.wishes_less:
+            elif statement.text in theme.wishes_less:
                 wishes[index] = -WISH_STRENGTH
     return wishes
 
 
-def _favourite(
+def _favorite(
     world: World,
     user: SimulatedUser,
     answers: Answers,
@@ -189,19 +189,22 @@ def _chain_example(
     if width == 2:
         pair = world.compare(user, answers, query, rng)
         shown = np.array([pair.chosen, pair.rejected])
-        favourite = 0
+        favorite = 0
         if rng.random() < 0.5:
-            shown, favourite = shown[::-1].copy(), 1
+            shown, favorite = shown[::-1].copy(), 1
     else:
         shown = rng.choice(answers.members[query], width, replace=False)
-        favourite = _favourite(world, user, answers, query, shown, rng)
+        favorite = _favorite(world, user, answers, query, shown, rng)
     stated: tuple[StatedPreference, ...] = ()
     if rng.random() < STATED_SHARE:
         stated = stated_preferences(user, rng, count=int(rng.integers(1, 3)))
 
     chain = write_chain(
         int(answers.kinds[query]),
-        [(answers.levels[one.chosen], answers.levels[one.rejected]) for one in past],
+        [
+            (answers.levels[comparison.chosen], answers.levels[comparison.rejected])
+            for comparison in past
+        ],
         wishes_in(stated),
         list(answers.levels[shown]),
     )
@@ -215,20 +218,22 @@ def _chain_example(
         )
         return Example(messages, "", chain.text, unlearned=("[",))
     if width > 1:
-        rivals = np.delete(chain.totals, favourite)
-        if chain.totals[favourite] < rivals.max():
+        rivals = np.delete(chain.totals, favorite)
+        if chain.totals[favorite] < rivals.max():
             outcomes["ranking disagrees with the choice"] += 1
             return None
-        if chain.totals[favourite] == rivals.max():
+        if chain.totals[favorite] == rivals.max():
             outcomes["tie"] += 1
             return None
     outcomes["kept"] += 1
     messages = chain_format.messages(
         query=answers.queries[query],
         candidates=[answers.texts[i] for i in shown],
-        history=[as_pair(answers, one) for one in past],
+        history=[as_pair(answers, comparison) for comparison in past],
         stated=stated,
         conversation=(),
     )
-    order = [i for one in past for i in (one.chosen, one.rejected)] + [int(i) for i in shown]
+    order = [i for comparison in past for i in (comparison.chosen, comparison.rejected)] + [
+        int(i) for i in shown
+    ]
     return Example(messages, "", chain.text, tuple(answers.texts[i] for i in order))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pgenrm_agent.evaluation.datasets.readers import PreferenceRow, Split, register_source
+from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
+from pgenrm_agent.evaluation.datasets.sources import register_source
 from pgenrm_agent.training.bundled.simulation import (
     World,
     as_pair,
@@ -24,19 +25,21 @@ USERS = 200
 HISTORY = 6
 
 
-def simulated_rows(folder: Path, people: int, *, to_train_on: bool) -> list[PreferenceRow]:
-    """People of the simulated world, seven choices each; of a test person's, the last is asked.
+def simulated_rows(folder: Path, users: int, *, to_train_on: bool) -> list[PreferenceRow]:
+    """Draw users of the simulated world, seven choices each; of a test user's, the last is asked.
 
-    Test people choose among answers to queries that training never saw.
+    Test users choose among answers to queries that training never saw.
     """
     name = "train" if to_train_on else "test"
     answers = load_answers(folder / ("train.jsonl.gz" if to_train_on else "val.jsonl.gz"))
     world = World()
     rows = []
-    for index, user in enumerate(world.users(name, people)):
+    for index, user in enumerate(world.users(name, users)):
         rng = np.random.default_rng([1, index])
         queries = rng.choice(len(answers.queries), HISTORY + 1, replace=False)
-        pairs = [as_pair(answers, world.compare(user, answers, int(one), rng)) for one in queries]
+        pairs = [
+            as_pair(answers, world.compare(user, answers, int(query), rng)) for query in queries
+        ]
         stated = stated_preferences(user, rng)
         rows += [
             PreferenceRow(
@@ -58,11 +61,12 @@ def _split(number: int, *, to_train_on: bool) -> Split:
 
 
 def _read(rest: str, *, to_train_on: bool) -> list[PreferenceRow]:
-    folder, _, people = rest.rpartition(":")
-    if not (folder and people.isdecimal()):
-        folder, people = rest, str(USERS)
-    return simulated_rows(Path(folder), int(people), to_train_on=to_train_on)
+    folder, _, users = rest.rpartition(":")
+    if not (folder and users.isdecimal()):
+        folder, users = rest, str(USERS)
+    return simulated_rows(Path(folder), int(users), to_train_on=to_train_on)
 
 
-register_source("simulated", lambda rest: _read(rest, to_train_on=False))
-register_source("simulated-train", lambda rest: _read(rest, to_train_on=True))
+USAGE = "FOLDER[:USERS]"
+register_source("simulated", lambda rest: _read(rest, to_train_on=False), usage=USAGE)
+register_source("simulated-train", lambda rest: _read(rest, to_train_on=True), usage=USAGE)

@@ -83,8 +83,8 @@ def _differences(pairs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
     """(h, 4): chosen minus rejected, by theme, at most PAIR_LIMIT either way."""
     if not pairs:
         return np.zeros((0, len(THEMES)), dtype=np.int64)
-    found = [theme_values(chosen) - theme_values(rejected) for chosen, rejected in pairs]
-    return np.clip(np.array(found), -PAIR_LIMIT, PAIR_LIMIT)
+    differences = [theme_values(chosen) - theme_values(rejected) for chosen, rejected in pairs]
+    return np.clip(np.array(differences), -PAIR_LIMIT, PAIR_LIMIT)
 
 
 def _tally(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list[IntArray]:
@@ -227,7 +227,7 @@ def operands(chain: str) -> list[tuple[int, int, int]]:
     All three are positions in the text. A character is a digit, the sign before it, or the first
     letter of a criterion's name; where there is one source only, it stands twice.
     """
-    found: list[tuple[int, int, int]] = []
+    operands: list[tuple[int, int, int]] = []
     tally: dict[str, int] = {}
     change: dict[str, int] = {}
     readings: list[dict[str, int]] = []
@@ -236,8 +236,8 @@ def operands(chain: str) -> list[tuple[int, int, int]]:
     weights: dict[str, int] = {}
     strength = start = 0
     for line in chain.splitlines(keepends=True):
-        places = {one[1]: start + one.start(3) for one in _VALUE.finditer(line)}
-        signs = {one[1]: start + one.start(2) for one in _VALUE.finditer(line) if one[2]}
+        places = {match[1]: start + match.start(3) for match in _VALUE.finditer(line)}
+        signs = {match[1]: start + match.start(2) for match in _VALUE.finditer(line) if match[2]}
         if line.startswith("[response"):
             responses.append(places)
         elif line.startswith("["):
@@ -249,30 +249,31 @@ def operands(chain: str) -> list[tuple[int, int, int]]:
             elif line.startswith("Tally:"):
                 sources = (tally, change)
             for key in places.keys() & sources[0].keys() & sources[1].keys():
-                found += [(at[key], sources[0][key], sources[1][key]) for at in (signs, places)]
+                operands += [(at[key], sources[0][key], sources[1][key]) for at in (signs, places)]
             if line.startswith("Tally:"):
                 tally = places
             else:
                 change = places
         elif line.startswith("Strength:"):
             strength = start + len("Strength: ")
-        elif one := _CRITERION.match(line):
-            themes[one[1]] = one[3]
-            weights[one[1]] = start + one.start(2)
-            at = tally[one[3]]
-            found += [(start + one.start(group), at, at) for group in (1, 4, 5)]
-            found += [(start + i, at, strength) for i in range(one.start(2), one.end(2))]
+        elif match := _CRITERION.match(line):
+            themes[match[1]] = match[3]
+            weights[match[1]] = start + match.start(2)
+            at = tally[match[3]]
+            operands += [(start + match.start(group), at, at) for group in (1, 4, 5)]
+            operands += [(start + i, at, strength) for i in range(match.start(2), match.end(2))]
         elif line.startswith("{"):
-            for one in _WEIGHT.finditer(line):
-                copied = weights[one[1].strip()]
-                found += [
-                    (start + one.start(2) + i, copied + i, copied + i) for i in range(len(one[2]))
+            for match in _WEIGHT.finditer(line):
+                copied = weights[match[1].strip()]
+                operands += [
+                    (start + match.start(2) + i, copied + i, copied + i)
+                    for i in range(len(match[2]))
                 ]
             for response in _RESPONSE.finditer(line):
-                for one in _MARK.finditer(response[2]):
-                    key = themes[one[1].strip()]
-                    at = start + response.start(2) + one.start(2)
+                for match in _MARK.finditer(response[2]):
+                    key = themes[match[1].strip()]
+                    at = start + response.start(2) + match.start(2)
                     read = responses[int(response[1]) - 1][key]
-                    found += [(at + i, read, tally[key]) for i in range(len(one[2]))]
+                    operands += [(at + i, read, tally[key]) for i in range(len(match[2]))]
         start += len(line)
-    return found
+    return operands

@@ -1,7 +1,7 @@
 """The bundled model's own tokenizer: byte-level BPE, with every marker of the format one token.
 
 A marker that is a single token is a landmark that attention finds at once, and text that merely
-resembles a marker (after neutralisation) tokenises differently from it.
+resembles a marker (after escaping) tokenizes differently from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def answer_tags() -> list[str]:
 
 def markers() -> list[str]:
     """The wire format's markers, and the short form's tags."""
-    found = [
+    markers = [
         "[The Start of User's preference history]",
         "[The End of User's preference history]",
         "[The Start of User Input]",
@@ -50,8 +50,8 @@ def markers() -> list[str]:
         *answer_tags(),
     ]
     for number in range(1, NUMBERED + 1):
-        found += [f"[The Start of Response {number}]", f"[The End of Response {number}]"]
-    return found
+        markers += [f"[The Start of Response {number}]", f"[The End of Response {number}]"]
+    return markers
 
 
 def train_tokenizer(texts: Iterable[str], *, size: int, context: int) -> PreTrainedTokenizerFast:

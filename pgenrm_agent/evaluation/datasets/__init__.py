@@ -1,1 +1,1 @@
-"""Datasets of choices: every reader, and the questions made of them."""
+"""Datasets of choices and the questions made of them. To add one: `sources`."""

@@ -1,25 +1,21 @@
-"""Questions for the evaluation harness, from every dataset that the readers know."""
+"""Questions for the evaluation, from every dataset that `sources` and `lamp_qa` know."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
-
-from pydantic import Field, ValidationError
+from typing import cast, get_args
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.questions import Question, check_questions, read_questions
-from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Candidate, Model, NonBlank, PreferencePair, StatedPreference
+from pgenrm_agent.evaluation.datasets.lamp_qa import lamp_questions
+from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, Split, examples
+from pgenrm_agent.evaluation.datasets.sources import load_rows
+from pgenrm_agent.evaluation.questions import Question, read_questions
+from pgenrm_agent.schema import Candidate, PreferencePair
 
-if TYPE_CHECKING:
-    from pgenrm_agent.evaluation.datasets.readers import Example, PreferenceRow, Split
-
-__all__ = ["QuestionSet", "lamp_questions", "question_of", "read_source"]
+__all__ = ["QuestionSet", "question_of", "read_source"]
 
 
 @dataclass(frozen=True)
@@ -33,30 +29,26 @@ class QuestionSet:
 def read_source(
     source: str, *, split: str, history: int, seed: int, limit: int | None = None
 ) -> QuestionSet:
-    """Questions of one split of a dataset.
+    """Read the questions of one split of a dataset.
 
     source: anything `load_rows` reads; or a JSONL file of `Question`s (lists of any length with
         grades), which brings its own histories; or `lamp-qa:QUESTIONS:ANSWERS`, see `lamp_questions`.
-    history: past choices shown with each question, from the same person's past.
-    limit: at most this many, people in turn, so that few questions are still many people's.
+    history: past choices shown with each question, from the same user's past.
+    limit: at most this many, users in turn, so that few questions are still many users'.
 
     Raises ConfigurationError for data that cannot be read, and for a split without questions.
     """
     if source.startswith("lamp-qa:"):
         asked_of, _, answers = source.removeprefix("lamp-qa:").rpartition(":")
-        found = lamp_questions(Path(asked_of), Path(answers), posts=history, seed=seed)
-        return QuestionSet(questions=found[:limit], training=[])
+        ranked = lamp_questions(Path(asked_of), Path(answers), posts=history, seed=seed)
+        return QuestionSet(questions=ranked[:limit], training=[])
     if _holds_questions(Path(source)):
-        found = read_questions(Path(source))
-        return QuestionSet(questions=found[:limit], training=[])
-    from pgenrm_agent.evaluation.datasets.readers import Split as Splits
-    from pgenrm_agent.evaluation.datasets.readers import examples, load_rows
-
-    splits = get_args(Splits)
+        return QuestionSet(questions=read_questions(Path(source))[:limit], training=[])
+    splits = get_args(Split)
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown: use {', '.join(splits)}")
     rows = load_rows(source)
-    asked = list(examples(rows, split=cast("Split", split), history=history, seed=seed))
+    asked = list(examples(rows, split=cast(Split, split), history=history, seed=seed))
     if not asked:
         known = sorted({row.split for row in rows})
         raise ConfigurationError(
@@ -65,14 +57,14 @@ def read_source(
     return QuestionSet(
         questions=[
             question_of(example, number)
-            for number, example in enumerate(_people_in_turn(asked)[:limit])
+            for number, example in enumerate(_users_in_turn(asked)[:limit])
         ],
         training=_training_choices(rows),
     )
 
 
 def question_of(example: Example, number: int) -> Question:
-    """One example as a question; `number` makes its id unique and keeps it the same every time.
+    """Return an example as a question; `number` makes its id unique and keeps it the same every time.
 
     The answer that was chosen is listed first. Judges draw the order in which they show answers.
     """
@@ -93,82 +85,15 @@ def question_of(example: Example, number: int) -> Question:
     )
 
 
-def lamp_questions(questions: Path, answers: Path, *, posts: int, seed: int) -> list[Question]:
-    """LaMP-QA's protocol: several systems' answers to each question, graded by its aspect rubric.
-
-    questions: a file that `read_lamp_qa` reads. answers: JSONL of {"id": the question's, "system",
-        "text", "grade"}; a higher grade is better. Questions without answers are left out.
-    posts: how many of the person's own posts, drawn by `seed`, are shown. They are no choices
-        between answers, so they are shown as what the person said.
-
-    Raises ConfigurationError that names file, line and field.
-    """
-    from pgenrm_agent.evaluation.datasets.readers import read_lamp_qa
-
-    given = _answers_by_question(answers)
-    found = []
-    for asked in read_lamp_qa(questions):
-        graded = given.get(asked.id, {})
-        if len({one.grade for one in graded.values()}) < 2:
-            continue  # nothing to predict
-        rng = random.Random(derive_seed(seed, "posts", asked.id))
-        shown = rng.sample(asked.posts, min(posts, len(asked.posts)))
-        found.append(
-            Question(
-                id=asked.id,
-                user_id=asked.id,  # every question of LaMP-QA is another person's
-                query=asked.query,
-                candidates=tuple(Candidate(id=name, text=one.text) for name, one in graded.items()),
-                grades=tuple(one.grade for one in graded.values()),
-                stated=tuple(
-                    StatedPreference(kind="self_description", text=post)
-                    for post in shown
-                    if post.strip()
-                ),
-            )
-        )
-    check_questions(found, source=f"{questions} with {answers}")
-    return found
-
-
-class _Graded(Model):
-    """One system's answer to one question."""
-
-    id: str
-    system: str
-    text: NonBlank
-    grade: float = Field(ge=0, allow_inf_nan=False)
-
-
-def _answers_by_question(path: Path) -> dict[str, dict[str, _Graded]]:
-    """By question and system, systems in the order of their names."""
-    found: dict[str, dict[str, _Graded]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = _Graded.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise ConfigurationError(f"{path}, line {number}: {field}: {first['msg']}") from None
-        found.setdefault(row.id, {})[row.system] = row
-    return {one: dict(sorted(systems.items())) for one, systems in found.items()}
-
-
 def _training_choices(rows: Iterable[PreferenceRow]) -> list[PreferencePair]:
-    """The choices that a judge may be fitted on: of the training people; else everybody's past."""
+    """Return what a judge may be fitted on: choices of training users; else everybody's past."""
     every = list(rows)
-    found = [row.pair for row in every if row.split == "train"]
-    return found or [row.pair for row in every if row.split == "history"]
+    trained = [row.pair for row in every if row.split == "train"]
+    return trained or [row.pair for row in every if row.split == "history"]
 
 
-def _people_in_turn(asked: Sequence[Example]) -> list[Example]:
-    """Everybody's first example, then everybody's second one, and so on."""
+def _users_in_turn(asked: Sequence[Example]) -> list[Example]:
+    """Return everybody's first example, then everybody's second one, and so on."""
     turn: dict[str, int] = {}
     places = []
     for place, example in enumerate(asked):
@@ -178,7 +103,7 @@ def _people_in_turn(asked: Sequence[Example]) -> list[Example]:
 
 
 def _holds_questions(path: Path) -> bool:
-    """Whether a file's first line is a `Question` rather than a choice."""
+    """Return whether a file's first line is a `Question` rather than a choice."""
     if path.suffix != ".jsonl" or not path.is_file():
         return False
     with path.open(encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""A chat model that answers n times and keeps what one person would like best."""
+"""A chat model that answers n times and keeps what one user would like best."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ __all__ = ["BestOfN"]
 
 
 class BestOfN(BaseChatModel):
-    """Wraps a chat model: samples `n` answers, scores them, returns the person's best.
-
-    model: any chat model, or a chat model with tools bound.
-    n: answers to sample, in one batch. Equal answers are scored once.
-    user_id: whose taste counts; a call can name another: `model.invoke(messages, user_id="bob")`,
-        `model.bind(user_id="bob")`.
+    """Wraps a chat model: samples `n` answers, scores them, returns the user's best.
 
     What the choice rests on is in the message's `response_metadata["pgenrm"]`: `n`, the `index` of
     the answer taken, and the `evaluation` as JSON data. There is no evaluation, but a `reason`, when
     there is nothing to choose from: all answers are the same, or the first one calls a tool (an
-    agent's step, not an answer to a person). Its usage is that of all n answers.
+    agent's step, not an answer to a user). Its usage is that of all n answers.
 
     Raises ConfigurationError when nobody is named or no question is in the messages, what the
     wrapped model raises, and what `PGenRM.score` raises.
+
+    Attributes:
+        model: Any chat model, or a chat model with tools bound.
+        reward_model: What judges.
+        n: Answers to sample, in one batch. Equal answers are scored once.
+        user_id: Whose taste counts; a call can name another:
+            `model.invoke(messages, user_id="bob")`, `model.bind(user_id="bob")`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -56,7 +58,7 @@ class BestOfN(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The same on the wrapped model with `tools` bound to it."""
+        """Return the same on the wrapped model with `tools` bound to it."""
         if not isinstance(self.model, BaseChatModel):
             raise ConfigurationError(
                 f"the wrapped model is a {type(self.model).__name__} and takes no tools: bind them "
@@ -73,13 +75,13 @@ class BestOfN(BaseChatModel):
         user_id: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        person = self._person(user_id)
+        user = self._user(user_id)
         query, conversation = _question(messages)
         answers = self.model.batch([messages] * self.n, **_with_stop(stop, kwargs))
         texts, reason = _candidates(answers)
         if reason is not None:
             return _result(answers, 0, {"reason": reason})
-        evaluation = self.reward_model.score(person, query, texts, conversation=conversation)
+        evaluation = self.reward_model.score(user, query, texts, conversation=conversation)
         return self._chosen(answers, texts, evaluation)
 
     async def _agenerate(
@@ -90,28 +92,30 @@ class BestOfN(BaseChatModel):
         user_id: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        person = self._person(user_id)
+        user = self._user(user_id)
         query, conversation = _question(messages)
         answers = await self.model.abatch([messages] * self.n, **_with_stop(stop, kwargs))
         texts, reason = _candidates(answers)
         if reason is not None:
             return _result(answers, 0, {"reason": reason})
-        evaluation = await self.reward_model.ascore(person, query, texts, conversation=conversation)
+        evaluation = await self.reward_model.ascore(user, query, texts, conversation=conversation)
         return self._chosen(answers, texts, evaluation)
 
-    def _person(self, named: str | None) -> str:
-        person = named or self.user_id
-        if not person:
+    def _user(self, named: str | None) -> str:
+        user = named or self.user_id
+        if not user:
             raise ConfigurationError(
-                "no person is named: pass user_id to BestOfN, or to the call: invoke(..., "
+                "no user is named: pass user_id to BestOfN, or to the call: invoke(..., "
                 "user_id=...)"
             )
-        return person
+        return user
 
     def _chosen(
         self, answers: Sequence[AIMessage], texts: Sequence[str], evaluation: Evaluation
     ) -> ChatResult:
-        best = {one.id: one.text for one in evaluation.request.candidates}[evaluation.ranking[0]]
+        best = {candidate.id: candidate.text for candidate in evaluation.request.candidates}[
+            evaluation.ranking[0]
+        ]
         index = next(i for i, answer in enumerate(answers) if _text(answer) == best)
         return _result(answers, index, {"evaluation": evaluation.model_dump(mode="json")})
 
@@ -121,11 +125,11 @@ def _with_stop(stop: list[str] | None, others: dict[str, Any]) -> dict[str, Any]
 
 
 def _question(messages: Sequence[BaseMessage]) -> tuple[str, list[Message]]:
-    """The last thing the person wrote, and the turns before it that are text."""
+    """The last thing the user wrote, and the turns before it that are text."""
     asked = [i for i, message in enumerate(messages) if isinstance(message, HumanMessage)]
     if not asked or not messages[asked[-1]].text.strip():
         raise ConfigurationError(
-            "the messages hold no question of a person, so there is nothing to judge answers by: "
+            "the messages hold no question of a user, so there is nothing to judge answers by: "
             "the last human message has to be a text"
         )
     roles = {HumanMessage: "user", AIMessage: "assistant", SystemMessage: "system"}
@@ -142,14 +146,14 @@ def _candidates(answers: Sequence[AIMessage]) -> tuple[list[str], str | None]:
     """The different answers, in order; or why there is nothing to choose from."""
     if answers[0].tool_calls:
         return [], "the first answer calls a tool"
-    found = dict.fromkeys(
+    different = dict.fromkeys(
         text for answer in answers if not answer.tool_calls and (text := _text(answer)).strip()
     )
-    if not found:
+    if not different:
         return [], "no answer has a text"
-    if len(found) == 1 and len(answers) > 1:
+    if len(different) == 1 and len(answers) > 1:
         return [], "the answers are all the same"
-    return list(found), None
+    return list(different), None
 
 
 def _text(answer: AIMessage) -> str:
@@ -167,7 +171,7 @@ def _result(answers: Sequence[AIMessage], index: int, why: dict[str, object]) ->
     message = answers[index].model_copy(
         update={
             "response_metadata": metadata,
-            "usage_metadata": usage if any(one.usage_metadata for one in answers) else None,
+            "usage_metadata": usage if any(answer.usage_metadata for answer in answers) else None,
         }
     )
     return ChatResult(generations=[ChatGeneration(message=message)])

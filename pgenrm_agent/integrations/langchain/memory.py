@@ -1,37 +1,37 @@
-"""LangChain tools with which an agent keeps what one person likes, and forgets it when asked."""
+"""LangChain tools with which an agent keeps what a user likes, and forgets it when asked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import ArgsSchema, BaseTool, ToolException
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.prebuilt import InjectedState
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.langchain.user import UserFrom, named_user
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-__all__ = ["ForgetMe", "RememberPreference", "StatePreference", "memory_tools"]
+__all__ = ["memory_tools"]
 
 Kind = Literal["style", "self_description", "demographics", "attributes"]
 
 
 class RememberArguments(BaseModel):
-    """What the person chose."""
+    """What the user chose."""
 
-    query: str = Field(description="What the person asked.")
-    chosen: str = Field(description="The answer the person preferred, in full.")
-    rejected: str = Field(description="The answer the person liked less, in full.")
+    query: str = Field(description="What the user asked.")
+    chosen: str = Field(description="The answer the user preferred, in full.")
+    rejected: str = Field(description="The answer the user liked less, in full.")
 
 
 class StateArguments(BaseModel):
-    """What the person said."""
+    """What the user said."""
 
-    text: str = Field(description="What the person said they want, in their words.")
+    text: str = Field(description="What the user said they want, in their words.")
     kind: Kind = Field(default="style", description="What the statement is about.")
 
 
@@ -39,202 +39,96 @@ class ForgetArguments(BaseModel):
     """Leave to delete."""
 
     confirmed: bool = Field(
-        description="True only when the person has asked, in this conversation, to be forgotten."
+        description="True only when the user has asked, in this conversation, to be forgotten."
     )
 
 
-class _RememberInState(RememberArguments):
+class _UserInState(BaseModel):
     user_id: Annotated[str, InjectedState("user_id")]
-
-
-class _StateInState(StateArguments):
-    user_id: Annotated[str, InjectedState("user_id")]
-
-
-class _ForgetInState(ForgetArguments):
-    user_id: Annotated[str, InjectedState("user_id")]
-
-
-class _MemoryTool(BaseTool):
-    """Common to the memory tools: whom they write about, and errors that the model can read."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    handle_tool_error: bool = True
-    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
-    bound_user: str | None = None
-    user_from: UserFrom = "config"
-
-    def _person(self, given: str | None, config: RunnableConfig) -> str:
-        return named_user(self.bound_user, self.user_from, given, config)
-
-
-class RememberPreference(_MemoryTool):
-    """Remembers that the person preferred one answer to another; made by `memory_tools`."""
-
-    name: str = "remember_preference"
-    description: str = (
-        "Remembers that the person preferred one answer to another, so that later answers can be "
-        "judged by it. Use it when the person picks, praises or corrects an answer."
-    )
-    args_schema: ArgsSchema | None = RememberArguments
-
-    def _run(
-        self,
-        query: str,
-        chosen: str,
-        rejected: str,
-        user_id: str | None = None,
-        *,
-        config: RunnableConfig,
-        run_manager: CallbackManagerForToolRun | None = None,
-    ) -> str:
-        person = self._person(user_id, config)
-        try:
-            pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
-            self.reward_model.remember(person, pair)
-        except (PGenRMError, ValidationError) as error:
-            raise ToolException(_told(error)) from error
-        return "Remembered."
-
-    async def _arun(
-        self,
-        query: str,
-        chosen: str,
-        rejected: str,
-        user_id: str | None = None,
-        *,
-        config: RunnableConfig,
-        run_manager: AsyncCallbackManagerForToolRun | None = None,
-    ) -> str:
-        person = self._person(user_id, config)
-        try:
-            pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
-            await self.reward_model.aremember(person, pair)
-        except (PGenRMError, ValidationError) as error:
-            raise ToolException(_told(error)) from error
-        return "Remembered."
-
-
-class StatePreference(_MemoryTool):
-    """Remembers what the person says they want; made by `memory_tools`."""
-
-    name: str = "state_preference"
-    description: str = (
-        "Remembers what the person says they want from answers, such as a style, a fact about "
-        "themselves or what matters to them."
-    )
-    args_schema: ArgsSchema | None = StateArguments
-
-    def _run(
-        self,
-        text: str,
-        kind: Kind = "style",
-        user_id: str | None = None,
-        *,
-        config: RunnableConfig,
-        run_manager: CallbackManagerForToolRun | None = None,
-    ) -> str:
-        person = self._person(user_id, config)
-        try:
-            self.reward_model.state(person, StatedPreference(kind=kind, text=text))
-        except (PGenRMError, ValidationError) as error:
-            raise ToolException(_told(error)) from error
-        return "Remembered."
-
-    async def _arun(
-        self,
-        text: str,
-        kind: Kind = "style",
-        user_id: str | None = None,
-        *,
-        config: RunnableConfig,
-        run_manager: AsyncCallbackManagerForToolRun | None = None,
-    ) -> str:
-        person = self._person(user_id, config)
-        try:
-            await self.reward_model.astate(person, StatedPreference(kind=kind, text=text))
-        except (PGenRMError, ValidationError) as error:
-            raise ToolException(_told(error)) from error
-        return "Remembered."
-
-
-class ForgetMe(_MemoryTool):
-    """Removes everything kept about the person; made by `memory_tools`."""
-
-    name: str = "forget_me"
-    description: str = (
-        "Removes everything that is remembered about the person, for good. Use it only when the "
-        "person asks to be forgotten."
-    )
-    args_schema: ArgsSchema | None = ForgetArguments
-
-    def _run(
-        self,
-        confirmed: bool,
-        user_id: str | None = None,
-        *,
-        config: RunnableConfig,
-        run_manager: CallbackManagerForToolRun | None = None,
-    ) -> str:
-        person = self._person(user_id, config)
-        _refuse_unconfirmed(confirmed)
-        try:
-            return _forgotten(self.reward_model.forget(person))
-        except PGenRMError as error:
-            raise ToolException(_told(error)) from error
-
-    async def _arun(
-        self,
-        confirmed: bool,
-        user_id: str | None = None,
-        *,
-        config: RunnableConfig,
-        run_manager: AsyncCallbackManagerForToolRun | None = None,
-    ) -> str:
-        person = self._person(user_id, config)
-        _refuse_unconfirmed(confirmed)
-        try:
-            return _forgotten(await self.reward_model.aforget(person))
-        except PGenRMError as error:
-            raise ToolException(_told(error)) from error
 
 
 def memory_tools(
     reward_model: PGenRM, *, user_id: str | None = None, user_from: UserFrom = "config"
 ) -> list[BaseTool]:
-    """Tools to remember a preference, to state one, and to be forgotten.
+    """Make tools to remember a preference, to state one, and to be forgotten.
 
-    user_id: whom they write about, always.
-    user_from: where that is not given, who names the person: "config" for
-        `config["configurable"]["user_id"]`, "state" for the graph's state. Never the model: one
-        that could name anybody could delete anybody.
+    Args:
+        reward_model: Whose memory they write to.
+        user_id: Whom they write about, always.
+        user_from: Where that is not given, who names the user: "config" for
+            `config["configurable"]["user_id"]`, "state" for the graph's state. Never the model:
+            one that could name anybody could delete anybody.
 
-    Raises ConfigurationError for `user_from="argument"`.
+    Raises:
+        ConfigurationError: `user_from` is "argument".
     """
     if user_from == "argument":
         raise ConfigurationError(
             'user_from "argument" would let the calling model write about anybody: use "config" or '
             '"state", or pass user_id'
         )
-    in_state = user_from == "state" and user_id is None
-    common = {"reward_model": reward_model, "bound_user": user_id, "user_from": user_from}
+    bound = user_id
+
+    def remember_preference(user: str, query: str, chosen: str, rejected: str) -> str:
+        pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
+        reward_model.remember(user, pair)
+        return "Remembered."
+
+    def state_preference(user: str, text: str, kind: Kind = "style") -> str:
+        reward_model.state_preference(user, StatedPreference(kind=kind, text=text))
+        return "Remembered."
+
+    def forget_me(user: str, confirmed: bool) -> str:
+        if not confirmed:
+            raise ToolException("nothing was removed: ask the user first, then pass confirmed=true")
+        return f"Forgotten: {reward_model.forget(user)} entries removed."
+
+    def tool(
+        work: Callable[..., str], arguments: type[BaseModel], description: str
+    ) -> StructuredTool:
+        def call(config: RunnableConfig, user_id: str | None = None, **given: object) -> str:
+            user = named_user(bound, user_from, user_id, config)
+            try:
+                return work(user, **given)
+            except (PGenRMError, ValidationError) as error:
+                raise ToolException(_told(error)) from error
+
+        in_state = bound is None and user_from == "state"
+        return StructuredTool(
+            name=work.__name__,
+            description=description,
+            func=call,
+            args_schema=_for_user_in_state(arguments) if in_state else arguments,
+            handle_tool_error=True,
+        )
+
     return [
-        RememberPreference(
-            **common, args_schema=_RememberInState if in_state else RememberArguments
+        tool(
+            remember_preference,
+            RememberArguments,
+            "Remembers that the user preferred one answer to another, so that later answers can be "
+            "judged by it. Use it when the user picks, praises or corrects an answer.",
         ),
-        StatePreference(**common, args_schema=_StateInState if in_state else StateArguments),
-        ForgetMe(**common, args_schema=_ForgetInState if in_state else ForgetArguments),
+        tool(
+            state_preference,
+            StateArguments,
+            "Remembers what the user says they want from answers, such as a style, a fact about "
+            "themselves or what matters to them.",
+        ),
+        tool(
+            forget_me,
+            ForgetArguments,
+            "Removes everything that is remembered about the user, for good. Use it only when the "
+            "user asks to be forgotten.",
+        ),
     ]
 
 
-def _refuse_unconfirmed(confirmed: bool) -> None:
-    if not confirmed:
-        raise ToolException("nothing was removed: ask the person first, then pass confirmed=true")
-
-
-def _forgotten(entries: int) -> str:
-    return f"Forgotten: {entries} entries removed."
+def _for_user_in_state(arguments: type[BaseModel]) -> type[BaseModel]:
+    """The arguments, and the id that LangGraph puts there, which the model does not see."""
+    return create_model(
+        arguments.__name__, __base__=(arguments, _UserInState), __doc__=arguments.__doc__
+    )
 
 
 def _told(error: PGenRMError | ValidationError) -> str:

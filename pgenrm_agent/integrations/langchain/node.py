@@ -11,13 +11,13 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate
 
-__all__ = ["EvaluationNode"]
+__all__ = ["EvaluationNode", "as_node"]
 
 
 class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
-    """Scores the candidates in the surrounding graph's state for the person named there.
+    """Scores the candidates in the surrounding graph's state for the user named there.
 
-    Made by `PGenRM.as_node`. In async runs (`ainvoke`, `astream`) the evaluation graph is a
+    Made by `as_node`. In async runs (`ainvoke`, `astream`) the evaluation graph is a
     subgraph: its steps are kept by the surrounding graph's checkpointer, and shown by
     `stream(..., subgraphs=True)`. In plain runs it is one opaque step, because its nodes are async.
 
@@ -35,6 +35,7 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     def invoke(
         self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
+        """Return the update of the surrounding graph's state: the evaluation as JSON data."""
         user, query, candidates = self._read(input)
         evaluation = self._reward_model.score(user, query, candidates)
         return {self._to: evaluation.model_dump(mode="json")}
@@ -42,16 +43,39 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     async def ainvoke(
         self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
+        """Return the update of the surrounding graph's state: the evaluation as JSON data."""
         given = self._reward_model.evaluation_input(*self._read(input))
         graph, context = await self._reward_model.aprepare()
         state = await graph.ainvoke(given, config, context=context)
         return {self._to: state["evaluation"]}
 
     def _read(self, state: Mapping[str, Any]) -> tuple[str, str, Sequence[str | Candidate]]:
-        missing = [one for one in (self._user, self._query, self._candidates) if one not in state]
+        missing = [
+            field for field in (self._user, self._query, self._candidates) if field not in state
+        ]
         if missing:
             raise ConfigurationError(
                 f"the graph's state has no {', '.join(missing)}: put it there before this node, or "
                 "name other fields in as_node(query=..., candidates=..., user=...)"
             )
         return state[self._user], state[self._query], state[self._candidates]
+
+
+def as_node(
+    reward_model: PGenRM,
+    *,
+    query: str = "query",
+    candidates: str = "candidates",
+    user: str = "user_id",
+    to: str = "evaluation",
+) -> EvaluationNode:
+    """Make a node for a LangGraph graph of your own, with the evaluation graph inside.
+
+    Args:
+        reward_model: What judges.
+        query: The field of your state that holds what the user asked, a text.
+        candidates: The field that holds the answers, a list of texts.
+        user: The field that holds the user's id.
+        to: The field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
+    """
+    return EvaluationNode(reward_model, query=query, candidates=candidates, user=user, to=to)

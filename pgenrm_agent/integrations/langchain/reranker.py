@@ -17,8 +17,9 @@ from typing_extensions import TypedDict
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.user import user_in_config
-from pgenrm_agent.reward_model import PGenRM, RerankResult
-from pgenrm_agent.schema import Candidate, Message
+from pgenrm_agent.ranking import RerankResult
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Candidate, Message, UserSignals
 
 __all__ = ["PersonalDocumentReranker", "PersonalReranker", "RerankInput"]
 
@@ -26,24 +27,27 @@ TopN = Annotated[int, Field(ge=1)]
 
 
 class RerankInput(TypedDict):
-    """What `PersonalReranker` is invoked with. `conversation` is the turns before the query."""
+    """What `PersonalReranker` is invoked with; the fields are the arguments of `PGenRM.rerank`."""
 
     query: str
     candidates: Sequence[str | Candidate]
     user_id: NotRequired[str]
     conversation: NotRequired[Sequence[Message]]
+    signals: NotRequired[UserSignals]
 
 
 class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
-    """Candidate answers in, the same answers out, what one person would like best first.
+    """Candidate answers in, the same answers out, what one user would like best first.
 
     Every item keeps its place in the input (`index`) and its `score`. Those that could not be
-    scored come last and say why.
+    scored come last and say why. Raises ConfigurationError when nobody is named, and what
+    `PGenRM.rerank` raises.
 
-    user_id: whose taste counts. Left out: `config["configurable"]["user_id"]`, else the input's.
-    top_n: how many items to return; None means all.
-
-    Raises ConfigurationError when nobody is named, and what `PGenRM.rerank` raises.
+    Attributes:
+        reward_model: What judges.
+        user_id: Whose taste counts. Left out: `config["configurable"]["user_id"]`, else the
+            input's.
+        top_n: How many items to return; None means all.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -55,11 +59,13 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
     def invoke(
         self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RerankResult:
+        """Return the candidates in order, best first."""
         return self._call_with_config(self._rerank, input, config, **kwargs)
 
     async def ainvoke(
         self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RerankResult:
+        """Return the candidates in order, best first."""
         return await self._acall_with_config(self._arerank, input, config, **kwargs)
 
     def _rerank(
@@ -67,10 +73,11 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
     ) -> RerankResult:
         return self._cut(
             self.reward_model.rerank(
-                _person(self.user_id, config, given.get("user_id")),
+                _user(self.user_id, config, given.get("user_id")),
                 given["query"],
                 given["candidates"],
                 conversation=given.get("conversation", ()),
+                signals=given.get("signals"),
             )
         )
 
@@ -82,10 +89,11 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
     ) -> RerankResult:
         return self._cut(
             await self.reward_model.arerank(
-                _person(self.user_id, config, given.get("user_id")),
+                _user(self.user_id, config, given.get("user_id")),
                 given["query"],
                 given["candidates"],
                 conversation=given.get("conversation", ()),
+                signals=given.get("signals"),
             )
         )
 
@@ -94,17 +102,18 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
 
 
 class PersonalDocumentReranker(BaseDocumentCompressor):
-    """Orders a retriever's documents by what one person would like best, for compression retrievers.
+    """Orders a retriever's documents by what one user would like best, for compression retrievers.
 
     Each document returned is a copy with new metadata: `original_index`, its place in the input;
     and `personal_score` (1-10), or `not_scored` with the reason. Blank documents are not scored.
-
-    user_id: whose taste counts. Left out: `config["configurable"]["user_id"]` of the chain or graph
-        in which the retriever is a step. A retriever called by itself hands no config on: make the
-        reranker with `user_id` then.
-    top_n: how many documents to return; None means all.
-
     Raises as `PersonalReranker` does.
+
+    Attributes:
+        reward_model: What judges.
+        user_id: Whose taste counts. Left out: `config["configurable"]["user_id"]` of the chain or
+            graph in which the retriever is a step. A retriever called by itself hands no config on:
+            make the reranker with `user_id` then.
+        top_n: How many documents to return; None means all.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -116,18 +125,20 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        person, candidates = _person(self.user_id, None, None), _candidates(documents)
+        """Return the documents in order, best first."""
+        user, candidates = _user(self.user_id, None, None), _candidates(documents)
         if not candidates:
             return self._ordered(documents, None)
-        return self._ordered(documents, self.reward_model.rerank(person, query, candidates))
+        return self._ordered(documents, self.reward_model.rerank(user, query, candidates))
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        person, candidates = _person(self.user_id, None, None), _candidates(documents)
+        """Return the documents in order, best first."""
+        user, candidates = _user(self.user_id, None, None), _candidates(documents)
         if not candidates:
             return self._ordered(documents, None)
-        return self._ordered(documents, await self.reward_model.arerank(person, query, candidates))
+        return self._ordered(documents, await self.reward_model.arerank(user, query, candidates))
 
     def _ordered(
         self, documents: Sequence[Document], result: RerankResult | None
@@ -158,11 +169,11 @@ def _candidates(documents: Sequence[Document]) -> list[Candidate]:
     ]
 
 
-def _person(bound: str | None, config: RunnableConfig | None, given: str | None) -> str:
-    person = bound or user_in_config(config) or given
-    if not person:
+def _user(bound: str | None, config: RunnableConfig | None, given: str | None) -> str:
+    user = bound or user_in_config(config) or given
+    if not user:
         raise ConfigurationError(
-            "no person is named: pass user_id when making the reranker, or run the chain or graph "
+            "no user is named: pass user_id when making the reranker, or run the chain or graph "
             'that it is a step of with config={"configurable": {"user_id": ...}}'
         )
-    return person
+    return user

@@ -1,4 +1,4 @@
-"""A LangChain tool that ranks candidate answers by what one person would like best."""
+"""A LangChain tool that ranks candidate answers by what one user would like best."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, strea
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation
 
-__all__ = ["PGenRMTool"]
+__all__ = ["PGenRMTool", "as_tool", "describe"]
 
 # Long answers are shortened in the tool's text: the caller has written them and knows them.
 SHOWN_CHARACTERS = 80
 
 
 class RankArguments(BaseModel):
-    """Arguments of a tool that judges for one person, known beforehand."""
+    """Arguments of a tool that judges for one user, known beforehand."""
 
-    query: str = Field(description="What the person asked.")
+    query: str = Field(description="What the user asked.")
     candidates: list[str] = Field(description="The candidate answers to compare, in full.")
 
 
@@ -33,20 +33,20 @@ class RankForArguments(RankArguments):
     """Arguments of a tool that judges for whomever the caller names."""
 
     user_id: str | None = Field(
-        default=None, description="Id of the person whose preferences decide."
+        default=None, description="Id of the user whose preferences decide."
     )
 
 
 class RankForStateArguments(RankArguments):
-    """Arguments of a tool that judges for the person in the graph's state; the model sees no id."""
+    """Arguments of a tool that judges for the user in the graph's state; the model sees no id."""
 
     user_id: Annotated[str, InjectedState("user_id")]
 
 
 class PGenRMTool(BaseTool):
-    """Ranks answers for one person; the text is a short ranking, the artifact the `Evaluation`.
+    """Ranks answers for one user; the text is a short ranking, the artifact the `Evaluation`.
 
-    Made by `PGenRM.as_tool()`. With `bound_user`, or with `user_from` "config" or "state", the tool
+    Made by `as_tool`. With `bound_user`, or with `user_from` "config" or "state", the tool
     has no `user_id` argument, so that the model which calls it cannot look into others'
     preferences. Inside a LangGraph run every stage is told on the custom stream.
 
@@ -57,8 +57,8 @@ class PGenRMTool(BaseTool):
 
     name: str = "rank_answers_for_user"
     description: str = (
-        "Ranks candidate answers to a question by how much one particular person would like them, "
-        "judging from that person's remembered preferences. Returns the answers best first, with "
+        "Ranks candidate answers to a question by how much one particular user would like them, "
+        "judging from that user's remembered preferences. Returns the answers best first, with "
         "scores from 1 to 10."
     )
     args_schema: ArgsSchema | None = RankForArguments
@@ -69,6 +69,7 @@ class PGenRMTool(BaseTool):
     user_from: UserFrom = "argument"
 
     def model_post_init(self, context: object, /) -> None:
+        """Leave out of the arguments what the model must not choose."""
         super().model_post_init(context)
         if self.args_schema is not RankForArguments:
             return
@@ -86,10 +87,10 @@ class PGenRMTool(BaseTool):
         config: RunnableConfig,
         run_manager: CallbackManagerForToolRun | None = None,
     ) -> tuple[str, Evaluation]:
-        person = named_user(self.bound_user, self.user_from, user_id, config)
+        user = named_user(self.bound_user, self.user_from, user_id, config)
         try:
             evaluation = self.reward_model.score(
-                person, query, candidates, on_progress=stream_progress()
+                user, query, candidates, on_progress=stream_progress()
             )
         except PGenRMError as error:
             raise ToolException(str(error)) from error
@@ -104,32 +105,48 @@ class PGenRMTool(BaseTool):
         config: RunnableConfig,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
     ) -> tuple[str, Evaluation]:
-        person = named_user(self.bound_user, self.user_from, user_id, config)
+        user = named_user(self.bound_user, self.user_from, user_id, config)
         try:
             evaluation = await self.reward_model.ascore(
-                person, query, candidates, on_progress=stream_progress()
+                user, query, candidates, on_progress=stream_progress()
             )
         except PGenRMError as error:
             raise ToolException(str(error)) from error
         return describe(evaluation), evaluation
 
 
+def as_tool(
+    reward_model: PGenRM, *, user_id: str | None = None, user_from: UserFrom = "argument"
+) -> PGenRMTool:
+    """Make a LangChain tool that ranks candidate answers, with the evaluation as its artifact.
+
+    Args:
+        reward_model: What judges.
+        user_id: Whom the tool judges for, always.
+        user_from: Where that is not given, who names the user. "argument": the model that calls
+            the tool, which so can ask about anyone in the memory. "config": the run's
+            `config["configurable"]["user_id"]`. "state": the field `user_id` of the graph's state.
+            With the last two the tool has no such argument, and the model cannot choose.
+    """
+    return PGenRMTool(reward_model=reward_model, bound_user=user_id, user_from=user_from)
+
+
 def describe(evaluation: Evaluation) -> str:
-    """The ranking as short text, one line per candidate; those not scored come last."""
+    """Return the ranking as short text, one line per candidate; those not scored come last."""
     texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     return "\n".join(_lines(evaluation, texts))
 
 
 def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
     yield f"Answers as {evaluation.request.user_id} would like them, best first:"
-    for place, one in enumerate(evaluation.ranking, start=1):
-        score = evaluation.score_of(one)
+    for place, candidate_id in enumerate(evaluation.ranking, start=1):
+        score = evaluation.score_of(candidate_id)
         spread = "" if score.standard_error is None else f" ± {score.standard_error:.2f}"
-        yield f"{place}. {one}: {score.mean:.2f}{spread} of 10: {_shortened(texts[one])}"
+        yield f"{place}. {candidate_id}: {score.mean:.2f}{spread} of 10: {_shortened(texts[candidate_id])}"
     for score in evaluation.scores:
         if score.outcome == "not_scored":
-            one = score.candidate_id
-            yield f"Not scored: {one} ({score.reason}): {_shortened(texts[one])}"
+            candidate_id = score.candidate_id
+            yield f"Not scored: {candidate_id} ({score.reason}): {_shortened(texts[candidate_id])}"
     if evaluation.best is None and len(evaluation.ranking) > 1:
         yield "The first places are tied."
 

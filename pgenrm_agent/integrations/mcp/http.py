@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgenrm_agent.integrations.keys import KeyRing, valid_tenant
+from pgenrm_agent.integrations.loopback import LoopbackOnly
 
 __all__ = ["Guarded", "create_mcp_app"]
 
@@ -15,7 +16,7 @@ __all__ = ["Guarded", "create_mcp_app"]
 class Guarded:
     """Lets a request through that carries a key of one tenant, as `Authorization: Bearer KEY`.
 
-    The SDK's own token check belongs to OAuth: it would announce an authorisation server that does
+    The SDK's own token check belongs to OAuth: it would announce an authorization server that does
     not exist.
     """
 
@@ -44,11 +45,11 @@ def create_mcp_app(
 ) -> ASGIApp:
     """Streamable HTTP at /mcp, as an ASGI application.
 
-    keys, tenant: who may call; keys None lets everybody in who can reach the address.
-    host: what it will listen on. On a loopback address other Host headers are refused, so that no
-        page in a browser reaches it by renaming.
+    keys, tenant: who may call; keys None lets in whoever is on this machine (see `LoopbackOnly`).
+    host: what it will listen on. On a loopback address the SDK refuses other Host headers, with keys
+        as well.
 
     Raises ConfigurationError for a tenant's name that cannot be one.
     """
     app = server.streamable_http_app(host=host)
-    return app if keys is None else Guarded(app, keys, tenant)
+    return LoopbackOnly(app) if keys is None else Guarded(app, keys, tenant)

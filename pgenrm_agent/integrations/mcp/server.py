@@ -14,20 +14,22 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.integrations.langchain.tool import describe
-from pgenrm_agent.reward_model import PGenRM, Progress
+from pgenrm_agent.ranking import RerankItem, ranking_of
+from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import CandidateScore, Evaluation, PreferencePair, Rubric, StatedPreference
 
-__all__ = ["Forgotten", "RankedAnswer", "Ranking", "Remembered", "Scores", "create_mcp_server"]
+__all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server"]
 
 T = TypeVar("T")
 STAGES = 6  # of the evaluation graph
 
 UserArgument = Annotated[
     str | None,
-    Field(description="Id of the person; not needed where the server serves one person."),
+    Field(description="Id of the user; not needed where the server serves one user."),
 ]
-QueryArgument = Annotated[str, Field(description="What the person asked.")]
+QueryArgument = Annotated[str, Field(description="What the user asked.")]
 CandidatesArgument = Annotated[
     list[str], Field(description="The candidate answers, in full.", min_length=1, max_length=64)
 ]
@@ -44,19 +46,10 @@ class Scores(BaseModel):
     seed: int
 
 
-class RankedAnswer(BaseModel):
-    """One answer in its new place; `index` is its place in the request, from 0."""
-
-    index: int
-    text: str
-    score: float | None
-    reason: str | None = None
-
-
 class Ranking(BaseModel):
     """Structured output of `rerank`: best first, those not scored last."""
 
-    answers: list[RankedAnswer]
+    items: tuple[RerankItem, ...]
     seed: int
 
 
@@ -75,32 +68,34 @@ class Forgotten(BaseModel):
 def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MCPServer:
     """An MCP server around `reward_model`, which stays the caller's to close.
 
-    user_id: the one person this server is for. The tools then judge and remember for her, and
-        refuse a call that names another. Left out, every call has to name a person, and the client
-        can ask about anybody in the memory.
-
     A request that cannot be met is answered as a tool error that says why.
+
+    Args:
+        reward_model: What judges and remembers.
+        user_id: The one user this server is for. The tools then judge and remember for that user,
+            and refuse a call that names another. Left out, every call has to name a user, and the
+            client can ask about anybody in the memory.
     """
     server = MCPServer(
         "pgenrm",
         title="pgenrm-agent",
         version=version("pgenrm-agent"),
         instructions=(
-            "Tells how much one particular person would like each candidate answer, judging from "
-            "what that person preferred before. Use rerank to pick among drafts, score to see why, "
-            "remember when the person picks an answer, state_preference when they say what they "
+            "Tells how much one particular user would like each candidate answer, judging from "
+            "what that user preferred before. Use rerank to pick among drafts, score to see why, "
+            "remember when the user picks an answer, state_preference when they say what they "
             "want, and forget only when they ask to be forgotten."
         ),
         log_level="WARNING",
     )
 
-    def person(named: str | None) -> str:
+    def user(named: str | None) -> str:
         if user_id is not None:
             if named not in (None, user_id):
-                raise ToolError("this server is for one person only: leave user_id out")
+                raise ToolError("this server is for one user only: leave user_id out")
             return user_id
         if not named:
-            raise ToolError("user_id is missing: pass the id of the person")
+            raise ToolError("user_id is missing: pass the id of the user")
         return named
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
@@ -110,8 +105,8 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         ctx: Context,
         user_id: UserArgument = None,
     ) -> Annotated[CallToolResult, Scores]:
-        """Score candidate answers for one person, 1 to 10, with the persona and rubric behind it."""
-        evaluation = await _told(_evaluated(reward_model, ctx, person(user_id), query, candidates))
+        """Score candidate answers for one user, 1 to 10, with the persona and rubric behind it."""
+        evaluation = await _told(_evaluated(reward_model, ctx, user(user_id), query, candidates))
         own = [chain for chain in evaluation.chains if chain.level == "individual"]
         shown = typical_chain(evaluation, own) if own else None
         scores = Scores(
@@ -136,19 +131,20 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         ctx: Context,
         user_id: UserArgument = None,
     ) -> Annotated[CallToolResult, Ranking]:
-        """Order candidate answers by how much one person would like them, best first."""
-        evaluation = await _told(_evaluated(reward_model, ctx, person(user_id), query, candidates))
-        return _result([describe(evaluation)], _ranking(evaluation))
+        """Order candidate answers by how much one user would like them, best first."""
+        evaluation = await _told(_evaluated(reward_model, ctx, user(user_id), query, candidates))
+        ranking = Ranking(items=ranking_of(evaluation).items, seed=evaluation.seed)
+        return _result([describe(evaluation)], ranking)
 
     @server.tool(annotations=ToolAnnotations(destructive_hint=False))
     async def remember(
         query: QueryArgument,
-        chosen: Annotated[str, Field(description="The answer the person preferred, in full.")],
-        rejected: Annotated[str, Field(description="The answer the person liked less, in full.")],
+        chosen: Annotated[str, Field(description="The answer the user preferred, in full.")],
+        rejected: Annotated[str, Field(description="The answer the user liked less, in full.")],
         user_id: UserArgument = None,
     ) -> Remembered:
-        """Remember that the person preferred one answer to another."""
-        named = person(user_id)
+        """Remember that the user preferred one answer to another."""
+        named = user(user_id)
 
         async def store() -> str:
             pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
@@ -158,29 +154,31 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
 
     @server.tool(annotations=ToolAnnotations(destructive_hint=False, idempotent_hint=True))
     async def state_preference(
-        text: Annotated[str, Field(description="What the person said, in their words.")],
+        text: Annotated[str, Field(description="What the user said, in their words.")],
         kind: Literal["style", "self_description", "demographics", "attributes"] = "style",
         user_id: UserArgument = None,
     ) -> Remembered:
-        """Remember what the person says they want from answers."""
-        named = person(user_id)
+        """Remember what the user says they want from answers."""
+        named = user(user_id)
 
         async def store() -> str:
-            return await reward_model.astate(named, StatedPreference(kind=kind, text=text))
+            return await reward_model.astate_preference(
+                named, StatedPreference(kind=kind, text=text)
+            )
 
         return Remembered(id=await _told(store()))
 
     @server.tool(annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=True))
     async def forget(
         confirmed: Annotated[
-            bool, Field(description="True only when the person has asked to be forgotten.")
+            bool, Field(description="True only when the user has asked to be forgotten.")
         ],
         user_id: UserArgument = None,
     ) -> Forgotten:
-        """Remove everything that is remembered about the person, for good."""
-        named = person(user_id)
+        """Remove everything that is remembered about the user, for good."""
+        named = user(user_id)
         if not confirmed:
-            raise ToolError("nothing was removed: ask the person first, then pass confirmed=true")
+            raise ToolError("nothing was removed: ask the user first, then pass confirmed=true")
         return Forgotten(forgotten=await _told(reward_model.aforget(named)))
 
     return server
@@ -215,23 +213,11 @@ async def _evaluated(
         await asyncio.gather(*telling, return_exceptions=True)
 
 
-def _ranking(evaluation: Evaluation) -> Ranking:
-    places = {one: place for place, one in enumerate(evaluation.ranking)}
-    answers = [
-        RankedAnswer(index=index, text=candidate.text, score=score.mean, reason=score.reason)
-        for index, (candidate, score) in enumerate(
-            zip(evaluation.request.candidates, evaluation.scores, strict=True)
-        )
-    ]
-    ids = [candidate.id for candidate in evaluation.request.candidates]
-    answers.sort(key=lambda answer: places.get(ids[answer.index], len(ids)))
-    return Ranking(answers=answers, seed=evaluation.seed)
-
-
 def _rubric(rubric: Rubric) -> str:
     lines = [
-        f"- {one.name}, {one.weight:.0f} %" + (f": {one.reason}" if one.reason else "")
-        for one in rubric.criteria
+        f"- {criterion.name}, {criterion.weight:.0f} %"
+        + (f": {criterion.reason}" if criterion.reason else "")
+        for criterion in rubric.criteria
     ]
     return "\n".join(["Rubric:", *lines])
 

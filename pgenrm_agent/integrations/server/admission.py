@@ -20,10 +20,11 @@ MEMORY_OF_DURATIONS = 0.2
 class Limits(Model):
     """What the deployment chooses. The limits of single fields are in the OpenAPI description.
 
-    running: evaluations at the same time; they share the engine's batches.
-    waiting: evaluations that may wait for their turn; one more is answered 429.
-    body_bytes: largest request body.
-    shutdown_s: how long running requests get to finish when the server is stopped.
+    Attributes:
+        running: Evaluations at the same time; they share the engine's batches.
+        waiting: Evaluations that may wait for their turn; one more is answered 429.
+        body_bytes: Largest request body.
+        shutdown_s: How long running requests get to finish when the server is stopped.
     """
 
     running: Annotated[int, Field(ge=1)] = 16
@@ -53,7 +54,11 @@ class Admission:
         self.inside = 0
 
     def admit(self) -> Place:
-        """A place, to be left again whatever happens; raises Overloaded when there is none."""
+        """Return a place, to be left again whatever happens.
+
+        Raises:
+            Overloaded: There is none.
+        """
         if self.inside >= self._limits.running + self._limits.waiting:
             retry = math.ceil(self._typical_s * self.inside / self._limits.running)
             raise Overloaded(min(LONGEST_RETRY_S, max(1, retry)))

@@ -16,10 +16,11 @@ from starlette.responses import JSONResponse, Response
 
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
+from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.server.admission import Admission, Limits, Overloaded
 from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
-from pgenrm_agent.integrations.server.middleware import BoundedBodies, ObservedApp
+from pgenrm_agent.integrations.server.middleware import BodyLimitMiddleware, MetricsMiddleware
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
 from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
@@ -42,8 +43,9 @@ def create_app(
 ) -> FastAPI:
     """The server around `reward_model`, which stays the caller's to close.
 
-    keys: who may call, and for which tenant. None lets everybody in, as one tenant whose memory is
-        the reward model's own: for a server that only this machine can reach.
+    keys: who may call, and for which tenant. None lets in whoever is on this machine, as one tenant
+        whose memory is the reward model's own: requests that name another host, and changes from
+        another site's page, are refused (see `LoopbackOnly`). Listen on a loopback address then.
     tenants_folder: with keys, the folder of the tenants' memories, one folder each.
     limits: how much may be asked of it; see `Limits`.
     on_prepared: called once, when the model is loaded (None) or could not be (why, which is logged
@@ -94,7 +96,7 @@ def create_app(
     app = FastAPI(
         title="pgenrm-agent",
         version=version("pgenrm-agent"),
-        summary="How much would one particular person like each candidate answer?",
+        summary="How much would one particular user like each candidate answer?",
         lifespan=running,
     )
     for router in (evaluations, memory, operation):
@@ -105,8 +107,10 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
-    app.add_middleware(BoundedBodies, most=limits.body_bytes)
-    app.add_middleware(ObservedApp)
+    app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes)
+    app.add_middleware(MetricsMiddleware)
+    if keys is None:
+        app.add_middleware(LoopbackOnly)  # added last, so it stands first
     return app
 
 
@@ -134,7 +138,7 @@ async def _nobody_listens(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     place = ".".join(str(part) for part in first.get("loc", ()))
-    # The value itself is left out: it can be long, and it can be a person's.
+    # The value itself is left out: it can be long, and it can be a user's.
     return _error_response(422, "invalid_request", f"{place}: {first.get('msg', error)}")
 
 

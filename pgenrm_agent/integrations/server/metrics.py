@@ -1,4 +1,4 @@
-"""What the server tells Prometheus. No label names a tenant or a person."""
+"""What the server tells Prometheus. No label names a tenant or a user."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Metrics:
         )
         self.evaluations = Counter(
             "pgenrm_evaluations",
-            "Evaluations by outcome: done, failed, cancelled.",
+            "Evaluations by outcome: done, failed, canceled.",
             ["outcome"],
             registry=self.registry,
         )
@@ -52,7 +52,7 @@ class Metrics:
         """Count a finished evaluation and its chains."""
         self.evaluations.labels("done").inc()
         self.chains.labels("usable").inc(len(evaluation.chains))
-        for reason, count in Tally(one.reason for one in evaluation.failures).items():
+        for reason, count in Tally(failure.reason for failure in evaluation.failures).items():
             self.chains.labels(reason).inc(count)
 
     def text(self) -> bytes:

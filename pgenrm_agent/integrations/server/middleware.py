@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgenrm_agent.integrations.server.service import Service
 
-__all__ = ["BoundedBodies", "ObservedApp"]
+__all__ = ["BodyLimitMiddleware", "MetricsMiddleware"]
 
 
-class BoundedBodies:
+class BodyLimitMiddleware:
     """ASGI middleware: reading a body of more than `most` bytes raises HTTPException 413.
 
     FastAPI's own limit answers in plain text, past the handlers that give errors their one shape.
@@ -23,6 +23,7 @@ class BoundedBodies:
         self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with a bounded body."""
         read = 0
 
         async def bounded() -> Message:
@@ -49,13 +50,14 @@ def _announced(scope: Scope) -> int:
     return 0
 
 
-class ObservedApp:
+class MetricsMiddleware:
     """ASGI middleware; a plain one, because it must not stand between a stream and its client."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, then count and time it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -72,7 +74,7 @@ class ObservedApp:
             await self._app(scope, receive, observed)
         finally:
             service: Service = scope["app"].state.service
-            # The template, not the path: a path names a person.
+            # The template, not the path: a path names a user.
             route = getattr(scope.get("route"), "path", "unknown")
             service.metrics.requests.labels(route, status).inc()
             service.metrics.seconds.labels(route).observe(time.perf_counter() - started)

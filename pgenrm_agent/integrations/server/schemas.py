@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
-from pgenrm_agent.reward_model import RerankResult
+from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
@@ -20,6 +21,7 @@ from pgenrm_agent.schema import (
     Scaling,
     StatedPreference,
     Usage,
+    UserSignals,
 )
 
 __all__ = [
@@ -30,29 +32,30 @@ __all__ = [
     "PrototypeEntry",
     "PrototypesStatus",
     "Ready",
-    "RerankAnswer",
     "RerankBody",
-    "ScoreAnswer",
+    "RerankResponse",
     "ScoreBody",
+    "ScoreResponse",
     "StatementBody",
     "Stored",
-    "UserAnswer",
     "UserId",
     "UserList",
-    "rerank_answer",
-    "score_answer",
+    "UserResponse",
+    "rerank_response",
+    "score_response",
 ]
 
 MAX_CANDIDATES = 64
 MAX_TEXT = 20_000
 MAX_TURNS = 64
+MAX_SIGNALS = 64
 
 UserId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}$"),
     Field(description="1 to 128 of A-Z a-z 0-9 . _ : @ + ~ -, starting with a letter or digit."),
 ]
-# Only what every store and tokeniser takes: no text that is blank, none with a NUL.
+# Only what every store and tokenizer takes: no text that is blank, none with a NUL.
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
@@ -83,8 +86,70 @@ class ScalingBody(Model):
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
     def over(self, default: Scaling) -> Scaling:
-        """The server's scaling with what the request says."""
+        """Return the server's scaling with what the request says."""
         return default.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class PreferenceBody(Model):
+    """One past choice: the user preferred `chosen` to `rejected`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "How do I boil an egg?",
+                    "chosen": "Eight minutes.",
+                    "rejected": "Oh, eggs! I love them. It depends on how you like yours...",
+                }
+            ]
+        }
+    )
+
+    query: Text
+    chosen: Text
+    rejected: Text
+
+    def pair(self) -> PreferencePair:
+        """Return it as a pair.
+
+        Raises:
+            HTTPException: 409, the two answers are the same.
+        """
+        if self.chosen == self.rejected:
+            raise HTTPException(
+                409, "chosen and rejected are the same text, which says nothing about a preference"
+            )
+        return PreferencePair(query=self.query, chosen=self.chosen, rejected=self.rejected)
+
+
+class StatementBody(Model):
+    """What the user says they want."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "Short answers, please.", "kind": "style"}]}
+    )
+
+    text: Statement
+    kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
+
+    def statement(self) -> StatedPreference:
+        """Return it as a statement."""
+        return StatedPreference(kind=self.kind, text=self.text)
+
+
+class SignalsBody(Model):
+    """What is known of the user, instead of what the memory knows. Nothing of it is kept."""
+
+    history: Annotated[tuple[PreferenceBody, ...], Field(max_length=MAX_SIGNALS)] = ()
+    stated: Annotated[tuple[StatementBody, ...], Field(max_length=MAX_SIGNALS)] = ()
+
+    def of(self, user_id: str) -> UserSignals:
+        """Return it as the signals of this user."""
+        return UserSignals(
+            user_id=user_id,
+            history=tuple(choice.pair() for choice in self.history),
+            stated=tuple(statement.statement() for statement in self.stated),
+        )
 
 
 class ScoreBody(Model):
@@ -111,18 +176,19 @@ class ScoreBody(Model):
     candidates: Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES)]
     conversation: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
     scaling: ScalingBody = ScalingBody()
+    signals: SignalsBody | None = None
     include_chains: bool = Field(
-        default=False, description="Also return the person's own evaluation chains, in full."
+        default=False, description="Also return the user's own evaluation chains, in full."
     )
 
 
-class ScoreAnswer(Model):
+class ScoreResponse(Model):
     """The scores, and one chain's persona and rubric as the reason why.
 
     `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
-    sampled texts that could not be used, by reason. `prototype` is the group of similar people that
-    the person is nearest to, `neighbours` how many of them took part. `chains` holds the person's
-    own chains only: what similar people's signals gave is theirs.
+    sampled texts that could not be used, by reason. `prototype` is the group of similar users that
+    the user is nearest to, `neighbors` how many of them took part. `chains` holds the user's
+    own chains only: what similar users' signals gave is theirs.
     """
 
     scores: list[CandidateScore]
@@ -133,7 +199,7 @@ class ScoreAnswer(Model):
     chains: list[EvaluationChain] | None
     failures: dict[str, int]
     prototype: str | None = None
-    neighbours: int = 0
+    neighbors: int = 0
     usage: Usage
     seconds: float
     seed: int
@@ -182,10 +248,13 @@ class RerankBody(BaseModel):
     user: UserId | None = None
 
     def texts(self) -> list[str]:
-        return [one if isinstance(one, str) else one.text for one in self.documents]
+        """Return the documents' texts, in order."""
+        return [
+            document if isinstance(document, str) else document.text for document in self.documents
+        ]
 
 
-class RerankAnswerItem(Model):
+class RerankResponseItem(Model):
     """`relevance_score` is the mean reward brought from 1-10 to 0-1, as these clients expect."""
 
     index: int
@@ -228,50 +297,19 @@ class RerankUsage(Model):
     prompt_tokens: int
 
 
-class RerankAnswer(Model):
+class RerankResponse(Model):
     """The documents, best first. Cohere's clients read `id` and `meta`, Jina's `model` and `usage`."""
 
     id: str
     model: str
-    results: list[RerankAnswerItem]
+    results: list[RerankResponseItem]
     not_scored: list[NotScored]
     meta: RerankMeta
     usage: RerankUsage
 
 
-class PreferenceBody(Model):
-    """One past choice: the person preferred `chosen` to `rejected`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "query": "How do I boil an egg?",
-                    "chosen": "Eight minutes.",
-                    "rejected": "Oh, eggs! I love them. It depends on how you like yours...",
-                }
-            ]
-        }
-    )
-
-    query: Text
-    chosen: Text
-    rejected: Text
-
-
-class StatementBody(Model):
-    """What the person says they want."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"text": "Short answers, please.", "kind": "style"}]}
-    )
-
-    text: Statement
-    kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
-
-
 class ConsentBody(Model):
-    """Whether the person's choices may help to score answers for similar people."""
+    """Whether the user's choices may help to score answers for similar users."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"consent": True}]})
 
@@ -290,8 +328,8 @@ class Forgotten(Model):
     forgotten: int
 
 
-class UserAnswer(Model):
-    """What is remembered of one person; empty for one nobody has heard of."""
+class UserResponse(Model):
+    """What is remembered of one user; empty for one nobody has heard of."""
 
     user_id: str
     history: list[PreferencePair]
@@ -300,7 +338,7 @@ class UserAnswer(Model):
 
 
 class UserEntry(Model):
-    """How much is remembered of one person."""
+    """How much is remembered of one user."""
 
     user_id: str
     pairs: int
@@ -309,14 +347,14 @@ class UserEntry(Model):
 
 
 class UserList(Model):
-    """People by id. `next` is what to pass as `after` for more; None at the end."""
+    """Users by id. `next` is what to pass as `after` for more; None at the end."""
 
     users: list[UserEntry]
     next: str | None
 
 
 class PrototypeEntry(Model):
-    """One group of people who judge alike: how many they are, and what their personas say."""
+    """One group of users who judge alike: how many they are, and what their personas say."""
 
     people: int
     label: str
@@ -325,10 +363,14 @@ class PrototypeEntry(Model):
 class PrototypesStatus(Model):
     """The prototypes learned from this tenant's users, and how far they have fallen behind.
 
-    status: "none" before the first `pgenrm prototypes build`; then every chain is sampled for the
-    person herself. people: members of the version; joined: personas that came after it was built.
-    not_members: people who agreed to take part and are in no prototype yet. pairs_since: choices
-    remembered since. Nobody is named.
+    Nobody is named. With the status "none" (before the first `pgenrm prototypes build`) every chain
+    is sampled from what is known of the user alone.
+
+    Attributes:
+        people: Members of the version.
+        joined: Personas that came after it was built.
+        not_members: Users who agreed to take part and are in no prototype yet.
+        pairs_since: Choices remembered since.
     """
 
     status: Literal["none", "in_force"]
@@ -355,11 +397,11 @@ class ErrorBody(Model):
     message: str
 
 
-def score_answer(evaluation: Evaluation, *, include_chains: bool) -> ScoreAnswer:
-    """What a caller may see of an evaluation."""
+def score_response(evaluation: Evaluation, *, include_chains: bool) -> ScoreResponse:
+    """Return what a caller may see of an evaluation."""
     own = [chain for chain in evaluation.chains if chain.level == "individual"]
     shown = typical_chain(evaluation, own) if own else None
-    return ScoreAnswer(
+    return ScoreResponse(
         scores=list(evaluation.scores),
         ranking=list(evaluation.ranking),
         best=evaluation.best,
@@ -368,17 +410,17 @@ def score_answer(evaluation: Evaluation, *, include_chains: bool) -> ScoreAnswer
         chains=own if include_chains else None,
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
         prototype=evaluation.prototype,
-        neighbours=len(evaluation.neighbours),
+        neighbors=len(evaluation.neighbors),
         usage=evaluation.usage,
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,
     )
 
 
-def rerank_answer(
+def rerank_response(
     result: RerankResult, body: RerankBody, version: Literal["1", "2"], warnings: list[str]
-) -> RerankAnswer:
-    """The result in the shape that rerank clients read."""
+) -> RerankResponse:
+    """Return the result in the shape that rerank clients read."""
     # Jina returns documents unless told not to, and Cohere's clients do not mind them; the second
     # version of Cohere's shape has none.
     with_documents = body.return_documents
@@ -386,11 +428,11 @@ def rerank_answer(
         with_documents = version == "1"
     scored = result.top(len(result))[: body.top_n]
     usage = result.evaluation.usage
-    return RerankAnswer(
+    return RerankResponse(
         id=f"rerank-{result.evaluation.seed}",
         model=body.model or "pgenrm",
         results=[
-            RerankAnswerItem(
+            RerankResponseItem(
                 index=item.index,
                 relevance_score=((item.score or 1.0) - 1) / 9,
                 document=_document(body, item.index) if with_documents else None,

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.integrations.server.service import Service
-from pgenrm_agent.reward_model import RerankResult
+from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import Evaluation
 
 __all__ = ["ClientGone", "gone", "start", "while_connected"]
@@ -38,7 +38,7 @@ def start(service: Service, work: Coroutine[object, object, R]) -> asyncio.Task[
             started = time.perf_counter()
             result = await work
         except asyncio.CancelledError:
-            service.metrics.evaluations.labels("cancelled").inc()
+            service.metrics.evaluations.labels("canceled").inc()
             raise
         except PGenRMError:
             service.metrics.evaluations.labels("failed").inc()
@@ -50,7 +50,7 @@ def start(service: Service, work: Coroutine[object, object, R]) -> asyncio.Task[
         return result
 
     def ended(task: asyncio.Task[R]) -> None:
-        # Here, not in `run`: a task that is cancelled before its first step never gets there.
+        # Here, not in `run`: a task that is canceled before its first step never gets there.
         place.leave()
         work.close()
         if not task.cancelled():

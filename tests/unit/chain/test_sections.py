@@ -25,17 +25,17 @@ PERSONA, RUBRIC = "She likes lists.", "1. Lists (100%)"
         ("", "", "### Criteria and weights\n", ""),
     ],
 )
-def test_headings_are_recognised_in_their_variants(
+def test_headings_are_recognized_in_their_variants(
     part_one: str, persona: str, rubric: str, part_two: str
 ) -> None:
     text = f"{part_one}{persona}{PERSONA}\n{rubric}{RUBRIC}\n{part_two}<JSON_START>{{}}"
-    found = split_sections(text)
-    assert found.persona is not None
-    assert found.persona.strip() == PERSONA
-    assert found.rubric is not None
-    assert found.rubric.strip() == RUBRIC
-    assert found.scores is not None
-    assert found.scores.strip().startswith("<JSON_START>{}")
+    sections = split_sections(text)
+    assert sections.persona is not None
+    assert sections.persona.strip() == PERSONA
+    assert sections.rubric is not None
+    assert sections.rubric.strip() == RUBRIC
+    assert sections.scores is not None
+    assert sections.scores.strip().startswith("<JSON_START>{}")
 
 
 def test_prose_about_parts_and_criteria_is_no_heading() -> None:
@@ -44,24 +44,24 @@ def test_prose_about_parts_and_criteria_is_no_heading() -> None:
         "Their criteria are strict, and the scoring follows.\n"
         "Persona matters to them."
     )
-    found = split_sections(f"### Persona\n{persona}\n### Criteria\n{RUBRIC}")
-    assert found.persona == persona
-    assert found.rubric == RUBRIC
-    assert found.scores is None
+    sections = split_sections(f"### Persona\n{persona}\n### Criteria\n{RUBRIC}")
+    assert sections.persona == persona
+    assert sections.rubric == RUBRIC
+    assert sections.scores is None
 
 
 def test_text_without_headings_is_persona_up_to_its_marker() -> None:
-    found = split_sections("She likes lists.\n<JSON_START>{}")
-    assert (found.persona, found.rubric, found.scores) == (PERSONA, None, "<JSON_START>{}")
+    sections = split_sections("She likes lists.\n<JSON_START>{}")
+    assert (sections.persona, sections.rubric, sections.scores) == (PERSONA, None, "<JSON_START>{}")
 
 
 def test_repeated_headings_keep_the_first() -> None:
-    found = split_sections(
+    sections = split_sections(
         "### Persona\na\n### Criteria\nb\n### Criteria\nc\n## Part 2\nd\n### Persona\ne\n## Part 2\nf"
     )
-    assert found.persona == "a"
-    assert found.rubric == "b\n### Criteria\nc"
-    assert found.scores == "d\n### Persona\ne\n## Part 2\nf"
+    assert sections.persona == "a"
+    assert sections.rubric == "b\n### Criteria\nc"
+    assert sections.scores == "d\n### Persona\ne\n## Part 2\nf"
 
 
 PIECES = st.sampled_from(
@@ -71,14 +71,14 @@ PIECES = st.sampled_from(
 
 @given(st.lists(st.one_of(PIECES, st.text(max_size=20)), max_size=12).map("\n".join))
 def test_spans_are_in_order_and_cut_out_the_texts(text: str) -> None:
-    found = split_sections(text)
+    sections = split_sections(text)
     reached = 0
     for section in ("persona", "rubric", "scores"):
-        body = getattr(found, section)
-        assert (body is None) == (section not in found.spans)
+        body = getattr(sections, section)
+        assert (body is None) == (section not in sections.spans)
         if body is None:
             continue
-        start, end = found.spans[section]
+        start, end = sections.spans[section]
         assert reached <= start <= end <= len(text)
         assert body == text[start:end].strip("\r\n")
         reached = end

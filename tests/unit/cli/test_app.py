@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from command_line import pgenrm
 
-
-def pgenrm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "pgenrm_agent.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from pgenrm_agent.reward_model import RerankResult
+from pgenrm_agent.schema import UserSignals
 
 
 def seconds(*arguments: str) -> float:
-    """The least of five runs of Python: other work on the machine only adds to them."""
+    """The least CPU time of three runs of Python; that of waiting for other work does not count."""
     times = []
-    for _ in range(5):
-        started = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         subprocess.run([sys.executable, "-P", *arguments], capture_output=True, check=True)
-        times.append(time.perf_counter() - started)
+        after = os.times()
+        times.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
     return min(times)
 
 
@@ -46,6 +46,21 @@ def test_version_is_the_installed_one() -> None:
     assert version("pgenrm-agent") in pgenrm("--version").stdout
 
 
+def test_an_error_is_one_line_and_exit_code_1_of_the_process(tmp_path: Path) -> None:
+    command = ["score", "-u", "ada", "-q", "Q", "--model", "./nowhere", "A", "B"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pgenrm_agent.cli", *command, "--memory", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> None:
     memory = ["--memory", str(tmp_path / "memory")]
     remembered = pgenrm(
@@ -62,17 +77,20 @@ def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> 
     )
     assert remembered.returncode == 0, remembered.stderr
     assert pgenrm("users", "state", "ada", "Short answers, please.", *memory).returncode == 0
-    shown = json.loads(pgenrm("users", "show", "ada", "--json", *memory).stdout)
-    assert shown["history"][0]["id"] == remembered.stdout.strip()
-    assert shown["stated"][0]["text"] == "Short answers, please."
+    shown = UserSignals.model_validate_json(
+        pgenrm("users", "show", "ada", "--json", *memory).stdout
+    )
+    assert shown.history[0].id == remembered.stdout.strip()
+    assert shown.stated[0].text == "Short answers, please."
     (listed,) = json.loads(pgenrm("users", "list", "--json", *memory).stdout)
     assert (listed["user_id"], listed["pairs"], listed["stated"]) == ("ada", 1, 1)
 
     exported = tmp_path / "export.jsonl"
     exported.write_text(pgenrm("users", "export", *memory).stdout)
-    other = ["--memory", str(tmp_path / "other")]
-    assert pgenrm("users", "import", str(exported), *other).returncode == 0
-    assert json.loads(pgenrm("users", "show", "ada", "--json", *other).stdout) == shown
+    second = ["--memory", str(tmp_path / "second")]
+    assert pgenrm("users", "import", str(exported), *second).returncode == 0
+    again = pgenrm("users", "show", "ada", "--json", *second).stdout
+    assert UserSignals.model_validate_json(again) == shown
 
     assert pgenrm("users", "forget", "ada", "--yes", *memory).returncode == 0
     assert json.loads(pgenrm("users", "list", "--json", *memory).stdout) == []
@@ -85,7 +103,13 @@ def test_what_was_remembered_is_shown_exported_and_forgotten(tmp_path: Path) -> 
         (("score", "-u", "ada", "-q", "Q"), 2, "Missing argument"),
         (("score", "-u", "ada", "-q", "Q", "--seed", "2147483648", "A"), 2, "--seed"),
         (("score", "-u", "ada", "-q", "", "A"), 1, "query"),
-        (("bench", "--engine", "abacus"), 1, "abacus"),
+        (("bench", "--engine", "abacus"), 2, "abacus"),
+        (("bench", "--part", "parser"), 1, "overhead, samples, callers"),
+        (
+            ("score", "-u", "ada", "-q", "Q", "--individual", "0", "--prototype", "0", "A"),
+            2,
+            "individual",
+        ),
         (("users", "state", "ada", "  "), 2, "text"),
         (("users", "remember", "a", "-q", "q", "--chosen", "x", "--rejected", "x"), 2, "same text"),
         (("score", "-u", "ada", "-q", "Q", "--engine", "abacus", "A", "B"), 2, "abacus"),
@@ -99,8 +123,7 @@ def test_a_wrong_call_gets_one_clear_error(
     memory = () if arguments[0] in ("train", "bench") else ("--memory", str(tmp_path))
     done = pgenrm(*arguments, *memory)
     assert done.returncode == code
-    assert complaint in done.stderr
-    assert "Traceback" not in done.stderr
+    assert complaint in done.complaint
 
 
 @pytest.mark.parametrize(
@@ -114,9 +137,7 @@ def test_a_bad_line_in_a_file_of_answers_is_named(
     file.write_text(f'"A good line."\n{line}\n', encoding="utf-8")
     done = pgenrm("score", "-u", "ada", "-q", "Q", f"@{file}", "--memory", str(tmp_path))
     assert done.returncode == 2
-    # The message is wrapped to the width of the terminal.
-    assert complaint in " ".join(done.stderr.replace("│", " ").split())
-    assert "Traceback" not in done.stderr
+    assert complaint in done.complaint
 
 
 def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
@@ -128,15 +149,16 @@ def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
 
 
 def test_doctor_tells_what_works() -> None:
-    done = pgenrm("doctor", "--json")
+    done = pgenrm("doctor", "--json", env={"OMP_NUM_THREADS": "2"})
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert report["works"]
     assert {engine["name"] for engine in report["engines"]} == {"transformers", "vllm", "openai"}
     assert "bundled" in report["model"]
+    assert report["threads"].startswith("2 for the bundled model on a CPU (OMP_NUM_THREADS is 2)")
 
 
-def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> None:
+def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None:
     memory = ("--memory", str(tmp_path))
     choices = [
         ("Rinse it with vinegar.", "Oh, I love a clean kettle! Have you tried a little vinegar?"),
@@ -159,7 +181,7 @@ def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> No
         "-q",
         "How do I make tea?",
         "--individual",
-        "8",
+        "4",
         "--seed",
         "1",
         "--json",
@@ -167,8 +189,9 @@ def test_rerank_orders_the_answers_for_a_remembered_person(tmp_path: Path) -> No
         *memory,
     )
     assert done.returncode == 0, done.stderr
-    items = json.loads(done.stdout)
-    assert {item["id"]: item["index"] for item in items} == {"answer-1": 0, "friend": 1}
-    scores = [item["score"] for item in items if item["score"] is not None]
+    ranking = RerankResult.model_validate_json(done.stdout)
+    assert {item.id: item.index for item in ranking} == {"answer-1": 0, "friend": 1}
+    scores = [item.score for item in ranking.top(2)]
     assert scores
-    assert scores == sorted(scores, reverse=True)
+    assert scores == sorted(scores, key=lambda score: -(score or 0.0))
+    assert ranking.evaluation.seed == 1

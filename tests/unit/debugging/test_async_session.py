@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.testing import ScriptedEngine
 
 # They look at the graph, not at a run.
-WITHOUT_TWIN = {"nodes", "edges"}
 
 
 class SlowEngine(ScriptedEngine):
@@ -41,38 +39,23 @@ async def until_asked(engine: SlowEngine) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_every_call_has_an_awaited_twin_with_the_same_arguments() -> None:
-    plain = {
-        name
-        for name, value in vars(DebugSession).items()
-        if not name.startswith("_") and not inspect.iscoroutinefunction(value)
-    }
-    assert {"start", "step", "resume", "edit_persona", "fork", "export", "close"} <= plain
-    for name in plain - WITHOUT_TWIN:
-        one, twin = getattr(DebugSession, name), getattr(DebugSession, f"a{name}")
-        assert one.__name__ == name
-        assert inspect.iscoroutinefunction(twin)
-        assert inspect.signature(one) == inspect.signature(twin)
-        assert inspect.getdoc(one)
-
-
 async def test_a_run_is_stopped_edited_resumed_forked_and_compared() -> None:
     async with DebugSession(engine=ScriptedEngine(reply)) as session:
         run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR], run="one")
         stop = await session.arun_to(run, after="derive_persona")
         assert stop.reason == "after:derive_persona"
-        other = await session.afork(run, name="other")
-        await session.aedit_persona(other, "She loves red.")
+        forked = await session.afork(run, name="other")
+        await session.aedit_persona(forked, "She loves red.")
         seen = []
-        done = await session.aresume(other, on_step=lambda made: seen.append(made.node))
+        done = await session.aresume(forked, on_step=lambda made: seen.append(made.node))
         assert done.checkpoint.ranking == ("red", "green")
         assert tuple(seen) == session.nodes[2:]
         await session.aresume(run)
-        assert (await session.acompare(run, other)).changes["red"] == 6
-        back = await session.arewind(other, 1)
+        assert (await session.acompare(run, forked)).changes["red"] == 6
+        back = await session.arewind(forked, 1)
         assert back.next == (session.nodes[-1],)
-        assert (await session.astep(other)).finished
-        text = await session.aexport(other)
+        assert (await session.astep(forked)).finished
+        text = await session.aexport(forked)
         assert await session.aimport_(text, run="third") == "third"
         assert (await session.areplay("third")).same
         with pytest.raises(ConfigurationError, match="no run 'nowhere'"):
@@ -94,13 +77,13 @@ async def test_the_callers_loop_is_free_while_a_run_proceeds() -> None:
         run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR])
         proceeding = asyncio.create_task(session.aresume(run))
         await until_asked(engine)
-        (found,) = await session.aruns()
-        assert found.next == ("derive_persona",)
+        (summary,) = await session.aruns()
+        assert summary.next == ("derive_persona",)
         engine.may_answer = True
         assert (await proceeding).reason == "finished"
 
 
-async def test_cancelling_ends_the_node_and_the_run_goes_on_from_before_it() -> None:
+async def test_canceling_ends_the_node_and_the_run_goes_on_from_before_it() -> None:
     engine = SlowEngine()
     async with DebugSession(engine=engine) as session:
         run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR])

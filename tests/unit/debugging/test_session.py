@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from moments import every_moment
 from scripted_person import PAIR, REQUEST, begin, counted_session, reply
 
 from pgenrm_agent.debugging import Breakpoint, DebugSession
@@ -63,7 +64,7 @@ def test_every_checkpoint_keeps_its_state_and_two_tell_where_they_differ(
 ) -> None:
     run = begin(session)
     session.resume(run)
-    at = {one.node: one.id for one in session.timeline(run) if one.node}
+    at = {checkpoint.node: checkpoint.id for checkpoint in session.timeline(run) if checkpoint.node}
     assert session.state(run, at["recall"])["chains"] == []
     persona = session.state(run, at["derive_persona"])["chains"][0]["text"]
     rubric = session.state(run, at["generate_rubric"])["chains"][0]["text"]
@@ -71,12 +72,13 @@ def test_every_checkpoint_keeps_its_state_and_two_tell_where_they_differ(
     assert rubric.startswith(persona)
     assert "JSON_START" not in rubric
     assert session.state(run)["chains"][0]["text"].startswith(rubric)
-    found = {
-        one.path: one for one in session.diff(run, at["derive_persona"], at["generate_rubric"])
+    changed = {
+        difference.path: difference
+        for difference in session.diff(run, at["derive_persona"], at["generate_rubric"])
     }
-    assert (found["chains[0].text"].before, found["chains[0].text"].after) == (persona, rubric)
-    assert "usage.completion_tokens" in found
-    assert not any(path.startswith(("request", "timings")) for path in found)
+    assert (changed["chains[0].text"].before, changed["chains[0].text"].after) == (persona, rubric)
+    assert "usage.completion_tokens" in changed
+    assert not any(path.startswith(("request", "timings")) for path in changed)
 
 
 def test_an_edited_persona_changes_rubric_marks_and_ranking(
@@ -90,7 +92,9 @@ def test_an_edited_persona_changes_rubric_marks_and_ranking(
     assert done.checkpoint.ranking == ("red", "green")
     assert done.checkpoint.means["red"] == 9
     state = session.state(run)
-    assert all("She loves red.\n### Criteria\n1. Warmth" in one["text"] for one in state["chains"])
+    assert all(
+        "She loves red.\n### Criteria\n1. Warmth" in draft["text"] for draft in state["chains"]
+    )
     assert all("She loves red." in prompt.partial for prompt in engine.calls[-1][0])
 
 
@@ -109,14 +113,14 @@ def test_a_persona_edited_at_the_end_is_taken_from_where_it_was_written(
     calls = len(engine.calls)
     last = session.resume(run).checkpoint
     assert len(engine.calls) == calls + 2
-    personas = [one["text"] for one in session.state(run)["chains"]]
+    personas = [draft["text"] for draft in session.state(run)["chains"]]
     assert "She loves red." in personas[0]
     assert "He loves red." in personas[1]
     assert "Wants short answers." in personas[2]
     assert first.means["red"] < last.means["red"] < 9
 
 
-def test_an_edited_rubric_is_normalised_and_scored_anew(session: DebugSession) -> None:
+def test_an_edited_rubric_is_normalized_and_scored_anew(session: DebugSession) -> None:
     run = begin(session)
     session.resume(run)
     session.edit_rubric(run, [("Warmth", 30, "she said so"), ("Length", 30, "")])
@@ -128,8 +132,8 @@ def test_an_edited_rubric_is_normalised_and_scored_anew(session: DebugSession) -
 def test_edited_history_reaches_the_prompts(session: DebugSession, engine: ScriptedEngine) -> None:
     run = begin(session)
     session.resume(run)
-    other = PreferencePair(query="Cats or dogs?", chosen="Cats.", rejected="Dogs.")
-    session.edit_history(run, [other])
+    pair = PreferencePair(query="Cats or dogs?", chosen="Cats.", rejected="Dogs.")
+    session.edit_history(run, [pair])
     session.resume(run)
     prompt = engine.calls[-1][0][0].messages
     assert any("Cats or dogs?" in message.content for message in prompt)
@@ -151,18 +155,20 @@ def test_rewinding_keeps_what_came_after_and_forking_leaves_the_run_alone(
     back = session.rewind(run, 2)
     assert back.source == "fork"
     assert not back.finished
-    assert end.id in {one.id for one in session.timeline(run)}
+    assert end.id in {checkpoint.id for checkpoint in session.timeline(run)}
     assert session.resume(run).checkpoint.means == end.means
 
-    persona = next(one for one in session.timeline(run) if one.node == "derive_persona")
-    other = session.fork(run, persona.id, name="other")
-    session.edit_persona(other, "She loves red.")
-    session.resume(other)
-    compared = session.compare(run, other)
+    persona = next(
+        checkpoint for checkpoint in session.timeline(run) if checkpoint.node == "derive_persona"
+    )
+    forked = session.fork(run, persona.id, name="other")
+    session.edit_persona(forked, "She loves red.")
+    session.resume(forked)
+    compared = session.compare(run, forked)
     assert compared.left.ranking == ("green", "red")
     assert compared.right.ranking == ("red", "green")
     assert compared.changes["red"] == 6
-    assert any(one.path.startswith("chains[0].text") for one in compared.differences)
+    assert any(difference.path.startswith("chains[0].text") for difference in compared.differences)
     assert session.checkpoint(run).means == end.means
     assert session.labels("other") == {"forked_from": "one"}
 
@@ -227,16 +233,16 @@ def test_a_run_is_exported_imported_and_replayed_without_a_model(
     session.resume(run)
     text = session.export(run)
     silent = ScriptedEngine("never asked")
-    with DebugSession(tmp_path / "runs.sqlite", engine=silent) as other:
-        assert other.import_(text) == run
-        assert other.timeline(run) == session.timeline(run)
-        assert other.state(run) == session.state(run)
-        replayed = other.replay(run)
+    with DebugSession(tmp_path / "runs.sqlite", engine=silent) as silent_session:
+        assert silent_session.import_(text) == run
+        assert silent_session.timeline(run) == session.timeline(run)
+        assert silent_session.state(run) == session.state(run)
+        replayed = silent_session.replay(run)
         assert replayed.same
         assert [step.node for step in replayed.steps if step.node][-1] == "aggregate"
         with pytest.raises(ConfigurationError, match="already"):
-            other.import_(text)
-        assert other.import_(text, run="again") == "again"
+            silent_session.import_(text)
+        assert silent_session.import_(text, run="again") == "again"
     assert silent.calls == []
 
 
@@ -248,8 +254,8 @@ def test_a_session_survives_its_process_ending(tmp_path: Path) -> None:
         before = tokens(session, run)
     engine = ScriptedEngine(reply)
     with DebugSession(store, engine=engine) as session:
-        (found,) = session.runs()
-        assert (found.run, found.user_id, found.finished) == (run, "ada", False)
+        (summary,) = session.runs()
+        assert (summary.run, summary.user_id, summary.finished) == (run, "ada", False)
         assert session.resume(run).reason == "finished"
         sampled = sum(
             len(reply(prompt, n).removeprefix(prompt.partial).split())
@@ -263,6 +269,29 @@ def test_a_session_survives_its_process_ending(tmp_path: Path) -> None:
     assert store.stat().st_mode & 0o077 == 0
 
 
+def test_a_run_killed_at_whatever_moment_goes_on_from_there(tmp_path: Path) -> None:
+    store, engine = tmp_path / "runs.sqlite", ScriptedEngine(reply)
+    with (
+        every_moment(store, tmp_path / "moments", lambda: len(engine.calls)) as copies,
+        DebugSession(store, engine=engine) as session,
+    ):
+        whole = session.resume(begin(session)).checkpoint
+        texts = [draft["text"] for draft in session.state("one")["chains"]]
+    assert {calls for _, calls in copies} == {0, 1, 2, 3}
+    for copy, calls in copies:
+        resumed = ScriptedEngine(reply)
+        with DebugSession(copy, engine=resumed) as session:
+            before = session.checkpoint("one")
+            (summary,) = session.runs()
+            assert summary.finished == before.finished == (not before.next)
+            if not before.finished:
+                assert session.resume("one").reason == "finished"
+            after = session.checkpoint("one")
+            assert (after.ranking, after.means) == (whole.ranking, whole.means)
+            assert [draft["text"] for draft in session.state("one")["chains"]] == texts
+            assert len(resumed.calls) == 3 - calls, copy.name
+
+
 KILLED = """
 import sys
 sys.path.insert(0, {here!r})
@@ -273,7 +302,7 @@ with counted_session({engine!r}, {store!r}, lambda said: print(said, flush=True)
 """
 
 
-@pytest.mark.parametrize("engine", ["scripted", pytest.param("bundled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["scripted", pytest.param("bundled", marks=pytest.mark.long)])
 def test_a_killed_run_goes_on_without_sampling_a_finished_stage_again(
     tmp_path: Path, engine: str
 ) -> None:
@@ -381,19 +410,21 @@ def test_two_hundred_checkpoints_open_in_a_second_and_a_step_costs_ten_milliseco
             session.rewind(run, len(session.nodes))
             session.resume(run)
         for number in range(5):
-            one, other = begin(session, f"a{number}"), begin(session, f"b{number}")
+            bare, watched = begin(session, f"a{number}"), begin(session, f"b{number}")
             started = time.process_time()
-            session._loop.run_blocking(build_graph().ainvoke(given, context=session._context))
+            session._loop.run_blocking(
+                lambda: build_graph().ainvoke(given, context=session._context)
+            )
             unsaved.append(time.process_time() - started)
             started = time.process_time()
             session._loop.run_blocking(
-                session._graph.ainvoke(
-                    None, {"configurable": {"thread_id": one}}, context=session._context
+                lambda run=bare: session._graph.ainvoke(
+                    None, {"configurable": {"thread_id": run}}, context=session._context
                 )
             )
             whole.append(time.process_time() - started)
             started = time.process_time()
-            session.resume(other)
+            session.resume(watched)
             stepped.append(time.process_time() - started)
     added, added_to_unsaved = (
         (statistics.median(stepped) - statistics.median(runs)) / len(session.nodes)

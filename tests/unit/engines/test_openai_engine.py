@@ -27,8 +27,6 @@ from pgenrm_agent.errors import (
 )
 from pgenrm_agent.schema import Message
 
-pytest.importorskip("openai")
-
 KEY = "sk-do-not-show-this"
 PROMPT = Prompt(messages=(Message(role="user", content="Hello?"),))
 FEW_TOKENS = SamplingParams(max_tokens=8)
@@ -394,7 +392,7 @@ async def test_one_failure_ends_the_whole_call(
     assert len(server.requests) <= 2
 
 
-async def test_a_cancelled_call_leaves_the_engine_usable(
+async def test_a_canceled_call_leaves_the_engine_usable(
     server: FaultServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, number: completion("fine").after(60 if number == 0 else 0)
@@ -499,7 +497,7 @@ def test_a_number_out_of_range_is_refused(option: dict[str, int]) -> None:
         OpenAIEngine("m", base_url="http://127.0.0.1:9/v1", **option)  # type: ignore[arg-type]
 
 
-def test_neighbouring_seeds_share_no_samples() -> None:
+def test_neighboring_seeds_share_no_samples() -> None:
     firsts = sorted(first_seed(seed) for seed in range(100))
     assert min(high - low for low, high in pairwise(firsts)) > 32
     assert firsts[-1] + 2**16 <= 2**31

@@ -133,7 +133,7 @@ def test_it_serves_several_event_loops_in_turn(tiny_llama: Path) -> None:
         asyncio.run(engine.sample([prompt("how")], SHORT))
 
 
-async def test_a_cancelled_caller_leaves_the_engine_usable(engine: TransformersEngine) -> None:
+async def test_a_canceled_caller_leaves_the_engine_usable(engine: TransformersEngine) -> None:
     task = asyncio.create_task(engine.sample([prompt("how", n=8)], SamplingParams(max_tokens=100)))
     await asyncio.sleep(0.05)
     task.cancel()
@@ -196,7 +196,7 @@ def test_a_wrong_engine_gets_one_clear_error(
         load_engine(name, model, **options)  # type: ignore[arg-type]
 
 
-async def test_a_cancelled_call_ends_with_its_next_token(
+async def test_a_canceled_call_ends_with_its_next_token(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, forward = asyncio.get_running_loop(), engine._model.forward

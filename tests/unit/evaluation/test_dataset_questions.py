@@ -1,4 +1,4 @@
-"""Questions for the harness, from the training module's readers."""
+"""Questions for the evaluation, from the datasets of choices and of ranked answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pgenrm_agent.evaluation.questions import fingerprint
 
 @pytest.fixture
 def choices(tmp_path: Path) -> str:
-    """Forty people with six choices each, without splits."""
+    """Forty users with six choices each, without splits."""
     rows = [
         {
             "user_id": f"user-{user}",
@@ -31,10 +31,10 @@ def choices(tmp_path: Path) -> str:
     return f"people:{file}"
 
 
-def test_every_question_has_its_persons_past_and_not_itself(choices: str) -> None:
-    found = read_source(choices, split="test", history=2, seed=1)
-    assert found.questions
-    for question in found.questions:
+def test_every_question_has_its_users_past_and_not_itself(choices: str) -> None:
+    source = read_source(choices, split="test", history=2, seed=1)
+    assert source.questions
+    for question in source.questions:
         user = question.user_id.removeprefix("user-")
         answers = [candidate.text for candidate in question.candidates]
         assert answers[0].startswith(f"Good {user} ")
@@ -46,26 +46,26 @@ def test_every_question_has_its_persons_past_and_not_itself(choices: str) -> Non
 
 
 def test_what_a_judge_is_fitted_on_is_never_asked(choices: str) -> None:
-    found = read_source(choices, split="test", history=2, seed=1)
-    asked = {question.user_id for question in found.questions}
-    fitted = {"user-" + pair.chosen.split()[1] for pair in found.training}
+    source = read_source(choices, split="test", history=2, seed=1)
+    asked = {question.user_id for question in source.questions}
+    fitted = {"user-" + pair.chosen.split()[1] for pair in source.training}
     assert fitted
     assert not asked & fitted
 
 
-def test_few_questions_are_many_peoples(choices: str) -> None:
+def test_few_questions_are_many_users(choices: str) -> None:
     everything = read_source(choices, split="test", history=2, seed=1).questions
-    people = {question.user_id for question in everything}
-    few = read_source(choices, split="test", history=2, seed=1, limit=len(people)).questions
-    assert {question.user_id for question in few} == people
+    users = {question.user_id for question in everything}
+    few = read_source(choices, split="test", history=2, seed=1, limit=len(users)).questions
+    assert {question.user_id for question in few} == users
 
 
 def test_the_same_data_and_seed_are_the_same_questions(choices: str) -> None:
     first = read_source(choices, split="test", history=2, seed=1).questions
     again = read_source(choices, split="test", history=2, seed=1).questions
-    other = read_source(choices, split="test", history=2, seed=2).questions
+    drawn_anew = read_source(choices, split="test", history=2, seed=2).questions
     assert fingerprint(first) == fingerprint(again)
-    assert fingerprint(first) != fingerprint(other)
+    assert fingerprint(first) != fingerprint(drawn_anew)
 
 
 def test_a_split_that_is_unknown_or_empty_is_named(choices: str, tmp_path: Path) -> None:
@@ -88,18 +88,18 @@ def lamp_files(folder: Path, *answers: dict[str, object]) -> str:
         for number in ("1", "2", "3")
     ]
     (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-    lines = "".join(json.dumps(one) + "\n" for one in answers)
+    lines = "".join(json.dumps(answer) + "\n" for answer in answers)
     (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
     return f"lamp-qa:{folder / 'asked.json'}:{folder / 'answers.jsonl'}"
 
 
 def test_lamp_qa_ranks_systems(tmp_path: Path) -> None:
     answers = [
-        {"id": one, "system": system, "text": f"{system} on {one}", "grade": grade}
-        for one in ("1", "2")
+        {"id": question, "system": system, "text": f"{system} on {question}", "grade": grade}
+        for question in ("1", "2")
         for system, grade in (("b", 0.2), ("a", 0.9), ("c", 0.5))
     ]
-    equal = [{"id": "3", "system": one, "text": one, "grade": 1} for one in "ab"]
+    equal = [{"id": "3", "system": system, "text": system, "grade": 1} for system in "ab"]
     source = lamp_files(tmp_path, *answers, *equal)
     first, second = read_source(source, split="test", history=3, seed=1).questions
     assert (first.id, second.id) == ("1", "2")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.judges import (
+from pgenrm_agent.evaluation.baselines import (
     BradleyTerryJudge,
+    LengthJudge,
+    fit_bradley_terry,
+)
+from pgenrm_agent.evaluation.judges import (
     ChainJudge,
-    LongestJudge,
     PromptJudge,
     StaticPersonaJudge,
     read_scores,
@@ -30,12 +34,12 @@ def shown_answers(prompt: Prompt) -> list[str]:
 
 def prefer_good(prompt: Prompt, sample: int) -> str:
     """Scores of an ideal judge."""
-    scores = [8 if "good" in one else 3 for one in shown_answers(prompt)]
+    scores = [8 if "good" in answer else 3 for answer in shown_answers(prompt)]
     return f'{{"response_1": {scores[0]}, "response_2": {scores[1]}}}'
 
 
 def chain_that_prefers_good(prompt: Prompt, sample: int) -> str:
-    return write_chain([8 if "good" in one else 3 for one in shown_answers(prompt)])
+    return write_chain([8 if "good" in answer else 3 for answer in shown_answers(prompt)])
 
 
 async def test_a_judge_scores_candidates_whatever_order_they_are_shown_in(
@@ -92,6 +96,8 @@ async def test_answers_that_cannot_be_read_are_failures_and_no_score(
         ('{"response_1": 4, "response_2": 11}', "score_refused"),
         ('{"response_1": 4, "response_2": 0}', "score_refused"),
         ('{"response_1": 4, "response_2": 80%}', "missing_candidates"),
+        ('<think>Perhaps {"response_1": 4, "response_2": 8}', "unfinished_reasoning"),
+        ('<think>Perhaps {"response_1": 4, "response_2": 8}</think>', "no_scores"),
     ],
 )
 def test_an_answer_without_a_score_for_everyone_is_refused(text: str, reason: str) -> None:
@@ -105,7 +111,35 @@ def test_the_last_object_of_an_answer_counts() -> None:
     assert read_scores(text, 2) == (7.5, 3.0)
 
 
-async def test_the_persona_is_written_once_a_person_and_run(questions: list[Question]) -> None:
+def test_scores_tried_out_while_thinking_do_not_count() -> None:
+    text = 'First {"response_1": 9, "response_2": 1}.\n</think>\n{"response_1": 2, "response_2": 8}'
+    assert read_scores(text, 2) == (2.0, 8.0)
+
+
+async def test_a_judge_shows_no_thoughts_as_a_persona(questions: list[Question]) -> None:
+    def judge_with(persona: str) -> tuple[StaticPersonaJudge, ScriptedEngine]:
+        engine = ScriptedEngine(
+            lambda prompt, sample: (
+                persona
+                if "Who is this person" in prompt.messages[1].content
+                else prefer_good(prompt, sample)
+            )
+        )
+        return StaticPersonaJudge("static-persona", engine, questions), engine
+
+    judge, engine = judge_with("<think>Somebody rude?</think>\nSomeone who likes good answers.")
+    assert (await judge.judge(questions[0], seed=1, run_seed=1)).reason is None
+    system = engine.calls[-1][0][0].messages[0].content
+    assert "Someone who likes good answers." in system
+    assert "rude" not in system
+    judge, engine = judge_with("<think>Somebody rude?")
+    verdict = await judge.judge(questions[0], seed=1, run_seed=1)
+    assert verdict.scores == (None, None)
+    assert verdict.failures == {"unfinished_reasoning": 1}
+    assert len(engine.calls) == 1
+
+
+async def test_the_persona_is_written_once_a_user_and_run(questions: list[Question]) -> None:
     def reply(prompt: Prompt, sample: int) -> str:
         if "Who is this person" in prompt.messages[1].content:
             return "Someone who likes good answers."
@@ -113,13 +147,17 @@ async def test_the_persona_is_written_once_a_person_and_run(questions: list[Ques
 
     engine = ScriptedEngine(reply)
     judge = StaticPersonaJudge("static-persona", engine, questions)
-    verdicts = [await judge.judge(one, seed=1, run_seed=run) for run in (1, 2) for one in questions]
+    verdicts = [
+        await judge.judge(question, seed=1, run_seed=run)
+        for run in (1, 2)
+        for question in questions
+    ]
     asked = [prompt.messages for prompts, _ in engine.calls for prompt in prompts]
     personas = [messages for messages in asked if "Who is this person" in messages[1].content]
-    assert len(personas) == 4  # two people, two runs
+    assert len(personas) == 4  # two users, two runs
     judging = [messages for messages in asked if messages not in personas]
     assert all("Someone who likes good answers." in messages[0].content for messages in judging)
-    # Tokens of the persona are counted with the person's first question, and nowhere else.
+    # Tokens of the persona are counted with the user's first question, and nowhere else.
     assert verdicts[0].completion_tokens > verdicts[2].completion_tokens
 
 
@@ -160,10 +198,28 @@ async def test_no_readable_chain_is_not_scored(questions: list[Question], tmp_pa
     assert verdict.failures == {"no_scores": 6}
 
 
-async def test_the_longest_answer_is_a_baseline_of_its_own(questions: list[Question]) -> None:
-    verdict = await LongestJudge().judge(questions[0], seed=1, run_seed=1)
-    assert verdict.scores == tuple(len(one.text) for one in questions[0].candidates)
-    assert verdict.probability_best == ()
+async def test_the_longest_and_the_shortest_answer_are_baselines_of_their_own(
+    questions: list[Question],
+) -> None:
+    lengths = [len(candidate.text) for candidate in questions[0].candidates]
+    longest = await LengthJudge("longest").judge(questions[0], seed=1, run_seed=1)
+    shortest = await LengthJudge("shortest").judge(questions[0], seed=1, run_seed=1)
+    assert longest.scores == tuple(lengths)
+    assert shortest.scores == tuple(-length for length in lengths)
+    assert longest.probability_best == shortest.probability_best == ()
+
+
+def test_a_fit_finds_the_weights_that_choices_were_drawn_with() -> None:
+    draw = np.random.default_rng(4)
+    weights = np.array([1.5, -0.5, 0.0])
+    gaps = draw.normal(size=(20_000, 3))
+    chosen_first = draw.random(len(gaps)) < 1 / (1 + np.exp(-gaps @ weights))
+    gaps[~chosen_first] *= -1
+    assert fit_bradley_terry(gaps) == pytest.approx(weights, abs=0.06)
+    # A single choice is enough to fit on, and a strong penalty leaves little of it.
+    (weight,) = fit_bradley_terry(np.array([[1.0]]))
+    (little,) = fit_bradley_terry(np.array([[1.0]]), penalty=0.01)
+    assert 0 < little < weight
 
 
 async def test_bradley_terry_learns_what_everybody_likes(questions: list[Question]) -> None:

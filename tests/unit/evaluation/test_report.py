@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +13,17 @@ from pgenrm_agent.evaluation.plots import plot_bars
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import accuracy_in_words, cells, write_report
 from pgenrm_agent.evaluation.running import RunDescription
-from pgenrm_agent.evaluation.summary import JudgeSummary, summarise
+from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
 def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
-    found = []
+    judged = []
     for number in range(40):
         first, second = (8.0, 3.0) if right(number) else (3.0, 8.0)
-        found.append(
+        judged.append(
             Record(
                 judge=judge,
                 run=number % 2,
@@ -44,12 +43,12 @@ def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
                 ),
             )
         )
-    return found
+    return judged
 
 
 @pytest.fixture
 def rows() -> list[JudgeSummary]:
-    return summarise(
+    return summarize(
         records("p-genrm", lambda number: number % 5 != 0)
         + records("<judge> & co", lambda number: number % 2 == 0)
     )
@@ -58,7 +57,7 @@ def rows() -> list[JudgeSummary]:
 def lists_of_ten_judges() -> list[JudgeSummary]:
     """The widest report that there is: all judges, lists, several runs, long names."""
     draw = random.Random(1)
-    found = []
+    judged = []
     for judge in (
         "p-genrm",
         "psi-prompt",
@@ -74,7 +73,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
         for number in range(24):
             samples = [tuple(grade + draw.gauss(3, 1) for grade in range(4)) for _ in range(4)]
             means = tuple(sum(column) / 4 for column in zip(*samples, strict=True))
-            found.append(
+            judged.append(
                 Record(
                     judge=judge,
                     run=number % 2,
@@ -87,7 +86,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
                     candidates=("a", "b", "c", "d"),
                     verdict=Verdict(
                         scores=means,
-                        probability_best=tuple(one / sum(means) for one in means),
+                        probability_best=tuple(mean / sum(means) for mean in means),
                         orders=tuple(tuple(draw.sample(range(4), 4)) for _ in samples),
                         totals=tuple(samples),
                         compared=16,
@@ -98,7 +97,7 @@ def lists_of_ten_judges() -> list[JudgeSummary]:
                     ),
                 )
             )
-    return summarise(found)
+    return summarize(judged)
 
 
 RUN = RunDescription(
@@ -156,11 +155,26 @@ def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
     shown = {cell.name: cell.shown for cell in cells(good)}
     assert shown["not scored"] == "0 of 40"
     assert shown["slips, %"] == "0.0"
+    assert shown["strict, %"] == shown["accuracy, %"] == "80.0 ± 0.0"
+    assert shown["coverage, %"] == "100.0"
     silent = good.model_copy(update={"accuracy": None, "not_scored": 40})
     assert "scored nothing" in accuracy_in_words(silent)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+def test_ties_and_what_was_not_scored_are_told_beside_the_headline() -> None:
+    judged = records("p-genrm", lambda number: True)
+    for number, scores in enumerate([(None, None)] * 10 + [(5.0, 5.0)] * 10):
+        verdict = judged[number].verdict.model_copy(update={"scores": scores})
+        judged[number] = judged[number].model_copy(update={"verdict": verdict})
+    (row,) = summarize(judged)
+    words = accuracy_in_words(row)
+    # Of 40: ten not scored, ten tied, twenty right.
+    assert words.startswith("p-genrm is right in 50.0 % of comparisons")
+    assert words.endswith(
+        "It scored 75.0 % of them; of these it is right in 83.3 %, a tie counted as one half."
+    )
+
+
 # Text that a phone's screen shows, in CSS pixels; a plot's text is as much smaller as its image is.
 SMALLEST_TEXT = """() => {
     const sizes = [];
@@ -179,17 +193,7 @@ STICKING_OUT = """() => [...document.querySelectorAll('main *')]
     .map(one => one.outerHTML.slice(0, 80))"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.long
 @pytest.mark.parametrize("widest", [False, True], ids=["pairs", "lists of ten judges"])
 def test_a_browser_shows_all_of_it_without_scrolling_sideways(
     widest: bool, rows: list[JudgeSummary], browser: Browser, tmp_path: Path

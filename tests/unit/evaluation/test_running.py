@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import signal
@@ -11,17 +10,19 @@ import sys
 import time
 from pathlib import Path
 
+import killed_run
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.evaluation.judges import PromptJudge
 from pgenrm_agent.evaluation.questions import Question, read_questions
-from pgenrm_agent.evaluation.records import Record, RecordLog, read_parquet, write_parquet
+from pgenrm_agent.evaluation.records import Record, read_parquet, write_parquet
 from pgenrm_agent.evaluation.running import RECORDS, RunDescription, evaluate
-from pgenrm_agent.evaluation.summary import JudgeSummary, summarise
+from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
+from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.testing import ScriptedEngine
 
-SCRIPT = Path(__file__).parents[2] / "support" / "killed_run.py"
+SCRIPT = Path(killed_run.__file__)
 GOOD = '{"response_1": 8, "response_2": 3}'
 
 
@@ -46,20 +47,16 @@ def table(folder: Path) -> list[JudgeSummary]:
     with RecordLog(folder / RECORDS, Record) as log:
         keys = [record.key for record in log.found]
         assert len(keys) == len(set(keys)), "a question was judged and kept twice"
-        return without_time(summarise(log.found))
+        return without_time(summarize(log.found))
 
 
-def test_a_run_killed_ten_times_ends_with_the_same_table(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    killed_run = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(killed_run)
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_a_run_that_is_killed_ends_with_the_same_table(tmp_path: Path, kills: int) -> None:
     killed_run.run(tmp_path / "whole", latency_s=0.0)
 
     out, draw = tmp_path / "killed", random.Random(5)
     records = out / RECORDS
-    for _ in range(10):
+    for _ in range(kills):
         before = records.stat().st_size if records.exists() else 0
         child = subprocess.Popen([sys.executable, "-P", str(SCRIPT), str(out)])
         # Some records later, and at any moment of the next ones.
@@ -103,6 +100,21 @@ async def test_more_judges_can_join_a_run(questions: list[Question], tmp_path: P
     for record in records:
         seeds[record.judge].append(record.seed)
     assert seeds["a"] == seeds["b"]
+
+
+async def test_more_questions_can_join_a_run_after_the_same_ones(
+    questions: list[Question], tmp_path: Path
+) -> None:
+    judge = PromptJudge("a", ScriptedEngine(GOOD))
+    await evaluate(questions[:3], [judge], tmp_path, describe())
+    engine = ScriptedEngine(GOOD)
+    records = await evaluate(questions, [PromptJudge("a", engine)], tmp_path, describe())
+    assert len(engine.calls) == 1
+    assert [record.question for record in records] == ["q0", "q1", "q2", "q3"]
+    # From now on it is a run of four: fewer, or others at their place, are another run.
+    for others in (questions[:3], questions[::-1]):
+        with pytest.raises(ConfigurationError, match="fingerprint"):
+            await evaluate(others, [judge], tmp_path, describe())
 
 
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"model": "other"}, {"engine": "other"}])
@@ -155,7 +167,7 @@ async def test_results_survive_parquet(questions: list[Question], tmp_path: Path
     write_parquet(records, tmp_path / "results.parquet")
     back = read_parquet(tmp_path / "results.parquet")
     assert back == sorted(records, key=lambda record: record.key)
-    assert summarise(back) == summarise(records)
+    assert summarize(back) == summarize(records)
 
 
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
@@ -195,7 +207,7 @@ def test_questions_survive_a_file(questions: list[Question], tmp_path: Path) -> 
     file = tmp_path / "questions.jsonl"
     odd = questions[0].model_copy(update={"id": "odd", "query": "two\u2028parts?"})
     rows = [*questions, odd]
-    file.write_text("".join(one.model_dump_json() + "\n" for one in rows), encoding="utf-8")
+    file.write_text("".join(row.model_dump_json() + "\n" for row in rows), encoding="utf-8")
     assert read_questions(file) == rows
     file.write_text(odd.model_dump_json() * 1 + "\n" + odd.model_dump_json(), encoding="utf-8")
     with pytest.raises(ConfigurationError, match="twice"):

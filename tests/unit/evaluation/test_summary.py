@@ -9,7 +9,7 @@ import pytest
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.records import Record, Verdict
-from pgenrm_agent.evaluation.summary import compare, summarise
+from pgenrm_agent.evaluation.summary import compare, summarize
 
 
 def record(
@@ -37,7 +37,7 @@ def record(
 
 
 def test_what_happened_is_counted() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [8, 3], failures={"truncated": 1}, totals=[[8, 3]], orders=[[0, 1]]),
             record("2", [5, 5], failures={"truncated": 2}),
@@ -48,6 +48,7 @@ def test_what_happened_is_counted() -> None:
     assert row.accuracy is not None
     assert row.accuracy.mean == 0.5
     assert row.strict.mean == 0.25
+    assert row.coverage == 0.75
     assert (row.comparisons, row.ties, row.not_scored) == (4, 1, 1)
     assert row.macro_user is not None
     assert row.macro_user.mean == (0.75 + 0.0) / 2
@@ -58,7 +59,7 @@ def test_what_happened_is_counted() -> None:
 
 
 def test_runs_give_a_mean_and_its_error() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [8, 3]),
             record("2", [8, 3]),
@@ -75,16 +76,16 @@ def test_runs_give_a_mean_and_its_error() -> None:
 def test_a_coin_is_no_better_than_chance_and_a_good_judge_is() -> None:
     coin = [record(str(n), [8, 3] if n % 2 else [3, 8], user=f"u{n}") for n in range(40)]
     good = [record(str(n), [8, 3], user=f"u{n}", judge="b") for n in range(40)]
-    rows = {row.judge: row for row in summarise([*coin, *good])}
+    rows = {row.judge: row for row in summarize([*coin, *good])}
     assert rows["a"].against_chance == "no better"
     assert rows["b"].against_chance == "better"
-    (single,) = summarise([record("1", [8, 3])])
+    (single,) = summarize([record("1", [8, 3])])
     assert single.against_chance == "unknown"
 
 
 def test_more_samples_are_means_of_the_first_ones() -> None:
     totals = [[3, 8], [9, 1], [9, 1], [1, 2]]
-    (row,) = summarise([record("1", [5.5, 3], totals=totals, orders=[[0, 1], [1, 0]] * 2)])
+    (row,) = summarize([record("1", [5.5, 3], totals=totals, orders=[[0, 1], [1, 0]] * 2)])
     assert row.by_samples == {1: 0.0, 2: 1.0, 4: 1.0}
     assert row.one_sample == 0.5
     assert row.position.better_first == 0.5
@@ -94,7 +95,7 @@ def test_more_samples_are_means_of_the_first_ones() -> None:
 
 
 def test_lists_are_ranked_and_so_are_systems() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [3, 2, 1], grades=[3, 1, 2]),
             record("2", [3, 2, 1], grades=[3, 2, 1], user="bo"),
@@ -110,12 +111,12 @@ def test_lists_are_ranked_and_so_are_systems() -> None:
     # Mean grades of the systems: 3, 1.5, 1.5; mean scores 3, 2, 1.
     assert row.system_spearman is not None
     assert row.system_spearman.mean == pytest.approx(0.8660254)
-    (pairs,) = summarise([record("1", [8, 3])])
+    (pairs,) = summarize([record("1", [8, 3])])
     assert pairs.kendall is None
 
 
 def test_ndcg_and_prototypes_are_means_of_means() -> None:
-    (row,) = summarise(
+    (row,) = summarize(
         [
             record("1", [3, 2, 1], grades=[3, 2, 0], prototype="0"),
             record("2", [1, 2, 3], grades=[1, 0, 0], prototype="0"),
@@ -133,7 +134,7 @@ def test_ndcg_and_prototypes_are_means_of_means() -> None:
 def test_every_pair_of_a_list_tells_of_position_bias() -> None:
     # Shown as b, c, a, and whatever stands earlier got more: b > c > a.
     shown = record("1", [1, 3, 2], grades=[3, 2, 1], totals=[[1, 3, 2]], orders=[[1, 2, 0]])
-    (row,) = summarise([shown])
+    (row,) = summarize([shown])
     assert row.position.samples == 3
     assert row.position.prefers_first == 1.0
     assert row.position.better_first == 1.0  # b over c
@@ -142,23 +143,45 @@ def test_every_pair_of_a_list_tells_of_position_bias() -> None:
 
 def test_the_order_of_records_does_not_matter() -> None:
     records = [record(str(n), [n % 3, 1.1], user=f"u{n % 7}", run=n % 2) for n in range(30)]
-    assert summarise(records) == summarise(records[::-1])
+    assert summarize(records) == summarize(records[::-1])
 
 
 def test_two_judges_are_compared_on_what_both_were_asked() -> None:
     first = [record(str(n), [8, 3], user=f"u{n}") for n in range(12)]
     second = [record(str(n), [3, 8], user=f"u{n}") for n in range(2, 14)]
-    found = compare(first, second)
-    assert (found.comparisons, found.difference) == (10, 1.0)
-    assert found.p_value < 0.01
+    gain = compare(first, second)
+    assert (gain.comparisons, gain.difference) == (10, 1.0)
+    assert gain.p_value < 0.01
     with pytest.raises(ConfigurationError, match="no question in common"):
         compare(first, [record("other", [1, 2])])
-    with pytest.raises(ConfigurationError, match="cannot be compared"):
-        compare(first[:1], [record("0", [None, None], user="u0")])
     with pytest.raises(ConfigurationError, match="question 0 is not the same in both: u0 is"):
         compare(first, [record("0", [8, 3], user="another")])
 
 
-def test_nothing_cannot_be_summarised() -> None:
+@pytest.mark.parametrize("scores", [[None, None], [4, 4], [2, 3]], ids=["silent", "tied", "wrong"])
+def test_who_is_not_right_loses_against_who_is(scores: Sequence[float | None]) -> None:
+    right = [record(str(n), [8, 3], user=f"u{n}") for n in range(4)]
+    rest = [record(str(n), scores, user=f"u{n}", judge="b") for n in range(4)]
+    gain = compare(right, rest)
+    assert (gain.first, gain.second, gain.difference) == (1.0, 0.0, 1.0)
+    strict = {row.judge: row.strict.mean for row in summarize([*right, *rest])}
+    assert gain.difference == strict["a"] - strict["b"]
+
+
+def test_the_first_in_the_table_is_right_most_often_and_not_the_one_that_says_least() -> None:
+    rarely = [record(str(n), [8, 3] if n == 0 else [None, None], user=f"u{n}") for n in range(10)]
+    often = [
+        record(str(n), [8, 3] if n < 7 else [3, 8], user=f"u{n}", judge="b") for n in range(10)
+    ]
+    first, second = summarize([*rarely, *often])
+    assert (first.judge, second.judge) == ("b", "a")
+    assert second.accuracy is not None
+    assert (second.accuracy.mean, second.strict.mean, second.coverage) == (1.0, 0.1, 0.1)
+    assert first.interval is not None
+    assert first.interval.low < first.strict.mean < first.interval.high
+    assert second.against_chance == "worse"
+
+
+def test_nothing_cannot_be_summarized() -> None:
     with pytest.raises(ConfigurationError, match="nothing was judged"):
-        summarise([])
+        summarize([])

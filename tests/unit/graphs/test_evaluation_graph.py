@@ -16,12 +16,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError, EngineTimeout
-from pgenrm_agent.graphs.evaluation import (
-    EvaluationContext,
-    EvaluationInput,
-    build_graph,
-    graph,
-)
+from pgenrm_agent.graphs.evaluation import build_graph, graph
+from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
 from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine
 
@@ -64,7 +60,7 @@ def request(
     return {
         "request": {
             "user_id": "ada",
-            "query": "Which colour?",
+            "query": "Which color?",
             "candidates": [{"id": text, "text": text} for text in candidates],
         },
         "scaling": {"seed": 5, **scaling},
@@ -98,7 +94,7 @@ async def test_candidates_get_their_own_marks_in_whatever_order_they_are_shown()
     assert evaluation.seed == 5
 
 
-async def test_a_model_that_favours_the_first_place_favours_nobody() -> None:
+async def test_a_model_that_favors_the_first_place_favors_nobody() -> None:
     engine = ScriptedEngine(lambda prompt, _: chain_text([9, *[4] * (len(shown(prompt)) - 1)]))
     evaluation = await evaluate(request(("red", "green"), individual=8), engine)
     assert [score.mean for score in evaluation.scores] == [6.5, 6.5]
@@ -188,7 +184,7 @@ async def test_without_resamples_the_remaining_chains_are_used() -> None:
 async def test_a_candidate_that_no_chain_scores_is_not_scored_and_says_why() -> None:
     def without_blue(prompt: Prompt, _: int) -> str:
         texts = shown(prompt)
-        text = chain_text([MARKS[one] for one in texts])
+        text = chain_text([MARKS[text] for text in texts])
         place = texts.index("blue") + 1
         return re.sub(rf',? ?"response_{place}": 5.0|Response {place}: Fit 5', "", text).replace(
             "{, ", "{"
@@ -213,12 +209,50 @@ class Truncating(ScriptedEngine):
         if len(self.calls) > 1:
             return answers
         cut = {"finish_reason": "length"}
-        return [[one.model_copy(update=cut) for one in answer] for answer in answers]
+        return [[completion.model_copy(update=cut) for completion in answer] for answer in answers]
 
 
 async def test_truncated_chains_are_not_read_even_if_they_could_be() -> None:
     evaluation = await evaluate(request(individual=3), Truncating(taste(MARKS)))
     assert [failure.reason for failure in evaluation.failures] == ["truncated"] * 3
+    assert len(evaluation.chains) == 3
+
+
+@pytest.mark.parametrize("staged", [False, True])
+async def test_what_a_model_tried_out_while_thinking_does_not_count(staged: bool) -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        marks = [MARKS[one] for one in shown(prompt)]
+        tried = chain_text([11 - mark for mark in marks], persona="Somebody else.")
+        return f"<think>\n{tried}\nNo.\n</think>\n{chain_text(marks)}"
+
+    evaluation = await evaluate(request(individual=3), Unstopped(reply), staged=staged)
+    expected = await evaluate(request(individual=3), ScriptedEngine(taste(MARKS)))
+    assert evaluation.ranking == expected.ranking
+    assert [chain.rubric for chain in evaluation.chains] == [
+        chain.rubric for chain in expected.chains
+    ]
+    assert "Somebody else." not in {chain.persona.text for chain in evaluation.chains}
+
+
+class Unstopped(ScriptedEngine):
+    """Takes no notice of stop strings, as a server that is not told them."""
+
+    async def sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        return await super().sample(prompts, params.model_copy(update={"stop": ()}))
+
+
+async def test_a_budget_spent_on_thinking_is_told_as_such() -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        chain = taste(MARKS)(prompt, 0)
+        return chain if len(engine.calls) > 1 else f"<think>\n{chain}\nBut"
+
+    engine = Truncating(reply)
+    evaluation = await evaluate(request(individual=3), engine)
+    assert [failure.reason for failure in evaluation.failures] == ["unfinished_reasoning"] * 3
+    assert "reasoning never ends" in evaluation.failures[0].message
+    assert "limit of" in evaluation.failures[0].message
     assert len(evaluation.chains) == 3
 
 
@@ -232,7 +266,9 @@ async def test_a_chain_truncated_in_its_persona_is_restarted_in_the_last_stage()
 
 async def test_a_resampled_staged_chain_keeps_its_persona_and_rubric() -> None:
     def reply(prompt: Prompt, sample: int) -> str:
-        text = chain_text([MARKS[one] for one in shown(prompt)], persona="The first persona.")
+        text = chain_text(
+            [MARKS[candidate] for candidate in shown(prompt)], persona="The first persona."
+        )
         broken = len(engine.calls) == 3
         return prompt.partial + "I would rather not." if broken else text
 
@@ -249,7 +285,9 @@ async def test_an_edited_persona_is_what_the_engine_continues() -> None:
 
     def tail(prompt: Prompt) -> str:
         loves = "loves red" in prompt.partial
-        marks = [9.0 if loves and one == "red" else MARKS[one] for one in shown(prompt)]
+        marks = [
+            9.0 if loves and candidate == "red" else MARKS[candidate] for candidate in shown(prompt)
+        ]
         whole = chain_text(marks)
         if not prompt.partial:
             return whole
@@ -325,7 +363,7 @@ async def test_signals_come_from_memory_unless_the_input_brings_them() -> None:
     assert memory.asked == []
     del given["history"]
     await graph.ainvoke(given, context=context)
-    assert memory.asked == [("ada", "Which colour?", 2, "recent")]
+    assert memory.asked == [("ada", "Which color?", 2, "recent")]
     for prompts, _ in engine.calls:
         assert all("Tea, plainly." in prompt.messages[0].content for prompt in prompts)
 

@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import ormsgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from moments import every_moment
 from people_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
 
-from pgenrm_agent import PGenRM
+from pgenrm_agent import PGenRM, Scaling
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError
-from pgenrm_agent.graphs.prototype_learning import learn_prototypes
+from pgenrm_agent.graphs.prototype_learning import Job, build_graph, learn_prototypes, merged
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import PrototypeStore
 from pgenrm_agent.prototypes.choices import Choices, Fitted
@@ -39,20 +44,22 @@ def memory(tmp_path: Path) -> Iterator[UserMemory]:
 async def test_people_of_one_taste_come_together(memory: UserMemory) -> None:
     told: list[tuple[str, int, int]] = []
     learned = await learn_prototypes(
-        context(memory, ScriptedEngine(describe), on_progress=lambda *one: told.append(one))
+        context(
+            memory, ScriptedEngine(describe), on_progress=lambda *progress: told.append(progress)
+        )
     )
     assert (learned.prototypes, learned.people, learned.personas) == (2, 10, 20)
-    found = PrototypeStore(memory).current()
-    assert found is not None
+    version = PrototypeStore(memory).current()
+    assert version is not None
     by_taste = {
-        taste: {int(found.homes[f"u{n}"][0]) for n in range(10) if n % 2 == i}
+        taste: {int(version.homes[f"u{n}"][0]) for n in range(10) if n % 2 == i}
         for i, taste in enumerate(PERSONAS)
     }
     assert all(len(homes) == 1 for homes in by_taste.values())
     assert by_taste["plain"] != by_taste["warm"]
-    assert {"plain", "warm"} <= {word for label in found.labels for word in label.split(", ")}
+    assert {"plain", "warm"} <= {word for label in version.labels for word in label.split(", ")}
     assert ("personas", 20, 20) in told
-    assert "u11" not in found.homes
+    assert "u11" not in version.homes
 
 
 async def test_a_choice_is_not_shown_to_derive_the_persona_of_its_own_query(
@@ -93,12 +100,75 @@ async def test_a_run_that_was_cut_off_samples_nothing_twice(
     assert sum(len(prompts) for prompts, _ in again.calls) == 20  # a finished run is finished
 
 
-def test_a_build_killed_three_times_samples_no_batch_twice(tmp_path: Path) -> None:
+async def test_a_kept_file_that_a_stranger_wrote_runs_nothing(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    keep, made = tmp_path / "kept.sqlite", tmp_path / "made"
+    fails = ScriptedEngine(lambda prompt, number: 1 / 0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError):
+        await learn_prototypes(context(memory, fails), keep=keep)
+    call = ormsgpack.Ext(0, ormsgpack.packb(("os", "mkdir", str(made))))
+    with sqlite3.connect(keep) as kept:
+        kept.execute("UPDATE checkpoints SET checkpoint = ?", (ormsgpack.packb([call]),))
+    kept.close()
+    with pytest.raises(ConfigurationError, match="not plain data"):
+        await learn_prototypes(context(memory, ScriptedEngine(describe)), keep=keep)
+    await learn_prototypes(context(memory, ScriptedEngine(describe)), keep=keep, fresh=True)
+    assert not made.exists()
+
+
+async def test_a_build_killed_at_whatever_moment_goes_on_from_there(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    keep, engine = tmp_path / "kept.sqlite", ScriptedEngine(describe)
+
+    def asked() -> int:
+        return sum(len(prompts) for prompts, _ in engine.calls)
+
+    with every_moment(keep, tmp_path / "moments", asked) as copies:
+        await learn_prototypes(context(memory, engine), keep=keep)
+    assert {done for _, done in copies} == {0, 5, 10, 15, 20}
+    unsaid = [copy for copy, _ in copies if await next_nodes(copy) == ()]
+    assert len(unsaid) > 5  # a node's results are there, the checkpoint behind them is not
+    for copy, done in copies:
+        engine.calls.clear()
+        learned = await learn_prototypes(context(memory, engine), keep=copy)
+        assert (learned.personas, learned.people, learned.unreadable) == (20, 10, 0)
+        assert asked() == 20 - done, copy.name
+        assert not copy.exists()
+
+
+async def next_nodes(kept: Path) -> tuple[str, ...]:
+    """What LangGraph says comes next in the run that is in the file."""
+    async with AsyncSqliteSaver.from_conn_string(str(kept)) as saver:
+        (newest,) = [checkpoint async for checkpoint in saver.alist(None, limit=1)]
+        thread = {"thread_id": newest.config["configurable"]["thread_id"]}
+        return (await build_graph(saver).aget_state({"configurable": thread})).next
+
+
+jobs = st.lists(
+    st.builds(Job, user_id=st.sampled_from("abc"), pair_id=st.sampled_from("123")), max_size=5
+)
+
+
+@given(first=st.lists(jobs, max_size=4), then=st.lists(jobs, max_size=4))
+def test_what_is_written_again_is_there_once_in_whatever_batches(
+    first: list[list[Job]], then: list[list[Job]]
+) -> None:
+    together = merged([], [*first, *then])
+    assert merged(merged([], first), then) == together
+    assert merged(together, [*first, *then]) == together
+    keys = [(job["user_id"], job["pair_id"]) for job in together]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path, kills: int) -> None:
     with UserMemory(tmp_path / "memory") as memory:
         fill(memory)
     keep, log = tmp_path / "kept.sqlite", tmp_path / "log"
     draw = random.Random(0)
-    for _ in range(3):
+    for _ in range(kills):
         killed = learn(tmp_path / "memory", keep, log, dies_after=draw.randrange(1, 4))
         assert killed.returncode == -9, killed.stderr
     done = learn(tmp_path / "memory", keep, log, dies_after=99)
@@ -155,7 +225,7 @@ async def test_scoring_while_builds_run_sees_one_version_at_a_time(memory: UserM
         async def score() -> None:
             while not built.is_set():
                 evaluation = await rm.ascore("u11", "A question", ["short", "chatty"])
-                told.append(evaluation.neighbours)
+                told.append(evaluation.neighbors)
 
         await learn_prototypes(context(memory, ScriptedEngine(describe)))
         versions.append(names_in_force(memory))
@@ -163,7 +233,7 @@ async def test_scoring_while_builds_run_sees_one_version_at_a_time(memory: UserM
     each_of_one_version(told, versions)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scoring_in_another_process_over_a_server_sees_one_version_at_a_time(
     chroma_server: str,
 ) -> None:
@@ -188,8 +258,11 @@ def test_scoring_in_another_process_over_a_server_sees_one_version_at_a_time(
 
 def each_of_one_version(told: list[tuple[str, ...]], versions: list[frozenset[str]]) -> None:
     """Every evaluation's similar people are of a single version, and several versions were met."""
-    met = [[number for number, names in enumerate(versions) if set(one) <= names] for one in told]
-    assert all(len(one) == 4 for one in told)
+    met = [
+        [number for number, names in enumerate(versions) if set(told_names) <= names]
+        for told_names in told
+    ]
+    assert all(len(told_names) == 4 for told_names in told)
     assert all(len(numbers) == 1 for numbers in met)
     assert len({numbers[0] for numbers in met}) >= 2
 
@@ -286,8 +359,8 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
 
     data = demo_data()
     with PGenRM(memory=tmp_path / "memory") as rm:
-        for person in data.people:
-            for copy in "abc":
+        for person in data.users:
+            for copy in "ab":
                 for number, pair in enumerate(data.pairs(person)):
                     rm.remember(
                         f"{person.id}-{copy}", pair.model_copy(update={"id": f"{copy}{number}"})
@@ -295,15 +368,16 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
                 rm.memory.set_consent(f"{person.id}-{copy}", True)
         learned = rm.learn_prototypes(k=2, queries=1, keep=tmp_path / "kept.sqlite")
         assert learned.prototypes <= 2
-        user = f"{data.people[0].id}-a"
-        evaluation = rm.score(user, data.query, list(data.candidates.values()))
+        user = f"{data.users[0].id}-a"
+        scaling = Scaling(individual=2, prototype=4, seed=1)
+        evaluation = rm.score(user, data.query, list(data.candidates.values()), scaling=scaling)
         levels = {chain.level for chain in evaluation.chains}
         assert levels == {"individual", "prototype"}
         assert evaluation.prototype in ("0", "1")
-        assert len(evaluation.neighbours) == 4
-        found = rm.prototypes.current()
-        assert found is not None
-        assert found.embedder.startswith("tokens:pgenrm-tiny:")
+        assert len(evaluation.neighbors) == 4
+        version = rm.prototypes.current()
+        assert version is not None
+        assert version.embedder.startswith("tokens:pgenrm-tiny:")
         picture = tmp_path / "map.png"
-        plot_prototypes(found, picture)
+        plot_prototypes(version, picture)
         assert picture.read_bytes().startswith(b"\x89PNG")

@@ -15,9 +15,10 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.graphs.evaluation import EvaluationContext, graph
+from pgenrm_agent.graphs.evaluation import graph
+from pgenrm_agent.graphs.state import EvaluationContext
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.prototypes import Member, Neighbours
+from pgenrm_agent.prototypes import Member, Neighbors
 from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
@@ -29,8 +30,8 @@ PEOPLE = {"ann": "plain", "bob": "plain", "cid": "plain", "dee": "warm", "eve": 
 
 def taste_in(prompt: Prompt) -> str:
     """Which taste the history or wishes in a prompt speak for; that is all the engine looks at."""
-    found = re.search(r"secret (plain|warm)", prompt.messages[0].content)
-    return found[1] if found else "none"
+    taste = re.search(r"secret (plain|warm)", prompt.messages[0].content)
+    return taste[1] if taste else "none"
 
 
 def judge(prompt: Prompt, _: int) -> str:
@@ -58,27 +59,27 @@ def memory(tmp_path: Path) -> Iterator[UserMemory]:
 
 
 @pytest.fixture
-def neighbours(memory: UserMemory) -> Neighbours:
-    found = Neighbours(memory, EMBEDDER)
+def neighbors(memory: UserMemory) -> Neighbors:
+    source = Neighbors(memory, EMBEDDER)
     centroids = EMBEDDER.embed(list(PERSONAS.values()))
     members = [
         Member(user, list(PERSONAS).index(taste), centroids[list(PERSONAS).index(taste)])
         for user, taste in PEOPLE.items()
     ]
-    found.store.replace(centroids, members, embedder=EMBEDDER.name)
-    return found
+    source.store.replace(centroids, members, embedder=EMBEDDER.name)
+    return source
 
 
 async def run(
-    user: str, neighbours: Neighbours | None, engine: ScriptedEngine, **options: Any
+    user: str, neighbors: Neighbors | None, engine: ScriptedEngine, **options: Any
 ) -> tuple[Evaluation, dict[str, Any]]:
     context = EvaluationContext(
         engine=engine,
         chain_format=PUBLISHED,
-        memory=neighbours.memory if neighbours else None,
-        neighbours=neighbours,
+        memory=neighbors.memory if neighbors else None,
+        neighbors=neighbors,
         staged=options.pop("staged", False),
-        show_neighbours=options.pop("show_neighbours", False),
+        show_neighbors=options.pop("show_neighbors", False),
     )
     given: Any = {
         "request": {
@@ -96,8 +97,8 @@ def told(evaluation: Evaluation) -> str:
     return evaluation.model_dump_json()
 
 
-async def test_similar_people_add_chains_of_their_own(neighbours: Neighbours) -> None:
-    evaluation, _ = await run("ann", neighbours, ScriptedEngine(judge))
+async def test_similar_people_add_chains_of_their_own(neighbors: Neighbors) -> None:
+    evaluation, _ = await run("ann", neighbors, ScriptedEngine(judge))
     levels = [chain.level for chain in evaluation.chains]
     assert (levels.count("individual"), levels.count("prototype")) == (4, 2)
     assert evaluation.prototype == "0"
@@ -107,42 +108,44 @@ async def test_similar_people_add_chains_of_their_own(neighbours: Neighbours) ->
     assert evaluation.best == "short"
 
 
-async def test_results_do_not_say_who_the_similar_people_are(neighbours: Neighbours) -> None:
-    evaluation, _ = await run("ann", neighbours, ScriptedEngine(judge))
+async def test_results_do_not_say_who_the_similar_people_are(neighbors: Neighbors) -> None:
+    evaluation, _ = await run("ann", neighbors, ScriptedEngine(judge))
     prototype = [chain for chain in evaluation.chains if chain.level == "prototype"]
     for secret in ('"cid"', '"dee"', '"eve"', "secret warm", PERSONAS["warm"]):
         assert secret not in told(evaluation)
-    assert all(re.fullmatch(r"neighbour-[0-9a-f]{12}", one) for one in evaluation.neighbours)
-    assert {chain.signals_of for chain in prototype} == set(evaluation.neighbours)
+    assert all(re.fullmatch(r"neighbor-[0-9a-f]{12}", name) for name in evaluation.neighbors)
+    assert {chain.signals_of for chain in prototype} == set(evaluation.neighbors)
     assert all(chain.text == "" and chain.marks for chain in prototype)
     rubrics = [chain.rubric for chain in prototype if chain.rubric is not None]
-    assert [[one.name for one in rubric.criteria] for rubric in rubrics] == [["criterion 1"]] * 2
-    shown, _ = await run("ann", neighbours, ScriptedEngine(judge), show_neighbours=True)
+    assert [[criterion.name for criterion in rubric.criteria] for rubric in rubrics] == [
+        ["criterion 1"]
+    ] * 2
+    shown, _ = await run("ann", neighbors, ScriptedEngine(judge), show_neighbors=True)
     assert PERSONAS["warm"] in told(shown)
     assert shown.scores == evaluation.scores
 
 
 async def test_nobody_takes_part_without_consent_nor_in_ones_own_evaluation(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
     engine = ScriptedEngine(judge)
-    evaluation, _ = await run("ann", neighbours, engine, prototype=16)
+    evaluation, _ = await run("ann", neighbors, engine, prototype=16)
     said = " ".join(m.content for prompts, _ in engine.calls for p in prompts for m in p.messages)
     assert "of bob" not in said
     assert {user for user in PEOPLE if f"of {user}" in said} == {"ann", "cid", "dee", "eve"}
-    assert len(evaluation.neighbours) == 3
-    neighbours.memory.set_consent("cid", False)
-    neighbours.memory.forget("dee")
-    evaluation, _ = await run("ann", neighbours, ScriptedEngine(judge), prototype=16)
-    assert len(evaluation.neighbours) == 1
+    assert len(evaluation.neighbors) == 3
+    neighbors.memory.set_consent("cid", False)
+    neighbors.memory.forget("dee")
+    evaluation, _ = await run("ann", neighbors, ScriptedEngine(judge), prototype=16)
+    assert len(evaluation.neighbors) == 1
 
 
 @pytest.mark.parametrize(("staged", "calls"), [(False, 2), (True, 3)])
 async def test_both_levels_share_each_later_stage(
-    neighbours: Neighbours, staged: bool, calls: int
+    neighbors: Neighbors, staged: bool, calls: int
 ) -> None:
     engine = ScriptedEngine(judge)
-    evaluation, _ = await run("ann", neighbours, engine, staged=staged, individual=6)
+    evaluation, _ = await run("ann", neighbors, engine, staged=staged, individual=6)
     assert len(engine.calls) == evaluation.usage.engine_calls == calls
     first, *later = engine.calls
     assert first[1].stop == PUBLISHED.stop("persona")
@@ -151,18 +154,18 @@ async def test_both_levels_share_each_later_stage(
 
 
 async def test_an_engine_that_cannot_continue_writes_whole_chains_level_by_level(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
     engine = ScriptedEngine(judge, continues=False)
-    evaluation, _ = await run("ann", neighbours, engine)
+    evaluation, _ = await run("ann", neighbors, engine)
     assert len(engine.calls) == 2
     assert len(evaluation.chains) == 6
 
 
 async def test_of_somebody_unknown_the_prior_over_prototypes_decides(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
-    evaluation, _ = await run("new", neighbours, ScriptedEngine(judge))
+    evaluation, _ = await run("new", neighbors, ScriptedEngine(judge))
     assert {chain.level for chain in evaluation.chains} == {"prototype"}
     assert len(evaluation.chains) == 4  # four people have agreed; the budget is six
     assert evaluation.prototype is None
@@ -170,25 +173,25 @@ async def test_of_somebody_unknown_the_prior_over_prototypes_decides(
 
 
 async def test_a_stated_wish_alone_leads_to_people_who_want_the_like(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
-    neighbours.memory.state("new", StatedPreference(text="secret warm"))
-    evaluation, _ = await run("new", neighbours, ScriptedEngine(judge))
+    neighbors.memory.state("new", StatedPreference(text="secret warm"))
+    evaluation, _ = await run("new", neighbors, ScriptedEngine(judge))
     assert evaluation.prototype == "1"
     assert evaluation.best == "chatty"
     assert evaluation.score_of("chatty").prototype_mean == 9.0
 
 
-async def test_the_queries_neighbourhood_moves_the_prior(neighbours: Neighbours) -> None:
-    memory = neighbours.memory
+async def test_the_queries_neighborhood_moves_the_prior(neighbors: Neighbors) -> None:
+    memory = neighbors.memory
     for number in range(70):
         memory.remember(
             "dee", PreferencePair(query=f"Feeding cats, part {number}", chosen="a", rejected="b")
         )
-    version = neighbours.store.current()
+    version = neighbors.store.current()
     assert version is not None
-    elsewhere = neighbours.prior(version, "A plain question")
-    cats = neighbours.prior(version, "Feeding cats")
+    elsewhere = neighbors.prior(version, "A plain question")
+    cats = neighbors.prior(version, "Feeding cats")
     assert cats.sum() == pytest.approx(1)
     assert elsewhere.sum() == pytest.approx(1)
     assert cats[1] == pytest.approx((2 / 5 + 1) / 2)
@@ -196,81 +199,81 @@ async def test_the_queries_neighbourhood_moves_the_prior(neighbours: Neighbours)
 
 
 async def test_no_chain_of_ones_own_still_finds_the_prototype_by_ones_persona(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
     engine = ScriptedEngine(judge)
-    evaluation, _ = await run("dee", neighbours, engine, individual=0, prototype=1)
+    evaluation, _ = await run("dee", neighbors, engine, individual=0, prototype=1)
     assert [chain.level for chain in evaluation.chains] == ["prototype"]
     assert evaluation.prototype == "1"
     assert evaluation.best == "chatty"
     assert len(engine.calls) == 2
 
 
-async def test_when_nobody_similar_agreed_ones_own_chains_are_left(neighbours: Neighbours) -> None:
+async def test_when_nobody_similar_agreed_ones_own_chains_are_left(neighbors: Neighbors) -> None:
     for user in PEOPLE:
-        neighbours.memory.set_consent(user, False)
-    evaluation, _ = await run("new", neighbours, ScriptedEngine(judge))
+        neighbors.memory.set_consent(user, False)
+    evaluation, _ = await run("new", neighbors, ScriptedEngine(judge))
     assert [chain.level for chain in evaluation.chains] == ["individual"] * 4
-    evaluation, _ = await run("ann", neighbours, ScriptedEngine(judge))
+    evaluation, _ = await run("ann", neighbors, ScriptedEngine(judge))
     assert [chain.level for chain in evaluation.chains] == ["individual"] * 4
 
 
-async def test_whoever_agreed_joins_the_nearest_prototype_at_once(neighbours: Neighbours) -> None:
-    neighbours.memory.state("zoe", StatedPreference(text="secret warm"))
-    await run("zoe", neighbours, ScriptedEngine(judge))
-    version = neighbours.store.current()
+async def test_whoever_agreed_joins_the_nearest_prototype_at_once(neighbors: Neighbors) -> None:
+    neighbors.memory.state("zoe", StatedPreference(text="secret warm"))
+    await run("zoe", neighbors, ScriptedEngine(judge))
+    version = neighbors.store.current()
     assert version is not None
     assert "zoe" not in version.homes
-    neighbours.memory.set_consent("zoe", True)
-    await run("zoe", neighbours, ScriptedEngine(judge))
-    version = neighbours.store.current()
+    neighbors.memory.set_consent("zoe", True)
+    await run("zoe", neighbors, ScriptedEngine(judge))
+    version = neighbors.store.current()
     assert version is not None
     assert version.homes["zoe"].tolist() == [1]
 
 
 async def test_whoever_is_forgotten_in_the_moment_of_joining_stays_forgotten(
-    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+    neighbors: Neighbors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = neighbours.memory
+    memory = neighbors.memory
     memory.state("zoe", StatedPreference(text="secret warm"))
     memory.set_consent("zoe", True)
-    join = neighbours.store.join
+    join = neighbors.store.join
 
     def forget_first(user_id: str, vector: Any) -> None:
         memory.forget(user_id)  # as another thread does between the question and the write
         join(user_id, vector)
 
-    monkeypatch.setattr(neighbours.store, "join", forget_first)
-    await run("zoe", neighbours, ScriptedEngine(judge))
-    version = neighbours.store.current()
+    monkeypatch.setattr(neighbors.store, "join", forget_first)
+    await run("zoe", neighbors, ScriptedEngine(judge))
+    version = neighbors.store.current()
     assert version is not None
     assert "zoe" not in version.homes
 
 
 async def test_another_embedder_than_the_versions_is_refused(
-    neighbours: Neighbours, memory: UserMemory
+    neighbors: Neighbors, memory: UserMemory
 ) -> None:
-    other = Neighbours(memory, HashingEmbedder(64))
+    mismatched = Neighbors(memory, HashingEmbedder(64))
     with pytest.raises(ConfigurationError, match=r"'hashing-1-256', and this is 'hashing-1-64'"):
-        await run("ann", other, ScriptedEngine(judge))
+        await run("ann", mismatched, ScriptedEngine(judge))
 
 
 async def test_without_a_version_nothing_changes(memory: UserMemory) -> None:
     engine = ScriptedEngine(judge)
-    evaluation, _ = await run("ann", Neighbours(memory, EMBEDDER), engine)
+    evaluation, _ = await run("ann", Neighbors(memory, EMBEDDER), engine)
     assert len(engine.calls) == 1
-    alone, _ = await run("ann", Neighbours(memory, EMBEDDER), ScriptedEngine(judge), prototype=0)
+    alone, _ = await run("ann", Neighbors(memory, EMBEDDER), ScriptedEngine(judge), prototype=0)
     assert alone.scores == evaluation.scores
 
 
 async def test_what_a_similar_persons_failed_chain_says_is_withheld_too(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
     def reply(prompt: Prompt, number: int) -> str:
         text = judge(prompt, number)
         return text if "of ann" in prompt.messages[0].content else "secret warm, and no chain"
 
-    evaluation, _ = await run("ann", neighbours, ScriptedEngine(reply))
+    evaluation, _ = await run("ann", neighbors, ScriptedEngine(reply))
     assert {failure.level for failure in evaluation.failures} == {"prototype"}
     assert "secret warm" not in told(evaluation)
     assert evaluation.score_of("short").prototype_mean is None
@@ -278,13 +281,13 @@ async def test_what_a_similar_persons_failed_chain_says_is_withheld_too(
 
 
 async def test_no_own_chain_wanted_and_nobody_who_agreed_is_a_clear_error(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
     for user in PEOPLE:
-        neighbours.memory.set_consent(user, False)
+        neighbors.memory.set_consent(user, False)
     for user in ("ann", "new"):
         with pytest.raises(ConfigurationError, match="nobody similar has agreed"):
-            await run(user, neighbours, ScriptedEngine(judge), individual=0)
+            await run(user, neighbors, ScriptedEngine(judge), individual=0)
 
 
 # --- stop when sure ---
@@ -300,20 +303,20 @@ def wavering(rng: np.random.Generator) -> Callable[[Prompt, int], str]:
     return reply
 
 
-async def test_who_is_sure_stops_early(neighbours: Neighbours) -> None:
+async def test_who_is_sure_stops_early(neighbors: Neighbors) -> None:
     engine = ScriptedEngine(judge)
     evaluation, state = await run(
-        "ann", neighbours, engine, individual=16, prototype=0, stop_when_sure=0.95
+        "ann", neighbors, engine, individual=16, prototype=0, stop_when_sure=0.95
     )
     assert len(evaluation.chains) == 4
     assert state["round"] == 1
     assert max(score.probability_best or 0 for score in evaluation.scores) >= 0.95
 
 
-async def test_who_is_not_sure_spends_the_budget_and_no_more(neighbours: Neighbours) -> None:
+async def test_who_is_not_sure_spends_the_budget_and_no_more(neighbors: Neighbors) -> None:
     engine = ScriptedEngine(wavering(np.random.default_rng(0)))
     evaluation, state = await run(
-        "ann", neighbours, engine, individual=16, prototype=2, stop_when_sure=0.999
+        "ann", neighbors, engine, individual=16, prototype=2, stop_when_sure=0.999
     )
     levels = [chain.level for chain in evaluation.chains]
     assert (levels.count("individual"), levels.count("prototype")) == (16, 2)
@@ -323,23 +326,23 @@ async def test_who_is_not_sure_spends_the_budget_and_no_more(neighbours: Neighbo
     assert orders.count((0, 1)) == orders.count((1, 0)) == 8
 
 
-async def test_the_whole_budget_in_rounds_is_the_same_as_at_once(neighbours: Neighbours) -> None:
+async def test_the_whole_budget_in_rounds_is_the_same_as_at_once(neighbors: Neighbors) -> None:
     # Marks depend on the prompt and the sample's seed only.
     def reply(prompt: Prompt, number: int) -> str:
         rng = np.random.default_rng([len(prompt.messages[-1].content), number])
         return write_chain(rng.integers(1, 11, size=2).tolist())
 
-    at_once, _ = await run("ann", neighbours, ScriptedEngine(reply), individual=8, prototype=2)
+    at_once, _ = await run("ann", neighbors, ScriptedEngine(reply), individual=8, prototype=2)
     rounds, state = await run(
-        "ann", neighbours, ScriptedEngine(reply), individual=8, prototype=2, stop_when_sure=0.9999
+        "ann", neighbors, ScriptedEngine(reply), individual=8, prototype=2, stop_when_sure=0.9999
     )
-    seeds = [sorted(chain.seed for chain in one.chains) for one in (at_once, rounds)]
+    seeds = [sorted(chain.seed for chain in evaluation.chains) for evaluation in (at_once, rounds)]
     assert seeds[0] == seeds[1]
     assert json.dumps(state["failures"]) == "[]"
 
 
 async def test_an_unreadable_chain_of_an_earlier_round_is_not_sampled_again(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
 ) -> None:
     def reply(prompt: Prompt, number: int) -> str:
         return "nothing of use" if number == 0 else write_chain([5, 5])
@@ -347,7 +350,7 @@ async def test_an_unreadable_chain_of_an_earlier_round_is_not_sampled_again(
     engine = ScriptedEngine(reply)
     evaluation, state = await run(
         "ann",
-        neighbours,
+        neighbors,
         engine,
         individual=16,
         prototype=0,

@@ -18,8 +18,8 @@ RESPONSE = re.compile(r"\[The Start of Response \d+\]\s*(.*?)\s*\[The End of Res
 
 def mark_of(text: str) -> int:
     """9 for "Rinse it. 9"; any other text has some mark of its own."""
-    found = re.search(r"(?<!\d)(10|[1-9])\s*$", text)
-    return int(found[1]) if found else 1 + zlib.crc32(text.encode()) % 10
+    number = re.search(r"(?<!\d)(10|[1-9])\s*$", text)
+    return int(number[1]) if number else 1 + zlib.crc32(text.encode()) % 10
 
 
 def judge(prompt: Prompt, _: int = 0) -> str:

@@ -17,6 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
+from pgenrm_agent import as_node
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.best_of_n import BestOfN
 from pgenrm_agent.integrations.langchain.reranker import PersonalDocumentReranker, PersonalReranker
@@ -48,7 +49,7 @@ async def test_a_reranker_is_a_step_of_a_chain_and_takes_the_user_from_its_confi
 
 
 def test_a_reranker_without_a_person_says_what_to_do(rm: PGenRM) -> None:
-    with pytest.raises(ConfigurationError, match="no person is named"):
+    with pytest.raises(ConfigurationError, match="no user is named"):
         PersonalReranker(reward_model=rm).invoke({"query": "How?", "candidates": ANSWERS})
 
 
@@ -56,7 +57,7 @@ async def test_documents_come_back_ordered_with_their_metadata_and_place(rm: PGe
     documents = [Document("Fair. 5", metadata={"source": "a"}), Document(" "), Document("Good. 9")]
     reranker = PersonalDocumentReranker(reward_model=rm, user_id="ada")
     ranked = reranker.compress_documents(documents, "How?")
-    assert [one.page_content for one in ranked] == ["Good. 9", "Fair. 5", " "]
+    assert [document.page_content for document in ranked] == ["Good. 9", "Fair. 5", " "]
     assert ranked[1].metadata == {"source": "a", "original_index": 0, "personal_score": 5.0}
     assert ranked[2].metadata == {"original_index": 1, "not_scored": "the document is blank"}
     assert documents[0].metadata == {"source": "a"}
@@ -79,7 +80,7 @@ async def test_langchains_compression_retriever_takes_the_document_reranker(rm: 
         return ContextualCompressionRetriever(base_compressor=reranker, base_retriever=Shelf())
 
     def texts(documents: list[Document]) -> list[str]:
-        return [one.page_content for one in documents]
+        return [document.page_content for document in documents]
 
     expected = ["Good. 9", "Fair. 5"]
     assert texts(retriever("ada").invoke("How?")) == expected
@@ -96,7 +97,7 @@ async def test_langchains_compression_retriever_takes_the_document_reranker(rm: 
 
 def model(*answers: AIMessage | str) -> GenericFakeChatModel:
     # A list's iterator, because the n answers are fetched from several threads.
-    made = [AIMessage(one) if isinstance(one, str) else one for one in answers]
+    made = [AIMessage(answer) if isinstance(answer, str) else answer for answer in answers]
     return GenericFakeChatModel(messages=iter(made))
 
 
@@ -152,7 +153,7 @@ class WithTools(GenericFakeChatModel):
     """Answers with the names of the tools that are bound to it."""
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        names = ", ".join(one.name for one in tools)
+        names = ", ".join(tool.name for tool in tools)
         return WithTools(messages=iter([AIMessage(f"{names}. {mark}") for mark in (4, 9)]))
 
 
@@ -171,7 +172,7 @@ def test_tools_are_bound_to_the_wrapped_model(rm: PGenRM) -> None:
 
 
 def test_best_of_n_without_a_person_or_a_question_says_so(rm: PGenRM) -> None:
-    with pytest.raises(ConfigurationError, match="no person is named"):
+    with pytest.raises(ConfigurationError, match="no user is named"):
         BestOfN(model=model("So."), reward_model=rm, n=1).invoke("How?")
     with pytest.raises(ConfigurationError, match="no question"):
         BestOfN(model=model("So."), reward_model=rm, n=1, user_id="ada").invoke([AIMessage("Hi.")])
@@ -187,7 +188,7 @@ class Own(TypedDict, total=False):
 def own_graph(rm: PGenRM, checkpointer: InMemorySaver | None = None) -> Any:
     graph = StateGraph(Own)
     graph.add_node("draft", lambda state: {"drafts": ANSWERS})
-    graph.add_node("judge", rm.as_node(candidates="drafts", user="person"))
+    graph.add_node("judge", as_node(rm, candidates="drafts", user="person"))
     graph.add_edge(START, "draft")
     graph.add_edge("draft", "judge")
     graph.add_edge("judge", END)

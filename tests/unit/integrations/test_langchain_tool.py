@@ -13,6 +13,7 @@ from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
+from pgenrm_agent import as_tool
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.integrations.langchain.tool import PGenRMTool
 from pgenrm_agent.reward_model import PGenRM
@@ -23,7 +24,7 @@ MARKS = {"red": 3.0, "green": 8.0}
 
 
 def answer(prompt: Prompt, _: int) -> str:
-    """Gives each colour its mark, and no mark to any other answer."""
+    """Gives each color its mark, and no mark to any other answer."""
     texts = re.findall(r"Start of Response \d+\]\s*(\S+)", prompt.messages[-1].content)
     totals = {k: MARKS[text] for k, text in enumerate(texts, start=1) if text in MARKS}
     marks = ", ".join(f"Response {k}: Fit {total:g}" for k, total in totals.items())
@@ -52,7 +53,7 @@ class StandardTool:
 
     @pytest.fixture(autouse=True)
     def _make(self, rm: PGenRM) -> None:
-        self.made = rm.as_tool()
+        self.made = as_tool(rm)
 
     @property
     def tool_constructor(self) -> BaseTool:
@@ -60,7 +61,7 @@ class StandardTool:
 
     @property
     def tool_invoke_params_example(self) -> dict[str, Any]:
-        return {"query": "Which colour?", "candidates": ["red", "green"], "user_id": "ada"}
+        return {"query": "Which color?", "candidates": ["red", "green"], "user_id": "ada"}
 
 
 class TestToolUnit(StandardTool, ToolsUnitTests):
@@ -78,7 +79,7 @@ def call(tool: PGenRMTool, **arguments: object) -> ToolMessage:
 
 
 def test_the_text_is_a_short_ranking_and_the_artifact_the_evaluation(rm: PGenRM) -> None:
-    message = call(rm.as_tool(), query="Which?", candidates=["red", "green"], user_id="ada")
+    message = call(as_tool(rm), query="Which?", candidates=["red", "green"], user_id="ada")
     assert message.content == (
         "Answers as ada would like them, best first:\n"
         "1. answer-2: 8.00 ± 0.00 of 10: green\n"
@@ -89,13 +90,13 @@ def test_the_text_is_a_short_ranking_and_the_artifact_the_evaluation(rm: PGenRM)
 
 
 def test_answers_that_were_not_scored_are_named_in_the_text(rm: PGenRM) -> None:
-    message = call(rm.as_tool(), query="Which?", candidates=["red", "mauve"], user_id="ada")
+    message = call(as_tool(rm), query="Which?", candidates=["red", "mauve"], user_id="ada")
     assert "1. answer-1: 3.00" in message.content
     assert "Not scored: answer-2 (none of the 2 readable chains gives it a total" in message.content
 
 
 def test_a_tie_is_told(rm: PGenRM) -> None:
-    message = call(rm.as_tool(), query="Which?", candidates=["red", "red"], user_id="ada")
+    message = call(as_tool(rm), query="Which?", candidates=["red", "red"], user_id="ada")
     assert "The first places are tied." in message.content
 
 
@@ -105,22 +106,22 @@ def test_bad_input_comes_back_as_a_tool_error_in_one_line(rm: PGenRM) -> None:
         {"query": "Which?", "candidates": [], "user_id": "ada"},
         {"query": "Which?", "candidates": ["red"]},
     ):
-        message = call(rm.as_tool(), **arguments)
+        message = call(as_tool(rm), **arguments)
         assert message.status == "error"
         assert "\n" not in message.content
 
 
 def test_a_model_that_writes_no_chain_is_a_tool_error_not_a_score(rm: PGenRM) -> None:
-    message = call(rm.as_tool(), query="Which?", candidates=["mauve"], user_id="ada")
+    message = call(as_tool(rm), query="Which?", candidates=["mauve"], user_id="ada")
     assert message.status == "error"
     assert "not scored" in message.content
 
 
 async def test_a_bound_tool_judges_for_its_person_and_hides_the_argument(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_id="ada")
+    tool = as_tool(rm, user_id="ada")
     assert set(tool.args) == {"query", "candidates"}
     asked = {"query": "Which?", "candidates": ["red"], "user_id": "bob"}
     made = ToolCall(name=tool.name, args=asked, id="1", type="tool_call")
     message = await tool.ainvoke(made)
     assert message.artifact.request.user_id == "ada"
-    assert set(rm.as_tool().args) == {"query", "candidates", "user_id"}
+    assert set(as_tool(rm).args) == {"query", "candidates", "user_id"}

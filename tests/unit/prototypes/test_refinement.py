@@ -55,15 +55,15 @@ def _margin_by_hand(
     said, logits = [], []
     for step in np.flatnonzero(samples.past[row]):
         both = np.concatenate([samples.past_query[row, step], samples.past_difference[row, step]])
-        one = np.tanh(history @ both.astype(np.float64))
-        said.append(one)
-        logits.append(one @ query / root + settings.rho * (one @ own) / root)
+        attended = np.tanh(history @ both.astype(np.float64))
+        said.append(attended)
+        logits.append(attended @ query / root + settings.rho * (attended @ own) / root)
     summary = np.zeros_like(query)
     if said:
         weights = np.exp(np.array(logits) - max(logits))
         weights /= weights.sum()
-        for weight, one in zip(weights, said, strict=True):
-            summary += weight * one
+        for weight, attended in zip(weights, said, strict=True):
+            summary += weight * attended
     z = own + settings.lambda_q * query_map @ query + settings.lambda_s * summary_map @ summary
     chosen, rejected = samples.chosen[row], samples.rejected[row]
     return float(z @ chosen.astype(np.float64) - z @ rejected.astype(np.float64))
@@ -165,7 +165,7 @@ def test_refinement_learns_what_each_camp_chooses() -> None:
     assert np.linalg.norm(refined.prototypes, axis=1) == pytest.approx(np.ones(2), abs=1e-5)
 
 
-def test_the_regularisers_hold_prototypes_back() -> None:
+def test_the_regularizers_hold_prototypes_back() -> None:
     samples, _ = _two_camps(np.random.default_rng(1), 300)
     centroids, _ = cluster(samples.persona, 2, seed=0)
 
@@ -185,9 +185,9 @@ def test_the_same_seed_gives_the_same_prototypes() -> None:
     first = refine(samples, centroids, RefinementSettings(epochs=2, seed=4))
     torch.manual_seed(2)
     again = refine(samples, centroids, RefinementSettings(epochs=2, seed=4))
-    other = refine(samples, centroids, RefinementSettings(epochs=2, seed=5))
+    reseeded = refine(samples, centroids, RefinementSettings(epochs=2, seed=5))
     assert np.array_equal(first.prototypes, again.prototypes)
-    assert not np.array_equal(first.prototypes, other.prototypes)
+    assert not np.array_equal(first.prototypes, reseeded.prototypes)
 
 
 def test_samples_can_be_drawn_anew_for_each_epoch() -> None:
@@ -226,8 +226,8 @@ def test_a_prototype_without_samples_stays_where_it_is() -> None:
 @pytest.mark.parametrize("groups", [3, 8, 20])
 def test_k_is_near_the_number_of_groups(groups: int) -> None:
     rng = np.random.default_rng(groups)
-    centres = _unit(rng.normal(size=(groups, 48)))
-    personas = _unit(np.repeat(centres, 60, axis=0) + 0.02 * rng.normal(size=(groups * 60, 48)))
+    centers = _unit(rng.normal(size=(groups, 48)))
+    personas = _unit(np.repeat(centers, 60, axis=0) + 0.02 * rng.normal(size=(groups * 60, 48)))
     choice = choose_k(personas)
     assert abs(choice.k - groups) <= max(1, groups // 5)
     assert f"{choice.k}" in choice.reason

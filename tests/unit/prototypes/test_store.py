@@ -38,12 +38,12 @@ def write(store: PrototypeStore, number: int, *, people: int = 30, k: int = 3) -
 
 def numbers_in(store: PrototypeStore) -> set[str]:
     """Every number that one reading of the current version has; more than one is a mixture."""
-    found = store.current()
-    assert found is not None
+    version = store.current()
+    assert version is not None
     return {
-        found.embedder.removeprefix("e"),
-        *(label.removeprefix("label ") for label in found.labels),
-        *(user.split("-")[1] for user in found.user_ids),
+        version.embedder.removeprefix("e"),
+        *(label.removeprefix("label ") for label in version.labels),
+        *(user.split("-")[1] for user in version.user_ids),
     }
 
 
@@ -58,13 +58,17 @@ def test_what_was_written_is_read_back(memory: UserMemory) -> None:
     ]
     version = store.replace(centroids, rows, embedder="e", labels=["plain", "warm"], pairs=7)
     for reader in (store, PrototypeStore(memory)):
-        found = reader.current()
-        assert found is not None
-        assert (found.version, found.embedder, found.labels) == (version, "e", ("plain", "warm"))
-        assert found.user_ids == ("ann", "ann", "bob")
-        assert found.prototype_of.tolist() == [0, 1, 1]
-        np.testing.assert_allclose(found.centroids, centroids)
-        np.testing.assert_allclose(found.vectors, centroids[[0, 1, 1]])
+        current = reader.current()
+        assert current is not None
+        assert (current.version, current.embedder, current.labels) == (
+            version,
+            "e",
+            ("plain", "warm"),
+        )
+        assert current.user_ids == ("ann", "ann", "bob")
+        assert current.prototype_of.tolist() == [0, 1, 1]
+        np.testing.assert_allclose(current.centroids, centroids)
+        np.testing.assert_allclose(current.vectors, centroids[[0, 1, 1]])
 
 
 def test_a_new_version_replaces_the_old_and_leaves_nothing_of_it(memory: UserMemory) -> None:
@@ -72,7 +76,7 @@ def test_a_new_version_replaces_the_old_and_leaves_nothing_of_it(memory: UserMem
     write(store, 1)
     second = write(store, 2)
     assert numbers_in(store) == {"2"}
-    names = {one.name for one in memory.shared_store().client.list_collections()}
+    names = {collection.name for collection in memory.shared_store().client.list_collections()}
     assert names == {
         "interactions",
         "users",
@@ -138,40 +142,40 @@ def test_whoever_is_forgotten_while_a_version_is_written_is_not_in_it(memory: Us
 
     members = [Member(user, 0, centroids[0]) for user in people]
     store.replace(centroids, members, embedder="e", progress=forget_her)
-    found = store.current()
-    assert found is not None
-    assert {people[0], last}.isdisjoint(found.user_ids)
-    assert len(found.user_ids) == 598
+    version = store.current()
+    assert version is not None
+    assert {people[0], last}.isdisjoint(version.user_ids)
+    assert len(version.user_ids) == 598
     assert store.status().joined == 0
 
 
 def test_joining_needs_no_rebuild_and_is_seen_by_other_readers(memory: UserMemory) -> None:
-    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    store, second = PrototypeStore(memory), PrototypeStore(memory)
     centroids = np.eye(4, dtype=np.float32)[:2]
     store.replace(centroids, [Member("ann", 0, centroids[0])], embedder="e")
-    assert other.current() is not None
+    assert second.current() is not None
     store.join("new", centroids[1])
     store.join("new", centroids[1])
-    for reader in (store, other):
-        found = reader.current()
-        assert found is not None
-        assert found.user_ids == ("ann", "new")
-        assert found.prototype_of.tolist() == [0, 1]
+    for reader in (store, second):
+        version = reader.current()
+        assert version is not None
+        assert version.user_ids == ("ann", "new")
+        assert version.prototype_of.tolist() == [0, 1]
 
 
 def test_one_who_leaves_as_another_joins_is_seen_by_other_readers(memory: UserMemory) -> None:
-    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    store, second = PrototypeStore(memory), PrototypeStore(memory)
     centroids = np.eye(4, dtype=np.float32)[:2]
     store.replace(
         centroids, [Member("ann", 0, centroids[0]), Member("bob", 1, centroids[1])], embedder="e"
     )
-    assert other.current() is not None
+    assert second.current() is not None
     memory.forget("bob")
     store.join("new", centroids[1])
-    for reader in (store, other):
-        found = reader.current()
-        assert found is not None
-        assert found.user_ids == ("ann", "new")
+    for reader in (store, second):
+        version = reader.current()
+        assert version is not None
+        assert version.user_ids == ("ann", "new")
 
 
 def test_two_who_write_at_the_same_time_do_not_hide_each_other(memory: UserMemory) -> None:
@@ -193,22 +197,22 @@ def test_two_who_write_at_the_same_time_do_not_hide_each_other(memory: UserMemor
         thread.join()
     everybody = {"ann", *(f"{who}{number}" for who in "xy" for number in range(5))}
     for store in stores:
-        found = store.current()
-        assert found is not None
-        assert set(found.user_ids) == everybody
+        version = store.current()
+        assert version is not None
+        assert set(version.user_ids) == everybody
 
 
 def test_an_unchanged_version_is_read_once_and_a_changed_one_again(memory: UserMemory) -> None:
-    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    store, second = PrototypeStore(memory), PrototypeStore(memory)
     write(store, 1)
-    first = other.current()
-    assert other.current() is first
+    first = second.current()
+    assert second.current() is first
     memory.remember("u0-1", PAIR)  # other collections' changes are none of this one
-    assert other.current() is first
+    assert second.current() is first
     store.join("new-1", np.full(4, 0.5, dtype=np.float32))
-    assert other.current() is not first
+    assert second.current() is not first
     write(store, 2)
-    names = {one.name for one in memory.shared_store().client.list_collections()}
+    names = {collection.name for collection in memory.shared_store().client.list_collections()}
     assert not [name for name in names if name.startswith("changes-")]
 
 
@@ -222,9 +226,9 @@ def test_whoever_is_forgotten_is_in_no_prototype(memory: UserMemory) -> None:
     memory.remember("bob", PAIR)
     assert memory.forget("bob") == 2
     assert memory.forget("eve") == 1
-    found = store.current()
-    assert found is not None
-    assert found.user_ids == ("ann",)
+    version = store.current()
+    assert version is not None
+    assert version.user_ids == ("ann",)
 
 
 def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
@@ -247,7 +251,7 @@ def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
 
 
 def test_whoever_leaves_is_seen_to_be_gone_by_all_readers(memory: UserMemory) -> None:
-    store, other = PrototypeStore(memory), PrototypeStore(memory)
+    store, second = PrototypeStore(memory), PrototypeStore(memory)
     store.leave("ann")  # nothing to leave yet
     centroids = np.eye(4, dtype=np.float32)[:2]
     members = [Member(user, 0, centroids[0]) for user in ("ann", "bob")]
@@ -255,10 +259,10 @@ def test_whoever_leaves_is_seen_to_be_gone_by_all_readers(memory: UserMemory) ->
     store.join("new", centroids[1])
     for user in ("ann", "new"):
         store.leave(user)
-    for reader in (store, other):
-        found = reader.current()
-        assert found is not None
-        assert found.user_ids == ("bob",)
+    for reader in (store, second):
+        version = reader.current()
+        assert version is not None
+        assert version.user_ids == ("bob",)
 
 
 def test_what_makes_no_version_is_refused(memory: UserMemory) -> None:
@@ -290,7 +294,7 @@ with UserMemory(url=sys.argv[1]) as memory:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_process_on_a_server_sees_no_mixture_either(chroma_server: str) -> None:
     with UserMemory(url=chroma_server) as memory:
         store = PrototypeStore(memory)

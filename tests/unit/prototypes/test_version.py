@@ -51,8 +51,8 @@ def test_similar_people_are_those_that_a_full_sort_finds(seed: int, count: int) 
     may = {f"u{i}" for i in range(20) if i % 3}
     expected = [u for u in dict.fromkeys(version.user_ids[row] for row in rows) if u in may]
     expected = [user for user in expected if user != "u4"][:count]
-    found = version.similar(vector, count, exclude="u4", allowed=lambda asked: may & set(asked))
-    assert found == expected
+    similar = version.similar(vector, count, exclude="u4", allowed=lambda asked: may & set(asked))
+    assert similar == expected
 
 
 def test_consent_is_asked_in_batches_and_not_of_everybody() -> None:
@@ -80,9 +80,9 @@ def test_shares_are_proportional_and_complete(weights: list[float], count: int) 
 def test_representatives_follow_the_prior_and_are_topped_up() -> None:
     version = random_version(1, people=12)
     prior = np.array([0.0, 0.75, 0.25])
-    found = version.representatives(prior, 4, exclude="u0", allowed=everybody)
-    homes = [set(version.homes[user].tolist()) for user in found]
-    assert len(set(found)) == 4
+    representatives = version.representatives(prior, 4, exclude="u0", allowed=everybody)
+    homes = [set(version.homes[user].tolist()) for user in representatives]
+    assert len(set(representatives)) == 4
     assert sum(1 in home for home in homes) >= 3
     everyone = version.representatives(prior, 100, exclude="u0", allowed=everybody)
     assert sorted(everyone) == sorted(set(version.user_ids) - {"u0"})
@@ -98,7 +98,7 @@ def test_a_person_who_joins_is_found_at_once() -> None:
     assert version.with_members([]) is version
 
 
-def test_neighbours_among_100_000_members_take_a_few_milliseconds() -> None:
+def test_neighbors_among_100_000_members_take_a_few_milliseconds() -> None:
     import time
 
     version = random_version(3, k=50, people=50_000, d=192)

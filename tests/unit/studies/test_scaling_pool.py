@@ -27,7 +27,7 @@ from studies.scaling.pool import (
 from studies.scaling.population import Agreement, draw_population
 from studies.scaling.tables import report
 
-STUDY = Study(people=3, newcomers=4, seeds=2, members=10, individual=4, prototype=3, few=2, ks=(2,))
+STUDY = Study(users=3, newcomers=4, seeds=2, members=10, individual=4, prototype=3, few=2, ks=(2,))
 PERSONAS = ("Wants plain short answers.", "Wants warm friendly chatter.", "Wants numbered lists.")
 
 
@@ -62,40 +62,41 @@ def run(
 
 def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: Path) -> None:
     records, agreements = run(responses, tmp_path, ScriptedEngine(write))
-    assert len({one.key for one in records}) == len(records)
+    assert len({record.key for record in records}) == len(records)
     of = {
-        part: [one for one in records if one.part == part]
+        part: [record for record in records if record.part == part]
         for part in ("pool", "alone", "with others", "others", "timed")
     }
-    people, newcomers = STUDY.people * STUDY.seeds, STUDY.newcomers * STUDY.seeds
-    assert len(of["pool"]) == people
+    users, newcomers = STUDY.users * STUDY.seeds, STUDY.newcomers * STUDY.seeds
+    assert len(of["pool"]) == users
     assert len(of["alone"]) == newcomers
-    assert len(of["with others"]) == newcomers + 2 * people
-    assert len(of["others"]) == 3 * people  # chosen, 2, and not refined
+    assert len(of["with others"]) == newcomers + 2 * users
+    assert len(of["others"]) == 3 * users  # chosen, 2, and not refined
     assert len(of["timed"]) == 3 * len(BUDGETS)
-    assert {one.version for one in agreements} == {"chosen", "2", "chosen, not refined"}
-    for one in of["pool"]:
-        levels = [chain.level for chain in one.chains]
+    assert {agreement.version for agreement in agreements} == {"chosen", "2", "chosen, not refined"}
+    for record in of["pool"]:
+        levels = [chain.level for chain in record.chains]
         assert levels == ["individual"] * 4 + ["prototype"] * 3
-        assert one.prototype is not None
-    for one in of["with others"]:
-        own = sum(chain.level == "individual" for chain in one.chains)
-        # Of somebody unknown, all chains are other people's.
-        assert own == (0 if one.history == 0 else 2)
-        assert len(one.chains) == 4
-    assert all(one.engine_calls == 2 for one in of["pool"])
+        assert record.prototype is not None
+    for record in of["with others"]:
+        own = sum(chain.level == "individual" for chain in record.chains)
+        # Of somebody unknown, all chains are other users'.
+        assert own == (0 if record.history == 0 else 2)
+        assert len(record.chains) == 4
+    assert all(record.engine_calls == 2 for record in of["pool"])
     # The more choices are known, the more can be told from them.
     sure = {
-        known: np.mean([abs(one.ideal - 0.5) for one in records if one.history == known])
+        known: np.mean([abs(record.ideal - 0.5) for record in records if record.history == known])
         for known in (0, 3)
     }
     assert sure[3] > sure[0] + 0.05
     # Both answer orders, in equal parts.
-    firsts = [chain.chosen_first for one in of["pool"] for chain in one.chains[:4]]
+    firsts = [chain.chosen_first for record in of["pool"] for chain in record.chains[:4]]
     assert sum(firsts) == len(firsts) / 2
-    found = report(records, agreements)
-    assert (found.people, found.newcomers, found.seeds) == (people, newcomers, 2)
-    assert [row.history for row in found.few_choices] == [0, 1, 2, 3]
+    tables = report(records, agreements)
+    assert (tables.users, tables.newcomers, tables.seeds) == (users, newcomers, 2)
+    assert [row.history for row in tables.few_choices] == [0, 1, 2, 3]
+    assert {row.accuracy.coverage for row in tables.settings} == {1.0}
 
 
 def test_a_run_that_was_stopped_goes_on(responses: Path, tmp_path: Path) -> None:
@@ -118,8 +119,8 @@ def test_a_run_that_was_stopped_goes_on(responses: Path, tmp_path: Path) -> None
 
 def test_the_chance_of_a_choice_is_what_it_was_drawn_with(responses: Path) -> None:
     answers = load_answers(responses / "val.jsonl.gz")
-    found = draw_population(World(), answers, members=1, people=400, history=0, seed=4)
-    chances = np.array([chance(case, found.answers) for case in found.cases])
+    population = draw_population(World(), answers, members=1, users=400, history=0, seed=4)
+    chances = np.array([chance(case, population.answers) for case in population.cases])
     # Who prefers one answer with 80 % chooses it in 80 of 100.
     expected = np.maximum(chances, 1 - chances).mean()
     assert abs((chances > 0.5).mean() - expected) < 3 * 0.5 / len(chances) ** 0.5
@@ -128,16 +129,16 @@ def test_the_chance_of_a_choice_is_what_it_was_drawn_with(responses: Path) -> No
 
 def test_nobody_and_no_query_is_on_both_sides(responses: Path) -> None:
     answers = load_answers(responses / "val.jsonl.gz")
-    found = draw_population(World(), answers, members=20, people=20, history=3, seed=4)
-    members = {user.user_id for user, _ in found.members}
-    assert not members & {case.user.user_id for case in found.cases}
-    theirs = {pair.query for _, pairs in found.members for pair in pairs}
+    population = draw_population(World(), answers, members=20, users=20, history=3, seed=4)
+    members = {user.user_id for user, _ in population.members}
+    assert not members & {case.user.user_id for case in population.cases}
+    theirs = {pair.query for _, pairs in population.members for pair in pairs}
     asked = {
-        found.answers.queries[one.query]
-        for case in found.cases
-        for one in (*case.shown, case.asked)
+        population.answers.queries[choice.query]
+        for case in population.cases
+        for choice in (*case.shown, case.asked)
     }
     assert theirs
     assert asked
     assert not theirs & asked
-    assert not any(re.fullmatch(r"train-\d+", one) for one in members)
+    assert not any(re.fullmatch(r"train-\d+", member) for member in members)

@@ -30,26 +30,29 @@ def record(
     fields: dict[str, object] = {
         "part": part,
         "seed": seed,
-        "person": "p",
+        "user": "p",
         "archetype": "a",
         "chance": 1.0,
         "ideal": 0.6,
         "history": 3,
         "version": "chosen",
-        "budget": (2, 2),
+        "budget": (len(own), len(others)),
         "prototype": "0",
         "failed": 0,
         "tokens": 100,
         "engine_calls": 2,
         "seconds": 2.0,
         "engine_seconds": 1.9,
-        "chains": [*(chain(one) for one in own), *(chain(one, "prototype") for one in others)],
+        "chains": [
+            *(chain(margin) for margin in own),
+            *(chain(margin, "prototype") for margin in others),
+        ],
     }
     return ScalingRecord.model_validate(fields | changed)
 
 
 def study() -> ScalingReport:
-    """Two seeds of one person: of the second, own chains are wrong and similar people's right."""
+    """Two seeds of one user: of the second, own chains are wrong and similar users' right."""
     right = [1.0] * 32
     mixed = [1.0, -1.0] * 16
     return report(
@@ -57,7 +60,10 @@ def study() -> ScalingReport:
             record("pool", 0, right, [2.0] * 16),
             record("pool", 1, mixed, [2.0] * 16),
             *(record("alone", seed, [-1.0], [], history=0) for seed in (0, 1)),
-            *(record("with others", seed, [], [1.0, 1.0], history=0) for seed in (0, 1)),
+            *(
+                record("with others", seed, [], [1.0, 1.0], history=0, budget=(2, 2))
+                for seed in (0, 1)
+            ),
             *(record("with others", seed, [-1.0, -1.0], [3.0, 3.0], history=1) for seed in (0, 1)),
             *(record("others", seed, [], [-2.0, -2.0]) for seed in (0, 1)),
             record("timed", 0, [1.0], [], budget=(1, 0)),
@@ -66,21 +72,41 @@ def study() -> ScalingReport:
     )
 
 
-def row(found: ScalingReport, budget: tuple[int, int]) -> SettingRow:
-    return next(one for one in found.settings if one.budget == budget)
+def row(tables: ScalingReport, budget: tuple[int, int]) -> SettingRow:
+    return next(setting for setting in tables.settings if setting.budget == budget)
 
 
 def test_one_chain_is_the_mean_over_all_chains() -> None:
-    one = row(study(), (1, 0))
-    assert one.accuracy.mean == pytest.approx(0.75)  # 1 of seed 0, one half of seed 1
-    assert one.accuracy.standard_error == pytest.approx(0.25)
-    assert (one.over_one.mean, one.over_one.standard_error) == (0.0, 0.0)
+    single = row(study(), (1, 0))
+    assert single.accuracy.strict.mean == pytest.approx(0.75)  # 1 of seed 0, one half of seed 1
+    assert single.accuracy.strict.standard_error == pytest.approx(0.25)
+    assert (single.over_one.mean, single.over_one.standard_error) == (0.0, 0.0)
 
 
-def test_a_prediction_counts_with_the_chance_that_the_person_chooses_so() -> None:
+def test_ties_and_what_could_not_be_read_are_never_right() -> None:
+    """Of seed 0 all chains say the same of both answers; of seed 1 none could be read."""
+    tables = report(
+        [record("pool", 0, [0.0] * 32, []), record("pool", 1, [], [], budget=(32, 16))]
+        + [
+            record(part, seed, [1.0], [], history=0)
+            for part in ("alone", "with others")
+            for seed in (0, 1)
+        ],
+        AGREEMENT,
+    )
+    for budget in ((1, 0), (8, 0), (16, 8)):
+        accuracy = row(tables, budget).accuracy
+        assert (accuracy.strict.mean, accuracy.coverage) == (0.0, 0.5)
+        assert accuracy.accuracy is not None
+        assert accuracy.accuracy.mean == 0.5
+    # Every user weighs the same: 32 single chains, read or not.
+    assert row(tables, (1, 0)).accuracy.comparisons == 64
+
+
+def test_a_prediction_counts_with_the_chance_that_the_user_chooses_so() -> None:
     """Seed 0's chains prefer what was chosen, seed 1's the other; of ten times that is chosen seven."""
     for_it, against = [1.0] * 32, [-1.0] * 32
-    found = report(
+    tables = report(
         [
             record("pool", seed, own, [], chance=0.7, ideal=0.4)
             for seed, own in ((0, for_it), (1, against))
@@ -92,48 +118,52 @@ def test_a_prediction_counts_with_the_chance_that_the_person_chooses_so() -> Non
         ],
         AGREEMENT,
     )
-    ind_8 = row(found, (8, 0))
-    assert ind_8.accuracy.mean == pytest.approx((0.7 + 0.3) / 2)
-    assert ind_8.accuracy.standard_error == pytest.approx(0.2)
+    ind_8 = row(tables, (8, 0))
+    assert ind_8.accuracy.strict.mean == pytest.approx((0.7 + 0.3) / 2)
+    assert ind_8.accuracy.strict.standard_error == pytest.approx(0.2)
     assert ind_8.drawn.mean == 0.5
     assert ind_8.drawn.standard_error == pytest.approx(0.5)
-    assert found.few_choices[-1].best.mean == pytest.approx(0.3)
+    assert tables.few_choices[-1].best.mean == pytest.approx(0.3)
 
 
 def test_levels_are_weighed_alike_whatever_their_number_of_chains() -> None:
-    """Seed 1's sixteen own chains cancel; eight similar people's decide."""
-    assert row(study(), (16, 8)).accuracy.mean == 1.0
+    """Seed 1's sixteen own chains cancel; eight similar users' decide."""
+    assert row(study(), (16, 8)).accuracy.strict.mean == 1.0
     assert row(study(), (16, 8)).over_one.mean == pytest.approx(0.25)
-    assert row(study(), (16, 0)).accuracy.mean == pytest.approx(0.75)  # a tie is one half
-    assert row(study(), (0, 8)).accuracy.mean == 1.0
+    assert row(study(), (16, 0)).accuracy.strict.mean == 0.5  # a tie is wrong
+    half = row(study(), (16, 0)).accuracy.accuracy
+    assert half is not None
+    assert half.mean == pytest.approx(0.75)  # a tie is one half
+    assert row(study(), (0, 8)).accuracy.strict.mean == 1.0
 
 
 def test_what_an_evaluation_takes_comes_from_the_timed_ones_alone() -> None:
-    one = row(study(), (1, 0))
-    assert (one.seconds, one.tokens, one.tokens_a_second) == (2.0, 100.0, 50.0)
+    single = row(study(), (1, 0))
+    assert (single.seconds, single.tokens, single.tokens_a_second) == (2.0, 100.0, 50.0)
     assert row(study(), (8, 0)).seconds is None
 
 
 def test_macro_accuracy_is_over_prototypes() -> None:
-    found = report(
+    tables = report(
         [
-            record("pool", 0, [1.0], [], person="p", prototype="0"),
-            record("pool", 0, [1.0], [], person="q", prototype="0"),
-            record("pool", 0, [-1.0], [], person="r", prototype="1"),
+            record("pool", 0, [1.0], [], user="p", prototype="0"),
+            record("pool", 0, [1.0], [], user="q", prototype="0"),
+            record("pool", 0, [-1.0], [], user="r", prototype="1"),
             record("with others", 0, [1.0], [1.0], history=0),
             record("alone", 0, [1.0], [], history=0),
         ],
         [],
     )
-    assert row(found, (1, 0)).accuracy.mean == pytest.approx(2 / 3)
-    assert row(found, (1, 0)).macro == pytest.approx(0.5)
+    assert row(tables, (1, 0)).accuracy.strict.mean == pytest.approx(2 / 3)
+    assert row(tables, (1, 0)).macro == pytest.approx(0.5)
 
 
-def test_gain_of_similar_people_by_known_choices() -> None:
-    none, one, all_ = study().few_choices
+def test_gain_of_similar_users_by_known_choices() -> None:
+    none, some, all_ = study().few_choices
     assert (none.history, none.alone.mean, none.with_others.mean) == (0, 0.0, 1.0)
     # One known choice: own margin -1, others' +3, so the mean of the levels is above zero.
-    assert (one.history, one.alone.mean, one.with_others.mean, one.gain.mean) == (1, 0.0, 1.0, 1.0)
+    assert (some.history, some.alone.mean, some.with_others.mean) == (1, 0.0, 1.0)
+    assert some.gain.mean == 1.0
     assert all_.history == 2
 
 
@@ -146,8 +176,33 @@ def test_versions_tell_chains_alone_and_with_own_ones() -> None:
 
 
 def test_stopping_spends_less_where_all_chains_agree() -> None:
-    found = {one.threshold: one for one in study().stopping}
-    # Seed 0 is unanimous: the first of four rounds settles it, 4 + 2 of 24 chains.
-    assert found[0.8].chains.mean < 0.8
-    assert found[0.8].chains.mean >= 0.25
-    assert found[0.99].chains.mean >= found[0.8].chains.mean
+    """Of 16 and 8 chains, the first round of four samples 4 and 2: all of seed 0 agree, seed 1's do not.
+
+    Own chains that cancel and others' that agree leave seed 1 less sure at first than seed 0 is.
+    """
+    stopping = {row.threshold: row for row in study().stopping}
+    unsure = report(
+        [record("pool", seed, [1.0, -1.0] * 16, [1.0, -1.0] * 8) for seed in (0, 1)]
+        + [
+            record(part, seed, [1.0], [], history=0)
+            for part in ("alone", "with others")
+            for seed in (0, 1)
+        ],
+        AGREEMENT,
+    )
+    assert {row.chains.mean for row in unsure.stopping} == {1.0}
+    sure = report(
+        [record("pool", seed, [1.0] * 32, [1.0] * 16) for seed in (0, 1)]
+        + [
+            record(part, seed, [1.0], [], history=0)
+            for part in ("alone", "with others")
+            for seed in (0, 1)
+        ],
+        AGREEMENT,
+    )
+    assert {row.chains.mean for row in sure.stopping} == {6 / 24}
+    spent = [stopping[threshold].chains.mean for threshold in (0.8, 0.9, 0.95, 0.99)]
+    assert spent == sorted(spent)
+    assert 6 / 24 <= spent[0] < 1
+    # What was right with the whole budget is right with less of it here.
+    assert {row.against_full.mean for row in stopping.values()} == {0.0}

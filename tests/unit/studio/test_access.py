@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
-from scripted_person import REQUEST, begin
+from hostile import RUNS_CODE, poison
+from scripted_person import REQUEST, begin, reply
+from starlette.testclient import TestClient
 from studio_server import TOKEN, Studio
 
+from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.schema import Candidate
+from pgenrm_agent.studio import create_studio
 from pgenrm_agent.studio.access import form_key
+from pgenrm_agent.testing import ScriptedEngine
 
 
 @pytest.fixture
@@ -37,8 +43,29 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(studio: Studio) -> No
     assert "SameSite=strict" in cookie
 
 
-def test_another_host_name_is_refused(client: httpx.Client) -> None:
-    assert client.get("/", headers={"Host": "rebound.example:80"}).status_code == 421
+@pytest.mark.parametrize(
+    "host",
+    ["rebound.example:80", "127.0.0.1@rebound.example", "localhost.rebound.example", "0.0.0.0"],
+)
+def test_another_host_name_is_refused(client: httpx.Client, host: str) -> None:
+    assert client.get("/", headers={"Host": host}).status_code == 421
+
+
+def test_a_run_that_a_stranger_wrote_is_listed_as_one_that_cannot_be_read(tmp_path: Path) -> None:
+    store, made = tmp_path / "runs.sqlite", tmp_path / "made"
+    with DebugSession(store, engine=ScriptedEngine(reply)) as session:
+        for run in ("good", "bad"):
+            begin(session, run)
+        poison(store, "bad", RUNS_CODE["one argument"](str(made)), "checkpoints")
+        studio = TestClient(create_studio(session, token=TOKEN), base_url="http://127.0.0.1")
+        index = studio.get("/", params={"token": TOKEN}).text
+        assert "bad cannot be read" in index
+        assert "Which color?" in index
+        page = studio.get("/runs/bad")
+        assert page.status_code == 404
+        assert "not plain data" in page.text
+        assert studio.get("/runs/good").status_code == 200
+    assert not made.exists()
 
 
 def test_a_form_from_another_page_does_nothing(client: httpx.Client, studio: Studio) -> None:
@@ -92,11 +119,11 @@ def test_a_comparison_shows_answers_that_only_one_run_has(
 ) -> None:
     run = begin(studio.session)
     studio.session.resume(run)
-    other = studio.session.fork(run, name="other")
+    forked = studio.session.fork(run, name="other")
     blue = Candidate(id="blue", text="Blue.")
-    studio.session.edit_candidates(other, [REQUEST.candidates[1], blue])
-    studio.session.resume(other)
-    page = client.get(f"/compare?left={run}&right={other}").text
+    studio.session.edit_candidates(forked, [REQUEST.candidates[1], blue])
+    studio.session.resume(forked)
+    page = client.get(f"/compare?left={run}&right={forked}").text
     rows = re.findall(r'<tr><th scope="row"><bdi>(.*?)</bdi></th>(.*?)</tr>', page)
     cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", row) for name, row in rows}
     assert cells == {

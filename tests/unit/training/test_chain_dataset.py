@@ -15,7 +15,7 @@ from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.cli.train import app
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
@@ -95,6 +95,7 @@ async def test_chains_that_rank_as_the_person_did_are_kept(tmp_path: Path) -> No
         ("no chain at all", "unreadable: "),
         (write_chain([5]), "unreadable: missing_candidates"),
         ("word " * 100_000, "unreadable: truncated"),
+        ("<think>" + "word " * 100_000, "unreadable: unfinished_reasoning"),
     ],
 )
 async def test_why_a_chain_was_not_kept_is_counted(
@@ -107,6 +108,19 @@ async def test_why_a_chain_was_not_kept_is_counted(
     assert count == 12
     assert rows(tmp_path / DATASET) == []
     assert len(rows(tmp_path / CHAINS)) == 12  # paid for, so not thrown away
+
+
+async def test_a_student_does_not_learn_what_its_teacher_thought(tmp_path: Path) -> None:
+    engine = ScriptedEngine(
+        lambda prompt, number: (
+            f"<think>\n### Criteria\n1. Fun (100%)\n</think>\n\n{right(prompt, number)}"
+        )
+    )
+    report = await sample(engine, tmp_path, count=1)
+    assert report.kept == 4
+    for row in rows(tmp_path / DATASET):
+        assert row["completion"][0]["content"].startswith("## Part 1")
+    assert all(one["text"].startswith("<think>") for one in rows(tmp_path / CHAINS))
 
 
 async def test_the_teacher_sees_what_the_person_stated_and_history(tmp_path: Path) -> None:
@@ -128,10 +142,10 @@ async def test_the_teacher_sees_what_the_person_stated_and_history(tmp_path: Pat
 @pytest.mark.parametrize("chains", [2, 3, 8])
 async def test_both_answers_stand_first_equally_often(tmp_path: Path, chains: int) -> None:
     await sample(ScriptedEngine(right), tmp_path, count=40, chains=chains)
-    found = Counter(row["chosen_first"] for row in rows(tmp_path / CHAINS))
-    assert sum(found.values()) == 40 * chains
+    counts = Counter(row["chosen_first"] for row in rows(tmp_path / CHAINS))
+    assert sum(counts.values()) == 40 * chains
     # Of an odd number, either order gets the odd one: a fair coin over 40 choices.
-    assert abs(found[True] - found[False]) <= (0 if chains % 2 == 0 else 20)
+    assert abs(counts[True] - counts[False]) <= (0 if chains % 2 == 0 else 20)
 
 
 async def test_a_chain_is_never_paid_for_twice(tmp_path: Path) -> None:
@@ -194,7 +208,7 @@ class Narrow(ScriptedEngine):
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        if any("ask 1" in message.content for one in prompts for message in one.messages):
+        if any("ask 1" in message.content for prompt in prompts for message in prompt.messages):
             raise ConfigurationError("the prompt has 9,000 tokens and the context 6,144")
         return await super().sample(prompts, params)
 
@@ -264,7 +278,7 @@ LIKES_LISTS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bundled_model_teaches(tmp_path: Path) -> None:
     data, out = tmp_path / "choices.jsonl", tmp_path / "out"
     data.write_text(

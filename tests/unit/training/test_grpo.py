@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from killed_training import train_killed
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -23,9 +20,9 @@ from pgenrm_agent.cli.train import app
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import Example
+from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.model_files import bundled_model, format_of
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 from pgenrm_agent.training.curriculum import (
     measure_hardness,
@@ -35,8 +32,7 @@ from pgenrm_agent.training.curriculum import (
 )
 from pgenrm_agent.training.grpo import ChainReward, train_grpo
 from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
-from pgenrm_agent.training.rewards import Judged, RuleJudge
-from pgenrm_agent.training.run import last_checkpoint
+from pgenrm_agent.training.rewards import RatingTask, RuleRater
 
 BRIEF = StatedPreference(text="Please keep it short.")
 SMALL = GrpoRecipe(
@@ -70,7 +66,7 @@ CHOICES = [choice(number) for number in range(4)]
 def test_the_reward_function_pays_by_chain_and_logs_the_parts() -> None:
     good = write_chain([9, 2], criteria=(("Brevity", 100),))
     logged: dict[str, float] = {}
-    reward = ChainReward(RuleJudge(), alpha=0.5, beta=1.0)
+    reward = ChainReward(RuleRater(), alpha=0.5, beta=1.0)
     stated = json.dumps([BRIEF.model_dump()])
     paid = reward(
         completions=[[{"role": "assistant", "content": good}], good, "not a chain"],
@@ -90,16 +86,16 @@ def test_the_reward_function_pays_by_chain_and_logs_the_parts() -> None:
 def test_a_chain_without_a_rating_earns_the_mean_of_its_prompt_s_others() -> None:
     good = write_chain([9, 2], criteria=(("Brevity", 100),))
 
-    class HalfSilentJudge:
+    class HalfSilentRater:
         name = "half-silent"
 
         def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
             return True
 
-        def rate(self, judged: Sequence[Judged]) -> list[float | None]:
-            return [0.2, None, 0.8, None, 1.0][: len(judged)]
+        def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+            return [0.2, None, 0.8, None, 1.0][: len(tasks)]
 
-    paid = ChainReward(HalfSilentJudge(), alpha=0.5, beta=0.0)(
+    paid = ChainReward(HalfSilentRater(), alpha=0.5, beta=0.0)(
         completions=[good] * 5,
         chosen_first=[True] * 5,
         stated=["[]"] * 5,
@@ -181,14 +177,14 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("recipe")
     rows = [
         {
-            "user_id": one.user_id,
-            "query": one.asked.query,
-            "chosen": one.asked.chosen,
-            "rejected": one.asked.rejected,
+            "user_id": choice.user_id,
+            "query": choice.asked.query,
+            "chosen": choice.asked.chosen,
+            "rejected": choice.asked.rejected,
             "stated": [BRIEF.text],
             "split": "train",
         }
-        for one in CHOICES
+        for choice in CHOICES
     ]
     (folder / "choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL.model_dump(mode="json")))
@@ -219,14 +215,14 @@ def test_a_run_shows_its_curves_and_is_not_repeated(trained: Path, command: list
 
 
 def test_a_folder_refuses_another_run(trained: Path) -> None:
-    other = SMALL.model_copy(update={"learning_rate": 1e-3})
+    faster = SMALL.model_copy(update={"learning_rate": 1e-3})
     with pytest.raises(ConfigurationError, match="holds a run with recipe"):
-        train_grpo("cre", other, bundled_model(), CHOICES, trained)
+        train_grpo("cre", faster, bundled_model(), CHOICES, trained)
     with pytest.raises(ConfigurationError, match="holds a run with stage = 'cre'"):
         train_grpo("curriculum", SMALL, bundled_model(), CHOICES, trained)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_a_step(
     command: list[str],
     launch_two: Callable[..., subprocess.CompletedProcess[str]],
@@ -237,7 +233,7 @@ def test_two_processes_share_a_step(
     recipe.write_text(yaml.safe_dump(two.model_dump(mode="json")))
     out = tmp_path / "out"
     own = ["curriculum", *command[1:-1], "--recipe", str(recipe), "--out", str(out)]
-    done = launch_two("-m", "pgenrm_agent.cli", "train", *own)
+    done = launch_two(*own)
     assert done.returncode == 0, done.stderr[-4000:]
     (summary,) = done.stdout.strip().splitlines()  # of both together
     assert json.loads(summary)["steps"] == 2
@@ -250,25 +246,11 @@ def test_two_processes_share_a_step(
     assert TransformersEngine(out / "model", device="cpu").name
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_a_random_moment_ends_with_the_same_steps_and_rewards(
+@pytest.mark.long
+def test_a_run_that_is_killed_ends_with_the_same_steps_and_rewards(
     trained: Path, command: list[str], tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "pgenrm_agent.cli", "train", *command, str(tmp_path)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while last_checkpoint(tmp_path / "checkpoints") is None:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 1))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "run.json").exists()
-    done = CliRunner().invoke(app, [*command, str(tmp_path)])
-    assert done.exit_code == 0, (done.output, done.exception)
-    assert json.loads(done.stdout)["steps"] == SMALL.steps
+    train_killed(3, tmp_path, *command, str(tmp_path))
     whole, continued = curve(trained), curve(tmp_path)
     assert [row["step"] for row in continued] == [row["step"] for row in whole]
     # The same choices and, from the state kept in the checkpoint, the same chains.
@@ -279,9 +261,16 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_steps_and_rewards(
 
 
 def test_what_was_trained_scores_answers(trained: Path) -> None:
-    with PGenRM(trained / "model", scaling=Scaling(individual=2, seed=1)) as rm:
-        evaluation = rm.score("ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], history=[])
-    assert evaluation.chains
+    with PGenRM(trained / "model", scaling=Scaling(individual=2, prototype=0, seed=1)) as rm:
+        evaluation = rm.score(
+            "ada", "What is 2 plus 2?", ["4.", "Four, I guess!"], signals=UserSignals(user_id="ada")
+        )
+    assert len(evaluation.chains) + len(evaluation.failures) >= 2
+    assert {score.outcome for score in evaluation.scores} == {"scored"}
+    before, after = (
+        load_file(model / "model.safetensors") for model in (bundled_model(), trained / "model")
+    )
+    assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_the_curriculum_follows_and_keeps_what_it_measured(trained: Path, tmp_path: Path) -> None:
@@ -300,11 +289,11 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     odd = SMALL.model_copy(update={"rows_at_once": 3})
     with pytest.raises(ConfigurationError, match="not divisible"):
         train_grpo("cre", odd, bundled_model(), CHOICES, tmp_path)
-    # A judge that knows none of the wishes would pay nothing for the process, and nobody would see it.
+    # A rater that knows none of the wishes would pay nothing for the process, and nobody would see it.
     strange = (StatedPreference(text="I collect stamps."),)
-    unknown = [one.model_copy(update={"stated": strange}) for one in CHOICES]
-    with pytest.raises(ConfigurationError, match="judge rule can rate none of the choices"):
-        train_grpo("cre", SMALL, bundled_model(), unknown, tmp_path, judge=RuleJudge())
+    unknown = [choice.model_copy(update={"stated": strange}) for choice in CHOICES]
+    with pytest.raises(ConfigurationError, match="rater rule can rate none of the choices"):
+        train_grpo("cre", SMALL, bundled_model(), unknown, tmp_path, rater=RuleRater())
     sharded = SMALL.model_copy(update={"shard": True})
     with pytest.raises(ConfigurationError, match="shard needs GPUs"):
         train_grpo("cre", sharded, bundled_model(), CHOICES, tmp_path)
@@ -316,7 +305,7 @@ def test_all_weights_are_trained_in_float32_whatever_the_precision(tmp_path: Pat
     recipe = SMALL.model_copy(
         update={"steps": 1, "learning_rate": 1e-6, "warmup_steps": 0, "precision": "bfloat16"}
     )
-    train_grpo("cre", recipe, bundled_model(), CHOICES, tmp_path / "out", judge=RuleJudge())
+    train_grpo("cre", recipe, bundled_model(), CHOICES, tmp_path / "out", rater=RuleRater())
     before = load_file(bundled_model() / "model.safetensors")
     after = load_file(tmp_path / "out" / "model" / "model.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"
@@ -345,26 +334,9 @@ def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
     ]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-P",
-                "-m",
-                "pgenrm_agent.cli",
-                "train",
-                "cre",
-                "--dry-run",
-                "--json",
-            ),
-            *("--data", str(data), "--model", str(bundled_model()), "--out", str(tmp_path / "out")),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["cre", "--dry-run", "--json", "--data", str(data), "--model", str(bundled_model())]
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, (done.output, done.exception)
     told = json.loads(done.stdout)
     assert told["choices"] == 5
     recipe = load_grpo_recipe("tiny-cpu")

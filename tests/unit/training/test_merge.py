@@ -14,6 +14,7 @@ from pgenrm_agent.engines.protocol import Prompt, SamplingParams
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.schema import UserSignals
 from pgenrm_agent.training.chain_dataset import read_dataset
 from pgenrm_agent.training.merge import merge_adapter
 from pgenrm_agent.training.recipe import Adapter
@@ -70,17 +71,22 @@ async def test_both_write_the_same_texts_and_the_base_writes_others(
         await engine.aclose()
     applied, plain, base = texts
     assert applied == plain
-    assert all(one != other for one, other in zip(applied, base, strict=True))
+    assert all(adapted != plain for adapted, plain in zip(applied, base, strict=True))
 
 
 def test_both_give_the_same_scores(adapter: Path, merged: Path) -> None:
     assert format_of(adapter).name == format_of(merged).name == format_of(bundled_model()).name
-    scaling = Scaling(individual=4, seed=5)
+    scaling = Scaling(individual=4, prototype=0, seed=5)
 
     def scores(engine: TransformersEngine) -> list[float | None]:
         with PGenRM(engine=engine, chain_format=format_of(merged), scaling=scaling) as rm:
-            found = rm.score("ada", "What is 7 plus one?", ["8.", "Well, it is 8!"], history=[])
-        return [score.mean for score in found.scores]
+            evaluation = rm.score(
+                "ada",
+                "What is 7 plus one?",
+                ["8.", "Well, it is 8!"],
+                signals=UserSignals(user_id="ada"),
+            )
+        return [score.mean for score in evaluation.scores]
 
     applied = scores(TransformersEngine(bundled_model(), adapter=adapter, device="cpu"))
     plain = scores(TransformersEngine(merged, device="cpu"))

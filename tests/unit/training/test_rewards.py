@@ -9,10 +9,10 @@ from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.schema import StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 from pgenrm_agent.training.rewards import (
-    EngineJudge,
-    Judged,
-    RuleJudge,
-    SimilarityJudge,
+    EngineRater,
+    RatingTask,
+    RuleRater,
+    SimilarityRater,
     outcome_reward,
     read_chain,
     total_reward,
@@ -20,9 +20,11 @@ from pgenrm_agent.training.rewards import (
 
 
 def chain(*criteria: tuple[str, float]) -> ParsedChain:
-    found = read_chain(write_chain([8, 3], criteria=criteria or (("Fit", 100),)), chosen_first=True)
-    assert found is not None
-    return found
+    parsed = read_chain(
+        write_chain([8, 3], criteria=criteria or (("Fit", 100),)), chosen_first=True
+    )
+    assert parsed is not None
+    return parsed
 
 
 def wish(text: str) -> StatedPreference:
@@ -62,12 +64,12 @@ def test_the_total_is_alpha_process_plus_beta_outcome(
     assert total_reward(process, outcome, readable=True, alpha=alpha, beta=beta) == total
 
 
-def test_the_rule_judge_rates_how_much_of_the_wishes_the_rubric_covers() -> None:
+def test_the_rule_rater_rates_how_much_of_the_wishes_the_rubric_covers() -> None:
     short, warm = wish("Please keep it short."), wish("I prefer thorough answers.")
-    judge = RuleJudge()
+    rater = RuleRater()
 
-    def rate(found: ParsedChain, *stated: StatedPreference) -> float | None:
-        return judge.rate([Judged(found, stated)])[0]
+    def rate(parsed: ParsedChain, *stated: StatedPreference) -> float | None:
+        return rater.rate([RatingTask(parsed, stated)])[0]
 
     assert rate(chain(("Brevity", 60), ("Confident wording", 40)), short) == 1.0
     assert rate(chain(("Brevity", 25), ("Confident wording", 75)), short) == 0.5
@@ -79,33 +81,41 @@ def test_the_rule_judge_rates_how_much_of_the_wishes_the_rubric_covers() -> None
 
 
 def test_similarity_rates_rubrics_by_what_the_person_wrote() -> None:
-    judge = SimilarityJudge(HashingEmbedder())
+    rater = SimilarityRater(HashingEmbedder())
     why = (wish("It gives more details, and details convince me"),)
     details = chain(("More details", 80), ("Tone", 20))
     few = chain(("More details", 20), ("Tone", 80))
     tone = chain(("Tone", 100))
-    rated = judge.rate([Judged(one, why) for one in (details, few, tone)] + [Judged(tone, ())])
+    rated = rater.rate(
+        [RatingTask(chain, why) for chain in (details, few, tone)] + [RatingTask(tone, ())]
+    )
     assert rated[3] is None
     assert rated[0] is not None
     assert rated[1] is not None
     assert 1 >= rated[0] > 3 * rated[1] > 0
     assert rated[2] == pytest.approx(0, abs=0.05)
-    assert judge.rate([]) == []
+    assert rater.rate([]) == []
 
 
-def test_a_model_as_judge_is_asked_once_for_all_chains_and_not_about_silent_people() -> None:
-    engine = ScriptedEngine(["Covers most.\nRating: 7", "no idea", "**Rating:** 10/10"])
-    judge = EngineJudge(engine)
-    stated = (wish("Short, please."),)
-    rated = judge.rate(
+def test_a_model_as_rater_is_asked_once_for_all_chains_and_not_about_silent_people() -> None:
+    engine = ScriptedEngine(
         [
-            Judged(chain(), stated),
-            Judged(chain(), ()),
-            Judged(chain(), stated),
-            Judged(chain(), stated),
+            "<think>Rating: 2?</think>Covers most.\nRating: 7",
+            "<think>Rating: 3",
+            "**Rating:** 10/10",
         ]
     )
-    judge.close()
+    rater = EngineRater(engine)
+    stated = (wish("Short, please."),)
+    rated = rater.rate(
+        [
+            RatingTask(chain(), stated),
+            RatingTask(chain(), ()),
+            RatingTask(chain(), stated),
+            RatingTask(chain(), stated),
+        ]
+    )
+    rater.close()
     assert rated == [0.7, None, None, 1.0]
     ((prompts, params),) = engine.calls
     assert len(prompts) == 3

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from killed_training import train_killed
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -61,7 +58,7 @@ def write_recipe(recipe: SftRecipe, path: Path) -> Path:
 
 def command(model: Path, data: Path, out: Path, recipe: Path) -> list[str]:
     options = ("--data", data, "--model", model, "--out", out, "--recipe", recipe, "--json")
-    return ["-m", "pgenrm_agent.cli", "train", "sft", *map(str, options)]
+    return ["sft", *map(str, options)]
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +83,10 @@ def test_the_chain_alone_is_learned_from_the_prompt_of_inference(
 
 
 def test_a_run_learns_and_shows_it(trained: Path) -> None:
-    found = losses(trained)
-    assert len(found) == STEPS
-    assert found[0] > 8  # of 4,096 tokens, none is likelier than another
-    assert found[-1] < 0.6 * found[0]
+    learned = losses(trained)
+    assert len(learned) == STEPS
+    assert learned[0] > 8  # of 4,096 tokens, none is likelier than another
+    assert learned[-1] < 0.6 * learned[0]
     assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert {"mean_token_accuracy", "learning_rate"} <= set(curve(trained)[0])
     model = trained / "model"
@@ -107,34 +104,17 @@ def test_a_run_that_has_ended_is_not_repeated(
     assert (trained / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_a_random_moment_ends_as_if_nothing_had_happened(
-    trained: Path,
-    minute_model: Path,
-    chain_dataset: Path,
-    launch_two: Callable[..., subprocess.CompletedProcess[str]],
-    tmp_path: Path,
+@pytest.mark.long
+def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(
+    trained: Path, minute_model: Path, chain_dataset: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     recipe = write_recipe(RECIPE, tmp_path / "test.yaml")
-    process = subprocess.Popen(
-        [sys.executable, "-P", *command(minute_model, chain_dataset, out, recipe)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while last_checkpoint(out / "checkpoints") is None:
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.5))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (out / "run.json").exists()
-    result = train_sft(RECIPE, minute_model, chain_dataset, out)
-    assert result.steps == STEPS
+    train_killed(3, out, *command(minute_model, chain_dataset, out, recipe))
     assert losses(out) == pytest.approx(losses(trained), rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_learn_what_one_does(
     trained: Path,
     minute_model: Path,

@@ -54,16 +54,16 @@ def test_log_probabilities_entropies_and_gradients_are_those_of_trl(
         ids[row, 9 : 9 + length] = torch.tensor([rng.randrange(10, 400) for _ in range(length)])
     real = mask[:, 9:].bool()
     weights = torch.linspace(-1, 1, real.sum().item())
-    found = []
+    results = []
     for kind in (SharedPromptTrainer, GRPOTrainer):
         trainer.model.zero_grad()
         log_probs, entropies, _ = kind._get_per_token_logps_and_entropies(
             trainer, trainer.model, ids, mask, 6, compute_entropy=True
         )
         (log_probs[real] * weights).sum().backward()
-        gradient = torch.cat([one.grad.flatten() for one in trainer.model.parameters()])
-        found.append((log_probs[real].detach(), entropies[real], gradient))
-    for shared, own in zip(*found, strict=True):
+        gradient = torch.cat([parameter.grad.flatten() for parameter in trainer.model.parameters()])
+        results.append((log_probs[real].detach(), entropies[real], gradient))
+    for shared, own in zip(*results, strict=True):
         assert shared.abs().max() > 1e-3
         torch.testing.assert_close(shared, own, rtol=1e-4, atol=1e-5)
 
@@ -96,10 +96,10 @@ def test_the_second_process_goes_on_where_the_first_one_ends(
     trainer: SharedPromptTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [[11, 12, 13, 14]] * 4
-    one, _ = trainer._generate_single_turn(asked, None, {}, 2)
+    whole, _ = trainer._generate_single_turn(asked, None, {}, 2)
     monkeypatch.setenv("RANK", "1")
-    two, _ = trainer._generate_single_turn(asked[:2], None, {}, 2)
-    assert two == one[2:]
+    part, _ = trainer._generate_single_turn(asked[:2], None, {}, 2)
+    assert part == whole[2:]
 
 
 def test_models_and_launchers_that_cannot_share_are_left_to_trl(

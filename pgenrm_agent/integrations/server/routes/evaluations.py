@@ -12,20 +12,21 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.evaluation_run import OnProgress, Progress
 from pgenrm_agent.integrations.server.errors import error_of, errors
 from pgenrm_agent.integrations.server.schemas import (
-    RerankAnswer,
     RerankBody,
-    ScoreAnswer,
+    RerankResponse,
     ScoreBody,
+    ScoreResponse,
     UserId,
-    rerank_answer,
-    score_answer,
+    rerank_response,
+    score_response,
 )
 from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
 from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
-from pgenrm_agent.reward_model import OnProgress, PGenRM, Progress
-from pgenrm_agent.schema import Evaluation
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Evaluation, UserSignals
 
 router = APIRouter(tags=["evaluation"])
 
@@ -39,19 +40,20 @@ ONE_EVENT = {
     "required": ["event", "data"],
 }
 
-ERRORS = errors(401, 413, 422, 429, 502, 503, 504)
+ERRORS = errors(401, 409, 413, 422, 429, 502, 503, 504)
 UserHeader = Annotated[UserId | None, Header(alias="X-PGenRM-User")]
 KEEP_ALIVE_S = 10.0
+UNKNOWN = UserSignals(user_id="somebody")
 NOBODY = "no user was named (field `user` or header X-PGenRM-User): judged for somebody unknown"
 
 
 @router.post("/v1/score", responses=ERRORS)
 async def score(
     body: ScoreBody, request: Request, service: TheService, reward_model: CallersModel
-) -> ScoreAnswer:
-    """Score candidate answers for one person."""
+) -> ScoreResponse:
+    """Score candidate answers for one user."""
     task = start(service, _scoring(reward_model, body))
-    return score_answer(await while_connected(request, task), include_chains=body.include_chains)
+    return score_response(await while_connected(request, task), include_chains=body.include_chains)
 
 
 @router.post(
@@ -69,7 +71,7 @@ async def score(
 async def score_stream(
     body: ScoreBody, request: Request, service: TheService, reward_model: CallersModel
 ) -> StreamingResponse:
-    """Score candidate answers for one person, and tell how far it is meanwhile."""
+    """Score candidate answers for one user, and tell how far it is meanwhile."""
     told: asyncio.Queue[Progress] = asyncio.Queue()
     task = start(service, _scoring(reward_model, body, told.put_nowait))
     return StreamingResponse(
@@ -79,27 +81,27 @@ async def score_stream(
     )
 
 
-@router.post("/v1/rerank", responses={**ERRORS, **errors(409)})
+@router.post("/v1/rerank", responses=ERRORS)
 async def rerank_v1(
     body: RerankBody,
     request: Request,
     service: TheService,
     reward_model: CallersModel,
     user: UserHeader = None,
-) -> RerankAnswer:
-    """Order documents by what one person would like, in the shape of Cohere v1 and Jina."""
+) -> RerankResponse:
+    """Order documents by what one user would like, in the shape of Cohere v1 and Jina."""
     return await _rerank(body, request, service, reward_model, user, "1")
 
 
-@router.post("/v2/rerank", responses={**ERRORS, **errors(409)})
+@router.post("/v2/rerank", responses=ERRORS)
 async def rerank_v2(
     body: RerankBody,
     request: Request,
     service: TheService,
     reward_model: CallersModel,
     user: UserHeader = None,
-) -> RerankAnswer:
-    """Order documents by what one person would like, in the shape of Cohere v2."""
+) -> RerankResponse:
+    """Order documents by what one user would like, in the shape of Cohere v2."""
     return await _rerank(body, request, service, reward_model, user, "2")
 
 
@@ -112,6 +114,7 @@ def _scoring(
         body.candidates,
         conversation=[turn.message() for turn in body.conversation],
         scaling=body.scaling.over(reward_model.scaling),
+        signals=None if body.signals is None else body.signals.of(body.user_id),
         on_progress=on_progress,
     )
 
@@ -123,17 +126,17 @@ async def _rerank(
     reward_model: PGenRM,
     header: str | None,
     version: Literal["1", "2"],
-) -> RerankAnswer:
+) -> RerankResponse:
     if body.user and header and body.user != header:
-        raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two people")
+        raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two users")
     user = body.user or header
     work = (
         reward_model.arerank(user, body.query, body.texts())
         if user
-        else reward_model.arerank("somebody", body.query, body.texts(), history=(), stated=())
+        else reward_model.arerank(UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN)
     )
     result = await while_connected(request, start(service, work))
-    return rerank_answer(result, body, version, [] if user else [NOBODY])
+    return rerank_response(result, body, version, [] if user else [NOBODY])
 
 
 async def _events(
@@ -159,13 +162,13 @@ async def _events(
             elif not task.done():
                 yield ": still at it\n\n"
         try:
-            answer = score_answer(task.result(), include_chains=include_chains)
+            answer = score_response(task.result(), include_chains=include_chains)
             yield _event("result", answer)
         except PGenRMError as error:
             yield _event("error", error_of(error)[1])
     finally:
-        for one in (watch, news, task):
-            one.cancel()
+        for pending in (watch, news, task):
+            pending.cancel()
 
 
 def _event(name: str, data: BaseModel) -> str:

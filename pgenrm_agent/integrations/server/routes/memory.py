@@ -1,4 +1,4 @@
-"""What is remembered of people."""
+"""What is remembered of users."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from starlette.exceptions import HTTPException
 
 from pgenrm_agent.integrations.server.errors import errors
 from pgenrm_agent.integrations.server.schemas import (
@@ -17,19 +16,18 @@ from pgenrm_agent.integrations.server.schemas import (
     PrototypesStatus,
     StatementBody,
     Stored,
-    UserAnswer,
     UserEntry,
     UserId,
     UserList,
+    UserResponse,
 )
 from pgenrm_agent.integrations.server.service import CallersModel
-from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 router = APIRouter(tags=["memory"])
 
 READ = errors(401, 422, 503)
 WRITE = errors(401, 413, 422, 503)
-Person = Annotated[UserId, Path()]
+UserPath = Annotated[UserId, Path()]
 
 
 @router.get("/v1/users", responses=READ)
@@ -39,19 +37,19 @@ async def users(
     after: Annotated[UserId | None, Query()] = None,
 ) -> UserList:
     """Everyone of whom anything is remembered, by id, `limit` at a time."""
-    found = await asyncio.to_thread(reward_model.memory.users)
-    later = [one for one in found if after is None or one.user_id > after]
-    shown = [UserEntry.model_validate(one.model_dump()) for one in later[:limit]]
+    known = await asyncio.to_thread(reward_model.memory.users)
+    later = [user for user in known if after is None or user.user_id > after]
+    shown = [UserEntry.model_validate(user.model_dump()) for user in later[:limit]]
     return UserList(users=shown, next=shown[-1].user_id if len(later) > limit else None)
 
 
 @router.get("/v1/users/{user_id}", responses=READ)
-async def user(user_id: Person, reward_model: CallersModel) -> UserAnswer:
-    """Everything that is remembered of one person."""
+async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
+    """Everything that is remembered of one user."""
 
-    def read() -> UserAnswer:
+    def read() -> UserResponse:
         memory = reward_model.memory
-        return UserAnswer(
+        return UserResponse(
             user_id=user_id,
             history=list(memory.history(user_id)),
             stated=list(memory.recall(user_id, limit=0).stated),
@@ -62,47 +60,41 @@ async def user(user_id: Person, reward_model: CallersModel) -> UserAnswer:
 
 
 @router.post("/v1/users/{user_id}/preferences", status_code=201, responses={**WRITE, **errors(409)})
-async def remember(user_id: Person, body: PreferenceBody, reward_model: CallersModel) -> Stored:
-    """Remember that the person preferred one answer to another."""
-    if body.chosen == body.rejected:
-        raise HTTPException(
-            409, "chosen and rejected are the same text, which says nothing about a preference"
-        )
-    pair = PreferencePair(query=body.query, chosen=body.chosen, rejected=body.rejected)
-    return Stored(id=await reward_model.aremember(user_id, pair))
+async def remember(user_id: UserPath, body: PreferenceBody, reward_model: CallersModel) -> Stored:
+    """Remember that the user preferred one answer to another."""
+    return Stored(id=await reward_model.aremember(user_id, body.pair()))
 
 
 @router.post("/v1/users/{user_id}/statements", status_code=201, responses=WRITE)
-async def state(user_id: Person, body: StatementBody, reward_model: CallersModel) -> Stored:
-    """Remember what the person says they want."""
-    stated = StatedPreference(kind=body.kind, text=body.text)
-    return Stored(id=await reward_model.astate(user_id, stated))
+async def state(user_id: UserPath, body: StatementBody, reward_model: CallersModel) -> Stored:
+    """Remember what the user says they want."""
+    return Stored(id=await reward_model.astate_preference(user_id, body.statement()))
 
 
 @router.put("/v1/users/{user_id}/consent", responses=WRITE)
-async def consent(user_id: Person, body: ConsentBody, reward_model: CallersModel) -> ConsentBody:
-    """Set whether the person's choices may help to score answers for similar people."""
+async def consent(user_id: UserPath, body: ConsentBody, reward_model: CallersModel) -> ConsentBody:
+    """Set whether the user's choices may help to score answers for similar users."""
     await asyncio.to_thread(reward_model.memory.set_consent, user_id, body.consent)
     return body
 
 
 @router.delete("/v1/users/{user_id}", responses=READ)
-async def forget(user_id: Person, reward_model: CallersModel) -> Forgotten:
-    """Remove every trace of the person."""
+async def forget(user_id: UserPath, reward_model: CallersModel) -> Forgotten:
+    """Remove every trace of the user."""
     return Forgotten(forgotten=await reward_model.aforget(user_id))
 
 
 @router.get("/v1/prototypes", responses=READ)
 async def prototypes(reward_model: CallersModel) -> PrototypesStatus:
     """Which prototypes have been learned from this tenant's users, and how stale they are."""
-    found = await asyncio.to_thread(lambda: reward_model.prototypes.status())
+    status = await asyncio.to_thread(lambda: reward_model.prototypes.status())
     return PrototypesStatus(
-        status="none" if found.version is None else "in_force",
+        status="none" if status.version is None else "in_force",
         prototypes=tuple(
             PrototypeEntry(people=people, label=label)
-            for people, label in zip(found.sizes, found.labels, strict=True)
+            for people, label in zip(status.sizes, status.labels, strict=True)
         ),
-        **found.model_dump(
+        **status.model_dump(
             include={
                 "version",
                 "built_at",

@@ -1,4 +1,4 @@
-"""For those who run the server. These need no key and tell nothing about tenants or people."""
+"""For those who run the server. These need no key and tell nothing about tenants or users."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -42,8 +43,8 @@ class Running:
 
     def metric(self, line: str) -> float:
         text = httpx.get(f"{self.url}/metrics").text
-        found = [one for one in text.splitlines() if one.startswith(line + " ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+        lines = [row for row in text.splitlines() if row.startswith(line + " ")]
+        return float(lines[0].rpartition(" ")[2]) if lines else 0.0
 
 
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -55,17 +56,26 @@ def serve(
     make_engine: Callable[..., ScriptedEngine],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Serve:
-    """Starts a server: `with serve(limits=..., latency_s=...) as running`."""
+    """Starts a server: `with serve(limits=..., latency_s=...) as running`.
+
+    keyless: for everybody on this machine. http: which of uvicorn's readers of HTTP it uses.
+    """
 
     @contextlib.contextmanager
-    def start(limits: Limits | None = None, latency_s: float = 0.0) -> Iterator[Running]:
+    def start(
+        limits: Limits | None = None,
+        latency_s: float = 0.0,
+        keyless: bool = False,
+        http: Literal["auto", "h11", "httptools"] = "auto",
+    ) -> Iterator[Running]:
         folder: Path = tmp_path_factory.mktemp("server")
         ring = KeyRing(folder / "keys.jsonl")
         keys = {tenant: ring.issue(tenant)[0] for tenant in TENANTS}
         engine = make_engine(latency_s=latency_s)
         with PGenRM(engine=engine, memory=folder / "own", scaling=scaling) as rm:
-            app = create_app(rm, keys=ring, tenants_folder=folder / "tenants", limits=limits)
-            config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20)
+            guarded = {} if keyless else {"keys": ring, "tenants_folder": folder / "tenants"}
+            app = create_app(rm, limits=limits, **guarded)  # type: ignore[arg-type]
+            config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20, http=http)
             server = uvicorn.Server(config)
             listening = socket.socket()
             listening.bind(("127.0.0.1", 0))
@@ -88,5 +98,5 @@ def serve(
 
 @pytest.fixture(scope="module")
 def running(serve: Serve) -> Iterator[Running]:
-    with serve() as one:
-        yield one
+    with serve() as server:
+        yield server

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 EXAMPLES = 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
     description = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     headers = {"Authorization": f"Bearer {running.keys['acme']}"}
     tried, wrong = 0, []
-    for found in description.get_all_operations():
-        operation = found.ok()
+    for described in description.get_all_operations():
+        operation = described.ok()
 
         @settings(
             max_examples=EXAMPLES,

@@ -24,7 +24,7 @@ def test_coheres_clients_work_by_changing_the_base_url(
     answer = client.rerank(
         model="pgenrm", query="How?", documents=DOCUMENTS, top_n=2, request_options=FOR_ADA
     )
-    assert [(one.index, round(one.relevance_score, 6)) for one in answer.results] == [
+    assert [(result.index, round(result.relevance_score, 6)) for result in answer.results] == [
         (1, 1.0),
         (0, round(4 / 9, 6)),
     ]
@@ -49,7 +49,7 @@ def test_coheres_client_names_the_user_in_a_header_too(running: Running) -> None
 def test_coheres_client_without_a_user_is_told_that_nothing_is_personal(running: Running) -> None:
     client = cohere.ClientV2(api_key=running.keys["acme"], base_url=running.url)
     answer = client.rerank(model="m", query="How?", documents=DOCUMENTS)
-    assert [one.index for one in answer.results] == [1, 0, 2]
+    assert [result.index for result in answer.results] == [1, 0, 2]
     assert answer.meta is not None
     assert "no user was named" in str(answer.meta.warnings)
 
@@ -71,7 +71,7 @@ def test_jinas_shape_brings_documents_and_usage(running: Running) -> None:
         answer = client.post("/v1/rerank", json=asked).raise_for_status().json()
         silent = client.post("/v1/rerank", json={**asked, "return_documents": False}).json()
     assert answer["model"] == "jina-reranker"
-    assert [one["index"] for one in answer["results"]] == [1, 0]
+    assert [result["index"] for result in answer["results"]] == [1, 0]
     assert answer["results"][1]["document"] == {"text": "Fair. 5", "source": "a"}
     assert answer["usage"]["total_tokens"] > 0
     assert silent["results"][0]["document"] is None

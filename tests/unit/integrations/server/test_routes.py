@@ -41,6 +41,22 @@ def test_scaling_in_the_request_goes_over_the_servers(running: Running) -> None:
     assert (answer["usage"]["chains_sampled"], answer["seed"]) == (5, 11)
 
 
+def test_signals_in_the_request_are_shown_and_not_kept(running: Running) -> None:
+    known = {"query": "Before?", "chosen": "Yes, as the request says.", "rejected": "No."}
+    signals = {"history": [known], "stated": [{"text": "Only in this request."}]}
+    with running.client() as client:
+        first_call = len(running.engine.calls)
+        asked = {**ASKED, "user_id": "zed", "signals": signals}
+        client.post("/v1/score", json=asked).raise_for_status()
+        shown = str([prompts for prompts, _ in running.engine.calls[first_call:]])
+        assert "Yes, as the request says." in shown
+        assert "Only in this request." in shown
+        assert client.get("/v1/users/zed").json()["history"] == []
+        same = {**known, "rejected": known["chosen"]}
+        refused = client.post("/v1/score", json={**asked, "signals": {"history": [same]}})
+    assert (refused.status_code, refused.json()["code"]) == (409, "contradiction")
+
+
 def test_the_stream_tells_every_stage_and_then_the_result(running: Running) -> None:
     events: list[tuple[str, Any]] = []
     with running.client() as client, client.stream("POST", "/v1/score/stream", json=ASKED) as got:
@@ -91,9 +107,9 @@ def test_users_come_page_by_page(running: Running) -> None:
         for name in ("p1", "p2", "p3"):
             client.put(f"/v1/users/{name}/consent", json={"consent": False}).raise_for_status()
         first = client.get("/v1/users", params={"limit": 2}).json()
-        assert ([one["user_id"] for one in first["users"]], first["next"]) == (["p1", "p2"], "p2")
+        assert ([user["user_id"] for user in first["users"]], first["next"]) == (["p1", "p2"], "p2")
         rest = client.get("/v1/users", params={"limit": 2, "after": "p2"}).json()
-        assert ([one["user_id"] for one in rest["users"]], rest["next"]) == (["p3"], None)
+        assert ([user["user_id"] for user in rest["users"]], rest["next"]) == (["p3"], None)
 
 
 def test_the_operators_routes_need_no_key_and_name_nobody(running: Running) -> None:
@@ -120,7 +136,7 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
                 memory.remember(user, PreferencePair(query="How?", chosen="So.", rejected="No."))
             PrototypeStore(memory).replace(
                 centroids,
-                [Member(user, one, centroids[one]) for user, one in people.items()],
+                [Member(user, number, centroids[number]) for user, number in people.items()],
                 embedder="states",
                 labels=["brief", "thorough"],
                 pairs=3,

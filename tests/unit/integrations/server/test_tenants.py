@@ -95,7 +95,7 @@ def test_no_route_reaches_across_tenants(with_prototypes: Running, data: st.Data
             assert answer.status_code < 300, (method, path, answer.text)
             assert SECRET not in answer.text
     for prompts, _ in running.engine.calls[first_call:]:
-        assert SECRET not in json.dumps([one.model_dump() for one in prompts])
+        assert SECRET not in json.dumps([prompt.model_dump() for prompt in prompts])
     assert snapshot(running, "bloom", user) == before
     with running.client("bloom") as owner:
         assert owner.get("/v1/prototypes").json() == learned

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.metrics import Accuracy, MeanError
 from pgenrm_agent.training.bundled.card import write_card
-from pgenrm_agent.training.bundled.evaluate import Accuracy, EvaluationReport
+from pgenrm_agent.training.bundled.evaluate import EvaluationReport
 
 PSI: dict[str, Any] = {
     "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"},
@@ -35,19 +36,26 @@ CRE: dict[str, Any] = {
 def card(record: dict[str, Any], data: Path, folder: Path) -> str:
     report = EvaluationReport(
         simulation="styles-v1",
-        people=50,
+        users=50,
         history=3,
         chains=8,
         temperature=1.0,
         seed=0,
         engine="vllm:model",
         seconds=120.0,
-        ties=1,
-        not_scored=2,
         failed_chains=3,
         position_bias=0.5,
         arithmetic_slips=0.25,
-        accuracy={"teacher": Accuracy(mean=0.735, standard_error=0.014, comparisons=50)},
+        accuracy={
+            "teacher": Accuracy(
+                strict=MeanError(mean=0.735, standard_error=0.014),
+                accuracy=MeanError(mean=0.75, standard_error=0.013),
+                coverage=0.98,
+                ties=1,
+                comparisons=50,
+            ),
+            "silent": Accuracy.of([float("nan")] * 50),
+        },
     )
     (folder / "model").mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(record))
@@ -60,7 +68,10 @@ def test_a_card_tells_the_stages_that_made_the_model(few_answers: Path, tmp_path
     assert "| stage | 1, persona-guided scoring induction (PSI) |" in text
     assert "| recipe | `first`, seed 4: 90 of 100 steps, 2.5 M tokens, 10 minutes |" in text
     assert "6 of 10 chains kept by rejection sampling" in text
-    assert "| teacher | 73.5 % ± 1.4 |" in text
+    assert "| teacher | 73.5 ± 1.4 % | 75.0 ± 1.3 % | 98.0 % | 1 of 50 |" in text
+    # The headline orders the rows: who scores nothing is never right.
+    assert text.index("| silent | 0.0 ± 0.0 % | - | 0.0 % |") < text.index("| teacher | 73.5")
+    assert "differ from its own\nmarks and weights by more than 0.1: 25.0 %" in text
     assert "has seen no real person's\nchoice" in text
 
     text = card(CRE | {"stage": "curriculum", "start_from": CRE}, few_answers, tmp_path)

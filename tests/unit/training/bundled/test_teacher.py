@@ -41,9 +41,13 @@ def test_every_chain_parses_to_the_numbers_behind_it(
     assert parsed.missing == ()
     assert parsed.rubric is not None
     assert sum(criterion.weight for criterion in parsed.rubric.criteria) == pytest.approx(100)
-    assert [parsed.totals[one] for one in ids] == pytest.approx(list(chain.totals))
+    assert [parsed.totals[candidate_id] for candidate_id in ids] == pytest.approx(
+        list(chain.totals)
+    )
     # The reported totals are rounded to one decimal.
-    assert [parsed.reported[one] for one in ids] == pytest.approx(list(chain.totals), abs=0.0501)
+    assert [parsed.reported[candidate_id] for candidate_id in ids] == pytest.approx(
+        list(chain.totals), abs=0.0501
+    )
 
 
 def test_a_person_who_chose_longer_answers_gets_a_rubric_for_thoroughness() -> None:

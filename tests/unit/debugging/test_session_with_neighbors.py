@@ -13,7 +13,7 @@ from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.prototypes import Member, Neighbours
+from pgenrm_agent.prototypes import Member, Neighbors
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.testing import ScriptedEngine
 
@@ -24,22 +24,22 @@ SCALING = Scaling(individual=4, prototype=2, seed=5)
 
 
 @pytest.fixture
-def neighbours(tmp_path: Path) -> Iterator[Neighbours]:
+def neighbors(tmp_path: Path) -> Iterator[Neighbors]:
     """Four people in two prototypes; ada, who is asked for, agreed and is in none."""
     with UserMemory(tmp_path / "memory") as memory:
         for user in ("ada", *PEOPLE):
             memory.remember(user, PAIR.model_copy(update={"id": user}))
             memory.set_consent(user, True)
-        found = Neighbours(memory, EMBEDDER, joining=False)
+        source = Neighbors(memory, EMBEDDER, joining=False)
         centroids = EMBEDDER.embed(PERSONAS)
-        members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
-        found.store.replace(centroids, members, embedder=EMBEDDER.name)
-        yield found
+        members = [Member(user, taste, centroids[taste]) for user, taste in PEOPLE.items()]
+        source.store.replace(centroids, members, embedder=EMBEDDER.name)
+        yield source
 
 
 @pytest.fixture
-def session(neighbours: Neighbours, engine: ScriptedEngine) -> Iterator[DebugSession]:
-    with DebugSession(engine=engine, memory=neighbours.memory, neighbours=neighbours) as opened:
+def session(neighbors: Neighbors, engine: ScriptedEngine) -> Iterator[DebugSession]:
+    with DebugSession(engine=engine, memory=neighbors.memory, neighbors=neighbors) as opened:
         yield opened
 
 
@@ -55,25 +55,23 @@ def test_a_run_goes_step_by_step_and_ends_with_both_levels(session: DebugSession
     assert session.replay(run).same
 
 
-def test_an_edited_persona_finds_other_people(
-    session: DebugSession, neighbours: Neighbours
-) -> None:
+def test_an_edited_persona_finds_other_people(session: DebugSession, neighbors: Neighbors) -> None:
     run = session.start(REQUEST, scaling=SCALING)
     session.run_to(run, after="match_prototype")
-    before = set(session.state(run)["neighbours"])
+    before = set(session.state(run)["neighbors"])
     session.edit_persona(run, PERSONAS[1])
     session.run_to(run, after="match_prototype")
     state = session.state(run)
     assert state["prototype"] == "1"
-    assert len(state["neighbours"]) == 2
-    assert before.isdisjoint(state["neighbours"])
+    assert len(state["neighbors"]) == 2
+    assert before.isdisjoint(state["neighbors"])
     # An invented persona leads nobody into a prototype.
-    version = neighbours.store.current()
+    version = neighbors.store.current()
     assert version is not None
     assert "ada" not in version.homes
 
 
-def test_a_neighbours_persona_is_edited_like_any_other(
+def test_a_neighbors_persona_is_edited_like_any_other(
     session: DebugSession, engine: ScriptedEngine
 ) -> None:
     run = session.start(REQUEST, scaling=SCALING)
@@ -87,27 +85,25 @@ def test_a_neighbours_persona_is_edited_like_any_other(
     assert last.means["red"] > first.means["red"]
 
 
-def test_a_neighbour_can_be_left_out(session: DebugSession) -> None:
+def test_a_neighbor_can_be_left_out(session: DebugSession) -> None:
     run = session.start(REQUEST, scaling=SCALING)
     session.resume(run)
-    kept, dropped = session.state(run)["neighbours"]
-    edited = session.edit_neighbours(run, [kept])
-    assert edited.edit == "neighbours"
+    kept, dropped = session.state(run)["neighbors"]
+    edited = session.edit_neighbors(run, [kept])
+    assert edited.edit == "neighbors"
     assert edited.next == ("generate_rubric",)
     session.resume(run)
     state = session.state(run)
-    assert state["neighbours"] == [kept]
+    assert state["neighbors"] == [kept]
     assert [draft["signals_of"] for draft in state["chains"]] == ["ada"] * 4 + [kept]
     with pytest.raises(ConfigurationError, match=f"{dropped}x.*choose from"):
-        session.edit_neighbours(run, [f"{dropped}x"])
-    session.edit_neighbours(run, [])
+        session.edit_neighbors(run, [f"{dropped}x"])
+    session.edit_neighbors(run, [])
     session.resume(run)
     assert {draft["level"] for draft in session.state(run)["chains"]} == {"individual"}
 
 
-def test_the_command_line_brings_similar_people_along(
-    neighbours: Neighbours, tmp_path: Path
-) -> None:
+def test_the_command_line_brings_similar_people_along(neighbors: Neighbors, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from pgenrm_agent.cli.debug import app
@@ -116,14 +112,14 @@ def test_the_command_line_brings_similar_people_along(
 
     states = ModelTokensEmbedder(bundled_model())
     centroids = states.embed(PERSONAS)
-    members = [Member(user, one, centroids[one]) for user, one in PEOPLE.items()]
-    neighbours.store.replace(centroids, members, embedder=states.name)
+    members = [Member(user, taste, centroids[taste]) for user, taste in PEOPLE.items()]
+    neighbors.store.replace(centroids, members, embedder=states.name)
     options = ["--store", str(tmp_path / "runs.sqlite"), "--json"]
     asked = [
         "-u",
         "ada",
         "-q",
-        "Which colour?",
+        "Which color?",
         "--memory",
         str(tmp_path / "memory"),
         "--seed",
@@ -139,7 +135,7 @@ def test_the_command_line_brings_similar_people_along(
     with DebugSession(tmp_path / "runs.sqlite") as session:
         state = session.state("r")
     assert [draft["level"] for draft in state["chains"]] == ["individual", *["prototype"] * 2]
-    kept, dropped = state["neighbours"]
+    kept, dropped = state["neighbors"]
     editor = tmp_path / "editor.py"
     editor.write_text(
         "import sys, pathlib\n"
@@ -147,8 +143,8 @@ def test_the_command_line_brings_similar_people_along(
         f"file.write_text(file.read_text().replace({dropped!r}, ''))\n"
     )
     edited = CliRunner().invoke(
-        app, ["edit", "r", "neighbours", *options], env={"EDITOR": f"{sys.executable} {editor}"}
+        app, ["edit", "r", "neighbors", *options], env={"EDITOR": f"{sys.executable} {editor}"}
     )
     assert edited.exit_code == 0, edited.output
     with DebugSession(tmp_path / "runs.sqlite") as session:
-        assert session.state("r")["neighbours"] == [kept]
+        assert session.state("r")["neighbors"] == [kept]

@@ -24,7 +24,7 @@ def step(page: Page, done: str) -> None:
     expect(page.get_by_role("status")).to_have_text(f"ran {done}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     page: Page, studio: Studio, keep: Keep
 ) -> None:
@@ -50,7 +50,7 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
 
     page.get_by_role("button", name="Fork").click()
     expect(page).to_have_url(re.compile("/runs/[0-9a-f]{12}$"))
-    first, other = [one.run for one in reversed(studio.session.runs())]
+    first, second = [summary.run for summary in reversed(studio.session.runs())]
     open_run(page, studio, first)
     page.get_by_role("button", name="Resume").click()
     expect(status).to_have_text("stopped: finished")
@@ -83,21 +83,24 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     expect(status).to_contain_text("rewound")
     expect(page.locator(".ranking li").first).to_contain_text("answer-1")
 
-    page.locator("select[name=right]").select_option(other)
-    studio.session.resume(other)
+    page.locator("select[name=right]").select_option(second)
+    studio.session.resume(second)
     page.get_by_role("button", name="Compare").click()
     row = page.locator("tbody tr").first
     expect(row.locator("td")).to_have_text(["9.00", "3.00", "-6.00"])
     keep(page, "compared")
 
 
+@pytest.mark.long
 def test_what_proceeds_is_shown_while_it_does_and_can_be_paused(page: Page, studio: Studio) -> None:
     run = begin(studio.session)
     open_run(page, studio, run)
     studio.engine.open.clear()
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".graph .node.running")).to_have_text("derive persona")
-    page.get_by_role("button", name="Pause").click()
+    # The engine goes on once the request has arrived, which a click does not wait for.
+    with page.expect_response(lambda response: response.url.endswith("/pause")):
+        page.get_by_role("button", name="Pause").click()
     studio.engine.open.set()
     expect(page.get_by_role("status")).to_have_text("paused")
     expect(page.locator(".graph .node.next")).to_have_text("match prototype")
@@ -111,6 +114,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.long
 def test_a_hostile_candidate_is_shown_as_text(page: Page, studio: Studio, keep: Keep) -> None:
     asked = REQUEST.model_copy(
         update={
@@ -141,6 +145,7 @@ def sideways(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_cut_off_at_360_pixels(
     page: Page, studio: Studio, keep: Keep, scheme: str
@@ -176,6 +181,7 @@ def test_a_run_is_stepped_with_the_keyboard_alone(page: Page, studio: Studio) ->
     expect(page.get_by_role("status")).to_have_text("ran match_prototype")
 
 
+@pytest.mark.long
 def test_the_page_loads_nothing_from_elsewhere(browser: Browser, studio: Studio) -> None:
     page = browser.new_page()
     asked: list[str] = []
@@ -187,6 +193,7 @@ def test_the_page_loads_nothing_from_elsewhere(browser: Browser, studio: Studio)
     page.close()
 
 
+@pytest.mark.long
 def test_without_scripts_every_button_still_works(browser: Browser, studio: Studio) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(studio.entry)

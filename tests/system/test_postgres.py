@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hostile import RUNS_CODE
+from needs import needs
 from scripted_person import begin, reply
 
 from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.testing import ScriptedEngine
 
-pytest.importorskip(
-    "langgraph.checkpoint.postgres.aio", reason="needs pip install 'pgenrm-agent[postgres]'"
-)
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,7 @@ def url() -> Iterator[str]:
         yield named
         return
     programs = _programs()
-    if programs is None:
-        pytest.skip("needs PGENRM_TEST_POSTGRES=postgresql://..., or apt-get install postgresql")
+    needs(programs, "needs PGENRM_TEST_POSTGRES=postgresql://..., or apt-get install postgresql")
     with (
         tempfile.TemporaryDirectory(prefix="pgenrm-pg-") as folder,
         _server(programs, Path(folder)) as address,
@@ -43,10 +43,11 @@ def _server(programs: Path, folder: Path) -> Iterator[str]:
     """A server that listens on a socket in `folder` alone."""
     owner: dict[str, str] = {}
     if os.geteuid() == 0:  # as which PostgreSQL refuses to run
-        try:
-            pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user `postgres`")
+        users = {user.pw_name for user in pwd.getpwall()}
+        needs(
+            "postgres" in users,
+            "PostgreSQL does not run as root, and there is no user `postgres`",
+        )
         owner = {"user": "postgres", "group": "postgres"}
         shutil.chown(folder, "postgres", "postgres")
     data = folder / "data"
@@ -71,9 +72,9 @@ def _server(programs: Path, folder: Path) -> Iterator[str]:
 
 
 def _programs() -> Path | None:
-    found = shutil.which("pg_ctl")
-    if found:
-        return Path(found).resolve().parent
+    program = shutil.which("pg_ctl")
+    if program:
+        return Path(program).resolve().parent
     # Debian keeps each version's programs in a folder of their own, off the path.
     kept = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     return kept[-1].parent if kept else None
@@ -86,10 +87,42 @@ def test_a_run_in_postgres_outlives_its_session(url: str) -> None:
         session.run_to(run, after="derive_persona")
     calls = len(engine.calls)
     with DebugSession(url, engine=engine) as session:
-        assert run in {one.run for one in session.runs()}
+        assert run in {summary.run for summary in session.runs()}
         session.edit_persona(run, "She loves red.")
         assert session.resume(run).checkpoint.ranking == ("red", "green")
-        other = session.fork(run, session.timeline(run)[3].id, name=f"{run}-other")
-        assert session.resume(other).checkpoint.ranking == ("green", "red")
-        assert session.compare(run, other).changes["red"] < 0
+        forked = session.fork(run, session.timeline(run)[3].id, name=f"{run}-other")
+        assert session.resume(forked).checkpoint.ranking == ("green", "red")
+        assert session.compare(run, forked).changes["red"] < 0
     assert len(engine.calls) == calls + 4  # two stages for each of the two branches
+
+
+@pytest.mark.parametrize("name", ["one argument", "within a snapshot", "pickle", "json"])
+@pytest.mark.parametrize("table", ["blobs", "writes"])
+def test_a_run_that_would_run_code_is_refused_and_the_others_are_not(
+    url: str, tmp_path: Path, name: str, table: str
+) -> None:
+    import psycopg
+
+    made = tmp_path / "made"
+    bad, good = (f"{kind}-{name}-{table}" for kind in ("bad", "good"))
+    with DebugSession(url, engine=ScriptedEngine(reply)) as session:
+        for run in (bad, good):
+            session.run_to(begin(session, run), after="derive_persona")
+    with psycopg.connect(url) as opened:
+        opened.execute(
+            f"UPDATE checkpoint_{table} SET type = %s, blob = %s WHERE thread_id = %s",
+            (*RUNS_CODE[name](str(made)), bad),
+        )
+    with DebugSession(url, engine=ScriptedEngine(reply)) as session:
+        listed = {summary.run: summary.error for summary in session.runs()}
+        assert listed[good] is None
+        for act in (session.timeline, session.export):
+            with pytest.raises(ConfigurationError, match="not plain data"):
+                act(bad)
+        assert session.resume(good).reason == "finished"
+        if table == "blobs":
+            assert "not plain data" in (listed[bad] or "")
+            for act in (session.checkpoint, session.resume):
+                with pytest.raises(ConfigurationError, match="not plain data"):
+                    act(bad)
+    assert not made.exists()

@@ -12,7 +12,7 @@ from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def pair(query: str, id: str) -> PreferencePair:
@@ -20,20 +20,22 @@ def pair(query: str, id: str) -> PreferencePair:
 
 
 def test_what_one_client_remembers_another_recalls(chroma_server: str) -> None:
-    with UserMemory(url=chroma_server) as one, UserMemory(url=chroma_server) as other:
-        one.remember_many("ann", [pair("How do I bake bread?", "1"), pair("How is the tax?", "2")])
-        one.state("ann", StatedPreference(text="short answers"))
-        one.set_consent("ann", True)
-        signals = other.recall("ann", query="baking bread", selection="similar", limit=1)
-        assert [found.id for found in signals.history] == ["1"]
+    with UserMemory(url=chroma_server) as first, UserMemory(url=chroma_server) as second:
+        first.remember_many(
+            "ann", [pair("How do I bake bread?", "1"), pair("How is the tax?", "2")]
+        )
+        first.state("ann", StatedPreference(text="short answers"))
+        first.set_consent("ann", True)
+        signals = second.recall("ann", query="baking bread", selection="similar", limit=1)
+        assert [pair.id for pair in signals.history] == ["1"]
         assert [stated.text for stated in signals.stated] == ["short answers"]
-        assert other.consent("ann")
-        rows = list(other.export("ann"))
-        assert other.forget("ann") == 4
-        assert one.recall("ann").history == ()
-        assert one.import_(rows) == 4
-        assert list(other.export("ann")) == rows
-        assert one.forget("ann") == 4
+        assert second.consent("ann")
+        rows = list(second.export("ann"))
+        assert second.forget("ann") == 4
+        assert first.recall("ann").history == ()
+        assert first.import_(rows) == 4
+        assert list(second.export("ann")) == rows
+        assert first.forget("ann") == 4
 
 
 def test_two_clients_cannot_give_one_id_two_contents(chroma_server: str) -> None:
@@ -75,7 +77,7 @@ def test_a_newer_or_foreign_collection_is_refused(chroma_server: str) -> None:
         users.modify(metadata={"pgenrm_schema_version": 99})
         with pytest.raises(MemoryStoreError, match=r"schema version 99.*upgrade"):
             UserMemory(url=chroma_server)
-        users.modify(metadata={"colour": "blue"})
+        users.modify(metadata={"color": "blue"})
         with pytest.raises(MemoryStoreError, match=r"'users' .* not made by pgenrm-agent"):
             UserMemory(url=chroma_server)
     finally:

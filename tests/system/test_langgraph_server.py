@@ -1,7 +1,7 @@
 """`langgraph dev` serving langgraph.json: the bundled model, driven by the langgraph SDK's client.
 
 LangGraph's development server asks for an older protobuf than other packages of the tests, so it runs
-in an environment of its own; `make test` makes that one and names it here.
+in an environment of its own; `make test-all` makes that one and names it here.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from pathlib import Path
 import pytest
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
+from needs import needs
 
 from pgenrm_agent.debugging.edits import with_persona
 from pgenrm_agent.demo import demo_data
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Scaling
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_S = 240
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class Elsewhere:
@@ -69,11 +70,11 @@ def client(
 ) -> Iterator[SyncLangGraphClient]:
     """A client of `langgraph dev`, started with the settings that docs/debugging.md tells."""
     program = os.environ.get("PGENRM_LANGGRAPH") or shutil.which("langgraph")
-    if program is None:
-        pytest.skip(
-            "needs PGENRM_LANGGRAPH, the `langgraph` program of an environment with"
-            " langgraph-cli[inmem]: `make test` makes one"
-        )
+    needs(
+        program,
+        "needs PGENRM_LANGGRAPH, the `langgraph` program of an environment with"
+        " langgraph-cli[inmem]: `make test-all` makes one",
+    )
     # The server keeps its threads in the folder that it is started in.
     folder = tmp_path_factory.mktemp("langgraph")
     shutil.copy(REPOSITORY / "langgraph.json", folder)
@@ -119,11 +120,11 @@ def _answers(port: int) -> bool:
 def _asked() -> dict[str, object]:
     """The demonstration's request for one of its people, as JSON."""
     data = demo_data()
-    person = data.people[-1]
+    person = data.users[-1]
     request = EvaluationRequest(
         user_id=person.id,
         query=data.query,
-        candidates=tuple(Candidate(id=one, text=text) for one, text in data.candidates.items()),
+        candidates=tuple(Candidate(id=name, text=text) for name, text in data.candidates.items()),
     )
     return {
         "request": request.model_dump(mode="json"),

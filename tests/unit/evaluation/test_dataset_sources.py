@@ -1,23 +1,22 @@
-"""The readers: every dataset becomes the same rows, and a malformed one is one clear error."""
+"""Dataset sources: every dataset becomes the same rows, and a malformed one is one clear error."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.readers import examples, load_rows, read_lamp_qa
-
-RESPONSES = os.environ.get("PGENRM_RESPONSES")
-PEOPLE = Path(RESPONSES).parent / "people" / "arguments.jsonl.gz" if RESPONSES else None
-needs_data = pytest.mark.skipif(
-    not RESPONSES, reason="PGENRM_RESPONSES does not name the folder of the real answers"
-)
+from pgenrm_agent.evaluation.datasets import sources
+from pgenrm_agent.evaluation.datasets.lamp_qa import read_lamp_qa
+from pgenrm_agent.evaluation.datasets.questions import read_source
+from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, examples
+from pgenrm_agent.evaluation.datasets.sources import load_rows, register_source
+from pgenrm_agent.schema import PreferencePair
 
 
 def turn(role: str, content: str) -> dict[str, str]:
@@ -40,7 +39,7 @@ def plain_row(user: str, number: int) -> dict[str, Any]:
 
 
 def write(path: Path, records: list[Any]) -> Path:
-    text = "".join(json.dumps(one) + "\n" for one in records)
+    text = "".join(json.dumps(record) + "\n" for record in records)
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(text.encode()))
     else:
@@ -91,10 +90,10 @@ def test_prism_rows_are_joined_with_survey_and_choice_attributes(tmp_path: Path)
     )
     conversation = {"conversation_id": "c1", "choice_attributes": {"fluency": 70, "other": None}}
     write(tmp_path / "conversations.jsonl", [conversation])
-    (found,) = load_rows(f"prb:{tmp_path}")
-    assert found.split == "test"
-    assert found.pair.attributes == {"fluency": 70.0}
-    assert [(one.kind, one.text) for one in found.stated] == [
+    (joined,) = load_rows(f"prb:{tmp_path}")
+    assert joined.split == "test"
+    assert joined.pair.attributes == {"fluency": 70.0}
+    assert [(wish.kind, wish.text) for wish in joined.stated] == [
         ("style", "Be brief."),
         ("self_description", "A nurse."),
         ("demographics", "age: 25-34 years old"),
@@ -103,7 +102,7 @@ def test_prism_rows_are_joined_with_survey_and_choice_attributes(tmp_path: Path)
     ]
 
 
-def test_history_comes_from_the_same_persons_past_and_never_holds_the_row_itself(
+def test_history_comes_from_the_same_users_past_and_never_holds_the_row_itself(
     tmp_path: Path,
 ) -> None:
     same = plain_row("a", 0)
@@ -115,15 +114,18 @@ def test_history_comes_from_the_same_persons_past_and_never_holds_the_row_itself
     ]
     rows = load_rows(str(write(tmp_path / "rows.jsonl", records)))
     asked = list(examples(rows, split="test", history=9, seed=0))
-    for one in asked:
-        assert sorted(pair.query for pair in one.history) == ["q1", "q2", "q3", "q4"]
+    assert len(asked) == 2
+    for example in asked:
+        assert sorted(pair.query for pair in example.history) == ["q1", "q2", "q3", "q4"]
     trained = list(examples(rows, split="train", history=2, seed=0))
-    assert all(one.asked.query not in {pair.query for pair in one.history} for one in trained)
-    assert all(len(one.history) == 2 for one in trained)
+    assert len(trained) == 10
+    for example in trained:
+        assert len(example.history) == 2
+        assert example.asked.query not in {pair.query for pair in example.history}
     again = list(examples(rows, split="train", history=2, seed=0))
-    assert [one.history for one in again] == [one.history for one in trained]
-    other = list(examples(rows, split="train", history=2, seed=1))
-    assert [one.history for one in other] != [one.history for one in trained]
+    assert [example.history for example in again] == [example.history for example in trained]
+    drawn_anew = list(examples(rows, split="train", history=2, seed=1))
+    assert [example.history for example in drawn_anew] != [example.history for example in trained]
 
 
 def test_history_holds_nothing_that_tells_how_the_asked_choice_ended(tmp_path: Path) -> None:
@@ -143,11 +145,11 @@ def test_history_holds_nothing_that_tells_how_the_asked_choice_ended(tmp_path: P
     rows = load_rows(
         str(write(tmp_path / "rows.jsonl", [asked, same_answer, later, elsewhere, earlier]))
     )
-    (one,) = examples(rows, split="test", history=9, seed=0)
-    assert sorted(pair.chosen for pair in one.history) == ["c2", "c3"]
+    (example,) = examples(rows, split="test", history=9, seed=0)
+    assert sorted(pair.chosen for pair in example.history) == ["c2", "c3"]
 
 
-def test_people_without_splits_are_split_by_person_and_then_by_order(tmp_path: Path) -> None:
+def test_choices_without_splits_are_split_by_user_and_then_by_order(tmp_path: Path) -> None:
     records = [plain_row(f"u{user}", number) for number in range(6) for user in range(300)]
     rows = load_rows(str(write(tmp_path / "rows.jsonl", records)))
     by_user: dict[str, list[str]] = {}
@@ -164,7 +166,7 @@ def test_people_without_splits_are_split_by_person_and_then_by_order(tmp_path: P
     assert load_rows(f"people:{tmp_path / 'rows.jsonl'}")[0].split == rows[0].split
 
 
-def test_held_out_people_can_be_asked_about_held_out_topics_only(tmp_path: Path) -> None:
+def test_held_out_users_can_be_asked_about_held_out_topics_only(tmp_path: Path) -> None:
     records = [
         {
             **plain_row(f"u{user}", number),
@@ -182,8 +184,8 @@ def test_held_out_people_can_be_asked_about_held_out_topics_only(tmp_path: Path)
     assert topics["test"]
     assert not topics["test"] & topics["train"]
     assert not topics["test"] & topics["history"]
-    assert not {one.user_id for one in rows if one.split == "train"} & {
-        one.user_id for one in rows if one.split == "test"
+    assert not {row.user_id for row in rows if row.split == "train"} & {
+        row.user_id for row in rows if row.split == "test"
     }
     # Both sides of a debate are on the same side of the split.
     held = [row for row in rows if row.split == "test"]
@@ -232,7 +234,9 @@ def test_a_malformed_row_is_named_by_file_line_and_field(
 
 def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
     for source, complaint in (
-        ("rows.csv", "prb:PATH"),
+        ("rows.csv", "people-topics:FILE, prb:PATH"),
+        ("people:", "people:FILE"),
+        ("votes:rows.csv", "prb:PATH"),
         (f"people:{tmp_path}/none.jsonl", "no such file"),
         (f"prb:{tmp_path}", "holds no parquet"),
     ):
@@ -257,12 +261,11 @@ def test_lamp_qa_is_read(tmp_path: Path) -> None:
     record = {
         "id": 7,
         "question": "How?",
-        "narrative": "Because.",
         "profile": [{"id": "1", "text": "I asked once."}],
         "rubric_aspects": [{"aspect": "Cost", "reason": "said so", "evidence": "x"}],
     }
-    (found,) = read_lamp_qa(write(tmp_path / "lamp.jsonl", [record]))
-    assert (found.id, found.query, found.posts, found.aspects) == (
+    (question,) = read_lamp_qa(write(tmp_path / "lamp.jsonl", [record]))
+    assert (question.id, question.query, question.posts, question.aspects) == (
         "7",
         "How?",
         ("I asked once.",),
@@ -272,28 +275,35 @@ def test_lamp_qa_is_read(tmp_path: Path) -> None:
         read_lamp_qa(write(tmp_path / "bad.jsonl", [{"id": 1}]))
 
 
-@needs_data
-def test_real_people_are_read() -> None:
-    rows = load_rows(f"people:{PEOPLE}")
+def test_a_source_of_ones_own_is_read_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+
+    def read_votes(rest: str) -> list[PreferenceRow]:
+        user, chosen, rejected = rest.split(">")
+        pair = PreferencePair(query="?", chosen=chosen, rejected=rejected)
+        return [PreferenceRow(user_id=user, pair=pair, split="test")]
+
+    register_source("votes", read_votes, usage="USER>CHOSEN>REJECTED")
+    (row,) = load_rows("votes:ada>a>b")
+    assert (row.user_id, row.pair.chosen, row.split) == ("ada", "a", "test")
+    (question,) = read_source("votes:ada>a>b", split="test", history=1, seed=0).questions
+    assert question.user_id == "ada"
+    with pytest.raises(ConfigurationError, match="votes:USER>CHOSEN>REJECTED"):
+        load_rows("ballots:2026")
+
+
+def test_real_people_are_read(responses: Path) -> None:
+    people = responses.parent / "people" / "arguments.jsonl.gz"
+    needs(people.is_file(), f"needs {people}, beside the real answers")
+    rows = load_rows(f"people:{people}")
     assert len(rows) == 11_353
     assert len({row.user_id for row in rows}) == 344
     assert any(row.reason for row in rows)
     asked = list(examples(rows, split="test", history=3, seed=0))
     assert asked
-    assert all(one.history for one in asked)
-    topics = load_rows(f"people-topics:{PEOPLE}")
+    assert all(example.history for example in asked)
+    topics = load_rows(f"people-topics:{people}")
     assert list(examples(topics, split="test", history=3, seed=0))
     assert list(examples(topics, split="train", history=3, seed=0))
-
-
-@needs_data
-def test_simulated_people_are_the_same_every_time() -> None:
-    rows = load_rows(f"simulated:{RESPONSES}:5")
-    assert [row.split for row in rows[:7]] == ["history"] * 6 + ["test"]
-    assert len({row.user_id for row in rows}) == 5
-    assert rows == [
-        row.model_copy(
-            update={"pair": row.pair.model_copy(update={"created_at": old.pair.created_at})}
-        )
-        for row, old in zip(load_rows(f"simulated:{RESPONSES}:5"), rows, strict=True)
-    ]

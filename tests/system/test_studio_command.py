@@ -18,7 +18,7 @@ from studio_server import until
 
 from pgenrm_agent.debugging import DebugSession
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -55,13 +55,13 @@ def test_a_run_of_the_bundled_model_outlives_the_studio(
         assert client.get("/").status_code == 403
         page = client.get("/", params={"token": token})
         assert page.status_code == 200
-        found = re.search(r'name="key" value="(\w+)"', page.text)
-        assert found is not None
-        key = {"key": found[1]}
+        hidden = re.search(r'name="key" value="(\w+)"', page.text)
+        assert hidden is not None
+        key = {"key": hidden[1]}
         written = {
             "user": REQUEST.user_id,
             "query": REQUEST.query,
-            "answer": [one.text for one in REQUEST.candidates],
+            "answer": [candidate.text for candidate in REQUEST.candidates],
             "chains": "2",
             "seed": "5",
             "past_query": PAIR.query,
@@ -81,13 +81,13 @@ def test_a_run_of_the_bundled_model_outlives_the_studio(
 
     run = here.rpartition("/")[2]
     with DebugSession(tmp_path / "runs.sqlite") as session:
-        ran = [one.node for one in session.timeline(run) if one.node]
+        ran = [point.node for point in session.timeline(run) if point.node]
         assert ran[:2] == ["recall", "derive_persona"]
         if session.checkpoint(run).next:
             session.resume(run)
         assert session.checkpoint(run).finished
         # Nothing that the studio had done was done again.
-        assert [one.node for one in session.timeline(run) if one.node] == list(session.nodes)
+        assert [point.node for point in session.timeline(run) if point.node] == list(session.nodes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there 127.0.0.2 is this machine, too")

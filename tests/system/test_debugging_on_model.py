@@ -8,24 +8,24 @@ from scripted_person import begin
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.debugging.views import chain_views
 
-EDITED = "Wants a colour in one word, without reasons."
+EDITED = "Wants a color in one word, without reasons."
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bundled_model_writes_the_rubric_behind_the_edited_persona() -> None:
     with DebugSession() as session:
         run = begin(session)
         session.run_to(run, after="derive_persona")
-        own = [one.persona for one in chain_views(session.state(run))]
+        own = [view.persona for view in chain_views(session.state(run))]
         session.edit_persona(run, EDITED)
-        edited = [one["text"] for one in session.state(run)["chains"]]
+        edited = [draft["text"] for draft in session.state(run)["chains"]]
         before = session.checkpoint(run).tokens
         session.run_to(run, after="generate_rubric")
         state = session.state(run)
         chains = state["chains"]
         assert session.checkpoint(run).tokens > before
     assert EDITED not in own
-    assert [one.persona for one in chain_views(state)] == [EDITED] * len(chains)
+    assert [view.persona for view in chain_views(state)] == [EDITED] * len(chains)
     for text, draft in zip(edited, chains, strict=True):
         assert draft["text"].startswith(text)
         assert len(draft["text"].strip()) > len(text.strip())

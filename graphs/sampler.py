@@ -1,0 +1,249 @@
+"""Writes and extends the drafts of a run: the only caller of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from langgraph.runtime import Runtime
+
+from pgenrm_agent.chain import ChainFormat, Section
+from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.errors import ConfigurationError, EngineError
+from pgenrm_agent.graphs.state import (
+    Draft,
+    EvaluationContext,
+    EvaluationState,
+    EvaluationUpdate,
+    context_of,
+    default_engine,
+    default_format,
+    scaling_of,
+)
+from pgenrm_agent.sampling import PlannedChain, derive_seed, plan_chains, plan_rounds
+from pgenrm_agent.schema import EvaluationRequest, Level, Message, Scaling, Usage, UserSignals
+
+__all__ = ["Sampler", "count_owners", "empty_draft", "plan_budgets"]
+
+SECTIONS: tuple[Section, ...] = ("persona", "rubric", "scores")
+
+# Personas sampled only to find the nearest prototype, where no chain of the user's own is asked for.
+PERSONA_PROBES = 4
+
+
+@dataclass
+class Sampler:
+    """Writes the chains of one node, and keeps count of what that costs."""
+
+    request: EvaluationRequest
+    scaling: Scaling
+    seed: int
+    signals: dict[str, UserSignals]
+    engine: Engine
+    chain_format: ChainFormat
+    staged: bool
+    usage: dict[str, int] = field(default_factory=lambda: Usage().model_dump())
+    engine_seconds: float = 0.0
+
+    @classmethod
+    async def of(cls, state: EvaluationState, runtime: Runtime[EvaluationContext]) -> Sampler:
+        """Return a sampler for the run's request, with its engine loaded."""
+        context = context_of(runtime)
+        engine = context.engine
+        if engine is None:
+            engine = await asyncio.to_thread(default_engine)
+        return cls(
+            request=EvaluationRequest.model_validate(state["request"]),
+            scaling=scaling_of(state),
+            seed=state["seed"],
+            signals={
+                owner: UserSignals.model_validate(signals)
+                for owner, signals in state["signals"].items()
+            },
+            engine=engine,
+            chain_format=context.chain_format or default_format(bundled=context.engine is None),
+            staged=context.staged and engine.capabilities.continues,
+        )
+
+    @property
+    def own_signals(self) -> UserSignals:
+        """What is known of the user whom the answers are scored for."""
+        return self.signals[self.request.user_id]
+
+    def plan_individual(self, *, have: int, round_: int) -> tuple[PlannedChain, ...]:
+        """Plan the user's own chains that are new in a round. have: owners planned already."""
+        wanted = plan_budgets(self.scaling)[round_][0]
+        return self._planned([self.request.user_id] * self.scaling.individual, have, wanted)
+
+    def plan_probes(self) -> tuple[PlannedChain, ...]:
+        """Plan chains of which only the persona is wanted."""
+        return self._planned([self.request.user_id] * PERSONA_PROBES, 0, PERSONA_PROBES)
+
+    def plan_prototype(
+        self, names: Sequence[str], *, have: int, round_: int, unknown: bool
+    ) -> tuple[PlannedChain, ...]:
+        """Plan similar people's chains that are new in a round; for somebody unknown, the whole budget."""
+        individual, prototype = plan_budgets(self.scaling)[round_]
+        wanted = individual + prototype if unknown else prototype
+        return self._planned(names, have, wanted, "prototype")
+
+    def _planned(
+        self, owners: Sequence[str], have: int, wanted: int, level: Level = "individual"
+    ) -> tuple[PlannedChain, ...]:
+        plan = plan_chains(
+            owners,
+            len(self.request.candidates),
+            seed=self.seed,
+            level=level,
+            max_candidates=self.chain_format.max_candidates,
+        )
+        groups = len(plan) // max(1, len(owners))
+        return plan[have * groups : wanted * groups]
+
+    async def extend(
+        self, drafts: Sequence[Draft], *, to: Section, pause: bool = False
+    ) -> list[Draft]:
+        """Write each open draft up to the end of section `to`, in one engine call.
+
+        pause: stop there even where chains are not written stage by stage, if the engine can go on
+        from there later.
+
+        Drafts that stand at the same text with the same prompt become samples of one prompt, so
+        that an engine encodes it once. Not staged, the drafts are written to their end. Drafts that
+        have the section already are returned as they are; without any to write, no call is made.
+        """
+        pause = pause and self.engine.capabilities.continues
+        goal: Section = to if self.staged or pause else "scores"
+        together: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
+        for i, draft in enumerate(drafts):
+            if draft["status"] == "open" and not self._has(draft["text"], to):
+                key = (draft["signals_of"], tuple(draft["order"]), draft["text"])
+                together.setdefault(key, []).append(i)
+        if not together:
+            return list(drafts)
+        if not self.engine.capabilities.continues and any(text for _, _, text in together):
+            raise ConfigurationError(
+                f"engine {self.engine.name} cannot continue a begun chain: resume this run with an "
+                "engine that continues text, or start it anew"
+            )
+        prompts = [
+            Prompt(
+                messages=self._messages(owner, order),
+                partial=text,
+                n=len(members),
+                seed=self._seed(drafts[members[0]], goal),
+            )
+            for (owner, order, text), members in together.items()
+        ]
+        used = min(drafts[i]["tokens"] for members in together.values() for i in members)
+        answers = await self._sample(
+            prompts,
+            SamplingParams(
+                temperature=self.scaling.temperature,
+                max_tokens=max(1, self.chain_format.max_tokens - used),
+                stop=self.chain_format.stop(goal),
+            ),
+        )
+        extended = list(drafts)
+        for members, completions in zip(together.values(), answers, strict=True):
+            for i, completion in zip(members, completions, strict=True):
+                extended[i] = self._extended(drafts[i], completion, goal)
+                self.usage["chains_sampled"] += extended[i]["status"] != "open"
+        return extended
+
+    def restart(self, draft: Draft, attempt: int) -> Draft:
+        """Return the draft to resample: with the rubric it had, or empty, and with another seed."""
+        keeps = draft["status"] == "open" and self._has(draft["text"], "rubric")
+        return {
+            **draft,
+            "seed": derive_seed(draft["seed"], "attempt", attempt),
+            "attempt": attempt,
+            "text": draft["text"] if keeps else "",
+            "tokens": draft["tokens"] if keeps else 0,
+            "status": "open",
+        }
+
+    def cost(self, state: EvaluationState, stage: str, started: float) -> EvaluationUpdate:
+        """Return the part of a node's update that tells what the node cost."""
+        timings = state["timings"]
+        return {
+            "usage": {name: count + self.usage[name] for name, count in state["usage"].items()},
+            "timings": {
+                **timings,
+                stage: timings.get(stage, 0.0) + time.perf_counter() - started,
+                "engine": timings["engine"] + self.engine_seconds,
+            },
+        }
+
+    async def _sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        started = time.perf_counter()
+        answers = await self.engine.sample(prompts, params)
+        self.engine_seconds += time.perf_counter() - started
+        if [len(answer) for answer in answers] != [prompt.n for prompt in prompts]:
+            raise EngineError(
+                f"engine {self.engine.name} returned {[len(answer) for answer in answers]} samples "
+                f"where {[prompt.n for prompt in prompts]} were asked for"
+            )
+        everything = [completion for answer in answers for completion in answer]
+        self.usage["engine_calls"] += 1
+        self.usage["completion_tokens"] += sum(completion.tokens for completion in everything)
+        # The samples of a prompt share it: it is read once.
+        self.usage["prompt_tokens"] += sum(answer[0].prompt_tokens for answer in answers)
+        return answers
+
+    def _seed(self, draft: Draft, goal: Section) -> int:
+        return derive_seed(draft["seed"], goal) if draft["text"] else draft["seed"]
+
+    def _messages(self, owner: str, order: Iterable[int]) -> tuple[Message, ...]:
+        signals = self.signals[owner]
+        return self.chain_format.messages(
+            query=self.request.query,
+            candidates=[self.request.candidates[index].text for index in order],
+            history=signals.history,
+            stated=signals.stated,
+            conversation=self.request.conversation,
+        )
+
+    def _has(self, text: str, section: Section) -> bool:
+        through = self.chain_format.complete_through(text)
+        return through is not None and SECTIONS.index(through) >= SECTIONS.index(section)
+
+    def _extended(self, draft: Draft, completion: Completion, goal: Section) -> Draft:
+        text = draft["text"] + completion.text
+        truncated = completion.finish_reason == "length"
+        return {
+            **draft,
+            "text": text if truncated else self.chain_format.finish(goal, text),
+            "tokens": draft["tokens"] + completion.tokens,
+            "status": "truncated" if truncated else "written" if goal == "scores" else "open",
+        }
+
+
+def empty_draft(chain: PlannedChain) -> Draft:
+    """Begin the draft of a planned chain."""
+    return {
+        "level": chain.level,
+        "signals_of": chain.signals_of,
+        "order": list(chain.order),
+        "seed": chain.seed,
+        "attempt": 0,
+        "text": "",
+        "tokens": 0,
+        "status": "open",
+    }
+
+
+def count_owners(chains: Sequence[Draft], level: Level) -> int:
+    """Count the entries of a plan among the drafts: each covers the first candidate once."""
+    return sum(draft["level"] == level and 0 in draft["order"] for draft in chains)
+
+
+def plan_budgets(scaling: Scaling) -> tuple[tuple[int, int], ...]:
+    """Return how many individual and prototype chains there are by the end of each round."""
+    if scaling.stop_when_sure is None:
+        return ((scaling.individual, scaling.prototype),)
+    return plan_rounds(scaling.individual, scaling.prototype)

@@ -1,0 +1,256 @@
+"""What the evaluation graph works on: its state, its context, and what a run is started with.
+
+The state is plain JSON data, so that any checkpointer gives back what it was given. What a run
+needs beyond data (engine, memory, chain format) comes in its context and is never stored.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Literal,
+    NotRequired,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
+
+from langgraph.runtime import Runtime
+from pydantic import ConfigDict, TypeAdapter, WithJsonSchema
+from typing_extensions import TypedDict
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.embedding import Embedder, HashingEmbedder
+from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.memory.selection import select
+from pgenrm_agent.sampling import derive_seed
+from pgenrm_agent.schema import (
+    EvaluationRequest,
+    Level,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
+
+if TYPE_CHECKING:
+    from pgenrm_agent.prototypes import Match
+
+__all__ = [
+    "Draft",
+    "EvaluationContext",
+    "EvaluationInput",
+    "EvaluationState",
+    "EvaluationUpdate",
+    "JSONObject",
+    "NeighborSource",
+    "SignalSource",
+    "context_of",
+    "default_engine",
+    "default_format",
+    "is_unknown",
+    "known_signals",
+    "scaling_of",
+]
+
+JSONObject: TypeAlias = dict[str, object]
+
+
+@runtime_checkable
+class SignalSource(Protocol):
+    """Where a user's past choices and stated criteria come from; `UserMemory` is one."""
+
+    def recall(
+        self,
+        user_id: str,
+        *,
+        query: str | None = None,
+        limit: int | None = None,
+        selection: Literal["random", "similar", "recent"] = "random",
+        seed: int = 0,
+    ) -> UserSignals: ...
+
+
+@runtime_checkable
+class NeighborSource(Protocol):
+    """Who is similar to whom; `pgenrm_agent.prototypes.Neighbors` is one.
+
+    memory: where the similar people's own choices come from.
+    """
+
+    @property
+    def memory(self) -> SignalSource: ...
+
+    def available(self) -> bool: ...
+
+    def match(
+        self, user_id: str, personas: Sequence[str], query: str, count: int
+    ) -> Match | None: ...
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What a run needs besides its state.
+
+    engine: None means the bundled model.
+    chain_format: None means the one the bundled model was trained on, and "published" for others.
+    memory: asked only when the input brings no signals; None means the default user memory.
+    neighbors: finds the similar people of the prototype level; without it there is none.
+    show_neighbors: leave texts written from similar people's choices in the result. By default a
+        result has their marks and weights, and withholds personas, names of criteria, reasons and
+        texts.
+    staged: write the chains section by section, one engine call a stage, so that a run can be
+        stopped, read and edited in between. Otherwise each chain is written whole at the first
+        stage, in one engine call, and later stages find their section present. An engine that
+        cannot continue a begun answer always writes whole chains.
+    """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
+    engine: Annotated[Engine | None, WithJsonSchema({"type": "null"})] = None
+    chain_format: Annotated[ChainFormat | None, WithJsonSchema({"type": "null"})] = None
+    memory: Annotated[SignalSource | None, WithJsonSchema({"type": "null"})] = None
+    neighbors: Annotated[NeighborSource | None, WithJsonSchema({"type": "null"})] = None
+    show_neighbors: bool = False
+    staged: bool = False
+
+
+class Draft(TypedDict):
+    """One chain being written.
+
+    order: indices, in the request, of the candidates it covers, in the order shown.
+    attempt: 0 for the first text, k for the k-th resample.
+    status: "open" texts can be continued; "written" ones the model ended; "truncated" ones ran into
+        the token limit and are not used.
+    """
+
+    level: Level
+    signals_of: str
+    order: list[int]
+    seed: int
+    attempt: int
+    text: str
+    tokens: int
+    status: Literal["open", "written", "truncated"]
+
+
+class EvaluationInput(TypedDict):
+    """What a run is started with; JSON forms of the models in `pgenrm_agent.schema`.
+
+    history, stated: signals to use instead of the memory's; one of them given, the other is empty.
+    """
+
+    request: JSONObject
+    scaling: NotRequired[JSONObject]
+    history: NotRequired[list[JSONObject] | None]
+    stated: NotRequired[list[JSONObject] | None]
+
+
+class EvaluationUpdate(TypedDict, total=False):
+    """What the nodes add.
+
+    signals: what is known of each user whose signals enter a prompt, by `Draft.signals_of`; of
+        similar people under opaque names.
+    personas: written only to match the user to a prototype, where no chain of their own is wanted.
+    prototype, neighbors: the one the user is nearest to, and similar people, most similar first.
+    round: how many rounds of `plan_rounds` are done. settled: how many of `chains` came through
+        `sample_scores`.
+    failures: texts that were sampled again; unreadable texts among `chains` are not in it.
+    evaluation: the result, an `Evaluation`.
+    """
+
+    seed: int
+    signals: dict[str, JSONObject]
+    personas: list[str]
+    prototype: str | None
+    neighbors: list[str]
+    round: int
+    settled: int
+    chains: list[Draft]
+    failures: list[JSONObject]
+    usage: dict[str, int]
+    timings: dict[str, float]
+    evaluation: JSONObject | None
+
+
+class EvaluationState(EvaluationInput, EvaluationUpdate):
+    """Everything about one run: its input, and what the nodes have added so far."""
+
+
+_HISTORY = TypeAdapter(tuple[PreferencePair, ...])
+_STATED = TypeAdapter(tuple[StatedPreference, ...])
+
+
+def context_of(runtime: Runtime[EvaluationContext]) -> EvaluationContext:
+    """Return the run's context; one started without any gets the defaults."""
+    return runtime.context or EvaluationContext()
+
+
+def scaling_of(state: EvaluationState) -> Scaling:
+    """Read the options that the run was started with."""
+    return Scaling.model_validate(state.get("scaling") or {})
+
+
+def is_unknown(signals: UserSignals) -> bool:
+    """Return whether nothing is known of the user."""
+    return not signals.history and not signals.stated
+
+
+def known_signals(state: EvaluationState, context: EvaluationContext, seed: int) -> UserSignals:
+    """Return what is known of the user: what the input brings, else what the memory recalls.
+
+    Both ways show the same past choices in the same order.
+    """
+    request, scaling = EvaluationRequest.model_validate(state["request"]), scaling_of(state)
+    history, stated = state.get("history"), state.get("stated")
+    seed = derive_seed(seed, "recall")
+    if history is None and stated is None:
+        return (context.memory or _default_memory()).recall(
+            request.user_id,
+            query=request.query,
+            limit=scaling.history,
+            selection=scaling.history_selection,
+            seed=seed,
+        )
+    pairs = _HISTORY.validate_python(history or ())
+    similarity = None
+    if pairs and scaling.history_selection == "similar":
+        # As the memory would, where there is one to ask.
+        embedder: Embedder = getattr(context.memory, "embedder", None) or HashingEmbedder()
+        vectors = embedder.embed([pair.query for pair in pairs])
+        similarity = vectors @ embedder.embed([request.query])[0]
+    return UserSignals(
+        user_id=request.user_id,
+        history=select(
+            pairs, scaling.history_selection, scaling.history, seed=seed, similarity=similarity
+        ),
+        stated=_STATED.validate_python(stated or ()),
+    )
+
+
+@functools.cache
+def default_engine() -> Engine:
+    """Load the bundled model, once a process."""
+    from pgenrm_agent.engines import load_engine
+    from pgenrm_agent.model_files import bundled_model
+
+    return load_engine("transformers", bundled_model())
+
+
+@functools.cache
+def default_format(*, bundled: bool) -> ChainFormat:
+    """Return the format that the bundled model was trained on, or "published" for other models."""
+    from pgenrm_agent.model_files import bundled_model, format_of
+
+    return format_of(bundled_model()) if bundled else ChainFormat.load("published")
+
+
+@functools.cache
+def _default_memory() -> SignalSource:
+    from pgenrm_agent.memory import UserMemory
+
+    return UserMemory()

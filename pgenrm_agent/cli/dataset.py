@@ -1,0 +1,71 @@
+"""`pgenrm score-dataset`: score the rows of a Parquet file."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgenrm_agent.cli.options import (
+    ConcurrencyOption,
+    EngineOption,
+    FixedSeedOption,
+    IndividualOption,
+    JsonOption,
+    MemoryOption,
+    ModelOption,
+)
+from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
+
+__all__ = ["score_dataset"]
+
+
+def score_dataset(
+    source: Annotated[Path, typer.Argument(help="Parquet file: user_id, query, candidates, ...")],
+    target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    *,
+    individual: IndividualOption,
+    seed: FixedSeedOption = 0,
+    concurrency: ConcurrencyOption = 16,
+    ray_workers: Annotated[
+        int | None, typer.Option("--ray", min=1, help="Ray workers, each with its own model.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs a Ray worker.")] = 0.0,
+    memory: MemoryOption,
+    model: ModelOption,
+    engine: EngineOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every row of a Parquet file into another one; started again, it goes on."""
+    from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
+    from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
+    from pgenrm_agent.progress import counting
+
+    job = DatasetJob(
+        model=model or "bundled",
+        engine=engine or "transformers",
+        # Ray's workers cannot share an embedded memory, nor the similar users in it.
+        scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else 4),
+        seed=seed,
+    )
+    with counting("rows") as progress:
+        if ray_workers is not None:
+            from pgenrm_agent.integrations.ray_scoring import on_ray
+
+            make = partial(open_reward_model, memory, model, engine)
+            run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
+            summary = score_all(source, target, job, run, progress=progress)
+        else:
+            with open_reward_model(memory, model, engine) as reward_model:
+                run = in_process(reward_model, concurrency=concurrency)
+                summary = score_all(source, target, job, run, progress=progress)
+    if as_json:
+        print_json(summary)
+        return
+    resumed = f", {summary.resumed} of them by an earlier start" if summary.resumed else ""
+    typer.echo(f"{summary.rows} rows{resumed}: {summary.scored} scored, {target}")
+    for reason, count in summary.reasons.items():
+        typer.echo(f"{count} not scored in full: {reason}", err=True)

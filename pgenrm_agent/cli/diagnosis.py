@@ -1,0 +1,182 @@
+"""What is installed, which engines can work here, which settings are in force, and from where."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from pgenrm_agent.schema import Model
+
+__all__ = ["DoctorReport", "EngineState", "PackageState", "SettingState", "examine"]
+
+PACKAGES = (
+    ("torch", "models"),
+    ("transformers", "models"),
+    ("peft", "adapters"),
+    ("langgraph", "the evaluation graph"),
+    ("langchain-core", "the LangChain tool"),
+    ("chromadb", "user memory"),
+    ("pydantic-settings", "settings"),
+    ("openai", "engine openai (extra: openai)"),
+    ("vllm", "engine vllm (extra: vllm)"),
+    ("scikit-learn", "training (extra: training)"),
+)
+CORE = frozenset(name for name, use in PACKAGES if "extra:" not in use)
+
+
+class PackageState(Model):
+    """One package: its version, None where it is missing."""
+
+    name: str
+    version: str | None
+    needed_for: str
+
+
+class EngineState(Model):
+    """Whether an engine can be made here, and what speaks for or against it."""
+
+    name: str
+    works: bool
+    detail: str
+
+
+class SettingState(Model):
+    """A setting that is in force. `source` is a variable, a file, or "default"."""
+
+    name: str
+    value: str | None
+    source: str
+
+
+class DoctorReport(Model):
+    """What was found. `works` is False when something the library cannot do without is missing."""
+
+    works: bool
+    packages: tuple[PackageState, ...]
+    engines: tuple[EngineState, ...]
+    device: str
+    threads: str
+    model: str
+    memory: str
+    settings: tuple[SettingState, ...]
+
+
+def examine() -> DoctorReport:
+    """Look, and load the bundled model to see with how many threads it runs best; open no memory."""
+    packages = tuple(
+        PackageState(name=name, version=_version(name), needed_for=use) for name, use in PACKAGES
+    )
+    return DoctorReport(
+        works=all(package.version for package in packages if package.name in CORE),
+        packages=packages,
+        engines=(_transformers(), _vllm(), _openai()),
+        device=_device(),
+        threads=_threads(),
+        model=_model(),
+        memory=_memory(),
+        settings=_settings(),
+    )
+
+
+def _version(name: str) -> str | None:
+    for alias in (name, f"{name}-cpu"):
+        try:
+            return metadata.version(alias)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _transformers() -> EngineState:
+    works = find_spec("torch") is not None and find_spec("transformers") is not None
+    return EngineState(name="transformers", works=works, detail="any full-attention causal model")
+
+
+def _vllm() -> EngineState:
+    if find_spec("vllm") is None:
+        return EngineState(name="vllm", works=False, detail="pip install 'pgenrm-agent[vllm]'")
+    return EngineState(name="vllm", works=True, detail="fastest; needs about a minute to start")
+
+
+def _openai() -> EngineState:
+    if find_spec("openai") is None:
+        return EngineState(name="openai", works=False, detail="pip install 'pgenrm-agent[openai]'")
+    key = (
+        "OPENAI_API_KEY is set" if os.environ.get("OPENAI_API_KEY") else "OPENAI_API_KEY is not set"
+    )
+    return EngineState(name="openai", works=True, detail=f"a server that speaks its API; {key}")
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} GPU(s): {torch.cuda.get_device_name(0)}"
+    return "CPU"
+
+
+def _threads() -> str:
+    from pgenrm_agent.engines.transformers import TransformersEngine
+    from pgenrm_agent.errors import EngineError
+    from pgenrm_agent.model_files import bundled_model
+
+    try:
+        threads = TransformersEngine(bundled_model(), device="cpu").threads
+    except EngineError as error:
+        return f"unknown: {error}"
+    assert threads is not None
+    return (
+        f"{threads.number} for the bundled model on a CPU ({threads.why}); set OMP_NUM_THREADS, or"
+        " pass TransformersEngine(threads=...), to choose"
+    )
+
+
+def _model() -> str:
+    from pgenrm_agent.model_files import bundled_model
+    from pgenrm_agent.settings import read_settings
+
+    wanted = read_settings().model
+    if wanted is not None:
+        return wanted
+    folder = bundled_model()
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return f"bundled model missing from {folder}"
+    return f"{folder.name}, {weights.stat().st_size / 1e6:.1f} MB, bundled"
+
+
+def _memory() -> str:
+    from pathlib import Path
+
+    from pgenrm_agent.cli.resources import is_url
+    from pgenrm_agent.memory import default_directory
+    from pgenrm_agent.settings import read_settings
+
+    wanted = read_settings().memory
+    if wanted is not None and is_url(wanted):
+        return _without_password(wanted)
+    folder = default_directory() if wanted is None else Path(wanted)
+    return f"{folder} ({'exists' if folder.is_dir() else 'not made yet'})"
+
+
+def _settings() -> tuple[SettingState, ...]:
+    from pgenrm_agent.settings import read_settings, settings_sources
+
+    settings = read_settings()
+    values = (
+        (name, getattr(settings, name), source) for name, source in settings_sources().items()
+    )
+    return tuple(
+        SettingState(
+            name=name, value=None if value is None else _without_password(str(value)), source=source
+        )
+        for name, value, source in values
+    )
+
+
+def _without_password(url: str) -> str:
+    """A URL as it may be shown to others; any other text as it is."""
+    password = urlsplit(url).password if "://" in url else None
+    return url if not password else url.replace(f":{password}@", ":***@", 1)

@@ -1,0 +1,219 @@
+"""Options and arguments that several commands share, each defined once.
+
+An option behind which a setting stands has no default in a command's signature: what is not given
+comes from the environment or a settings file (pgenrm_agent/settings.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+__all__ = [
+    "AnswersOption",
+    "CandidatesArgument",
+    "ConcurrencyOption",
+    "DryRunOption",
+    "EmbedderOption",
+    "EngineOption",
+    "FixedSeedOption",
+    "IndividualOption",
+    "JsonOption",
+    "KeysOption",
+    "LimitOption",
+    "MemoryOption",
+    "ModelFolderOption",
+    "ModelOption",
+    "OutOption",
+    "PastChoicesOption",
+    "PrototypeOption",
+    "QueryOption",
+    "RecipeOption",
+    "SeedOption",
+    "SimilarOption",
+    "StoreOption",
+    "SureOption",
+    "TemperatureOption",
+    "UserArgument",
+    "UserOption",
+    "from_setting",
+]
+
+MAX_SEED = 2**31 - 1
+
+
+def from_setting(name: str, otherwise: str) -> dict[str, Any]:
+    """Return the arguments of an option whose default is a setting.
+
+    otherwise: what the default is where nothing sets it, as the help shows it.
+    """
+
+    def value() -> object:
+        from pgenrm_agent.settings import read_settings
+
+        return getattr(read_settings(), name)
+
+    return {
+        "default_factory": value,
+        "show_default": f"PGENRM_{name.upper()}, else {otherwise}",
+    }
+
+
+def _answers_folder() -> Path:
+    from pgenrm_agent.settings import read_settings
+
+    folder = read_settings().responses
+    if folder is None:
+        raise typer.BadParameter("--data is needed, or the setting PGENRM_RESPONSES")
+    return folder
+
+
+# What is printed.
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+# Who is asked about, and what.
+UserArgument = Annotated[str, typer.Argument(help="The user's id.")]
+UserOption = Annotated[str, typer.Option("--user", "-u", help="Whose taste counts.")]
+QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
+CandidatesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Candidate answers: texts; @FILE for the text of a file; @FILE.jsonl for one answer a"
+        ' line, as {"id": ..., "text": ...} or as a string.',
+        metavar="ANSWER...",
+    ),
+]
+
+# Where things are.
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Folder of the user memory, or the URL of a Chroma server.",
+        **from_setting("memory", "in the data folder"),
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="SQLite file, or PostgreSQL URL, with the runs.",
+        **from_setting("runs", "runs.sqlite in the data folder"),
+    ),
+]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        help="File of the keys.",
+        **from_setting("keys", "keys.jsonl in the data folder"),
+    ),
+]
+AnswersOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="Folder with train.jsonl.gz and val.jsonl.gz.",
+        default_factory=_answers_folder,
+        show_default="PGENRM_RESPONSES",
+    ),
+]
+
+# What judges.
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Model folder or name.", **from_setting("model", "the bundled model")
+    ),
+]
+EngineOption = Annotated[
+    Literal["transformers", "vllm", "openai"] | None,
+    typer.Option("--engine", help="What runs the model.", **from_setting("engine", "transformers")),
+]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder",
+        help="A sentence-transformers model that finds similar users, such as"
+        " Qwen/Qwen3-Embedding-0.6B: the same for building prototypes and for using them.",
+        **from_setting("embedder", "the bundled model's own token embeddings"),
+    ),
+]
+
+# How much is sampled.
+IndividualOption = Annotated[
+    int,
+    typer.Option(
+        "--individual",
+        min=0,
+        max=1024,
+        help="Evaluation chains with the user's own choices.",
+        **from_setting("individual", "8"),
+    ),
+]
+PrototypeOption = Annotated[
+    int,
+    typer.Option(
+        "--prototype",
+        min=0,
+        max=1024,
+        help="Evaluation chains with similar users' choices, where prototypes were built.",
+        **from_setting("prototype", "4"),
+    ),
+]
+SimilarOption = Annotated[
+    int,
+    typer.Option(
+        "--prototype",
+        min=0,
+        max=1024,
+        help="Evaluation chains with similar users' choices; none unless asked for.",
+    ),
+]
+SureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-when-sure",
+        min=0.5,
+        max=1.0,
+        help="End early once the best answer is the best with this probability.",
+        **from_setting("stop_when_sure", "never"),
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=MAX_SEED,
+        help="Seed of the samples.",
+        **from_setting("seed", "drawn and reported"),
+    ),
+]
+FixedSeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of everything that is drawn.")
+]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")]
+PastChoicesOption = Annotated[
+    int, typer.Option("--history", min=0, max=64, help="Past choices shown, at most.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="At most so many, users in turn.")
+]
+ConcurrencyOption = Annotated[
+    int, typer.Option("--concurrency", min=1, help="Evaluations at the same time.")
+]
+
+# Training runs.
+ModelFolderOption = Annotated[Path, typer.Option("--model", help="Folder of the model.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="Folder of the run; an unfinished run there continues.")
+]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Name of a bundled recipe, or a YAML file.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and what it takes.")
+]

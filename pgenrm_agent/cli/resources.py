@@ -1,0 +1,101 @@
+"""Open what the shared options name: the memory, the reward model, an embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from pgenrm_agent.embedding import Embedder
+    from pgenrm_agent.memory import UserMemory
+    from pgenrm_agent.opening import EngineName
+    from pgenrm_agent.reward_model import PGenRM
+    from pgenrm_agent.schema import Scaling
+
+__all__ = [
+    "is_url",
+    "open_embedder",
+    "open_memory",
+    "open_reward_model",
+    "read_text",
+    "scaling_of",
+    "valid_input",
+]
+
+
+def is_url(memory: str | None) -> bool:
+    """Return whether `--memory` names a Chroma server."""
+    return memory is not None and memory.startswith(("http://", "https://"))
+
+
+def open_memory(memory: str | None) -> UserMemory:
+    """Return the user memory that `--memory` names."""
+    from pgenrm_agent.memory import UserMemory
+
+    return UserMemory(url=memory) if is_url(memory) else UserMemory(memory)
+
+
+def open_embedder(name: str | None) -> Embedder | None:
+    """Return the sentence-transformers model of that name, or in that folder; None for the default."""
+    if name is None:
+        return None
+    from pgenrm_agent.embedding import SentenceTransformerEmbedder
+
+    return SentenceTransformerEmbedder(Path(name) if Path(name).is_dir() else name)
+
+
+def open_reward_model(
+    memory: str | None,
+    model: str | None,
+    engine: EngineName | None,
+    *,
+    scaling: Scaling | None = None,
+    embedder: str | None = None,
+) -> PGenRM:
+    """Return the reward model that the shared options describe."""
+    from pgenrm_agent.reward_model import PGenRM
+
+    return PGenRM(
+        model,
+        engine=engine,
+        memory=memory,
+        scaling=scaling,
+        persona_embedder=open_embedder(embedder),
+    )
+
+
+def scaling_of(
+    individual: int, prototype: int = 4, *, sure: float | None = None, seed: int | None = None
+) -> Scaling:
+    """Return the scaling that the shared options describe."""
+    from pgenrm_agent.schema import Scaling
+
+    if sure is not None and not 0.5 < sure < 1:
+        raise typer.BadParameter(f"--stop-when-sure {sure:g}: use more than 0.5 and less than 1")
+    with valid_input("--individual and --prototype"):
+        return Scaling(individual=individual, prototype=prototype, seed=seed, stop_when_sure=sure)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file that an argument names."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file}: cannot be read as text ({error})") from error
+
+
+@contextmanager
+def valid_input(where: str = "") -> Iterator[None]:
+    """Say in one line what is wrong with an argument."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise typer.BadParameter(": ".join(filter(None, (where, field, first["msg"])))) from error

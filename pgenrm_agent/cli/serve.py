@@ -1,0 +1,232 @@
+"""`pgenrm serve` and `pgenrm mcp`: the servers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgenrm_agent.cli.keys import keys_in_force
+from pgenrm_agent.cli.options import (
+    EmbedderOption,
+    EngineOption,
+    IndividualOption,
+    KeysOption,
+    MemoryOption,
+    ModelOption,
+    PrototypeOption,
+    from_setting,
+)
+from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
+
+if TYPE_CHECKING:
+    from pgenrm_agent.integrations.keys import KeyRing
+    from pgenrm_agent.integrations.server import Limits
+    from pgenrm_agent.reward_model import PGenRM
+
+__all__ = ["mcp", "serve"]
+
+MCP_SHUTDOWN_S = 30
+"""How long the clients of `pgenrm mcp --http` get to finish when it is stopped."""
+
+
+def serve(
+    *,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address.", **from_setting("serve_host", "127.0.0.1")),
+    ],
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, **from_setting("serve_port", "8000")),
+    ],
+    key_file: KeysOption,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Let everybody in who is on this machine.")
+    ] = False,
+    running: Annotated[
+        int,
+        typer.Option(
+            "--running",
+            min=1,
+            help="Evaluations at the same time.",
+            **from_setting("serve_running", "16"),
+        ),
+    ],
+    queued: Annotated[
+        int,
+        typer.Option(
+            "--waiting",
+            min=0,
+            help="Evaluations that may wait.",
+            **from_setting("serve_waiting", "48"),
+        ),
+    ],
+    individual: IndividualOption,
+    prototype: PrototypeOption,
+    memory: MemoryOption,
+    model: ModelOption,
+    engine: EngineOption,
+    embedder: EmbedderOption,
+) -> None:
+    """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
+    from pgenrm_agent.integrations.loopback import refuse_other_machines
+    from pgenrm_agent.integrations.server import Limits
+
+    if no_keys:
+        refuse_other_machines(
+            host,
+            "leave out --no-keys (`pgenrm keys add TENANT` makes a key), or leave out --host to serve "
+            "this machine alone",
+        )
+    ring = None if no_keys else keys_in_force(key_file)
+    folder = None if ring is None else _tenants_folder(memory)
+    with open_reward_model(
+        memory, model, engine, scaling=scaling_of(individual, prototype), embedder=embedder
+    ) as reward_model:
+        _run_server(
+            reward_model,
+            ring,
+            folder,
+            Limits(running=running, waiting=queued),
+            host=host,
+            port=port,
+        )
+
+
+def mcp(
+    *,
+    http: Annotated[
+        bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")
+    ] = False,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Address, with --http.", **from_setting("mcp_host", "127.0.0.1")
+        ),
+    ],
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", min=0, max=65535, help="With --http.", **from_setting("mcp_port", "8001")
+        ),
+    ],
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="With --http: serve this tenant's memory, to holders of its keys."),
+    ] = None,
+    key_file: KeysOption,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user", "-u", help="Whose taste counts; else each tool call names somebody."
+        ),
+    ] = None,
+    individual: IndividualOption,
+    prototype: PrototypeOption,
+    memory: MemoryOption,
+    model: ModelOption,
+    engine: EngineOption,
+    embedder: EmbedderOption,
+) -> None:
+    """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
+    from pgenrm_agent.integrations.mcp.server import create_mcp_server
+
+    ring = None
+    if tenant is not None:
+        from pgenrm_agent.integrations.keys import valid_tenant
+
+        if not http:
+            raise typer.BadParameter(
+                "--tenant goes with --http: nobody else reads a process's pipes"
+            )
+        ring = keys_in_force(key_file, valid_tenant(tenant))
+        memory = str(_tenants_folder(memory) / tenant)
+    elif http:
+        from pgenrm_agent.integrations.loopback import refuse_other_machines
+
+        refuse_other_machines(
+            host, "name a --tenant whose keys open it (`pgenrm keys add TENANT` makes one)"
+        )
+    with open_reward_model(
+        memory, model, engine, scaling=scaling_of(individual, prototype), embedder=embedder
+    ) as reward_model:
+        reward_model.prepare()
+        server = create_mcp_server(reward_model, user_id=user)
+        if not http:
+            server.run("stdio")
+            return
+        import uvicorn
+
+        from pgenrm_agent.integrations.mcp.http import create_mcp_app
+
+        typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
+        uvicorn.run(
+            create_mcp_app(server, keys=ring, tenant=tenant or "", host=host),
+            host=host,
+            port=port,
+            log_level="warning",
+            # A client's open event stream would otherwise hold the process for ever.
+            timeout_graceful_shutdown=MCP_SHUTDOWN_S,
+        )
+
+
+def _run_server(
+    reward_model: PGenRM,
+    ring: KeyRing | None,
+    tenants_folder: Path | None,
+    limits: Limits,
+    *,
+    host: str,
+    port: int,
+) -> None:
+    """Serve until stopped; a model that cannot be loaded ends the server with its error."""
+    import uvicorn
+
+    from pgenrm_agent.integrations.server import create_app
+
+    failures: list[PGenRMError] = []
+
+    def on_prepared(failure: PGenRMError | None) -> None:
+        if failure is None:
+            typer.echo("ready", err=True)
+        else:
+            failures.append(failure)
+            server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(
+                reward_model,
+                keys=ring,
+                tenants_folder=tenants_folder,
+                limits=limits,
+                on_prepared=on_prepared,
+            ),
+            host=host,
+            port=port,
+            log_level="warning",
+            timeout_graceful_shutdown=limits.shutdown_s,
+        )
+    )
+    typer.echo(f"serving on http://{host}:{port}, docs at /docs; loading the model", err=True)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if failures:
+        raise failures[0]
+    if not server.started:  # uvicorn has said why
+        raise typer.Exit(1)
+
+
+def _tenants_folder(memory: str | None) -> Path:
+    from pgenrm_agent.settings import data_folder
+
+    if is_url(memory):
+        raise ConfigurationError(
+            f"--memory {memory} is one Chroma server for everybody, and tenants with keys get a "
+            "folder each: name a folder, or serve one tenant with --no-keys"
+        )
+    return Path(memory) if memory else data_folder() / "tenants"

@@ -1,0 +1,122 @@
+"""Results of the library as tables; numbers and texts come from the results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.cli.output import beginning
+from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain, UserSignals
+
+if TYPE_CHECKING:
+    from pgenrm_agent.memory import UserSummary
+
+__all__ = ["print_evaluation", "print_ranking", "print_signals", "print_users"]
+
+
+def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
+    """Print the ranking, and persona, rubric and marks of one chain."""
+    console = Console()
+    console.rule(escape(title))
+    print_ranking(evaluation)
+    chain = typical_chain(evaluation)
+    console.print("[bold]Persona[/bold] ", end="")
+    console.print(chain.persona.text, markup=False)
+    if chain.rubric is not None:
+        console.print(_marks(chain, [name for name in evaluation.ranking if name in chain.totals]))
+    usage = evaluation.usage
+    console.print(
+        f"{len(evaluation.chains)} chains, {len(evaluation.failures)} unreadable,"
+        f" {usage.completion_tokens} tokens, {evaluation.timings.get('total', 0.0):.1f} s,"
+        f" seed {evaluation.seed}",
+        style="dim",
+    )
+
+
+def print_ranking(evaluation: Evaluation) -> None:
+    """Print the candidates, best first; those not scored come last, with the reason."""
+    by_id = {score.candidate_id: score for score in evaluation.scores}
+    texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
+    table = Table(
+        "", "candidate", "reward", "P(best)", "answer", title="Ranking", title_justify="left"
+    )
+    for place, name in enumerate(evaluation.ranking, start=1):
+        score = by_id[name]
+        table.add_row(
+            str(place),
+            escape(name),
+            _reward(score),
+            f"{score.probability_best:.0%}",
+            escape(beginning(texts[name])),
+        )
+    for score in evaluation.scores:
+        if score.outcome == "not_scored":
+            table.add_row(
+                "-", escape(score.candidate_id), "not scored", "", escape(score.reason or "")
+            )
+    Console().print(table)
+
+
+def print_users(users: Sequence[UserSummary]) -> None:
+    """Print how much is remembered of each user."""
+    table = Table("user", "choices", "statements", "consent")
+    for user in users:
+        table.add_row(
+            escape(user.user_id), str(user.pairs), str(user.stated), "yes" if user.consent else "no"
+        )
+    Console().print(table)
+
+
+def print_signals(signals: UserSignals) -> None:
+    """Print what is remembered of one user."""
+    console = Console()
+    if not signals.history and not signals.stated:
+        console.print(f"Nothing is remembered of {signals.user_id}.", markup=False)
+        return
+    if signals.stated:
+        stated = Table("kind", "says", title="Stated", title_justify="left")
+        for statement in signals.stated:
+            stated.add_row(statement.kind, escape(statement.text))
+        console.print(stated)
+    if signals.history:
+        history = Table("query", "chosen", "rejected", title="Choices", title_justify="left")
+        for pair in signals.history:
+            history.add_row(
+                *(escape(beginning(text)) for text in (pair.query, pair.chosen, pair.rejected))
+            )
+        console.print(history)
+
+
+def _marks(chain: EvaluationChain, names: Sequence[str]) -> Table:
+    """The marks that a chain gave the candidates `names`, by criterion."""
+    table = Table(
+        "criterion",
+        "weight",
+        *map(escape, names),
+        title="Marks of a typical chain (1-10)",
+        title_justify="left",
+    )
+    for index, criterion in enumerate(chain.rubric.criteria if chain.rubric else ()):
+        given = [chain.marks.get(name, ())[index : index + 1] for name in names]
+        table.add_row(
+            escape(criterion.name),
+            f"{criterion.weight:.0f}%",
+            *("-" if not cell or cell[0] is None else f"{cell[0]:g}" for cell in given),
+        )
+    table.add_section()
+    table.add_row(
+        "weighted total" if chain.totals_from == "marks" else "total as the model wrote it",
+        "100%",
+        *(f"{chain.totals[name]:.1f}" for name in names),
+    )
+    return table
+
+
+def _reward(score: CandidateScore) -> str:
+    error = "" if score.standard_error is None else f" ± {score.standard_error:.2f}"
+    return f"{score.mean:.2f}{error}"

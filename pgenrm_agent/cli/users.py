@@ -1,0 +1,134 @@
+"""`pgenrm users ...`: look after the user memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgenrm_agent.cli.options import JsonOption, MemoryOption, QueryOption, UserArgument
+from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.resources import open_memory, valid_input
+from pgenrm_agent.cli.score import text_or_file
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="What is remembered of users.")
+
+
+@app.command("list")
+def list_users(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
+    """Everyone in the memory."""
+    with open_memory(memory) as store:
+        users = store.users()
+    if as_json:
+        print_json(users)
+        return
+    if not users:
+        typer.echo("Nobody is remembered yet: pgenrm users remember --help")
+        return
+    from pgenrm_agent.cli.tables import print_users
+
+    print_users(users)
+
+
+@app.command()
+def show(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = False) -> None:
+    """One user's past choices and stated preferences."""
+    with open_memory(memory) as store:
+        signals = store.recall(user, selection="recent")
+    if as_json:
+        print_json(signals)
+        return
+    from pgenrm_agent.cli.tables import print_signals
+
+    print_signals(signals)
+
+
+@app.command()
+def remember(
+    user: UserArgument,
+    *,
+    query: QueryOption,
+    chosen: Annotated[str, typer.Option(help="The answer that the user preferred, or @FILE.")],
+    rejected: Annotated[str, typer.Option(help="The answer that they liked less, or @FILE.")],
+    memory: MemoryOption,
+) -> None:
+    """Remember one choice of a user, and print its id."""
+    from pgenrm_agent.schema import PreferencePair
+
+    with valid_input():
+        pair = PreferencePair(
+            query=query, chosen=text_or_file(chosen), rejected=text_or_file(rejected)
+        )
+    with open_memory(memory) as store:
+        typer.echo(store.remember(user, pair))
+
+
+@app.command()
+def state(
+    user: UserArgument,
+    text: Annotated[str, typer.Argument(help="What they want, in their words.")],
+    *,
+    memory: MemoryOption,
+) -> None:
+    """Remember what a user says they want, and print its id."""
+    from pgenrm_agent.schema import StatedPreference
+
+    with valid_input():
+        stated = StatedPreference(text=text)
+    with open_memory(memory) as store:
+        typer.echo(store.state(user, stated))
+
+
+@app.command()
+def forget(
+    user: UserArgument,
+    *,
+    memory: MemoryOption,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove every trace of a user."""
+    if not yes:
+        typer.confirm(f"Forget everything about {user}?", abort=True)
+    with open_memory(memory) as store:
+        typer.echo(f"{store.forget(user)} entries removed")
+
+
+@app.command()
+def consent(
+    user: UserArgument,
+    *,
+    give: Annotated[bool, typer.Option("--give/--withdraw", help="May others learn from them?")],
+    memory: MemoryOption,
+) -> None:
+    """Say whether a user's choices may take part in the evaluations of similar users."""
+    with open_memory(memory) as store:
+        store.set_consent(user, give)
+    typer.echo(f"{user}: {'may' if give else 'may not'} take part in evaluations of similar users")
+
+
+@app.command("export")
+def export_users(
+    user: Annotated[str | None, typer.Argument(help="One user; everyone if not given.")] = None,
+    *,
+    memory: MemoryOption,
+) -> None:
+    """Write the memory to standard output, one JSON object a line."""
+    with open_memory(memory) as store:
+        for row in store.export(user):
+            print_json(row)
+
+
+@app.command("import")
+def import_users(
+    file: Annotated[Path, typer.Argument(help="What `pgenrm users export` wrote.")],
+    *,
+    memory: MemoryOption,
+) -> None:
+    """Read an export back."""
+    if not file.is_file():
+        raise typer.BadParameter(f"{file}: no such file")
+    with waiting("reading"), open_memory(memory) as store, file.open(encoding="utf-8") as lines:
+        typer.echo(f"{store.import_(lines, source=str(file))} entries read")

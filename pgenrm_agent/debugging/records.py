@@ -1,0 +1,206 @@
+"""What the store knows of runs: their checkpoints, how these follow from each other, their labels.
+
+A snapshot is LangGraph's record of a checkpoint as it was saved. What a node wrote after it, and a
+kill kept from becoming the next checkpoint, is no part of it: that node counts as coming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.graph import START
+from langgraph.types import StateSnapshot
+
+from pgenrm_agent.chain import read_persona
+from pgenrm_agent.debugging.views import (
+    Checkpoint,
+    RunSummary,
+    Side,
+    chain_views,
+    means_of,
+    ranking_of,
+)
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.graphs.checkpoints import skipping_refused
+from pgenrm_agent.graphs.evaluation import EvaluationGraph
+
+__all__ = ["Records", "checkpoint_of", "config_of", "id_of", "side_of"]
+
+
+class Records:
+    """Reads the runs that a graph's checkpointer holds."""
+
+    def __init__(self, graph: EvaluationGraph, saver: BaseCheckpointSaver[str]) -> None:
+        self._graph = graph
+        self._saver = saver
+
+    async def exists(self, run: str) -> bool:
+        """Return whether the store has a run of this id."""
+        return await self._saver.aget_tuple(config_of(run)) is not None
+
+    async def runs(self) -> tuple[RunSummary, ...]:
+        """Return every run, newest first; one that cannot be read has an `error`."""
+        # All of them first: the SQLite checkpointer answers nothing else while it lists.
+        listing = skipping_refused(self._saver).alist(None, filter={"source": "input"})
+        roots = [root async for root in listing]
+        summaries = [await self._summary(root) for root in roots]
+        return tuple(sorted(summaries, key=lambda summary: summary.created_at, reverse=True))
+
+    async def _summary(self, root: CheckpointTuple) -> RunSummary:
+        run = root.config["configurable"]["thread_id"]
+        labels = _labels_in(cast(Mapping[str, object], root.metadata))
+        begun = str(root.checkpoint.get("ts", ""))
+        try:
+            snapshot = await self.snapshot(run)
+        except ConfigurationError as error:
+            return RunSummary(run=run, created_at=begun, labels=labels, error=str(error))
+        request = cast(dict[str, object], snapshot.values.get("request") or {})
+        return RunSummary(
+            run=run,
+            user_id=str(request.get("user_id")),
+            query=str(request.get("query")),
+            candidates=len(cast(list[object], request.get("candidates") or [])),
+            created_at=begun,
+            next=snapshot.next,
+            finished=not snapshot.next,
+            labels=labels,
+        )
+
+    async def labels(self, run: str) -> dict[str, str]:
+        """Return what was given as labels when the run was started."""
+        listed = self._saver.alist(config_of(run), filter={"source": "input"})
+        roots = [root async for root in listed]
+        if not roots:
+            raise ConfigurationError(f"there is no run {run!r} in this store")
+        return _labels_in(cast(Mapping[str, object], roots[0].metadata))
+
+    async def snapshots(self, run: str, limit: int | None = None) -> list[StateSnapshot]:
+        """Return a run's checkpoints, newest first; at most `limit` of them."""
+        history = self._graph.aget_state_history(config_of(run), limit=limit)
+        snapshots = [snapshot async for snapshot in history]
+        if not snapshots:
+            raise ConfigurationError(f"there is no run {run!r} in this store")
+        return snapshots
+
+    async def snapshot(self, run: str, at: str | None = None) -> StateSnapshot:
+        """Return a checkpoint by its id, or by the start or end of it; the newest for None."""
+        if at is None:
+            return (await self.snapshots(run, limit=1))[0]
+        matching = [snapshot for snapshot in await self.snapshots(run) if _is(snapshot, at)]
+        if len(matching) != 1:
+            how_many = "no" if not matching else str(len(matching))
+            raise ConfigurationError(
+                f"run {run} has {how_many} checkpoints {at!r}: take an id from its time line"
+            )
+        return matching[0]
+
+    async def lineage(self, run: str, at: str | None = None) -> list[StateSnapshot]:
+        """Return the checkpoints that lead to one, oldest first, itself last."""
+        by_id = {id_of(snapshot): snapshot for snapshot in await self.snapshots(run)}
+        place: str | None = id_of(await self.snapshot(run, at))
+        lineage: list[StateSnapshot] = []
+        while place is not None and place in by_id:
+            lineage.append(by_id[place])
+            place = _parent(by_id[place])
+        return lineage[::-1]
+
+    async def timeline(self, run: str) -> tuple[Checkpoint, ...]:
+        """Return every checkpoint of the run, oldest first, abandoned branches included."""
+        snapshots = await self.snapshots(run)
+        by_id = {id_of(snapshot): snapshot for snapshot in snapshots}
+        current = id_of(snapshots[0])
+        timeline = []
+        for snapshot in reversed(snapshots):
+            parent = by_id.get(_parent(snapshot) or "")
+            ran = parent.next[0] if parent is not None and parent.next else None
+            is_current = id_of(snapshot) == current
+            timeline.append(checkpoint_of(snapshot, ran=ran, current=is_current))
+        return tuple(timeline)
+
+    async def last_ranking(self, run: str) -> tuple[str, ...]:
+        """Return the order of the newest evaluation in the run, on whatever branch."""
+        for snapshot in await self.snapshots(run):
+            if snapshot.values.get("evaluation"):
+                return ranking_of(snapshot.values)
+        return ()
+
+
+def config_of(run: str, checkpoint: str | None = None) -> RunnableConfig:
+    """Return what LangGraph calls a run by, or one of its checkpoints."""
+    configurable = {"thread_id": run, "checkpoint_ns": ""}
+    if checkpoint is not None:
+        configurable["checkpoint_id"] = checkpoint
+    return {"configurable": configurable}
+
+
+def id_of(snapshot: StateSnapshot) -> str:
+    """Return the id of the snapshot's checkpoint."""
+    return str(snapshot.config["configurable"]["checkpoint_id"])
+
+
+def checkpoint_of(snapshot: StateSnapshot, *, ran: str | None, current: bool) -> Checkpoint:
+    """Return what is shown of a snapshot. ran: the node that came before it."""
+    metadata = cast(Mapping[str, object], snapshot.metadata or {})
+    source = str(metadata.get("source"))
+    step = metadata.get("step")
+    errors = [str(task.error) for task in snapshot.tasks if task.error]
+    return Checkpoint(
+        run=str(snapshot.config["configurable"]["thread_id"]),
+        id=id_of(snapshot),
+        parent=_parent(snapshot),
+        step=step if isinstance(step, int) else 0,
+        created_at=snapshot.created_at or "",
+        source=source,
+        node=ran if source == "loop" and ran != START else None,
+        next=snapshot.next,
+        edit=str(metadata["edit"]) if source == "update" and "edit" in metadata else None,
+        error=errors[0] if errors else None,
+        chains=len(snapshot.values.get("chains") or ()),
+        tokens=_tokens(snapshot.values),
+        means=means_of(snapshot.values),
+        ranking=ranking_of(snapshot.values),
+        finished=not snapshot.next,
+        current=current,
+    )
+
+
+def side_of(snapshot: StateSnapshot) -> Side:
+    """Return a run where it stands, to be set beside another."""
+    views = chain_views(snapshot.values)
+    personas = (read_persona(view.text) for view in views)
+    return Side(
+        run=str(snapshot.config["configurable"]["thread_id"]),
+        checkpoint=id_of(snapshot),
+        ranking=ranking_of(snapshot.values),
+        means=means_of(snapshot.values),
+        personas=tuple(dict.fromkeys(persona for persona in personas if persona)),
+        rubric=next((view.rubric for view in views if view.rubric), ()),
+        tokens=_tokens(snapshot.values),
+    )
+
+
+def _parent(snapshot: StateSnapshot) -> str | None:
+    above = snapshot.parent_config
+    return str(above["configurable"]["checkpoint_id"]) if above else None
+
+
+def _is(snapshot: StateSnapshot, wanted: str) -> bool:
+    # Ids of one run begin alike, so their ends are what people can tell apart.
+    whole = id_of(snapshot)
+    return len(wanted) >= 4 and (whole.endswith(wanted) or whole.startswith(wanted))
+
+
+def _labels_in(metadata: Mapping[str, object]) -> dict[str, str]:
+    return {
+        key.removeprefix("label_"): str(value)
+        for key, value in metadata.items()
+        if key.startswith("label_")
+    }
+
+
+def _tokens(values: Mapping[str, object]) -> int:
+    usage = values.get("usage")
+    return int(usage["completion_tokens"]) if isinstance(usage, dict) else 0

@@ -1,0 +1,116 @@
+"""The records of a file, each with where it stands; and JSONL files of one model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Model
+
+__all__ = ["ROW_FILES", "Located", "read_jsonl", "read_models", "read_records"]
+
+Located = tuple[str, Mapping[str, object]]
+"""Where a record stands, as "FILE, line N", and the record."""
+
+ROW_FILES = (".parquet", ".json", ".jsonl", ".jsonl.gz")
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def read_models(path: Path, kind: type[AnyModel]) -> list[AnyModel]:
+    """Read a JSONL file with a `kind` in each line.
+
+    Raises ConfigurationError that names the file, the line and the field.
+    """
+    models = []
+    try:
+        # Not splitlines: a text may hold other separators that JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            models.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the line"
+            raise ConfigurationError(f"{path}, line {number}: {field}: {first['msg']}") from None
+    return models
+
+
+def read_records(path: Path) -> Iterator[Located]:
+    """Read each record of a parquet, JSON or JSONL file."""
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from read_jsonl(path)
+    elif path.suffix == ".json":
+        yield from _json(path)
+    elif path.suffix == ".parquet":
+        yield from _parquet(path)
+    else:
+        raise ConfigurationError(f"{path}: a {', '.join(ROW_FILES)} file is needed")
+
+
+def read_jsonl(path: Path) -> Iterator[Located]:
+    """Read each record of a JSONL file, gzipped or not."""
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such file")
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(_readable(file, path), start=1):
+            where = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ConfigurationError(f"{where}: not JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise ConfigurationError(f"{where}: an object is needed, not {line.strip()[:40]}")
+            yield where, record
+
+
+def _readable(lines: Iterable[str], path: Path) -> Iterator[str]:
+    """Read the lines of a file that may be no text, no gzip, or half of one."""
+    number = 0
+    try:
+        for line in lines:
+            number += 1
+            yield line
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}, after line {number}: cannot be read: {error}") from error
+
+
+def _json(path: Path) -> Iterator[Located]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(records, list):
+        raise ConfigurationError(f"{path}: a list of objects is needed")
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise ConfigurationError(f"{path}, row {number}: an object is needed")
+        yield f"{path}, row {number}", record
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise ConfigurationError(f"{path}: reading parquet needs pip install pyarrow") from error
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", record
+    except (OSError, ArrowException) as error:
+        raise ConfigurationError(f"{path}: cannot be read as parquet: {error}") from error

@@ -1,0 +1,77 @@
+"""Every dataset of choices, named in one string: `load_rows("people:FILE")`.
+
+    prb:PATH             PersonalRewardBench, see `personal_reward_bench`
+    people:FILE          real people's choices, without splits (`user_id`, `query`, `chosen`, `rejected`)
+    people-topics:FILE   the same, with topics held out, too
+    FILE                 plain JSONL of {user_id, query or conversation, chosen, rejected, ...}
+
+To add a source, write a module beside this one that makes `PreferenceRow`s of what follows the colon
+(`parse_row` reads a record), and name it in `_SOURCES`. A package that evaluation must not import
+calls `register_source` instead, as the bundled model's world does for `simulated:FOLDER` and
+`simulated-train:FOLDER`:
+
+    register_source("votes", lambda rest: [...], usage="FILE")
+    rows = load_rows("votes:2026.csv")
+
+JSONL files may be gzipped. A malformed row is one ConfigurationError that names file, line and field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
+from pgenrm_agent.evaluation.datasets.parsing import parse_row
+from pgenrm_agent.evaluation.datasets.people import (
+    read_people,
+    read_people_topics,
+    split_by_user,
+)
+from pgenrm_agent.evaluation.datasets.personal_reward_bench import read_personal_reward_bench
+from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
+
+__all__ = ["load_rows", "register_source"]
+
+
+@dataclass(frozen=True)
+class _Source:
+    read: Callable[[str], list[PreferenceRow]]
+    usage: str
+
+
+_SOURCES: dict[str, _Source] = {
+    "prb": _Source(read_personal_reward_bench, "PATH"),
+    "people": _Source(read_people, "FILE"),
+    "people-topics": _Source(read_people_topics, "FILE"),
+}
+
+
+def load_rows(source: str) -> list[PreferenceRow]:
+    """Return the rows of a dataset; see the module for what `source` can be.
+
+    Raises ConfigurationError: no such data, a tool to read it is missing, or a malformed row.
+    """
+    kind, _, rest = source.partition(":")
+    if kind in _SOURCES and rest:
+        return _SOURCES[kind].read(rest)
+    path = Path(source)
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        known = ", ".join(f"{kind}:{_SOURCES[kind].usage}" for kind in sorted(_SOURCES))
+        raise ConfigurationError(
+            f"data source {source!r} is unknown: use a JSONL file or one of {known}"
+        )
+    records = list(read_jsonl(path))
+    if records and all("split" not in record for _, record in records):
+        return split_by_user(records)
+    return [parse_row(where, record) for where, record in records]
+
+
+def register_source(kind: str, read: Callable[[str], list[PreferenceRow]], *, usage: str) -> None:
+    """Let `load_rows` read `KIND:REST` by calling `read(REST)`; a kind registered again is replaced.
+
+    usage: what REST is, for the message that names all sources, such as "FILE".
+    """
+    _SOURCES[kind] = _Source(read, usage)

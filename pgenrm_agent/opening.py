@@ -1,0 +1,113 @@
+"""Open what `PGenRM` was told to use: an engine, a chain format, a memory, an embedder."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeGuard
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines import load_engine
+from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import bundled_model, format_of
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from pgenrm_agent.embedding import Embedder
+    from pgenrm_agent.memory import UserMemory
+
+__all__ = [
+    "EngineName",
+    "default_persona_embedder",
+    "format_for",
+    "memory_exists",
+    "open_engine_for",
+    "open_memory",
+]
+
+EngineName = Literal["transformers", "vllm", "openai"]
+
+
+def open_engine_for(
+    model: str | Path | BaseChatModel | None, engine: Engine | EngineName | None
+) -> Engine:
+    """Return the engine that `PGenRM(model, engine=engine)` means."""
+    if engine is not None and not isinstance(engine, str):
+        return engine
+    if model is None:
+        if engine == "openai":
+            raise ConfigurationError(
+                'engine "openai" needs the name of the model that the server offers: pass model=...'
+            )
+        return load_engine(engine or "transformers", bundled_model())
+    if isinstance(model, (str, Path)):
+        return load_engine(engine or "transformers", model)
+    if engine is not None:
+        raise ConfigurationError(
+            f"engine {engine!r} cannot run a {type(model).__name__}: leave engine out for a "
+            "LangChain chat model, or pass a model's name"
+        )
+    from langchain_core.language_models import BaseChatModel
+
+    from pgenrm_agent.engines.chat import ChatModelEngine
+
+    if not isinstance(model, BaseChatModel):
+        raise ConfigurationError(
+            f"model is a {type(model).__name__}: pass a folder, a name or a chat model"
+        )
+    return ChatModelEngine(model)
+
+
+def format_for(
+    model: str | Path | BaseChatModel | None,
+    engine: Engine | EngineName | None,
+    wanted: ChainFormat | str | Path | None,
+) -> ChainFormat:
+    """Return the format that is wanted; else the one of the model, "published" for most."""
+    if isinstance(wanted, ChainFormat):
+        return wanted
+    if wanted is not None:
+        return ChainFormat.load(wanted)
+    if isinstance(model, (str, Path)):
+        return format_of(model)
+    if model is None and (engine is None or isinstance(engine, str)):
+        return format_of(bundled_model())
+    return ChainFormat.load("published")
+
+
+def open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:
+    """Return the memory that `PGenRM(memory=wanted)` means, making it when there is none."""
+    from pgenrm_agent.memory import UserMemory
+
+    if isinstance(wanted, UserMemory):
+        return wanted
+    return UserMemory(url=wanted) if _is_url(wanted) else UserMemory(wanted)
+
+
+def memory_exists(wanted: UserMemory | str | Path | None) -> bool:
+    """Return whether there is such a memory already, without opening or making it."""
+    if _is_url(wanted) or not (wanted is None or isinstance(wanted, (str, Path))):
+        return True
+    from pgenrm_agent.memory import default_directory
+
+    folder = default_directory() if wanted is None else Path(wanted)
+    try:
+        return any(folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # Opening it tells what is wrong.
+
+
+def _is_url(wanted: UserMemory | str | Path | None) -> TypeGuard[str]:
+    return isinstance(wanted, str) and wanted.startswith(("http://", "https://"))
+
+
+@functools.cache
+def default_persona_embedder() -> Embedder:
+    """Return the embedder that all share: a server has a PGenRM by tenant, and loads it once."""
+    from pgenrm_agent.embedding import ModelTokensEmbedder
+
+    return ModelTokensEmbedder(bundled_model())

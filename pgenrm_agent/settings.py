@@ -1,0 +1,169 @@
+"""What the programs of this package start from: `PGENRM_...` variables and a TOML file.
+
+The command line, the servers and the studio read them; an option on the command line counts more.
+In the order of what counts most: the environment; `pgenrm.toml` in the working directory, or the
+file that PGENRM_CONFIG names; `pgenrm.toml` in the user's configuration folder; the defaults below.
+Used as a library, the package takes nothing but `home` from here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pgenrm_agent.errors import ConfigurationError
+
+__all__ = ["Settings", "config_files", "data_folder", "read_settings", "settings_sources"]
+
+PREFIX = "PGENRM_"
+FILE_NAME = "pgenrm.toml"
+DEFAULT = "default"
+
+Chains = Annotated[int, Field(ge=0, le=1024)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. The variable of `serve_port` is PGENRM_SERVE_PORT."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    home: Folder | None = Field(
+        None, description="Folder of memory, runs and keys; else the user's data directory."
+    )
+    memory: str | None = Field(
+        None, description="Folder of the user memory, or the URL of a Chroma server."
+    )
+    model: str | None = Field(None, description="Model folder or name; else the bundled model.")
+    engine: Literal["transformers", "vllm", "openai"] | None = Field(
+        None, description="What runs the model; else transformers."
+    )
+    embedder: str | None = Field(
+        None, description="Sentence-transformers model that finds similar users."
+    )
+    individual: Chains = Field(8, description="Evaluation chains with the user's own choices.")
+    prototype: Chains = Field(4, description="Evaluation chains with similar users' choices.")
+    stop_when_sure: float | None = Field(
+        None, gt=0.5, lt=1, description="Probability of being best at which sampling ends early."
+    )
+    seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of scores; else drawn.")
+    runs: str | None = Field(
+        None, description="SQLite file, or PostgreSQL URL, with the runs of debugging."
+    )
+    keys: Folder | None = Field(None, description="File of the servers' keys.")
+    responses: Folder | None = Field(None, description="Folder of the answers to train on.")
+    serve_host: str = Field("127.0.0.1", description="Address of `pgenrm serve`.")
+    serve_port: Port = Field(8000, description="Port of `pgenrm serve`.")
+    serve_running: int = Field(16, ge=1, description="Evaluations it runs at the same time.")
+    serve_waiting: int = Field(48, ge=0, description="Evaluations that may wait for it.")
+    mcp_host: str = Field("127.0.0.1", description="Address of `pgenrm mcp --http`.")
+    mcp_port: Port = Field(8001, description="Port of `pgenrm mcp --http`.")
+    studio_port: Port = Field(0, description="Port of `pgenrm studio`; 0 takes a free one.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say where settings are looked for, what counts most first."""
+        return (init_settings, env_settings, *(_toml(file) for file in config_files()))
+
+
+def config_files() -> list[Path]:
+    """Return the TOML files that exist, the one that counts more first.
+
+    Raises ConfigurationError when PGENRM_CONFIG names a file that does not exist.
+    """
+    from platformdirs import user_config_path
+
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    nearest = Path(named).expanduser() if named else Path(FILE_NAME)
+    if named and not nearest.is_file():
+        raise ConfigurationError(f"{PREFIX}CONFIG={named}: there is no such file")
+    files = (nearest, user_config_path("pgenrm-agent", appauthor=False) / FILE_NAME)
+    return [file for file in files if file.is_file()]
+
+
+def read_settings() -> Settings:
+    """Return the settings in force now; nothing is kept from one call to the next.
+
+    Raises ConfigurationError that names the variable, or the file and the field, of a wrong value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_complaint(error)) from None
+
+
+def settings_sources() -> dict[str, str]:
+    """Return where each setting comes from: a variable, a file, or "default"."""
+    sources = dict.fromkeys(Settings.model_fields, DEFAULT)
+    for where, names in _given():
+        for name in names:
+            if sources.get(name) == DEFAULT:
+                sources[name] = _variable(name) if where is None else str(where)
+    return sources
+
+
+def data_folder() -> Path:
+    """Return where data is kept: the setting `home`, else the user's data directory."""
+    home = read_settings().home
+    if home is not None:
+        return home
+    from platformdirs import user_data_path
+
+    return user_data_path("pgenrm-agent", appauthor=False)
+
+
+def _given() -> Iterator[tuple[Path | None, dict[str, Any]]]:
+    """What each source says, what counts most first; None stands for the environment."""
+    yield None, EnvSettingsSource(Settings)()
+    for file in config_files():
+        yield file, _toml(file)()
+
+
+def _toml(file: Path) -> TomlConfigSettingsSource:
+    try:
+        return TomlConfigSettingsSource(Settings, file)
+    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise ConfigurationError(f"{file} cannot be read as TOML: {error}") from None
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _complaint(error: ValidationError) -> str:
+    """Say in one line which setting is wrong, and where it stands."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    for where, values in _given():
+        if name not in values:
+            continue
+        place = _variable(name) if where is None else f"{where}, {name}"
+        if first["type"] == "extra_forbidden":
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            known = ", ".join(Settings.model_fields)
+            return f"{place}: no such setting; {meant}The settings are {known}"
+        return f"{place} = {values[name]!r}: {first['msg']}"
+    return f"{name}: {first['msg']}"

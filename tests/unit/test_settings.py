@@ -1,0 +1,164 @@
+"""Settings: where they come from, which of them counts, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from command_line import pgenrm
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory, default_directory
+from pgenrm_agent.settings import Settings, data_folder, read_settings, settings_sources
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable, no file; the user's configuration folder is empty."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"PGENRM_{name.upper()}", raising=False)
+    monkeypatch.delenv("PGENRM_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def users_file(tmp_path: Path) -> Path:
+    """The file in the user's configuration folder."""
+    file = tmp_path / "config" / "pgenrm-agent" / "pgenrm.toml"
+    file.parent.mkdir(parents=True)
+    return file
+
+
+def test_variable_then_nearest_file_then_users_file_then_default(
+    users_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users_file.write_text('memory = "users"\nindividual = 2\nprototype = 2\nserve_port = 2\n')
+    (tmp_path / "pgenrm.toml").write_text("individual = 3\nprototype = 3\n")
+    monkeypatch.setenv("PGENRM_PROTOTYPE", "5")
+    settings = read_settings()
+    assert (settings.prototype, settings.individual, settings.memory) == (5, 3, "users")
+    assert (settings.serve_port, settings.mcp_port) == (2, 8001)
+    sources = settings_sources()
+    assert sources["prototype"] == "PGENRM_PROTOTYPE"
+    assert sources["individual"] == "pgenrm.toml"
+    assert sources["memory"] == str(users_file)
+    assert sources["mcp_port"] == "default"
+
+
+def test_a_named_file_takes_the_place_of_the_one_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pgenrm.toml").write_text("individual = 3\nprototype = 3\n")
+    named = tmp_path / "named.toml"
+    named.write_text("individual = 4\n")
+    monkeypatch.setenv("PGENRM_CONFIG", str(named))
+    assert (read_settings().individual, read_settings().prototype) == (4, 4)
+
+
+def test_an_empty_variable_sets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGENRM_HOME", "")
+    monkeypatch.setenv("PGENRM_INDIVIDUAL", "")
+    assert (read_settings().home, read_settings().individual) == (None, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGENRM_INDIVIDUAL", "many"),
+        ("PGENRM_PROTOTYPE", "5000"),
+        ("PGENRM_STOP_WHEN_SURE", "0.5"),
+        ("PGENRM_SERVE_PORT", "-1"),
+        ("PGENRM_ENGINE", "abacus"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name} = '{re.escape(value)}': "):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('individual = "many"', "pgenrm.toml, individual = 'many': "),
+        ("memory = 3", "pgenrm.toml, memory = 3: "),
+        ("indvidual = 3", "pgenrm.toml, indvidual: no such setting; did you mean individual?"),
+        ("[serve]\nport = 3", "pgenrm.toml, serve: no such setting; did you mean serve_"),
+        ("individual =", "pgenrm.toml cannot be read as TOML: "),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_field(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "pgenrm.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=re.escape(complaint)):
+        read_settings()
+
+
+def test_a_wrong_value_is_blamed_on_the_source_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pgenrm.toml").write_text("individual = 3")
+    monkeypatch.setenv("PGENRM_INDIVIDUAL", "many")
+    with pytest.raises(ConfigurationError, match="PGENRM_INDIVIDUAL = 'many'"):
+        read_settings()
+
+
+def test_a_named_file_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGENRM_CONFIG", "nowhere.toml")
+    with pytest.raises(ConfigurationError, match=r"PGENRM_CONFIG=nowhere\.toml: there is no such"):
+        read_settings()
+
+
+def test_data_is_kept_where_home_says(tmp_path: Path) -> None:
+    assert data_folder().name == "pgenrm-agent"
+    (tmp_path / "pgenrm.toml").write_text(f'home = "{tmp_path / "data"}"')
+    assert default_directory() == tmp_path / "data" / "memory"
+
+
+def test_commands_take_settings_and_options_count_more(tmp_path: Path) -> None:
+    (tmp_path / "pgenrm.toml").write_text('memory = "named"')
+    assert pgenrm("users", "state", "ada", "Short answers.").returncode == 0
+    assert pgenrm("users", "state", "bob", "Long ones.", "--memory", "given").returncode == 0
+    for folder, user in (("named", "ada"), ("given", "bob")):
+        with UserMemory(tmp_path / folder) as memory:
+            assert [summary.user_id for summary in memory.users()] == [user]
+
+
+def test_a_wrong_setting_ends_a_command_with_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGENRM_INDIVIDUAL", "many")
+    done = pgenrm("score", "-u", "ada", "-q", "How?", "So.", "Like this.")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: PGENRM_INDIVIDUAL = 'many': ")
+
+
+def test_the_help_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGENRM_INDIVIDUAL", "many")
+    done = pgenrm("score", "--help")
+    assert done.returncode == 0
+    assert "PGENRM_INDIVIDUAL" in done.stdout
+
+
+def test_the_documentation_tells_of_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        assert f"| `{name}` | {default} | {field.description} |" in page
+
+
+def test_doctor_shows_what_is_in_force_and_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pgenrm.toml").write_text("individual = 3")
+    monkeypatch.setenv("PGENRM_RUNS", "postgresql://me:secret@db/runs")
+    done = pgenrm("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["settings"]}
+    assert set(rows) == set(Settings.model_fields)
+    assert (rows["individual"]["value"], rows["individual"]["source"]) == ("3", "pgenrm.toml")
+    assert rows["runs"]["value"] == "postgresql://me:***@db/runs"
+    assert rows["runs"]["source"] == "PGENRM_RUNS"
+    assert "secret" not in done.stdout
