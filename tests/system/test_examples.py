@@ -98,7 +98,7 @@ def arguments(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [one for one in EXAMPLES if one != "mcp_client.py"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "mcp_client.py"])
 def test_an_example_prints_what_its_page_shows(
     name: str,
     arguments: list[str],
