@@ -137,14 +137,14 @@ def adapted_reference(model: Path, adapter: Path) -> Iterator[TransformersEngine
 class Start(Protocol):
     """Starts vLLM in this process, as small as the tests need it."""
 
-    def __call__(self, adapter: Path | None = None) -> VLLMEngine: ...
+    def __call__(self, adapter: Path) -> VLLMEngine: ...
 
 
 @pytest.fixture(scope="session")
 def start_vllm(model: Path) -> Start:
     from pgenrm_agent.engines.vllm import VLLMEngine
 
-    def start(adapter: Path | None = None) -> VLLMEngine:
+    def start(adapter: Path) -> VLLMEngine:
         os.environ.update(QUIET)
         return VLLMEngine(
             model,

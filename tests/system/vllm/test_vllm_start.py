@@ -1,8 +1,10 @@
-"""Real vLLM on a CPU, started as somebody does who has read the README and nothing else."""
+"""Real vLLM on a CPU, started as somebody does who has read the README and nothing else.
+
+The first test is the one with vLLM that `make test` runs, too.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,20 +12,14 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-]
-
 SCORE = """
-from pgenrm_agent import PGenRM, Scaling
+from pgenrm_agent import PGenRM, Scaling, UserSignals
 
 {guard}
     with PGenRM(engine="vllm") as model:
         result = model.score(
             "ada", "How do I cook rice?", ["- Rinse it.\\n- Boil it.", "Just cook it."],
-            history=[], scaling=Scaling(individual=2, prototype=0, seed=1),
+            signals=UserSignals(user_id="ada"), scaling=Scaling(individual=2, prototype=0, seed=1),
         )
         cache = model._engine._engine.vllm_config.cache_config.kv_cache_memory_bytes
     print("SCORED", len(result.chains), "CACHE", cache)
@@ -50,9 +46,13 @@ def run(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     environment |= {"HF_HUB_OFFLINE": "1", "PGENRM_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     return subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=500,
+        [sys.executable, script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def test_it_starts_with_a_small_cache_when_nothing_is_said(tmp_path: Path) -> None:
@@ -65,6 +65,7 @@ def test_it_starts_with_a_small_cache_when_nothing_is_said(tmp_path: Path) -> No
     assert not list(tmp_path.glob("pgenrm-vllm-*")), "the log of a good start is left behind"
 
 
+@pytest.mark.long
 def test_a_start_that_fails_is_one_error_with_the_cause(tmp_path: Path) -> None:
     done = run(tmp_path, FAIL)
     assert done.returncode == 0, done.stderr
@@ -78,6 +79,7 @@ def test_a_start_that_fails_is_one_error_with_the_cause(tmp_path: Path) -> None:
     assert "still here" in done.stderr
 
 
+@pytest.mark.long
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path: Path) -> None:
     done = run(tmp_path, SCORE.format(guard="if True:"))
     assert done.returncode == 1
