@@ -5,12 +5,14 @@ from pgenrm_agent import PGenRM, PreferencePair, Scaling, UserSignals
 # Ben chose numbered steps three times: once over a short answer, twice over a chatty one.
 CHOICES = (
     PreferencePair(
+        id="egg",
         query="How do I boil an egg?",
         chosen="1. Bring a pot of water to a boil.\n2. Lower the egg in with a spoon.\n3. Wait 8"
         " minutes.\n4. Cool it under cold water for 1 minute.",
         rejected="Lower it into boiling water, wait eight minutes, then cool it under the tap.",
     ),
     PreferencePair(
+        id="kettle",
         query="How do I descale a kettle?",
         chosen="1. Fill the kettle with 500 ml of water and 500 ml of vinegar.\n2. Boil it once.\n"
         "3. Leave it for 20 minutes.\n4. Empty it and rinse it 2 times.",
@@ -19,6 +21,7 @@ CHOICES = (
         " it goes, I am so curious!",
     ),
     PreferencePair(
+        id="knife",
         query="How do I sharpen a kitchen knife?",
         chosen="1. Soak a whetstone in water for 10 minutes.\n2. Hold the blade at 20 degrees.\n"
         "3. Draw it along the stone 10 times.\n4. Turn it over and repeat.",

@@ -105,7 +105,7 @@ class ChatModelEngine:
         answers = iter(
             await all_or_cancel(
                 [
-                    self._ask(model, [_langchain(one) for one in prompt.messages], params)
+                    self._ask(model, [_langchain(message) for message in prompt.messages], params)
                     for prompt in prompts
                     for _ in range(prompt.n)
                 ]

@@ -181,7 +181,9 @@ class OpenAIEngine:
             self._ask(prompt, params, n=1, seed=seed + number)
             for number in range(len(answers), prompt.n)
         ]
-        answers.extend(one for single in await all_or_cancel(rest) for one in single[:1])
+        answers.extend(
+            completion for single in await all_or_cancel(rest) for completion in single[:1]
+        )
         return answers
 
     async def _sample_together(
@@ -296,7 +298,9 @@ class OpenAIEngine:
         read: list[tuple[str, str, object]] = []
         for choice in sorted(
             choices,
-            key=lambda one: one.index if isinstance(getattr(one, "index", None), int) else 0,
+            key=lambda choice: (
+                choice.index if isinstance(getattr(choice, "index", None), int) else 0
+            ),
         ):
             message = getattr(choice, "message", None)
             content = getattr(message, "content", None)

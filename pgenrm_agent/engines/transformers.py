@@ -193,7 +193,7 @@ class TransformersEngine:
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
             batch = self._collect(job)
-            running = [one for one in batch if one.answer.set_running_or_notify_cancel()]
+            running = [job for job in batch if job.answer.set_running_or_notify_cancel()]
             if not running:
                 continue
             try:
@@ -201,11 +201,11 @@ class TransformersEngine:
             except Exception as error:
                 wrapped = EngineError(f"{self.name} failed while sampling: {error}")
                 wrapped.__cause__ = error
-                for one in running:
-                    one.answer.set_exception(wrapped)
+                for job in running:
+                    job.answer.set_exception(wrapped)
             else:
-                for one, answer in zip(running, answers, strict=True):
-                    one.answer.set_result(answer)
+                for job, answer in zip(running, answers, strict=True):
+                    job.answer.set_result(answer)
 
     def _next_job(self) -> _Job | None:
         job, self._left_over = self._left_over, None
@@ -309,14 +309,14 @@ class TransformersEngine:
     def _completion(self, row: object, prompt_tokens: int, stops: tuple[str, ...]) -> Completion:
         from pgenrm_agent.engines.decoding import Row
 
-        one = cast(Row, row)
-        text = cast(str, self._tokenizer.decode(one.tokens, skip_special_tokens=True))
+        sampled = cast(Row, row)
+        text = cast(str, self._tokenizer.decode(sampled.tokens, skip_special_tokens=True))
         ends = [place for stop in stops if (place := text.find(stop)) >= 0]
         return Completion(
             text=text[: min(ends)] if ends else text,
-            tokens=len(one.tokens),
+            tokens=len(sampled.tokens),
             prompt_tokens=prompt_tokens,
-            finish_reason="stop" if ends or one.ended == "stop" else "length",
+            finish_reason="stop" if ends or sampled.ended == "stop" else "length",
         )
 
 
@@ -388,6 +388,6 @@ def _load(
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     ends: set[int] = set()
-    for one in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
-        ends.update(one if isinstance(one, list) else [] if one is None else [one])
+    for token in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
+        ends.update(token if isinstance(token, list) else [] if token is None else [token])
     return frozenset(ends)

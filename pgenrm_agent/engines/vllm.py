@@ -373,12 +373,12 @@ def _not_started(model: object, cause: str, log: ProcessLog) -> EngineUnavailabl
 def _completions(answer: RequestOutput, prompt_tokens: int) -> list[Completion]:
     return [
         Completion(
-            text=one.text,
-            tokens=len(one.token_ids),
+            text=output.text,
+            tokens=len(output.token_ids),
             prompt_tokens=prompt_tokens,
-            finish_reason="stop" if one.finish_reason == "stop" else "length",
+            finish_reason="stop" if output.finish_reason == "stop" else "length",
         )
-        for one in sorted(answer.outputs, key=lambda output: output.index)
+        for output in sorted(answer.outputs, key=lambda sample: sample.index)
     ]
 
 

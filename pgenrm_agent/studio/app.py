@@ -18,7 +18,7 @@ from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.studio.access import AuthMiddleware, form_key
 from pgenrm_agent.studio.background import Workers
-from pgenrm_agent.studio.forms import Fields, begun, criteria, one, read_form, whole
+from pgenrm_agent.studio.forms import Fields, begun, criteria, first, read_form, whole
 from pgenrm_agent.studio.pages import colored, run_page, visible, what_happened
 
 __all__ = ["create_studio"]
@@ -88,7 +88,7 @@ def create_studio(
     @app.post("/runs/{run}/rewind")
     def rewind(run: str, form: Form) -> Response:
         def back() -> str:
-            session.rewind(run, one(form, "at"))
+            session.rewind(run, first(form, "at"))
             return "rewound; what came after is kept in the time line"
 
         return after(run, lambda: workers.act(run, back))
@@ -98,7 +98,7 @@ def create_studio(
         made: list[str] = []
 
         def branch() -> str:
-            made.append(session.fork(run, one(form, "at") or None))
+            made.append(session.fork(run, first(form, "at") or None))
             return f"forked: {made[0]}"
 
         refused = after(run, lambda: workers.act(run, branch))
@@ -107,7 +107,7 @@ def create_studio(
     @app.post("/runs/{run}/persona")
     def persona(run: str, form: Form) -> Response:
         def edit() -> str:
-            session.edit_persona(run, one(form, "persona"), chain=whole(form, "chain", None))
+            session.edit_persona(run, first(form, "persona"), chain=whole(form, "chain", None))
             return "edited the persona: what follows will be written anew"
 
         return after(run, lambda: workers.act(run, edit))

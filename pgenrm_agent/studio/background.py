@@ -49,11 +49,11 @@ class Workers:
         self._finish(run, action)
 
     def step(self, run: str) -> None:
-        def one() -> str:
+        def step_once() -> str:
             made = self._session.step(run)
             return f"ran {made.node}"
 
-        self._start(run, one)
+        self._start(run, step_once)
 
     def resume(self, run: str, breakpoints: list[str]) -> None:
         """Run on to the end, a breakpoint or `pause`."""

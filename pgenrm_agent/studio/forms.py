@@ -38,18 +38,18 @@ async def read_form(request: Request) -> Fields:
     except ValueError as error:
         raise HTTPException(400, f"this is no form: {error}") from None
     key = form_key(request.app.state.token)
-    if not hmac.compare_digest(one(fields, "key").encode(), key.encode()):
+    if not hmac.compare_digest(first(fields, "key").encode(), key.encode()):
         raise HTTPException(403, "this form is not from this studio: reload the page")
     return fields
 
 
-def one(fields: Fields, name: str) -> str:
+def first(fields: Fields, name: str) -> str:
     """A field's first value, line breaks as they are on Unix; "" for none."""
     return next(iter(fields.get(name, ())), "").replace("\r\n", "\n")
 
 
 def whole(fields: Fields, name: str, default: int | None) -> int | None:
-    text = one(fields, name).strip()
+    text = first(fields, name).strip()
     if not text:
         return default
     if not text.isascii() or not text.lstrip("-").isdigit():
@@ -68,8 +68,8 @@ def begun(
     )
     try:
         request = EvaluationRequest(
-            user_id=one(fields, "user").strip(),
-            query=one(fields, "query"),
+            user_id=first(fields, "user").strip(),
+            query=first(fields, "query"),
             candidates=tuple(
                 Candidate(id=f"answer-{number}", text=text)
                 for number, text in enumerate(texts, start=1)

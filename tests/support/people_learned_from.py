@@ -32,8 +32,8 @@ PERSONAS = {"plain": "Wants plain short answers.", "warm": "Wants warm friendly 
 
 def describe(prompt: Prompt, _: int) -> str:
     """Reads the taste from the history in the prompt."""
-    found = re.search(r"very (plain|warm)", prompt.messages[0].content)
-    return write_chain([5, 5], persona=PERSONAS[found[1]] if found else "Somebody.")
+    match = re.search(r"very (plain|warm)", prompt.messages[0].content)
+    return write_chain([5, 5], persona=PERSONAS[match[1]] if match else "Somebody.")
 
 
 def fill(memory: UserMemory, people: int = 12, agreed: int = 10) -> None:
@@ -64,9 +64,9 @@ def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> Le
 
 def names_in_force(memory: UserMemory) -> frozenset[str]:
     """What results call the people of the version that counts; other versions have other names."""
-    found = PrototypeStore(memory).current()
-    assert found is not None
-    return frozenset(opaque(found.salt, user) for user in found.homes)
+    version = PrototypeStore(memory).current()
+    assert version is not None
+    return frozenset(opaque(version.salt, user) for user in version.homes)
 
 
 def scoring(memory: UserMemory) -> PGenRM:
@@ -100,7 +100,7 @@ class Mortal(ScriptedEngine):
 
 def main() -> None:
     if sys.argv[1] == "learn":
-        folder, keep, log = (Path(one) for one in sys.argv[2:5])
+        folder, keep, log = (Path(path) for path in sys.argv[2:5])
         with UserMemory(folder) as memory:
             engine = Mortal(log, int(sys.argv[5]))
             learned = asyncio.run(learn_prototypes(context(memory, engine, batch=2), keep=keep))

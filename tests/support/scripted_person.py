@@ -29,7 +29,7 @@ def reply(prompt: Prompt, sample: int) -> str:
     marks = {"Red": 9 if warm else 3, "Green": 8 - sample % 2, "Blue": 10}
     named = "Warmth" if "loves red" in prompt.partial or "Warmth" in prompt.partial else "Fit"
     whole = write_chain(
-        [marks[one] for one in shown], criteria=[(named, 100)], persona="Wants short answers."
+        [marks[text] for text in shown], criteria=[(named, 100)], persona="Wants short answers."
     )
     if not prompt.partial:
         return whole
@@ -65,7 +65,7 @@ class CountingEngine:
             await asyncio.sleep(600)
         self._calls += 1
         answers = await self._engine.sample(prompts, params)
-        self._tell(sum(one.tokens for answer in answers for one in answer))
+        self._tell(sum(completion.tokens for answer in answers for completion in answer))
         return answers
 
     async def aclose(self) -> None:

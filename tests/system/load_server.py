@@ -34,9 +34,9 @@ ANSWERS = ["Rice is such a joy! Let me tell you.", "One part rice, two parts wat
 
 def resident_mib(process: int) -> float:
     """Resident memory of a process, in MiB (Linux)."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 async def load(url: str, clients: int, requests: int) -> tuple[Counter[int], float, int]:

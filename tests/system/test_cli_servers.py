@@ -159,7 +159,7 @@ async def test_pgenrm_mcp_serves_the_tenants_own_memory(
         process.terminate()
         await asyncio.wait_for(process.wait(), 60)
     with UserMemory(tmp_path / "all" / "acme") as memory:
-        assert [one.user_id for one in memory.users()] == ["ada"]
+        assert [user.user_id for user in memory.users()] == ["ada"]
 
 
 async def listens(process: Process, port: int) -> None:

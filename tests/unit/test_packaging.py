@@ -57,15 +57,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     assert done.returncode == 0, done.stderr
     (built,) = (tree / "out").glob("*.whl")
     with zipfile.ZipFile(built) as archive:
-        return {one.filename: one.file_size for one in archive.infolist()}
+        return {entry.filename: entry.file_size for entry in archive.infolist()}
 
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, object]:
     with (ROOT / "pyproject.toml").open("rb") as file:
-        found = tomllib.load(file)["project"]
-    assert isinstance(found, dict)
-    return found
+        table = tomllib.load(file)["project"]
+    assert isinstance(table, dict)
+    return table
 
 
 def test_nothing_generic_lands_in_site_packages(wheel: dict[str, int]) -> None:
@@ -149,9 +149,9 @@ def _version() -> str:
 def _pins(file: str = "constraints-cpu.txt") -> dict[str, Version]:
     """Name -> version, from a constraints file."""
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    found = {}
+    pins = {}
     for line in lines:
         name, _, version = line.partition("==")
         if version and not line.startswith("#"):
-            found[name.lower()] = Version(version)
-    return found
+            pins[name.lower()] = Version(version)
+    return pins

@@ -98,8 +98,11 @@ class PreferenceBody(Model):
             "examples": [
                 {
                     "query": "How do I boil an egg?",
-                    "chosen": "Eight minutes.",
-                    "rejected": "Oh, eggs! I love them. It depends on how you like yours...",
+                    "chosen": "Lower it into boiling water, wait eight minutes, then cool it under the"
+                    " tap.",
+                    "rejected": "Oh, I love a good egg! It depends on how you like yours, my friend. Soft"
+                    " and runny, or firm? Keep an eye on the pot, trust your feeling, and I am sure you"
+                    " will enjoy it!",
                 }
             ]
         }
@@ -162,8 +165,11 @@ class ScoreBody(Model):
                     "user_id": "ada",
                     "query": "How do I cook rice?",
                     "candidates": [
-                        "One part rice, two parts water, 12 minutes.",
-                        "Rice is such a joy! Let me tell you about my favourite kinds...",
+                        "Simmer one part of rice in two parts of water for twelve minutes, then let it"
+                        " rest.",
+                        "Rice is such a joy! I could talk about it all day, and so could my"
+                        " grandmother. Which kind do you like best? Be patient with it, my friend, and"
+                        " I am sure you will love what you get!",
                     ],
                     "scaling": {"individual": 8, "seed": 7},
                 }
@@ -228,8 +234,11 @@ class RerankBody(BaseModel):
                     "model": "pgenrm",
                     "query": "How do I cook rice?",
                     "documents": [
-                        "One part rice, two parts water, 12 minutes.",
-                        "Rice is such a joy! Let me tell you about my favourite kinds...",
+                        "Simmer one part of rice in two parts of water for twelve minutes, then let it"
+                        " rest.",
+                        "Rice is such a joy! I could talk about it all day, and so could my"
+                        " grandmother. Which kind do you like best? Be patient with it, my friend, and"
+                        " I am sure you will love what you get!",
                     ],
                     "top_n": 1,
                     "user": "ada",

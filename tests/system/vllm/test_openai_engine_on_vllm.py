@@ -94,8 +94,8 @@ async def test_many_tasks_share_the_engine(engine: OpenAIEngine, prompt: Prompt)
         prompt.model_copy(update={"messages": (Message(role="user", content=f"Question {k}"),)})
         for k in range(6)
     ]
-    alone = [await engine.sample([one], params) for one in asked]
-    assert await asyncio.gather(*(engine.sample([one], params) for one in asked)) == alone
+    alone = [await engine.sample([prompt], params) for prompt in asked]
+    assert await asyncio.gather(*(engine.sample([prompt], params) for prompt in asked)) == alone
 
 
 async def test_at_temperature_zero_all_samples_are_the_likeliest_text(

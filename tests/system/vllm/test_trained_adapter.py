@@ -63,15 +63,15 @@ def trained_adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 async def margins(engine: Engine, prompt: Prompt) -> list[float]:
     """Of the first response over the second, in each chain that can be read."""
     [samples] = await engine.sample([prompt], SamplingParams(temperature=1, max_tokens=300))
-    found = []
+    gaps = []
     for sample in samples:
         try:
             chain = parse_chain(sample.text, ("first", "second"))
         except ChainError:
             continue
         if not chain.missing:
-            found.append(chain.totals["first"] - chain.totals["second"])
-    return found
+            gaps.append(chain.totals["first"] - chain.totals["second"])
+    return gaps
 
 
 async def test_vllm_scores_with_it_what_the_merged_model_scores(
@@ -92,7 +92,7 @@ async def test_vllm_scores_with_it_what_the_merged_model_scores(
             await engine.aclose()
     in_vllm, merged = results
     assert len(in_vllm) > SAMPLES / 2 < len(merged)
-    noise = math.hypot(*(stdev(one) / math.sqrt(len(one)) for one in results))
+    noise = math.hypot(*(stdev(sample) / math.sqrt(len(sample)) for sample in results))
     assert abs(fmean(in_vllm) - fmean(merged)) < 4 * noise
     # As it was trained: the first response is ahead, which it is for nobody without the adapter.
     assert fmean(in_vllm) > 1

@@ -48,10 +48,10 @@ async def test_each_prompt_gets_its_number_of_samples(
     vllm_engine: VLLMEngine, prompt: Prompt
 ) -> None:
     prompts = [prompt.model_copy(update={"n": n, "seed": n}) for n in (3, 1)]
-    three, one = await vllm_engine.sample(prompts, SamplingParams(temperature=2, max_tokens=160))
-    assert [len(three), len(one)] == [3, 1]
+    three, single = await vllm_engine.sample(prompts, SamplingParams(temperature=2, max_tokens=160))
+    assert [len(three), len(single)] == [3, 1]
     assert len({sample.text for sample in three}) > 1
-    for sample in three + one:
+    for sample in three + single:
         assert 1 <= sample.tokens <= 160
         assert sample.prompt_tokens > 50
         assert sample.finish_reason == "length" or sample.tokens < 160
@@ -101,8 +101,8 @@ async def test_concurrent_calls_run_together_and_give_each_its_own(
         prompt.model_copy(update={"messages": (Message(role="user", content=f"Question {k}"),)})
         for k in range(6)
     ]
-    alone = [await vllm_engine.sample([one], params) for one in asked]
-    together = await asyncio.gather(*(vllm_engine.sample([one], params) for one in asked))
+    alone = [await vllm_engine.sample([prompt], params) for prompt in asked]
+    together = await asyncio.gather(*(vllm_engine.sample([prompt], params) for prompt in asked))
     assert together == alone
 
 
@@ -187,11 +187,11 @@ async def test_eight_samples_cost_less_than_eight_times_one(
         return time.perf_counter() - started
 
     await seconds(1)
-    one = min([await seconds(1) for _ in range(3)])
+    single = min([await seconds(1) for _ in range(3)])
     eight = min([await seconds(8) for _ in range(3)])
-    record_property("eight_samples_cost", eight / one)
-    print(f"8 samples cost {eight / one:.2f} times one")
-    assert eight < 6 * one
+    record_property("eight_samples_cost", eight / single)
+    print(f"8 samples cost {eight / single:.2f} times one")
+    assert eight < 6 * single
 
 
 async def test_a_prompt_longer_than_the_context_says_what_to_do(

@@ -106,11 +106,11 @@ async def test_a_chat_model_is_an_engine_without_seeds_or_continuation(
 
 
 async def test_each_prompt_gets_its_number_of_samples(fake: ChatModelEngine) -> None:
-    two, one = await fake.sample(
+    two, single = await fake.sample(
         [PROMPT.model_copy(update={"n": 2}), PROMPT], SamplingParams(max_tokens=8)
     )
-    assert sorted(sample.text for sample in two + one) == ["first words", "second", "third"]
-    assert [len(two), len(one)] == [2, 1]
+    assert sorted(sample.text for sample in two + single) == ["first words", "second", "third"]
+    assert [len(two), len(single)] == [2, 1]
 
 
 async def test_words_are_counted_where_the_model_reports_no_tokens(fake: ChatModelEngine) -> None:

@@ -436,8 +436,8 @@ def test_one_engine_serves_several_event_loops_in_sequence(
 def test_only_a_vllm_server_is_taken_to_continue_answers(
     server: FaultServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
-    other = connect().capabilities
-    assert (other.continues, other.seeds) == (False, "none")
+    plain = connect().capabilities
+    assert (plain.continues, plain.seeds) == (False, "none")
     assert connect(continues=True).capabilities.continues
     server.owner = "vllm"
     vllm = connect()

@@ -112,9 +112,9 @@ def test_each_caller_gets_its_number_and_all_of_them_leave_what_was() -> None:
     worker.join()
     assert seen == [3, 3, before]
     fresh: list[int] = []
-    other = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
-    other.start()
-    other.join()
+    newcomer = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    newcomer.start()
+    newcomer.join()
     assert fresh == [before]
 
 

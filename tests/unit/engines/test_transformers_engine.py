@@ -33,13 +33,13 @@ async def engine(tiny_llama: Path) -> AsyncIterator[TransformersEngine]:
     await made.aclose()
 
 
-def reference(folder: Path, one: Prompt, tokens: int) -> str:
+def reference(folder: Path, prompt: Prompt, tokens: int) -> str:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     text = tokenizer.apply_chat_template(
-        [m.model_dump() for m in one.messages], tokenize=False, add_generation_prompt=True
+        [m.model_dump() for m in prompt.messages], tokenize=False, add_generation_prompt=True
     )
-    ids = tokenizer(text + one.partial, add_special_tokens=False, return_tensors="pt").input_ids
+    ids = tokenizer(text + prompt.partial, add_special_tokens=False, return_tensors="pt").input_ids
     out = model.generate(ids, do_sample=False, max_new_tokens=tokens)[0, ids.shape[1] :]
     return str(tokenizer.decode(out, skip_special_tokens=True))
 
@@ -52,8 +52,8 @@ async def test_greedy_text_is_the_librarys_own(
 ) -> None:
     params = SamplingParams(temperature=0, max_tokens=24)
     others = [prompt("another " * 9), prompt(text), prompt("why")]
-    (_, (found,), _) = await engine.sample(others, params)
-    assert found.text == reference(tiny_llama, prompt(text), 24)
+    (_, (sample,), _) = await engine.sample(others, params)
+    assert sample.text == reference(tiny_llama, prompt(text), 24)
 
 
 async def test_samples_do_not_depend_on_what_else_is_in_the_batch(
@@ -64,8 +64,8 @@ async def test_samples_do_not_depend_on_what_else_is_in_the_batch(
         for word in ("why", "one two")
         for length in (3, 17, 60)
     ]
-    together = await asyncio.gather(*(engine.sample([one], SHORT) for one in wanted))
-    alone = [await engine.sample([one], SHORT) for one in wanted]
+    together = await asyncio.gather(*(engine.sample([asked], SHORT) for asked in wanted))
+    alone = [await engine.sample([asked], SHORT) for asked in wanted]
     assert together == alone
 
 
@@ -74,10 +74,10 @@ async def test_samples_of_a_prompt_differ_and_more_of_them_keep_the_first(
 ) -> None:
     ((*many,),) = await engine.sample([prompt("how", n=6, seed=3)], SHORT)
     ((*few,),) = await engine.sample([prompt("how", n=2, seed=3)], SHORT)
-    assert len({one.text for one in many}) > 1
+    assert len({sample.text for sample in many}) > 1
     assert many[:2] == few
-    ((other,),) = await engine.sample([prompt("how", n=1, seed=4)], SHORT)
-    assert other.text != few[0].text
+    ((single,),) = await engine.sample([prompt("how", n=1, seed=4)], SHORT)
+    assert single.text != few[0].text
 
 
 async def test_a_stop_string_ends_a_sample_and_is_left_out(engine: TransformersEngine) -> None:
@@ -85,22 +85,22 @@ async def test_a_stop_string_ends_a_sample_and_is_left_out(engine: TransformersE
     middle = len(whole.text) // 2
     stop = whole.text[middle : middle + 3]
     params = SamplingParams(max_tokens=40, stop=(stop,))
-    ((found,),) = await engine.sample([prompt("how", seed=5)], params)
-    assert found.text == whole.text[: whole.text.index(stop)]
-    assert found.finish_reason == "stop"
-    assert found.tokens <= whole.tokens
+    ((sample,),) = await engine.sample([prompt("how", seed=5)], params)
+    assert sample.text == whole.text[: whole.text.index(stop)]
+    assert sample.finish_reason == "stop"
+    assert sample.tokens <= whole.tokens
 
 
 async def test_a_begun_answer_is_continued(engine: TransformersEngine, tiny_llama: Path) -> None:
     params = SamplingParams(temperature=0, max_tokens=12)
     begun = prompt("how", partial="the answer said")
-    ((found,),) = await engine.sample([begun], params)
-    assert found.text == reference(tiny_llama, begun, 12)
+    ((sample,),) = await engine.sample([begun], params)
+    assert sample.text == reference(tiny_llama, begun, 12)
 
 
 async def test_length_is_reported_when_the_limit_is_reached(engine: TransformersEngine) -> None:
-    ((found,),) = await engine.sample([prompt("how")], SamplingParams(max_tokens=2))
-    assert (found.tokens, found.finish_reason) == (2, "length")
+    ((sample,),) = await engine.sample([prompt("how")], SamplingParams(max_tokens=2))
+    assert (sample.tokens, sample.finish_reason) == (2, "length")
 
 
 async def test_top_p_near_zero_is_greedy(engine: TransformersEngine) -> None:

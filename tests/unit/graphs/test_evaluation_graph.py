@@ -221,7 +221,7 @@ async def test_truncated_chains_are_not_read_even_if_they_could_be() -> None:
 @pytest.mark.parametrize("staged", [False, True])
 async def test_what_a_model_tried_out_while_thinking_does_not_count(staged: bool) -> None:
     def reply(prompt: Prompt, _: int) -> str:
-        marks = [MARKS[one] for one in shown(prompt)]
+        marks = [MARKS[text] for text in shown(prompt)]
         tried = chain_text([11 - mark for mark in marks], persona="Somebody else.")
         return f"<think>\n{tried}\nNo.\n</think>\n{chain_text(marks)}"
 

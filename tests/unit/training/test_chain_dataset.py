@@ -120,7 +120,7 @@ async def test_a_student_does_not_learn_what_its_teacher_thought(tmp_path: Path)
     assert report.kept == 4
     for row in rows(tmp_path / DATASET):
         assert row["completion"][0]["content"].startswith("## Part 1")
-    assert all(one["text"].startswith("<think>") for one in rows(tmp_path / CHAINS))
+    assert all(row["text"].startswith("<think>") for row in rows(tmp_path / CHAINS))
 
 
 async def test_the_teacher_sees_what_the_person_stated_and_history(tmp_path: Path) -> None:
