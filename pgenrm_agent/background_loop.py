@@ -5,7 +5,7 @@ made them. Their owners are used from several loops in sequence (one `asyncio.ru
 notebook, plain calls), so they keep the client on a background loop and hand every call over to it.
 
 Not anyio's blocking portal: its scopes cancel a task again at every `await`, so that what cleans up
-after being cancelled (a pool's connection, a request in vLLM's queue) would not get to do it.
+after being canceled (a pool's connection, a request in vLLM's queue) would not get to do it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BackgroundLoop:
         self._closed = False
 
     async def run(self, work: Work[T]) -> T:
-        """Await `work()` on the background loop. Cancelling the caller cancels it."""
+        """Await `work()` on the background loop. Canceling the caller cancels it."""
         try:
             return await asyncio.wrap_future(self._submit(work))
         except asyncio.CancelledError:
@@ -58,11 +58,7 @@ class BackgroundLoop:
 
         Raises EngineError in the background thread itself, which would wait for itself.
         """
-        if threading.current_thread() is self._thread:
-            raise EngineError(
-                f"a plain call of {self._owner} inside one of its own runs (in a callback) would wait"
-                " for itself: make it after the run, or in another thread"
-            )
+        self.refuse_own_thread()
         future = self._submit(work)
         try:
             return future.result()
@@ -79,7 +75,10 @@ class BackgroundLoop:
         """Cancel what runs, then run `last`, then stop the thread. Again: nothing happens.
 
         On a loop that no call has started there is nothing to close, and `last` is not run.
+
+        Raises EngineError in the background thread itself, which would wait for itself.
         """
+        self.refuse_own_thread()
         with self._lock:
             closed, self._closed = self._closed, True
             loop, thread = self._loop, self._thread
@@ -91,6 +90,14 @@ class BackgroundLoop:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+    def refuse_own_thread(self) -> None:
+        """Raise EngineError in the background thread, where a plain call would wait for itself."""
+        if threading.current_thread() is self._thread:
+            raise EngineError(
+                f"a plain call of {self._owner} inside one of its own runs (in a callback) would wait"
+                " for itself: make it after the run, or in another thread"
+            )
 
     def _submit(self, work: Work[T]) -> concurrent.futures.Future[T]:
         if os.getpid() != self._process:

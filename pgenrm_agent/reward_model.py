@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from pgenrm_agent.background_loop import BackgroundLoop
+from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
@@ -240,9 +240,7 @@ class PGenRM(Closeable):
                 except PGenRMError as error:
                     return error
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(score_request(request)) for request in requests]
-        return [task.result() for task in tasks]
+        return await all_or_cancel([score_request(request) for request in requests])
 
     score_many = blocking(ascore_many)
 
@@ -413,34 +411,38 @@ class PGenRM(Closeable):
     prepare = blocking(aprepare)
 
     async def _prepare_beside(self, scaling: Scaling) -> tuple[EvaluationGraph, EvaluationContext]:
-        """`aprepare` for a user whose signals are given: the memory is there for similar users only.
+        """`aprepare` for a user whose signals are given.
 
-        There are none in a memory that does not exist, so none is made. Nothing is written either:
-        a persona that was derived from given signals says nothing about the user in the memory.
+        The memory is there for similar users, and for its embedder, which orders past choices by
+        likeness as it orders remembered ones. A memory that does not exist has neither, so none is
+        made. Nothing is written either: a persona that was derived from given signals says nothing
+        about the user in the memory.
         """
-        needed = scaling.prototype > 0 and (
-            self._memory is not None or memory_exists(self._memory_wanted)
-        )
+        wanted = scaling.prototype > 0 or scaling.history_selection == "similar"
+        needed = wanted and (self._memory is not None or memory_exists(self._memory_wanted))
         try:
             graph, context = await self.aprepare(memory=needed)
         except MemoryStoreError as error:
             raise MemoryStoreError(
-                f"{error}; with signals given, only similar users need the memory: "
-                "Scaling(prototype=0) does without them"
+                f"{error}; with signals given, only similar users and similar choices need the "
+                "memory: Scaling(prototype=0) with another history_selection does without them"
             ) from error
-        neighbors = copy.copy(self._neighbors) if needed else None
+        neighbors = copy.copy(context.neighbors)
         if neighbors is not None:
             neighbors.joining = False
-        return graph, replace(context, memory=None, neighbors=neighbors)
+        return graph, replace(context, neighbors=neighbors)
 
     # --- life cycle ---
 
     def close(self) -> None:
         """Free what this object opened: model, memory, thread. Calling it again does nothing."""
+        self._background.refuse_own_thread()
         engine = self._take_down()
-        if engine is not None:
-            self._background.run_blocking(engine.aclose)
-        self._background.close()
+        try:
+            if engine is not None:
+                self._background.run_blocking(engine.aclose)
+        finally:
+            self._background.close()
 
     @property
     def _loop(self) -> BackgroundLoop:

@@ -234,7 +234,7 @@ class ChainFailure(Model):
 class Scaling(Model):
     """How many chains, for whom, from what (paper 3 and 4.2; Eq. 8, 9).
 
-    individual: m, chains sampled for the person herself.
+    individual: m, chains sampled for the user themselves.
     prototype: n, chains sampled with similar users' signals, one each.
     history: h, past choices shown in a prompt.
     resamples: rounds in which unparseable chains are sampled again.

@@ -2,7 +2,7 @@
 
     pgenrm train chains --data prb:FOLDER --teacher MODEL --engine vllm --out runs/chains
 
-The teacher, any engine, sees the person's past choices and what she stated (H and E of the paper,
+The teacher, any engine, sees the user's past choices and what they stated (H and E of the paper,
 4.1.1), and writes k chains about a choice of which it is not told how it ended. A chain is kept where
 it ranks the chosen answer above the other. Half of the chains see the chosen answer first, so that
 what is kept does not teach a place.

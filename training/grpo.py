@@ -338,7 +338,7 @@ def _record(example: Example, chain_format: ChainFormat, seed: int) -> dict[str,
 
 
 def _wishes(example: Example) -> tuple[StatedPreference, ...]:
-    """What the rater is told. Of whom no wishes are known, why she chose so says what she wanted."""
+    """What the rater is told. Of whom no wishes are known, why they chose so says what they wanted."""
     why = (
         (StatedPreference(text=example.reason),)
         if example.reason and example.reason.strip()

@@ -1,7 +1,7 @@
 """Rewards for CRE and the curriculum: outcome, process, format (paper 4.1.2; method R = a PR + b OR).
 
 The outcome says whether a chain prefers what the person chose; the process says how well its rubric
-covers what she stated, which the policy itself never sees. A text that is no chain earns neither and
+covers what the user stated, which the policy itself never sees. A text that is no chain earns neither and
 pays FORMAT_PENALTY.
 """
 
@@ -92,7 +92,7 @@ class RuleRater:
     """For simulated people: the share of the stated wishes that the rubric covers, by weight.
 
     A wish is covered in full when the criterion of its theme, in the wanted direction, has at least
-    the weight that equal wishes would share (100 % over as many as she stated, at most half of the
+    the weight that equal wishes would share (100 % over as many as they stated, at most half of the
     rubric each); with less it counts in proportion.
     """
 
@@ -132,7 +132,7 @@ class RuleRater:
 class SimilarityRater:
     """How near the rubric is in meaning to what the person wrote, for lack of a model that reads.
 
-    The mean over her texts of `sum over criteria of weight * max(0, cosine(text, criterion))`, with
+    The mean over their texts of `sum over criteria of weight * max(0, cosine(text, criterion))`, with
     weights that sum to 1. What it is worth depends on the embedder; values are far below 1 even
     for a good rubric, since a criterion is a few words and a text a sentence.
     """

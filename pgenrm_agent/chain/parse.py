@@ -443,7 +443,7 @@ def _number(value: object) -> float | None:
 def read_persona(text: str) -> str | None:
     """The persona that a chain, whole or only begun, opens with; None where there is none.
 
-    Working notes by themselves are none: whoever is compared by her persona would be compared by them.
+    Working notes by themselves are none: whoever is compared by their persona would be compared by them.
     """
     return _prose(split_sections(text).persona or "") or None
 

@@ -43,6 +43,7 @@ def score_dataset(
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
     from pgenrm_agent.progress import counting
+    from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
@@ -55,7 +56,7 @@ def score_dataset(
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            make = partial(open_reward_model, memory, model, engine)
+            make = partial(PGenRM, model, engine=engine, memory=memory)  # type: ignore[arg-type]
             run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:

@@ -69,11 +69,9 @@ class ProcessLog:
     @contextmanager
     def catching(self) -> Iterator[None]:
         """Give new processes the file as standard error; `sys.stderr` of this one stays as it is."""
-        try:
-            kept = os.dup(2)
-        except OSError:  # there is no standard error
+        kept = None if self.path is None else _duplicate_of_standard_error()
+        if kept is None or self.path is None:
             self.remove()
-        if self.path is None:
             yield
             return
         stream = sys.stderr
@@ -115,6 +113,14 @@ class ProcessLog:
             with suppress(OSError):
                 self.path.unlink()
             self.path = None
+
+
+def _duplicate_of_standard_error() -> int | None:
+    """Return a new descriptor of standard error; None for a process that has none."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return None
 
 
 def _is_standard_error(stream: object) -> bool:

@@ -219,7 +219,7 @@ class UserMemory:
     def people_who_were_asked(self, query: str, *, limit: int) -> list[str]:
         """Whose the `limit` remembered choices with the most similar queries are, nearest first.
 
-        A person stands there once for each of her choices. By Chroma's vector index, so now and then
+        A person stands there once for each of their choices. By Chroma's vector index, so now and then
         one of them is missed.
         """
         store = self._store

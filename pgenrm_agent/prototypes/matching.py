@@ -39,7 +39,7 @@ class Neighbors:
 
     embedder: what embedded the personas that were clustered. A version made with another one is
         refused with ConfigurationError, since distances between their vectors mean nothing.
-    joining: whether somebody who is matched, and agreed, joins her prototype. Off where personas
+    joining: whether somebody who is matched, and agreed, joins their prototype. Off where personas
         may be invented, as in debugging.
     """
 
@@ -58,7 +58,7 @@ class Neighbors:
 
         Several personas are one: the mean of their embeddings. Without any, the prior over
         prototypes decides: how many people each has, and how many of those who chose between
-        answers to similar queries. A person who has agreed to take part joins her prototype.
+        answers to similar queries. A person who has agreed to take part joins their prototype.
         None where there is no version.
         """
         version = self._version()

@@ -168,7 +168,7 @@ class PrototypeStore:
                     store.wrote()
                 progress(min(start + len(some), len(members)), len(members))
             with store.writing:
-                # Rows written after somebody was forgotten would outlive her; from here on,
+                # Rows written after somebody was forgotten would outlive them; from here on,
                 # `forget` finds them.
                 for user_id in agreed - self._memory.consenting(agreed):
                     rows.delete(where={"user_id": user_id})
@@ -191,9 +191,9 @@ class PrototypeStore:
         return version
 
     def join(self, user_id: str, vector: Vectors) -> None:
-        """Let a person into the prototype nearest to her persona, without a rebuild.
+        """Let a person into the prototype nearest to their persona, without a rebuild.
 
-        A later call replaces what an earlier one wrote; what the build wrote of her stays. Nothing
+        A later call replaces what an earlier one wrote; what the build wrote of them stays. Nothing
         happens where there is no version.
         """
         store = self._memory.shared_store()
@@ -205,7 +205,7 @@ class PrototypeStore:
             with store.writing, reported("write prototypes to", store.where):
                 rows = _existing(store, MEMBERS + version.version)
                 if rows is None:
-                    return  # a new version has just come; she joins that one the next time
+                    return  # a new version has just come; they join that one the next time
                 rows.upsert(
                     ids=[f"joined:{user_id}"],
                     embeddings=np.asarray([vector], dtype=np.float32),
@@ -219,7 +219,7 @@ class PrototypeStore:
                 self._changes += 1
 
     def leave(self, user_id: str) -> None:
-        """Take a person out of the version that counts, whoever wrote her there."""
+        """Take a person out of the version that counts, whoever wrote them there."""
         store = self._memory.shared_store()
         with self._lock:
             version = self.current()

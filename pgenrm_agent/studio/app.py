@@ -70,7 +70,7 @@ def create_studio(
 
     @app.get("/compare")
     def compare(left: str, right: str) -> Response:
-        return show("compare.html", found=session.compare(left, right))
+        return show("compare.html", comparison=session.compare(left, right))
 
     @app.post("/runs/{run}/step")
     def step(run: str, form: Form) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,19 @@ def test_names_say_what_they_hold(room: str) -> None:
         for path in sorted((ROOT / room).rglob("*.py"))
         for name, line in bound_names(ast.parse(path.read_text(encoding="utf-8")))
         if name in EMPTY_NAMES
+    ]
+    assert empty == []
+
+
+def test_templates_say_what_they_hold() -> None:
+    named = re.compile(
+        r"{%-? (?:for|set) (?:\w+, )*(one|found|other|thing)\\b|{{ (one|found|other)\\b"
+    )
+    empty = [
+        str(path.relative_to(ROOT))
+        for pattern in ("*.html", "*.j2")
+        for path in (ROOT / "pgenrm_agent").rglob(pattern)
+        if named.search(path.read_text(encoding="utf-8"))
     ]
     assert empty == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
-from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.errors import ConfigurationError, EngineError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.reward_model import PGenRM
@@ -105,6 +105,35 @@ def test_similar_users_of_the_memory_take_part_beside_given_signals(
 def test_of_a_user_said_to_be_unknown_the_prototypes_decide(rm: PGenRM) -> None:
     evaluation = rm.score("ann", *ASKED, signals=UserSignals(user_id="ann"))
     assert {chain.level for chain in evaluation.chains} == {"prototype"}
+
+
+def test_given_choices_are_ordered_by_likeness_as_remembered_ones_are(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    topics = ("bread", "tax", "football", "baking bread", "the tax return", "a bread knife")
+    choices = tuple(
+        PreferencePair(id=topic, query=f"How about {topic}?", chosen="yes", rejected="no")
+        for topic in topics
+    )
+    scaling = Scaling(
+        individual=1, prototype=0, history=3, history_selection="similar", resamples=0, seed=1
+    )
+    shown = []
+    # Few dimensions: another embedder than this one finds others alike.
+    with UserMemory(tmp_path / "memory", embedder=HashingEmbedder(dimension=16)) as memory:
+        memory.remember_many("ann", choices)
+        with PGenRM(engine=engine, memory=memory, scaling=scaling) as rm:
+            for signals in (None, UserSignals(user_id="ann", history=choices)):
+                engine.calls.clear()
+                rm.score("ann", "How do I bake bread?", ["short", "chatty"], signals=signals)
+                shown.append(everything_shown(engine))
+    assert shown[0] == shown[1]
+
+
+def test_closing_inside_a_run_is_an_error_and_no_wait_for_ever(rm: PGenRM) -> None:
+    with pytest.raises(EngineError, match="would wait for itself"):
+        rm.score("ann", *ASKED, on_progress=lambda progress: rm.close())
+    assert rm.score("ann", *ASKED).best == "answer-1"  # nothing was closed
 
 
 def test_given_signals_write_nothing_into_the_memory(rm: PGenRM) -> None:

@@ -265,7 +265,7 @@ def _group(rows: Sequence[tuple[str, list[str]]]) -> Answers:
 
 @dataclass(frozen=True)
 class SimulatedUser:
-    """One simulated person. `taste` is her weight vector (12,), without the shift by kind."""
+    """One simulated person. `taste` is their weight vector (12,), without the shift by kind."""
 
     user_id: str
     archetype: str
@@ -302,14 +302,14 @@ class World:
             yield SimulatedUser(f"{split}-{index:05d}", name, taste)
 
     def margin(self, user: SimulatedUser, answers: Answers, query: int, a: int, b: int) -> float:
-        """U_a - U_b, times SHARPNESS: the log-odds that she prefers a."""
+        """U_a - U_b, times SHARPNESS: the log-odds that they prefer a."""
         difference = np.clip(answers.x[a] - answers.x[b], -CLIP, CLIP)
         return float(SHARPNESS * (user.taste + self.shift[answers.kinds[query]]) @ difference)
 
     def compare(
         self, user: SimulatedUser, answers: Answers, query: int, rng: np.random.Generator
     ) -> Comparison:
-        """Draw a pair of answers to `query`, and her (noisy) choice between them."""
+        """Draw a pair of answers to `query`, and their (noisy) choice between them."""
         a, b = contrasting_pair(answers, query, rng)
         odds = self.margin(user, answers, query, a, b)
         if rng.random() < 1.0 / (1.0 + np.exp(-odds)):
@@ -333,7 +333,7 @@ def contrasting_pair(answers: Answers, query: int, rng: np.random.Generator) -> 
 def stated_preferences(
     user: SimulatedUser, rng: np.random.Generator, count: int = 1
 ) -> tuple[StatedPreference, ...]:
-    """What she says she wants: her strongest themes in words, most important first."""
+    """What they say they want: their strongest themes in words, most important first."""
     lean = LOADINGS @ user.taste
     order = np.argsort(-np.abs(lean))[:count]
     wishes = []
