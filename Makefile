@@ -61,7 +61,8 @@ all-tests: $(VENV)/.test $(VENV)/.package $(VENV)/.langgraph
 check: $(VENV)/.test $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(VENV) && $(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p pgenrm_agent
+	ln -sfn $(CURDIR)/studies $(VENV)/studies
+	cd $(VENV) && $(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p pgenrm_agent -p studies
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

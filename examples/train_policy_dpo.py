@@ -59,4 +59,4 @@ with (
     trainer.remove_callback(PrinterCallback)  # the figures are printed below
     trainer.train()
     margins = [row.get("rewards/margins") for row in trainer.state.log_history][:-1]
-    print(f"margin of what she likes, first step: {margins[0]:.2f}, last step: {margins[-1]:.2f}")
+    print(f"margin of what they like, first step: {margins[0]:.2f}, last step: {margins[-1]:.2f}")

@@ -145,14 +145,14 @@ class CurveCallback(TrainerCallback):
     ) -> None:
         rows = [row for row in state.log_history if "loss" in row or "eval_loss" in row]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
+        write_text(self._folder / "curve.jsonl", text)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         plot_curve(state.log_history, self._folder / "curve.png")
         self._elapsed[str(state.global_step)] = self.before + time.perf_counter() - self._started
-        (self._folder / "elapsed.json").write_text(json.dumps(self._elapsed), encoding="utf-8")
+        write_json(self._folder / "elapsed.json", self._elapsed)
 
 
 def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:

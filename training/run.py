@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_text
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.training.recipe import Adapter, TrainerRecipe
 
@@ -214,7 +215,7 @@ class Curves(TrainerCallback):
         if state.is_world_process_zero:
             rows = [row for row in state.log_history if any(key in row for key in self._of)]
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            (self._folder / "curve.jsonl").write_text(text, encoding="utf-8")
+            write_text(self._folder / "curve.jsonl", text)
 
     def on_train_end(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -38,6 +38,7 @@ EXTRAS = {
     "scipy": "evaluation",
     "sentence_transformers": "embeddings",
     "sklearn": "training",
+    "starlette": "server",
     "uvicorn": "server",
     "vllm": "vllm",
     "yaml": "training",

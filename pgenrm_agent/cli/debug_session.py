@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -68,6 +69,7 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
 
     model: str | Path = labels.get("model") or bundled_model()
     engine = open_engine(labels.get("engine"), model)
+    resources.callback(lambda: asyncio.run(engine.aclose()))
     memory = None
     neighbors = None
     if {"memory", "similar"} & labels.keys():

@@ -17,6 +17,8 @@ from pgenrm_agent.cli.options import (
     MemoryOption,
     ModelOption,
     PrototypeOption,
+    SeedOption,
+    SureOption,
     from_setting,
 )
 from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
@@ -67,6 +69,8 @@ def serve(
     ],
     individual: IndividualOption,
     prototype: PrototypeOption,
+    sure: SureOption,
+    seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineOption,
@@ -85,7 +89,11 @@ def serve(
     ring = None if no_keys else keys_in_force(key_file)
     folder = None if ring is None else _tenants_folder(memory)
     with open_reward_model(
-        memory, model, engine, scaling=scaling_of(individual, prototype), embedder=embedder
+        memory,
+        model,
+        engine,
+        scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
+        embedder=embedder,
     ) as reward_model:
         _run_server(
             reward_model,
@@ -127,6 +135,8 @@ def mcp(
     ] = None,
     individual: IndividualOption,
     prototype: PrototypeOption,
+    sure: SureOption,
+    seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineOption,
@@ -152,7 +162,11 @@ def mcp(
             host, "name a --tenant whose keys open it (`pgenrm keys add TENANT` makes one)"
         )
     with open_reward_model(
-        memory, model, engine, scaling=scaling_of(individual, prototype), embedder=embedder
+        memory,
+        model,
+        engine,
+        scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
+        embedder=embedder,
     ) as reward_model:
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)

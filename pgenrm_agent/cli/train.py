@@ -95,6 +95,7 @@ def evaluate(
 ) -> None:
     """Accuracy on users and queries that training never saw, beside the baselines."""
     from pgenrm_agent.evaluation.metrics import plus_minus
+    from pgenrm_agent.files import write_text
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
@@ -134,7 +135,7 @@ def evaluate(
                 await runner.aclose()
 
         report = asyncio.run(run())
-    (out / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(out / "report.json", report.model_dump_json(indent=2) + "\n")
     if as_json:
         print_json(report)
         return

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from pgenrm_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["LoopbackOnly", "names_this_machine", "refuse_other_machines"]
 
@@ -50,6 +51,8 @@ class LoopbackOnly:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": refusal[2][:100]})
         else:
+            from starlette.responses import JSONResponse
+
             status, code, message = refusal
             response = JSONResponse({"code": code, "message": message}, status_code=status)
             await response(scope, receive, send)

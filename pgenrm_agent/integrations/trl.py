@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
+from pgenrm_agent.files import replacing
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message
 
@@ -176,7 +177,7 @@ def write_labeled_pairs(
 ) -> int:
     """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
     written = 0
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(Path(path)) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         for pair in labeled_pairs(evaluations, min_margin=min_margin, every=every):
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
             written += 1

@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_text
 from pgenrm_agent.prototypes import PrototypeSet
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def plot_prototypes(prototypes: PrototypeSet, out: Path) -> None:
         raise ConfigurationError(f"{out}: name a file that ends in {', '.join(FORMATS)}")
     figure = _draw(prototypes)
     if out.suffix == ".html":
-        out.write_text(_page(prototypes, figure), encoding="utf-8")
+        write_text(out, _page(prototypes, figure))
     else:
         figure.savefig(out, dpi=120)
 
