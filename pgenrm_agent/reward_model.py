@@ -424,8 +424,8 @@ class PGenRM(Closeable):
             graph, context = await self.aprepare(memory=needed)
         except MemoryStoreError as error:
             raise MemoryStoreError(
-                f"{error}; with signals given, only similar users and similar choices need the "
-                "memory: Scaling(prototype=0) with another history_selection does without them"
+                f"{error}; with signals given, only similar users need the memory (and the selection "
+                "of similar choices): Scaling(prototype=0) does without them"
             ) from error
         neighbors = copy.copy(context.neighbors)
         if neighbors is not None:
