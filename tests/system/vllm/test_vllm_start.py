@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +41,19 @@ if __name__ == "__main__":
 """
 
 
-def run(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
-    script = tmp_path / "script.py"
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: vLLM's sockets lie in it, and their paths have 107 characters at most."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
     script.write_text(code)
     hidden = ("VLLM_", "OMP_NUM_THREADS")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    environment |= {"HF_HUB_OFFLINE": "1", "PGENRM_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment |= {"HF_HUB_OFFLINE": "1", "PGENRM_HOME": str(folder), "TMPDIR": str(folder)}
     return subprocess.run(
         [sys.executable, script],
         env=environment,
@@ -55,24 +64,24 @@ def run(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_starts_with_a_small_cache_when_nothing_is_said(tmp_path: Path) -> None:
-    done = run(tmp_path, SCORE.format(guard='if __name__ == "__main__":'))
+def test_it_starts_with_a_small_cache_when_nothing_is_said(folder: Path) -> None:
+    done = run(folder, SCORE.format(guard='if __name__ == "__main__":'))
     assert done.returncode == 0, done.stderr
     _, chains, _, cache = done.stdout.strip().splitlines()[-1].split()
     assert int(chains) == 2
     assert 2**26 <= int(cache) <= 2**29
     assert "Traceback" not in done.stdout + done.stderr
-    assert not list(tmp_path.glob("pgenrm-vllm-*")), "the log of a good start is left behind"
+    assert not list(folder.glob("pgenrm-vllm-*")), "the log of a good start is left behind"
 
 
 @pytest.mark.long
-def test_a_start_that_fails_is_one_error_with_the_cause(tmp_path: Path) -> None:
-    done = run(tmp_path, FAIL)
+def test_a_start_that_fails_is_one_error_with_the_cause(folder: Path) -> None:
+    done = run(folder, FAIL)
     assert done.returncode == 0, done.stderr
     (message,) = [line for line in done.stdout.splitlines() if line.startswith("ERROR")]
     assert "ValueError: Available memory on node 0" in message
     assert "pass a smaller max_model_len, kv_cache_memory_bytes" in message
-    (log,) = tmp_path.glob("pgenrm-vllm-*.log")
+    (log,) = folder.glob("pgenrm-vllm-*.log")
     assert str(log) in message
     assert "Traceback" in log.read_text()
     assert "Traceback" not in done.stdout + done.stderr
@@ -80,8 +89,8 @@ def test_a_start_that_fails_is_one_error_with_the_cause(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_script_without_a_guard_is_told_to_have_one(tmp_path: Path) -> None:
-    done = run(tmp_path, SCORE.format(guard="if True:"))
+def test_a_script_without_a_guard_is_told_to_have_one(folder: Path) -> None:
+    done = run(folder, SCORE.format(guard="if True:"))
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
     last = done.stderr.strip().splitlines()[-1]
