@@ -7,7 +7,6 @@ arguments. Plain calls also work inside a running event loop, as in a notebook.
 from __future__ import annotations
 
 import asyncio
-import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -427,10 +426,9 @@ class PGenRM(Closeable):
                 f"{error}; with signals given, only similar users need the memory (and the selection "
                 "of similar choices): Scaling(prototype=0) does without them"
             ) from error
-        neighbors = copy.copy(context.neighbors)
-        if neighbors is not None:
-            neighbors.joining = False
-        return graph, replace(context, neighbors=neighbors)
+        if context.neighbors is not None and self._neighbors is not None:
+            context = replace(context, neighbors=self._neighbors.without_joining())
+        return graph, context
 
     # --- life cycle ---
 

@@ -56,7 +56,7 @@ def score_dataset(
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            make = partial(PGenRM, model, engine=engine, memory=memory)  # type: ignore[arg-type]
+            make = partial(PGenRM, model, engine=engine, memory=memory)
             run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ class Neighbors:
         self.joining = joining
         self.embedder = embedder
         self.store = PrototypeStore(memory)
+
+    def without_joining(self) -> Neighbors:
+        """The same similar people, whom nobody joins."""
+        watching = copy.copy(self)
+        watching.joining = False
+        return watching
 
     def available(self) -> bool:
         """Is there a version?"""
