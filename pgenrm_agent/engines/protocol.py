@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message, Model
 
-__all__ = ["Capabilities", "Completion", "Engine", "Prompt", "SamplingParams"]
+__all__ = [
+    "Capabilities",
+    "Completion",
+    "Engine",
+    "FinishReason",
+    "Prompt",
+    "SamplingParams",
+    "SchemaRefused",
+]
+
+FinishReason = Literal["stop", "length", "filtered", "refused", "timeout", "failed"]
+"""How a sample ended. Only after "stop" is its text whole."""
 
 
 class Capabilities(Model):
@@ -18,11 +30,13 @@ class Capabilities(Model):
     continues: extends a partial answer (`Prompt.partial`).
     seeds: "exact": same prompt and seed give the same samples whatever else is in the batch;
         "per_batch": only when the whole batch is the same; "none": a seed is ignored.
+    json_schema: holds an answer to `Prompt.json_schema`. A server is taken to, until it refuses.
     grammar: can constrain the output to a grammar.
     """
 
     continues: bool
     seeds: Literal["exact", "per_batch", "none"]
+    json_schema: bool = False
     grammar: bool = False
 
 
@@ -30,39 +44,67 @@ class Prompt(Model):
     """One conversation to answer n times. `partial` is an answer begun, to be continued.
 
     Sample j of a prompt is drawn with a seed derived from (seed, j).
+    json_schema: what the answer, without what is thought before it, has to be an instance of. It
+        goes with an empty `partial`.
     """
 
     messages: tuple[Message, ...]
     partial: str = ""
     n: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
+    json_schema: Mapping[str, object] | None = None
 
 
 class SamplingParams(Model):
-    """Shared by all prompts of a call. Completions do not include the stop string that ended them."""
+    """Shared by all prompts of a call. Completions do not include the stop string that ended them.
+
+    max_tokens: new tokens a sample may take, what it thinks included.
+    stop: no stop string ends a text while the model is still thinking.
+    timeout_s: seconds after which samples that are not whole come back with finish_reason
+        "timeout"; None waits as long as the engine does.
+    """
 
     temperature: Annotated[float, Field(ge=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(ge=1)] = 3072
     stop: tuple[str, ...] = ()
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class Completion(Model):
-    """One sample: the new text only, without `Prompt.partial`."""
+    """One sample: the new text only, without `Prompt.partial`.
+
+    reasoning: what a reasoning model thought before its answer, its marks left out. It is no part
+        of `text` and never parsed.
+    tokens: new tokens, those of the reasoning included.
+    detail: where there is no whole text, why, in the words of who knows ("the response was
+        filtered"); else empty.
+    """
 
     text: str
+    reasoning: str = ""
     tokens: int
     prompt_tokens: int = 0
-    finish_reason: Literal["stop", "length"] = "stop"
+    finish_reason: FinishReason = "stop"
+    detail: str = ""
+
+
+class SchemaRefused(ConfigurationError):
+    """A server that was asked to hold an answer to a JSON schema cannot, in any of its ways.
+
+    From then on the engine's `capabilities.json_schema` is False.
+    """
 
 
 @runtime_checkable
 class Engine(Protocol):
     """A generative model behind two methods.
 
-    `sample` returns one list per prompt, each with `prompt.n` completions, in order. It raises
-    `EngineError` or one of its kinds, and `ConfigurationError` for a request the engine cannot do
-    (such as a prompt longer than its context: what, where and what to do).
+    `sample` returns one list per prompt, each with `prompt.n` completions, in order. A sample that
+    fails is a completion with the finish_reason "filtered", "refused", "timeout" or "failed", beside
+    those that did not; where every sample fails with the same error, that is raised: `EngineError`
+    or one of its kinds, and `ConfigurationError` for a request the engine cannot do (such as a
+    prompt longer than its context: what, where and what to do).
     """
 
     @property
