@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from langgraph.graph import END, START, StateGraph
@@ -29,12 +28,29 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
 from pgenrm_agent.aggregation import aggregate as aggregate_chains
-from pgenrm_agent.aggregation import best_of, count_reasons, rank
-from pgenrm_agent.chain import ParsedChain, answer_in, parse_chain, read_persona
-from pgenrm_agent.errors import ChainError, ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.aggregation import best_of, rank
+from pgenrm_agent.chain import read_persona
+from pgenrm_agent.errors import (
+    ChainError,
+    ConfigurationError,
+    EngineTimeout,
+    EngineUnavailable,
+)
+from pgenrm_agent.graphs.results import (
+    WITHHELD,
+    cannot_write,
+    chain_of,
+    failure_of,
+    is_complete,
+    not_scored,
+    read_draft,
+    reason_of,
+    totals_in,
+    usage_of,
+    withheld,
+)
 from pgenrm_agent.graphs.sampler import Sampler, count_owners, empty_draft, plan_budgets
 from pgenrm_agent.graphs.state import (
-    Draft,
     EvaluationContext,
     EvaluationInput,
     EvaluationState,
@@ -50,10 +66,7 @@ from pgenrm_agent.schema import (
     Evaluation,
     EvaluationChain,
     EvaluationRequest,
-    Persona,
-    Rubric,
     Scaling,
-    Usage,
     UserSignals,
 )
 
@@ -69,10 +82,10 @@ EvaluationGraph: TypeAlias = (
     "CompiledStateGraph[EvaluationState, EvaluationContext, EvaluationInput, EvaluationState]"
 )
 
-WITHHELD = "(withheld: what is written of a similar person is not for others)"
-
 # Engines retry what is theirs to retry (connections, rate limits); one more try of a whole node
 # covers a fault that outlived that, such as a server being restarted.
+COUNTED = ("engine_calls", "prompt_tokens", "completion_tokens", "chains_sampled")
+
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
 
 
@@ -104,7 +117,7 @@ async def recall(state: EvaluationState, runtime: Runtime[EvaluationContext]) ->
         "settled": 0,
         "chains": [],
         "failures": [],
-        "usage": Usage().model_dump(),
+        "usage": dict.fromkeys(COUNTED, 0),
         "timings": {"recall": time.perf_counter() - started, "engine": 0.0},
         "evaluation": None,
     }
@@ -216,20 +229,21 @@ async def sample_scores(
     settled = state["settled"]
     begun = state["chains"][settled:]
     chains = await sampler.extend(begun, to="scores")
-    parsed = [_parse(draft, sampler.request) for draft in chains]
+    parsed = [read_draft(draft, sampler.request) for draft in chains]
     failures: list[ChainFailure] = []
     for attempt in range(1, sampler.scaling.resamples + 1):
-        again = [i for i, content in enumerate(parsed) if not _is_complete(content)]
-        if not again:
+        again = [i for i, content in enumerate(parsed) if not is_complete(content)]
+        reasons = [*map(reason_of, parsed), *(failure.reason for failure in failures)]
+        if not again or sampler.time_is_up or cannot_write(reasons):
             break
         restarted = [sampler.restart(begun[i], attempt) for i in again]
         fresh = await sampler.extend(restarted, to="scores")
         for i, draft in zip(again, fresh, strict=True):
-            content = _parse(draft, sampler.request)
-            if _totals_in(content) >= _totals_in(parsed[i]):
+            content = read_draft(draft, sampler.request)
+            if totals_in(content) >= totals_in(parsed[i]):
                 chains[i], draft = draft, chains[i]
                 parsed[i], content = content, parsed[i]
-            failures.append(_failure(draft, content))
+            failures.append(failure_of(draft, content))
     return {
         "chains": [*state["chains"][:settled], *chains],
         "settled": settled + len(chains),
@@ -254,30 +268,24 @@ async def aggregate(
     failures = [ChainFailure.model_validate(failure) for failure in state["failures"]]
     chains: list[EvaluationChain] = []
     for draft in state["chains"]:
-        content = _parse(draft, request)
+        content = read_draft(draft, request)
         if isinstance(content, ChainError):
-            failures.append(_failure(draft, content))
+            failures.append(failure_of(draft, content))
         else:
-            chains.append(_chain(draft, content))
+            chains.append(chain_of(draft, content))
     done: EvaluationUpdate = {"round": state["round"] + 1}
     if not chains:
-        if done["round"] < len(plan_budgets(scaling_of(state))):
+        told = cannot_write([failure.reason for failure in failures])
+        if done["round"] < len(plan_budgets(scaling_of(state))) and not told:
             return done
-        last = failures[-1].message if failures else "nothing was sampled"
-        raise ChainError(
-            f"not scored: none of {len(failures)} sampled texts is an evaluation chain "
-            f"({count_reasons(failures)}; last: {last}); use another model or chain format, or "
-            "raise scaling.resamples",
-            reason="no_usable_chain",
-            failures=Counter(failure.reason for failure in failures),
-        )
+        raise not_scored(failures, context)
     scores = aggregate_chains(
         [candidate.id for candidate in request.candidates], chains, failures, seed=state["seed"]
     )
     spent = state["timings"].get("aggregate", 0.0) + time.perf_counter() - started
     timings = {**state["timings"], "aggregate": spent}
     if not context.show_neighbors:
-        chains = [_withheld(chain) for chain in chains]
+        chains = [withheld(chain) for chain in chains]
         failures = [
             failure.model_copy(update={"text": "", "message": WITHHELD})
             if failure.level == "prototype"
@@ -293,7 +301,7 @@ async def aggregate(
         failures=tuple(failures),
         prototype=state["prototype"],
         neighbors=tuple(state["neighbors"]),
-        usage=Usage.model_validate(state["usage"]),
+        usage=usage_of(state["usage"], context),
         timings=timings,
         seed=state["seed"],
     )
@@ -361,85 +369,6 @@ async def _similar_people(
         return match, similar
 
     return await asyncio.to_thread(look_up)
-
-
-# --- reading chains ---------------------------------------------------------------------------
-
-
-def _parse(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainError:
-    """Return what the chain says, or why it cannot be used."""
-    if draft["status"] == "truncated":
-        cut = f"the text ends at the limit of {draft['tokens']} tokens"
-        try:
-            answer_in(draft["text"])
-        except ChainError as error:
-            return ChainError(f"{cut}: {error}", reason=error.reason)
-        return ChainError(cut, reason="truncated")
-    try:
-        return parse_chain(draft["text"], tuple(request.candidates[i].id for i in draft["order"]))
-    except ChainError as error:
-        return error
-
-
-def _is_complete(content: ParsedChain | ChainError) -> bool:
-    return isinstance(content, ParsedChain) and not content.missing
-
-
-def _totals_in(content: ParsedChain | ChainError) -> int:
-    return len(content.totals) if isinstance(content, ParsedChain) else 0
-
-
-def _failure(draft: Draft, content: ParsedChain | ChainError) -> ChainFailure:
-    if isinstance(content, ParsedChain):
-        reason, message = "missing_candidates", f"no total for {', '.join(content.missing)}"
-    else:
-        reason, message = content.reason, str(content)
-    return ChainFailure(
-        level=draft["level"],
-        signals_of=draft["signals_of"],
-        reason=reason,
-        message=message,
-        text=draft["text"],
-        tokens=draft["tokens"],
-        seed=draft["seed"],
-        attempt=draft["attempt"],
-    )
-
-
-def _chain(draft: Draft, content: ParsedChain) -> EvaluationChain:
-    return EvaluationChain(
-        level=draft["level"],
-        signals_of=draft["signals_of"],
-        order=tuple(draft["order"]),
-        persona=content.persona,
-        rubric=content.rubric,
-        marks=content.marks,
-        reported=content.reported,
-        totals=content.totals,
-        totals_from=content.totals_from,
-        repairs=content.repairs,
-        text=draft["text"],
-        tokens=draft["tokens"],
-        seed=draft["seed"],
-    )
-
-
-def _withheld(chain: EvaluationChain) -> EvaluationChain:
-    """Leave out what was written of somebody else; marks and weights stay, so that totals add up.
-
-    The names of criteria are such texts, too: "Comfort after her divorce" tells of a life.
-    """
-    if chain.level == "individual":
-        return chain
-    rubric = chain.rubric and Rubric(
-        criteria=tuple(
-            criterion.model_copy(update={"name": f"criterion {number}", "reason": ""})
-            for number, criterion in enumerate(chain.rubric.criteria, start=1)
-        )
-    )
-    return chain.model_copy(
-        update={"persona": Persona(text=WITHHELD), "rubric": rubric, "repairs": (), "text": ""}
-    )
 
 
 # --- wiring -----------------------------------------------------------------------------------

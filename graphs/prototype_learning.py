@@ -169,18 +169,19 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     jobs = state["jobs"][done : done + context.batch]
     prompts = await asyncio.to_thread(lambda: [_prompt(job, context) for job in jobs])
     asked = [i for i, prompt in enumerate(prompts) if prompt is not None]  # forgotten meanwhile
+    chain_format = context.chain_format
     answers = await context.engine.sample(
         [prompt for prompt in prompts if prompt is not None],
         SamplingParams(
             temperature=context.temperature,
-            max_tokens=context.chain_format.max_tokens,
-            stop=context.chain_format.stop("persona"),
+            max_tokens=chain_format.max_tokens(candidates=2),
+            stop=chain_format.turn("persona", query="-", candidates=["-"]).stop,
         ),
     )
     personas: list[LearnedPersona] = []
     for i, (completion,) in zip(asked, answers, strict=True):
-        text = read_persona(context.chain_format.finish("persona", completion.text))
-        if completion.finish_reason != "length" and text is not None:
+        text = read_persona(chain_format.join("", completion.text, "persona"))
+        if completion.finish_reason == "stop" and text is not None:
             personas.append(LearnedPersona(**jobs[i], text=text))
     context.on_progress("personas", done + len(jobs), len(state["jobs"]))
     return {
@@ -344,14 +345,17 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     if not shown and not stated:
         shown = [asked]  # the only thing known of them
     answers = rng.sample([asked.chosen, asked.rejected], 2)
+    turn = context.chain_format.turn(
+        "persona",
+        query=asked.query,
+        candidates=answers,
+        history=shown,
+        stated=stated,
+        conversation=asked.conversation,
+    )
     return Prompt(
-        messages=context.chain_format.messages(
-            query=asked.query,
-            candidates=answers,
-            history=shown,
-            stated=stated,
-            conversation=asked.conversation,
-        ),
+        messages=turn.messages,
+        json_schema=turn.json_schema if context.engine.capabilities.json_schema else None,
         seed=derive_seed(context.seed, "sample", user, job["pair_id"]),
     )
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from langgraph.runtime import Runtime
 
-from pgenrm_agent.chain import ChainFormat, Section
-from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.chain import SECTIONS, ChainFormat, Section, Turn
+from pgenrm_agent.engines.protocol import (
+    Completion,
+    Engine,
+    Prompt,
+    SamplingParams,
+    SchemaRefused,
+)
 from pgenrm_agent.errors import ConfigurationError, EngineError
 from pgenrm_agent.graphs.state import (
     Draft,
@@ -23,14 +31,15 @@ from pgenrm_agent.graphs.state import (
     scaling_of,
 )
 from pgenrm_agent.sampling import PlannedChain, derive_seed, plan_chains, plan_rounds
-from pgenrm_agent.schema import EvaluationRequest, Level, Message, Scaling, Usage, UserSignals
+from pgenrm_agent.schema import EvaluationRequest, Level, Scaling, UserSignals
 
 __all__ = ["Sampler", "count_owners", "empty_draft", "plan_budgets"]
 
-SECTIONS: tuple[Section, ...] = ("persona", "rubric", "scores")
-
 # Personas sampled only to find the nearest prototype, where no chain of the user's own is asked for.
 PERSONA_PROBES = 4
+
+MIN_TIMEOUT_S = 0.001
+TIME_IS_UP = "the time for this evaluation was over before it was written"
 
 
 @dataclass
@@ -43,8 +52,8 @@ class Sampler:
     signals: dict[str, UserSignals]
     engine: Engine
     chain_format: ChainFormat
-    staged: bool
-    usage: dict[str, int] = field(default_factory=lambda: Usage().model_dump())
+    context: EvaluationContext
+    usage: Counter[str] = field(default_factory=Counter)
     engine_seconds: float = 0.0
 
     @classmethod
@@ -54,6 +63,9 @@ class Sampler:
         engine = context.engine
         if engine is None:
             engine = await asyncio.to_thread(default_engine)
+        chain_format = context.chain_format or await asyncio.to_thread(
+            default_format, context.engine
+        )
         return cls(
             request=EvaluationRequest.model_validate(state["request"]),
             scaling=scaling_of(state),
@@ -63,9 +75,20 @@ class Sampler:
                 for owner, signals in state["signals"].items()
             },
             engine=engine,
-            chain_format=context.chain_format or default_format(bundled=context.engine is None),
-            staged=context.staged and engine.capabilities.continues,
+            chain_format=chain_format,
+            context=context,
         )
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether a chain that was begun can be taken up again."""
+        return self.chain_format.in_turns or self.engine.capabilities.continues
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the run's deadline has passed."""
+        deadline = self.context.deadline
+        return deadline is not None and time.monotonic() >= deadline
 
     @property
     def own_signals(self) -> UserSignals:
@@ -107,15 +130,14 @@ class Sampler:
     ) -> list[Draft]:
         """Write each open draft up to the end of section `to`, in one engine call.
 
-        pause: stop there even where chains are not written stage by stage, if the engine can go on
-        from there later.
+        pause: stop there even where chains are not written stage by stage, if they can be taken up
+        again later.
 
         Drafts that stand at the same text with the same prompt become samples of one prompt, so
         that an engine encodes it once. Not staged, the drafts are written to their end. Drafts that
-        have the section already are returned as they are; without any to write, no call is made.
+        have the section already are returned as they are; without any to write, or after the
+        deadline, no call is made.
         """
-        pause = pause and self.engine.capabilities.continues
-        goal: Section = to if self.staged or pause else "scores"
         together: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
         for i, draft in enumerate(drafts):
             if draft["status"] == "open" and not self._has(draft["text"], to):
@@ -123,30 +145,42 @@ class Sampler:
                 together.setdefault(key, []).append(i)
         if not together:
             return list(drafts)
-        if not self.engine.capabilities.continues and any(text for _, _, text in together):
+        extended = list(drafts)
+        if self.time_is_up:
+            for i in (i for members in together.values() for i in members):
+                extended[i] = {
+                    **drafts[i],
+                    "status": "failed",
+                    "finish": "timeout",
+                    "problem": TIME_IS_UP,
+                }
+            return extended
+        if not self.in_stages and any(text for _, _, text in together):
             raise ConfigurationError(
                 f"engine {self.engine.name} cannot continue a begun chain: resume this run with an "
                 "engine that continues text, or start it anew"
             )
+        goal: Section = to if self.in_stages and (self.context.staged or pause) else "scores"
+        turns = [self._turn(owner, order, text, goal) for owner, order, text in together]
         prompts = [
             Prompt(
-                messages=self._messages(owner, order),
-                partial=text,
+                messages=turn.messages,
+                partial=turn.partial,
                 n=len(members),
                 seed=self._seed(drafts[members[0]], goal),
+                json_schema=turn.json_schema if self.engine.capabilities.json_schema else None,
             )
-            for (owner, order, text), members in together.items()
+            for turn, members in zip(turns, together.values(), strict=True)
         ]
         used = min(drafts[i]["tokens"] for members in together.values() for i in members)
-        answers = await self._sample(
-            prompts,
-            SamplingParams(
-                temperature=self.scaling.temperature,
-                max_tokens=max(1, self.chain_format.max_tokens - used),
-                stop=self.chain_format.stop(goal),
-            ),
-        )
-        extended = list(drafts)
+        try:
+            answers = await self._sample(prompts, turns[0], used)
+        except SchemaRefused:
+            if self.context.chain_format is not None or any(text for _, _, text in together):
+                raise
+            # Found out with the first call: from now on this engine writes prose.
+            self.chain_format = default_format(self.engine)
+            return await self.extend(drafts, to=to, pause=pause)
         for members, completions in zip(together.values(), answers, strict=True):
             for i, completion in zip(members, completions, strict=True):
                 extended[i] = self._extended(drafts[i], completion, goal)
@@ -161,8 +195,11 @@ class Sampler:
             "seed": derive_seed(draft["seed"], "attempt", attempt),
             "attempt": attempt,
             "text": draft["text"] if keeps else "",
+            "reasoning": draft["reasoning"] if keeps else "",
             "tokens": draft["tokens"] if keeps else 0,
             "status": "open",
+            "finish": "stop",
+            "problem": "",
         }
 
     def cost(self, state: EvaluationState, stage: str, started: float) -> EvaluationUpdate:
@@ -178,9 +215,19 @@ class Sampler:
         }
 
     async def _sample(
-        self, prompts: Sequence[Prompt], params: SamplingParams
+        self, prompts: Sequence[Prompt], turn: Turn, used: int
     ) -> list[list[Completion]]:
+        context = self.context
+        most = context.max_tokens or self.chain_format.max_tokens(len(self.request.candidates))
         started = time.perf_counter()
+        params = SamplingParams(
+            temperature=self.scaling.temperature,
+            max_tokens=max(1, most - used),
+            stop=turn.stop,
+            timeout_s=None
+            if context.deadline is None
+            else max(MIN_TIMEOUT_S, context.deadline - time.monotonic()),
+        )
         answers = await self.engine.sample(prompts, params)
         self.engine_seconds += time.perf_counter() - started
         if [len(answer) for answer in answers] != [prompt.n for prompt in prompts]:
@@ -191,16 +238,17 @@ class Sampler:
         everything = [completion for answer in answers for completion in answer]
         self.usage["engine_calls"] += 1
         self.usage["completion_tokens"] += sum(completion.tokens for completion in everything)
-        # The samples of a prompt share it: it is read once.
-        self.usage["prompt_tokens"] += sum(answer[0].prompt_tokens for answer in answers)
+        self.usage["prompt_tokens"] += sum(completion.prompt_tokens for completion in everything)
         return answers
 
     def _seed(self, draft: Draft, goal: Section) -> int:
         return derive_seed(draft["seed"], goal) if draft["text"] else draft["seed"]
 
-    def _messages(self, owner: str, order: Iterable[int]) -> tuple[Message, ...]:
+    def _turn(self, owner: str, order: Iterable[int], text: str, goal: Section) -> Turn:
         signals = self.signals[owner]
-        return self.chain_format.messages(
+        return self.chain_format.turn(
+            goal,
+            text,
             query=self.request.query,
             candidates=[self.request.candidates[index].text for index in order],
             history=signals.history,
@@ -213,13 +261,27 @@ class Sampler:
         return through is not None and SECTIONS.index(through) >= SECTIONS.index(section)
 
     def _extended(self, draft: Draft, completion: Completion, goal: Section) -> Draft:
-        text = draft["text"] + completion.text
-        truncated = completion.finish_reason == "length"
+        whole = completion.finish_reason == "stop"
+        text = self.chain_format.join(draft["text"], completion.text, goal)
+        if completion.finish_reason == "length":
+            # Behind the end of its chain a model may have gone on to the limit.
+            so_far = text if self.chain_format.in_turns else draft["text"] + completion.text
+            whole = self._has(so_far, "scores")
+            text = text if whole else so_far
+        status: Literal["open", "written", "truncated", "failed"]
+        if whole:
+            # A text without the section that was asked for cannot be taken up again.
+            status = "open" if goal != "scores" and self._has(text, goal) else "written"
+        else:
+            status = "truncated" if completion.finish_reason == "length" else "failed"
         return {
             **draft,
-            "text": text if truncated else self.chain_format.finish(goal, text),
+            "text": text,
+            "reasoning": "\n\n".join(filter(None, (draft["reasoning"], completion.reasoning))),
             "tokens": draft["tokens"] + completion.tokens,
-            "status": "truncated" if truncated else "written" if goal == "scores" else "open",
+            "status": status,
+            "finish": "stop" if whole else completion.finish_reason,
+            "problem": "" if whole else completion.detail,
         }
 
 
@@ -232,8 +294,11 @@ def empty_draft(chain: PlannedChain) -> Draft:
         "seed": chain.seed,
         "attempt": 0,
         "text": "",
+        "reasoning": "",
         "tokens": 0,
         "status": "open",
+        "finish": "stop",
+        "problem": "",
     }
 
 

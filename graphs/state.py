@@ -25,13 +25,14 @@ from typing_extensions import TypedDict
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
-from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.engines.protocol import Engine, FinishReason
 from pgenrm_agent.memory.selection import select
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import (
     EvaluationRequest,
     Level,
     PreferencePair,
+    Prices,
     Scaling,
     StatedPreference,
     UserSignals,
@@ -58,6 +59,8 @@ __all__ = [
 ]
 
 JSONObject: TypeAlias = dict[str, object]
+
+STRUCTURED, PUBLISHED = "structured-1", "published"
 
 
 @runtime_checkable
@@ -97,16 +100,21 @@ class EvaluationContext:
     """What a run needs besides its state.
 
     engine: None means the bundled model.
-    chain_format: None means the one the bundled model was trained on, and "published" for others.
+    chain_format: None means the one that the bundled model was trained on; for other engines
+        "structured-1" where they hold an answer to a JSON schema, and "published" where they do not.
     memory: asked only when the input brings no signals; None means the default user memory.
     neighbors: finds the similar people of the prototype level; without it there is none.
+    deadline: when, by `time.monotonic()`, writing ends; chains that are whole by then count. None
+        for no end.
+    max_tokens: new tokens a chain may take, thinking included, instead of the format's own number.
+    prices: what the engine's tokens cost; the result then says what it cost.
     show_neighbors: leave texts written from similar people's choices in the result. By default a
         result has their marks and weights, and withholds personas, names of criteria, reasons and
         texts.
     staged: write the chains section by section, one engine call a stage, so that a run can be
         stopped, read and edited in between. Otherwise each chain is written whole at the first
-        stage, in one engine call, and later stages find their section present. An engine that
-        cannot continue a begun answer always writes whole chains.
+        stage, in one engine call, and later stages find their section present. In prose, an engine
+        that cannot continue a begun answer always writes whole chains.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
@@ -117,6 +125,9 @@ class EvaluationContext:
     neighbors: Annotated[NeighborSource | None, WithJsonSchema({"type": "null"})] = None
     show_neighbors: bool = False
     staged: bool = False
+    deadline: float | None = None
+    max_tokens: int | None = None
+    prices: Prices | None = None
 
 
 class Draft(TypedDict):
@@ -124,8 +135,10 @@ class Draft(TypedDict):
 
     order: indices, in the request, of the candidates it covers, in the order shown.
     attempt: 0 for the first text, k for the k-th resample.
+    reasoning: what the model thought before it wrote; never read.
     status: "open" texts can be continued; "written" ones the model ended; "truncated" ones ran into
-        the token limit and are not used.
+        the token limit and "failed" ones were not written to their end: neither is used.
+    finish: how its last part ended. problem: what is said about that, where it is not whole.
     """
 
     level: Level
@@ -134,8 +147,11 @@ class Draft(TypedDict):
     seed: int
     attempt: int
     text: str
+    reasoning: str
     tokens: int
-    status: Literal["open", "written", "truncated"]
+    status: Literal["open", "written", "truncated", "failed"]
+    finish: FinishReason
+    problem: str
 
 
 class EvaluationInput(TypedDict):
@@ -241,12 +257,18 @@ def default_engine() -> Engine:
     return load_engine("transformers", bundled_model())
 
 
-@functools.cache
-def default_format(*, bundled: bool) -> ChainFormat:
-    """Return the format that the bundled model was trained on, or "published" for other models."""
+def default_format(engine: Engine | None) -> ChainFormat:
+    """Return the format for an engine: see `EvaluationContext.chain_format`. It may ask a server."""
     from pgenrm_agent.model_files import bundled_model, format_of
 
-    return format_of(bundled_model()) if bundled else ChainFormat.load("published")
+    if engine is None:
+        return format_of(bundled_model())
+    return _format(STRUCTURED if engine.capabilities.json_schema else PUBLISHED)
+
+
+@functools.cache
+def _format(name: str) -> ChainFormat:
+    return ChainFormat.load(name)
 
 
 @functools.cache

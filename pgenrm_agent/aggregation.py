@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pgenrm_agent.common_basis import common_basis
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import CandidateScore, ChainFailure, Evaluation, EvaluationChain, Level
@@ -37,6 +38,8 @@ def aggregate(
 ) -> tuple[CandidateScore, ...]:
     """Score each candidate from the totals of its chains (paper Eq. 9); the request's order.
 
+    Candidates are compared on the chains that are complete over them: see `common_basis`.
+
     The mean is `sum over levels of weight * mean of the level's chains`, where the weights are
     normalized over the levels that scored this candidate. By default they are equal: Eq. 9 divided
     by the number of levels present, on the marks' own 1-10 scale.
@@ -56,6 +59,8 @@ def aggregate(
     all 0.
     """
     weights = _check_weights(level_weights)
+    usable = chains
+    chains, left_out = common_basis(candidate_ids, usable)
     levels: list[Level] = [
         level for level in ("individual", "prototype") if any(c.level == level for c in chains)
     ]
@@ -64,9 +69,10 @@ def aggregate(
     per_level = [_column_means(table) for table in totals]
 
     number = len(candidate_ids)
+    compared = np.array([candidate_id not in left_out for candidate_id in candidate_ids])
     raw = np.zeros((len(levels), number))
     for row, level in enumerate(levels):
-        raw[row] = np.where(counts[row] > 0, weights[level], 0.0)
+        raw[row] = np.where(compared & (counts[row] > 0), weights[level], 0.0)
     weight_sum = raw.sum(axis=0) if levels else np.zeros(number)
     scored = weight_sum > 0
     share = np.divide(raw, weight_sum, out=np.zeros_like(raw), where=scored)
@@ -99,7 +105,9 @@ def aggregate(
         )
         if scored[column]
         else CandidateScore(
-            candidate_id=candidate_id, outcome="not_scored", reason=_why_not(chains, failures)
+            candidate_id=candidate_id,
+            outcome="not_scored",
+            reason=left_out.get(candidate_id) or _why_not(usable, failures),
         )
         for column, candidate_id in enumerate(candidate_ids)
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
 
-from pgenrm_agent.schema import Evaluation, Model
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Evaluation, Model, Prices
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -15,7 +17,16 @@ if TYPE_CHECKING:
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
 
-__all__ = ["OnProgress", "Progress", "run_evaluation"]
+__all__ = ["OnProgress", "Progress", "RunOptions", "run_evaluation"]
+
+
+class RunOptions(TypedDict):
+    """What is the same in all evaluations of a reward model: see `EvaluationContext`."""
+
+    show_neighbors: bool
+    staged: bool
+    max_tokens: int | None
+    prices: Prices | None
 
 
 class Progress(Model):
@@ -41,10 +52,18 @@ async def run_evaluation(
     context: EvaluationContext,
     *,
     started: float,
+    timeout: float | None = None,
     thread_id: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evaluation:
-    """Run the graph to its end; the result's timings have the "total" since `started`."""
+    """Run the graph to its end; the result's timings have the "total" since `started`.
+
+    timeout: seconds from now after which chains that are not whole are given up.
+    """
+    if timeout is not None:
+        if not timeout > 0:
+            raise ConfigurationError(f"timeout is {timeout}: pass more than 0 seconds, or None")
+        context = replace(context, deadline=time.monotonic() + timeout)
     config: RunnableConfig = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
     state: dict[str, object] = {}
     chains = 0

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["BUNDLED_MODEL", "bundled_model", "format_of", "refuse_without_model"]
+__all__ = [
+    "BUNDLED_MODEL",
+    "bundled_model",
+    "format_of",
+    "named_format",
+    "refuse_without_model",
+]
 
 BUNDLED_MODEL = "pgenrm-tiny"
-DEFAULT_FORMAT = "published"
+PUBLISHED = "published"
+_CHECKPOINT = re.compile(r"p-?genrm", re.IGNORECASE)
 FORMAT_FILE = "chain_format.json"
 
 
@@ -38,22 +46,30 @@ def refuse_without_model(folder: Path) -> None:
         raise ConfigurationError(f"{folder} holds no model (config.json): name a model's folder")
 
 
-def format_of(model: str | Path) -> ChainFormat:
-    """The chain format that a model was trained on.
+def named_format(model: str | Path) -> ChainFormat | None:
+    """Return the chain format that a model was trained on; None where nothing tells.
 
-    A folder tells it in `chain_format.json`, as {"format": name}. Every other model (a name on a
-    hub or a server, a folder without that file) gets the format of the published checkpoints.
+    A folder tells it in `chain_format.json`, as {"format": name}. The published checkpoints tell it
+    by their name.
 
     Raises ConfigurationError for a `chain_format.json` that cannot be read.
     """
     path = Path(model) / FORMAT_FILE
     if not path.is_file():
-        return ChainFormat.load(DEFAULT_FORMAT)
+        return ChainFormat.load(PUBLISHED) if _CHECKPOINT.search(Path(model).name) else None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"{path} is not JSON ({error}): correct or remove it") from None
     name = content.get("format") if isinstance(content, dict) else None
     if not isinstance(name, str):
-        raise ConfigurationError(f'{path} names no format: write {{"format": "{DEFAULT_FORMAT}"}}')
+        raise ConfigurationError(f'{path} names no format: write {{"format": "{PUBLISHED}"}}')
     return ChainFormat.load(name)
+
+
+def format_of(model: str | Path) -> ChainFormat:
+    """Return the format in which a model's chains are written in training: prose unless it tells.
+
+    Raises ConfigurationError as `named_format` does.
+    """
+    return named_format(model) or ChainFormat.load(PUBLISHED)

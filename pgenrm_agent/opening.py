@@ -10,7 +10,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.model_files import bundled_model, named_format
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -25,9 +25,25 @@ __all__ = [
     "memory_exists",
     "open_engine_for",
     "open_memory",
+    "refuse_unusable",
 ]
 
 EngineName = Literal["transformers", "vllm", "openai"]
+
+
+def refuse_unusable(
+    model: str | Path | BaseChatModel | None,
+    engine: Engine | EngineName | None,
+    max_tokens: int | None,
+) -> None:
+    """Before anything is opened. Raises ConfigurationError for arguments that do not go together."""
+    if model is not None and engine is not None and not isinstance(engine, str):
+        raise ConfigurationError(
+            f"model {model!r} and a ready engine are both given, and the engine has its model "
+            "already: pass one of them, or the engine's name"
+        )
+    if max_tokens is not None and max_tokens < 1:
+        raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
 
 
 def open_engine_for(
@@ -64,17 +80,17 @@ def format_for(
     model: str | Path | BaseChatModel | None,
     engine: Engine | EngineName | None,
     wanted: ChainFormat | str | Path | None,
-) -> ChainFormat:
-    """Return the format that is wanted; else the one of the model, "published" for most."""
+) -> ChainFormat | None:
+    """Return the format that is wanted, else the one of the model; None leaves it to the engine."""
     if isinstance(wanted, ChainFormat):
         return wanted
     if wanted is not None:
         return ChainFormat.load(wanted)
     if isinstance(model, (str, Path)):
-        return format_of(model)
+        return named_format(model)
     if model is None and (engine is None or isinstance(engine, str)):
-        return format_of(bundled_model())
-    return ChainFormat.load("published")
+        return named_format(bundled_model())
+    return None
 
 
 def open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:

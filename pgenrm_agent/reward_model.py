@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, stated_preference
-from pgenrm_agent.evaluation_run import OnProgress, run_evaluation
+from pgenrm_agent.evaluation_run import OnProgress, RunOptions, run_evaluation
 from pgenrm_agent.opening import (
     EngineName,
     default_persona_embedder,
@@ -27,6 +27,7 @@ from pgenrm_agent.opening import (
     memory_exists,
     open_engine_for,
     open_memory,
+    refuse_unusable,
 )
 from pgenrm_agent.ranking import RerankResult, ranking_of
 from pgenrm_agent.schema import (
@@ -35,6 +36,7 @@ from pgenrm_agent.schema import (
     EvaluationRequest,
     Message,
     PreferencePair,
+    Prices,
     Scaling,
     StatedPreference,
     UserSignals,
@@ -48,14 +50,11 @@ if TYPE_CHECKING:
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
-    from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
+    from pgenrm_agent.graphs.state import EvaluationContext
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.prototypes import Neighbors, PrototypeStore
 
 __all__ = ["PGenRM"]
-
-
-OnLearning: TypeAlias = Callable[[str, int, int], None]
 
 
 class PGenRM(Closeable):
@@ -74,8 +73,12 @@ class PGenRM(Closeable):
         memory: A `UserMemory` of your own (yours to close), a folder, or the URL of a Chroma
             server.
         scaling: How many chains and from what, where a call does not say.
-        chain_format: A format's name or folder; by default the one that the model's folder names,
-            and "published" for all others.
+        chain_format: A format's name or folder. By default the one that the model's folder names;
+            for other models "structured-1" where the engine holds answers to a JSON schema, and
+            "published" where it does not, or the model is a P-GenRM checkpoint by its name.
+        max_tokens: New tokens that a chain may take, what the model thinks included, instead of the
+            format's own number.
+        prices: What the model's tokens cost; results then say what they cost.
         checkpointer: Keeps the state after every step, under the `thread_id` of the call. It has to
             work in async code (for SQLite: `AsyncSqliteSaver`).
         staged: Write chains section by section, so that a run can be stopped and edited in between;
@@ -96,24 +99,26 @@ class PGenRM(Closeable):
         scaling: Scaling | None = None,
         chain_format: ChainFormat | str | Path | None = None,
         checkpointer: BaseCheckpointSaver[str] | None = None,
+        max_tokens: int | None = None,
+        prices: Prices | None = None,
         staged: bool = False,
         persona_embedder: Embedder | None = None,
         show_neighbors: bool = False,
     ) -> None:
-        if model is not None and engine is not None and not isinstance(engine, str):
-            raise ConfigurationError(
-                f"model {model!r} and a ready engine are both given, and the engine has its model "
-                "already: pass one of them, or the engine's name"
-            )
+        refuse_unusable(model, engine, max_tokens)
         self._model = model
         self._engine_wanted = engine
         self._memory_wanted = memory
         self._format_wanted = chain_format
         self._scaling = scaling or Scaling()
         self._checkpointer = checkpointer
-        self._staged = staged
+        self._run: RunOptions = {
+            "show_neighbors": show_neighbors,
+            "staged": staged,
+            "max_tokens": max_tokens,
+            "prices": prices,
+        }
         self._persona_embedder = persona_embedder
-        self._show_neighbors = show_neighbors
         self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
         self._engine: Engine | None = None
@@ -139,6 +144,7 @@ class PGenRM(Closeable):
         conversation: Sequence[Message] = (),
         scaling: Scaling | None = None,
         signals: UserSignals | None = None,
+        timeout: float | None = None,
         thread_id: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
@@ -156,13 +162,16 @@ class PGenRM(Closeable):
             signals: What is known of the user, instead of what the memory knows. Similar users
                 still take part where the memory has prototypes, and it is opened for that if it
                 exists; with `scaling.prototype` 0 it is left alone. None: from the memory.
+            timeout: Seconds after which writing ends: the chains that are whole by then count, and
+                the others are among `failures`.
             thread_id: With a checkpointer, where the run's steps are kept.
             on_progress: Called after each stage, in the thread that runs the evaluation (for
                 `score` that is not the caller's). What it raises ends the evaluation.
 
         Raises:
             ConfigurationError: The request or a setting cannot be used.
-            EngineError: The model cannot be asked.
+            EngineError: The model cannot be asked; EngineTimeout when no chain was whole within
+                `timeout`.
             MemoryStoreError: The memory cannot be read.
             ChainError: None of the sampled texts can be read.
         """
@@ -179,7 +188,13 @@ class PGenRM(Closeable):
         else:
             graph, context = await self._prepare_beside(scaling)
         return await run_evaluation(
-            graph, given, context, started=started, thread_id=thread_id, on_progress=on_progress
+            graph,
+            given,
+            context,
+            started=started,
+            timeout=timeout,
+            thread_id=thread_id,
+            on_progress=on_progress,
         )
 
     score = blocking(ascore)
@@ -193,6 +208,7 @@ class PGenRM(Closeable):
         conversation: Sequence[Message] = (),
         scaling: Scaling | None = None,
         signals: UserSignals | None = None,
+        timeout: float | None = None,
         thread_id: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> RerankResult:
@@ -204,6 +220,7 @@ class PGenRM(Closeable):
             conversation=conversation,
             scaling=scaling,
             signals=signals,
+            timeout=timeout,
             thread_id=thread_id,
             on_progress=on_progress,
         )
@@ -216,9 +233,12 @@ class PGenRM(Closeable):
         requests: Sequence[EvaluationRequest],
         *,
         scaling: Scaling | None = None,
+        timeout: float | None = None,
         concurrency: int = 32,
     ) -> list[Evaluation | PGenRMError]:
         """Score many requests from the memory, `concurrency` at a time; results in their order.
+
+        timeout: seconds for each, from when it is begun; see `score`.
 
         A request that cannot be scored has its error in its place and does not stop the others.
         """
@@ -235,6 +255,7 @@ class PGenRM(Closeable):
                         request.candidates,
                         conversation=request.conversation,
                         scaling=scaling,
+                        timeout=timeout,
                     )
                 except PGenRMError as error:
                     return error
@@ -298,9 +319,8 @@ class PGenRM(Closeable):
             scaling=self._scaling,
             chain_format=self._format,
             checkpointer=self._checkpointer,
-            staged=self._staged,
             persona_embedder=self._persona_embedder,
-            show_neighbors=self._show_neighbors,
+            **self._run,
         )
 
     # --- similar users ---
@@ -323,7 +343,7 @@ class PGenRM(Closeable):
         seed: int = 0,
         keep: str | Path | None = None,
         fresh: bool = False,
-        on_progress: OnLearning | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
     ) -> LearnedPrototypes:
         """Group all users who agreed by personas, and use these groups from now on (paper 4.2.1).
 
@@ -343,15 +363,19 @@ class PGenRM(Closeable):
                 still counts.
         """
         from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
+        from pgenrm_agent.graphs.state import default_format
         from pgenrm_agent.prototypes.fitting import fit_prototypes
 
         await self.aprepare()
         engine, memory, neighbors = self._engine, self._memory, self._neighbors
-        if engine is None or memory is None or neighbors is None or self._format is None:
+        if engine is None or memory is None or neighbors is None:
             raise ConfigurationError("this PGenRM was closed while it was being opened")
+        chain_format = self._format
+        if chain_format is None:
+            chain_format = await asyncio.to_thread(default_format, engine)
         context = LearningContext(
             engine=engine,
-            chain_format=self._format,
+            chain_format=chain_format,
             memory=memory,
             embedder=neighbors.embedder,
             fit=fit_prototypes,
@@ -367,21 +391,6 @@ class PGenRM(Closeable):
     learn_prototypes = blocking(alearn_prototypes)
 
     # --- running the graph oneself ---
-
-    def evaluation_input(
-        self,
-        user_id: str,
-        query: str,
-        candidates: Sequence[str | Candidate],
-        *,
-        conversation: Sequence[Message] = (),
-        scaling: Scaling | None = None,
-        signals: UserSignals | None = None,
-    ) -> EvaluationInput:
-        """Return what the evaluation graph is started with; arguments and errors as for `score`."""
-        return evaluation_input(
-            user_id, query, candidates, conversation, scaling or self._scaling, signals
-        )
 
     async def aprepare(self, *, memory: bool = True) -> tuple[EvaluationGraph, EvaluationContext]:
         """Open the model, and the memory, now; otherwise the first call does.
@@ -403,8 +412,7 @@ class PGenRM(Closeable):
             chain_format=self._format,
             memory=source if memory else None,
             neighbors=self._neighbors if memory else None,
-            show_neighbors=self._show_neighbors,
-            staged=self._staged,
+            **self._run,
         )
 
     prepare = blocking(aprepare)
@@ -412,10 +420,8 @@ class PGenRM(Closeable):
     async def _prepare_beside(self, scaling: Scaling) -> tuple[EvaluationGraph, EvaluationContext]:
         """`aprepare` for a user whose signals are given.
 
-        The memory is there for similar users, and for its embedder, which orders past choices by
-        likeness as it orders remembered ones. A memory that does not exist has neither, so none is
-        made. Nothing is written either: a persona that was derived from given signals says nothing
-        about the user in the memory.
+        A memory that exists is there for similar users, and for its embedder, which orders past
+        choices. Nothing is written: a persona derived from given signals is not the user's in it.
         """
         wanted = scaling.prototype > 0 or scaling.history_selection == "similar"
         needed = wanted and (self._memory is not None or memory_exists(self._memory_wanted))

@@ -200,6 +200,8 @@ class EvaluationChain(Model):
     model gave none. `totals[id]` is sum(weight * mark) / sum(weight) over the marked criteria, 1-10.
     `reported[id]` is the total that the model itself wrote. A model that writes totals but no marks
     per criterion has `totals_from == "reported"`.
+    `reasons[id]` is why the candidate got its marks, where the chain says so. `reasoning` is what
+    the model thought before it wrote; nothing is read from it.
     `repairs` names what had to be mended to read the text.
     """
 
@@ -212,6 +214,8 @@ class EvaluationChain(Model):
     reported: dict[str, float]
     totals: dict[str, float]
     totals_from: Literal["marks", "reported"] = "marks"
+    reasons: dict[str, str] = Field(default_factory=dict)
+    reasoning: str = ""
     repairs: tuple[str, ...] = ()
     text: str
     tokens: int
@@ -286,13 +290,36 @@ class CandidateScore(Model):
         return self
 
 
+class Prices(Model):
+    """What a model's tokens cost, per million, in the currency of whoever pays.
+
+    prompt: tokens read. completion: tokens written, thinking included.
+    """
+
+    prompt: Annotated[float, Field(ge=0)]
+    completion: Annotated[float, Field(ge=0)]
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return what so many tokens cost."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1_000_000
+
+
 class Usage(Model):
-    """What an evaluation cost."""
+    """What an evaluation cost.
+
+    model: the engine that was asked; empty where nothing was.
+    prompt_tokens, completion_tokens: tokens read and written; a prompt that several samples share is
+        read once. Tokens of what a model thought are among those written.
+    cost: money, where prices were given.
+    """
+
+    model: str = ""
 
     engine_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     chains_sampled: int = 0
+    cost: float | None = None
 
 
 class Evaluation(Model):

@@ -31,6 +31,8 @@ class ScriptedEngine:
             the prompt and the sample's number, for answers that depend on what is asked.
         continues: Whether it extends a begun answer. A reply that starts with `Prompt.partial` is
             continued from there; any other reply is taken as the continuation itself.
+        json_schema: Whether it is taken to hold its answers to `Prompt.json_schema`. It does not
+            look at the schema: the replies have to fit it.
         latency_s: Seconds that every call takes.
         fail_times: How many of the first calls raise EngineTimeout.
 
@@ -44,11 +46,14 @@ class ScriptedEngine:
         reply: str | Sequence[str] | Callable[[Prompt, int], str],
         *,
         continues: bool = True,
+        json_schema: bool = False,
         latency_s: float = 0.0,
         fail_times: int = 0,
     ) -> None:
         self._reply = reply
-        self._capabilities = Capabilities(continues=continues, seeds="exact")
+        self._capabilities = Capabilities(
+            continues=continues, seeds="exact", json_schema=json_schema
+        )
         self._latency_s = latency_s
         self._failures_left = fail_times
         self._given = 0

@@ -172,8 +172,7 @@ async def sample_chains(
         total = there + sum(job.count for job in jobs)
         params = SamplingParams(
             temperature=temperature,
-            max_tokens=chain_format.max_tokens,
-            stop=chain_format.stop("scores"),
+            max_tokens=chain_format.max_tokens(candidates=2),
         )
         gate = asyncio.Semaphore(CONCURRENT)
         refused: dict[str, ConfigurationError] = {}
@@ -299,7 +298,7 @@ class _Job:
         number: int,
     ) -> ChainRecord:
         truncated = completion.finish_reason == "length"
-        text = completion.text if truncated else chain_format.finish("scores", completion.text)
+        text = completion.text if truncated else chain_format.join("", completion.text, "scores")
         outcome, margin = _judged(text, chosen_first=chosen_first, truncated=truncated)
         return ChainRecord(
             example=self.key,

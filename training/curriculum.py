@@ -88,7 +88,6 @@ async def measure_hardness(
     params = SamplingParams(
         temperature=recipe.temperature,
         max_tokens=recipe.max_tokens,
-        stop=chain_format.stop("scores"),
     )
     answers = await engine.sample(prompts, params)
     hardness: list[float | None] = []
@@ -99,7 +98,7 @@ async def measure_hardness(
                 if completion.finish_reason == "length":
                     continue
                 chain = read_chain(
-                    chain_format.finish("scores", completion.text), chosen_first=first
+                    chain_format.join("", completion.text, "scores"), chosen_first=first
                 )
                 if chain is not None:
                     margins.append(chain.totals["chosen"] - chain.totals["rejected"])

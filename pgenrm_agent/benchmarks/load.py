@@ -79,7 +79,7 @@ async def seconds_of_calls(
     engine: Engine, chain_format: ChainFormat, calls: Sequence[Sequence[Prompt]]
 ) -> float:
     """Return how long engine calls take, one after another."""
-    params = SamplingParams(max_tokens=chain_format.max_tokens, stop=chain_format.stop("scores"))
+    params = SamplingParams(max_tokens=chain_format.max_tokens(candidates=2))
     started = time.perf_counter()
     for prompts in calls:
         await engine.sample(prompts, params)

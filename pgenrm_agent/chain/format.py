@@ -1,4 +1,4 @@
-"""Chain formats: a folder with two Jinja templates and a format.json, bundled or your own."""
+"""Chain formats: a folder with Jinja templates and a format.json, bundled or your own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Self
 
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
-from pgenrm_agent.chain.sections import Section, split_reasoning, split_sections
+from pgenrm_agent.chain.layout import JSONLayout, Layout, ProseLayout, Turn
+from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Message, Model, PreferencePair, StatedPreference
+from pgenrm_agent.schema import (
+    Message,
+    Model,
+    PreferencePair,
+    Rubric,
+    StatedPreference,
+)
 
 __all__ = ["ChainFormat"]
-
-JSON_END = "<JSON_END>"
 
 
 class _Clip(Model):
@@ -39,33 +46,51 @@ class _Headings(Model):
 
 
 class _Settings(Model):
+    """Prose has headings and a limit of tokens; a JSON object has lengths and numbers of criteria."""
+
     name: str
     max_candidates: int | None = Field(ge=1)
     max_history: int | None = Field(ge=0)
-    max_tokens: int = Field(ge=1)
     clip: _Clip | None
-    headings: _Headings
+    headings: _Headings | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    lengths: Lengths | None = None
+    criteria: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_kind(self) -> Self:
+        prose = (self.headings is not None, self.max_tokens is not None)
+        document = (self.lengths is not None, self.criteria is not None)
+        if not (all(prose) ^ all(document)) or any(prose) == any(document):
+            raise ValueError(
+                "a format in prose has headings and max_tokens, one as a JSON object lengths and"
+                " criteria"
+            )
+        return self
 
 
 @dataclass(frozen=True)
 class ChainFormat:
-    """How a prompt is written, and where an answer's sections begin and end.
+    """How a prompt is written, and how an answer is laid out.
 
     max_candidates: most responses in one prompt; None for no limit of the format's own.
     max_history: most past choices in one prompt; further ones are left out, the first ones kept.
-    max_tokens: new tokens that a whole chain may take.
+    in_turns: the sections can be written in turns of a conversation, by any engine; otherwise a
+        chain is written section by section only by an engine that continues a begun answer.
     """
 
     settings: _Settings
+    layout: Layout
     system: Template
     user: Template
+    ask: Template | None
 
     @classmethod
     def load(cls, name_or_folder: str | Path) -> ChainFormat:
-        """A bundled format ("published", "compact-1") by name, or a folder of your own.
+        """A bundled format ("published", "structured-1", "compact-1") by name, or a folder of your own.
 
         Raises:
-            ConfigurationError: no such format, or one of its three files is missing or wrong.
+            ConfigurationError: no such format, or one of its files is missing or wrong.
         """
         if isinstance(name_or_folder, Path) or "/" in name_or_folder or "\\" in name_or_folder:
             folder: Traversable = Path(name_or_folder)
@@ -86,16 +111,19 @@ class ChainFormat:
             settings = _Settings.model_validate(
                 json.loads((folder / "format.json").read_text(encoding="utf-8"))
             )
+            layout = _layout(settings)
+            files = ("system.j2", "user.j2", *(("ask.j2",) if layout.in_turns else ()))
             templates = [
                 environment.from_string((folder / file).read_text(encoding="utf-8"))
-                for file in ("system.j2", "user.j2")
+                for file in files
             ]
         except (OSError, ValueError, ValidationError, TemplateError) as error:
             raise ConfigurationError(
                 f"chain format {str(name_or_folder)!r} cannot be read: {error}; a format is a folder"
-                " with format.json, system.j2 and user.j2"
+                " with format.json, system.j2 and user.j2, and ask.j2 where chains are JSON objects"
             ) from error
-        return cls(settings, *templates)
+        system, user, *ask = templates
+        return cls(settings, layout, system, user, ask[0] if ask else None)
 
     @property
     def name(self) -> str:
@@ -106,7 +134,17 @@ class ChainFormat:
         return self.settings.max_candidates
 
     @property
-    def max_tokens(self) -> int:
+    def in_turns(self) -> bool:
+        return self.layout.in_turns
+
+    def max_tokens(self, candidates: int) -> int:
+        """Return how many new tokens a whole chain over so many candidates may take.
+
+        For a JSON object as many as its longest text has characters, so that none is cut short.
+        """
+        if isinstance(self.layout, JSONLayout):
+            return self.layout.longest(candidates)
+        assert self.settings.max_tokens is not None
         return self.settings.max_tokens
 
     def messages(
@@ -166,42 +204,67 @@ class ChainFormat:
             ) from error
         return (Message(role="system", content=system), Message(role="user", content=user))
 
-    def stop(self, section: Section) -> tuple[str, ...]:
-        """Strings at which sampling of `section` ends."""
-        headings = self.settings.headings
-        if section == "persona":
-            return (f"\n{headings.rubric}", f"\n{headings.scores}", JSON_END)
-        if section == "rubric":
-            return (f"\n{headings.scores}", JSON_END)
-        return (JSON_END,)
+    def turn(
+        self,
+        goal: Section,
+        text: str = "",
+        *,
+        query: str,
+        candidates: Sequence[str],
+        history: Sequence[PreferencePair] = (),
+        stated: Sequence[StatedPreference] = (),
+        conversation: Sequence[Message] = (),
+    ) -> Turn:
+        """Return what to ask an engine for, to bring the chain `text` to the end of section `goal`.
 
-    def finish(self, section: Section, text: str) -> str:
-        """`text`, closed after `section`: what comes next can be sampled as its continuation."""
-        through = self.complete_through(text)
-        if (
-            through == "scores"
-            or through == section
-            or (through == "rubric" and section == "persona")
-        ):
-            return text
-        headings = self.settings.headings
-        body = text.rstrip()
-        if section == "persona":
-            return f"{body}\n{headings.rubric}\n"
-        if section == "rubric":
-            return f"{body}\n{headings.scores}\n"
-        return f"{body}\n{JSON_END}"
+        Raises:
+            ConfigurationError: as for `messages`.
+        """
+        messages = self.messages(
+            query=query,
+            candidates=candidates,
+            history=history,
+            stated=stated,
+            conversation=conversation,
+        )
+
+        def ask(sections: Sequence[Section]) -> str:
+            assert self.ask is not None
+            return self.ask.render({"sections": list(sections), "candidates": len(candidates)})
+
+        return self.layout.turn(messages, ask, text, goal, len(candidates))
+
+    def join(self, text: str, written: str, goal: Section) -> str:
+        """Return the chain `text` with what was written for its `turn` to the end of `goal`."""
+        return self.layout.join(text, written, goal)
 
     def complete_through(self, text: str) -> Section | None:
-        """The last section of `text` that is complete; None while the persona is being written."""
-        if JSON_END in split_reasoning(text).answer:
-            return "scores"
-        sections = split_sections(text)
-        if sections.scores is not None:
-            return "rubric"
-        if sections.rubric is not None:
-            return "persona"
-        return None
+        """Return the last section of `text` that is complete; None while there is none."""
+        return self.layout.complete_through(text)
+
+    def with_persona(self, text: str, persona: str) -> str:
+        """Return the begun chain with another persona; what stood behind it is dropped.
+
+        Raises:
+            ConfigurationError: the persona could not be told from what follows it.
+        """
+        return self.layout.with_persona(text, persona)
+
+    def with_rubric(self, text: str, rubric: Rubric) -> str:
+        """Return the begun chain with other criteria; what stood behind them is dropped.
+
+        Raises:
+            ConfigurationError: the chain has no criteria yet.
+        """
+        return self.layout.with_rubric(text, rubric)
+
+
+def _layout(settings: _Settings) -> Layout:
+    if settings.headings is not None:
+        return ProseLayout(settings.headings.rubric, settings.headings.scores)
+    assert settings.lengths is not None
+    assert settings.criteria is not None
+    return JSONLayout(settings.lengths, *settings.criteria)
 
 
 def _shown(text: str, size: int | None) -> str:

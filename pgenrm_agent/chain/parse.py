@@ -21,11 +21,12 @@ from itertools import islice
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
+from pgenrm_agent.chain.parsed import ParsedChain
 from pgenrm_agent.chain.sections import JSON_MARKER, split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError
-from pgenrm_agent.schema import Criterion, Model, Persona, Rubric
+from pgenrm_agent.schema import Criterion, Persona, Rubric
 
-__all__ = ["ParsedChain", "answer_in", "parse_chain", "read_persona"]
+__all__ = ["answer_in", "parse_chain", "read_persona"]
 
 MARK_LOW, MARK_HIGH = 1.0, 10.0
 TOTAL_LOW, TOTAL_HIGH = 0.0, 10.0
@@ -102,22 +103,6 @@ _TOTALED = re.compile(r"\b(?:weighted |final )?(?:total|overall|average|sum)\b")
 
 _DECODER = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:|Strength:)")
-
-
-class ParsedChain(Model):
-    """What a chain says. Keys are candidate ids; see `EvaluationChain` for the other fields.
-
-    missing: candidates without a total.
-    """
-
-    persona: Persona
-    rubric: Rubric | None
-    marks: dict[str, tuple[float | None, ...]]
-    reported: dict[str, float]
-    totals: dict[str, float]
-    totals_from: Literal["marks", "reported"]
-    repairs: tuple[str, ...]
-    missing: tuple[str, ...]
 
 
 class _Repairs(dict[str, None]):

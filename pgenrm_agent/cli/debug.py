@@ -391,13 +391,15 @@ def _show_step(point: Checkpoint) -> None:
 def _show_chain(view: ChainView, *, raw: bool) -> None:
     console = _console()
     console.rule(f"chain {view.index}, {view.level}, {view.status}", align="left")
-    lines = [view.text] if raw else _chain_lines(view)
+    lines = [view.reasoning, view.text] if raw else _chain_lines(view)
     for line in lines:
         console.print(line, markup=False, highlight=False)
 
 
 def _chain_lines(view: ChainView) -> list[str]:
     lines = [view.persona or "no persona yet"]
+    if view.reasoning:
+        lines.insert(0, f"  (thought {len(view.reasoning):,} characters before; --raw shows them)")
     for place, (name, weight, why) in enumerate(view.rubric):
         marks = "  ".join(
             f"{candidate} {_mark(row, place)}" for candidate, row in view.marks.items()

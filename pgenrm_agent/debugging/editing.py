@@ -32,6 +32,7 @@ Made: TypeAlias = Callable[[Mapping[str, object]], bool]
 class Editor:
     """Changes states of runs. An edit goes back to where the edited thing was made.
 
+    chain_format: returns the format in which chains are written now.
     engine: what will continue the edited texts; None means the bundled model.
     """
 
@@ -39,7 +40,7 @@ class Editor:
         self,
         records: Records,
         graph: EvaluationGraph,
-        chain_format: ChainFormat,
+        chain_format: Callable[[], ChainFormat],
         engine: Engine | None,
     ) -> None:
         self._records = records
@@ -55,7 +56,7 @@ class Editor:
             "persona",
             chain,
             lambda draft: bool(draft["text"].strip()),
-            lambda draft: with_persona(draft, persona, self._format),
+            lambda draft: with_persona(draft, persona, self._format()),
         )
 
     async def rubric(
@@ -68,7 +69,7 @@ class Editor:
         def change(draft: Draft) -> Draft:
             if chain is None and not self._has_rubric(draft):
                 return draft
-            return with_rubric(draft, rubric, self._format)
+            return with_rubric(draft, rubric, self._format())
 
         return await self._edit_chains(run, "rubric", chain, self._has_rubric, change)
 
@@ -146,7 +147,7 @@ class Editor:
         return checkpoint_of(await self._records.snapshot(run), ran=None, current=True)
 
     def _has_rubric(self, draft: Draft) -> bool:
-        return self._format.complete_through(draft["text"]) in ("rubric", "scores")
+        return self._format().complete_through(draft["text"]) in ("rubric", "scores")
 
     async def _edit_chains(
         self,
@@ -196,10 +197,11 @@ class Editor:
         return lineage[first - 1].next[0], same_place[-1]
 
     def _refuse_without_continuation(self) -> None:
-        if self._engine is not None and not self._engine.capabilities.continues:
+        engine = self._engine
+        if not (engine is None or self._format().in_turns or engine.capabilities.continues):
             raise ConfigurationError(
-                f"engine {self._engine.name} cannot continue an edited text: edit the history or the"
-                " candidates, or use an engine that continues text"
+                f"engine {engine.name} cannot continue an edited text: edit the history or the"
+                ' candidates, or use an engine that continues text, or chain_format "structured-1"'
             )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.chain import ChainFormat, split_sections
-from pgenrm_agent.debugging.views import criteria_in
+from pgenrm_agent.chain import ChainFormat, read_criteria
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Criterion, Rubric
 
@@ -24,13 +23,7 @@ def with_persona(draft: Draft, persona: str, chain_format: ChainFormat) -> Draft
     words = persona.strip()
     if not words:
         raise ConfigurationError("the persona is blank: write who the user is in this scenario")
-    start, _ = split_sections(draft["text"]).spans.get("persona", (0, 0))
-    text = chain_format.finish("persona", f"{draft['text'][:start].rstrip()}\n{words}".lstrip())
-    if (split_sections(text).persona or "").strip() != words:
-        raise ConfigurationError(
-            "the persona holds a heading or a marker of a chain, so that its end could not be told: "
-            "take lines such as '### Criteria' and '<JSON_START>' out"
-        )
+    text = chain_format.with_persona(draft["text"], words)
     return {**draft, "text": text, "status": "open"}
 
 
@@ -40,13 +33,8 @@ def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draf
     Raises ConfigurationError when the draft has no rubric to replace, or the criteria would not be
     read back as they were given.
     """
-    spans = split_sections(draft["text"]).spans
-    if "rubric" not in spans:
-        raise ConfigurationError("this chain has no rubric that could be replaced")
-    lines = [_line(number, criterion) for number, criterion in enumerate(rubric.criteria, start=1)]
-    head = draft["text"][: spans["rubric"][0]].rstrip()
-    text = chain_format.finish("rubric", "\n".join([head, *lines]))
-    read = [(name, round(weight, 3)) for name, weight, _ in criteria_in(text)]
+    text = chain_format.with_rubric(draft["text"], rubric)
+    read = [(item.name, round(item.weight, 3)) for item in read_criteria(text)]
     meant = [(criterion.name, round(criterion.weight, 3)) for criterion in rubric.criteria]
     if read != meant:
         raise ConfigurationError(
@@ -73,8 +61,3 @@ def rubric_of(criteria: Sequence[tuple[str, float, str]]) -> Rubric:
             f"this rubric cannot be used ({error}): give each criterion a name and a weight from 0"
             " to 100"
         ) from None
-
-
-def _line(number: int, criterion: Criterion) -> str:
-    why = f": {criterion.reason}" if criterion.reason else ""
-    return f"{number}. {criterion.name} ({criterion.weight:.6g}%){why}"

@@ -42,9 +42,15 @@ async def replay(
     )
     evaluation = Evaluation.model_validate(state["evaluation"])
     recorded = Evaluation.model_validate(lineage[scored[-1]].values["evaluation"])
-    untimed: dict[str, dict[str, float]] = {"timings": {}}
-    same = evaluation.model_copy(update=untimed) == recorded.model_copy(update=untimed)
-    return Replay(steps=steps, evaluation=evaluation, same=same)
+    return Replay(
+        steps=steps, evaluation=evaluation, same=_content(evaluation) == _content(recorded)
+    )
+
+
+def _content(evaluation: Evaluation) -> Evaluation:
+    """Return the evaluation without what the machine and the model's owner add to it."""
+    usage = evaluation.usage.model_copy(update={"model": "", "cost": None})
+    return evaluation.model_copy(update={"timings": {}, "usage": usage})
 
 
 class _Silent:

@@ -10,9 +10,11 @@ newest checkpoint is where the run goes on. Which nodes there are is asked of th
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 
 from pgenrm_agent.background_loop import BackgroundLoop
-from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain import SECTIONS, ChainFormat
 from pgenrm_agent.debugging import export
 from pgenrm_agent.debugging.breakpoints import Breakpoint
 from pgenrm_agent.debugging.editing import Editor
@@ -45,8 +47,8 @@ from pgenrm_agent.graphs.state import (
     EvaluationState,
     NeighborSource,
     SignalSource,
+    default_format,
 )
-from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import (
     Candidate,
     EvaluationRequest,
@@ -69,12 +71,12 @@ class DebugSession(Closeable):
         close. Give `Neighbors(..., joining=False)`: nobody should join a prototype with a persona
         that was made up here. A session shows the texts of similar people's chains.
 
-    Chains are written section by section where the engine continues text, so that what is
-    edited changes what follows. Every call has two forms: `step` is a plain one, which also works
-    inside a running event loop, and `astep` is awaited; so with the others. The constructor waits
-    for the store. One run is acted on by one caller at a time; others may look meanwhile. A run id
-    or checkpoint id that is not in the store raises ConfigurationError, and so does every edit
-    that cannot be made.
+    Chains are written section by section where the engine continues text or the format is a
+    JSON object, so that what is edited changes what follows. Every call has two forms: `step`
+    is a plain one, which also works inside a running event loop, and `astep` is awaited; so
+    with the others. The constructor waits for the store. One run is acted on by one caller at a
+    time; others may look meanwhile. A run id or checkpoint id that is not in the store raises
+    ConfigurationError, and so does every edit that cannot be made.
     """
 
     def __init__(
@@ -87,12 +89,9 @@ class DebugSession(Closeable):
         neighbors: NeighborSource | None = None,
     ) -> None:
         self._engine = engine
-        self._format = chain_format or (
-            format_of(bundled_model()) if engine is None else ChainFormat.load("published")
-        )
         self._context = EvaluationContext(
             engine=engine,
-            chain_format=self._format,
+            chain_format=chain_format,
             memory=memory,
             neighbors=neighbors,
             staged=True,
@@ -109,6 +108,10 @@ class DebugSession(Closeable):
         self._graph: EvaluationGraph = build_graph(self._saver)
         self._records = Records(self._graph, self._saver)
         self._editor = Editor(self._records, self._graph, self._format, engine)
+
+    def _format(self) -> ChainFormat:
+        """Return the format in which chains are written now: a server's is found out by asking it."""
+        return self._context.chain_format or default_format(self._engine)
 
     # --- life cycle ---
 
@@ -244,20 +247,28 @@ class DebugSession(Closeable):
 
     @at_home
     async def aprompt(self, run: str, chain: int, at: str | None = None) -> tuple[Message, ...]:
-        """Return the messages that a chain answers, as the model is given them."""
+        """Return the messages that a chain's next section answers, as the model is given them.
+
+        Of a chain that is whole: those that its scores answered.
+        """
         state = cast(EvaluationState, (await self._records.snapshot(run, at)).values)
         drafts = state.get("chains") or []
         if not 0 <= chain < len(drafts):
             raise ConfigurationError(f"run {run} has no chain {chain} there: it has {len(drafts)}")
+        draft, chain_format = drafts[chain], await asyncio.to_thread(self._format)
+        through = chain_format.complete_through(draft["text"])
+        following = 0 if through is None else SECTIONS.index(through) + 1
         request = EvaluationRequest.model_validate(state["request"])
-        signals = UserSignals.model_validate(state["signals"][drafts[chain]["signals_of"]])
-        return self._format.messages(
+        signals = UserSignals.model_validate(state["signals"][draft["signals_of"]])
+        return chain_format.turn(
+            SECTIONS[min(following, len(SECTIONS) - 1)],
+            draft["text"],
             query=request.query,
-            candidates=[request.candidates[place].text for place in drafts[chain]["order"]],
+            candidates=[request.candidates[place].text for place in draft["order"]],
             history=signals.history,
             stated=signals.stated,
             conversation=request.conversation,
-        )
+        ).messages
 
     prompt = blocking(aprompt)
 
@@ -393,7 +404,9 @@ class DebugSession(Closeable):
 
         Shows whether this version of the library reads the same scores from the same texts.
         """
-        return await replay(self._records, self._saver, self._context, run)
+        chain_format = await asyncio.to_thread(self._format)
+        context = replace(self._context, chain_format=chain_format)
+        return await replay(self._records, self._saver, context, run)
 
     replay = blocking(areplay)
 

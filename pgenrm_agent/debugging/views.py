@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pgenrm_agent.chain import ParsedChain, parse_chain, split_sections
+from pgenrm_agent.chain import ParsedChain, parse_chain, read_criteria, written_persona
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Evaluation, Model
 
@@ -84,7 +84,10 @@ class RunSummary(Model):
 
 
 class ChainView(Model):
-    """One chain as far as it is written. `problem` says why its scores cannot be read (yet)."""
+    """One chain as far as it is written. `problem` says why its scores cannot be read (yet).
+
+    reasoning: what the model thought before it wrote. reasons: why a response got its marks.
+    """
 
     index: int
     level: str
@@ -96,6 +99,8 @@ class ChainView(Model):
     rubric: tuple[tuple[str, float, str], ...]
     marks: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
     totals: dict[str, float] = Field(default_factory=dict)
+    reasons: dict[str, str] = Field(default_factory=dict)
+    reasoning: str = ""
     problem: str | None = None
 
 
@@ -204,13 +209,14 @@ def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
     parsed = _parse(draft["text"], _shown(draft, ids))
     scored = parsed if draft["status"] == "written" and isinstance(parsed, ParsedChain) else None
     problem = None
-    if draft["status"] == "truncated":
-        problem = "the text ends at the token limit"
+    if draft["status"] == "failed":
+        problem = draft["problem"] or "it was not written to its end"
+    elif draft["status"] == "truncated":
+        problem = draft["problem"] or "the text ends at the token limit"
         if isinstance(parsed, ChainError) and parsed.reason == "unfinished_reasoning":
             problem += f": {parsed}"
     elif draft["status"] == "written" and isinstance(parsed, ChainError):
         problem = str(parsed)
-    persona = split_sections(draft["text"]).persona
     return ChainView(
         index=index,
         level=draft["level"],
@@ -218,30 +224,17 @@ def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
         status=draft["status"],
         tokens=draft["tokens"],
         text=draft["text"],
-        persona=persona.strip() if persona else None,
-        rubric=criteria_in(draft["text"]),
+        persona=written_persona(draft["text"]),
+        rubric=tuple(
+            (criterion.name, criterion.weight, criterion.reason)
+            for criterion in read_criteria(draft["text"])
+        ),
         marks=scored.marks if scored else {},
         totals=scored.totals if scored else {},
+        reasons=scored.reasons if scored else {},
+        reasoning=draft["reasoning"],
         problem=problem,
     )
-
-
-def criteria_in(text: str) -> tuple[tuple[str, float, str], ...]:
-    """Return the criteria of a text that may lack scores yet: (name, weight in percent, reason)."""
-    sections = split_sections(text)
-    if sections.rubric is None:
-        return ()
-    # The parser reads whole chains, so the analysis gets the smallest scores there can be.
-    whole = (
-        text[: sections.spans["rubric"][1]] + '\n<JSON_START>{"better_response":{"response_1":5}}'
-    )
-    try:
-        rubric = parse_chain(whole, ["1"]).rubric
-    except ChainError:
-        return ()
-    if rubric is None:
-        return ()
-    return tuple((item.name, item.weight, item.reason) for item in rubric.criteria)
 
 
 def _drafts(values: Mapping[str, object]) -> list[Draft]:

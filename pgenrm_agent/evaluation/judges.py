@@ -192,7 +192,10 @@ class PromptJudge:
         ]
         answers = await self._engine.sample(
             prompts,
-            SamplingParams(temperature=self._temperature, max_tokens=self._format.max_tokens),
+            SamplingParams(
+                temperature=self._temperature,
+                max_tokens=self._format.max_tokens(len(question.candidates)),
+            ),
         )
         failures: Counter[str] = Counter()
         # In the plan's order, which alternates orders: the first few samples are balanced, too.
@@ -292,7 +295,9 @@ class StaticPersonaJudge:
             return "", 0, 0
         messages = self._format.messages(query="-", candidates=["-"], history=history)
         prompt = Prompt(messages=messages, seed=derive_seed(run_seed, "persona", user_id))
-        params = SamplingParams(temperature=self._temperature, max_tokens=self._format.max_tokens)
+        params = SamplingParams(
+            temperature=self._temperature, max_tokens=self._format.max_tokens(candidates=1)
+        )
         ((completion,),) = await self._engine.sample([prompt], params)
         persona = answer_in(completion.text).strip()
         return persona, completion.prompt_tokens, completion.tokens

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgenrm_agent.chain import split_sections
+from pgenrm_agent.chain import section_spans
 from pgenrm_agent.debugging import Checkpoint, DebugSession, RunSummary
 from pgenrm_agent.debugging.views import ChainView, chain_views
 from pgenrm_agent.schema import EvaluationRequest, Message
@@ -131,7 +131,7 @@ def colored(text: str) -> list[tuple[str, str]]:
     """A chain's text in pieces, as (section, piece); headings and markers have section ""."""
     pieces: list[tuple[str, str]] = []
     done = 0
-    spans = split_sections(text).spans.items()
+    spans = section_spans(text).items()
     for section, (start, end) in sorted(spans, key=lambda item: item[1]):
         pieces += [("", text[done:start]), (section, text[start:end])]
         done = end

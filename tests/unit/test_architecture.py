@@ -26,7 +26,7 @@ LAYERS = [
         "sync_wrappers",
     },
     {"schema"},
-    {"chain", "ranking", "sampling", "aggregation"},
+    {"chain", "ranking", "sampling", "aggregation", "common_basis"},
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},
     {"prototypes", "local_engine", "opening"},
@@ -37,7 +37,7 @@ LAYERS = [
     {"training", "studio", "benchmarks"},
     {"cli"},
 ]
-PURE = {"errors", "schema", "chain", "ranking", "sampling", "aggregation"}
+PURE = {"errors", "schema", "chain", "ranking", "sampling", "aggregation", "common_basis"}
 
 
 def test_modules_import_only_from_below() -> None:

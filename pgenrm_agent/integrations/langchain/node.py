@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate
 
@@ -44,7 +45,9 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
         self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Return the update of the surrounding graph's state: the evaluation as JSON data."""
-        given = self._reward_model.evaluation_input(*self._read(input))
+        user_id, query, candidates = self._read(input)
+        scaling = self._reward_model.scaling
+        given = evaluation_input(user_id, query, candidates, (), scaling, None)
         graph, context = await self._reward_model.aprepare()
         state = await graph.ainvoke(given, config, context=context)
         return {self._to: state["evaluation"]}

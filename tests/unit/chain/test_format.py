@@ -1,4 +1,4 @@
-"""Prompts of both bundled formats, and the seams at which a chain is continued.
+"""Prompts of the bundled formats, and the seams at which a chain is continued.
 
 The golden files hold whole prompts. After a wanted change of a template, write them anew with
 UPDATE_GOLDEN=1 and read the difference before committing it.
@@ -19,7 +19,8 @@ from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 from pgenrm_agent.testing import write_chain
 
 GOLDEN = Path(__file__).parent / "golden"
-BUNDLED = ("published", "compact-1")
+PROSE = ("published", "compact-1")
+BUNDLED = (*PROSE, "structured-1")
 
 HISTORY = (
     PreferencePair(
@@ -53,14 +54,15 @@ CONVERSATION = (
 
 
 def rendered(name: str, *, history: bool = True) -> str:
-    messages = ChainFormat.load(name).messages(
+    turn = ChainFormat.load(name).turn(
+        "scores",
         query="When should I prune it?",
         candidates=CANDIDATES,
         history=HISTORY if history else (),
         stated=STATED if history else (),
         conversation=CONVERSATION if history else (),
     )
-    return "".join(f"=== {message.role} ===\n{message.content}\n" for message in messages)
+    return "".join(f"=== {message.role} ===\n{message.content}\n" for message in turn.messages)
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -133,7 +135,7 @@ def test_compact_shows_no_conversation_and_published_does() -> None:
     assert "Assistant: Lovely. What would you like to know?" in rendered("published")
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", PROSE)
 def test_a_chain_can_be_written_section_by_section(name: str) -> None:
     """Cut at the stop strings and finished after each section, a chain is what it was."""
     fmt = ChainFormat.load(name)
@@ -142,21 +144,23 @@ def test_a_chain_can_be_written_section_by_section(name: str) -> None:
     assert fmt.complete_through(text) is None
     for section in ("persona", "rubric", "scores"):
         rest = whole.removeprefix(text)
-        ends = [at for stop in fmt.stop(section) if (at := rest.find(stop)) >= 0]
-        text = fmt.finish(section, text + rest[: min(ends)])
+        stops = fmt.turn(section, text, query="q", candidates=["a"]).stop
+        ends = [at for stop in stops if (at := rest.find(stop)) >= 0]
+        text = fmt.join(text, rest[: min(ends, default=len(rest))], section)
         assert whole.startswith(text)
         assert fmt.complete_through(text) == section
-        assert fmt.finish(section, text) == text
+        assert fmt.join(text, "", section) == text
     assert text == whole
     assert parse_chain(text, ["a", "b"]).totals == {"a": 5.6, "b": 5.4}
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("name", PROSE)
 def test_a_whole_answer_is_complete_through_its_scores(name: str) -> None:
     fmt = ChainFormat.load(name)
     whole = write_chain([8, 3])
     for section in ("persona", "rubric", "scores"):
-        assert fmt.finish(section, whole) == whole
+        assert fmt.join("", whole, section) == whole
+    assert fmt.join("", f"{whole}\nAnything else?", "scores") == whole
     assert fmt.complete_through(whole) == "scores"
 
 
@@ -190,7 +194,7 @@ def own_format(tmp_path: Path, **settings: object) -> Path:
 
 def test_a_folder_of_your_own_is_a_format(tmp_path: Path) -> None:
     fmt = ChainFormat.load(own_format(tmp_path))
-    assert (fmt.name, fmt.max_tokens) == ("own", 500)
+    assert (fmt.name, fmt.max_tokens(2)) == ("own", 500)
     system, user = fmt.messages(query="q", candidates=["a [response 1]", "b"], history=HISTORY * 2)
     assert system.content == "How do I keep basil alive?;And mint?;"
     assert user.content == "q: a (response 1) / b"

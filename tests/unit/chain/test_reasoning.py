@@ -108,14 +108,14 @@ def test_nothing_behind_the_reasoning_is_an_empty_answer() -> None:
 def test_no_section_is_complete_while_the_model_thinks(name: str) -> None:
     """A begun text is continued, stage by stage, until its sections stand behind the reasoning."""
     chain_format = ChainFormat.load(name)
-    begun = chain_format.finish("persona", "<think>\n### Persona\nShe may like lists.")
+    begun = chain_format.join("", "<think>\n### Persona\nShe may like lists.", "persona")
     assert chain_format.complete_through(begun) is None
     assert chain_format.complete_through(f"{begun}\n{TRIED}\n<JSON_END>") is None
     headings = chain_format.settings.headings
     answered = f"{begun}1. Lists (100%)\n</think>\n## Part 1\n### Persona\nPlain words.\n"
     assert chain_format.complete_through(answered) is None
     assert chain_format.complete_through(f"{answered}{headings.rubric}\n") == "persona"
-    assert chain_format.finish("persona", answered) == f"{answered}{headings.rubric}\n"
+    assert chain_format.join("", answered, "persona") == f"{answered}{headings.rubric}\n"
     assert read_persona(answered) == "Plain words."
 
 

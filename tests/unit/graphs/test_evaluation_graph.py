@@ -107,7 +107,7 @@ async def test_a_fused_run_is_one_engine_call_with_shared_prompts() -> None:
     ((prompts, params),) = engine.calls
     assert sorted(prompt.n for prompt in prompts) == [2, 3, 3]
     assert all(prompt.partial == "" for prompt in prompts)
-    assert params.stop == PUBLISHED.stop("scores")
+    assert params.stop == ()
     assert evaluation.usage.engine_calls == 1
     assert evaluation.usage.chains_sampled == 8
 
@@ -116,9 +116,9 @@ async def test_a_staged_run_is_one_engine_call_by_stage_and_ends_the_same() -> N
     engine = ScriptedEngine(taste(MARKS))
     staged = await evaluate(request(individual=6), engine, staged=True)
     assert [params.stop for _, params in engine.calls] == [
-        PUBLISHED.stop("persona"),
-        PUBLISHED.stop("rubric"),
-        PUBLISHED.stop("scores"),
+        ("\n### Criteria", "\n## Part 2: Scoring", "<JSON_END>"),
+        ("\n## Part 2: Scoring", "<JSON_END>"),
+        (),
     ]
     first, second, third = (prompts for prompts, _ in engine.calls)
     assert all(prompt.partial == "" for prompt in first)
@@ -165,11 +165,18 @@ async def test_unreadable_chains_are_sampled_again_with_other_seeds_and_reported
 
 async def test_no_readable_chain_is_an_error_that_counts_the_reasons() -> None:
     engine = ScriptedEngine("I would rather not.")
-    with pytest.raises(ChainError, match=r"none of 12 sampled texts") as caught:
+    with pytest.raises(ChainError, match=r"none of 8 texts sampled from scripted") as caught:
         await evaluate(request(individual=4, resamples=2), engine)
     assert caught.value.reason == "no_usable_chain"
-    assert re.search(r"\w+ 12", str(caught.value))
-    assert len(engine.calls) == 3
+    assert re.search(r"\w+ 8", str(caught.value))
+    assert len(engine.calls) == 2
+
+
+async def test_a_model_that_cannot_write_the_format_is_named_in_the_first_round() -> None:
+    engine = ScriptedEngine("I would rather not.")
+    with pytest.raises(ChainError, match="scripted may not be able to write chains"):
+        await evaluate(request(individual=8, stop_when_sure=0.9), engine)
+    assert len(engine.calls) <= 2
 
 
 async def test_without_resamples_the_remaining_chains_are_used() -> None:
@@ -200,7 +207,7 @@ async def test_a_candidate_that_no_chain_scores_is_not_scored_and_says_why() -> 
 
 
 class Truncating(ScriptedEngine):
-    """Runs into the token limit in its first call."""
+    """Runs into the token limit in its first call, just before the end marker."""
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
@@ -208,8 +215,12 @@ class Truncating(ScriptedEngine):
         answers = await super().sample(prompts, params)
         if len(self.calls) > 1:
             return answers
-        cut = {"finish_reason": "length"}
-        return [[completion.model_copy(update=cut) for completion in answer] for answer in answers]
+        return [[self._cut(completion) for completion in answer] for answer in answers]
+
+    @staticmethod
+    def _cut(completion: Completion) -> Completion:
+        text = completion.text.removesuffix("<JSON_END>")
+        return completion.model_copy(update={"text": text, "finish_reason": "length"})
 
 
 async def test_truncated_chains_are_not_read_even_if_they_could_be() -> None:

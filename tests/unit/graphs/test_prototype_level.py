@@ -148,7 +148,7 @@ async def test_both_levels_share_each_later_stage(
     evaluation, _ = await run("ann", neighbors, engine, staged=staged, individual=6)
     assert len(engine.calls) == evaluation.usage.engine_calls == calls
     first, *later = engine.calls
-    assert first[1].stop == PUBLISHED.stop("persona")
+    assert "\n### Criteria" in first[1].stop
     assert sum(prompt.n for prompt in first[0]) == 6
     assert all(sum(prompt.n for prompt in prompts) == 8 for prompts, _ in later)
 

@@ -1,0 +1,29 @@
+"""What a chain says, whichever way it was written."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pgenrm_agent.schema import Model, Persona, Rubric
+
+__all__ = ["ParsedChain"]
+
+
+class ParsedChain(Model):
+    """What a chain says. Keys are candidate ids; see `EvaluationChain` for the other fields.
+
+    reasons: why a candidate got its marks, where the chain says so.
+    missing: candidates without a total.
+    """
+
+    persona: Persona
+    rubric: Rubric | None
+    marks: dict[str, tuple[float | None, ...]]
+    reported: dict[str, float]
+    totals: dict[str, float]
+    totals_from: Literal["marks", "reported"]
+    reasons: dict[str, str] = Field(default_factory=dict)
+    repairs: tuple[str, ...]
+    missing: tuple[str, ...]

@@ -1,0 +1,75 @@
+"""Read a chain, whichever way it was written: prose under headings, or one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pgenrm_agent.chain.parse as prose
+from pgenrm_agent.chain.document import (
+    criteria_of,
+    document_in,
+    parse_document,
+    persona_of,
+    spans_in,
+)
+from pgenrm_agent.chain.parsed import ParsedChain
+from pgenrm_agent.chain.sections import Section, split_sections
+from pgenrm_agent.errors import ChainError
+from pgenrm_agent.schema import Criterion, Rubric
+
+__all__ = ["parse_chain", "read_criteria", "read_persona", "section_spans", "written_persona"]
+
+
+def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
+    """Read one chain. Text before the end of a reasoning model's thinking is no part of it.
+
+    Args:
+        text: What the model wrote.
+        candidate_ids: Ids in the order in which the prompt showed the candidates.
+
+    Raises:
+        ChainError: With reason "empty" (no text), "unfinished_reasoning" (the model thought and
+            never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
+            before the scores), "no_rubric" (a JSON object whose criteria cannot be read) or
+            "no_totals" (scores, but none that is readable, in range and of a candidate).
+    """
+    document = document_in(text)
+    if document is None:
+        return prose.parse_chain(text, candidate_ids)
+    return parse_document(document, candidate_ids)
+
+
+def read_persona(text: str) -> str | None:
+    """Return the persona of a chain, whole or only begun; None where there is none."""
+    document = document_in(text)
+    return prose.read_persona(text) if document is None else persona_of(document)
+
+
+def written_persona(text: str) -> str | None:
+    """Return what stands in the place of the persona, working notes included; None for nothing."""
+    document = document_in(text)
+    if document is not None:
+        return persona_of(document)
+    return (split_sections(text).persona or "").strip() or None
+
+
+def read_criteria(text: str) -> tuple[Criterion, ...]:
+    """Return the criteria of a text that may lack scores yet, weights normalized; () for none."""
+    document = document_in(text)
+    try:
+        if document is not None:
+            return Rubric.normalized(criteria_of(document)).criteria
+        end = split_sections(text).spans.get("rubric")
+        if end is None:
+            return ()
+        # The reader wants whole chains, so the analysis gets the smallest scores there can be.
+        smallest = '\n<JSON_START>{"better_response":{"response_1":5}}'
+        rubric = prose.parse_chain(text[: end[1]] + smallest, ["1"]).rubric
+    except ChainError:
+        return ()
+    return rubric.criteria if rubric else ()
+
+
+def section_spans(text: str) -> dict[Section, tuple[int, int]]:
+    """Return [start, end) of each section that a text has; headings and keys are left out."""
+    return spans_in(text) or split_sections(text).spans
