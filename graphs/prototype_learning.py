@@ -215,7 +215,7 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
         ]
         if not personas:
             raise ConfigurationError(
-                f"none of {len(state['jobs'])} personas could be read, of people who still agree: "
+                f"none of {len(state['jobs'])} personas could be read, of users who still agree: "
                 "use another model or chain format"
             )
         choices = _embedded(personas, pairs, context)
@@ -263,7 +263,7 @@ class LearnedPrototypes(Model):
 
     version: str
     prototypes: int
-    people: int
+    users: int
     personas: int
     unreadable: int
     reason: str
@@ -283,7 +283,7 @@ async def learn_prototypes(
     Path(keep).parent.mkdir(parents=True, exist_ok=True)
     async with in_sqlite(keep) as saver:
         graph = build_graph(saver)
-        # What was begun with other people, another model or other settings is another run.
+        # What was begun with other users, another model or other settings is another run.
         thread = _thread_of(context)
         config: RunnableConfig = {
             "configurable": {"thread_id": thread},
@@ -325,7 +325,7 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
     return LearnedPrototypes(
         version=done["version"],
         prototypes=version.k if version else 0,
-        people=len({persona["user_id"] for persona in done["personas"]}),
+        users=len({persona["user_id"] for persona in done["personas"]}),
         personas=len(done["personas"]),
         unreadable=done["unreadable"],
         reason=done["reason"],
@@ -406,5 +406,5 @@ def _embedded(
         past_difference=past_difference,
         past=past,
         texts=written,
-        people=tuple(numbers[persona["user_id"]] for persona in personas),
+        users=tuple(numbers[persona["user_id"]] for persona in personas),
     )

@@ -33,7 +33,7 @@ class RecordLog(Generic[Row]):
         self._kind = kind
         self._lock = FileLock(f"{path}.lock", timeout=0)
         self._file: IO[bytes] | None = None
-        self.found: list[Row] = []
+        self.records: list[Row] = []
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ class RecordLog(Generic[Row]):
                 f"another process writes to {self._path}: wait for it, or use another folder"
             ) from None
         try:
-            self.found = self._read()
+            self.records = self._read()
             self._file = self._path.open("ab")
         except BaseException:
             self._lock.release()

@@ -165,7 +165,7 @@ async def sample_chains(
         what="chains",
     )
     with RecordLog(out / CHAINS, ChainRecord) as log:
-        written = list(log.found)
+        written = list(log.records)
         before = len(written)
         jobs = _missing(wanted, written, chains=chains, seed=seed)
         there = sum(sample.example in wanted for sample in written)

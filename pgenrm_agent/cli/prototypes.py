@@ -63,7 +63,7 @@ def build(
         print_json(learned)
         return
     typer.echo(
-        f"version {learned.version}: {learned.prototypes} prototypes of {learned.people} users "
+        f"version {learned.version}: {learned.prototypes} prototypes of {learned.users} users "
         f"({learned.personas} personas, {learned.unreadable} unreadable)\n{learned.reason}"
     )
 
@@ -93,7 +93,7 @@ def status(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
         table.add_row(str(number), str(size), escape(label))
     Console().print(table)
     typer.echo(
-        f"built {current.built_at} with {current.embedder}; {current.people} users, "
+        f"built {current.built_at} with {current.embedder}; {current.users} users, "
         f"{current.joined} of them joined since; {current.not_members} agreed and are in none yet; "
         f"{current.pairs_since} choices since"
     )

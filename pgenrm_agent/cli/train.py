@@ -82,9 +82,7 @@ def evaluate(
     out: Annotated[
         Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")
     ],
-    people: Annotated[
-        int, typer.Option(min=2, help="Simulated users, one comparison each.")
-    ] = 1000,
+    users: Annotated[int, typer.Option(min=2, help="Simulated users, one comparison each.")] = 1000,
     history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
     temperature: TemperatureOption = 1.0,
@@ -124,7 +122,7 @@ def evaluate(
                     load_answers(data / "train.jsonl.gz"),
                     load_answers(data / "val.jsonl.gz"),
                     out,
-                    users=people,
+                    users=users,
                     history=history,
                     chains=chains,
                     seed=seed,
@@ -139,7 +137,7 @@ def evaluate(
     if as_json:
         print_json(report)
         return
-    title = f"{people} comparisons, {history} past choices"
+    title = f"{users} comparisons, {history} past choices"
     table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
     for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
         shown = plus_minus(value.strict), plus_minus(value.accuracy), f"{100 * value.coverage:.1f}"

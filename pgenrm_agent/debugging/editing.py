@@ -93,7 +93,7 @@ class Editor:
         return await self._edit_state(run, "history", _is_recalled, change)
 
     async def neighbors(self, run: str, names: Sequence[str]) -> Checkpoint:
-        """Let only these of the similar people take part."""
+        """Let only these of the similar users take part."""
 
         def change(values: EvaluationState) -> dict[str, object]:
             present = values["neighbors"]

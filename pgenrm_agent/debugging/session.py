@@ -69,7 +69,7 @@ class DebugSession(Closeable):
     store: a SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
     engine, chain_format, memory, neighbors: as in `EvaluationContext`; the engine stays yours to
         close. Give `Neighbors(..., joining=False)`: nobody should join a prototype with a persona
-        that was made up here. A session shows the texts of similar people's chains.
+        that was made up here. A session shows the texts of similar users' chains.
 
     Chains are written section by section where the engine continues text or the format is a
     JSON object, so that what is edited changes what follows. Every call has two forms: `step`
@@ -346,7 +346,7 @@ class DebugSession(Closeable):
 
     @at_home
     async def aedit_neighbors(self, run: str, names: Sequence[str]) -> Checkpoint:
-        """Let only these of the similar people take part; the run goes on with the rubric.
+        """Let only these of the similar users take part; the run goes on with the rubric.
 
         names: some of the state's `neighbors`, or none of them.
         """

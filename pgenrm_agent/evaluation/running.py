@@ -74,7 +74,7 @@ async def evaluate(
         raise ConfigurationError(f"{runs} runs, {concurrency} at a time: pass at least 1 of each")
     with RecordLog(out / RECORDS, Record) as log:
         _settle(out / RUN, description, questions, judges)
-        done = {record.key: record for record in log.found}
+        done = {record.key: record for record in log.records}
         wanted = [
             (judge, run, question)
             for run in range(runs)

@@ -197,7 +197,7 @@ def score_dataset(
     job = job.model_copy(update={"digest": _digest(source), "rows": table.metadata.num_rows})
     with RecordLog(folder / "results.jsonl", RowResult) as log:
         _settle(folder / "job.json", job)
-        done = {result.row: result for result in log.found}
+        done = {result.row: result for result in log.records}
         if target.exists() and len(done) < job.rows:
             raise taken  # not by this job, which writes it when nothing is missing
         resumed = len(done)

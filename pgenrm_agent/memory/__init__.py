@@ -1,4 +1,4 @@
-"""User memory: what each person chose and said they want, kept in Chroma."""
+"""User memory: what each user chose and said they want, kept in Chroma."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class StatedRecord(Model):
 
 
 class ConsentRecord(Model):
-    """A person's answer to: may my choices help to score answers for similar people?"""
+    """A user's answer to: may my choices help to score answers for similar users?"""
 
     record: Literal["consent"] = "consent"
     schema_version: Literal[1] = 1

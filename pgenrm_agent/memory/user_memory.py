@@ -1,4 +1,4 @@
-"""UserMemory: what each person chose and said, kept in Chroma."""
+"""UserMemory: what each user chose and said, kept in Chroma."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _READ_AT_ONCE = 2000
 
 
 class UserSummary(Model):
-    """How much is remembered of one person. `pairs` and `stated` are counts."""
+    """How much is remembered of one user. `pairs` and `stated` are counts."""
 
     user_id: str
     pairs: int
@@ -69,7 +69,7 @@ def default_directory() -> Path:
 
 
 class UserMemory:
-    """Past choices and stated preferences of many people (H and E of the paper).
+    """Past choices and stated preferences of many users (H and E of the paper).
 
     Embedded by default, in a directory with one owner process; objects of one process that name the
     same directory share it. With `url`, on a Chroma server that many processes can share.
@@ -120,14 +120,14 @@ class UserMemory:
         return self.remember_many(user_id, [pair])[0]
 
     def remember_many(self, user_id: str, pairs: Iterable[PreferencePair]) -> list[str]:
-        """Store several choices of one person; nothing is stored when one of them is refused."""
+        """Store several choices of one user; nothing is stored when one of them is refused."""
         user_id = valid_user_id(user_id)
         records = [PairRecord(user_id=user_id, pair=pair) for pair in pairs]
         self._write(records)
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
-        """Store what a person said they want; returns the row's id. Again, it does nothing."""
+        """Store what a user said they want; returns the row's id. Again, it does nothing."""
         record = StatedRecord(
             user_id=valid_user_id(user_id), stated=stated, created_at=datetime.now(UTC)
         )
@@ -135,12 +135,12 @@ class UserMemory:
         return record_to_row(record).id
 
     def set_consent(self, user_id: str, consent: bool) -> None:
-        """Whether this person's choices may help to score answers for similar people."""
+        """Whether this user's choices may help to score answers for similar users."""
         record = ConsentRecord(user_id=valid_user_id(user_id), consent=consent)
         self._write([record])
 
     def forget(self, user_id: str) -> int:
-        """Remove every row of a person from every collection; returns how many there were."""
+        """Remove every row of a user from every collection; returns how many there were."""
         user_id = valid_user_id(user_id)
         store = self._store
         forgotten = 0
@@ -168,12 +168,12 @@ class UserMemory:
         selection: Selection = "random",
         seed: int = 0,
     ) -> UserSignals:
-        """What is known of a person: at most `limit` past choices, and all that they stated.
+        """What is known of a user: at most `limit` past choices, and all that they stated.
 
         random: drawn by `seed`; the same pairs and seed give the same draw.
         similar: those whose query is most like `query`, most similar first.
         recent: newest first.
-        A person nobody has heard of has empty signals.
+        A user nobody has heard of has empty signals.
         """
         user_id = valid_user_id(user_id)
         if selection not in get_args(Selection):
@@ -195,11 +195,11 @@ class UserMemory:
         return UserSignals(user_id=user_id, history=history, stated=stated)
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
-        """All remembered choices of a person, oldest first."""
+        """All remembered choices of a user, oldest first."""
         return tuple(oldest_first(self._pairs(valid_user_id(user_id))[0]))
 
     def consent(self, user_id: str) -> bool:
-        """False until the person agreed."""
+        """False until the user agreed."""
         store = self._store
         with reported("read", store.where):
             rows = _found(store.users, ids=[profile_row_id(valid_user_id(user_id))])
@@ -216,10 +216,10 @@ class UserMemory:
                 agreed |= {owners[row] for row, metadata in rows if metadata.get("consent") is True}
         return agreed
 
-    def people_who_were_asked(self, query: str, *, limit: int) -> list[str]:
+    def users_who_were_asked(self, query: str, *, limit: int) -> list[str]:
         """Whose the `limit` remembered choices with the most similar queries are, nearest first.
 
-        A person stands there once for each of their choices. By Chroma's vector index, so now and then
+        A user stands there once for each of their choices. By Chroma's vector index, so now and then
         one of them is missed.
         """
         store = self._store
@@ -259,9 +259,9 @@ class UserMemory:
     # --- export and import ---
 
     def export(self, user_id: str | None = None) -> Iterator[dict[str, JsonValue]]:
-        """Everything remembered of one person, or of all: rows that `import_` takes back.
+        """Everything remembered of one user, or of all: rows that `import_` takes back.
 
-        By user id; a person's pairs and stated preferences oldest first, then the consent.
+        By user id; a user's pairs and stated preferences oldest first, then the consent.
         """
         ids = (
             [summary.user_id for summary in self.users()]

@@ -1,6 +1,6 @@
-"""Prototypes: groups of people who judge alike, and who of them is near (paper 4.2).
+"""Prototypes: groups of users who judge alike, and which of them are near (paper 4.2).
 
-`PrototypeStore` keeps versions of them on Chroma, `Neighbors` finds similar people for an evaluation.
+`PrototypeStore` keeps versions of them on Chroma, `Neighbors` finds similar users for an evaluation.
 """
 
 from pgenrm_agent.prototypes.matching import Match, Neighbors

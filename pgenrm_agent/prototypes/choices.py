@@ -19,7 +19,7 @@ class Choices:
     """The choices behind the personas, embedded: n rows, h past choices at most, d dimensions.
 
     persona: (n, d), unit length. query, chosen, rejected: (n, d). past_query, past_difference:
-    (n, h, d). past: (n, h), True where there is one. texts: (n,) personas. people: (n,) whose each
+    (n, h, d). past: (n, h), True where there is one. texts: (n,) personas. users: (n,) whose each
     row is, as numbers; empty where every row is somebody else's.
     """
 
@@ -31,7 +31,7 @@ class Choices:
     past_difference: Vectors
     past: npt.NDArray[np.bool_]
     texts: tuple[str, ...]
-    people: tuple[int, ...] = ()
+    users: tuple[int, ...] = ()
 
 
 class Fitted(Protocol):

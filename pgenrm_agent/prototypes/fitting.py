@@ -1,4 +1,4 @@
-"""The fit that prototype learning uses: choice of k, K-means, refinement, and names for people."""
+"""The fit that prototype learning uses: choice of k, K-means, refinement, and names for them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pgenrm_agent.prototypes.refinement import (
 __all__ = ["FittedPrototypes", "fit_prototypes", "names_of"]
 
 NAME_WORDS = 3
-FEWEST_PEOPLE = 3
-"""A name's word is used in the personas of this many people, so that it tells of no single one."""
+FEWEST_USERS = 3
+"""A name's word is used in the personas of this many users, so that it tells of no single one."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def fit_prototypes(
     return FittedPrototypes(
         refined.prototypes,
         refined.labels,
-        names_of(choices.texts, refined.labels, wanted, choices.people),
+        names_of(choices.texts, refined.labels, wanted, choices.users),
         reason,
         centroids,
         choice.retained,
@@ -79,12 +79,12 @@ def fit_prototypes(
 
 
 def names_of(
-    texts: Sequence[str], labels: NDArray[np.int64], k: int, people: Sequence[int] = ()
+    texts: Sequence[str], labels: NDArray[np.int64], k: int, users: Sequence[int] = ()
 ) -> tuple[str, ...]:
-    """For each prototype the words that its people share and others use less (TF-IDF over prototypes).
+    """For each prototype the words that its users share and others use less (TF-IDF over prototypes).
 
-    people: whose each text is; none given, each is somebody else's. A prototype of too few people
-    for `FEWEST_PEOPLE` to share a word has no name.
+    users: whose each text is; none given, each is somebody else's. A prototype of too few users
+    for `FEWEST_USERS` to share a word has no name.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -96,14 +96,14 @@ def names_of(
         return ("",) * k
     words = vectorizer.get_feature_names_out()
     words_in = vectorizer.build_analyzer()
-    users: list[dict[str, set[int]]] = [{} for _ in range(k)]
-    for text, label, person in zip(texts, labels, people or range(len(texts)), strict=True):
+    users_of: list[dict[str, set[int]]] = [{} for _ in range(k)]
+    for text, label, user in zip(texts, labels, users or range(len(texts)), strict=True):
         for word in words_in(text):
-            users[label].setdefault(word, set()).add(person)
+            users_of[label].setdefault(word, set()).add(user)
     names = []
     for i in range(k):
         row = weights[i].toarray()[0]
-        shared = [j for j in np.flatnonzero(row) if len(users[i][words[j]]) >= FEWEST_PEOPLE]
+        shared = [j for j in np.flatnonzero(row) if len(users_of[i][words[j]]) >= FEWEST_USERS]
         best = sorted(shared, key=lambda j: -row[j])[:NAME_WORDS]
         names.append(", ".join(str(words[j]) for j in best))
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Who is similar: from personas, or from nothing but a query, to people whose signals may help."""
+"""Who is similar: from personas, or from nothing but a query, to users whose signals may help."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEAR_QUERIES = 64
 class Match:
     """prototype: its name in this version, None when nobody's persona was there to match.
 
-    neighbors: ids of similar people, most similar first. names: their opaque names, as results
+    neighbors: ids of similar users, most similar first. names: their opaque names, as results
     show them; they say nothing about who it is, and change with every build.
     """
 
@@ -36,7 +36,7 @@ class Match:
 
 
 class Neighbors:
-    """Finds similar people, with their consent.
+    """Finds similar users, with their consent.
 
     embedder: what embedded the personas that were clustered. A version made with another one is
         refused with ConfigurationError, since distances between their vectors mean nothing.
@@ -51,7 +51,7 @@ class Neighbors:
         self.store = PrototypeStore(memory)
 
     def without_joining(self) -> Neighbors:
-        """The same similar people, whom nobody joins."""
+        """The same similar users, whom nobody joins."""
         watching = copy.copy(self)
         watching.joining = False
         return watching
@@ -61,11 +61,11 @@ class Neighbors:
         return self._version() is not None
 
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
-        """The `count` most similar people of the prototype nearest to the personas (4.2.2).
+        """The `count` most similar users of the prototype nearest to the personas (4.2.2).
 
         Several personas are one: the mean of their embeddings. Without any, the prior over
-        prototypes decides: how many people each has, and how many of those who chose between
-        answers to similar queries. A person who has agreed to take part joins their prototype.
+        prototypes decides: how many users each has, and how many of those who chose between
+        answers to similar queries. A user who has agreed to take part joins their prototype.
         None where there is no version.
         """
         version = self._version()
@@ -74,27 +74,29 @@ class Neighbors:
         if personas:
             vector = mean_direction(self.embedder.embed(personas))
             nearest = int(version.nearest(vector)[0])
-            people = version.similar(vector, count, exclude=user_id, allowed=self.memory.consenting)
+            similar = version.similar(
+                vector, count, exclude=user_id, allowed=self.memory.consenting
+            )
             if self.joining and user_id not in version.homes and self.memory.consent(user_id):
                 self.store.join(user_id, vector)
                 if not self.memory.consent(user_id):  # withdrawn, or forgotten, in that moment
                     self.store.leave(user_id)
         else:
             nearest = None
-            people = version.representatives(
+            similar = version.representatives(
                 self.prior(version, query), count, exclude=user_id, allowed=self.memory.consenting
             )
         return Match(
             prototype=None if nearest is None else str(nearest),
-            neighbors=tuple(people),
-            names=tuple(opaque(version.salt, user_id) for user_id in people),
+            neighbors=tuple(similar),
+            names=tuple(opaque(version.salt, user_id) for user_id in similar),
         )
 
     def prior(self, version: PrototypeSet, query: str) -> npt.NDArray[np.float64]:
-        """(k,) weights that sum to 1: the share of people, and of those near the query, in equal parts."""
+        """(k,) weights that sum to 1: the share of users, and of those near the query, in equal parts."""
         size = version.sizes / max(1, version.sizes.sum())
         near = np.zeros(version.k)
-        for user in self.memory.people_who_were_asked(query, limit=NEAR_QUERIES):
+        for user in self.memory.users_who_were_asked(query, limit=NEAR_QUERIES):
             homes = version.homes.get(user)
             if homes is not None:
                 near += np.bincount(homes, minlength=version.k) / len(homes)

@@ -26,7 +26,7 @@ MOST_NAMED = 12
 def plot_prototypes(prototypes: PrototypeSet, out: Path) -> None:
     """Two panels: members and prototypes on their first two principal axes, and the spectrum.
 
-    The spectrum is the share of the singular values' sum that the first directions keep; people
+    The spectrum is the share of the singular values' sum that the first directions keep; users
     outnumber what a picture can name, so the largest prototypes are named. As HTML, one file with
     the picture in it and a table of all prototypes. Nobody's id is in any of them.
 
@@ -52,7 +52,7 @@ def _page(prototypes: PrototypeSet, figure: Figure) -> str:
     )
     return environment.get_template("map.html.j2").render(
         prototypes=prototypes,
-        people=len(prototypes.homes),
+        users=len(prototypes.homes),
         # Without the XML declaration, which has no place inside a page.
         picture=picture.getvalue()[picture.getvalue().index("<svg") :],
     )
@@ -68,13 +68,13 @@ def _draw(prototypes: PrototypeSet) -> Figure:
     center = prototypes.vectors.mean(axis=0)
     _, values, axes = np.linalg.svd(prototypes.vectors - center, full_matrices=False)
     flat = axes[:2].T if len(axes) > 1 else np.repeat(axes[:1].T, 2, axis=1)
-    people = (prototypes.vectors - center) @ flat
+    members = (prototypes.vectors - center) @ flat
     places = (prototypes.centroids - center) @ flat
 
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
     colors = colormaps["tab20"](prototypes.prototype_of % 20)
-    left.scatter(people[:, 0], people[:, 1], s=12, c=colors, alpha=0.6, linewidths=0)
+    left.scatter(members[:, 0], members[:, 1], s=12, c=colors, alpha=0.6, linewidths=0)
     left.scatter(places[:, 0], places[:, 1], s=60, c="black", marker="x")
     for number in np.argsort(-prototypes.sizes, kind="stable")[:MOST_NAMED]:
         name = prototypes.labels[number] or f"prototype {number}"
@@ -87,7 +87,7 @@ def _draw(prototypes: PrototypeSet) -> Figure:
             bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1},
         )
     left.set(
-        title=f"{len(prototypes.homes)} people, {prototypes.k} prototypes (first two principal axes)",
+        title=f"{len(prototypes.homes)} users, {prototypes.k} prototypes (first two principal axes)",
         xticks=[],
         yticks=[],
     )

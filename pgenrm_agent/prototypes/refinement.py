@@ -1,6 +1,6 @@
 """Prototypes: K-means over persona embeddings, then history-aware attentive refinement.
 
-Paper, section 4.2.1. A *sample* is one choice of one person: the query, the preferred and the other
+Paper, section 4.2.1. A *sample* is one choice of one user: the query, the preferred and the other
 answer, the choices made before it, and the embedding of the persona written for it, which decides
 the prototype it belongs to. All vectors have one dimension d; personas and prototypes have length 1.
 

@@ -44,8 +44,8 @@ LOADING_TRIES = 5
 class PrototypeStatus(Model):
     """What there is, and how far it has fallen behind.
 
-    version is None where none was built. people: members of the version, those who joined since
-    included. not_members: consenting people with something remembered who are in no prototype yet.
+    version is None where none was built. users: members of the version, those who joined since
+    included. not_members: consenting users with something remembered who are in no prototype yet.
     """
 
     version: str | None
@@ -54,14 +54,14 @@ class PrototypeStatus(Model):
     prototypes: int = 0
     sizes: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
-    people: int = 0
+    users: int = 0
     joined: int = 0
     not_members: int = 0
     pairs_since: int = 0
 
 
 class PrototypeStore:
-    """The prototypes of the people in one user memory, which stays the caller's to close."""
+    """The prototypes of the users in one user memory, which stays the caller's to close."""
 
     def __init__(self, memory: UserMemory) -> None:
         self._memory = memory
@@ -98,13 +98,13 @@ class PrototypeStore:
         )
 
     def status(self) -> PrototypeStatus:
-        """How stale the version is; reads every person's summary."""
-        people = [
+        """How stale the version is; reads every user's summary."""
+        consenting = [
             user for user in self._memory.users() if user.consent and (user.pairs or user.stated)
         ]
         there = self._current_as_built()
         if there is None:
-            return PrototypeStatus(version=None, not_members=len(people))
+            return PrototypeStatus(version=None, not_members=len(consenting))
         version, built = there
         members = set(version.user_ids)
         return PrototypeStatus(
@@ -114,10 +114,10 @@ class PrototypeStore:
             prototypes=version.k,
             sizes=tuple(int(size) for size in version.sizes),
             labels=version.labels,
-            people=len(members),
+            users=len(members),
             joined=max(0, len(version.user_ids) - int(built["members"])),
-            not_members=sum(user.user_id not in members for user in people),
-            pairs_since=max(0, sum(user.pairs for user in people) - int(built["pairs"])),
+            not_members=sum(user.user_id not in members for user in consenting),
+            pairs_since=max(0, sum(user.pairs for user in consenting) - int(built["pairs"])),
         )
 
     # --- writing ---
@@ -162,7 +162,7 @@ class PrototypeStore:
             )
             for start in range(0, len(members), store.max_batch):
                 some = members[start : start + store.max_batch]
-                # The lock by batch: people go on remembering things while a build is written.
+                # The lock by batch: users go on remembering things while a build is written.
                 with store.writing:
                     _add(rows, some, start)
                     store.wrote()
@@ -191,7 +191,7 @@ class PrototypeStore:
         return version
 
     def join(self, user_id: str, vector: Vectors) -> None:
-        """Let a person into the prototype nearest to their persona, without a rebuild.
+        """Let a user into the prototype nearest to their persona, without a rebuild.
 
         A later call replaces what an earlier one wrote; what the build wrote of them stays. Nothing
         happens where there is no version.
@@ -219,7 +219,7 @@ class PrototypeStore:
                 self._changes += 1
 
     def leave(self, user_id: str) -> None:
-        """Take a person out of the version that counts, whoever wrote them there."""
+        """Take a user out of the version that counts, whoever wrote them there."""
         store = self._memory.shared_store()
         with self._lock:
             version = self.current()

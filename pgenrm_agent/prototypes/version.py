@@ -22,7 +22,7 @@ ASKED_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Member:
-    """One persona of one person, by its embedding (d,) of length 1."""
+    """One persona of one user, by its embedding (d,) of length 1."""
 
     user_id: str
     prototype: int
@@ -35,7 +35,7 @@ class PrototypeSet:
 
     centroids: (k, d), unit length. labels: (k,), what a prototype's members share, in words.
     user_ids, prototype_of, vectors: one row per member persona; (m,), (m,), (m, d) of unit length.
-    salt: makes the opaque names of this version's people.
+    salt: makes the opaque names of this version's users.
     """
 
     version: str
@@ -61,16 +61,16 @@ class PrototypeSet:
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(k,) people of each prototype."""
-        people = {
+        """(k,) users of each prototype."""
+        pairs = {
             (user, int(prototype))
             for user, prototype in zip(self.user_ids, self.prototype_of, strict=True)
         }
-        return np.bincount([prototype for _, prototype in people], minlength=self.k)
+        return np.bincount([prototype for _, prototype in pairs], minlength=self.k)
 
     @cached_property
     def homes(self) -> dict[str, npt.NDArray[np.int64]]:
-        """The prototypes of each person, one per persona."""
+        """The prototypes of each user, one per persona."""
         homes: dict[str, list[int]] = {}
         for user, prototype in zip(self.user_ids, self.prototype_of, strict=True):
             homes.setdefault(user, []).append(int(prototype))
@@ -81,7 +81,7 @@ class PrototypeSet:
         return np.asarray(np.argsort(-(self.centroids @ vector), kind="stable"), dtype=np.int64)
 
     def with_members(self, members: Iterable[Member]) -> PrototypeSet:
-        """The same version after some people joined; a person's later rows stand beside earlier."""
+        """The same version after some users joined; a user's later rows stand beside earlier."""
         added = list(members)
         if not added:
             return self
@@ -102,9 +102,9 @@ class PrototypeSet:
     def similar(
         self, vector: npt.NDArray[np.float32], count: int, *, exclude: str, allowed: Allowed
     ) -> list[str]:
-        """The `count` most similar people of the nearest prototype (paper 4.2.2), topped up.
+        """The `count` most similar users of the nearest prototype (paper 4.2.2), topped up.
 
-        Nearest prototype first, most similar member first; people of the next prototype only where
+        Nearest prototype first, most similar member first; users of the next prototype only where
         the nearer ones have too few. Never `exclude`, never twice, only those `allowed`.
         """
         return self._first_allowed(
@@ -121,7 +121,7 @@ class PrototypeSet:
     def representatives(
         self, weights: npt.NDArray[np.float64], count: int, *, exclude: str, allowed: Allowed
     ) -> list[str]:
-        """`count` people for somebody of whom nothing is known, by a prior over prototypes.
+        """`count` users for somebody of whom nothing is known, by a prior over prototypes.
 
         weights: (k,), at least 0; each prototype gets places in proportion (largest remainder),
         filled with the members nearest to its centroid.
@@ -146,7 +146,7 @@ class PrototypeSet:
         return users
 
     def _members_by(self, prototype: int, vector: npt.NDArray[np.float32]) -> Iterator[str]:
-        """A prototype's people, most similar first, each once."""
+        """A prototype's users, most similar first, each once."""
         rows = self.rows_of[prototype]
         seen: set[str] = set()
         for row in rows[np.argsort(-(self.vectors[rows] @ vector), kind="stable")]:
@@ -157,7 +157,7 @@ class PrototypeSet:
 
     @staticmethod
     def _first_allowed(
-        people: Iterator[str], count: int, exclude: str, allowed: Allowed
+        ranked: Iterator[str], count: int, exclude: str, allowed: Allowed
     ) -> list[str]:
         users: list[str] = []
         seen = {exclude}
@@ -170,7 +170,7 @@ class PrototypeSet:
 
         if count < 1:
             return users
-        for user in people:
+        for user in ranked:
             if user in seen:
                 continue
             seen.add(user)

@@ -177,7 +177,7 @@ def evaluate_people(
     epochs = [setting.refinement.epochs for setting in settings]
     total, done = seeds * sum(epochs), 0
     with RecordLog(out / "measured.jsonl", Measured) as log:
-        known = {measured.key: measured for measured in log.found}
+        known = {measured.key: measured for measured in log.records}
         wanted: dict[tuple[int, int], Measured] = {}
         for seed in range(seeds):
             split = _split(data, seed, validation)

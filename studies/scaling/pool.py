@@ -186,8 +186,8 @@ async def sample_study(
         RecordLog(out / RECORDS, ScalingRecord) as log,
         RecordLog(out / AGREEMENT, Agreement) as groups,
     ):
-        records = {record.key: record for record in log.found}
-        agreements = {agreement.key: agreement for agreement in groups.found}
+        records = {record.key: record for record in log.records}
+        agreements = {agreement.key: agreement for agreement in groups.records}
         # Every seed gets the first version before any gets the second, so that what a stopped run
         # leaves is even.
         for version in study.versions:
@@ -244,8 +244,8 @@ def read_study(
         RecordLog(out / RECORDS, ScalingRecord) as log,
         RecordLog(out / AGREEMENT, Agreement) as groups,
     ):
-        records = {record.key: record for record in log.found}
-        agreements = {agreement.key: agreement for agreement in groups.found}
+        records = {record.key: record for record in log.records}
+        agreements = {agreement.key: agreement for agreement in groups.records}
     complete: list[ScalingRecord] = []
     agreed: list[Agreement] = []
     for population in _populations(study, answers):

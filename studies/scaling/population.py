@@ -123,7 +123,7 @@ class Population:
             from sklearn.metrics import adjusted_rand_score
 
             fitted = fit_prototypes(choices, k, seed)
-            truth = [of[user] for user in choices.people]
+            truth = [of[user] for user in choices.users]
             before = nearest(choices.persona, fitted.centroids)
             agreements.append(
                 Agreement(

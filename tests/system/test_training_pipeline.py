@@ -97,7 +97,7 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
         # What the stage before left behind still writes chains.
         assert json.loads(row)["chain/format_errors"] < 1
     report = run(
-        *("evaluate", "--data", few_answers, "--model", third["model"], "--people", 4),
+        *("evaluate", "--data", few_answers, "--model", third["model"], "--users", 4),
         *("--chains", 1, "--out", tmp_path / "measured"),
     )
     model = report["accuracy"]["model, 1 samples"]
@@ -109,7 +109,7 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
         app,
         [
             *("evaluate", "--data", str(few_answers), "--model", merged["model"]),
-            *("--people", "4", "--chains", "1", "--out", str(tmp_path / "measured")),
+            *("--users", "4", "--chains", "1", "--out", str(tmp_path / "measured")),
         ],
     )
     assert "holds an evaluation with model = 'model " in str(refused.exception)

@@ -20,6 +20,8 @@ def bound_names(tree: ast.AST) -> list[tuple[str, int]]:
         match node:
             case ast.Name(id=name, ctx=ast.Store()):
                 names.append((name, node.lineno))
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                names.append((name, node.lineno))
             case ast.arg(arg=name):
                 names.append((name, node.lineno))
             case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
@@ -48,7 +50,7 @@ def test_names_say_what_they_hold(room: str) -> None:
 
 def test_templates_say_what_they_hold() -> None:
     named = re.compile(
-        r"{%-? (?:for|set) (?:\w+, )*(one|found|other|thing)\\b|{{ (one|found|other)\\b"
+        r"{%-? (?:for|set) (?:\w+, )*(one|found|other|thing)\b|{{ (one|found|other)\b"
     )
     empty = [
         str(path.relative_to(ROOT))
@@ -63,6 +65,7 @@ def test_templates_say_what_they_hold() -> None:
     "code",
     [
         "one = 1",
+        "self.found: list[int] = []",
         "for other in (): ...",
         "[found for found in ()]",
         "def f(*, thing): ...",

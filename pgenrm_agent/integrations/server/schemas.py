@@ -365,7 +365,7 @@ class UserList(Model):
 class PrototypeEntry(Model):
     """One group of users who judge alike: how many they are, and what their personas say."""
 
-    people: int
+    users: int
     label: str
 
 
@@ -376,7 +376,7 @@ class PrototypesStatus(Model):
     is sampled from what is known of the user alone.
 
     Attributes:
-        people: Members of the version.
+        users: Members of the version.
         joined: Personas that came after it was built.
         not_members: Users who agreed to take part and are in no prototype yet.
         pairs_since: Choices remembered since.
@@ -387,7 +387,7 @@ class PrototypesStatus(Model):
     built_at: str | None = None
     embedder: str | None = None
     prototypes: tuple[PrototypeEntry, ...] = ()
-    people: int = 0
+    users: int = 0
     joined: int = 0
     not_members: int = 0
     pairs_since: int = 0

@@ -34,7 +34,7 @@ def test_build_status_and_plot(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     assert json.loads(built.stdout)["prototypes"] == 1
     status = json.loads(prototypes(tmp_path, "status", "--json").stdout)
-    assert status["people"] == json.loads(built.stdout)["people"]
+    assert status["users"] == json.loads(built.stdout)["users"]
     picture = tmp_path / "map.png"
     drawn = prototypes(tmp_path, "plot", str(picture))
     assert drawn.returncode == 0, drawn.stderr
@@ -43,6 +43,6 @@ def test_build_status_and_plot(tmp_path: Path) -> None:
     assert prototypes(tmp_path, "plot", str(page)).returncode == 0
     html = page.read_text()
     assert html.count("<svg") == html.count("</svg>") == 1
-    assert f"1 prototype of {status['people']} people" in html
+    assert f"1 prototype of {status['users']} users" in html
     assert not {"ann", "bob", "cid"} & set(re.findall(r"\w+", html))
     assert prototypes(tmp_path, "plot", "map.txt").returncode == 2

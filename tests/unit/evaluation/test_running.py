@@ -45,9 +45,9 @@ def without_time(rows: list[JudgeSummary]) -> list[JudgeSummary]:
 
 def table(folder: Path) -> list[JudgeSummary]:
     with RecordLog(folder / RECORDS, Record) as log:
-        keys = [record.key for record in log.found]
+        keys = [record.key for record in log.records]
         assert len(keys) == len(set(keys)), "a question was judged and kept twice"
-        return without_time(summarize(log.found))
+        return without_time(summarize(log.records))
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from moments import every_moment
-from people_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
+from users_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
 
 from pgenrm_agent import PGenRM, Scaling
 from pgenrm_agent.engines.protocol import Prompt
@@ -30,7 +30,7 @@ from pgenrm_agent.prototypes.choices import Choices, Fitted
 from pgenrm_agent.prototypes.fitting import fit_prototypes, names_of
 from pgenrm_agent.testing import ScriptedEngine
 
-PEOPLE = Path(__file__).parents[2] / "support" / "people_learned_from.py"
+SCRIPT = Path(__file__).parents[2] / "support" / "users_learned_from.py"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def test_people_of_one_taste_come_together(memory: UserMemory) -> None:
             memory, ScriptedEngine(describe), on_progress=lambda *progress: told.append(progress)
         )
     )
-    assert (learned.prototypes, learned.people, learned.personas) == (2, 10, 20)
+    assert (learned.prototypes, learned.users, learned.personas) == (2, 10, 20)
     version = PrototypeStore(memory).current()
     assert version is not None
     by_taste = {
@@ -133,7 +133,7 @@ async def test_a_build_killed_at_whatever_moment_goes_on_from_there(
     for copy, done in copies:
         engine.calls.clear()
         learned = await learn_prototypes(context(memory, engine), keep=copy)
-        assert (learned.personas, learned.people, learned.unreadable) == (20, 10, 0)
+        assert (learned.personas, learned.users, learned.unreadable) == (20, 10, 0)
         assert asked() == 20 - done, copy.name
         assert not copy.exists()
 
@@ -181,7 +181,7 @@ def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path, kills: in
 def learn(
     memory: Path, keep: Path, log: Path, *, dies_after: int
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", str(PEOPLE), "learn", str(memory), str(keep), str(log)]
+    command = [sys.executable, "-P", str(SCRIPT), "learn", str(memory), str(keep), str(log)]
     return subprocess.run(
         [*command, str(dies_after)], capture_output=True, text=True, timeout=240, check=False
     )
@@ -241,7 +241,7 @@ def test_scoring_in_another_process_over_a_server_sees_one_version_at_a_time(
         fill(memory)
         asyncio.run(learn_prototypes(context(memory, ScriptedEngine(describe))))
         versions = [names_in_force(memory)]
-        command = [sys.executable, "-P", str(PEOPLE), "score", chroma_server]
+        command = [sys.executable, "-P", str(SCRIPT), "score", chroma_server]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as scorer:
@@ -308,7 +308,7 @@ def test_names_tell_nothing_of_a_single_person() -> None:
     texts = [*["plain, and my rare illness"] * 3, "plain", "plain", "warm"]
     labels = np.array([0, 0, 0, 0, 0, 1])
     # The first three are one person's: the illness is hers alone, and so is all of "warm".
-    assert names_of(texts, labels, 2, people=[0, 0, 0, 1, 2, 3]) == ("plain", "")
+    assert names_of(texts, labels, 2, users=[0, 0, 0, 1, 2, 3]) == ("plain", "")
     assert names_of(["", ""], np.array([0, 1]), 2) == ("", "")
 
 

@@ -25,12 +25,12 @@ def memory(tmp_path: Path) -> Iterator[UserMemory]:
         yield opened
 
 
-def write(store: PrototypeStore, number: int, *, people: int = 30, k: int = 3) -> str:
+def write(store: PrototypeStore, number: int, *, users: int = 30, k: int = 3) -> str:
     """A version in which every number says which version it is: mixtures cannot go unseen."""
     vector = np.full(4, 0.5, dtype=np.float32)
     return store.replace(
         np.stack([vector] * k),
-        [Member(f"u{i}-{number}", (i + number) % k, vector) for i in range(people)],
+        [Member(f"u{i}-{number}", (i + number) % k, vector) for i in range(users)],
         embedder=f"e{number}",
         labels=[f"label {number}"] * k,
     )
@@ -119,7 +119,7 @@ def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory)
     for thread in threads:
         thread.start()
     for number in range(1, 7):
-        write(writer, number, people=600)  # more than one batch
+        write(writer, number, users=600)  # more than one batch
     done.set()
     for thread in threads:
         thread.join()
@@ -130,21 +130,21 @@ def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory)
 def test_whoever_is_forgotten_while_a_version_is_written_is_not_in_it(memory: UserMemory) -> None:
     store = PrototypeStore(memory)
     centroids = np.eye(4, dtype=np.float32)[:2]
-    people = [f"user-{number:04d}" for number in range(600)]  # more than one batch
-    last = people[-1]
-    for user in (people[0], last):
+    users = [f"user-{number:04d}" for number in range(600)]  # more than one batch
+    last = users[-1]
+    for user in (users[0], last):
         memory.set_consent(user, True)
 
     def forget_her(done: int, total: int) -> None:
         if done < total:  # her row is in the batch that comes after
             memory.forget(last)
-            memory.set_consent(people[0], False)
+            memory.set_consent(users[0], False)
 
-    members = [Member(user, 0, centroids[0]) for user in people]
+    members = [Member(user, 0, centroids[0]) for user in users]
     store.replace(centroids, members, embedder="e", progress=forget_her)
     version = store.current()
     assert version is not None
-    assert {people[0], last}.isdisjoint(version.user_ids)
+    assert {users[0], last}.isdisjoint(version.user_ids)
     assert len(version.user_ids) == 598
     assert store.status().joined == 0
 
@@ -244,10 +244,10 @@ def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
     store.replace(centroids, [Member("ann", 0, centroids[0])], embedder="e", pairs=1)
     memory.remember("ann", PAIR.model_copy(update={"id": "second"}))
     status = store.status()
-    assert (status.people, status.joined, status.not_members, status.pairs_since) == (1, 0, 1, 2)
+    assert (status.users, status.joined, status.not_members, status.pairs_since) == (1, 0, 1, 2)
     store.join("bob", centroids[1])
     status = store.status()
-    assert (status.people, status.joined, status.not_members) == (2, 1, 0)
+    assert (status.users, status.joined, status.not_members) == (2, 1, 0)
 
 
 def test_whoever_leaves_is_seen_to_be_gone_by_all_readers(memory: UserMemory) -> None:
@@ -305,7 +305,7 @@ def test_another_process_on_a_server_sees_no_mixture_either(chroma_server: str) 
         assert reader.stdout is not None
         assert reader.stdout.readline().strip() == "reading"
         for number in range(1, 6):
-            write(store, number, people=300)
+            write(store, number, users=300)
         said, _ = reader.communicate(timeout=240)
         assert reader.returncode == 0
         assert int(said) >= 2

@@ -1,4 +1,4 @@
-"""One version in memory: nearest, similar, never the wrong people."""
+"""One version in memory: nearest, similar, never the wrong users."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-def random_version(seed: int, *, k: int = 3, people: int = 20, d: int = 5) -> PrototypeSet:
+def random_version(seed: int, *, k: int = 3, users: int = 20, d: int = 5) -> PrototypeSet:
     rng = np.random.default_rng(seed)
     centroids = unit(rng.normal(size=(k, d)))
-    vectors = unit(rng.normal(size=(2 * people, d)))
+    vectors = unit(rng.normal(size=(2 * users, d)))
     return PrototypeSet(
         "v",
         "then",
@@ -27,7 +27,7 @@ def random_version(seed: int, *, k: int = 3, people: int = 20, d: int = 5) -> Pr
         "salt",
         centroids,
         ("",) * k,
-        tuple(f"u{i % people}" for i in range(2 * people)),
+        tuple(f"u{i % users}" for i in range(2 * users)),
         (vectors @ centroids.T).argmax(1),
         vectors,
     )
@@ -56,12 +56,12 @@ def test_similar_people_are_those_that_a_full_sort_finds(seed: int, count: int) 
 
 
 def test_consent_is_asked_in_batches_and_not_of_everybody() -> None:
-    version = random_version(0, people=500)
+    version = random_version(0, users=500)
     asked: list[int] = []
 
-    def allowed(people: Sequence[str]) -> set[str]:
-        asked.append(len(people))
-        return set(people)
+    def allowed(users: Sequence[str]) -> set[str]:
+        asked.append(len(users))
+        return set(users)
 
     assert len(version.similar(version.centroids[0], 3, exclude="", allowed=allowed)) == 3
     assert asked == [12]
@@ -78,7 +78,7 @@ def test_shares_are_proportional_and_complete(weights: list[float], count: int) 
 
 
 def test_representatives_follow_the_prior_and_are_topped_up() -> None:
-    version = random_version(1, people=12)
+    version = random_version(1, users=12)
     prior = np.array([0.0, 0.75, 0.25])
     representatives = version.representatives(prior, 4, exclude="u0", allowed=everybody)
     homes = [set(version.homes[user].tolist()) for user in representatives]
@@ -101,7 +101,7 @@ def test_a_person_who_joins_is_found_at_once() -> None:
 def test_neighbors_among_100_000_members_take_a_few_milliseconds() -> None:
     import time
 
-    version = random_version(3, k=50, people=50_000, d=192)
+    version = random_version(3, k=50, users=50_000, d=192)
     vector = unit(np.random.default_rng(9).normal(size=(1, 192)))[0]
     version.similar(vector, 8, exclude="u1", allowed=everybody)  # groups the rows, once
     spent = []

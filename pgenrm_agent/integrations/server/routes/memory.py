@@ -91,15 +91,15 @@ async def prototypes(reward_model: CallersModel) -> PrototypesStatus:
     return PrototypesStatus(
         status="none" if status.version is None else "in_force",
         prototypes=tuple(
-            PrototypeEntry(people=people, label=label)
-            for people, label in zip(status.sizes, status.labels, strict=True)
+            PrototypeEntry(users=size, label=label)
+            for size, label in zip(status.sizes, status.labels, strict=True)
         ),
         **status.model_dump(
             include={
                 "version",
                 "built_at",
                 "embedder",
-                "people",
+                "users",
                 "joined",
                 "not_members",
                 "pairs_since",

@@ -151,10 +151,10 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
     assert told["status"] == "in_force"
     assert told["embedder"] == "states"
     assert told["prototypes"] == [
-        {"people": 1, "label": "brief"},
-        {"people": 2, "label": "thorough"},
+        {"users": 1, "label": "brief"},
+        {"users": 2, "label": "thorough"},
     ]
-    assert (told["people"], told["not_members"], told["pairs_since"]) == (3, 1, 1)
+    assert (told["users"], told["not_members"], told["pairs_since"]) == (3, 1, 1)
     assert "secret" not in answer.text
 
 

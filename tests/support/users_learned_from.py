@@ -1,7 +1,7 @@
-"""People of two tastes, for processes that are killed or that score while others build.
+"""Users of two tastes, for processes that are killed or that score while others build.
 
-python people_learned_from.py learn MEMORY KEEP LOG DIES_AFTER   # killed after so many calls
-python people_learned_from.py score URL                          # until a line comes on stdin
+python users_learned_from.py learn MEMORY KEEP LOG DIES_AFTER   # killed after so many calls
+python users_learned_from.py score URL                          # until a line comes on stdin
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def describe(prompt: Prompt, _: int) -> str:
     return write_chain([5, 5], persona=PERSONAS[match[1]] if match else "Somebody.")
 
 
-def fill(memory: UserMemory, people: int = 12, agreed: int = 10) -> None:
-    """People of two tastes with three choices each; those after the first `agreed` have not agreed."""
-    for number in range(people):
+def fill(memory: UserMemory, users: int = 12, agreed: int = 10) -> None:
+    """Users of two tastes with three choices each; those after the first `agreed` have not agreed."""
+    for number in range(users):
         taste = list(PERSONAS)[number % 2]
         memory.remember_many(
             f"u{number}",
@@ -63,7 +63,7 @@ def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> Le
 
 
 def names_in_force(memory: UserMemory) -> frozenset[str]:
-    """What results call the people of the version that counts; other versions have other names."""
+    """What results call the users of the version that counts; other versions have other names."""
     version = PrototypeStore(memory).current()
     assert version is not None
     return frozenset(opaque(version.salt, user) for user in version.homes)
