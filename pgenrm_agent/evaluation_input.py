@@ -21,24 +21,26 @@ from pgenrm_agent.schema import (
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.state import EvaluationInput
 
-__all__ = ["evaluation_input", "stated_preference"]
+__all__ = ["evaluation_input", "evaluation_request", "stated_preference"]
 
 
-def evaluation_input(
+def evaluation_request(
     user_id: str,
     query: str,
     candidates: Sequence[str | Candidate],
-    conversation: Sequence[Message],
-    scaling: Scaling,
-    signals: UserSignals | None,
-) -> EvaluationInput:
-    """Return what the graph is started with; arguments and errors as for `PGenRM.score`."""
+    conversation: Sequence[Message] = (),
+) -> EvaluationRequest:
+    """Return the request; candidates that are texts get the ids "answer-1", "answer-2", ...
+
+    Raises:
+        ConfigurationError: The schema refuses a part of it.
+    """
     if isinstance(candidates, (str, Candidate)):
         raise ConfigurationError(
             "candidates is a single answer: pass a list, such as ['first answer', 'second answer']"
         )
     try:
-        request = EvaluationRequest(
+        return EvaluationRequest(
             user_id=user_id,
             query=query,
             candidates=tuple(
@@ -51,10 +53,25 @@ def evaluation_input(
         )
     except ValidationError as error:
         raise _refused("request", error) from None
-    if signals is not None and signals.user_id != user_id:
+
+
+def evaluation_input(
+    request: EvaluationRequest, scaling: Scaling, signals: UserSignals | None
+) -> EvaluationInput:
+    """Return what the evaluation graph is started with.
+
+    Args:
+        request: What is asked, of whom, and the answers.
+        scaling: How many chains and from what.
+        signals: What is known of the user, instead of what the memory knows.
+
+    Raises:
+        ConfigurationError: The signals are somebody else's.
+    """
+    if signals is not None and signals.user_id != request.user_id:
         raise ConfigurationError(
             f"the signals are those of user {signals.user_id!r}, and the answers are for "
-            f"{user_id!r}: pass the same user_id in both places"
+            f"{request.user_id!r}: pass the same user_id in both places"
         )
     known = None if signals is None else signals.model_dump(mode="json")
     return {

@@ -18,7 +18,11 @@ from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
-from pgenrm_agent.evaluation_input import evaluation_input, stated_preference
+from pgenrm_agent.evaluation_input import (
+    evaluation_input,
+    evaluation_request,
+    stated_preference,
+)
 from pgenrm_agent.evaluation_run import OnProgress, RunOptions, run_evaluation
 from pgenrm_agent.opening import (
     EngineName,
@@ -177,7 +181,8 @@ class PGenRM(Closeable):
         """
         started = time.perf_counter()
         scaling = scaling or self._scaling
-        given = evaluation_input(user_id, query, candidates, conversation, scaling, signals)
+        request = evaluation_request(user_id, query, candidates, conversation)
+        given = evaluation_input(request, scaling, signals)
         if thread_id is not None and self._checkpointer is None:
             raise ConfigurationError(
                 f"thread_id {thread_id!r} is given, but nothing keeps the run's steps: "

@@ -1,7 +1,7 @@
 """`pgenrm debug ...`: stop a run, read it, edit it, go on, go back, try another way.
 
 Every action is one command, so all of it can be scripted; with `--json` each prints one JSON value.
-Model, engine and memory that a run was started with are kept with it and used again.
+Model, engine, memory and embedder that a run was started with are kept with it and used again.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from pgenrm_agent.cli.debug_edit import (
     parse_candidates,
     parse_history,
     parse_rubric,
+    parse_signals,
 )
 from pgenrm_agent.cli.debug_session import labels_of, session_on
 from pgenrm_agent.cli.options import (
     CandidatesArgument,
+    EmbedderOption,
     EngineOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
     ModelOption,
+    PrototypeOption,
     QueryOption,
     SeedOption,
-    SimilarOption,
     StoreOption,
     UserOption,
 )
 from pgenrm_agent.cli.output import beginning, print_json
-from pgenrm_agent.cli.resources import read_text, scaling_of, valid_input
+from pgenrm_agent.cli.resources import read_text, scaling_of
 from pgenrm_agent.cli.score import read_candidates
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ app = typer.Typer(
 RunArgument = Annotated[str, typer.Argument(help="The run's id, as `pgenrm debug list` shows it.")]
 AtOption = Annotated[
     str | None, typer.Option("--at", help="A checkpoint: its id, or the end of it.")
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Open the model and memory that a run from elsewhere names."),
 ]
 BreakOption = Annotated[
     list[str] | None,
@@ -97,42 +103,34 @@ def start(
     query: QueryOption,
     candidates: CandidatesArgument,
     individual: IndividualOption,
-    prototype: SimilarOption = 0,
+    prototype: PrototypeOption,
     seed: SeedOption,
-    history: Annotated[
+    signals: Annotated[
         Path | None,
-        typer.Option(help="JSON list of past choices (query, chosen, rejected), not the memory's."),
+        typer.Option(
+            help="What is known of the user, not the memory's: JSON as `pgenrm users show --json`"
+            " prints it (history, stated)."
+        ),
     ] = None,
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineOption,
+    embedder: EmbedderOption,
     run: Annotated[str | None, typer.Option(help="An id of your choice.")] = None,
     store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Begin a run; it stops before its first node."""
-    from pgenrm_agent.schema import Candidate, EvaluationRequest
+    from pgenrm_agent.evaluation_input import evaluation_request
 
-    with valid_input("this request cannot be used"):
-        request = EvaluationRequest(
-            user_id=user,
-            query=query,
-            candidates=tuple(
-                candidate
-                if isinstance(candidate, Candidate)
-                else Candidate(id=f"answer-{number}", text=candidate)
-                for number, candidate in enumerate(read_candidates(candidates), start=1)
-            ),
-        )
+    request = evaluation_request(user, query, read_candidates(candidates))
     with session_on(store, context.obj) as session:
         name = session.start(
             request,
             scaling=scaling_of(individual, prototype, seed=seed),
-            history=None if history is None else parse_history(read_text(history)),
+            signals=None if signals is None else parse_signals(read_text(signals), user),
             run=run,
-            labels=labels_of(
-                model=model, engine=engine, memory=memory, similar="yes" if prototype else None
-            ),
+            labels=labels_of(model=model, engine=engine, memory=memory, embedder=embedder),
         )
         _show_checkpoint(session.checkpoint(name), as_json)
 
@@ -142,11 +140,12 @@ def step(
     context: typer.Context,
     run: RunArgument,
     *,
+    trust: TrustOption = False,
     store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Run the next node."""
-    with session_on(store, context.obj, run) as session:
+    with session_on(store, context.obj, run, trust=trust) as session:
         _show_checkpoint(session.step(run), as_json)
 
 
@@ -156,11 +155,12 @@ def resume(
     run: RunArgument,
     *,
     breakpoints: BreakOption = None,
+    trust: TrustOption = False,
     store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
     """Run on to the end, or until a breakpoint is met."""
-    with session_on(store, context.obj, run) as session:
+    with session_on(store, context.obj, run, trust=trust) as session:
         stop = session.resume(run, breakpoints or (), on_step=None if as_json else _show_step)
         _show_stop(stop, as_json)
 
@@ -227,6 +227,7 @@ def edit(
     chain: Annotated[
         int | None, typer.Option(min=0, help="One chain's persona or rubric; all if not given.")
     ] = None,
+    trust: TrustOption = False,
     store: StoreOption,
     as_json: JsonOption = False,
 ) -> None:
@@ -235,7 +236,7 @@ def edit(
     A rubric is one criterion a line, as "40% Clarity: why". Neighbors are one name a line: those
     left out take no part. History and candidates are JSON lists.
     """
-    with session_on(store, context.obj, run) as session:
+    with session_on(store, context.obj, run, trust=trust) as session:
         written = text if text is not None else read_text(file) if file is not None else None
         if written is None:
             written = edit_text(editable_text(session, run, what, chain), what)

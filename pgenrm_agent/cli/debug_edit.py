@@ -15,7 +15,7 @@ from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.schema import Candidate, Model, PreferencePair
+    from pgenrm_agent.schema import Candidate, Model, PreferencePair, UserSignals
 
 __all__ = [
     "Editable",
@@ -24,6 +24,7 @@ __all__ = [
     "parse_candidates",
     "parse_history",
     "parse_rubric",
+    "parse_signals",
 ]
 
 M = TypeVar("M", bound="Model")
@@ -100,16 +101,6 @@ def parse_candidates(text: str) -> list[Candidate]:
     return [_valid(Candidate, row, "candidates") for row in _json_list(text, "candidates")]
 
 
-def _json_list(text: str, what: str) -> list[object]:
-    try:
-        rows = json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"the {what} is not JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise ConfigurationError(f"the {what} is a JSON list, and this is {type(rows).__name__}")
-    return rows
-
-
 def parse_history(text: str) -> list[PreferencePair]:
     """Return the past choices of a JSON list."""
     from pgenrm_agent.schema import PreferencePair
@@ -117,8 +108,34 @@ def parse_history(text: str) -> list[PreferencePair]:
     return [_valid(PreferencePair, row, "history") for row in _json_list(text, "history")]
 
 
+def parse_signals(text: str, user_id: str) -> UserSignals:
+    """Return the signals of a JSON object (history, stated), of `user_id` where it names nobody."""
+    from pgenrm_agent.schema import UserSignals
+
+    signals = _json(text, "signals")
+    if not isinstance(signals, dict):
+        raise ConfigurationError(
+            f"the signals are a JSON object, and this is {type(signals).__name__}"
+        )
+    return _valid(UserSignals, {"user_id": user_id, **signals}, "signals")
+
+
+def _json_list(text: str, what: str) -> list[object]:
+    rows = _json(text, what)
+    if not isinstance(rows, list):
+        raise ConfigurationError(f"the {what} is a JSON list, and this is {type(rows).__name__}")
+    return rows
+
+
+def _json(text: str, what: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"the {what} is not JSON: {error}") from None
+
+
 def _valid(kind: type[M], row: object, what: str) -> M:
     try:
         return kind.model_validate(row)
     except ValueError as error:
-        raise ConfigurationError(f"one of the {what} cannot be used: {error}") from None
+        raise ConfigurationError(f"these {what} cannot be used: {error}") from None

@@ -3,88 +3,159 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.cli.resources import open_memory
+from pgenrm_agent.cli.resources import open_embedder, open_memory
+from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.engines.protocol import Engine
+    from pgenrm_agent.memory import Selection, UserMemory
+    from pgenrm_agent.prototypes import Match, Neighbors
+    from pgenrm_agent.schema import UserSignals
 
 __all__ = ["labels_of", "open_session", "session_on"]
 
-RESOURCE_LABELS = frozenset({"model", "engine", "memory", "similar"})
+RESOURCES = ("model", "engine", "memory", "embedder")
+SEAL = "seal"
 
 
 def labels_of(**options: str | None) -> dict[str, str]:
-    """Return the options that were given, as the labels that a run keeps."""
-    return {name: value for name, value in options.items() if value is not None}
+    """Return the options that were given, as the labels that a run keeps, sealed by this machine.
+
+    The seal tells a run that was started here from one that came from elsewhere: what such a run
+    names is not opened unless the user says so.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    return given | {SEAL: _seal(given)} if given else {}
 
 
 @contextmanager
 def session_on(
-    store: str | None, engine: Engine | None = None, run: str | None = None
+    store: str | None, engine: Engine | None = None, run: str | None = None, *, trust: bool = False
 ) -> Iterator[DebugSession]:
-    """Open a session; with `run`, on the model, engine and memory that it was started with."""
-    from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.debugging.store import default_store
+    """Open a session; with `run`, on the model, engine and memory that it was started with.
 
-    where = store or default_store()
-    with DebugSession(where, engine=engine) as session:
-        labels = session.labels(run) if run is not None and engine is None else {}
-        if not RESOURCE_LABELS & labels.keys():
+    Args:
+        store: A SQLite file or a PostgreSQL URL; None for the default one.
+        engine: Used instead of what the run was started with.
+        run: The run that is to go on.
+        trust: Whether to open what a run names that was not started here.
+
+    Raises:
+        ConfigurationError: The run names a model or a memory, and was not started here.
+    """
+    with open_session(store, {}, engine) as session:
+        labels = {} if run is None else session.labels(run)
+        named = {name: labels[name] for name in RESOURCES if name in labels}
+        if not named:
             yield session
             return
-    with ExitStack() as resources, _session_of(where, labels, resources) as session:
+    if not trust and not hmac.compare_digest(labels.get(SEAL, ""), _seal(named)):
+        told = ", ".join(f"{name} {value!r}" for name, value in named.items())
+        raise ConfigurationError(
+            f"run {run} was not started here, and going on with it opens what it names ({told}): if "
+            "you know these, say so with --trust"
+        )
+    with open_session(store, named, engine) as session:
         yield session
 
 
+@contextmanager
 def open_session(
-    store: str | None, labels: dict[str, str], resources: ExitStack, *, engine: Engine | None = None
-) -> DebugSession:
-    """Return a session on the model, engine and memory that `labels` name.
+    store: str | None, named: Mapping[str, str], engine: Engine | None = None
+) -> Iterator[DebugSession]:
+    """Open a session on the model, engine, memory and embedder that are named, or on the defaults.
 
-    It is closed with `resources`. engine: used instead of the one that `labels` name.
+    engine: used instead of the one that is named.
     """
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.debugging.store import default_store
-
-    where = store or default_store()
-    if engine is not None:
-        session = DebugSession(where, engine=engine)
-    elif labels:
-        session = _session_of(where, labels, resources)
-    else:
-        session = DebugSession(where)
-    return resources.enter_context(session)
-
-
-def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack) -> DebugSession:
-    from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import bundled_model, format_of
 
-    model: str | Path = labels.get("model") or bundled_model()
-    engine = open_engine(labels.get("engine"), model)
-    resources.callback(lambda: asyncio.run(engine.aclose()))
-    memory = None
-    neighbors = None
-    if {"memory", "similar"} & labels.keys():
-        memory = open_memory(labels.get("memory"))
-        resources.callback(memory.close)
-    if "similar" in labels and memory is not None:
-        from pgenrm_agent.embedding import ModelTokensEmbedder
+    with ExitStack() as resources:
+        chain_format = None
+        if engine is None and {"model", "engine"} & named.keys():
+            model = named.get("model") or bundled_model()
+            chain_format = format_of(model)
+            engine = opened = open_engine(named.get("engine"), model)
+            resources.callback(lambda: asyncio.run(opened.aclose()))
+        known = _Remembered(named.get("memory"), named.get("embedder"))
+        resources.callback(known.close)
+        yield resources.enter_context(
+            DebugSession(
+                store or default_store(),
+                engine=engine,
+                chain_format=chain_format,
+                memory=known,
+                neighbors=known,
+            )
+        )
+
+
+class _Remembered:
+    """The memory of a session and who is similar in it, opened by the first node that asks.
+
+    So a store can be looked at while another process owns the memory.
+    """
+
+    def __init__(self, memory: str | None, embedder: str | None) -> None:
+        self._wanted = memory
+        self._embedder = embedder
+
+    @cached_property
+    def memory(self) -> UserMemory:
+        return open_memory(self._wanted)
+
+    @cached_property
+    def _neighbors(self) -> Neighbors:
+        from pgenrm_agent.opening import default_persona_embedder
         from pgenrm_agent.prototypes import Neighbors
 
+        embedder = open_embedder(self._embedder) or default_persona_embedder()
         # Personas can be made up here: nobody joins a prototype with one.
-        neighbors = Neighbors(memory, ModelTokensEmbedder(bundled_model()), joining=False)
-    return DebugSession(
-        where,
-        engine=engine,
-        chain_format=format_of(model),
-        memory=memory,
-        neighbors=neighbors,
-    )
+        return Neighbors(self.memory, embedder, joining=False)
+
+    def recall(
+        self,
+        user_id: str,
+        *,
+        query: str | None = None,
+        limit: int | None = None,
+        selection: Selection = "random",
+        seed: int = 0,
+    ) -> UserSignals:
+        return self.memory.recall(user_id, query=query, limit=limit, selection=selection, seed=seed)
+
+    def available(self) -> bool:
+        from pgenrm_agent.opening import memory_exists
+
+        return memory_exists(self._wanted) and self._neighbors.available()
+
+    def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
+        return self._neighbors.match(user_id, personas, query, count)
+
+    def close(self) -> None:
+        if "memory" in vars(self):
+            self.memory.close()
+
+
+def _seal(named: Mapping[str, str]) -> str:
+    """Return what only this user on this machine can make of these names, with a key kept at home."""
+    from pgenrm_agent.files import write_text
+    from pgenrm_agent.settings import data_folder
+
+    file = data_folder() / "runs.key"
+    if not file.is_file():
+        write_text(file, secrets.token_hex(32), private=True)
+    text = json.dumps(sorted(named.items()))
+    return hmac.new(file.read_bytes(), text.encode(), hashlib.sha256).hexdigest()[:32]

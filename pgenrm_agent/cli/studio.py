@@ -11,12 +11,17 @@ import typer
 
 from pgenrm_agent.cli.debug_session import labels_of, open_session
 from pgenrm_agent.cli.options import (
+    EmbedderOption,
     EngineOption,
+    IndividualOption,
     MemoryOption,
     ModelOption,
+    PrototypeOption,
+    SeedOption,
     StoreOption,
     from_setting,
 )
+from pgenrm_agent.cli.resources import scaling_of
 
 __all__ = ["studio"]
 
@@ -35,9 +40,13 @@ def studio(
         ),
     ],
     store: StoreOption,
+    individual: IndividualOption,
+    prototype: PrototypeOption,
+    seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineOption,
+    embedder: EmbedderOption,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Step through runs in a local web page: look, edit, resume, rewind, fork, compare."""
@@ -45,7 +54,8 @@ def studio(
 
     from pgenrm_agent.studio.app import create_studio
 
-    labels = labels_of(model=model, engine=engine, memory=memory)
+    scaling = scaling_of(individual, prototype, seed=seed)
+    labels = labels_of(model=model, engine=engine, memory=memory, embedder=embedder)
     token = secrets.token_urlsafe(24)
     with ExitStack() as resources:
         # Bound here, so that the address is known before the server runs.
@@ -58,13 +68,13 @@ def studio(
             raise typer.BadParameter(
                 f"port {port} cannot be used ({error}): take another"
             ) from None
-        session = open_session(store, labels, resources, engine=context.obj)
+        session = resources.enter_context(open_session(store, labels, context.obj))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={token}"
         typer.echo(f"the studio, until Ctrl-C: {address}")
         if show:
             typer.launch(address)
         config = uvicorn.Config(
-            create_studio(session, token=token, labels=labels),
+            create_studio(session, token=token, scaling=scaling, labels=labels),
             log_level="warning",
             access_log=False,  # its lines would hold the token
             timeout_graceful_shutdown=2,

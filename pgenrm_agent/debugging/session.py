@@ -40,6 +40,7 @@ from pgenrm_agent.debugging.views import (
 )
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
@@ -136,26 +137,23 @@ class DebugSession(Closeable):
         request: EvaluationRequest,
         *,
         scaling: Scaling | None = None,
-        history: Sequence[PreferencePair] | None = None,
-        stated: Sequence[StatedPreference] | None = None,
+        signals: UserSignals | None = None,
         run: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> str:
         """Begin a run and stop before its first node; returns its id.
 
-        history, stated: what is known of the user, instead of what the memory knows.
-        run: an id of your choice. labels: short texts kept with the run, shown in lists.
+        Args:
+            request: What is asked, of whom, and the answers.
+            scaling: How many chains and from what.
+            signals: What is known of the user, instead of what the memory knows.
+            run: An id of your choice.
+            labels: Short texts kept with the run, shown in lists.
+
+        Raises:
+            ConfigurationError: The id is taken, or the signals are somebody else's.
         """
-        given: EvaluationInput = {
-            "request": request.model_dump(mode="json"),
-            "scaling": (scaling or Scaling()).model_dump(mode="json"),
-            "history": None
-            if history is None
-            else [pair.model_dump(mode="json") for pair in history],
-            "stated": None
-            if stated is None
-            else [preference.model_dump(mode="json") for preference in stated],
-        }
+        given = evaluation_input(request, scaling or Scaling(), signals)
         name = run or uuid.uuid4().hex[:12]
         await self._refuse_taken(name)
         config = config_of(name)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
+from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.files import replacing
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message
+from pgenrm_agent.schema import Evaluation, EvaluationRequest, Message
 
 __all__ = [
     "LabeledPair",
@@ -207,15 +208,8 @@ def _request(
             "a prompt does not end with a message of the user, so its completions answer nothing: "
             f"it ends with {conversation[-1].role if conversation else 'nothing'}"
         )
-    return EvaluationRequest(
-        user_id=user,
-        query=conversation[-1].content,
-        conversation=conversation[:-1],
-        candidates=tuple(
-            Candidate(id=f"answer-{number}", text=text)
-            for number, text in enumerate(dict.fromkeys(texts), start=1)
-        ),
-    )
+    different = list(dict.fromkeys(texts))
+    return evaluation_request(user, conversation[-1].content, different, conversation[:-1])
 
 
 def _means(result: Evaluation | PGenRMError) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.debugging import DebugSession, RunSummary
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.schema import Scaling
 from pgenrm_agent.studio.access import AuthMiddleware, form_key
 from pgenrm_agent.studio.background import Workers
 from pgenrm_agent.studio.forms import Fields, begun, criteria, first, read_form, whole
@@ -27,16 +28,25 @@ Form = Annotated[Fields, Depends(read_form)]
 
 
 def create_studio(
-    session: DebugSession, *, token: str, labels: dict[str, str] | None = None
+    session: DebugSession,
+    *,
+    token: str,
+    scaling: Scaling | None = None,
+    labels: dict[str, str] | None = None,
 ) -> FastAPI:
-    """The page over `session`, which stays the caller's to close, after the server has ended.
-
-    token: who opens the page with `?token=` may use it; everybody else is refused.
-    labels: kept with the runs that are started here.
+    """Make the page over `session`, which stays the caller's to close, after the server has ended.
 
     Serve it on a loopback address: requests that name another host are refused.
+
+    Args:
+        session: Whose runs are shown, and which acts on them.
+        token: Who opens the page with `?token=` may use it; everybody else is refused.
+        scaling: What runs are started with where the form does not say. Left out: 8 chains of the
+            user's own, and none of similar users.
+        labels: Kept with the runs that are started here.
     """
     workers = Workers(session)
+    default = scaling or Scaling(prototype=0)
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -49,18 +59,28 @@ def create_studio(
     app.state.token = token
     show = _renderer(token)
 
+    def first_page(runs: Sequence[RunSummary], problem: str | None, values: Fields) -> Response:
+        return show(
+            "index.html",
+            422 if problem else 200,
+            runs=runs,
+            problem=problem,
+            values=values,
+            default=default,
+        )
+
     @app.get("/")
     def index() -> Response:
-        return show("index.html", runs=session.runs(), problem=None, values={})
+        return first_page(session.runs(), None, {})
 
     @app.post("/runs")
     def start(form: Form) -> Response:
         try:
-            request, scaling, history = begun(form)
-            run = session.start(request, scaling=scaling, history=history, labels=labels)
+            request, wanted, signals = begun(form, default)
+            run = session.start(request, scaling=wanted, signals=signals, labels=labels)
         except PGenRMError as error:
             # With what was written, so that nobody has to write it again.
-            return show("index.html", 422, runs=session.runs(), problem=str(error), values=form)
+            return first_page(session.runs(), str(error), form)
         return _to(run)
 
     @app.get("/runs/{run}")

@@ -10,7 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling
+from pgenrm_agent.evaluation_input import evaluation_request
+from pgenrm_agent.schema import EvaluationRequest, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.studio.access import form_key
 
 __all__ = ["Fields", "begun", "criteria", "read_form"]
@@ -58,36 +59,39 @@ def whole(fields: Fields, name: str, default: int | None) -> int | None:
 
 
 def begun(
-    fields: Fields,
-) -> tuple[EvaluationRequest, Scaling, list[PreferencePair] | None]:
-    """Request, scaling and past choices of the form for a new run; None: ask the memory."""
+    fields: Fields, default: Scaling
+) -> tuple[EvaluationRequest, Scaling, UserSignals | None]:
+    """Return request, scaling and signals of the form for a new run; None: ask the memory.
+
+    Raises:
+        ConfigurationError: A field cannot be used.
+    """
     texts = [text.replace("\r\n", "\n") for text in fields.get("answer", ()) if text.strip()]
     choices = zip(
         *(fields.get(name, ()) for name in ("past_query", "past_chosen", "past_rejected")),
         strict=False,
     )
+    request = evaluation_request(first(fields, "user").strip(), first(fields, "query"), texts)
     try:
-        request = EvaluationRequest(
-            user_id=first(fields, "user").strip(),
-            query=first(fields, "query"),
-            candidates=tuple(
-                Candidate(id=f"answer-{number}", text=text)
-                for number, text in enumerate(texts, start=1)
-            ),
+        scaling = Scaling.model_validate(
+            default.model_dump()
+            | {
+                "individual": whole(fields, "chains", default.individual),
+                "seed": whole(fields, "seed", default.seed),
+            }
         )
-        scaling = Scaling(
-            individual=whole(fields, "chains", 8) or 0,
-            prototype=0,
-            seed=whole(fields, "seed", None),
-        )
-        history = [
+        history = tuple(
             PreferencePair(query=query, chosen=chosen, rejected=rejected)
             for query, chosen, rejected in choices
             if query.strip() or chosen.strip() or rejected.strip()
-        ]
+        )
     except ValueError as error:
         raise ConfigurationError(f"this run cannot be started: {error}") from None
-    return request, scaling, history or None
+    return (
+        request,
+        scaling,
+        UserSignals(user_id=request.user_id, history=history) if history else None,
+    )
 
 
 def criteria(fields: Fields) -> list[tuple[str, float, str]]:

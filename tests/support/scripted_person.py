@@ -10,7 +10,7 @@ from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.model_files import bundled_model, format_of
-from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling
+from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
@@ -19,6 +19,7 @@ REQUEST = EvaluationRequest(
     query="Which color?",
     candidates=(Candidate(id="red", text="Red."), Candidate(id="green", text="Green.")),
 )
+SIGNALS = UserSignals(user_id="ada", history=(PAIR,))
 SCALING = Scaling(individual=4, prototype=0, seed=5)
 
 
@@ -38,7 +39,7 @@ def reply(prompt: Prompt, sample: int) -> str:
 
 
 def begin(session: DebugSession, run: str = "one") -> str:
-    return session.start(REQUEST, scaling=SCALING, history=[PAIR], run=run)
+    return session.start(REQUEST, scaling=SCALING, signals=SIGNALS, run=run)
 
 
 class CountingEngine:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from scripted_person import PAIR, REQUEST, SCALING, begin
+from scripted_person import PAIR, REQUEST, SCALING, SIGNALS, begin
 from studio_server import Studio
 
 from pgenrm_agent.schema import Candidate
@@ -28,7 +28,7 @@ def step(page: Page, done: str) -> None:
 def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     page: Page, studio: Studio, keep: Keep
 ) -> None:
-    page.get_by_label("Person").fill("ada")
+    page.get_by_label("User").fill("ada")
     page.get_by_label("Chains").fill("4")
     page.get_by_label("Seed").fill("5")
     page.get_by_label("Question").fill(REQUEST.query)
@@ -124,7 +124,7 @@ def test_a_hostile_candidate_is_shown_as_text(page: Page, studio: Studio, keep: 
         }
     )
     assert len(HOSTILE) > 100_000
-    run = studio.session.start(asked, scaling=SCALING, history=[PAIR])
+    run = studio.session.start(asked, scaling=SCALING, signals=SIGNALS)
     open_run(page, studio, run)
     page.locator(".answer summary").first.click()
     shown = page.locator(".answer pre").first

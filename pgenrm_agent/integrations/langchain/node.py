@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation_input import evaluation_input
+from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate
 
@@ -45,9 +45,8 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
         self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Return the update of the surrounding graph's state: the evaluation as JSON data."""
-        user_id, query, candidates = self._read(input)
-        scaling = self._reward_model.scaling
-        given = evaluation_input(user_id, query, candidates, (), scaling, None)
+        request = evaluation_request(*self._read(input))
+        given = evaluation_input(request, self._reward_model.scaling, None)
         graph, context = await self._reward_model.aprepare()
         state = await graph.ainvoke(given, config, context=context)
         return {self._to: state["evaluation"]}

@@ -34,11 +34,12 @@ except PGenRMError as error:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    history = tmp_path / "history.json"
-    history.write_text('[{"query": "Tea?", "chosen": "Tea, plainly.", "rejected": "It depends."}]')
+    choice = {"query": "Tea?", "chosen": "Tea, plainly.", "rejected": "It depends."}
+    (tmp_path / "signals.json").write_text(json.dumps({"history": [choice]}))
     (tmp_path / "debug.py").write_text(MAIN)
     return {
         **os.environ,
+        "PGENRM_HOME": str(tmp_path),
         "PGENRM_RUNS": str(tmp_path / "runs.sqlite"),
         "TERM": "xterm",
         "COLUMNS": "120",
@@ -56,7 +57,7 @@ def debug(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
 def begin(tmp_path: Path) -> list[str]:
     return [
         *("start", "-u", "ada", "-q", "Which color?", "--run", "one", "--individual", "4"),
-        *("--seed", "5", "--history", str(tmp_path / "history.json"), "Red.", "Green."),
+        *("--seed", "5", "--signals", str(tmp_path / "signals.json"), "Red.", "Green."),
     ]
 
 
@@ -168,3 +169,54 @@ def test_a_wrong_call_gets_one_clear_error(tmp_path: Path, environment: dict[str
     assert "40% Clarity: why" in said
     broken = {**environment, "EDITOR": "false"}
     assert "nothing was changed" in debug(broken, "edit", "one", "persona", code=1)
+
+
+def test_a_run_from_elsewhere_opens_nothing_that_it_names(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    named = tmp_path / "named"
+    debug(environment, *begin(tmp_path), "--memory", str(named))
+    elsewhere = {**environment, "PGENRM_HOME": str(tmp_path / "another home")}
+    for command in (("step",), ("resume",), ("edit", "one", "persona", "--text", "Somebody.")):
+        arguments = command if len(command) > 1 else (*command, "one")
+        said = debug(elsewhere, *arguments, code=1)
+        assert "was not started here" in said
+        assert f"memory '{named}'" in said
+    assert debug(elsewhere, "show", "one").startswith("run one")
+    assert not named.exists()
+    assert "next: derive_persona" in debug(elsewhere, "step", "one", "--trust")
+    # At home nothing has to be said.
+    assert "stopped: finished" in debug(environment, "resume", "one")
+
+
+def test_a_seal_holds_for_what_it_was_made_for_alone(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    debug(environment, *begin(tmp_path), "--memory", str(tmp_path / "mine"))
+    exported = json.loads(debug(environment, "export", "one"))
+    for kept in exported["checkpoints"]:
+        assert kept["metadata"]["label_seal"]
+        kept["metadata"]["label_memory"] = "/theirs"
+    forged = tmp_path / "forged.json"
+    forged.write_text(json.dumps(exported))
+    debug(environment, "import", str(forged), "--run", "forged")
+    assert "memory '/theirs'" in debug(environment, "resume", "forged", code=1)
+    # A copy of one's own run is one's own.
+    debug(environment, "fork", "one", "--name", "two")
+    assert "stopped: finished" in debug(environment, "resume", "two")
+
+
+@pytest.mark.parametrize(
+    ("signals", "complaint"),
+    [
+        ('{"user_id": "ben"}', "those of user 'ben'"),
+        ('{"histroy": []}', "these signals cannot be used"),
+        ("[]", "a JSON object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_signals_that_cannot_be_used_are_refused(
+    tmp_path: Path, environment: dict[str, str], signals: str, complaint: str
+) -> None:
+    (tmp_path / "signals.json").write_text(signals)
+    assert complaint in debug(environment, *begin(tmp_path), code=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from scripted_person import PAIR, REQUEST, SCALING, begin, reply
+from scripted_person import REQUEST, SCALING, SIGNALS, begin, reply
 
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
@@ -41,7 +41,7 @@ async def until_asked(engine: SlowEngine) -> None:
 
 async def test_a_run_is_stopped_edited_resumed_forked_and_compared() -> None:
     async with DebugSession(engine=ScriptedEngine(reply)) as session:
-        run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR], run="one")
+        run = await session.astart(REQUEST, scaling=SCALING, signals=SIGNALS, run="one")
         stop = await session.arun_to(run, after="derive_persona")
         assert stop.reason == "after:derive_persona"
         forked = await session.afork(run, name="other")
@@ -74,7 +74,7 @@ def test_one_session_serves_one_event_loop_after_another(tmp_path: Path) -> None
 async def test_the_callers_loop_is_free_while_a_run_proceeds() -> None:
     engine = SlowEngine()
     async with DebugSession(engine=engine) as session:
-        run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR])
+        run = await session.astart(REQUEST, scaling=SCALING, signals=SIGNALS)
         proceeding = asyncio.create_task(session.aresume(run))
         await until_asked(engine)
         (summary,) = await session.aruns()
@@ -86,7 +86,7 @@ async def test_the_callers_loop_is_free_while_a_run_proceeds() -> None:
 async def test_canceling_ends_the_node_and_the_run_goes_on_from_before_it() -> None:
     engine = SlowEngine()
     async with DebugSession(engine=engine) as session:
-        run = await session.astart(REQUEST, scaling=SCALING, history=[PAIR])
+        run = await session.astart(REQUEST, scaling=SCALING, signals=SIGNALS)
         proceeding = asyncio.create_task(session.aresume(run))
         await until_asked(engine)
         proceeding.cancel()

@@ -19,20 +19,20 @@ from pgenrm_agent.testing import ScriptedEngine
 
 EMBEDDER = HashingEmbedder()
 PERSONAS = ("Wants short answers.", "She loves red.")
-PEOPLE = {"ben": 0, "cid": 0, "dee": 1, "eve": 1}
+TASTES = {"ben": 0, "cid": 0, "dee": 1, "eve": 1}
 SCALING = Scaling(individual=4, prototype=2, seed=5)
 
 
 @pytest.fixture
 def neighbors(tmp_path: Path) -> Iterator[Neighbors]:
-    """Four people in two prototypes; ada, who is asked for, agreed and is in none."""
+    """Four users in two prototypes; ada, who is asked for, agreed and is in none."""
     with UserMemory(tmp_path / "memory") as memory:
-        for user in ("ada", *PEOPLE):
+        for user in ("ada", *TASTES):
             memory.remember(user, PAIR.model_copy(update={"id": user}))
             memory.set_consent(user, True)
         source = Neighbors(memory, EMBEDDER, joining=False)
         centroids = EMBEDDER.embed(PERSONAS)
-        members = [Member(user, taste, centroids[taste]) for user, taste in PEOPLE.items()]
+        members = [Member(user, taste, centroids[taste]) for user, taste in TASTES.items()]
         source.store.replace(centroids, members, embedder=EMBEDDER.name)
         yield source
 
@@ -103,16 +103,19 @@ def test_a_neighbor_can_be_left_out(session: DebugSession) -> None:
     assert {draft["level"] for draft in session.state(run)["chains"]} == {"individual"}
 
 
-def test_the_command_line_brings_similar_people_along(neighbors: Neighbors, tmp_path: Path) -> None:
+def test_the_command_line_brings_similar_users_along(
+    neighbors: Neighbors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from typer.testing import CliRunner
 
     from pgenrm_agent.cli.debug import app
     from pgenrm_agent.embedding import ModelTokensEmbedder
     from pgenrm_agent.model_files import bundled_model
 
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
     states = ModelTokensEmbedder(bundled_model())
     centroids = states.embed(PERSONAS)
-    members = [Member(user, taste, centroids[taste]) for user, taste in PEOPLE.items()]
+    members = [Member(user, taste, centroids[taste]) for user, taste in TASTES.items()]
     neighbors.store.replace(centroids, members, embedder=states.name)
     options = ["--store", str(tmp_path / "runs.sqlite"), "--json"]
     asked = [

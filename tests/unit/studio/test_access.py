@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from studio_server import TOKEN, Studio
 
 from pgenrm_agent.debugging import DebugSession
-from pgenrm_agent.schema import Candidate
+from pgenrm_agent.schema import Candidate, Scaling
 from pgenrm_agent.studio import create_studio
 from pgenrm_agent.studio.access import form_key
 from pgenrm_agent.testing import ScriptedEngine
@@ -95,6 +95,23 @@ def test_a_run_that_cannot_be_started_keeps_what_was_written(client: httpx.Clien
     assert "write a whole number" in answer.text
     assert "Which &lt;b&gt;?" in answer.text
     assert "Green." in answer.text
+
+
+def test_a_run_has_the_chains_of_the_settings_unless_the_form_says_others(tmp_path: Path) -> None:
+    scaling = Scaling(individual=3, prototype=2, seed=9)
+    with DebugSession(tmp_path / "runs.sqlite", engine=ScriptedEngine(reply)) as session:
+        app = create_studio(session, token=TOKEN, scaling=scaling)
+        studio = TestClient(app, base_url="http://127.0.0.1")
+        assert (
+            'name="chains" type="number" min="0" max="1024" value="3"'
+            in studio.get("/", params={"token": TOKEN}).text
+        )
+        form = {"key": form_key(TOKEN), "user": "ada", "query": "Which?", "answer": ["A.", "B."]}
+        for said in ({}, {"chains": "5", "seed": "1"}):
+            studio.post("/runs", data=form | said)
+        begun = [session.state(summary.run)["scaling"] for summary in session.runs()]
+    wanted = [(scaling["individual"], scaling["prototype"], scaling["seed"]) for scaling in begun]
+    assert sorted(wanted) == [(3, 2, 9), (5, 2, 1)]
 
 
 def test_an_edit_that_is_refused_says_why(client: httpx.Client, studio: Studio) -> None:
