@@ -17,6 +17,7 @@ from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSeri
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -79,13 +80,9 @@ async def in_sqlite(path: str | Path) -> AsyncIterator[BaseCheckpointSaver[str]]
 
     Raises ConfigurationError when a package is missing, and sqlite3.Error for another kind of file.
     """
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "keeping runs in a file needs a package that is not installed:"
-            " pip install 'pgenrm-agent[debugging]'"
-        ) from error
+    require("keeping runs in a file", "aiosqlite", "langgraph.checkpoint.sqlite", extra="debugging")
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
     async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
         saver.serde = PlainData()
         await saver.setup()
@@ -98,13 +95,11 @@ async def in_postgres(url: str) -> AsyncIterator[BaseCheckpointSaver[str]]:
 
     Raises ConfigurationError when a package is missing.
     """
-    try:
-        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-    except ImportError as error:
-        raise ConfigurationError(
-            "runs in PostgreSQL need a package that is not installed:"
-            " pip install 'pgenrm-agent[postgres]'"
-        ) from error
+    require(
+        "keeping runs in PostgreSQL", "psycopg", "langgraph.checkpoint.postgres", extra="postgres"
+    )
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
     async with AsyncPostgresSaver.from_conn_string(url, serde=PlainData()) as saver:
         await saver.setup()
         yield saver

@@ -108,7 +108,7 @@ def memory_exists(wanted: UserMemory | str | Path | None) -> bool:
         return True
     from pgenrm_agent.memory import default_directory
 
-    folder = default_directory() if wanted is None else Path(wanted)
+    folder = default_directory() if wanted is None else Path(wanted).expanduser()
     try:
         return any(folder.iterdir())
     except FileNotFoundError:

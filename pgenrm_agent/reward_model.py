@@ -24,6 +24,7 @@ from pgenrm_agent.evaluation_input import (
     stated_preference,
 )
 from pgenrm_agent.evaluation_run import OnProgress, RunOptions, run_evaluation
+from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
     EngineName,
     default_persona_embedder,
@@ -364,9 +365,12 @@ class PGenRM(Closeable):
             on_progress: Called with what is being done, how much of it is done, and of how much.
 
         Raises:
-            ConfigurationError: Nobody agreed, or no persona can be read; the version before then
-                still counts.
+            ConfigurationError: A package is missing, nobody agreed, or no persona can be read; the
+                version before then still counts.
         """
+        require("learning prototypes", "sklearn")
+        if keep is not None:
+            require("keeping what was learned in a file", "aiosqlite")
         from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
         from pgenrm_agent.graphs.state import default_format
         from pgenrm_agent.prototypes.fitting import fit_prototypes

@@ -25,14 +25,31 @@ from pydantic_settings import (
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["Settings", "config_files", "data_folder", "read_settings", "settings_sources"]
+__all__ = [
+    "Settings",
+    "config_files",
+    "data_folder",
+    "read_settings",
+    "settings_sources",
+    "unknown_variables",
+]
 
 PREFIX = "PGENRM_"
 FILE_NAME = "pgenrm.toml"
 DEFAULT = "default"
 
+NO_SETTINGS = frozenset({"PGENRM_CONFIG", "PGENRM_KEY"})
+"""Variables with another use: where the nearest file is, and the key of a server's client."""
+
+
+def _at_home(text: str) -> str:
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
 Chains = Annotated[int, Field(ge=0, le=1024)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Place = Annotated[str, AfterValidator(_at_home)]
+"""A path, or what names something elsewhere: a URL, a model on a hub."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -46,14 +63,14 @@ class Settings(BaseSettings):
     home: Folder | None = Field(
         None, description="Folder of memory, runs and keys; else the user's data directory."
     )
-    memory: str | None = Field(
+    memory: Place | None = Field(
         None, description="Folder of the user memory, or the URL of a Chroma server."
     )
-    model: str | None = Field(None, description="Model folder or name; else the bundled model.")
+    model: Place | None = Field(None, description="Model folder or name; else the bundled model.")
     engine: Literal["transformers", "vllm", "openai"] | None = Field(
         None, description="What runs the model; else transformers."
     )
-    embedder: str | None = Field(
+    embedder: Place | None = Field(
         None, description="Sentence-transformers model that finds similar users."
     )
     individual: Chains = Field(8, description="Evaluation chains with the user's own choices.")
@@ -62,7 +79,7 @@ class Settings(BaseSettings):
         None, gt=0.5, lt=1, description="Probability of being best at which sampling ends early."
     )
     seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of scores; else drawn.")
-    runs: str | None = Field(
+    runs: Place | None = Field(
         None, description="SQLite file, or PostgreSQL URL, with the runs of debugging."
     )
     keys: Folder | None = Field(None, description="File of the servers' keys.")
@@ -106,12 +123,30 @@ def config_files() -> list[Path]:
 def read_settings() -> Settings:
     """Return the settings in force now; nothing is kept from one call to the next.
 
-    Raises ConfigurationError that names the variable, or the file and the field, of a wrong value.
+    Raises:
+        ConfigurationError: A value is wrong (it names the variable, or the file and the field), or
+            a variable has nearly the name of a setting.
     """
+    for variable in unknown_variables():
+        name = variable.upper().removeprefix(PREFIX).lower()
+        if near := get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
+            raise ConfigurationError(
+                f"{variable}: no such setting; did you mean {_variable(near[0])}? Set that, or unset it"
+            )
     try:
         return Settings()
     except ValidationError as error:
         raise ConfigurationError(_complaint(error)) from None
+
+
+def unknown_variables() -> list[str]:
+    """Return the `PGENRM_...` variables that are set and mean nothing here, by name."""
+    known = NO_SETTINGS | {_variable(name) for name in Settings.model_fields}
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if value and name.upper().startswith(PREFIX) and name.upper() not in known
+    )
 
 
 def settings_sources() -> dict[str, str]:

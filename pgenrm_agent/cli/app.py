@@ -23,27 +23,9 @@ from pgenrm_agent.cli.studio import studio
 from pgenrm_agent.cli.train import app as train
 from pgenrm_agent.cli.users import app as users
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.extras import EXTRA_OF
 
 __all__ = ["app", "main", "run"]
-
-EXTRAS = {
-    "accelerate": "training",
-    "fastapi": "server",
-    "matplotlib": "evaluation",
-    "mcp": "mcp",
-    "openai": "openai",
-    "prometheus_client": "server",
-    "pyarrow": "evaluation",
-    "ray": "ray",
-    "scipy": "evaluation",
-    "sentence_transformers": "embeddings",
-    "sklearn": "training",
-    "starlette": "server",
-    "uvicorn": "server",
-    "vllm": "vllm",
-    "yaml": "training",
-}
-"""Packages that come with an extra, and which one."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,7 +82,7 @@ def run(commands: typer.Typer) -> None:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from error
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
         typer.echo(

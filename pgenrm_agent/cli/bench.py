@@ -9,6 +9,7 @@ import typer
 
 from pgenrm_agent.cli.options import EngineOption, JsonOption, ModelOption
 from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from pgenrm_agent.benchmarks.report import SpeedReport
@@ -35,6 +36,8 @@ def bench(
     """Measure how fast a model is on this machine: alone, with more samples, with more callers."""
     from pgenrm_agent.benchmarks.speed import measure_speed
 
+    if plot is not None:
+        require("--plot", "matplotlib")
     with waiting("measuring") as show:
         report = measure_speed(model, engine, parts=part or (), repeats=repeats, progress=show)
     if plot is not None:

@@ -10,15 +10,18 @@ import typer
 
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
+    EmbedderOption,
     EngineOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
     ModelOption,
+    PrototypeOption,
 )
 from pgenrm_agent.cli.output import print_json
 from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
+from pgenrm_agent.extras import require
 
 __all__ = ["score_dataset"]
 
@@ -28,7 +31,8 @@ def score_dataset(
     target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
     *,
     individual: IndividualOption,
-    seed: FixedSeedOption = 0,
+    prototype: PrototypeOption,
+    seed: FixedSeedOption,
     concurrency: ConcurrencyOption = 16,
     ray_workers: Annotated[
         int | None, typer.Option("--ray", min=1, help="Ray workers, each with its own model.")
@@ -37,30 +41,31 @@ def score_dataset(
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineOption,
+    embedder: EmbedderOption,
     as_json: JsonOption = False,
 ) -> None:
     """Score every row of a Parquet file into another one; started again, it goes on."""
+    require("pgenrm score-dataset", "pyarrow", *(["ray"] if ray_workers else []))
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
     from pgenrm_agent.progress import counting
-    from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
         engine=engine or "transformers",
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
-        scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else 4),
+        scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else prototype),
         seed=seed,
     )
+    make = partial(open_reward_model, memory, model, engine, embedder=embedder)
     with counting("rows") as progress:
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            make = partial(PGenRM, model, engine=engine, memory=memory)
             run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:
-            with open_reward_model(memory, model, engine) as reward_model:
+            with make() as reward_model:
                 run = in_process(reward_model, concurrency=concurrency)
                 summary = score_all(source, target, job, run, progress=progress)
     if as_json:

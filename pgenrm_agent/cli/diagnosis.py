@@ -7,6 +7,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import Model
 
 __all__ = ["DoctorReport", "EngineState", "PackageState", "SettingState", "examine"]
@@ -110,6 +111,8 @@ def _openai() -> EngineState:
 
 
 def _device() -> str:
+    if find_spec("torch") is None:
+        return "unknown: torch is not installed"
     import torch
 
     if torch.cuda.is_available():
@@ -118,13 +121,13 @@ def _device() -> str:
 
 
 def _threads() -> str:
-    from pgenrm_agent.engines.transformers import TransformersEngine
-    from pgenrm_agent.errors import EngineError
     from pgenrm_agent.model_files import bundled_model
 
     try:
+        from pgenrm_agent.engines.transformers import TransformersEngine
+
         threads = TransformersEngine(bundled_model(), device="cpu").threads
-    except EngineError as error:
+    except (ImportError, PGenRMError) as error:
         return f"unknown: {error}"
     assert threads is not None
     return (
@@ -140,11 +143,12 @@ def _model() -> str:
     wanted = read_settings().model
     if wanted is not None:
         return wanted
-    folder = bundled_model()
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        return f"bundled model missing from {folder}"
-    return f"{folder.name}, {weights.stat().st_size / 1e6:.1f} MB, bundled"
+    try:
+        folder = bundled_model()
+        size = (folder / "model.safetensors").stat().st_size
+    except (ConfigurationError, OSError) as error:
+        return f"the bundled model cannot be read: {error}"
+    return f"{folder.name}, {size / 1e6:.1f} MB, bundled"
 
 
 def _memory() -> str:
@@ -162,18 +166,17 @@ def _memory() -> str:
 
 
 def _settings() -> tuple[SettingState, ...]:
-    from pgenrm_agent.settings import read_settings, settings_sources
+    from pgenrm_agent.settings import read_settings, settings_sources, unknown_variables
 
     settings = read_settings()
-    values = (
-        (name, getattr(settings, name), source) for name, source in settings_sources().items()
-    )
-    return tuple(
-        SettingState(
-            name=name, value=None if value is None else _without_password(str(value)), source=source
-        )
-        for name, value, source in values
-    )
+    states = []
+    for name, source in settings_sources().items():
+        value = getattr(settings, name)
+        shown = None if value is None else _without_password(str(value))
+        states.append(SettingState(name=name, value=shown, source=source))
+    for name in unknown_variables():
+        states.append(SettingState(name=name, value=None, source="set, and no setting"))
+    return tuple(states)
 
 
 def _without_password(url: str) -> str:

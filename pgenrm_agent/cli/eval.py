@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
+    EmbedderOption,
     EngineOption,
     FixedSeedOption,
     IndividualOption,
@@ -26,7 +27,9 @@ from pgenrm_agent.cli.options import (
     TemperatureOption,
 )
 from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from pgenrm_agent.engines import Engine
@@ -77,6 +80,7 @@ def evaluate(
     ] = None,
     model: ModelOption,
     engine: EngineOption,
+    embedder: EmbedderOption,
     split: Annotated[str, typer.Option(help="Split that the questions come from.")] = "test",
     limit: LimitOption = None,
     history: PastChoicesOption = 3,
@@ -84,7 +88,7 @@ def evaluate(
     prototype: SimilarOption = 0,
     temperature: TemperatureOption = 1.0,
     runs: Annotated[int, typer.Option(min=1, help="Independent runs.")] = 1,
-    seed: FixedSeedOption = 0,
+    seed: FixedSeedOption,
     memory: MemoryOption,
     concurrency: ConcurrencyOption = 16,
     as_json: JsonOption = False,
@@ -98,6 +102,7 @@ def evaluate(
         return
     if data is None or out is None:
         raise typer.BadParameter("--data and --out are needed: see pgenrm eval --help")
+    require("pgenrm eval", "matplotlib", "pyarrow", "scipy", extra="evaluation")
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.evaluation.datasets.questions import read_source
     from pgenrm_agent.evaluation.running import RunDescription
@@ -139,7 +144,12 @@ def evaluate(
         from pgenrm_agent.progress import counting
         from pgenrm_agent.reward_model import PGenRM
 
-        reward_model = PGenRM(engine=runner, chain_format=format_of(folder), memory=memory)
+        reward_model = PGenRM(
+            engine=runner,
+            chain_format=format_of(folder),
+            memory=memory,
+            persona_embedder=open_embedder(embedder),
+        )
         try:
             with counting("verdicts") as progress:
                 return await run_judges(
@@ -170,7 +180,7 @@ def compare(
     other_judge: Annotated[
         str | None, typer.Option(help="Judge of the second; that of the first if not given.")
     ] = None,
-    seed: FixedSeedOption = 0,
+    seed: FixedSeedOption,
     as_json: JsonOption = False,
 ) -> None:
     """What one result gains over another on the same questions, with a p-value."""

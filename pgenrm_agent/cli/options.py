@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 __all__ = [
+    "MAX_SEED",
     "AnswersOption",
     "CandidatesArgument",
     "ConcurrencyOption",
@@ -44,16 +45,20 @@ __all__ = [
 MAX_SEED = 2**31 - 1
 
 
-def from_setting(name: str, otherwise: str) -> dict[str, Any]:
+def from_setting(name: str, otherwise: str, default: object = None) -> dict[str, Any]:
     """Return the arguments of an option whose default is a setting.
 
-    otherwise: what the default is where nothing sets it, as the help shows it.
+    Args:
+        name: The setting.
+        otherwise: What the default is where nothing sets it, as the help shows it.
+        default: That default, where the setting itself has none.
     """
 
     def value() -> object:
         from pgenrm_agent.settings import read_settings
 
-        return getattr(read_settings(), name)
+        chosen = getattr(read_settings(), name)
+        return default if chosen is None else chosen
 
     return {
         "default_factory": value,
@@ -193,7 +198,14 @@ SeedOption = Annotated[
     ),
 ]
 FixedSeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of everything that is drawn.")
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=MAX_SEED,
+        help="Seed of everything that is drawn.",
+        **from_setting("seed", "0", 0),
+    ),
 ]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")]
 PastChoicesOption = Annotated[

@@ -31,7 +31,7 @@ def build(
         int | None, typer.Option("-k", min=1, help="Prototypes; by the personas' spectrum if none.")
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Personas of each user.")] = 3,
-    seed: FixedSeedOption = 0,
+    seed: FixedSeedOption,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Do not go on with a build that was cut off.")
     ] = False,

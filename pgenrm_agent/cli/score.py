@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgenrm_agent.cli.options import (
+    MAX_SEED,
     CandidatesArgument,
     EmbedderOption,
     EngineOption,
-    FixedSeedOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
@@ -22,6 +22,7 @@ from pgenrm_agent.cli.options import (
     SeedOption,
     SureOption,
     UserOption,
+    from_setting,
 )
 from pgenrm_agent.cli.output import print_json, print_notice, waiting
 from pgenrm_agent.cli.resources import open_reward_model, read_text, scaling_of, valid_input
@@ -35,7 +36,12 @@ __all__ = ["demo", "read_candidates", "rerank", "score", "text_or_file"]
 def demo(
     *,
     individual: IndividualOption,
-    seed: FixedSeedOption = 7,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="Seed of the samples.", **from_setting("seed", "7", 7)
+        ),
+    ],
     memory: Annotated[
         Path | None, typer.Option(help="Keep the demo's memory in this folder.")
     ] = None,

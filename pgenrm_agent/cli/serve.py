@@ -23,6 +23,7 @@ from pgenrm_agent.cli.options import (
 )
 from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from pgenrm_agent.integrations.keys import KeyRing
@@ -77,6 +78,7 @@ def serve(
     embedder: EmbedderOption,
 ) -> None:
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
+    require("pgenrm serve", "fastapi", "prometheus_client", "uvicorn", extra="server")
     from pgenrm_agent.integrations.loopback import refuse_other_machines
     from pgenrm_agent.integrations.server import Limits
 
@@ -143,6 +145,7 @@ def mcp(
     embedder: EmbedderOption,
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
+    require("pgenrm mcp", "mcp")
     from pgenrm_agent.integrations.mcp.server import create_mcp_server
 
     ring = None
@@ -243,4 +246,4 @@ def _tenants_folder(memory: str | None) -> Path:
             f"--memory {memory} is one Chroma server for everybody, and tenants with keys get a "
             "folder each: name a folder, or serve one tenant with --no-keys"
         )
-    return Path(memory) if memory else data_folder() / "tenants"
+    return Path(memory).expanduser() if memory else data_folder() / "tenants"

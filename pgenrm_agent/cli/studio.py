@@ -22,6 +22,7 @@ from pgenrm_agent.cli.options import (
     from_setting,
 )
 from pgenrm_agent.cli.resources import scaling_of
+from pgenrm_agent.extras import require
 
 __all__ = ["studio"]
 
@@ -50,6 +51,7 @@ def studio(
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Step through runs in a local web page: look, edit, resume, rewind, fork, compare."""
+    require("the studio", "fastapi", "uvicorn", "aiosqlite", extra="studio")
     import uvicorn
 
     from pgenrm_agent.studio.app import create_studio

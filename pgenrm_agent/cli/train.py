@@ -86,7 +86,7 @@ def evaluate(
     history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
     temperature: TemperatureOption = 1.0,
-    seed: FixedSeedOption = 0,
+    seed: FixedSeedOption,
     engine: EngineOption,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
     as_json: JsonOption = False,

@@ -49,7 +49,7 @@ def chains(
     withhold_stated: Annotated[
         bool, typer.Option(help="Leave what users stated out of the dataset's prompts.")
     ] = False,
-    seed: FixedSeedOption = 0,
+    seed: FixedSeedOption,
     as_json: JsonOption = False,
 ) -> None:
     """Chains of a teacher about users' choices; those that rank as the user did are kept.

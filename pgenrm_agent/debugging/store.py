@@ -43,16 +43,16 @@ async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckp
         return await resources.enter_async_context(in_postgres(where))
     import sqlite3
 
-    path = Path(where)
     try:
-        _make(path)
-        return await resources.enter_async_context(in_sqlite(path))
+        return await resources.enter_async_context(in_sqlite(_made(Path(where))))
     except (OSError, sqlite3.Error) as error:
         raise ConfigurationError(
-            f"runs cannot be kept in {path} ({error}): name another file, or one that this library made"
+            f"runs cannot be kept in {where} ({error}): name another file, or one that this library made"
         ) from error
 
 
-def _make(path: Path) -> None:
+def _made(path: Path) -> Path:
+    path = path.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # runs hold what people wrote and chose
+    return path

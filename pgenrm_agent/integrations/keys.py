@@ -56,7 +56,7 @@ class KeyRing:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._by_digest: dict[str, IssuedKey] = {}

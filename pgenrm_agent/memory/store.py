@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -62,7 +62,7 @@ class Format(BaseModel):
 class Store:
     """An open Chroma with our two collections. Made by `open_embedded` and `connect`.
 
-    `writing` serializes writes: an idempotent write reads before it writes.
+    Writes are made within `writing`, and each is followed by `wrote`.
     """
 
     def __init__(
@@ -79,13 +79,14 @@ class Store:
         """lock, copies, database, rows (about how many it holds): of an embedded store."""
         self.client = client
         self.where = where
-        self.writing = threading.RLock()
+        self._writing = threading.RLock()
         self.pid = os.getpid()
         self.users_of_this = 1
         self._lock = lock
         self._copies = copies
         self._database = database
         self._writes = 0
+        self._refresh_due = False
         self._refresh: subprocess.Popen[bytes] | None = None
         with reported("open the memory in", where, _advice(where) if lock else ""):
             self.embedder = embedder or HashingEmbedder()
@@ -116,16 +117,26 @@ class Store:
                 "workers with the 'spawn' method"
             )
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Serialize writes: an idempotent write reads before it writes."""
+        with self._writing:
+            yield
+            due, self._refresh_due = self._refresh_due, False
+        # Not under the lock: starting a process takes a while.
+        if due and self._database is not None:
+            self._refresh = refresh_statistics(self._database)
+
     def wrote(self) -> None:
-        """To be called after each write, with `writing` held."""
+        """Note a write that has just been made; the vector index is copied if it was saved."""
         if self._copies is not None:
             with reported("protect the vector index", self.where):
                 self._copies.after_write()
         self._writes += 1
         doubled = self._writes.bit_count() == 1 and self._writes >= FIRST_UPKEEP
         refreshing = self._refresh is not None and self._refresh.poll() is None
-        if self._database is not None and doubled and not refreshing:
-            self._refresh = refresh_statistics(self._database)
+        if doubled and not refreshing:
+            self._refresh_due = True
 
     def changed(self, collection: Collection) -> None:
         """To be called after rows were put into or taken out of a collection that is there to stay.
@@ -142,11 +153,18 @@ class Store:
             )
 
     def close(self) -> None:
+        """Close Chroma and give the directory up, which it does even where closing fails.
+
+        Raises:
+            MemoryStoreError: Chroma cannot be closed.
+        """
         end_refresh(self._refresh)
-        with suppress(Exception):
-            self.client.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            with reported("close the memory in", self.where):
+                self.client.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def collections(self) -> list[Collection]:
         """Every collection of ours, those of later versions included; no one else's."""

@@ -144,7 +144,7 @@ class UserMemory:
         user_id = valid_user_id(user_id)
         store = self._store
         forgotten = 0
-        with store.writing, reported("forget a user in", store.where):
+        with store.writing(), reported("forget a user in", store.where):
             for collection in store.collections():
                 before = forgotten
                 # Again until nothing is found: on a server others may be writing.
@@ -237,7 +237,7 @@ class UserMemory:
         pairs: Counter[str] = Counter()
         stated: Counter[str] = Counter()
         consents: dict[str, bool] = {}
-        with store.writing, reported("list the users in", store.where):
+        with store.writing(), reported("list the users in", store.where):
             for _, metadata in _all_rows(store.interactions):
                 pairs[str(metadata["user_id"])] += 1
             for _, metadata in _all_rows(store.users):
@@ -293,7 +293,7 @@ class UserMemory:
 
     def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
         """Write an export to a file, one JSON object a line; returns the number of lines."""
-        path = Path(path)
+        path = Path(path).expanduser()
         lines = 0
         with (
             reported("write the export", str(path)),
@@ -307,7 +307,7 @@ class UserMemory:
 
     def import_jsonl(self, path: Path | str) -> int:
         """Import a file that `export_jsonl` wrote; returns how many rows were new."""
-        path = Path(path)
+        path = Path(path).expanduser()
         with (
             reported("read the import", str(path), "it must be UTF-8 text, one JSON object a line"),
             path.open(encoding="utf-8", newline="\n") as file,
@@ -406,7 +406,7 @@ class UserMemory:
         for record in records:
             check_limits(record)
         store = self._store
-        with store.writing, reported("write to", store.where):
+        with store.writing(), reported("write to", store.where):
             fresh = self._fresh(records, where)
             pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
             for some in _batches(pairs, store.max_batch):

@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.extras import require
 from pgenrm_agent.files import write_text
 from pgenrm_agent.prototypes import PrototypeSet
 
@@ -59,11 +60,9 @@ def _page(prototypes: PrototypeSet, figure: Figure) -> str:
 
 
 def _draw(prototypes: PrototypeSet) -> Figure:
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigurationError("plots need pip install 'pgenrm-agent[training]'") from error
+    require("a plot", "matplotlib")
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
     center = prototypes.vectors.mean(axis=0)
     _, values, axes = np.linalg.svd(prototypes.vectors - center, full_matrices=False)

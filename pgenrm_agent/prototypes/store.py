@@ -163,11 +163,11 @@ class PrototypeStore:
             for start in range(0, len(members), store.max_batch):
                 some = members[start : start + store.max_batch]
                 # The lock by batch: users go on remembering things while a build is written.
-                with store.writing:
+                with store.writing():
                     _add(rows, some, start)
                     store.wrote()
                 progress(min(start + len(some), len(members)), len(members))
-            with store.writing:
+            with store.writing():
                 # Rows written after somebody was forgotten would outlive them; from here on,
                 # `forget` finds them.
                 for user_id in agreed - self._memory.consenting(agreed):
@@ -202,7 +202,7 @@ class PrototypeStore:
             if version is None:
                 return
             prototype = int(version.nearest(vector)[0])
-            with store.writing, reported("write prototypes to", store.where):
+            with store.writing(), reported("write prototypes to", store.where):
                 rows = _existing(store, MEMBERS + version.version)
                 if rows is None:
                     return  # a new version has just come; they join that one the next time
@@ -225,7 +225,7 @@ class PrototypeStore:
             version = self.current()
             rows = None if version is None else _existing(store, MEMBERS + version.version)
             if rows is not None:
-                with store.writing, reported("write prototypes to", store.where):
+                with store.writing(), reported("write prototypes to", store.where):
                     rows.delete(where={"user_id": user_id})
                     store.changed(rows)
                     store.wrote()

@@ -17,6 +17,7 @@ LAYERS = [
     {
         "background_loop",
         "errors",
+        "extras",
         "files",
         "jsonl",
         "machine",

@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import pgenrm
+from typer.main import get_command
 
+from pgenrm_agent.cli.app import app
+from pgenrm_agent.cli.diagnosis import examine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory import UserMemory, default_directory
-from pgenrm_agent.settings import Settings, data_folder, read_settings, settings_sources
+from pgenrm_agent.settings import (
+    Settings,
+    data_folder,
+    read_settings,
+    settings_sources,
+    unknown_variables,
+)
+
+SAMPLING = (
+    "demo",
+    "score",
+    "rerank",
+    "serve",
+    "mcp",
+    "studio",
+    "debug start",
+    "prototypes build",
+    "eval",
+    "score-dataset",
+    "train chains",
+    "train evaluate",
+)
+
+
+def defaults(command: str) -> dict[str, Any]:
+    """The options of a command that have settings behind them, with what they are if not given."""
+    named: Any = get_command(app)
+    for word in command.split():
+        named = named.commands[word]
+    return {
+        option.name: option.default()
+        for option in named.params
+        if option.name in ("seed", "individual", "prototype") and callable(option.default)
+    }
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable, no file; the user's configuration folder is empty."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"PGENRM_{name.upper()}", raising=False)
-    monkeypatch.delenv("PGENRM_CONFIG", raising=False)
+    for name in [name for name in os.environ if name.startswith("PGENRM_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
 
@@ -105,6 +142,67 @@ def test_a_wrong_value_is_blamed_on_the_source_that_counts(
     monkeypatch.setenv("PGENRM_INDIVIDUAL", "many")
     with pytest.raises(ConfigurationError, match="PGENRM_INDIVIDUAL = 'many'"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PGENRM_INDIVIDAUL", "PGENRM_INDIVIDUAL"),
+        ("PGENRM_PROTOTYPES", "PGENRM_PROTOTYPE"),
+        ("PGENRM_SERVER_PORT", "PGENRM_SERVE_PORT"),
+        ("pgenrm_sede", "PGENRM_SEED"),
+    ],
+)
+def test_a_misspelled_variable_is_named_with_what_was_meant(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(ConfigurationError, match=f"{name}: no such setting; did you mean {meant}"):
+        read_settings()
+
+
+def test_other_variables_stay_unread_and_doctor_shows_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGENRM_KEY", "of a client")
+    monkeypatch.setenv("PGENRM_DATA_DIRECTORY", "/data")
+    assert read_settings() == Settings()
+    assert unknown_variables() == ["PGENRM_DATA_DIRECTORY"]
+    rows = {row.name: row for row in examine().settings}
+    assert rows["PGENRM_DATA_DIRECTORY"].source == "set, and no setting"
+    assert "PGENRM_KEY" not in rows
+
+
+def test_a_home_folder_is_found_wherever_a_path_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    names = ("home", "memory", "model", "embedder", "runs", "keys", "responses")
+    (tmp_path / "pgenrm.toml").write_text("".join(f'{name} = "~/{name}"\n' for name in names))
+    settings = read_settings()
+    for name in names:
+        assert str(getattr(settings, name)) == str(tmp_path / "me" / name)
+    assert pgenrm("users", "state", "ada", "Short answers.").returncode == 0
+    assert (tmp_path / "me" / "memory").is_dir()
+    assert not (tmp_path / "~").exists()
+
+
+def test_the_seed_and_the_number_of_chains_are_the_settings_in_every_command(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pgenrm.toml").write_text("seed = 11\nindividual = 3\nprototype = 2\n")
+    took = {command: defaults(command) for command in SAMPLING}
+    assert {options["seed"] for options in took.values()} == {11}
+    assert {options["individual"] for options in took.values() if "individual" in options} == {3}
+    # `eval` takes none: the users of a data set are in no memory unless one is named.
+    having = {command for command, options in took.items() if options.get("prototype") == 2}
+    assert having == set(SAMPLING) - {
+        "demo",
+        "eval",
+        "prototypes build",
+        "train chains",
+        "train evaluate",
+    }
 
 
 def test_a_named_file_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

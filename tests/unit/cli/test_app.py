@@ -166,6 +166,68 @@ def test_doctor_tells_what_works() -> None:
     assert report["threads"].startswith("2 for the bundled model on a CPU (OMP_NUM_THREADS is 2)")
 
 
+@pytest.mark.parametrize("missing", ["torch", "transformers", "chromadb"])
+def test_doctor_reports_a_core_package_that_is_missing(missing: str) -> None:
+    program = f"""
+import importlib.metadata, sys
+sys.modules[{missing!r}] = None
+installed = importlib.metadata.version
+def version(name):
+    if name.startswith({missing!r}):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return installed(name)
+importlib.metadata.version = version
+from pgenrm_agent.cli.app import main
+sys.argv = ["pgenrm", "doctor", "--json"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    report = json.loads(done.stdout)
+    versions = {package["name"]: package["version"] for package in report["packages"]}
+    assert versions.pop(missing) is None
+    assert versions["langgraph"]
+    assert not report["works"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"),
+    [
+        ("fastapi", ["studio"], "studio"),
+        ("aiosqlite", ["studio"], "studio"),
+        ("fastapi", ["serve", "--no-keys"], "server"),
+        ("mcp", ["mcp"], "mcp"),
+        ("sklearn", ["prototypes", "build"], "training"),
+        ("aiosqlite", ["prototypes", "build"], "debugging"),
+        ("pyarrow", ["score-dataset", "in.parquet", "out.parquet"], "evaluation"),
+        ("pyarrow", ["eval", "--data", "people:FILE", "--out", "out"], "evaluation"),
+        ("matplotlib", ["bench", "--plot", "speed.svg"], "evaluation"),
+    ],
+)
+def test_a_missing_extra_is_told_before_anything_is_opened(
+    missing: str,
+    command: list[str],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    done = pgenrm(*command)
+    assert done.returncode == 1
+    assert f"needs {missing}, which is not installed" in done.complaint
+    assert f"pip install 'pgenrm-agent[{extra}]'" in done.complaint
+    assert not list(tmp_path.iterdir())
+
+
 def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None:
     memory = ("--memory", str(tmp_path))
     choices = [

@@ -179,3 +179,21 @@ def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
             UserMemory(tmp_path)
     finally:
         tmp_path.chmod(0o755)
+
+
+def test_a_chroma_that_does_not_close_is_told_and_the_directory_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = UserMemory(tmp_path)
+    client = memory.shared_store().client
+
+    def fail() -> None:
+        raise RuntimeError("the disk went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "close", fail)
+        with pytest.raises(MemoryStoreError, match=r"cannot close the memory in .*: the disk went"):
+            memory.close()
+    client.close()
+    with UserMemory(tmp_path) as again:
+        assert again.users() == []

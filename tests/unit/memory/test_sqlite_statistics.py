@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -67,6 +68,27 @@ def test_a_write_does_not_wait_for_the_statistics(
         assert refresh.poll() is None
     assert refresh.poll() is not None  # nothing outlives the store
     assert time.monotonic() - started < 300
+
+
+def test_others_write_while_the_statistics_are_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote: list[bool] = []
+
+    def start(database: Path) -> None:
+        writer = threading.Thread(
+            target=memory.remember_many, args=("other", pairs(1)), daemon=True
+        )
+        writer.start()
+        writer.join(30)
+        wrote.append(not writer.is_alive())
+
+    monkeypatch.setattr(store, "FIRST_UPKEEP", 2)
+    monkeypatch.setattr(store, "refresh_statistics", start)
+    with UserMemory(tmp_path) as memory:
+        memory.remember_many("ann", pairs(1))
+    assert wrote
+    assert all(wrote)
 
 
 def test_a_memory_that_grows_gets_the_statistics_that_its_reads_need(tmp_path: Path) -> None:
