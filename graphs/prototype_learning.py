@@ -6,8 +6,7 @@
 
 Personas are derived for a few of each user's past queries, in batches; with a checkpointer each
 batch is kept, and a run that was killed continues with the next. Vectors are no part of the state:
-they follow from the texts. Which fit is used comes in the context, because fitting needs the
-training tools, and this module has to be importable without them.
+they follow from the texts.
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavail
 from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
-from pgenrm_agent.prototypes.choices import Choices, Fit
+from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
+from pgenrm_agent.prototypes.refinement import Samples
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference
 
@@ -77,7 +77,7 @@ class LearningContext:
     chain_format: ChainFormat
     memory: UserMemory
     embedder: Embedder
-    fit: Fit
+    fit: Fit = fit_prototypes
     queries: int = 3
     history: int = 3
     batch: int = 64
@@ -225,7 +225,7 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
         members = [
             Member(persona["user_id"], int(prototype), vector)
             for persona, prototype, vector in zip(
-                personas, fitted.labels, choices.persona, strict=True
+                personas, fitted.labels, choices.samples.persona, strict=True
             )
             if persona["user_id"] in agreed
         ]
@@ -397,7 +397,7 @@ def _embedded(
 
     written = tuple(persona["text"] for persona in personas)
     numbers = {user: number for number, user in enumerate(pairs)}
-    return Choices(
+    samples = Samples(
         persona=stacked(written),
         query=stacked([pair.query for pair in asked]),
         chosen=stacked([pair.chosen for pair in asked]),
@@ -405,6 +405,9 @@ def _embedded(
         past_query=past_query,
         past_difference=past_difference,
         past=past,
-        texts=written,
+    )
+    return Choices(
+        samples,
+        written,
         users=tuple(numbers[persona["user_id"]] for persona in personas),
     )

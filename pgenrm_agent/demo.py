@@ -8,8 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, Model, PreferencePair, Scaling
 
@@ -18,18 +16,14 @@ __all__ = ["DemoData", "DemoEvaluation", "DemoResult", "DemoUser", "demo_data", 
 Style = Literal["short", "thorough", "friendly"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Answers(_Section):
+class _Answers(Model):
     query: str
     short: str
     thorough: str
     friendly: str
 
 
-class DemoUser(_Section):
+class DemoUser(Model):
     """A user of the demonstration. choices: (question, preferred style, other style)."""
 
     id: str
@@ -37,7 +31,7 @@ class DemoUser(_Section):
     choices: tuple[tuple[str, Style, Style], ...]
 
 
-class DemoData(_Section):
+class DemoData(Model):
     """Short texts written for this project."""
 
     answers: dict[str, _Answers]

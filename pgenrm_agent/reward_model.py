@@ -373,7 +373,6 @@ class PGenRM(Closeable):
             require("keeping what was learned in a file", "aiosqlite")
         from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
         from pgenrm_agent.graphs.state import default_format
-        from pgenrm_agent.prototypes.fitting import fit_prototypes
 
         await self.aprepare()
         engine, memory, neighbors = self._engine, self._memory, self._neighbors
@@ -387,7 +386,6 @@ class PGenRM(Closeable):
             chain_format=chain_format,
             memory=memory,
             embedder=neighbors.embedder,
-            fit=fit_prototypes,
             queries=queries,
             history=self._scaling.history,
             k=k,

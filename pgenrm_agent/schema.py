@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     model_validator,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "StatedPreference",
     "Usage",
     "UserSignals",
+    "complaint_of",
 ]
 
 Level = Literal["individual", "prototype"]
@@ -55,6 +57,13 @@ class Model(BaseModel):
     """Common configuration: immutable, and a misspelled field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def complaint_of(error: ValidationError) -> str:
+    """Return the first thing that is wrong with an input, in one line: where it stands, and what it is."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def new_id() -> str:

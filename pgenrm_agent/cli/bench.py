@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgenrm_agent.cli.options import EngineOption, JsonOption, ModelOption
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import show, waiting
 from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
@@ -38,16 +38,13 @@ def bench(
 
     if plot is not None:
         require("--plot", "matplotlib")
-    with waiting("measuring") as show:
-        report = measure_speed(model, engine, parts=part or (), repeats=repeats, progress=show)
+    with waiting("measuring") as tell:
+        report = measure_speed(model, engine, parts=part or (), repeats=repeats, progress=tell)
     if plot is not None:
         from pgenrm_agent.benchmarks.plot import draw_speed
 
         draw_speed(report, plot)
-    if as_json:
-        print_json(report)
-    else:
-        print_speed(report)
+    show(report, as_json, print_speed)
 
 
 def print_speed(report: SpeedReport) -> None:

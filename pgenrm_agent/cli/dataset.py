@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,9 +19,12 @@ from pgenrm_agent.cli.options import (
     ModelOption,
     PrototypeOption,
 )
-from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.output import show
 from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
 from pgenrm_agent.extras import require
+
+if TYPE_CHECKING:
+    from pgenrm_agent.integrations.dataset_scoring import Summary
 
 __all__ = ["score_dataset"]
 
@@ -68,9 +71,10 @@ def score_dataset(
             with make() as reward_model:
                 run = in_process(reward_model, concurrency=concurrency)
                 summary = score_all(source, target, job, run, progress=progress)
-    if as_json:
-        print_json(summary)
-        return
+    show(summary, as_json, lambda summary: _print(summary, target))
+
+
+def _print(summary: Summary, target: Path) -> None:
     resumed = f", {summary.resumed} of them by an earlier start" if summary.resumed else ""
     typer.echo(f"{summary.rows} rows{resumed}: {summary.scored} scored, {target}")
     for reason, count in summary.reasons.items():

@@ -37,13 +37,22 @@ from pgenrm_agent.cli.options import (
     UserOption,
 )
 from pgenrm_agent.cli.output import beginning, print_json
+from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import read_text, scaling_of
 from pgenrm_agent.cli.score import read_candidates
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgenrm_agent.debugging.views import ChainView, Checkpoint, Comparison, Stop
+    from pgenrm_agent.debugging.views import (
+        ChainView,
+        Checkpoint,
+        Comparison,
+        Difference,
+        Replay,
+        RunSummary,
+        Stop,
+    )
 
 __all__ = ["app"]
 
@@ -75,24 +84,7 @@ BreakOption = Annotated[
 def list_runs(*, store: StoreOption, as_json: JsonOption = False) -> None:
     """The runs of a store, newest first."""
     with session_on(store) as session:
-        runs = session.runs()
-    if as_json:
-        print_json(runs)
-        return
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("run", "user", "asked", "answers", "stands before", "begun")
-    for run in runs:
-        table.add_row(
-            escape(run.run),
-            escape(run.user_id),
-            escape(beginning(run.error or run.query, 40)),
-            str(run.candidates),
-            "cannot be read" if run.error else escape(", ".join(run.next)) or "end",
-            run.created_at[:19],
-        )
-    _console().print(table)
+        show_result(session.runs(), as_json, _print_runs)
 
 
 @app.command()
@@ -132,7 +124,7 @@ def start(
             run=run,
             labels=labels_of(model=model, engine=engine, memory=memory, embedder=embedder),
         )
-        _show_checkpoint(session.checkpoint(name), as_json)
+        show_result(session.checkpoint(name), as_json, _print_checkpoint)
 
 
 @app.command()
@@ -146,7 +138,7 @@ def step(
 ) -> None:
     """Run the next node."""
     with session_on(store, context.obj, run, trust=trust) as session:
-        _show_checkpoint(session.step(run), as_json)
+        show_result(session.step(run), as_json, _print_checkpoint)
 
 
 @app.command()
@@ -162,7 +154,7 @@ def resume(
     """Run on to the end, or until a breakpoint is met."""
     with session_on(store, context.obj, run, trust=trust) as session:
         stop = session.resume(run, breakpoints or (), on_step=None if as_json else _show_step)
-        _show_stop(stop, as_json)
+        show_result(stop, as_json, _print_stop)
 
 
 @app.command()
@@ -184,7 +176,7 @@ def show(
     if as_json:
         print_json({"checkpoint": point, "chains": views, "state": state})
         return
-    _show_checkpoint(point, False)
+    _print_checkpoint(point)
     for view in views:
         _show_chain(view, raw=raw)
 
@@ -193,25 +185,7 @@ def show(
 def timeline(run: RunArgument, *, store: StoreOption, as_json: JsonOption = False) -> None:
     """Every checkpoint of a run, abandoned branches included."""
     with session_on(store) as session:
-        points = session.timeline(run)
-    if as_json:
-        print_json(points)
-        return
-    from rich.table import Table
-
-    table = Table("", "checkpoint", "after", "what", "next", "tokens", "ranking")
-    ends = {point.id: point.id[-8:] for point in points}
-    for point in points:
-        table.add_row(
-            ">" if point.current else "",
-            point.id[-8:],
-            ends.get(point.parent or "", ""),
-            _made_by(point),
-            ", ".join(point.next) or "end",
-            str(point.tokens),
-            " > ".join(point.ranking),
-        )
-    _console().print(table)
+        show_result(session.timeline(run), as_json, _print_timeline)
 
 
 @app.command()
@@ -250,7 +224,7 @@ def edit(
             made = session.edit_history(run, parse_history(written))
         else:
             made = session.edit_candidates(run, parse_candidates(written))
-        _show_checkpoint(made, as_json)
+        show_result(made, as_json, _print_checkpoint)
 
 
 @app.command()
@@ -264,7 +238,7 @@ def rewind(
 ) -> None:
     """Go on from an earlier checkpoint; what came after it is kept."""
     with session_on(store) as session:
-        _show_checkpoint(session.rewind(run, to or steps), as_json)
+        show_result(session.rewind(run, to or steps), as_json, _print_checkpoint)
 
 
 @app.command()
@@ -278,7 +252,9 @@ def fork(
 ) -> None:
     """Make a new run of what a run has up to a checkpoint."""
     with session_on(store) as session:
-        _show_checkpoint(session.checkpoint(session.fork(run, at, name=name)), as_json)
+        show_result(
+            session.checkpoint(session.fork(run, at, name=name)), as_json, _print_checkpoint
+        )
 
 
 @app.command()
@@ -292,15 +268,7 @@ def diff(
 ) -> None:
     """Where two checkpoints of a run differ."""
     with session_on(store) as session:
-        differences = session.diff(run, before, after)
-    if as_json:
-        print_json(differences)
-        return
-    console = _console()
-    for difference in differences:
-        console.print(difference.path, style="bold", markup=False, highlight=False)
-        console.print(f"- {difference.before}", style="red", markup=False, highlight=False)
-        console.print(f"+ {difference.after}", style="green", markup=False, highlight=False)
+        show_result(session.diff(run, before, after), as_json, _print_differences)
 
 
 @app.command()
@@ -313,11 +281,7 @@ def compare(
 ) -> None:
     """Two runs side by side."""
     with session_on(store) as session:
-        comparison = session.compare(left, right)
-    if as_json:
-        print_json(comparison)
-    else:
-        _show_comparison(comparison)
+        show_result(session.compare(left, right), as_json, _print_comparison)
 
 
 @app.command("export")
@@ -337,7 +301,11 @@ def import_run(
 ) -> None:
     """Read an exported run back."""
     with session_on(store) as session:
-        _show_checkpoint(session.checkpoint(session.import_(read_text(file), run=run)), as_json)
+        show_result(
+            session.checkpoint(session.import_(read_text(file), run=run)),
+            as_json,
+            _print_checkpoint,
+        )
 
 
 @app.command()
@@ -348,13 +316,7 @@ def replay(run: RunArgument, *, store: StoreOption, as_json: JsonOption = False)
     """
     with session_on(store) as session:
         replayed = session.replay(run)
-    if as_json:
-        print_json(replayed)
-    else:
-        for point in replayed.steps:
-            _show_step(point)
-        said = {True: "the same scores", False: "other scores", None: "not scored yet"}
-        typer.echo(said[replayed.same])
+    show_result(replayed, as_json, _print_replay)
     if replayed.same is False:
         raise typer.Exit(1)
 
@@ -365,11 +327,57 @@ def _console() -> Console:
     return Console()
 
 
-def _show_checkpoint(point: Checkpoint, as_json: bool) -> None:
-    if as_json:
-        print_json(point)
-        return
-    typer.echo(f"run {point.run}, checkpoint {point.id[-8:]}: {_made_by(point)}")
+def _print_runs(runs: Sequence[RunSummary]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("run", "user", "asked", "answers", "stands before", "begun")
+    for run in runs:
+        table.add_row(
+            escape(run.run),
+            escape(run.user_id),
+            escape(beginning(run.error or run.query, 40)),
+            str(run.candidates),
+            "cannot be read" if run.error else escape(", ".join(run.next)) or "end",
+            run.created_at[:19],
+        )
+    _console().print(table)
+
+
+def _print_timeline(points: Sequence[Checkpoint]) -> None:
+    from rich.table import Table
+
+    table = Table("", "checkpoint", "after", "what", "next", "tokens", "ranking")
+    for point in points:
+        table.add_row(
+            ">" if point.current else "",
+            point.id[-8:],
+            (point.parent or "")[-8:],
+            point.made_by,
+            ", ".join(point.next) or "end",
+            str(point.tokens),
+            " > ".join(point.ranking),
+        )
+    _console().print(table)
+
+
+def _print_differences(differences: Sequence[Difference]) -> None:
+    console = _console()
+    for difference in differences:
+        console.print(difference.path, style="bold", markup=False, highlight=False)
+        console.print(f"- {difference.before}", style="red", markup=False, highlight=False)
+        console.print(f"+ {difference.after}", style="green", markup=False, highlight=False)
+
+
+def _print_replay(replayed: Replay) -> None:
+    for point in replayed.steps:
+        _show_step(point)
+    said = {True: "the same scores", False: "other scores", None: "not scored yet"}
+    typer.echo(said[replayed.same])
+
+
+def _print_checkpoint(point: Checkpoint) -> None:
+    typer.echo(f"run {point.run}, checkpoint {point.id[-8:]}: {point.made_by}")
     typer.echo(f"next: {', '.join(point.next) or 'nothing, it is at its end'}")
     for name in point.ranking:
         typer.echo(f"  {point.means[name]:5.2f}  {name}")
@@ -377,16 +385,13 @@ def _show_checkpoint(point: Checkpoint, as_json: bool) -> None:
         typer.echo(f"failed: {point.error}")
 
 
-def _show_stop(stop: Stop, as_json: bool) -> None:
-    if as_json:
-        print_json(stop)
-        return
+def _print_stop(stop: Stop) -> None:
     typer.echo(f"stopped: {stop.reason}")
-    _show_checkpoint(stop.checkpoint, False)
+    _print_checkpoint(stop.checkpoint)
 
 
 def _show_step(point: Checkpoint) -> None:
-    typer.echo(f"{point.id[-8:]}  {_made_by(point)}, {point.tokens} tokens", err=True)
+    typer.echo(f"{point.id[-8:]}  {point.made_by}, {point.tokens} tokens", err=True)
 
 
 def _show_chain(view: ChainView, *, raw: bool) -> None:
@@ -414,7 +419,7 @@ def _chain_lines(view: ChainView) -> list[str]:
     return lines
 
 
-def _show_comparison(comparison: Comparison) -> None:
+def _print_comparison(comparison: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -440,12 +445,6 @@ def _show_comparison(comparison: Comparison) -> None:
     )
     table.add_row("tokens", *(str(side.tokens) for side in sides))
     _console().print(table)
-
-
-def _made_by(point: Checkpoint) -> str:
-    if point.edit:
-        return f"edited {point.edit}"
-    return point.node or {"fork": "rewound", "input": "input"}.get(point.source, "begun")
 
 
 def _mark(row: Sequence[float | None], place: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pgenrm_agent.cli.options import JsonOption
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import show, waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.cli.diagnosis import DoctorReport
@@ -21,10 +21,7 @@ def doctor(*, as_json: JsonOption = False) -> None:
 
     with waiting("looking"):
         report = examine()
-    if as_json:
-        print_json(report)
-    else:
-        _print(report)
+    show(report, as_json, _print)
     if not report.works:
         raise typer.Exit(1)
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["beginning", "print_json", "print_notice", "print_summary", "waiting"]
+__all__ = ["beginning", "print_json", "print_notice", "print_summary", "show", "waiting"]
+
+T = TypeVar("T")
 
 NOTICE = (
     "The bundled model is small and was trained from scratch on simulated users: it knows four styles"
@@ -34,6 +37,14 @@ def print_json(value: object) -> None:
         typer.echo(value.model_dump_json())
     else:
         typer.echo(json.dumps(value, ensure_ascii=False, default=plain))
+
+
+def show(value: T, as_json: bool, printer: Callable[[T], None]) -> None:
+    """Print a result as JSON, or let `printer` show it to people."""
+    if as_json:
+        print_json(value)
+    else:
+        printer(value)
 
 
 def print_summary(summary: Mapping[str, object], title: str, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,12 @@ from pgenrm_agent.cli.options import (
     MemoryOption,
     ModelOption,
 )
-from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.output import show
 from pgenrm_agent.cli.resources import open_memory, open_reward_model
+
+if TYPE_CHECKING:
+    from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
+    from pgenrm_agent.prototypes import PrototypeStatus
 
 __all__ = ["app"]
 
@@ -59,29 +63,30 @@ def build(
             fresh=fresh,
             on_progress=progress,
         )
-    if as_json:
-        print_json(learned)
-        return
+    show(learned, as_json, _print_learned)
+
+
+@app.command()
+def status(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
+    """Which version counts, and how far it has fallen behind."""
+    from pgenrm_agent.prototypes import PrototypeStore
+
+    with open_memory(memory) as store:
+        show(PrototypeStore(store).status(), as_json, _print_status)
+
+
+def _print_learned(learned: LearnedPrototypes) -> None:
     typer.echo(
         f"version {learned.version}: {learned.prototypes} prototypes of {learned.users} users "
         f"({learned.personas} personas, {learned.unreadable} unreadable)\n{learned.reason}"
     )
 
 
-@app.command()
-def status(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
-    """Which version counts, and how far it has fallen behind."""
+def _print_status(current: PrototypeStatus) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from pgenrm_agent.prototypes import PrototypeStore
-
-    with open_memory(memory) as store:
-        current = PrototypeStore(store).status()
-    if as_json:
-        print_json(current)
-        return
     if current.version is None:
         typer.echo(
             f"no prototypes yet; {current.not_members} users agreed to take part: "
@@ -89,8 +94,8 @@ def status(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
         )
         return
     table = Table("prototype", "users", "its personas say", title=f"version {current.version}")
-    for number, (size, label) in enumerate(zip(current.sizes, current.labels, strict=True)):
-        table.add_row(str(number), str(size), escape(label))
+    for number, entry in enumerate(current.prototypes):
+        table.add_row(str(number), str(entry.users), escape(entry.label))
     Console().print(table)
     typer.echo(
         f"built {current.built_at} with {current.embedder}; {current.users} users, "
@@ -118,7 +123,4 @@ def plot(
     if version is None:
         raise ConfigurationError("there are no prototypes: run `pgenrm prototypes build` first")
     plot_prototypes(version, out)
-    if as_json:
-        print_json({"file": str(out)})
-    else:
-        typer.echo(str(out))
+    show({"file": str(out)}, as_json, lambda written: typer.echo(written["file"]))

@@ -93,9 +93,10 @@ def valid_input(where: str = "") -> Iterator[None]:
     """Say in one line what is wrong with an argument."""
     from pydantic import ValidationError
 
+    from pgenrm_agent.schema import complaint_of
+
     try:
         yield
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise typer.BadParameter(": ".join(filter(None, (where, field, first["msg"])))) from error
+        said = complaint_of(error)
+        raise typer.BadParameter(f"{where}: {said}" if where else said) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,11 +25,12 @@ from pgenrm_agent.cli.options import (
     UserOption,
     from_setting,
 )
-from pgenrm_agent.cli.output import print_json, print_notice, waiting
+from pgenrm_agent.cli.output import print_notice, show, waiting
 from pgenrm_agent.cli.resources import open_reward_model, read_text, scaling_of, valid_input
 
 if TYPE_CHECKING:
-    from pgenrm_agent.schema import Candidate
+    from pgenrm_agent.demo import DemoResult
+    from pgenrm_agent.schema import Candidate, Evaluation
 
 __all__ = ["demo", "read_candidates", "rerank", "score", "text_or_file"]
 
@@ -54,9 +56,10 @@ def demo(
 
     with waiting("sampling evaluation chains"), tempfile.TemporaryDirectory() as scratch:
         result = run_demo(memory or Path(scratch), scaling=scaling_of(individual, seed=seed))
-    if as_json:
-        print_json(result)
-        return
+    show(result, as_json, _print_demo)
+
+
+def _print_demo(result: DemoResult) -> None:
     from pgenrm_agent.cli.tables import print_evaluation
 
     print_notice()
@@ -64,70 +67,58 @@ def demo(
         print_evaluation(user.evaluation, title=f"{user.id}, {user.about}")
 
 
-def score(
-    *,
-    user: UserOption,
-    query: QueryOption,
-    candidates: CandidatesArgument,
-    individual: IndividualOption,
-    prototype: PrototypeOption,
-    sure: SureOption,
-    seed: SeedOption,
-    memory: MemoryOption,
-    model: ModelOption,
-    engine: EngineOption,
-    embedder: EmbedderOption,
-    as_json: JsonOption = False,
-) -> None:
-    """Score candidate answers for one user, and show why."""
-    scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
-    answers = read_candidates(candidates)
-    with (
-        open_reward_model(memory, model, engine, embedder=embedder) as reward_model,
-        waiting("sampling evaluation chains"),
-    ):
-        evaluation = reward_model.score(user, query, answers, scaling=scaling)
-    if as_json:
-        print_json(evaluation)
-        return
+def _scoring(
+    name: str, about: str, show_result: Callable[[Evaluation, bool], None]
+) -> Callable[..., None]:
+    """Make a command that scores answers for one user; `show_result` prints what it found, as JSON or not."""
+
+    def command(
+        *,
+        user: UserOption,
+        query: QueryOption,
+        candidates: CandidatesArgument,
+        individual: IndividualOption,
+        prototype: PrototypeOption,
+        sure: SureOption,
+        seed: SeedOption,
+        memory: MemoryOption,
+        model: ModelOption,
+        engine: EngineOption,
+        embedder: EmbedderOption,
+        as_json: JsonOption = False,
+    ) -> None:
+        scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
+        answers = read_candidates(candidates)
+        with (
+            open_reward_model(memory, model, engine, embedder=embedder) as reward_model,
+            waiting("sampling evaluation chains"),
+        ):
+            evaluation = reward_model.score(user, query, answers, scaling=scaling)
+        if model is None and not as_json:
+            print_notice()
+        show_result(evaluation, as_json)
+
+    command.__name__, command.__doc__ = name, about
+    return command
+
+
+def _show_evaluation(evaluation: Evaluation, as_json: bool) -> None:
     from pgenrm_agent.cli.tables import print_evaluation
 
-    if model is None:
-        print_notice()
-    print_evaluation(evaluation, title=user)
+    show(evaluation, as_json, print_evaluation)
 
 
-def rerank(
-    *,
-    user: UserOption,
-    query: QueryOption,
-    candidates: CandidatesArgument,
-    individual: IndividualOption,
-    prototype: PrototypeOption,
-    sure: SureOption,
-    seed: SeedOption,
-    memory: MemoryOption,
-    model: ModelOption,
-    engine: EngineOption,
-    embedder: EmbedderOption,
-    as_json: JsonOption = False,
-) -> None:
-    """Order candidate answers by how much one user would like them."""
-    scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
-    answers = read_candidates(candidates)
-    with (
-        open_reward_model(memory, model, engine, embedder=embedder) as reward_model,
-        waiting("sampling evaluation chains"),
-    ):
-        ranking = reward_model.rerank(user, query, answers, scaling=scaling)
-    if as_json:
-        print_json(ranking)
-        return
+def _show_ranking(evaluation: Evaluation, as_json: bool) -> None:
     from pgenrm_agent.cli.tables import print_ranking
+    from pgenrm_agent.ranking import ranking_of
 
-    if model is None:
-        print_notice()
-    print_ranking(ranking.evaluation)
+    show(ranking_of(evaluation), as_json, lambda ranking: print_ranking(ranking.evaluation))
+
+
+score = _scoring("score", "Score candidate answers for one user, and show why.", _show_evaluation)
+rerank = _scoring(
+    "rerank", "Order candidate answers by how much one user would like them.", _show_ranking
+)
 
 
 def text_or_file(argument: str) -> str:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["print_evaluation", "print_ranking", "print_signals", "print_users"]
 
 
-def print_evaluation(evaluation: Evaluation, *, title: str) -> None:
-    """Print the ranking, and persona, rubric and marks of one chain."""
+def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
+    """Print the ranking, and persona, rubric and marks of one chain, under the user's id or a title."""
     console = Console()
-    console.rule(escape(title))
+    console.rule(escape(title or evaluation.request.user_id))
     print_ranking(evaluation)
     chain = typical_chain(evaluation)
     console.print("[bold]Persona[/bold] ", end="")
@@ -64,6 +64,9 @@ def print_ranking(evaluation: Evaluation) -> None:
 
 def print_users(users: Sequence[UserSummary]) -> None:
     """Print how much is remembered of each user."""
+    if not users:
+        Console().print("Nobody is remembered yet: pgenrm users remember --help")
+        return
     table = Table("user", "choices", "statements", "consent")
     for user in users:
         table.add_row(

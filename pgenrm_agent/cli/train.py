@@ -24,8 +24,9 @@ from pgenrm_agent.cli.options import (
     TemperatureOption,
 )
 from pgenrm_agent.cli.output import print_json, print_summary
+from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.cli.train_chains import chains
-from pgenrm_agent.cli.train_sft import merge, sft
+from pgenrm_agent.cli.train_sft import merge, needs_of, sft
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.bundled.evaluate import EvaluationReport
@@ -247,7 +248,6 @@ def _reinforce(
 def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
     """What a run would do and take; a prompt counts as many tokens as a chain at most."""
     from pgenrm_agent.model_files import format_of
-    from pgenrm_agent.training.memory_estimate import estimate_memory
 
     chains = recipe.steps * recipe.choices_per_step * recipe.samples
     return {
@@ -258,14 +258,7 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
         "steps": recipe.steps,
         "chains_to_sample": chains,
         "tokens_at_most": chains * recipe.max_tokens,
-        **estimate_memory(
-            model,
-            precision=recipe.precision,
-            adapter=recipe.adapter,
-            tokens=recipe.rows_at_once * 2 * recipe.max_tokens,
-            recompute=recipe.recompute,
-        ),
-        **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
+        **needs_of(recipe, model, recipe.rows_at_once * 2 * recipe.max_tokens),
     }
 
 
@@ -279,14 +272,9 @@ def _rater(name: str) -> Iterator[Rater | None]:
     elif name == "rule":
         yield RuleRater()
     elif kind == "similarity":
-        from pgenrm_agent.embedding import ModelTokensEmbedder, SentenceTransformerEmbedder
-        from pgenrm_agent.model_files import bundled_model
+        from pgenrm_agent.opening import default_persona_embedder
 
-        yield SimilarityRater(
-            SentenceTransformerEmbedder(Path(encoder) if Path(encoder).is_dir() else encoder)
-            if encoder
-            else ModelTokensEmbedder(bundled_model())
-        )
+        yield SimilarityRater(open_embedder(encoder or None) or default_persona_embedder())
     else:
         from pgenrm_agent.engines import load_engine
         from pgenrm_agent.training.run import own_device

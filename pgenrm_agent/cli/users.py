@@ -9,6 +9,7 @@ import typer
 
 from pgenrm_agent.cli.options import JsonOption, MemoryOption, QueryOption, UserArgument
 from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import open_memory, valid_input
 from pgenrm_agent.cli.score import text_or_file
 
@@ -22,15 +23,9 @@ def list_users(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
     """Everyone in the memory."""
     with open_memory(memory) as store:
         users = store.users()
-    if as_json:
-        print_json(users)
-        return
-    if not users:
-        typer.echo("Nobody is remembered yet: pgenrm users remember --help")
-        return
     from pgenrm_agent.cli.tables import print_users
 
-    print_users(users)
+    show_result(users, as_json, print_users)
 
 
 @app.command()
@@ -38,12 +33,9 @@ def show(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = Fals
     """One user's past choices and stated preferences."""
     with open_memory(memory) as store:
         signals = store.recall(user, selection="recent")
-    if as_json:
-        print_json(signals)
-        return
     from pgenrm_agent.cli.tables import print_signals
 
-    print_signals(signals)
+    show_result(signals, as_json, print_signals)
 
 
 @app.command()

@@ -61,6 +61,13 @@ class Checkpoint(Model):
     finished: bool = False
     current: bool = False
 
+    @property
+    def made_by(self) -> str:
+        """How it came about, in a word or two: a node's name, or what was edited."""
+        if self.edit:
+            return f"edited {self.edit}"
+        return self.node or {"fork": "rewound", "input": "input"}.get(self.source, "begun")
+
 
 class Stop(Model):
     """Where a run came to a halt, and why: "finished", or the breakpoint that was met."""

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from pydantic import Field, ValidationError
 
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.files import replacing, write_text
+from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import (
     Message,
@@ -29,6 +30,7 @@ from pgenrm_agent.schema import (
     Scaling,
     StatedPreference,
     UserSignals,
+    complaint_of,
 )
 
 if TYPE_CHECKING:
@@ -196,7 +198,9 @@ def score_dataset(
         raise taken
     job = job.model_copy(update={"digest": _digest(source), "rows": table.metadata.num_rows})
     with RecordLog(folder / "results.jsonl", RowResult) as log:
-        _settle(folder / "job.json", job)
+        refuse_other_settings(
+            folder / "job.json", job.model_dump(mode="json"), what="results of a job"
+        )
         done = {result.row: result for result in log.records}
         if target.exists() and len(done) < job.rows:
             raise taken  # not by this job, which writes it when nothing is missing
@@ -266,9 +270,7 @@ def _naming(column: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{column}: {where}: {first['msg']}") from None
+        raise ConfigurationError(f"{column}: {complaint_of(error)}") from None
 
 
 def _texts(candidates: object) -> list[str]:
@@ -306,20 +308,6 @@ def _rows(table: ParquetFile) -> Iterator[Row]:
         for values in batch.to_pylist():
             yield number, values
             number += 1
-
-
-def _settle(path: Path, job: DatasetJob) -> None:
-    if not path.is_file():
-        write_text(path, job.model_dump_json())
-        return
-    before = DatasetJob.model_validate_json(path.read_text(encoding="utf-8"))
-    for field in DatasetJob.model_fields:
-        if getattr(before, field) != getattr(job, field):
-            raise ConfigurationError(
-                f"{path.parent} holds results of another job: its {field} is"
-                f" {getattr(before, field)!r}, and {getattr(job, field)!r} is asked for; use the"
-                " same settings, or remove that folder"
-            )
 
 
 def _digest(path: Path) -> str:

@@ -4,13 +4,14 @@
 """
 
 from pgenrm_agent.prototypes.matching import Match, Neighbors
-from pgenrm_agent.prototypes.store import PrototypeStatus, PrototypeStore
+from pgenrm_agent.prototypes.store import PrototypeEntry, PrototypeStatus, PrototypeStore
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
 
 __all__ = [
     "Match",
     "Member",
     "Neighbors",
+    "PrototypeEntry",
     "PrototypeSet",
     "PrototypeStatus",
     "PrototypeStore",

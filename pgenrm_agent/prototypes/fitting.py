@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgenrm_agent.prototypes.choices import Choices
 from pgenrm_agent.prototypes.refinement import (
     RefinementSettings,
     Samples,
@@ -17,7 +17,7 @@ from pgenrm_agent.prototypes.refinement import (
     refine,
 )
 
-__all__ = ["FittedPrototypes", "fit_prototypes", "names_of"]
+__all__ = ["Choices", "Fit", "FittedPrototypes", "fit_prototypes", "names_of"]
 
 NAME_WORDS = 3
 FEWEST_USERS = 3
@@ -25,10 +25,23 @@ FEWEST_USERS = 3
 
 
 @dataclass(frozen=True)
-class FittedPrototypes:
-    """prototypes: (k, d), unit length. labels: (n,). names: (k,). reason: why there are k of them.
+class Choices:
+    """The choices behind n personas, embedded, and the personas themselves.
 
-    centroids: (k, d), before refinement. retained: (m,), the spectrum's curve, 0-1.
+    users: (n,) whose each row is, as numbers; empty where every row is somebody else's.
+    """
+
+    samples: Samples
+    texts: tuple[str, ...]
+    users: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class FittedPrototypes:
+    """What a fit gives: k prototypes for n personas of d dimensions.
+
+    prototypes: (k, d), unit length. labels: (n,), the prototype of each persona. names: (k,).
+    reason: why there are k of them. centroids: (k, d), before refinement.
     """
 
     prototypes: NDArray[np.float32]
@@ -36,52 +49,40 @@ class FittedPrototypes:
     names: tuple[str, ...]
     reason: str
     centroids: NDArray[np.float32]
-    retained: NDArray[np.float64]
 
 
-def fit_prototypes(
-    choices: Choices,
-    k: int | None = None,
-    seed: int = 0,
-    *,
-    settings: RefinementSettings | None = None,
-) -> FittedPrototypes:
-    """K-means over the personas, then attentive refinement on the choices (Eq. 4 to 7).
+Fit: TypeAlias = Callable[[Choices, int | None, int], FittedPrototypes]
+"""From choices, a wished number of prototypes (None chooses) and a seed."""
+
+
+def fit_prototypes(choices: Choices, k: int | None = None, seed: int = 0) -> FittedPrototypes:
+    """Cluster the personas by K-means, then refine attentively on the choices (Eq. 4 to 7).
 
     k: None takes it from the retained spectrum; more than there are different personas is clipped.
     """
-    choice = choose_k(choices.persona)
-    different = len(np.unique(choices.persona, axis=0))
+    personas = choices.samples.persona
+    choice = choose_k(personas)
+    different = len(np.unique(personas, axis=0))
     reason = choice.reason if k is None else f"k = {k} was asked for"
     wanted = choice.k if k is None else k
     if wanted > different:
         reason += f"; there are {different} different personas, so k = {different}"
         wanted = different
-    centroids, _ = cluster(choices.persona, wanted, seed=seed)
-    samples = Samples(
-        choices.persona,
-        choices.query,
-        choices.chosen,
-        choices.rejected,
-        choices.past_query,
-        choices.past_difference,
-        choices.past,
-    )
-    refined = refine(samples, centroids, settings or RefinementSettings(seed=seed))
+    centroids, _ = cluster(personas, wanted, seed=seed)
+    refined = refine(choices.samples, centroids, RefinementSettings(seed=seed))
     return FittedPrototypes(
         refined.prototypes,
         refined.labels,
         names_of(choices.texts, refined.labels, wanted, choices.users),
         reason,
         centroids,
-        choice.retained,
     )
 
 
 def names_of(
     texts: Sequence[str], labels: NDArray[np.int64], k: int, users: Sequence[int] = ()
 ) -> tuple[str, ...]:
-    """For each prototype the words that its users share and others use less (TF-IDF over prototypes).
+    """Return for each prototype the words that its users share and others use less (TF-IDF over prototypes).
 
     users: whose each text is; none given, each is somebody else's. A prototype of too few users
     for `FEWEST_USERS` to share a word has no name.

@@ -16,7 +16,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from pgenrm_agent.schema import Model
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
-__all__ = ["PrototypeStatus", "PrototypeStore"]
+__all__ = ["PrototypeEntry", "PrototypeStatus", "PrototypeStore"]
 
 POINTER = "prototypes"
 CURRENT = "current"
@@ -41,19 +41,31 @@ READ_AT_ONCE = 5000
 LOADING_TRIES = 5
 
 
-class PrototypeStatus(Model):
-    """What there is, and how far it has fallen behind.
+class PrototypeEntry(Model):
+    """One group of users who judge alike: how many they are, and what their personas say."""
 
-    version is None where none was built. users: members of the version, those who joined since
-    included. not_members: consenting users with something remembered who are in no prototype yet.
+    users: int
+    label: str
+
+
+class PrototypeStatus(Model):
+    """The prototypes in force, and how far they have fallen behind. Nobody is named.
+
+    With the status "none" (before the first build) every chain is sampled from what is known of the
+    user alone.
+
+    Attributes:
+        users: Members of the version, those who joined since included.
+        joined: Personas that came after it was built.
+        not_members: Users who agreed to take part and are in no prototype yet.
+        pairs_since: Choices remembered since.
     """
 
-    version: str | None
+    status: Literal["none", "in_force"] = "none"
+    version: str | None = None
     built_at: str | None = None
     embedder: str | None = None
-    prototypes: int = 0
-    sizes: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
+    prototypes: tuple[PrototypeEntry, ...] = ()
     users: int = 0
     joined: int = 0
     not_members: int = 0
@@ -72,9 +84,10 @@ class PrototypeStore:
     # --- reading ---
 
     def current(self) -> PrototypeSet | None:
-        """The version that counts now; None where none was built.
+        """Return the version that counts now; None where none was built.
 
-        Raises MemoryStoreError when the store cannot be read.
+        Raises:
+            MemoryStoreError: The store cannot be read.
         """
         store = self._memory.shared_store()
         for _ in range(LOADING_TRIES):
@@ -98,26 +111,31 @@ class PrototypeStore:
         )
 
     def status(self) -> PrototypeStatus:
-        """How stale the version is; reads every user's summary."""
+        """Return which version counts and how stale it is; reads every user's summary.
+
+        Raises:
+            MemoryStoreError: The store cannot be read.
+        """
         consenting = [
             user for user in self._memory.users() if user.consent and (user.pairs or user.stated)
         ]
-        there = self._current_as_built()
-        if there is None:
-            return PrototypeStatus(version=None, not_members=len(consenting))
-        version, built = there
+        version = self.current()
+        if version is None:
+            return PrototypeStatus(not_members=len(consenting))
         members = set(version.user_ids)
         return PrototypeStatus(
+            status="in_force",
             version=version.version,
             built_at=version.built_at,
             embedder=version.embedder,
-            prototypes=version.k,
-            sizes=tuple(int(size) for size in version.sizes),
-            labels=version.labels,
+            prototypes=tuple(
+                PrototypeEntry(users=int(size), label=label)
+                for size, label in zip(version.sizes, version.labels, strict=True)
+            ),
             users=len(members),
-            joined=max(0, len(version.user_ids) - int(built["members"])),
+            joined=max(0, len(version.user_ids) - version.built_members),
             not_members=sum(user.user_id not in members for user in consenting),
-            pairs_since=max(0, sum(user.pairs for user in consenting) - int(built["pairs"])),
+            pairs_since=max(0, sum(user.pairs for user in consenting) - version.built_pairs),
         )
 
     # --- writing ---
@@ -215,7 +233,7 @@ class PrototypeStore:
                 store.wrote()
             if user_id not in version.homes:
                 # Where others changed it, too, there are more changes than this one.
-                self._loaded = version.with_members([Member(user_id, prototype, vector)])
+                self._loaded = version.with_member(Member(user_id, prototype, vector))
                 self._changes += 1
 
     def leave(self, user_id: str) -> None:
@@ -232,21 +250,6 @@ class PrototypeStore:
             self._loaded = None
 
     # --- inside ---
-
-    def _current_as_built(self) -> tuple[PrototypeSet, dict[str, str]] | None:
-        """The version that counts, and what was noted when that version was built."""
-        store = self._memory.shared_store()
-        for _ in range(LOADING_TRIES):
-            version = self.current()
-            if version is None:
-                return None
-            with reported("read the prototypes in", store.where):
-                pointer = self._pointer(store)
-            if pointer is not None and pointer["version"] == version.version:
-                return version, pointer
-        raise MemoryStoreError(
-            f"the prototypes in {store.where} are being replaced again and again; try later"
-        )
 
     def _pointer(self, store: Store) -> dict[str, str] | None:
         pointer = _existing(store, POINTER)
@@ -294,6 +297,8 @@ class PrototypeStore:
             user_ids=tuple(users),
             prototype_of=np.array(prototypes, dtype=np.int64),
             vectors=stacked,
+            built_members=int(pointer["members"]),
+            built_pairs=int(pointer["pairs"]),
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,7 @@ class PrototypeSet:
     centroids: (k, d), unit length. labels: (k,), what a prototype's members share, in words.
     user_ids, prototype_of, vectors: one row per member persona; (m,), (m,), (m, d) of unit length.
     salt: makes the opaque names of this version's users.
+    built_members, built_pairs: how many rows the build wrote, and past choices it learned from.
     """
 
     version: str
@@ -47,9 +48,12 @@ class PrototypeSet:
     user_ids: tuple[str, ...]
     prototype_of: npt.NDArray[np.int64]
     vectors: Vectors
+    built_members: int = 0
+    built_pairs: int = 0
 
     @property
     def k(self) -> int:
+        """The number of prototypes."""
         return len(self.centroids)
 
     @cached_property
@@ -80,23 +84,13 @@ class PrototypeSet:
         """Prototypes by cosine to a persona (d,), nearest first."""
         return np.asarray(np.argsort(-(self.centroids @ vector), kind="stable"), dtype=np.int64)
 
-    def with_members(self, members: Iterable[Member]) -> PrototypeSet:
-        """The same version after some users joined; a user's later rows stand beside earlier."""
-        added = list(members)
-        if not added:
-            return self
-        return PrototypeSet(
-            self.version,
-            self.built_at,
-            self.embedder,
-            self.salt,
-            self.centroids,
-            self.labels,
-            (*self.user_ids, *(member.user_id for member in added)),
-            np.concatenate([self.prototype_of, [member.prototype for member in added]]).astype(
-                np.int64
-            ),
-            np.concatenate([self.vectors, np.stack([member.vector for member in added])]),
+    def with_member(self, member: Member) -> PrototypeSet:
+        """Return the same version after somebody joined; their earlier rows stay beside the new one."""
+        return replace(
+            self,
+            user_ids=(*self.user_ids, member.user_id),
+            prototype_of=np.append(self.prototype_of, member.prototype),
+            vectors=np.concatenate([self.vectors, member.vector[None]]),
         )
 
     def similar(

@@ -9,18 +9,6 @@ session's business alone. Needs the extra `studio`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pgenrm_agent.studio.app import create_studio
+from pgenrm_agent.studio.app import create_studio
 
 __all__ = ["create_studio"]
-
-
-def __getattr__(name: str) -> object:
-    # FastAPI loads on first use: the command line imports this package.
-    if name == "create_studio":
-        from pgenrm_agent.studio.app import create_studio
-
-        return create_studio
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

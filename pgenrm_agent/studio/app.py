@@ -20,7 +20,7 @@ from pgenrm_agent.schema import Scaling
 from pgenrm_agent.studio.access import AuthMiddleware, form_key
 from pgenrm_agent.studio.background import Workers
 from pgenrm_agent.studio.forms import Fields, begun, criteria, first, read_form, whole
-from pgenrm_agent.studio.pages import colored, run_page, visible, what_happened
+from pgenrm_agent.studio.pages import colored, run_page, visible
 
 __all__ = ["create_studio"]
 
@@ -172,7 +172,6 @@ def _renderer(token: str) -> Callable[..., Response]:
     environment.filters |= {
         "colored": colored,
         "visible": visible,
-        "what": what_happened,
         "path": lambda text: quote(text, safe=""),
     }
     key = form_key(token)

@@ -13,7 +13,7 @@ from pgenrm_agent.debugging.views import ChainView, chain_views
 from pgenrm_agent.schema import EvaluationRequest, Message
 from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
 
-__all__ = ["RunPage", "colored", "run_page", "visible", "what_happened"]
+__all__ = ["RunPage", "colored", "run_page", "visible"]
 
 # They turn the direction of what follows, or are not seen at all.
 _CONTROLS = re.compile(
@@ -141,11 +141,3 @@ def colored(text: str) -> list[tuple[str, str]]:
 def visible(text: str) -> str:
     """Text with characters that steer its display, or hide, written out: ⟨U+202E⟩."""
     return _CONTROLS.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
-
-
-def what_happened(checkpoint: Checkpoint) -> str:
-    """How a checkpoint came about, in a word or two."""
-    if checkpoint.edit:
-        return f"edited {checkpoint.edit}"
-    began = {"fork": "rewound", "input": "input"}.get(checkpoint.source, "begun")
-    return checkpoint.node or began

@@ -24,8 +24,7 @@ from pgenrm_agent.engines.protocol import (
 )
 from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.prototypes.choices import Choices
-from pgenrm_agent.prototypes.fitting import FittedPrototypes, fit_prototypes
+from pgenrm_agent.prototypes.fitting import Choices, FittedPrototypes, fit_prototypes
 from pgenrm_agent.prototypes.refinement import nearest
 from pgenrm_agent.schema import Model, PreferencePair
 from pgenrm_agent.training.bundled.evaluate import Case, draw_cases
@@ -124,7 +123,7 @@ class Population:
 
             fitted = fit_prototypes(choices, k, seed)
             truth = [of[user] for user in choices.users]
-            before = nearest(choices.persona, fitted.centroids)
+            before = nearest(choices.samples.persona, fitted.centroids)
             agreements.append(
                 Agreement(
                     seed=self.seed,

@@ -22,7 +22,6 @@ from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import PrototypeStore
-from pgenrm_agent.prototypes.fitting import fit_prototypes
 from pgenrm_agent.prototypes.matching import opaque
 from pgenrm_agent.schema import PreferencePair
 from pgenrm_agent.testing import ScriptedEngine, write_chain
@@ -58,7 +57,7 @@ def context(memory: UserMemory, engine: ScriptedEngine, **options: object) -> Le
         ChainFormat.load("published"),
         memory,
         HashingEmbedder(),
-        **{"fit": fit_prototypes, "queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
+        **{"queries": 2, "batch": 5, "k": 2, **options},  # type: ignore[arg-type]
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.langchain.user import UserFrom, named_user
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.schema import PreferencePair, StatedPreference, complaint_of
 
 __all__ = ["memory_tools"]
 
@@ -90,8 +90,11 @@ def memory_tools(
             user = named_user(bound, user_from, user_id, config)
             try:
                 return work(user, **given)
-            except (PGenRMError, ValidationError) as error:
-                raise ToolException(_told(error)) from error
+            except PGenRMError as error:
+                raise ToolException(str(error)) from error
+            except ValidationError as error:
+                said = f"this cannot be remembered: {complaint_of(error)}"
+                raise ToolException(said) from error
 
         in_state = bound is None and user_from == "state"
         return StructuredTool(
@@ -129,11 +132,3 @@ def _for_user_in_state(arguments: type[BaseModel]) -> type[BaseModel]:
     return create_model(
         arguments.__name__, __base__=(arguments, _UserInState), __doc__=arguments.__doc__
     )
-
-
-def _told(error: PGenRMError | ValidationError) -> str:
-    if isinstance(error, PGenRMError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"this cannot be remembered: {': '.join(filter(None, (place, first['msg'])))}"

@@ -18,7 +18,14 @@ from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.integrations.langchain.tool import describe
 from pgenrm_agent.ranking import RerankItem, ranking_of
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import CandidateScore, Evaluation, PreferencePair, Rubric, StatedPreference
+from pgenrm_agent.schema import (
+    CandidateScore,
+    Evaluation,
+    PreferencePair,
+    Rubric,
+    StatedPreference,
+    complaint_of,
+)
 
 __all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server"]
 
@@ -191,7 +198,7 @@ async def _told(work: Awaitable[T]) -> T:
     except PGenRMError as error:
         raise ToolError(str(error)) from error
     except ValidationError as error:
-        raise ToolError(str(error.errors()[0]["msg"])) from error
+        raise ToolError(complaint_of(error)) from error
 
 
 async def _evaluated(

@@ -101,12 +101,12 @@ def create_app(
     )
     for router in (evaluations, memory, operation):
         app.include_router(router)
-    app.add_exception_handler(PGenRMError, _library_error)
+    app.add_exception_handler(PGenRMError, _failed)
     app.add_exception_handler(Overloaded, _overloaded)
     app.add_exception_handler(ClientGone, _nobody_listens)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(Exception, _failed)
     app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes)
     app.add_middleware(MetricsMiddleware)
     if keys is None:
@@ -121,7 +121,7 @@ def _error_response(
     return JSONResponse(body.model_dump(), status_code=status, headers=headers)
 
 
-async def _library_error(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     status, body = error_of(error)
     return _error_response(status, body.code, body.message)
 
@@ -147,8 +147,3 @@ async def _refused(request: Request, error: Exception) -> Response:
         raise error
     code = CODES.get(error.status_code, "refused")
     return _error_response(error.status_code, code, str(error.detail), error.headers)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    status, body = error_of(error)
-    return _error_response(status, body.code, body.message)

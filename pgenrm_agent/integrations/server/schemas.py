@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.memory import UserSummary
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
     CandidateScore,
@@ -29,8 +30,6 @@ __all__ = [
     "ErrorBody",
     "Forgotten",
     "PreferenceBody",
-    "PrototypeEntry",
-    "PrototypesStatus",
     "Ready",
     "RerankBody",
     "RerankResponse",
@@ -346,51 +345,11 @@ class UserResponse(Model):
     consent: bool
 
 
-class UserEntry(Model):
-    """How much is remembered of one user."""
-
-    user_id: str
-    pairs: int
-    stated: int
-    consent: bool
-
-
 class UserList(Model):
     """Users by id. `next` is what to pass as `after` for more; None at the end."""
 
-    users: list[UserEntry]
+    users: list[UserSummary]
     next: str | None
-
-
-class PrototypeEntry(Model):
-    """One group of users who judge alike: how many they are, and what their personas say."""
-
-    users: int
-    label: str
-
-
-class PrototypesStatus(Model):
-    """The prototypes learned from this tenant's users, and how far they have fallen behind.
-
-    Nobody is named. With the status "none" (before the first `pgenrm prototypes build`) every chain
-    is sampled from what is known of the user alone.
-
-    Attributes:
-        users: Members of the version.
-        joined: Personas that came after it was built.
-        not_members: Users who agreed to take part and are in no prototype yet.
-        pairs_since: Choices remembered since.
-    """
-
-    status: Literal["none", "in_force"]
-    version: str | None = None
-    built_at: str | None = None
-    embedder: str | None = None
-    prototypes: tuple[PrototypeEntry, ...] = ()
-    users: int = 0
-    joined: int = 0
-    not_members: int = 0
-    pairs_since: int = 0
 
 
 class Ready(Model):

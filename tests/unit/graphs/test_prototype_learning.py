@@ -26,8 +26,8 @@ from pgenrm_agent.errors import ConfigurationError, EngineError
 from pgenrm_agent.graphs.prototype_learning import Job, build_graph, learn_prototypes, merged
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import PrototypeStore
-from pgenrm_agent.prototypes.choices import Choices, Fitted
-from pgenrm_agent.prototypes.fitting import fit_prototypes, names_of
+from pgenrm_agent.prototypes.fitting import Choices, FittedPrototypes, fit_prototypes, names_of
+from pgenrm_agent.prototypes.refinement import Samples
 from pgenrm_agent.testing import ScriptedEngine
 
 SCRIPT = Path(__file__).parents[2] / "support" / "users_learned_from.py"
@@ -193,7 +193,7 @@ async def test_what_is_kept_of_a_build_grows_with_it_and_not_faster(
     """No checkpoint holds all that was done before it."""
     keep = tmp_path / "kept.sqlite"
 
-    def fit(choices: Choices, k: int | None, seed: int) -> Fitted:
+    def fit(choices: Choices, k: int | None, seed: int) -> FittedPrototypes:
         raise EngineError("everything is sampled")
 
     with pytest.raises(EngineError):
@@ -315,7 +315,7 @@ def test_names_tell_nothing_of_a_single_person() -> None:
 async def test_whoever_withdraws_during_a_build_is_not_learned_from(memory: UserMemory) -> None:
     fitted: list[tuple[str, ...]] = []
 
-    def fit(choices: Choices, k: int | None, seed: int) -> Fitted:
+    def fit(choices: Choices, k: int | None, seed: int) -> FittedPrototypes:
         fitted.append(choices.texts)
         memory.forget("u1")  # while the fit takes its time
         return fit_prototypes(choices, k, seed)
@@ -345,10 +345,8 @@ async def test_personas_do_not_outlive_the_build_that_they_were_kept_for(
 def test_more_prototypes_than_different_personas_are_clipped() -> None:
     rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]
     past = np.zeros((4, 1, 4), dtype=np.float32)
-    choices = Choices(
-        rows, rows, rows, -rows, past, past, np.zeros((4, 1), dtype=bool), ("a", "a", "b", "b")
-    )
-    fitted = fit_prototypes(choices, 9)
+    samples = Samples(rows, rows, rows, -rows, past, past, np.zeros((4, 1), dtype=bool))
+    fitted = fit_prototypes(Choices(samples, ("a", "a", "b", "b")), 9)
     assert len(fitted.prototypes) == 2
     assert "2 different personas" in fitted.reason
 

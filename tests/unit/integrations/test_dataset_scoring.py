@@ -70,10 +70,10 @@ def test_results_of_another_job_are_not_mixed_in(tmp_path: Path) -> None:
     source, target = write(tmp_path / "in.parquet"), tmp_path / "out.parquet"
     with pytest.raises(EngineTimeout):
         score(source, target, ScriptedEngine(chain, fail_times=99))
-    with pytest.raises(ConfigurationError, match="its seed"):
+    with pytest.raises(ConfigurationError, match="with seed = "):
         score(source, target, ScriptedEngine(chain), JOB.model_copy(update={"seed": 5}))
     write(source, rows=7)
-    with pytest.raises(ConfigurationError, match="its digest"):
+    with pytest.raises(ConfigurationError, match="with digest = "):
         score(source, target, ScriptedEngine(chain))
 
 

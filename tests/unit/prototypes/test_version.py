@@ -91,11 +91,10 @@ def test_representatives_follow_the_prior_and_are_topped_up() -> None:
 def test_a_person_who_joins_is_found_at_once() -> None:
     version = random_version(2)
     vector = version.centroids[2]
-    joined = version.with_members([Member("new", 2, vector)])
+    joined = version.with_member(Member("new", 2, vector))
     assert joined.similar(vector, 1, exclude="", allowed=everybody) == ["new"]
     assert "new" not in version.user_ids
     assert joined.sizes[2] == version.sizes[2] + 1
-    assert version.with_members([]) is version
 
 
 def test_neighbors_among_100_000_members_take_a_few_milliseconds() -> None:

@@ -23,7 +23,7 @@ from pgenrm_agent.integrations.server.schemas import (
     rerank_response,
     score_response,
 )
-from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
+from pgenrm_agent.integrations.server.service import CallersModel, TheService
 from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, UserSignals
@@ -82,27 +82,26 @@ async def score_stream(
 
 
 @router.post("/v1/rerank", responses=ERRORS)
-async def rerank_v1(
-    body: RerankBody,
-    request: Request,
-    service: TheService,
-    reward_model: CallersModel,
-    user: UserHeader = None,
-) -> RerankResponse:
-    """Order documents by what one user would like, in the shape of Cohere v1 and Jina."""
-    return await _rerank(body, request, service, reward_model, user, "1")
-
-
 @router.post("/v2/rerank", responses=ERRORS)
-async def rerank_v2(
+async def rerank(
     body: RerankBody,
     request: Request,
     service: TheService,
     reward_model: CallersModel,
-    user: UserHeader = None,
+    header: UserHeader = None,
 ) -> RerankResponse:
-    """Order documents by what one user would like, in the shape of Cohere v2."""
-    return await _rerank(body, request, service, reward_model, user, "2")
+    """Order documents by what one user would like: v1 in the shape of Cohere v1 and Jina, v2 of Cohere v2."""
+    if body.user and header and body.user != header:
+        raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two users")
+    user = body.user or header
+    work = (
+        reward_model.arerank(user, body.query, body.texts())
+        if user
+        else reward_model.arerank(UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN)
+    )
+    result = await while_connected(request, start(service, work))
+    version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
+    return rerank_response(result, body, version, [] if user else [NOBODY])
 
 
 def _scoring(
@@ -117,26 +116,6 @@ def _scoring(
         signals=None if body.signals is None else body.signals.of(body.user_id),
         on_progress=on_progress,
     )
-
-
-async def _rerank(
-    body: RerankBody,
-    request: Request,
-    service: Service,
-    reward_model: PGenRM,
-    header: str | None,
-    version: Literal["1", "2"],
-) -> RerankResponse:
-    if body.user and header and body.user != header:
-        raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two users")
-    user = body.user or header
-    work = (
-        reward_model.arerank(user, body.query, body.texts())
-        if user
-        else reward_model.arerank(UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN)
-    )
-    result = await while_connected(request, start(service, work))
-    return rerank_response(result, body, version, [] if user else [NOBODY])
 
 
 async def _events(

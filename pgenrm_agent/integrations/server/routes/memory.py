@@ -12,16 +12,14 @@ from pgenrm_agent.integrations.server.schemas import (
     ConsentBody,
     Forgotten,
     PreferenceBody,
-    PrototypeEntry,
-    PrototypesStatus,
     StatementBody,
     Stored,
-    UserEntry,
     UserId,
     UserList,
     UserResponse,
 )
 from pgenrm_agent.integrations.server.service import CallersModel
+from pgenrm_agent.prototypes import PrototypeStatus
 
 router = APIRouter(tags=["memory"])
 
@@ -39,7 +37,7 @@ async def users(
     """Everyone of whom anything is remembered, by id, `limit` at a time."""
     known = await asyncio.to_thread(reward_model.memory.users)
     later = [user for user in known if after is None or user.user_id > after]
-    shown = [UserEntry.model_validate(user.model_dump()) for user in later[:limit]]
+    shown = later[:limit]
     return UserList(users=shown, next=shown[-1].user_id if len(later) > limit else None)
 
 
@@ -85,24 +83,6 @@ async def forget(user_id: UserPath, reward_model: CallersModel) -> Forgotten:
 
 
 @router.get("/v1/prototypes", responses=READ)
-async def prototypes(reward_model: CallersModel) -> PrototypesStatus:
+async def prototypes(reward_model: CallersModel) -> PrototypeStatus:
     """Which prototypes have been learned from this tenant's users, and how stale they are."""
-    status = await asyncio.to_thread(lambda: reward_model.prototypes.status())
-    return PrototypesStatus(
-        status="none" if status.version is None else "in_force",
-        prototypes=tuple(
-            PrototypeEntry(users=size, label=label)
-            for size, label in zip(status.sizes, status.labels, strict=True)
-        ),
-        **status.model_dump(
-            include={
-                "version",
-                "built_at",
-                "embedder",
-                "users",
-                "joined",
-                "not_members",
-                "pairs_since",
-            }
-        ),
-    )
+    return await asyncio.to_thread(lambda: reward_model.prototypes.status())
