@@ -1,0 +1,1 @@
+"""LangGraph state machines: one evaluation, and the learning of prototypes."""

@@ -32,6 +32,7 @@ class PlainData(JsonPlusSerializer):
         super().__init__(allowed_msgpack_modules=(), __unpack_ext_hook__=_unpack_extension)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        """Return the kind and the bytes of an object; an exception is kept as its `repr`."""
         # LangGraph keeps the exception that ended a node; some exceptions are data classes, which
         # would be written as objects to rebuild.
         return super().dumps_typed(repr(obj) if isinstance(obj, BaseException) else obj)

@@ -48,10 +48,14 @@ class Embedder(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What tells this vector space from others."""
+        ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """The number of components of a vector."""
+        ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One row per text: float32, shape (len(texts), dimension), each of length 1."""
@@ -75,14 +79,17 @@ class HashingEmbedder:
 
     @property
     def name(self) -> str:
+        """Return "hashing-1-" and the number of buckets."""
         # The number after "hashing-" changes whenever the same text would get another vector.
         return f"hashing-1-{self._dimension}"
 
     @property
     def dimension(self) -> int:
+        """The number of buckets."""
         return self._dimension
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one row per text; see `Embedder.embed`."""
         vectors = np.zeros((len(texts), self._dimension), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):
             for feature, weight in _features(text):
@@ -123,10 +130,12 @@ class SentenceTransformerEmbedder:
 
     @property
     def name(self) -> str:
+        """Return "sentence-transformers:" and the model's name."""
         return self._name
 
     @property
     def dimension(self) -> int:
+        """The number of components of a vector; loads the model."""
         with self._lock:
             dimension = self._loaded().get_embedding_dimension()
         if dimension is None:
@@ -134,6 +143,7 @@ class SentenceTransformerEmbedder:
         return int(dimension)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one row per text; see `Embedder.embed`."""
         with self._lock:
             model = self._loaded()
             if not texts:
@@ -188,13 +198,16 @@ class ModelTokensEmbedder:
 
     @property
     def name(self) -> str:
+        """Return "tokens:", the folder's name and a hash of the weights."""
         return self._name
 
     @property
     def dimension(self) -> int:
+        """The number of components of a vector; loads the model."""
         return int(self._tokens()[1].shape[1])
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one row per text; see `Embedder.embed`."""
         tokenizer, table = self._tokens()
         rows = np.zeros((len(texts), table.shape[1]), dtype=np.float32)
         for row, text in enumerate(texts):

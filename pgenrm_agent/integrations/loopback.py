@@ -45,6 +45,7 @@ class LoopbackOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 421 (another host) or 403 (another site's page)."""
         refusal = None if scope["type"] == "lifespan" else _refusal(scope)
         if refusal is None:
             await self._app(scope, receive, send)

@@ -32,7 +32,6 @@ __all__ = [
     "StatedRecord",
     "pair_from_row",
     "read_record",
-    "record_to_json",
     "record_to_row",
     "stated_from_row",
     "valid_user_id",
@@ -98,10 +97,6 @@ def valid_user_id(user_id: str) -> str:
         ) from error
 
 
-def record_to_json(record: Record) -> dict[str, JsonValue]:
-    return record.model_dump(mode="json")
-
-
 def read_record(row: Mapping[str, JsonValue] | str | bytes, where: str) -> Record:
     """Validate one exported row. `where` ("users.jsonl, line 3") opens the error message."""
     if isinstance(row, str | bytes):
@@ -149,8 +144,10 @@ def check_limits(record: Record) -> None:
 
 
 def record_to_row(record: Record) -> Row:
-    """The Chroma row of a record. Texts travel as JSON in the metadata, not as Chroma documents:
-    documents are also entered into a full-text index, which nobody here asks.
+    """Return the Chroma row of a record.
+
+    Texts travel as JSON in the metadata, not as Chroma documents: documents are also entered into a
+    full-text index, which nobody here asks.
     """
     metadata: Metadata = {"user_id": record.user_id, "schema_version": SCHEMA_VERSION}
     if isinstance(record, PairRecord):
@@ -188,7 +185,11 @@ def profile_row_id(user_id: str) -> str:
 
 
 def pair_from_row(identity: str, metadata: Mapping[str, object]) -> PreferencePair:
-    """Read a row back; MemoryStoreError for one that this version did not write."""
+    """Read a row back.
+
+    Raises:
+        MemoryStoreError: This version did not write the row.
+    """
     _check_version(identity, metadata)
     try:
         return PreferencePair.model_validate_json(str(metadata["pair"]))
@@ -199,6 +200,11 @@ def pair_from_row(identity: str, metadata: Mapping[str, object]) -> PreferencePa
 def stated_from_row(
     identity: str, metadata: Mapping[str, object]
 ) -> tuple[datetime, StatedPreference]:
+    """Read a row back, as when it was first stated and what.
+
+    Raises:
+        MemoryStoreError: This version did not write the row.
+    """
     _check_version(identity, metadata)
     try:
         return (
@@ -210,8 +216,9 @@ def stated_from_row(
 
 
 def same_content(stored: PreferencePair, given: PreferencePair) -> bool:
-    """Whether two pairs of one id say the same. A retry that builds its pair again gets a new
-    time stamp, so the time does not count.
+    """Return whether two pairs of one id say the same.
+
+    A retry that builds its pair again gets a new time stamp, so the time does not count.
     """
     return stored.model_copy(update={"created_at": given.created_at}) == given
 

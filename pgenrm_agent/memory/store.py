@@ -105,6 +105,7 @@ class Store:
 
     @property
     def embedded(self) -> bool:
+        """Whether it lies in a directory that this process owns, and not on a server."""
         return self._lock is not None
 
     def check_process(self) -> None:

@@ -26,7 +26,6 @@ from pgenrm_agent.memory.rows import (
     pair_from_row,
     profile_row_id,
     read_record,
-    record_to_json,
     record_to_row,
     same_content,
     stated_from_row,
@@ -267,7 +266,9 @@ class UserMemory:
             if user_id is None
             else [valid_user_id(user_id)]
         )
-        return (record_to_json(record) for user_id in ids for record in self._records(user_id))
+        return (
+            record.model_dump(mode="json") for user_id in ids for record in self._records(user_id)
+        )
 
     def import_(
         self,

@@ -206,7 +206,7 @@ class AttentiveRefinement(torch.nn.Module):
         past_difference: torch.Tensor,
         past: torch.Tensor,
     ) -> torch.Tensor:
-        """z (n, d), Eq. 5. of: (n,) prototype of each sample; the others as in `Samples`."""
+        """Return z (n, d), Eq. 5. of: (n,) prototype of each sample; the others as in `Samples`."""
         settings = self.settings
         own = self.prototypes[of]
         # (n, h, d): what each past choice says. Padding says nothing and is not computed.
@@ -274,18 +274,22 @@ def refine(
     *,
     progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Refined:
-    """Attentive refinement from K-means centroids (k, d); the same for the same seed.
+    """Refine prototypes attentively; the result is the same for the same seed.
 
     Prototypes are brought back to unit length after each step; after each epoch every sample is
     reassigned to its nearest prototype, and the cluster means follow. A prototype that lost all its
     samples keeps its own state as its mean.
 
     Args:
-        samples: or a function that draws those of an epoch (0, 1, ...), such as the same choices
-            with other past ones before them, equally many each time; labels are of the last.
+        samples: What to refine on, or a function that draws those of an epoch (0, 1, ...), such as
+            the same choices with other past ones before them, equally many each time; labels are of
+            the last.
+        centroids: (k, d), of K-means.
+        settings: Constants; the reference implementation's if left out.
+        progress: Told after each step how many are done, of how many.
 
     Raises:
-        ConfigurationError: no samples, or centroids of another dimension.
+        ConfigurationError: No samples, or centroids of another dimension.
     """
     settings = settings or RefinementSettings()
     drawn = samples if callable(samples) else None

@@ -39,6 +39,7 @@ class AuthMiddleware:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it: 421 for another host, 403 without the token."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

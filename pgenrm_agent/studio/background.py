@@ -15,7 +15,7 @@ __all__ = ["Workers"]
 logger = logging.getLogger(__name__)
 
 
-class _Pause(Exception):
+class _PausedError(Exception):
     """Ends a resume between two nodes."""
 
 
@@ -35,11 +35,12 @@ class Workers:
         self._notices: dict[str, tuple[bool, str]] = {}
 
     def busy(self, run: str) -> bool:
+        """Return whether the run is proceeding, or waits for its turn."""
         with self._lock:
             return run in self._busy
 
     def notice(self, run: str) -> tuple[bool, str] | None:
-        """What to tell about the run's last action: (whether it failed, the words)."""
+        """Return what to tell about the run's last action: (whether it failed, the words)."""
         with self._lock:
             return self._notices.get(run)
 
@@ -49,6 +50,12 @@ class Workers:
         self._finish(run, action)
 
     def step(self, run: str) -> None:
+        """Run the next node in the background.
+
+        Raises:
+            ConfigurationError: The run is proceeding already.
+        """
+
         def step_once() -> str:
             made = self._session.step(run)
             return f"ran {made.node}"
@@ -61,12 +68,12 @@ class Workers:
         def look(made: Checkpoint) -> None:
             with self._lock:
                 if made.next and run in self._pausing:
-                    raise _Pause
+                    raise _PausedError
 
         def on() -> str:
             try:
                 return f"stopped: {self._session.resume(run, breakpoints, on_step=look).reason}"
-            except _Pause:
+            except _PausedError:
                 return "paused"
 
         self._start(run, on)

@@ -28,6 +28,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Dot:
+    """One chain's total for one candidate: its place, the chain's level, and the words of its tip."""
+
     x: float
     y: float
     level: str
@@ -51,6 +53,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Plot:
+    """The drawing of all totals; ticks: (mark, its x) along the axis, from 1 to 10."""
+
     rows: tuple[Row, ...]
     ticks: tuple[tuple[int, float], ...]
     height: float

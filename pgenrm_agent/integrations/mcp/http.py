@@ -26,6 +26,7 @@ class Guarded:
         self._tenant = valid_tenant(tenant)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401 where it brings no key of the tenant."""
         if scope["type"] == "http" and not self._admits(Headers(scope=scope)):
             message = f"this needs a key of tenant {self._tenant}: send `Authorization: Bearer KEY`"
             refusal = JSONResponse(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pgenrm_agent.schema import Model
 
-__all__ = ["Admission", "Limits", "Overloaded", "Place"]
+__all__ = ["Admission", "Limits", "OverloadedError", "Place"]
 
 FIRST_GUESS_S = 1.0
 LONGEST_RETRY_S = 60
@@ -33,7 +33,7 @@ class Limits(Model):
     shutdown_s: Annotated[int, Field(ge=1)] = 30
 
 
-class Overloaded(Exception):
+class OverloadedError(Exception):
     """Too many evaluations are running and waiting. `retry_after` is in seconds."""
 
     def __init__(self, retry_after: int) -> None:
@@ -57,11 +57,11 @@ class Admission:
         """Return a place, to be left again whatever happens.
 
         Raises:
-            Overloaded: There is none.
+            OverloadedError: There is none.
         """
         if self.inside >= self._limits.running + self._limits.waiting:
             retry = math.ceil(self._typical_s * self.inside / self._limits.running)
-            raise Overloaded(min(LONGEST_RETRY_S, max(1, retry)))
+            raise OverloadedError(min(LONGEST_RETRY_S, max(1, retry)))
         self.inside += 1
         return Place(self, self._turns)
 

@@ -17,14 +17,14 @@ from starlette.responses import JSONResponse, Response
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.loopback import LoopbackOnly
-from pgenrm_agent.integrations.server.admission import Admission, Limits, Overloaded
+from pgenrm_agent.integrations.server.admission import Admission, Limits, OverloadedError
 from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.middleware import BodyLimitMiddleware, MetricsMiddleware
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
 from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
-from pgenrm_agent.integrations.server.tasks import ClientGone
+from pgenrm_agent.integrations.server.tasks import ClientGoneError
 from pgenrm_agent.integrations.server.tenants import Tenants
 from pgenrm_agent.reward_model import PGenRM
 
@@ -102,8 +102,8 @@ def create_app(
     for router in (evaluations, memory, operation):
         app.include_router(router)
     app.add_exception_handler(PGenRMError, _failed)
-    app.add_exception_handler(Overloaded, _overloaded)
-    app.add_exception_handler(ClientGone, _nobody_listens)
+    app.add_exception_handler(OverloadedError, _overloaded)
+    app.add_exception_handler(ClientGoneError, _nobody_listens)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
@@ -127,7 +127,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 async def _overloaded(request: Request, error: Exception) -> Response:
-    seconds = error.retry_after if isinstance(error, Overloaded) else 1
+    seconds = error.retry_after if isinstance(error, OverloadedError) else 1
     return _error_response(429, "overloaded", str(error), {"Retry-After": str(seconds)})
 
 

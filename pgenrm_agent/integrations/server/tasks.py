@@ -14,18 +14,18 @@ from pgenrm_agent.integrations.server.service import Service
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import Evaluation
 
-__all__ = ["ClientGone", "gone", "start", "while_connected"]
+__all__ = ["ClientGoneError", "gone", "start", "while_connected"]
 
 T = TypeVar("T")
 R = TypeVar("R", Evaluation, RerankResult)
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client hung up before its answer was ready."""
 
 
 def start(service: Service, work: Coroutine[object, object, R]) -> asyncio.Task[R]:
-    """Begin an evaluation when its turn comes; raises Overloaded when there is no place for it."""
+    """Begin an evaluation when its turn comes; raises OverloadedError when there is no place for it."""
     try:
         place = service.admission.admit()
     except Exception:
@@ -62,13 +62,13 @@ def start(service: Service, work: Coroutine[object, object, R]) -> asyncio.Task[
 
 
 async def while_connected(request: Request, task: asyncio.Task[T]) -> T:
-    """The task's result; cancels it and raises ClientGone when the client hangs up first."""
+    """The task's result; cancels it and raises ClientGoneError when the client hangs up first."""
     watch = asyncio.create_task(gone(request))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone
+        raise ClientGoneError
     finally:
         watch.cancel()
         if not task.done():
