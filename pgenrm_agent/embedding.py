@@ -58,7 +58,7 @@ class Embedder(Protocol):
         ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row per text: float32, shape (len(texts), dimension), each of length 1."""
+        """Return one row per text: float32, shape (len(texts), dimension), each of length 1."""
         ...
 
 
@@ -217,7 +217,7 @@ class ModelTokensEmbedder:
         return _normalized(rows)
 
     def _tokens(self) -> tuple[PreTrainedTokenizerBase, Vectors]:
-        """The tokenizer, and the embedding of each token (v, d), of unit length."""
+        """Return the tokenizer, and the embedding of each token (v, d), of unit length."""
         with self._lock:
             if self._loaded is None:
                 from transformers import AutoModel, AutoTokenizer

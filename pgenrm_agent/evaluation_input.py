@@ -97,7 +97,7 @@ def stated_preference(stated: StatedPreference | str) -> StatedPreference:
 
 
 def _refused(what: str, error: ValidationError) -> ConfigurationError:
-    """The schema's complaints in one line: where, what, and the value."""
+    """Return the schema's complaints in one line: where, what, and the value."""
     complaints = []
     for problem in error.errors(include_url=False, include_context=False):
         place = ".".join(str(part) for part in problem["loc"])

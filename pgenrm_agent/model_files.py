@@ -25,7 +25,7 @@ FORMAT_FILE = "chain_format.json"
 
 
 def bundled_model() -> Path:
-    """The folder of the model that comes with the package.
+    """Return the folder of the model that comes with the package.
 
     Raises ConfigurationError when the installation lacks it, or lies in an archive.
     """

@@ -17,7 +17,7 @@ SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16
 
 
 def digest(rows: Iterable[str]) -> str:
-    """A name for what a run learns from, rows and their order."""
+    """Return a name for what a run learns from, rows and their order."""
     hashed = hashlib.blake2b(digest_size=12)
     for row in rows:
         hashed.update(row.encode("utf-8", "surrogatepass"))
@@ -43,7 +43,7 @@ def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: s
 
 
 def weights_of(folder: Path) -> str:
-    """A name for a model or an adapter by what its weights are, wherever its folder lies.
+    """Return a name for a model or an adapter by what its weights are, wherever its folder lies.
 
     Parts of each file stand for the whole: training moves all of what it trains, and large models have
     hundreds of gigabytes.
@@ -60,7 +60,7 @@ def weights_of(folder: Path) -> str:
 
 
 def record_of(run: Path) -> dict[str, object]:
-    """What an earlier run wrote about itself, so that nothing of a model's making is lost; {} if nothing."""
+    """Return what an earlier run wrote about itself; {} if nothing."""
     path = run / RUN
     if not path.is_file():
         return {}

@@ -351,7 +351,7 @@ class Evaluation(Model):
     seed: int
 
     def score_of(self, candidate_id: str) -> CandidateScore:
-        """The score of one candidate; KeyError for an id that was not in the request."""
+        """Return the score of one candidate; KeyError for an id that was not in the request."""
         for score in self.scores:
             if score.candidate_id == candidate_id:
                 return score

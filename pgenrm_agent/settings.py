@@ -170,7 +170,7 @@ def data_folder() -> Path:
 
 
 def _given() -> Iterator[tuple[Path | None, dict[str, Any]]]:
-    """What each source says, what counts most first; None stands for the environment."""
+    """Return what each source says, what counts most first; None stands for the environment."""
     yield None, EnvSettingsSource(Settings)()
     for file in config_files():
         yield file, _toml(file)()

@@ -180,6 +180,6 @@ def _settings() -> tuple[SettingState, ...]:
 
 
 def _without_password(url: str) -> str:
-    """A URL as it may be shown to others; any other text as it is."""
+    """Return a URL as it may be shown to others; any other text as it is."""
     password = urlsplit(url).password if "://" in url else None
     return url if not password else url.replace(f":{password}@", ":***@", 1)

@@ -96,7 +96,7 @@ def print_signals(signals: UserSignals) -> None:
 
 
 def _marks(chain: EvaluationChain, names: Sequence[str]) -> Table:
-    """The marks that a chain gave the candidates `names`, by criterion."""
+    """Return the marks that a chain gave the candidates `names`, by criterion."""
     table = Table(
         "criterion",
         "weight",

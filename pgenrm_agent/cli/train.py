@@ -246,7 +246,7 @@ def _reinforce(
 
 
 def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
-    """What a run would do and take; a prompt counts as many tokens as a chain at most."""
+    """Return what a run would do and take; a prompt counts as many tokens as a chain at most."""
     from pgenrm_agent.model_files import format_of
 
     chains = recipe.steps * recipe.choices_per_step * recipe.samples

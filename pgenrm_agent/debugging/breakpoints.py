@@ -72,7 +72,7 @@ class Breakpoint(Model):
         coming: Sequence[str],
         last_ranking: Sequence[str],
     ) -> bool:
-        """Whether to stop in this state. What held in the `previous` one already is no reason.
+        """Return whether to stop in this state. What held in the `previous` one already is no reason.
 
         ran: the node that made it. coming: the nodes that come next. last_ranking: the last order
         of the candidates that the run had before, empty for none.

@@ -67,17 +67,21 @@ __all__ = ["DebugSession"]
 class DebugSession(Closeable):
     """Steps through evaluations, one node at a time or up to a breakpoint.
 
-    store: a SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
-    engine, chain_format, memory, neighbors: as in `EvaluationContext`; the engine stays yours to
-        close. Give `Neighbors(..., joining=False)`: nobody should join a prototype with a persona
-        that was made up here. A session shows the texts of similar users' chains.
-
     Chains are written section by section where the engine continues text or the format is a
     JSON object, so that what is edited changes what follows. Every call has two forms: `step`
     is a plain one, which also works inside a running event loop, and `astep` is awaited; so
     with the others. The constructor waits for the store. One run is acted on by one caller at a
     time; others may look meanwhile. A run id or checkpoint id that is not in the store raises
-    ConfigurationError, and so does every edit that cannot be made.
+    ConfigurationError, and so does every edit that cannot be made. A session shows the texts of
+    similar users' chains.
+
+    Args:
+        store: A SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
+        engine: What samples, yours to close; None means the bundled model.
+        chain_format: The format of its chains; left out, the one that suits the engine.
+        memory: Where signals come from that a run is not given.
+        neighbors: Who is similar. Give `Neighbors(..., joining=False)`: nobody should join a
+            prototype with a persona that was made up here.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ POSTGRES = ("postgresql://", "postgres://")
 
 
 def default_store() -> Path:
-    """The file that `pgenrm debug` uses when none is named.
+    """Return the file that `pgenrm debug` uses when none is named.
 
     `runs.sqlite` beside the user memory: in the folder that the setting `home` (PGENRM_HOME) names,
     else in the user's data directory of the operating system.

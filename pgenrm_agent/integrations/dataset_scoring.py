@@ -248,7 +248,7 @@ def _refuse_incomplete(values: Mapping[str, object]) -> None:
 
 
 def _signals(values: Mapping[str, object]) -> UserSignals | None:
-    """What the row tells of its user; None where the file has no columns for it."""
+    """Return what the row tells of its user; None where the file has no columns for it."""
     if "history" not in values and "stated" not in values:
         return None
     history = _read(PreferencePair.model_validate, values, "history")
@@ -258,7 +258,7 @@ def _signals(values: Mapping[str, object]) -> UserSignals | None:
 
 
 def _read(read: Callable[[object], T], values: Mapping[str, object], column: str) -> tuple[T, ...]:
-    """The column's list, item by item."""
+    """Return the column's list, item by item."""
     given = values.get(column)
     with _naming(column):
         return tuple(read(item) for item in given) if isinstance(given, list) else ()

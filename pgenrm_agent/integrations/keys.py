@@ -35,7 +35,7 @@ class IssuedKey(Model):
 
 
 def valid_tenant(name: str) -> str:
-    """The name itself; raises ConfigurationError for one that cannot be used."""
+    """Return the name itself; raises ConfigurationError for one that cannot be used."""
     try:
         return _TENANT.validate_python(name)
     except ValidationError:
@@ -62,7 +62,7 @@ class KeyRing:
         self._by_digest: dict[str, IssuedKey] = {}
 
     def tenant_of(self, key: str) -> str | None:
-        """Whose key this is; None for one that was never issued or is revoked."""
+        """Return whose key this is; None for one that was never issued or is revoked."""
         digest = _digest(key)
         with self._lock:
             self._reread()
@@ -70,7 +70,7 @@ class KeyRing:
         return None if issued is None else issued.tenant
 
     def issued(self) -> list[IssuedKey]:
-        """All keys in force, in the order they were made."""
+        """Return all keys in force, in the order they were made."""
         with self._lock:
             self._reread()
             return list(self._by_digest.values())

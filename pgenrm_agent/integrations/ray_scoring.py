@@ -160,6 +160,6 @@ def _ray(gpus: float) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """What happened in one line; Ray's messages go on with tracebacks and addresses."""
+    """Return what happened in one line; Ray's messages go on with tracebacks and addresses."""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0].strip()}" if said else type(error).__name__

@@ -86,7 +86,7 @@ _USER_ID: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 def valid_user_id(user_id: str) -> str:
-    """The id itself, or MemoryStoreError that says what is wrong with it."""
+    """Return the id itself, or MemoryStoreError that says what is wrong with it."""
     try:
         return _USER_ID.validate_python(user_id, strict=True)
     except ValidationError as error:

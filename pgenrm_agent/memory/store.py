@@ -182,7 +182,7 @@ class Store:
         *,
         sync_threshold: int | None = None,
     ) -> Collection:
-        """The collection of that name, made with our mark and `marks` where there is none.
+        """Return the collection of that name, made with our mark and `marks` where there is none.
 
         sync_threshold: writes after which Chroma saves its vector index, SYNC_THRESHOLD if not said;
             more suits bulk writing.
@@ -255,7 +255,7 @@ _opening = threading.RLock()
 
 
 def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
-    """The store in `directory`, shared by everyone in this process who opens the same directory."""
+    """Return the store in `directory`, shared by everyone in this process who opens the same directory."""
     with _opening:
         with reported("open the memory in", str(directory), _advice(str(directory))):
             directory = _made(directory)
@@ -274,7 +274,7 @@ def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
 
 
 def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | None) -> Store:
-    """The store on the Chroma server at `url`."""
+    """Return the store on the Chroma server at `url`."""
     where = f"the Chroma server at {url}"
     try:
         parts = urlsplit(url)

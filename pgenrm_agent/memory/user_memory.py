@@ -56,7 +56,7 @@ class UserSummary(Model):
 
 
 def default_directory() -> Path:
-    """Where the memory is kept when nothing else is said.
+    """Return where the memory is kept when nothing else is said.
 
     `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
     directory of the operating system.
@@ -86,11 +86,16 @@ class UserMemory:
     ) -> None:
         """Open the memory, making it when there is none.
 
-        path: the directory; None means `default_directory()`.
-        url: a Chroma server such as "http://127.0.0.1:8000", instead of a directory.
-        embedder: for recall by similarity; None means HashingEmbedder. A store keeps to the
-            embedder it was made with and refuses another.
-        headers: sent to the server with every request, such as its access token.
+        Args:
+            path: The directory; None means `default_directory()`.
+            url: A Chroma server such as "http://127.0.0.1:8000", instead of a directory.
+            embedder: For recall by similarity; None means HashingEmbedder. A store keeps to the
+                embedder it was made with and refuses another.
+            headers: Sent to the server with every request, such as its access token.
+
+        Raises:
+            ConfigurationError: A directory and a server are both given, or headers without a server.
+            MemoryStoreError: The store cannot be opened, or belongs to another process.
         """
         if url is not None and path is not None:
             raise ConfigurationError(
@@ -110,10 +115,12 @@ class UserMemory:
     # --- writing ---
 
     def remember(self, user_id: str, pair: PreferencePair) -> str:
-        """Store one choice; returns the pair's id. Once it returns, a killed process loses nothing.
+        """Store one choice, and return the pair's id. After that a killed process loses nothing.
 
-        The same pair again (same id and content) does nothing; the same id with another content
-        raises MemoryStoreError.
+        The same pair again (same id and content) does nothing.
+
+        Raises:
+            MemoryStoreError: The user has another pair with this id, or it cannot be stored.
         """
         return self.remember_many(user_id, [pair])[0]
 
@@ -133,7 +140,7 @@ class UserMemory:
         return record_to_row(record).id
 
     def set_consent(self, user_id: str, consent: bool) -> None:
-        """Whether this user's choices may help to score answers for similar users."""
+        """Set whether this user's choices may help to score answers for similar users."""
         record = ConsentRecord(user_id=valid_user_id(user_id), consent=consent)
         self._write([record])
 
@@ -166,12 +173,22 @@ class UserMemory:
         selection: Selection = "random",
         seed: int = 0,
     ) -> UserSignals:
-        """What is known of a user: at most `limit` past choices, and all that they stated.
+        """Return what is known of a user: at most `limit` past choices, and all that they stated.
 
-        random: drawn by `seed`; the same pairs and seed give the same draw.
-        similar: those whose query is most like `query`, most similar first.
-        recent: newest first.
         A user nobody has heard of has empty signals.
+
+        Args:
+            user_id: Whose.
+            query: What past queries are compared with, for the selection "similar".
+            limit: How many past choices; None for all.
+            selection: "random": drawn by `seed`, the same pairs and seed give the same draw.
+                "similar": those whose query is most like `query`, most similar first. "recent":
+                newest first.
+            seed: For "random".
+
+        Raises:
+            ConfigurationError: The selection is unknown or lacks its query, or the limit is negative.
+            MemoryStoreError: The store cannot be read.
         """
         user_id = valid_user_id(user_id)
         if selection not in get_args(Selection):
@@ -193,18 +210,18 @@ class UserMemory:
         return UserSignals(user_id=user_id, history=history, stated=stated)
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
-        """All remembered choices of a user, oldest first."""
+        """Return all remembered choices of a user, oldest first."""
         return tuple(oldest_first(self._pairs(valid_user_id(user_id))[0]))
 
     def consent(self, user_id: str) -> bool:
-        """False until the user agreed."""
+        """Return whether the user has agreed to take part; False until they do."""
         store = self._store
         with reported("read", store.where):
             rows = _found(store.users, ids=[profile_row_id(valid_user_id(user_id))])
         return any(metadata.get("consent") is True for _, metadata in rows)
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
-        """Those of `user_ids` who agreed; a few hundred in one read."""
+        """Return those of `user_ids` who agreed; a few hundred in one read."""
         owners = {profile_row_id(valid_user_id(user_id)): user_id for user_id in user_ids}
         store = self._store
         agreed: set[str] = set()
@@ -215,10 +232,10 @@ class UserMemory:
         return agreed
 
     def users_who_were_asked(self, query: str, *, limit: int) -> list[str]:
-        """Whose the `limit` remembered choices with the most similar queries are, nearest first.
+        """Return who made the `limit` remembered choices with the most similar queries, nearest first.
 
-        A user stands there once for each of their choices. By Chroma's vector index, so now and then
-        one of them is missed.
+        A user is in it once for each of their choices. By Chroma's vector index, so now and then one
+        of them is missed.
         """
         store = self._store
         with reported("read", store.where):
@@ -230,7 +247,7 @@ class UserMemory:
         return [str(metadata["user_id"]) for metadata in rows]
 
     def users(self) -> list[UserSummary]:
-        """Everyone of whom anything is remembered, by id."""
+        """Return everyone of whom anything is remembered, by id."""
         store = self._store
         pairs: Counter[str] = Counter()
         stated: Counter[str] = Counter()
@@ -257,7 +274,7 @@ class UserMemory:
     # --- export and import ---
 
     def export(self, user_id: str | None = None) -> Iterator[dict[str, JsonValue]]:
-        """Everything remembered of one user, or of all: rows that `import_` takes back.
+        """Return everything remembered of one user, or of all: rows that `import_` takes back.
 
         By user id; a user's pairs and stated preferences oldest first, then the consent.
         """
@@ -278,9 +295,16 @@ class UserMemory:
     ) -> int:
         """Store exported rows (objects, or JSON texts); returns how many were new.
 
-        All rows are checked before the first is stored. Raises MemoryStoreError that names
-        `source`, the line (from 1) and the field. Blank lines count but are passed over. Importing
-        the same rows again changes nothing.
+        All rows are checked before the first is stored. Importing the same rows again changes
+        nothing.
+
+        Args:
+            rows: One a line; blank lines count but are passed over.
+            source: Where they come from, for errors.
+
+        Raises:
+            MemoryStoreError: A row cannot be used (it names `source`, the line from 1 and the field),
+                or the store cannot be written.
         """
         records: list[Record] = []
         lines: list[int] = []
@@ -342,7 +366,7 @@ class UserMemory:
     # --- for the package's own modules ---
 
     def shared_store(self) -> Store:
-        """The open Chroma under this memory, for what else is kept there."""
+        """Return the open Chroma under this memory, for what else is kept there."""
         return self._store
 
     # --- inside ---
@@ -430,7 +454,7 @@ class UserMemory:
     def _fresh(
         self, records: Sequence[Record], where: Callable[[int], str]
     ) -> list[tuple[Row, Record]]:
-        """The records that say something new, the last word per row; refuses contradictions."""
+        """Return the records that say something new, the last word per row; refuses contradictions."""
         store = self._store
         rows = [record_to_row(record) for record in records]
         known: dict[str, Mapping[str, object]] = {}

@@ -38,10 +38,12 @@ class Match:
 class Neighbors:
     """Finds similar users, with their consent.
 
-    embedder: what embedded the personas that were clustered. A version made with another one is
-        refused with ConfigurationError, since distances between their vectors mean nothing.
-    joining: whether somebody who is matched, and agreed, joins their prototype. Off where personas
-        may be invented, as in debugging.
+    Args:
+        memory: Whose users, and where their prototypes are kept.
+        embedder: What embedded the personas that were clustered. A version made with another one is
+            refused with ConfigurationError, since distances between their vectors mean nothing.
+        joining: Whether somebody who is matched, and agreed, joins their prototype. Off where personas
+            may be invented, as in debugging.
     """
 
     def __init__(self, memory: UserMemory, embedder: Embedder, *, joining: bool = True) -> None:
@@ -51,17 +53,21 @@ class Neighbors:
         self.store = PrototypeStore(memory)
 
     def without_joining(self) -> Neighbors:
-        """The same similar users, whom nobody joins."""
+        """Return the same similar users, whom nobody joins."""
         watching = copy.copy(self)
         watching.joining = False
         return watching
 
     def available(self) -> bool:
-        """Is there a version?"""
+        """Return whether there is a version.
+
+        Raises:
+            ConfigurationError: It was built with another embedder.
+        """
         return self._version() is not None
 
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
-        """The `count` most similar users of the prototype nearest to the personas (4.2.2).
+        """Return the `count` most similar users of the prototype nearest to the personas (4.2.2).
 
         Several personas are one: the mean of their embeddings. Without any, the prior over
         prototypes decides: how many users each has, and how many of those who chose between
@@ -115,13 +121,13 @@ class Neighbors:
 
 
 def mean_direction(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The unit vector (d,) along the mean of rows (n, d); the first row where they cancel."""
+    """Return the unit vector (d,) along the mean of rows (n, d); the first row where they cancel."""
     mean = vectors.mean(axis=0)
     length = float(np.linalg.norm(mean))
     return np.asarray(mean / length if length > 1e-9 else vectors[0], dtype=np.float32)
 
 
 def opaque(salt: str, user_id: str) -> str:
-    """A name that tells nothing of whose it is."""
+    """Return a name that tells nothing of whose it is."""
     key = hashlib.blake2b(user_id.encode(), key=salt.encode(), digest_size=6)
     return f"neighbor-{key.hexdigest()}"

@@ -57,7 +57,7 @@ class KChoice:
 
 
 def choose_k(personas: FloatArray, *, largest: int = 200) -> KChoice:
-    """The k at which the retained spectrum of the personas flattens.
+    """Return the k at which the retained spectrum of the personas flattens.
 
     The curve of retained shares rises steeply, then flattens; its knee is the point farthest above
     the straight line between its ends (looked for where at most NEARLY_ALL is kept). Small
@@ -122,7 +122,7 @@ def cluster(personas: FloatArray, k: int, *, seed: int) -> tuple[FloatArray, Int
 
 
 def nearest(personas: FloatArray, prototypes: FloatArray) -> IntArray:
-    """The prototype (n,) with the highest cosine to each persona; both of unit length."""
+    """Return the prototype (n,) with the highest cosine to each persona; both of unit length."""
     return np.asarray((personas @ prototypes.T).argmax(1), dtype=np.int64)
 
 

@@ -259,7 +259,7 @@ class PrototypeStore:
         return {key: str(value) for key, value in rows[0].items()} if rows else None
 
     def _load(self, store: Store, pointer: dict[str, str]) -> PrototypeSet | None:
-        """The version that the pointer names; None when it was removed meanwhile."""
+        """Return the version that the pointer names; None when it was removed meanwhile."""
         from chromadb.errors import NotFoundError
 
         version = pointer["version"]

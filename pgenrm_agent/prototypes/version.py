@@ -96,7 +96,7 @@ class PrototypeSet:
     def similar(
         self, vector: npt.NDArray[np.float32], count: int, *, exclude: str, allowed: Allowed
     ) -> list[str]:
-        """The `count` most similar users of the nearest prototype (paper 4.2.2), topped up.
+        """Return the `count` most similar users of the nearest prototype (paper 4.2.2), topped up.
 
         Nearest prototype first, most similar member first; users of the next prototype only where
         the nearer ones have too few. Never `exclude`, never twice, only those `allowed`.
@@ -140,7 +140,7 @@ class PrototypeSet:
         return users
 
     def _members_by(self, prototype: int, vector: npt.NDArray[np.float32]) -> Iterator[str]:
-        """A prototype's users, most similar first, each once."""
+        """Yield a prototype's users, most similar first, each once."""
         rows = self.rows_of[prototype]
         seen: set[str] = set()
         for row in rows[np.argsort(-(self.vectors[rows] @ vector), kind="stable")]:

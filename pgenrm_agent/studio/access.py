@@ -27,7 +27,7 @@ POLICY = (
 
 
 def form_key(token: str) -> str:
-    """The value that forms carry; does not give the token away."""
+    """Return the value that forms carry; does not give the token away."""
     return hmac.new(token.encode(), b"pgenrm studio form", hashlib.sha256).hexdigest()
 
 

@@ -61,7 +61,7 @@ class Plot:
 
 
 def nodes_of(names: Sequence[str], at: Checkpoint, running: bool) -> tuple[Node, ...]:
-    """The graph's nodes in order, the one that the run stands before lit."""
+    """Return the graph's nodes in order, the one that the run stands before lit."""
     coming = at.next[0] if at.next else None
     reached = names.index(coming) if coming in names else len(names) if at.finished else 0
     return tuple(
@@ -84,7 +84,7 @@ def nodes_of(names: Sequence[str], at: Checkpoint, running: bool) -> tuple[Node,
 def plot_of(
     candidates: Sequence[str], chains: Sequence[ChainView], means: Mapping[str, float]
 ) -> Plot | None:
-    """Each chain's total for each candidate, by level; None while no chain has any."""
+    """Return each chain's total for each candidate, by level; None while no chain has any."""
     if not any(chain.totals for chain in chains):
         return None
     rows: list[Row] = []

@@ -24,7 +24,7 @@ Fields = Mapping[str, Sequence[str]]
 
 
 async def read_form(request: Request) -> Fields:
-    """The form of a request; refuses one that no page of this studio made, and one over 8 MiB."""
+    """Return the form of a request; refuses one that no page of this studio made, and one over 8 MiB."""
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -45,7 +45,7 @@ async def read_form(request: Request) -> Fields:
 
 
 def first(fields: Fields, name: str) -> str:
-    """A field's first value, line breaks as they are on Unix; "" for none."""
+    """Return a field's first value, line breaks as they are on Unix; "" for none."""
     return next(iter(fields.get(name, ())), "").replace("\r\n", "\n")
 
 
@@ -95,7 +95,7 @@ def begun(
 
 
 def criteria(fields: Fields) -> list[tuple[str, float, str]]:
-    """The rows of the rubric's form; rows without a name are left out."""
+    """Return the rows of the rubric's form; rows without a name are left out."""
     named = []
     rows = zip(*(fields.get(name, ()) for name in ("name", "weight", "reason")), strict=False)
     for name, weight, reason in rows:

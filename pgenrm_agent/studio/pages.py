@@ -63,7 +63,7 @@ class RunPage:
 def run_page(
     session: DebugSession, run: str, *, at: str | None, chain: int | None, live: bool
 ) -> RunPage:
-    """A run as it stood `at` a checkpoint, its current one if None."""
+    """Return a run as it stood `at` a checkpoint, its current one if None."""
     timeline = session.timeline(run)
     point = (
         session.checkpoint(run, at)
@@ -94,7 +94,7 @@ def run_page(
 
 
 def _marks(chains: Sequence[ChainView], candidates: Sequence[str]) -> tuple[MarksRow, ...]:
-    """The criteria of all chains, the most widely shared first; names are told apart by letters."""
+    """Return the criteria of all chains, the most widely shared first; names are told apart by letters."""
     uses_of: dict[str, list[tuple[ChainView, int]]] = {}
     for chain in chains:
         if chain.marks:
@@ -128,7 +128,7 @@ def _cell(candidate: str, uses: Sequence[tuple[ChainView, int]]) -> Cell:
 
 
 def colored(text: str) -> list[tuple[str, str]]:
-    """A chain's text in pieces, as (section, piece); headings and markers have section ""."""
+    """Return a chain's text in pieces, as (section, piece); headings and markers have section ""."""
     pieces: list[tuple[str, str]] = []
     done = 0
     spans = section_spans(text).items()

@@ -128,7 +128,7 @@ def memory_tools(
 
 
 def _for_user_in_state(arguments: type[BaseModel]) -> type[BaseModel]:
-    """The arguments, and the id that LangGraph puts there, which the model does not see."""
+    """Return the arguments, and the id that LangGraph puts there, which the model does not see."""
     return create_model(
         arguments.__name__, __base__=(arguments, _UserInState), __doc__=arguments.__doc__
     )

@@ -161,7 +161,7 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
 
 
 def _candidates(documents: Sequence[Document]) -> list[Candidate]:
-    """The documents that have a text; a candidate's id is its document's place."""
+    """Return the documents that have a text; a candidate's id is its document's place."""
     return [
         Candidate(id=str(index), text=document.page_content)
         for index, document in enumerate(documents)

@@ -73,7 +73,7 @@ class Forgotten(BaseModel):
 
 
 def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MCPServer:
-    """An MCP server around `reward_model`, which stays the caller's to close.
+    """Return an MCP server around `reward_model`, which stays the caller's to close.
 
     A request that cannot be met is answered as a tool error that says why.
 
@@ -192,7 +192,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
 
 
 async def _told(work: Awaitable[T]) -> T:
-    """The result of `work`; what went wrong on purpose becomes an error the client can read."""
+    """Return the result of `work`; what went wrong on purpose becomes an error the client can read."""
     try:
         return await work
     except PGenRMError as error:

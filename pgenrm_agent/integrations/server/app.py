@@ -41,18 +41,24 @@ def create_app(
     limits: Limits | None = None,
     on_prepared: Callable[[PGenRMError | None], None] | None = None,
 ) -> FastAPI:
-    """The server around `reward_model`, which stays the caller's to close.
-
-    keys: who may call, and for which tenant. None lets in whoever is on this machine, as one tenant
-        whose memory is the reward model's own: requests that name another host, and changes from
-        another site's page, are refused (see `LoopbackOnly`). Listen on a loopback address then.
-    tenants_folder: with keys, the folder of the tenants' memories, one folder each.
-    limits: how much may be asked of it; see `Limits`.
-    on_prepared: called once, when the model is loaded (None) or could not be (why, which is logged
-        where nobody is called).
+    """Make the server around a reward model.
 
     The model is loaded while the server answers already: /healthz says ok, /readyz 503, and an
-    evaluation waits. Raises ConfigurationError when `keys` and `tenants_folder` do not come together.
+    evaluation waits.
+
+    Args:
+        reward_model: What judges and remembers; stays the caller's to close.
+        keys: Who may call, and for which tenant. None lets in whoever is on this machine, as one
+            tenant whose memory is the reward model's own: requests that name another host, and
+            changes from another site's page, are refused (see `LoopbackOnly`). Listen on a loopback
+            address then.
+        tenants_folder: With keys, the folder of the tenants' memories, one folder each.
+        limits: How much may be asked of it; see `Limits`.
+        on_prepared: Called once, when the model is loaded (None) or could not be (why, which is
+            logged where nobody is called).
+
+    Raises:
+        ConfigurationError: `keys` and `tenants_folder` do not come together.
     """
     if (keys is None) != (tenants_folder is None):
         raise ConfigurationError(

@@ -49,7 +49,7 @@ async def _callers_model(
     service: TheService,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> PGenRM:
-    """The reward model of the tenant whose key came with the request; 401 without one.
+    """Return the reward model of the tenant whose key came with the request; 401 without one.
 
     503 while the file of keys cannot be read.
     """

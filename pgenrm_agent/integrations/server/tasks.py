@@ -62,7 +62,7 @@ def start(service: Service, work: Coroutine[object, object, R]) -> asyncio.Task[
 
 
 async def while_connected(request: Request, task: asyncio.Task[T]) -> T:
-    """The task's result; cancels it and raises ClientGoneError when the client hangs up first."""
+    """Return the task's result; cancels it and raises ClientGoneError when the client hangs up first."""
     watch = asyncio.create_task(gone(request))
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)

@@ -124,7 +124,7 @@ async def _events(
     told: asyncio.Queue[Progress],
     include_chains: bool,
 ) -> AsyncIterator[str]:
-    """The evaluation as server-sent events. Ends, and ends the task, when the client hangs up."""
+    """Yield the evaluation as server-sent events. Ends, and ends the task, when the client hangs up."""
     watch = asyncio.create_task(gone(request))
     news = asyncio.create_task(told.get())
     try:
