@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["labels_of", "open_session", "session_on"]
 
-RESOURCES = ("model", "engine", "memory", "embedder")
+RESOURCES = ("model", "engine", "base_url", "api_key_env", "max_tokens", "memory", "embedder")
 SEAL = "seal"
 
 

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
-    EmbedderOption,
     EngineOption,
     FixedSeedOption,
     IndividualOption,
@@ -27,7 +26,6 @@ from pgenrm_agent.cli.options import (
     TemperatureOption,
 )
 from pgenrm_agent.cli.output import print_json
-from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.extras import require
 
@@ -80,7 +78,6 @@ def evaluate(
     ] = None,
     model: ModelOption,
     engine: EngineOption,
-    embedder: EmbedderOption,
     split: Annotated[str, typer.Option(help="Split that the questions come from.")] = "test",
     limit: LimitOption = None,
     history: PastChoicesOption = 3,
@@ -144,12 +141,7 @@ def evaluate(
         from pgenrm_agent.progress import counting
         from pgenrm_agent.reward_model import PGenRM
 
-        reward_model = PGenRM(
-            engine=runner,
-            chain_format=format_of(folder),
-            memory=memory,
-            persona_embedder=open_embedder(embedder),
-        )
+        reward_model = PGenRM(engine=runner, chain_format=format_of(folder), memory=memory)
         try:
             with counting("verdicts") as progress:
                 return await run_judges(

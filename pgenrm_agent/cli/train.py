@@ -26,7 +26,7 @@ from pgenrm_agent.cli.options import (
 from pgenrm_agent.cli.output import print_json, print_summary
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.cli.train_chains import chains
-from pgenrm_agent.cli.train_sft import merge, needs_of, sft
+from pgenrm_agent.cli.train_sft import merge, sft
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.bundled.evaluate import EvaluationReport
@@ -248,6 +248,7 @@ def _reinforce(
 def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[str, object]:
     """Return what a run would do and take; a prompt counts as many tokens as a chain at most."""
     from pgenrm_agent.model_files import format_of
+    from pgenrm_agent.training.memory_estimate import estimate_memory
 
     chains = recipe.steps * recipe.choices_per_step * recipe.samples
     return {
@@ -258,7 +259,14 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
         "steps": recipe.steps,
         "chains_to_sample": chains,
         "tokens_at_most": chains * recipe.max_tokens,
-        **needs_of(recipe, model, recipe.rows_at_once * 2 * recipe.max_tokens),
+        **estimate_memory(
+            model,
+            precision=recipe.precision,
+            adapter=recipe.adapter,
+            tokens=recipe.rows_at_once * 2 * recipe.max_tokens,
+            recompute=recipe.recompute,
+        ),
+        **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
     }
 
 

@@ -18,10 +18,9 @@ from pgenrm_agent.cli.options import (
 from pgenrm_agent.cli.output import print_summary
 
 if TYPE_CHECKING:
-    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
     from pgenrm_agent.training.sft_recipe import SftRecipe
 
-__all__ = ["merge", "needs_of", "sft"]
+__all__ = ["merge", "sft"]
 
 
 def sft(
@@ -84,27 +83,19 @@ def merge(
 
 
 def _plan(recipe: SftRecipe, model: Path, data: Path) -> dict[str, object]:
+    from pgenrm_agent.training.memory_estimate import estimate_memory
     from pgenrm_agent.training.sft import plan_sft
 
-    tokens = recipe.rows_at_once * recipe.max_tokens
+    plan = plan_sft(recipe, model, data)
     return {
         "model": str(model),
         "data": str(data),
-        **asdict(plan_sft(recipe, model, data)),
-        **needs_of(recipe, model, tokens),
-    }
-
-
-def needs_of(recipe: SftRecipe | GrpoRecipe, model: Path, tokens: int) -> dict[str, object]:
-    """Return the memory that a run takes with so many `tokens` at once, and what its recipe says."""
-    from pgenrm_agent.training.memory_estimate import estimate_memory
-
-    return {
+        **asdict(plan),
         **estimate_memory(
             model,
             precision=recipe.precision,
             adapter=recipe.adapter,
-            tokens=tokens,
+            tokens=recipe.rows_at_once * recipe.max_tokens,
             recompute=recipe.recompute,
         ),
         **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
