@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata
 
-__all__ = ["copy", "dump", "load"]
+__all__ = ["copy_run", "dump_run", "load_run"]
 
 
 class _Kept(Model):
@@ -36,7 +36,7 @@ class _File(Model):
     checkpoints: tuple[_Kept, ...]
 
 
-async def dump(saver: BaseCheckpointSaver[str], run: str) -> str:
+async def dump_run(saver: BaseCheckpointSaver[str], run: str) -> str:
     """Return all checkpoints of a run as JSON.
 
     Raises ConfigurationError for an unknown run.
@@ -55,8 +55,8 @@ async def dump(saver: BaseCheckpointSaver[str], run: str) -> str:
     )
 
 
-async def load(saver: BaseCheckpointSaver[str], text: str, run: str | None) -> str:
-    """Store what `dump` wrote; returns the run's id.
+async def load_run(saver: BaseCheckpointSaver[str], text: str, run: str | None) -> str:
+    """Store what `dump_run` wrote; returns the run's id.
 
     Raises ConfigurationError for a text that is no export, and for an id that is taken.
     """
@@ -77,7 +77,7 @@ async def load(saver: BaseCheckpointSaver[str], text: str, run: str | None) -> s
     return name
 
 
-async def copy(
+async def copy_run(
     source: BaseCheckpointSaver[str],
     target: BaseCheckpointSaver[str],
     run: str,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from pgenrm_agent.debugging import export
+from pgenrm_agent.debugging.export import copy_run
 from pgenrm_agent.debugging.records import Records, config_of, id_of
 from pgenrm_agent.debugging.views import Replay
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -36,7 +36,7 @@ async def replay(
         return Replay(steps=steps, evaluation=None, same=None)
     scratch = in_memory()
     before = [id_of(snapshot) for snapshot in lineage[: scored[-1]]]
-    await export.copy(saver, scratch, run, run, before, {})
+    await copy_run(saver, scratch, run, run, before, {})
     state = await build_graph(scratch).ainvoke(
         None, config_of(run), context=replace(context, engine=_Silent()), interrupt_after="*"
     )

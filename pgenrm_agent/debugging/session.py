@@ -23,9 +23,9 @@ from langgraph.graph import START
 
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import SECTIONS, ChainFormat
-from pgenrm_agent.debugging import export
 from pgenrm_agent.debugging.breakpoints import Breakpoint
 from pgenrm_agent.debugging.editing import Editor
+from pgenrm_agent.debugging.export import copy_run, dump_run, load_run
 from pgenrm_agent.debugging.records import Records, checkpoint_of, config_of, id_of, side_of
 from pgenrm_agent.debugging.replay import replay
 from pgenrm_agent.debugging.store import open_saver
@@ -379,7 +379,7 @@ class DebugSession(Closeable):
         name = name or uuid.uuid4().hex[:12]
         await self._refuse_taken(name)
         lineage = [id_of(snapshot) for snapshot in await self._records.lineage(run, at)]
-        await export.copy(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
+        await copy_run(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
         return name
 
     fork = blocking(afork)
@@ -389,14 +389,14 @@ class DebugSession(Closeable):
     @at_home
     async def aexport(self, run: str) -> str:
         """Return the run as JSON text: all its checkpoints, texts of the user included."""
-        return await export.dump(self._saver, run)
+        return await dump_run(self._saver, run)
 
     export = blocking(aexport)
 
     @at_home
     async def aimport_(self, text: str, *, run: str | None = None) -> str:
         """Read an export back, under its own id or another one; returns the id."""
-        return await export.load(self._saver, text, run)
+        return await load_run(self._saver, text, run)
 
     import_ = blocking(aimport_)
 
