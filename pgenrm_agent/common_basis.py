@@ -19,8 +19,10 @@ FEWEST = 0.5
 
 
 class CommonBasis(NamedTuple):
-    """chains: those that count. left_out: why a candidate is compared with no other, by its id;
-    empty for one that no chain has scored.
+    """The chains that count, and the candidates that cannot be compared.
+
+    left_out: why a candidate is compared with no other, by its id; empty for one that no chain has
+    scored.
     """
 
     chains: tuple[EvaluationChain, ...]

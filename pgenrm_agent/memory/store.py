@@ -6,10 +6,10 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -32,7 +32,22 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from chromadb.config import Settings
 
-__all__ = ["CHANGES", "MARK", "Store", "connect", "open_embedded", "release", "reported"]
+__all__ = [
+    "CHANGES",
+    "MARK",
+    "Store",
+    "all_rows",
+    "connect",
+    "in_batches",
+    "open_embedded",
+    "release",
+    "reported",
+    "rows_of",
+]
+
+StoredRow: TypeAlias = tuple[str, dict[str, object]]
+T = TypeVar("T")
+READ_AT_ONCE = 2000
 
 INTERACTIONS = "interactions"
 USERS = "users"
@@ -247,6 +262,38 @@ def reported(doing: str, where: str, advice: str = "") -> Iterator[None]:
         raise MemoryStoreError(
             f"cannot {doing} {where}: {reason}" + (f"; {advice}" if advice else "")
         ) from error
+
+
+def rows_of(
+    collection: Collection,
+    *,
+    ids: list[str] | None = None,
+    where: dict[str, object] | None = None,
+) -> list[StoredRow]:
+    """Return the rows with these ids, or that a condition selects, as (id, metadata)."""
+    got = collection.get(ids=ids, where=where, include=["metadatas"])  # type: ignore[arg-type]
+    return [
+        (identity, dict(metadata))
+        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True)
+    ]
+
+
+def all_rows(collection: Collection) -> Iterator[StoredRow]:
+    """Yield every row as (id, metadata), read a few thousand at a time."""
+    offset = 0
+    while True:
+        got = collection.get(limit=READ_AT_ONCE, offset=offset, include=["metadatas"])
+        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True):
+            yield identity, dict(metadata)
+        if len(got["ids"]) < READ_AT_ONCE:
+            return
+        offset += READ_AT_ONCE
+
+
+def in_batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the items in parts of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 _open: dict[tuple[int, int], Store] = {}

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 import numpy as np
 from pydantic import JsonValue
@@ -32,18 +32,22 @@ from pgenrm_agent.memory.rows import (
     valid_user_id,
 )
 from pgenrm_agent.memory.selection import Selection, oldest_first, select
-from pgenrm_agent.memory.store import Store, connect, open_embedded, release, reported
+from pgenrm_agent.memory.store import (
+    Store,
+    all_rows,
+    connect,
+    in_batches,
+    open_embedded,
+    release,
+    reported,
+    rows_of,
+)
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
 
 if TYPE_CHECKING:
-    from chromadb.api.models.Collection import Collection
     from chromadb.api.types import Include
 
 __all__ = ["UserMemory", "UserSummary", "default_directory"]
-
-Found: TypeAlias = tuple[str, dict[str, object]]
-T = TypeVar("T")
-_READ_AT_ONCE = 2000
 
 
 class UserSummary(Model):
@@ -154,7 +158,7 @@ class UserMemory:
                 before = forgotten
                 # Again until nothing is found: on a server others may be writing.
                 while ids := collection.get(where={"user_id": user_id}, include=[])["ids"]:
-                    for some in _batches(ids, store.max_batch):
+                    for some in in_batches(ids, store.max_batch):
                         collection.delete(ids=list(some))
                     forgotten += len(ids)
                 if forgotten > before:
@@ -217,7 +221,7 @@ class UserMemory:
         """Return whether the user has agreed to take part; False until they do."""
         store = self._store
         with reported("read", store.where):
-            rows = _found(store.users, ids=[profile_row_id(valid_user_id(user_id))])
+            rows = rows_of(store.users, ids=[profile_row_id(valid_user_id(user_id))])
         return any(metadata.get("consent") is True for _, metadata in rows)
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
@@ -226,8 +230,8 @@ class UserMemory:
         store = self._store
         agreed: set[str] = set()
         with reported("read", store.where):
-            for some in _batches(list(owners), store.max_batch):
-                rows = _found(store.users, ids=list(some))
+            for some in in_batches(list(owners), store.max_batch):
+                rows = rows_of(store.users, ids=list(some))
                 agreed |= {owners[row] for row, metadata in rows if metadata.get("consent") is True}
         return agreed
 
@@ -253,9 +257,9 @@ class UserMemory:
         stated: Counter[str] = Counter()
         consents: dict[str, bool] = {}
         with store.writing(), reported("list the users in", store.where):
-            for _, metadata in _all_rows(store.interactions):
+            for _, metadata in all_rows(store.interactions):
                 pairs[str(metadata["user_id"])] += 1
-            for _, metadata in _all_rows(store.users):
+            for _, metadata in all_rows(store.users):
                 user_id = str(metadata["user_id"])
                 if metadata.get("kind") == "stated":
                     stated[user_id] += 1
@@ -399,7 +403,7 @@ class UserMemory:
             # One condition and a filter here: Chroma takes four times as long for two conditions.
             rows = [
                 row
-                for row in _found(store.users, where={"user_id": user_id})
+                for row in rows_of(store.users, where={"user_id": user_id})
                 if row[1].get("kind") == "stated"
             ]
             statements = [(*stated_from_row(*row), row[0]) for row in rows]
@@ -413,7 +417,7 @@ class UserMemory:
             yield StatedRecord(user_id=user_id, stated=stated, created_at=created_at)
         store = self._store
         with reported("read", store.where):
-            profile = _found(store.users, ids=[profile_row_id(user_id)])
+            profile = rows_of(store.users, ids=[profile_row_id(user_id)])
         if profile:
             yield ConsentRecord(user_id=user_id, consent=profile[0][1].get("consent") is True)
 
@@ -428,7 +432,7 @@ class UserMemory:
         with store.writing(), reported("write to", store.where):
             fresh = self._fresh(records, where)
             pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
-            for some in _batches(pairs, store.max_batch):
+            for some in in_batches(pairs, store.max_batch):
                 vectors = store.embedder.embed([record.pair.query for _, record in some])
                 rows = [row for row, _ in some]
                 store.interactions.add(
@@ -441,7 +445,7 @@ class UserMemory:
                     # `add` leaves a row alone that another process has just added.
                     self._fresh([record for _, record in some], where)
             others = [row for row, record in fresh if not isinstance(record, PairRecord)]
-            for batch in _batches(others, store.max_batch):
+            for batch in in_batches(others, store.max_batch):
                 store.users.upsert(
                     ids=[row.id for row in batch],
                     # These rows are read by id and user only; Chroma wants a vector all the same.
@@ -467,8 +471,8 @@ class UserMemory:
                 for row, record in zip(rows, records, strict=True)
                 if isinstance(record, kinds)
             }
-            for some in _batches(sorted(ids), store.max_batch):
-                known.update(_found(collection, ids=list(some)))
+            for some in in_batches(sorted(ids), store.max_batch):
+                known.update(rows_of(collection, ids=list(some)))
         fresh: dict[str, tuple[Row, Record]] = {}
         for index, (row, record) in enumerate(zip(rows, records, strict=True)):
             before = fresh[row.id][0].metadata if row.id in fresh else known.get(row.id)
@@ -486,32 +490,3 @@ class UserMemory:
             elif before is None:
                 fresh[row.id] = row, record
         return list(fresh.values())
-
-
-def _found(
-    collection: Collection,
-    *,
-    ids: list[str] | None = None,
-    where: dict[str, object] | None = None,
-) -> list[Found]:
-    got = collection.get(ids=ids, where=where, include=["metadatas"])  # type: ignore[arg-type]
-    return [
-        (identity, dict(metadata))
-        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True)
-    ]
-
-
-def _all_rows(collection: Collection) -> Iterator[Found]:
-    offset = 0
-    while True:
-        got = collection.get(limit=_READ_AT_ONCE, offset=offset, include=["metadatas"])
-        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True):
-            yield identity, dict(metadata)
-        if len(got["ids"]) < _READ_AT_ONCE:
-            return
-        offset += _READ_AT_ONCE
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
