@@ -80,13 +80,13 @@ def open_session(
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.debugging.store import default_store
     from pgenrm_agent.local_engine import open_engine
-    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.model_files import bundled_model, named_format
 
     with ExitStack() as resources:
         chain_format = None
         if engine is None and {"model", "engine"} & named.keys():
             model = named.get("model") or bundled_model()
-            chain_format = format_of(model)
+            chain_format = named_format(model)
             engine = opened = open_engine(named.get("engine"), model)
             resources.callback(lambda: asyncio.run(opened.aclose()))
         known = _Remembered(named.get("memory"), named.get("embedder"))
