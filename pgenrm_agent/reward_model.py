@@ -19,7 +19,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, stated_preference
-from pgenrm_agent.evaluation_run import OnProgress, RunOptions, run_evaluation
+from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate
 from pgenrm_agent.opening import (
     EngineName,
     default_persona_embedder,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
     from pgenrm_agent.embedding import Embedder
+    from pgenrm_agent.evaluation_cache import EvaluationCache
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
     from pgenrm_agent.graphs.state import EvaluationContext
@@ -83,6 +84,7 @@ class PGenRM(Closeable):
             work in async code (for SQLite: `AsyncSqliteSaver`).
         staged: Write chains section by section, so that a run can be stopped and edited in between;
             slower than writing them whole.
+        cache: Keeps evaluations on disk, so that the same one is not made twice; yours to close.
         persona_embedder: Finds similar users by their personas. None means the bundled model's own
             token embeddings; with a sentence encoder, `SentenceTransformerEmbedder(...)`, users are
             grouped by what their personas mean. Prototypes built with one embedder are refused by
@@ -102,6 +104,7 @@ class PGenRM(Closeable):
         max_tokens: int | None = None,
         prices: Prices | None = None,
         staged: bool = False,
+        cache: EvaluationCache | None = None,
         persona_embedder: Embedder | None = None,
         show_neighbors: bool = False,
     ) -> None:
@@ -118,6 +121,7 @@ class PGenRM(Closeable):
             "max_tokens": max_tokens,
             "prices": prices,
         }
+        self._cache = cache
         self._persona_embedder = persona_embedder
         self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
@@ -187,10 +191,11 @@ class PGenRM(Closeable):
             graph, context = await self.aprepare()
         else:
             graph, context = await self._prepare_beside(scaling)
-        return await run_evaluation(
+        return await evaluate(
             graph,
             given,
             context,
+            self._cache,
             started=started,
             timeout=timeout,
             thread_id=thread_id,
@@ -293,7 +298,9 @@ class PGenRM(Closeable):
     state_preference = blocking(astate_preference)
 
     async def aforget(self, user_id: str) -> int:
-        """Remove everything kept about `user_id`; returns how many entries that were."""
+        """Remove everything kept about `user_id`; returns how many entries the memory had."""
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.forget, user_id)
         return await asyncio.to_thread(lambda: self.memory.forget(user_id))
 
     forget = blocking(aforget)
@@ -319,6 +326,7 @@ class PGenRM(Closeable):
             scaling=self._scaling,
             chain_format=self._format,
             checkpointer=self._checkpointer,
+            cache=self._cache,
             persona_embedder=self._persona_embedder,
             **self._run,
         )

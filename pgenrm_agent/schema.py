@@ -326,7 +326,7 @@ class Evaluation(Model):
     """Everything there is to know about one scored request.
 
     `ranking` holds the ids of the scored candidates, best first; ties keep the request's order.
-    `timings` are seconds by stage.
+    `timings` are seconds by stage. `cached`: taken from an `EvaluationCache`, at no cost.
     """
 
     request: EvaluationRequest
@@ -340,6 +340,7 @@ class Evaluation(Model):
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int
+    cached: bool = False
 
     def score_of(self, candidate_id: str) -> CandidateScore:
         """The score of one candidate; KeyError for an id that was not in the request."""

@@ -25,7 +25,7 @@ LAYERS = [
         "settings",
         "sync_wrappers",
     },
-    {"schema"},
+    {"schema", "evaluation_cache"},
     {"chain", "ranking", "sampling", "aggregation", "common_basis"},
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},
