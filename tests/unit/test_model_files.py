@@ -73,7 +73,9 @@ def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(engine: str) 
         "except EngineUnavailable as error: print(error)\n"
         "print([m for m in ('torch', 'transformers', 'vllm', 'xgrammar') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     said, heavy = done.stdout.strip().splitlines()
     assert "nowhere/at-all: there is no such folder" in said
     assert heavy == "[]"
