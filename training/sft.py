@@ -18,8 +18,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from pgenrm_agent.engines.prompting import render, render_answer, token_ids
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json
 from pgenrm_agent.run_folder import (
@@ -244,24 +245,8 @@ def _encode_all(
 
 def encode_row(row: ChainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
     """The tokens that the engines make of the prompt, then the chain up to the end of its turn."""
-    messages = [message.model_dump() for message in row.prompt]
-    asked = cast(
-        str,
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True),
-    )
-    answered = cast(
-        str,
-        tokenizer.apply_chat_template(
-            [*messages, *(message.model_dump() for message in row.completion)], tokenize=False
-        ),
-    )
-    # Templates that render a begun turn otherwise than a whole one get the chain and the end token.
-    if answered.startswith(asked):
-        chain = answered[len(asked) :].rstrip("\n")
-    else:
-        chain = row.completion[0].content + cast(str, tokenizer.eos_token)
-    prompt = cast(list[int], tokenizer.encode(asked, add_special_tokens=False))
-    learned = cast(list[int], tokenizer.encode(chain, add_special_tokens=False))
+    prompt = token_ids(tokenizer, render(tokenizer, row.prompt))
+    learned = token_ids(tokenizer, render_answer(tokenizer, row.prompt, row.completion[0].content))
     return {"input_ids": prompt + learned, "labels": [IGNORED] * len(prompt) + learned}
 
 

@@ -79,7 +79,10 @@ def test_the_chain_alone_is_learned_from_the_prompt_of_inference(
         encoded = encode_row(row, tokenizer)
         learned = [label for label in encoded["labels"] if label != -100]
         assert tokenizer.decode(learned) == row.completion[0].content + "<|end|>"
-        assert encoded["input_ids"] == engine._encode(Prompt(messages=row.prompt)) + learned
+        assert (
+            encoded["input_ids"]
+            == engine._encoder.encode(Prompt(messages=row.prompt)).ids + learned
+        )
 
 
 def test_a_run_learns_and_shows_it(trained: Path) -> None:
