@@ -117,10 +117,10 @@ class Asking:
             try:
                 answer = await send(told)
             except ServerFault as fault:
-                attempts += 1
                 self._learn(told, fault)
                 if self._translated(request) != told:
                     continue
+                attempts += 1
                 if fault.is_about_length and "max_tokens" in request:
                     # Less room is left than was asked for. Without a limit a server writes up to
                     # its context's end, as the engines in this process do; a prompt too long is
@@ -132,7 +132,7 @@ class Asking:
                 elif (wait := self._wait_s(fault, attempts)) is not None:
                     await asyncio.sleep(wait)
                 else:
-                    raise self._given_up(fault, attempts, gathering) from None
+                    raise self._given_up(fault, attempts, gathering) from self._cause(fault)
             else:
                 gathering.answered = True
                 if alone:
@@ -178,6 +178,11 @@ class Asking:
         backoff = min(FIRST_BACKOFF_S * 2 ** (attempts - 1), LONGEST_BACKOFF_S)
         return backoff * random.uniform(0.75, 1.0)
 
+    def _cause(self, fault: ServerFault) -> BaseException | None:
+        """What the fault came from, unless its words hold a part of a key: a traceback shows them."""
+        said = str(fault.__cause__)
+        return fault.__cause__ if without_key(said, self._keys) == said else None
+
     def _given_up(self, fault: ServerFault, attempts: int, gathering: Gathering) -> PGenRMError:
         fault.words = replace(fault.words, text=without_key(fault.words.text, self._keys))
         error = explain(fault, self.where, attempts=attempts, advice=self._advice)
@@ -217,7 +222,7 @@ class Gathering:
         return len(came)
 
     async def finish(
-        self, work: Sequence[Coroutine[object, object, None]], timeout_s: float | None
+        self, work: Sequence[Coroutine[object, object, object]], timeout_s: float | None
     ) -> list[list[Completion]]:
         """Await the work, for `timeout_s` at most, and return the samples.
 

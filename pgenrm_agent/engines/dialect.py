@@ -17,13 +17,15 @@ from pgenrm_agent.engines.prompting import fold_system
 from pgenrm_agent.engines.server_errors import ServerFault
 from pgenrm_agent.schema import Message
 
-__all__ = ["LIMITS", "Dialect", "Request", "learn"]
+__all__ = ["LIMITS", "METHOD", "Dialect", "Request", "learn"]
 
 Request: TypeAlias = dict[str, object]
 """A request in full: "messages" are `Message`s and "json_schema" is the schema itself; the other
 fields are named as in OpenAI's API."""
 
 LIMITS = ("max_tokens", "max_completion_tokens")
+METHOD = "method:"
+"""Begins the ways to hold to a schema that are methods of LangChain's `with_structured_output`."""
 SCHEMA_WAYS = ("json_schema", "json_object")
 BOUNDS = frozenset(
     {
@@ -89,6 +91,8 @@ class Dialect:
                 held |= {"strict": True, "schema": _strict(plain)}
             told["response_format"] = {"type": "json_schema", "json_schema": held}
         else:
+            if way == f"{METHOD}json_mode":
+                told["messages"] = _with_schema_in_words(_messages(told), schema)
             told["response_format"] = {"type": way, "schema": plain}
 
 

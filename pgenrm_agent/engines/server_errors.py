@@ -70,7 +70,8 @@ _MEANINGS = (
 )
 _FILTER = re.compile(
     r"content[ _-]?(?:management )?(?:filter|policy)|data_?inspection_?failed|responsible ?ai"
-    r"|inappropriate content|safety (?:system|filter|setting)|moderation|flagged|was filtered",
+    r"|inappropriate content|safety (?:system|filter|setting)|requires moderation|moderation (?:system|polic|fail)"
+    r"|flagged|was filtered",
     re.IGNORECASE,
 )
 _LENGTH = re.compile(
@@ -80,7 +81,8 @@ _LENGTH = re.compile(
     r"|input (?:length|token count)|reduce the length",
     re.IGNORECASE,
 )
-_KEY = re.compile(r"\bkey\b|(?:api|access|secret)[ _-]?key|credential|bearer|authenticat", re.IGNORECASE)
+_KEY = re.compile(r"(?:api|access|secret)[ _-]?key|credential|bearer|authenticat", re.IGNORECASE)
+_ABOUT_KEY = re.compile(rf"\bkey\b|{_KEY.pattern}", re.IGNORECASE)
 _WRONG = re.compile(
     r"invalid|incorrect|not valid|missing|expired|revoked|required|no |wrong|denied", re.IGNORECASE
 )
@@ -95,7 +97,7 @@ _AGAIN_IN = re.compile(
 )
 _MASKED = re.compile(
     r"[\w-]*(?:\*{2,}|•{2,})[\w-]*|[\w-]+(?:\.{3,}|…)[\w-]+"
-    r"|\b(?:sk|rk|pk|gsk|xai|hf|nvapi|ghp)[-_][\w-]{6,}"
+    r"|\b(?:sk|rk|pk|gsk|xai|hf|nvapi|ghp)[-_][\w-]{3,}"
 )
 
 
@@ -346,7 +348,7 @@ def without_key(text: str, keys: Iterable[str] = ()) -> str:
     The four characters and more at a key's ends may be a word like any: they are left out where the
     text is about a key.
     """
-    about_key = _KEY.search(text)
+    about_key = _ABOUT_KEY.search(text)
     for key in keys:
         if len(key) < 4:
             continue
