@@ -70,8 +70,8 @@ _MEANINGS = (
 )
 _FILTER = re.compile(
     r"content[ _-]?(?:management )?(?:filter|policy)|data_?inspection_?failed|responsible ?ai"
-    r"|inappropriate content|safety (?:system|filter|setting)|requires moderation|moderation (?:system|polic|fail)"
-    r"|flagged|was filtered",
+    r"|inappropriate content|safety (?:system|filter|setting)|flagged|was filtered"
+    r"|requires moderation|moderation (?:system|polic|fail)",
     re.IGNORECASE,
 )
 _LENGTH = re.compile(
