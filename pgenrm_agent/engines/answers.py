@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from pgenrm_agent.chain import split_reasoning
 from pgenrm_agent.engines.protocol import Completion, FinishReason
+from pgenrm_agent.engines.reasoning import NO_ANSWER, bare
 from pgenrm_agent.engines.server_errors import read_words
 
 __all__ = ["Answer", "Usage", "read_answers", "read_content", "read_message", "share_tokens"]
-
-_OPENING = re.compile(r"\s*[<\[◁][^<>\[\]◁▷/]{1,20}[>\]▷]")
-_CLOSING = re.compile(r"[<\[◁]\s?/[^<>\[\]◁▷]{1,20}[>\]▷]\s*\Z")
 
 _ENDS: tuple[tuple[FinishReason, frozenset[str]], ...] = (
     (
@@ -45,6 +42,7 @@ _SENTENCES: dict[FinishReason, str] = {
     "filtered": "a content filter ended the answer",
     "refused": "the model refused",
     "failed": "the server ended the answer",
+    "length": "the answer was cut at the limit of new tokens",
 }
 
 
@@ -85,20 +83,18 @@ class Answer:
         self, *, stops: Sequence[str], tokens: int, prompt_tokens: int, max_tokens: int
     ) -> Completion:
         """Return it as a sample. Its text ends at the first stop string; the thinking may hold them."""
-        ended, detail = self.ended, ""
-        ends = [place for stop in stops if (place := self.text.find(stop)) >= 0]
-        text = self.text[: min(ends)] if ends else self.text
-        if ends and ended != "refused":
-            ended = "stop"
+        ended = self.ended
+        cuts = [place for stop in stops if (place := self.text.find(stop)) >= 0]
+        detail = ": ".join(filter(None, (self.refusal, self.fault))) or _SENTENCES.get(ended, "")
+        if cuts:
+            ended, detail = "stop", ""
         elif ended == "length" and self.is_only_thought:
+            # Some servers do not show what was thought.
             detail = f"the budget of {max_tokens} tokens went into thinking: raise max_tokens"
         elif ended == "stop" and self.is_only_thought and self.reasoning:
-            ended, detail = "failed", "the model thought, and wrote no answer"
-        elif ended != "stop":
-            words = ": ".join(filter(None, (self.refusal, self.fault)))
-            detail = words or _SENTENCES.get(ended, "")
+            ended, detail = "failed", NO_ANSWER
         return Completion(
-            text=text,
+            text=self.text[: min(cuts)] if cuts else self.text,
             reasoning=self.reasoning,
             tokens=tokens,
             prompt_tokens=prompt_tokens,
@@ -242,9 +238,7 @@ def _split_thought(text: str) -> tuple[str, str, bool]:
     if text.lstrip().startswith("{"):
         return "", text, True  # An object: what its strings quote is no mark.
     reasoning, answer, finished = split_reasoning(text)
-    if reasoning:
-        answer = answer.lstrip()
-    return _CLOSING.sub("", _OPENING.sub("", reasoning, count=1)).strip(), answer, finished
+    return bare(reasoning), answer.lstrip() if reasoning else answer, finished
 
 
 def _usage(body: Mapping[str, object]) -> Usage:

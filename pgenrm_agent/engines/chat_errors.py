@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pgenrm_agent.engines.server_errors import ServerFault, read_words, wait_asked_for
+from pgenrm_agent.engines.server_errors import ServerFault, ServerWords, read_words, wait_asked_for
 
-__all__ = ["fault_of"]
+__all__ = ["fault_of", "words_of"]
+
+
+def words_of(error: Exception) -> ServerWords:
+    """Return what the server said, in an integration's exception."""
+    return read_words(_said(error))
 
 
 def fault_of(error: Exception) -> ServerFault:
@@ -16,7 +21,7 @@ def fault_of(error: Exception) -> ServerFault:
     inside = error.args[0] if error.args else None
     # An answer with status 200 that holds an error: clients do not try again by themselves.
     unseen = isinstance(inside, Mapping)
-    words = read_words(_said(error))
+    words = words_of(error)
     said = f"{kind}: {words.text}" if words.everything else kind
     status = _status(error) or words.status or (words.meaning if unseen else None)
     headers = getattr(getattr(error, "response", None), "headers", None)

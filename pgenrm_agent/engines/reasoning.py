@@ -12,7 +12,16 @@ from pgenrm_agent.engines.protocol import Completion, FinishReason
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["OPENING_MARKS", "ThinkingTokens", "bare", "closing", "open_mark", "read_completion"]
+__all__ = [
+    "NO_ANSWER",
+    "OPENING_MARKS",
+    "ThinkingTokens",
+    "bare",
+    "closing",
+    "open_mark",
+    "read_completion",
+    "read_held",
+]
 
 OPENING_MARKS = (
     "<think>",
@@ -30,7 +39,7 @@ BUDGET_SPENT = (
     "the whole budget of {tokens} tokens went into thinking, and there is no answer: raise"
     " max_tokens, or turn the model's thinking off or down"
 )
-ENDED_THINKING = "the model ended its turn while it was still thinking: there is no answer"
+NO_ANSWER = "the model thought and ended its turn without an answer"
 
 
 def closing(opening: str) -> str:
@@ -71,29 +80,43 @@ def read_completion(
     split = split_reasoning(opened + text)
     if opened and ended == "stop" and not split.finished:
         split = split_reasoning(text)
-    if not split.finished:
-        if ended == "length":
-            detail = BUDGET_SPENT.format(tokens=tokens)
-        elif ended == "stop":
-            ended, detail = "failed", ENDED_THINKING
-        return Completion(
-            text="",
-            reasoning=bare(split.reasoning),
-            tokens=tokens,
-            prompt_tokens=prompt_tokens,
-            finish_reason=ended,
-            detail=detail,
-        )
-    # The line breaks behind the closing mark belong to it.
-    answer = split.answer.lstrip() if split.reasoning else split.answer
-    cuts = [place for mark in stop if (place := answer.find(mark)) >= 0]
-    return Completion(
-        text=answer[: min(cuts)] if cuts else answer,
-        reasoning=bare(split.reasoning),
+    return read_held(
+        # The line breaks behind the closing mark belong to it.
+        split.answer.lstrip() if split.reasoning else split.answer,
+        thought=split.reasoning,
         tokens=tokens,
         prompt_tokens=prompt_tokens,
-        finish_reason="stop" if cuts else ended,
-        detail="" if cuts else detail,
+        ended=ended,
+        stop=stop,
+        detail=detail,
+    )
+
+
+def read_held(
+    answer: str,
+    *,
+    thought: str,
+    tokens: int,
+    prompt_tokens: int = 0,
+    ended: FinishReason = "stop",
+    stop: Sequence[str] = (),
+    detail: str = "",
+) -> Completion:
+    """Return a sample whose answer is known, as of one held to a schema: marks in it mean nothing."""
+    cuts = [place for mark in stop if (place := answer.find(mark)) >= 0]
+    if cuts:
+        ended, detail = "stop", ""
+    elif thought and not answer and ended == "length":
+        detail = BUDGET_SPENT.format(tokens=tokens)
+    elif thought and not answer and ended == "stop":
+        ended, detail = "failed", NO_ANSWER
+    return Completion(
+        text=answer[: min(cuts)] if cuts else answer,
+        reasoning=bare(thought),
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        finish_reason=ended,
+        detail=detail,
     )
 
 

@@ -31,6 +31,8 @@ def test_every_kind_of_mark_is_known_to_the_chain_reader_and_opened_by_templates
         ("on and on", "<think>", "length", "on and on", "", "length"),
         ("on and", "<think>", "timeout", "on and", "", "timeout"),
         ("<think>on and on", "", "stop", "on and on", "", "failed"),
+        ("a </think>\n", "<think>", "stop", "a", "", "failed"),
+        ("a </think>\n", "<think>", "length", "a", "", "length"),
         # The template opened it, the model did not take it up and ended its turn.
         ("answerSTOP", "<think>", "stop", "", "answer", "stop"),
         ("<think>a</think>\n<think>b</think>c", "", "stop", "a</think>\n<think>b", "c", "stop"),
