@@ -10,8 +10,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from pgenrm_agent.background_loop import all_or_cancel
+from pgenrm_agent.engines.answers import Answer
 from pgenrm_agent.engines.dialect import Dialect, Request, learn
-from pgenrm_agent.engines.protocol import Completion, FinishReason, Prompt, SchemaRefused
+from pgenrm_agent.engines.protocol import (
+    Completion,
+    FinishReason,
+    Prompt,
+    SamplingParams,
+    SchemaRefused,
+)
 from pgenrm_agent.engines.server_errors import (
     Advice,
     Filtered,
@@ -138,6 +145,19 @@ class Asking:
                 if alone:
                     self.adopt("n", "fewer samples are asked for in one request", together=1)
                 return told, answer
+
+    def sample(
+        self, answer: Answer, params: SamplingParams, *, tokens: int, prompt_tokens: int
+    ) -> Completion:
+        """Return an answer as a sample, with no part of a key in what is said about it."""
+        sample = answer.completion(
+            stops=params.stop,
+            tokens=tokens,
+            prompt_tokens=prompt_tokens,
+            max_tokens=params.max_tokens,
+        )
+        detail = without_key(sample.detail, self._keys)
+        return sample if detail == sample.detail else sample.model_copy(update={"detail": detail})
 
     def adopt(self, part: str, consequence: str, **changes: object) -> None:
         """Change the dialect by what an answer showed, and say so once."""

@@ -172,12 +172,7 @@ class ChatModelEngine:
             request["json_schema"] = prompt.json_schema
         told, (answer, usage) = await self._asking.ask(request, self._send, gathering)
         [tokens] = share_tokens([answer], usage.completion)
-        sample = answer.completion(
-            stops=params.stop,
-            tokens=tokens,
-            prompt_tokens=usage.prompt,
-            max_tokens=params.max_tokens,
-        )
+        sample = self._asking.sample(answer, params, tokens=tokens, prompt_tokens=usage.prompt)
         if "stop" in told and answer.ended == "stop" and answer.is_only_thought:
             self._asking.stop_here("it ends the thinking, too")
             [again] = await self._sample(prompt, params, gathering)

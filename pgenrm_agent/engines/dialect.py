@@ -269,7 +269,7 @@ _TABLE = (
         ("messages",),
         _compiled(
             r"(?:system|developer)\W{0,3}(?:role|message|prompt|instruction|turn)|roles?\W{0,20}(?:system|developer)"
-            r"|roles? must alternate|(?:only|expected?|input should be|one of|first)\b.{0,40}\buser\b"
+            r"|\balternat|start with (?:a |the )?user|system\b.{0,30}\brole|(?:only|expected?|input should be|one of|first)\b.{0,40}\buser\b"
             r"|unexpected (?:message )?role|messages?\W{0,3}0\W{0,3}\.?role|['\"`]system['\"`]"
         ),
         _fold,

@@ -296,11 +296,11 @@ class _PromptSampling:
         told, (answers, usage) = await self.asking.ask(request, self.engine.send, self.gathering)
         answers = answers[:count]
         samples = [
-            answer.completion(
-                stops=self.params.stop,
+            self.asking.sample(
+                answer,
+                self.params,
                 tokens=tokens,
                 prompt_tokens=usage.prompt,
-                max_tokens=self.params.max_tokens,
             )
             for answer, tokens in zip(answers, share_tokens(answers, usage.completion), strict=True)
         ]
@@ -377,7 +377,7 @@ def _data(text: str) -> object:
 
 def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage]:
     """Read a body that came with status 200. Raises ServerFault if it holds an error, or nothing."""
-    if isinstance(body, Mapping) and not body.get("choices"):
+    if isinstance(body, Mapping) and not _has_answer(body):
         words = read_words(body)
         if words.everything:
             raise ServerFault(
@@ -398,6 +398,14 @@ def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage
     if len(broken) == len(answers):
         raise ServerFault(ServerWords(broken[0].fault), status=broken[0].fault_status)
     return answers, usage
+
+
+def _has_answer(body: Mapping[str, object]) -> bool:
+    """Whether there are choices; beside an error, some that are not empty."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not body.get("error"):
+        return bool(choices)
+    return any(answer.text for answer in read_answers(body)[0])
 
 
 def _innermost(error: BaseException) -> str:

@@ -45,7 +45,7 @@ HIDDEN = "***"
 # Under these keys a server says something. What stands under others (an echo of the request, a
 # trace, an address) is not read.
 _SAID = re.compile(
-    r"messag|msg|detail|error|reason|descri|title|raw|metadata|fault|cause|fail|exception|violation",
+    r"messag|msg|detail|error|reason|descri|title|raw|metadata|fault|cause|fail|exception|violation|resp\b",
     re.IGNORECASE,
 )
 _CODE = re.compile(r"(?:http|error)?_?(?:code|status|status_?code|type)", re.IGNORECASE)
@@ -96,7 +96,7 @@ _AGAIN_IN = re.compile(
     re.IGNORECASE,
 )
 _MASKED = re.compile(
-    r"[\w-]*(?:\*{2,}|•{2,})[\w-]*|[\w-]+(?:\.{3,}|…)[\w-]+"
+    r"[\w-]*(?:\*{2,}|•{2,})[\w-]*|\b[xX]{4,}[\w-]{2,}|[\w-]+(?:\.{3,}|…)[\w-]+"
     r"|\b(?:sk|rk|pk|gsk|xai|hf|nvapi|ghp)[-_][\w-]{3,}"
 )
 
@@ -166,7 +166,9 @@ class ServerFault(Exception):
     @property
     def is_about_length(self) -> bool:
         """Whether prompt and answer do not fit into the context."""
-        return self._is_refused and bool(_LENGTH.search(self.words.everything))
+        return self.status == 413 or (
+            self._is_refused and bool(_LENGTH.search(self.words.everything))
+        )
 
     @property
     def is_about_key(self) -> bool:
