@@ -268,8 +268,9 @@ _TABLE = (
     _Optional(
         ("messages",),
         _compiled(
-            r"(?:system|developer)\W{0,3}(?:role|message|prompt|instruction|turn)|roles?\W{0,20}(?:system|developer)"
-            r"|\balternat|start with (?:a |the )?user|system\b.{0,30}\brole|(?:only|expected?|input should be|one of|first)\b.{0,40}\buser\b"
+            r"(?:system|developer)\W{0,3}(?:role|message|prompt|instruction|turn)"
+            r"|roles?\W{0,20}(?:system|developer)|system\b.{0,30}\brole|\balternat"
+            r"|(?:only|expected?|input should be|one of|first|start with)\b.{0,40}\buser\b"
             r"|unexpected (?:message )?role|messages?\W{0,3}0\W{0,3}\.?role|['\"`]system['\"`]"
         ),
         _fold,

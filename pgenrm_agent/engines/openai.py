@@ -377,7 +377,21 @@ def _data(text: str) -> object:
 
 def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage]:
     """Read a body that came with status 200. Raises ServerFault if it holds an error, or nothing."""
-    if isinstance(body, Mapping) and not _has_answer(body):
+    if isinstance(body, str):
+        words = read_words(body)
+        raise ServerFault(ServerWords(f"it is no JSON: {words.text}"), kind="senseless")
+    wrong = ""
+    answers, usage = list[Answer](), Usage()
+    try:
+        answers, usage = read_answers(body)
+    except ValueError as error:
+        wrong = str(error)
+    has_text = any(answer.text or answer.reasoning for answer in answers)
+    if (
+        isinstance(body, Mapping)
+        and not has_text
+        and (body.get("error") or not body.get("choices"))
+    ):
         words = read_words(body)
         if words.everything:
             raise ServerFault(
@@ -385,27 +399,14 @@ def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage
                 status=words.status or words.meaning or 500,
                 wait_s=wait_asked_for(headers, words),
             )
-    if isinstance(body, str):
-        words = read_words(body)
-        raise ServerFault(ServerWords(f"it is no JSON: {words.text}"), kind="senseless")
-    try:
-        answers, usage = read_answers(body)
-    except ValueError as error:
-        raise ServerFault(ServerWords(str(error)), kind="senseless") from None
+    if wrong:
+        raise ServerFault(ServerWords(wrong), kind="senseless")
     broken = [
         answer for answer in answers if answer.fault and answer.fault_status in TRANSIENT_STATUSES
     ]
     if len(broken) == len(answers):
         raise ServerFault(ServerWords(broken[0].fault), status=broken[0].fault_status)
     return answers, usage
-
-
-def _has_answer(body: Mapping[str, object]) -> bool:
-    """Whether there are choices; beside an error, some that are not empty."""
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not body.get("error"):
-        return bool(choices)
-    return any(answer.text for answer in read_answers(body)[0])
 
 
 def _innermost(error: BaseException) -> str:
