@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -53,19 +54,26 @@ def refuse_unusable(
 
 
 def open_engine_for(
-    model: str | Path | BaseChatModel | None, engine: Engine | EngineName | None
+    model: str | Path | BaseChatModel | None,
+    engine: Engine | EngineName | None,
+    options: Mapping[str, object],
 ) -> Engine:
-    """Return the engine that `PGenRM(model, engine=engine)` means."""
+    """Return the engine that `PGenRM(model, engine=engine, engine_options=options)` means."""
     if engine is not None and not isinstance(engine, str):
+        if options:
+            raise ConfigurationError(
+                f"engine_options {sorted(options)} are for an engine that is opened by its name, and"
+                f" {engine.name} is ready: pass them to its constructor"
+            )
         return engine
     if model is None:
         if engine == "openai":
             raise ConfigurationError(
                 'engine "openai" needs the name of the model that the server offers: pass model=...'
             )
-        return load_engine(engine or "transformers", bundled_model())
+        return load_engine(engine or "transformers", bundled_model(), **options)
     if isinstance(model, (str, Path)):
-        return load_engine(engine or "transformers", model)
+        return load_engine(engine or "transformers", model, **options)
     if engine is not None:
         raise ConfigurationError(
             f"engine {engine!r} cannot run a {type(model).__name__}: leave engine out for a "
@@ -79,7 +87,12 @@ def open_engine_for(
         raise ConfigurationError(
             f"model is a {type(model).__name__}: pass a folder, a name or a chat model"
         )
-    return ChatModelEngine(model)
+    try:
+        return ChatModelEngine(model, **options)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ConfigurationError(
+            f"the chat engine cannot be made with {sorted(options)}: {error}"
+        ) from error
 
 
 def format_for(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,7 @@ class PGenRM(Closeable):
         model: A folder or a hub or server name, for the engine named by `engine` ("transformers"
             when none is); or any LangChain chat model.
         engine: An engine's name, or an engine of your own, which stays yours to close.
+        engine_options: Further arguments of the engine that is opened here, such as `base_url`.
         memory: A `UserMemory` of your own (yours to close), a folder, or the URL of a Chroma
             server.
         scaling: How many chains and from what, where a call does not say.
@@ -97,6 +98,7 @@ class PGenRM(Closeable):
         model: str | Path | BaseChatModel | None = None,
         *,
         engine: Engine | EngineName | None = None,
+        engine_options: Mapping[str, object] | None = None,
         memory: UserMemory | str | Path | None = None,
         scaling: Scaling | None = None,
         chain_format: ChainFormat | str | Path | None = None,
@@ -111,6 +113,7 @@ class PGenRM(Closeable):
         refuse_unusable(model, engine, max_tokens)
         self._model = model
         self._engine_wanted = engine
+        self._engine_options = engine_options or {}
         self._memory_wanted = memory
         self._format_wanted = chain_format
         self._scaling = scaling or Scaling()
@@ -495,5 +498,5 @@ class PGenRM(Closeable):
             if self._graph is None:
                 model, engine = self._model, self._engine_wanted
                 self._format = format_for(model, engine, self._format_wanted)
-                self._engine = open_engine_for(model, engine)
+                self._engine = open_engine_for(model, engine, self._engine_options)
                 self._graph = build_graph(self._checkpointer)

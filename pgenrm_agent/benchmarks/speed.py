@@ -15,7 +15,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,7 @@ def measure_speed(
     model: str | Path | None = None,
     engine: str | None = None,
     *,
+    engine_options: Mapping[str, object] | None = None,
     parts: Sequence[str] = (),
     repeats: int,
     progress: Callable[[str], None] = lambda step: None,
@@ -60,6 +61,7 @@ def measure_speed(
 
     model: a folder or name; None means the bundled model.
     engine: "transformers", "vllm" or "openai"; None means "transformers".
+    engine_options: for the engine's constructor.
     parts: some of PARTS; empty means QUICK.
     repeats: evaluations per figure; figures are medians.
     progress: told what is being measured.
@@ -73,7 +75,7 @@ def measure_speed(
     if unknown:
         raise ConfigurationError(f"part {unknown[0]!r} is unknown: use {', '.join(PARTS)}")
     folder = model or bundled_model()
-    runner = open_engine(engine, folder)
+    runner = open_engine(engine, folder, **(engine_options or {}))
     figures, series = asyncio.run(
         _measure(runner, format_of(folder), frozenset(parts or QUICK), repeats, progress)
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgenrm_agent.cli.options import EngineOption, JsonOption, ModelOption
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
+from pgenrm_agent.cli.options import JsonOption, ModelOption
 from pgenrm_agent.cli.output import print_json, waiting
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["bench", "print_speed"]
 
 
+@chooses_engine
 def bench(
     *,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     part: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +38,14 @@ def bench(
     from pgenrm_agent.benchmarks.speed import measure_speed
 
     with waiting("measuring") as show:
-        report = measure_speed(model, engine, parts=part or (), repeats=repeats, progress=show)
+        report = measure_speed(
+            model,
+            engine.name,
+            engine_options=engine.options,
+            parts=part or (),
+            repeats=repeats,
+            progress=show,
+        )
     if plot is not None:
         from pgenrm_agent.benchmarks.plot import draw_speed
 

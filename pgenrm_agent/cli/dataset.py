@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
-    EngineOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
@@ -23,6 +23,7 @@ from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
 __all__ = ["score_dataset"]
 
 
+@chooses_engine
 def score_dataset(
     source: Annotated[Path, typer.Argument(help="Parquet file: user_id, query, candidates, ...")],
     target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
@@ -36,18 +37,17 @@ def score_dataset(
     gpus: Annotated[float, typer.Option(min=0.0, help="GPUs a Ray worker.")] = 0.0,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     as_json: JsonOption = False,
 ) -> None:
     """Score every row of a Parquet file into another one; started again, it goes on."""
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
     from pgenrm_agent.progress import counting
-    from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
-        engine=engine or "transformers",
+        engine=engine.name or "transformers",
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
         scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else 4),
         seed=seed,
@@ -56,7 +56,7 @@ def score_dataset(
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            make = partial(PGenRM, model, engine=engine, memory=memory)
+            make = partial(open_reward_model, memory, model, engine)
             run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:

@@ -21,9 +21,9 @@ from pgenrm_agent.cli.debug_edit import (
     parse_rubric,
 )
 from pgenrm_agent.cli.debug_session import labels_of, session_on
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     CandidatesArgument,
-    EngineOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
@@ -90,6 +90,7 @@ def list_runs(*, store: StoreOption, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+@chooses_engine
 def start(
     context: typer.Context,
     *,
@@ -105,7 +106,7 @@ def start(
     ] = None,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     run: Annotated[str | None, typer.Option(help="An id of your choice.")] = None,
     store: StoreOption,
     as_json: JsonOption = False,
@@ -131,7 +132,10 @@ def start(
             history=None if history is None else parse_history(read_text(history)),
             run=run,
             labels=labels_of(
-                model=model, engine=engine, memory=memory, similar="yes" if prototype else None
+                model=model,
+                memory=memory,
+                similar="yes" if prototype else None,
+                **engine.labels,
             ),
         )
         _show_checkpoint(session.checkpoint(name), as_json)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgenrm_agent.cli.engine_choice import EngineChoice
 from pgenrm_agent.cli.resources import open_memory
 
 if TYPE_CHECKING:
@@ -64,11 +65,10 @@ def open_session(
 
 def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack) -> DebugSession:
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import bundled_model, format_of
 
     model: str | Path = labels.get("model") or bundled_model()
-    engine = open_engine(labels.get("engine"), model)
+    engine = EngineChoice.from_labels(labels).open(model)
     resources.callback(lambda: asyncio.run(engine.aclose()))
     memory = None
     neighbors = None

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
-    EngineOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
@@ -61,6 +61,7 @@ JUDGES = {
 
 
 @app.callback()
+@chooses_engine
 def evaluate(
     context: typer.Context,
     *,
@@ -76,7 +77,7 @@ def evaluate(
         typer.Option(help=f"What to measure; repeat for several, or: all. {', '.join(JUDGES)}."),
     ] = None,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     split: Annotated[str, typer.Option(help="Split that the questions come from.")] = "test",
     limit: LimitOption = None,
     history: PastChoicesOption = 3,
@@ -101,7 +102,6 @@ def evaluate(
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.evaluation.datasets.questions import read_source
     from pgenrm_agent.evaluation.running import RunDescription
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.machine import describe_machine
     from pgenrm_agent.model_files import bundled_model, format_of
     from pgenrm_agent.schema import Scaling
@@ -119,7 +119,7 @@ def evaluate(
     if judge == ["all"] and not questions.training:
         names.remove("bradley-terry")
     folder = model or str(bundled_model())
-    runner = open_engine(engine, folder)
+    runner = engine.open(folder)
     scaling = Scaling(
         individual=individual, prototype=prototype, history=history, temperature=temperature
     )
@@ -127,7 +127,7 @@ def evaluate(
         source=Path(data).name,
         questions=len(questions.questions),
         fingerprint="",
-        engine=engine or "transformers",
+        engine=engine.name or "transformers",
         model=_model_label(folder),
         seed=seed,
         machine=describe_machine(),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     CandidatesArgument,
     EmbedderOption,
-    EngineOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
@@ -58,6 +58,7 @@ def demo(
         print_evaluation(user.evaluation, title=f"{user.id}, {user.about}")
 
 
+@chooses_engine
 def score(
     *,
     user: UserOption,
@@ -69,7 +70,7 @@ def score(
     seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,6 +92,7 @@ def score(
     print_evaluation(evaluation, title=user)
 
 
+@chooses_engine
 def rerank(
     *,
     user: UserOption,
@@ -102,7 +104,7 @@ def rerank(
     seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
     as_json: JsonOption = False,
 ) -> None:

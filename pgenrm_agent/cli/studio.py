@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from pgenrm_agent.cli.debug_session import labels_of, open_session
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
-    EngineOption,
     MemoryOption,
     ModelOption,
     StoreOption,
@@ -21,6 +21,7 @@ from pgenrm_agent.cli.options import (
 __all__ = ["studio"]
 
 
+@chooses_engine
 def studio(
     context: typer.Context,
     *,
@@ -37,7 +38,7 @@ def studio(
     store: StoreOption,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Step through runs in a local web page: look, edit, resume, rewind, fork, compare."""
@@ -45,7 +46,7 @@ def studio(
 
     from pgenrm_agent.studio.app import create_studio
 
-    labels = labels_of(model=model, engine=engine, memory=memory)
+    labels = labels_of(model=model, memory=memory, **engine.labels)
     token = secrets.token_urlsafe(24)
     with ExitStack() as resources:
         # Bound here, so that the address is known before the server runs.

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     AnswersOption,
     DryRunOption,
-    EngineOption,
     FixedSeedOption,
     JsonOption,
     ModelFolderOption,
@@ -75,6 +75,7 @@ def psi(
 
 
 @app.command()
+@chooses_engine
 def evaluate(
     *,
     data: AnswersOption,
@@ -89,14 +90,13 @@ def evaluate(
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
     temperature: TemperatureOption = 1.0,
     seed: FixedSeedOption = 0,
-    engine: EngineOption,
+    engine: EngineChoice,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy on users and queries that training never saw, beside the baselines."""
     from pgenrm_agent.evaluation.metrics import plus_minus
     from pgenrm_agent.files import write_text
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
     from pgenrm_agent.run_folder import refuse_other_settings, weights_of
@@ -112,7 +112,7 @@ def evaluate(
         "seed": seed,
     }
     refuse_other_settings(out / "settings.json", settings, what="an evaluation")
-    runner = open_engine(engine, model, adapter=adapter)
+    runner = engine.open(model, adapter=adapter)
     with counting("comparisons") as progress:
 
         async def run() -> EvaluationReport:

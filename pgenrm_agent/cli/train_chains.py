@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
-    EngineOption,
     FixedSeedOption,
     JsonOption,
     LimitOption,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["chains"]
 
 
+@chooses_engine
 def chains(
     *,
     data: Annotated[
@@ -36,7 +37,7 @@ def chains(
     teacher: Annotated[
         str, typer.Option(help="Model that writes: a folder, a hub name, or a server's model.")
     ],
-    engine: EngineOption,
+    engine: EngineChoice,
     out: Annotated[
         Path, typer.Option(help="Folder of the dataset; what is there is not paid for again.")
     ] = Path("runs/chains"),
@@ -60,14 +61,13 @@ def chains(
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.evaluation.datasets.rows import examples
     from pgenrm_agent.evaluation.datasets.sources import load_rows
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
     from pgenrm_agent.training.chain_dataset import sample_chains
 
     every = examples(load_rows(data), split="train", history=history, seed=seed)
     chosen = list(islice(every, limit))
-    runner = open_engine(engine, teacher)
+    runner = engine.open(teacher)
 
     async def run() -> ChainDatasetReport:
         try:
