@@ -402,7 +402,7 @@ class _Gap:
             self._refused = self._refused or word in _ARITHMETIC
             return None
         grade = _Grade.WEAK
-        if previous and _FINALLY.search(before):
+        if (previous or self._refused) and _FINALLY.search(before):
             grade = _Grade.FINAL
         elif previous and (turned or _RESULT.search(before)):
             grade = _Grade.RESULT

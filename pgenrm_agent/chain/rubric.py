@@ -22,7 +22,7 @@ MOST_CRITERIA = 24
 LONGEST_NAME = 80
 LONGEST_LINE = 2_000
 LONGEST_BREAKDOWN = 20_000
-MOST_OPTIONS = 60
+MOST_OPTIONS = 100
 ABOUT_ALL = 10.0
 """How far weights may be from 100 in sum, where a second reading of them could be better."""
 
@@ -231,10 +231,12 @@ def _as_named(words: str, named_in: str) -> str | None:
     """The longest part of `words` that the breakdown names."""
     options: list[str] = []
     for piece in _CUT.split(words)[:12]:
-        parts = piece.split()[:12]
-        for begin in range(len(parts)):
-            options.append(" ".join(parts[begin:]))
-            options.append(" ".join(parts[: len(parts) - begin]))
+        parts = piece.split()[:10]
+        options += [
+            " ".join(parts[begin:end])
+            for begin in range(len(parts))
+            for end in range(begin + 1, len(parts) + 1)
+        ]
     options = [option.strip(_EDGES) for option in options]
     for option in sorted(set(options), key=len, reverse=True)[:MOST_OPTIONS]:
         letters = len(_LETTERS.findall(option))
