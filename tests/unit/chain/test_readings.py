@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from readings import CORPUS, Reading, readings, text_of
 
 from pgenrm_agent.chain import parse_chain
 from pgenrm_agent.errors import ChainError
 
-Reading = dict[str, object]
-CORPUS = Path(__file__).with_name("readings.jsonl")
+# What the project's issues were filed with, where it lies beside a checkout.
 GIVEN = Path(__file__).parents[4] / "shared" / "cases" / "readings.jsonl"
-
-
-def readings(path: Path) -> list[Reading]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def text_of(reading: Reading) -> str:
-    """The whole text, or a chain around what the reading says of it."""
-    if "text" in reading:
-        return str(reading["text"])
-    body = {"rationale": reading["rationale"], "better_response": reading.get("written", {})}
-    section = f"### Criteria\n{reading['criteria']}\n" if reading["criteria"] else ""
-    return (
-        f"## Part 1: Analysis\n### Persona\nWants plain words.\n{section}## Part 2: Scoring\n"
-        f"<JSON_START>\n{json.dumps(body)}\n<JSON_END>"
-    )
 
 
 @pytest.mark.parametrize("reading", readings(CORPUS), ids=lambda reading: str(reading["name"]))
@@ -50,3 +33,17 @@ def test_what_a_model_writes_is_read_right_or_refused(reading: Reading) -> None:
 def test_the_corpus_is_no_smaller_than_it_was() -> None:
     names = [reading["name"] for reading in readings(CORPUS)]
     assert len(set(names)) == len(names) >= 100
+
+
+@pytest.mark.skipif(not GIVEN.exists(), reason="the issue's own cases are not beside this checkout")
+def test_the_cases_that_the_issue_came_with_are_read_right_or_refused() -> None:
+    for case in readings(GIVEN):
+        ids = [str(name) for name in case["candidates"]]  # type: ignore[attr-defined]
+        try:
+            totals = parse_chain(str(case["text"]), ids).totals
+        except ChainError:
+            assert case["totals"] is None or "refused" in str(case["note"]), case["name"]
+            continue
+        right = case["totals"] or {"a": 6.2, "b": 4.8}
+        assert totals == pytest.approx(right), case["name"]
+        assert case["totals"] or "6.2 / 4.8" in str(case["note"]), case["name"]
