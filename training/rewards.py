@@ -61,9 +61,7 @@ class Rater(Protocol):
     def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]: ...
 
 
-def read_chain(
-    text: str, *, chosen_first: bool, asks_totals: bool = True
-) -> ParsedChain | None:
+def read_chain(text: str, *, chosen_first: bool, asks_totals: bool = True) -> ParsedChain | None:
     """The chain over the chosen and the rejected answer; None where the text is none, or was cut off.
 
     chosen_first: whether the chosen answer was shown as response 1. asks_totals: whether the model was

@@ -33,7 +33,8 @@ _PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
 _SPACES = re.compile(r"[ \t\xa0]{2,}")
 _TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
 _MARK_FIRST = re.compile(
-    r"(?:^|[\s:,;(*_]|and\s)(\d{1,3}(?:[.,]\d{1,2})?)(\s?/\s?10| out of 10)?(?:\s(?:points?|punkten?|puntos|points))?"
+    r"(?:^|[\s:,;(*_]|and\s)(\d{1,3}(?:[.,]\d{1,2})?)(\s?/\s?10| out of 10)?"
+    r"(?:\s(?:points?|punkten?|puntos))?"
     r"\s{0,2}(?:\s(?:on|for|in|auf|bei|für|pour|sur|en|por|per|su|em|voor|op|за|по)\s{1,2}|\()"
     r"(?:the\s)?[\"'*_]{0,3}$"
 )

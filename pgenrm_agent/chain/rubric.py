@@ -7,7 +7,7 @@ with weights: Brevity (45%)" the name is what the marks are given on, whatever h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 

@@ -199,9 +199,7 @@ def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
 
 # A time line shows the same texts at many checkpoints.
 @functools.lru_cache(maxsize=1024)
-def _parse(
-    text: str, shown: tuple[str, ...], asks_totals: bool
-) -> ParsedChain | ChainError:
+def _parse(text: str, shown: tuple[str, ...], asks_totals: bool) -> ParsedChain | ChainError:
     try:
         return parse_chain(text, shown, asks_totals=asks_totals)
     except ChainError as error:

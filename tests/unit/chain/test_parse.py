@@ -91,7 +91,7 @@ def test_one_order_counts_among_many_candidates() -> None:
     alike = chain_with(breakdown, totals({}), criteria="1. Depth (100%)")
     assert len(parse_chain(alike, ids).totals) == 30
     apart = totals({10: marks[10] + 0.9, 13: marks[13] - 0.9})
-    with pytest.raises(ChainError, match="candidate c13 .* before c10") as caught:
+    with pytest.raises(ChainError, match=r"candidate c13 .* before c10") as caught:
         parse_chain(chain_with(breakdown, apart, criteria="1. Depth (100%)"), ids)
     assert caught.value.reason == "contradictory"
 

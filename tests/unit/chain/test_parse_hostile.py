@@ -103,7 +103,9 @@ def mutate(text: str, rng: random.Random) -> str:
             for at in rng.sample(digits, min(len(digits), rng.randint(1, 3))):
                 text = text[:at] + rng.choice("0123456789") + text[at + 1 :]
         elif kind == 7:
-            text = text[:place] + chr(rng.choice((rng.randrange(0x20, 0x3000), 0xFF18))) + text[end:]
+            text = (
+                text[:place] + chr(rng.choice((rng.randrange(0x20, 0x3000), 0xFF18))) + text[end:]
+            )
         else:
             text = text[:place] + json.dumps(NESTED)[: rng.randint(1, 200)] + text[place:]
     return text
@@ -129,7 +131,10 @@ def contradiction_in(chain: ParsedChain) -> str | None:
     for candidate_id, row in chain.marks.items():
         assert chain.rubric is not None
         assert all(mark is None or 1 <= mark <= 10 for mark in row)
-        weights = [c.weight if mark is not None else 0 for c, mark in zip(chain.rubric.criteria, row, strict=True)]
+        weights = [
+            c.weight if mark is not None else 0
+            for c, mark in zip(chain.rubric.criteria, row, strict=True)
+        ]
         if sum(weights) and candidate_id in chain.reported:
             total = sum(w * (m or 0) for w, m in zip(weights, row, strict=True)) / sum(weights)
             both[candidate_id] = total, chain.reported[candidate_id]
