@@ -30,6 +30,7 @@ MOST_READINGS = 64
 
 # "bullet_points" and "bullet-points" name the criterion "Bullet points", too.
 _PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
+_HALF = re.compile(r"(\d) and (?:a|one) half\b")
 _SPACES = re.compile(r"[ \t\xa0]{2,}")
 _TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
 _MARK_FIRST = re.compile(
@@ -80,6 +81,8 @@ def _folded(text: str) -> str:
         text = unwide(text)
     if "  " in text or "\t" in text or "\xa0" in text:
         text = _SPACES.sub(" ", text)
+    if " half" in text:
+        text = _HALF.sub(r"\1.5", text)
     return text
 
 

@@ -25,6 +25,7 @@ SCALES = frozenset((5, 10, 20, 50, 100))
 """What a mark may be out of: "7/8" and "3 of 4" are counts."""
 ROUNDING = 0.051
 """How far a mark's share of the total ("8, so 5.6") may be from mark x weight."""
+EXACTLY = 0.01
 LONGEST_BEFORE = 300
 LONGEST_GAP = 1_500
 """Characters behind a criterion in which its mark is looked for."""
@@ -113,7 +114,7 @@ MOST_NUMBERS = 12
 _STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
 _TO = (
     r"(?: {0,2}(?:-|–|—|−|~|〜|～|\.{2,3}|…) {0,2}"
-    r"|\s{0,2}(?:to|through|bis|à|a|ao?|até|al|tot|до|到|至|から)\s{0,2})"
+    r"|\s{0,2}(?:to|up to|through|bis|à|a|ao?|até|al|tot|до|到|至|から)\s{0,2})"
 )
 _SCALE_WORD = r"(?:scale|skala|échelle|escala|scala|schaal|шкал\w{0,3}|range)"
 _STATED = (
@@ -128,6 +129,7 @@ _STATED = (
     rf"[(\[][^()\[\]\d]{{0,24}}\b[01]{_TO}(?P<e>\d{{1,3}})[^()\[\]\d]{{0,24}}[)\]]",
     rf"[(\[]\s{{0,2}}(?:{_OUT_OF}|of|de|max\w{{0,6}}[.:]?)\s{{0,2}}(?P<f>\d{{1,3}})\b[^()\[\]\d]{{0,12}}[)\]]",
     r"(?<![\d.,])(?<!\d\s)(?:out of|max(?:imum)?[.:]?)\s{0,2}(?P<g>\d{1,3})\b",
+    r"\b[01]\s?=[^\d=,;()]{1,20}[,;]?\s?(?P<l>\d{1,3})\s?=[^\d=,;():]{1,20}",
     rf"\b[01]{_TO}(?P<k>5|10|20|100)\s?:",
     r"(?P<h>\d{1,3})\s?[点點]満点[中でのはに]?|满分\s?(?P<i>\d{1,3})\s?分?|(?P<j>\d{1,3})分制",
 )
@@ -186,7 +188,7 @@ _OPENS_A_MARK = tuple(":=([")
 _PARTS = tuple(",;")
 _SENTENCE_END = re.compile(r"[.!?]\s")
 _START = attrgetter("start")
-_NOTHING = re.compile(r"[\s:=*_\"'(\[|<>–—→~≈.,;)\]-]*$")
+_NOTHING = re.compile(r"[\W_]*$")
 
 
 def _set(text: str) -> frozenset[str]:
@@ -335,6 +337,8 @@ class _Gap:
 
     def read(self) -> Mark | None:
         numbers = self._numbers()
+        if len(numbers) > 1 and abs(numbers[0].value - self._weight) < EXACTLY:
+            del numbers[0]  # "Clarity (70): 8"
         shares = [n.value * self._weight / 100 for n in numbers if n.grade == _Grade.STRONG]
         numbers = [
             number
@@ -442,8 +446,9 @@ class _Gap:
                     return f" {mark} "
         elif signs & set("*×x·"):
             return " "  # a total: "8*0.7 + 2*0.3 = 6.2"
-        elif signs == {"/"}:
-            return f" {left} " if left.count("/") == 1 and "(" not in left else f" = {match[2]} "
+        elif signs == {"/"} and (scored := _NUMBER.fullmatch(left)) and scored["out_of"]:
+            # "8/10 = 0.8", and not "16/2 = 8".
+            return f" {left} " if int(scored["out_of"]) in SCALES else f" = {match[2]} "
         return f" = {match[2]} "
 
     def _factor(self, match: re.Match[str]) -> str:

@@ -23,6 +23,7 @@ LONGEST_NAME = 80
 LONGEST_LINE = 2_000
 LONGEST_BREAKDOWN = 20_000
 MOST_OPTIONS = 100
+EXACTLY = 0.5
 ABOUT_ALL = 10.0
 """How far weights may be from 100 in sum, where a second reading of them could be better."""
 
@@ -63,11 +64,12 @@ class RubricReading(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """A weight in percent with the words before and behind it."""
+    """A weight in percent with the words before and behind it; around: all that may hold the name."""
 
     head: str
     tail: str
     weight: float
+    around: str = ""
 
 
 def breakdown_of(rationale: str) -> str:
@@ -95,9 +97,14 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
             again = _listed(part, named_in)
         else:
             again = _criteria(part, named_in)
-        if again and (not criteria or abs(_sum(again) - 100) <= 0.5):
+        if again and (not criteria or abs(_sum(again) - 100) <= EXACTLY):
             criteria = again
             notes.append("rubric_from_rationale")
+    if abs(_sum(criteria) - 100) > EXACTLY and len(criteria) > 1:
+        # "Total 100%", or a share of choices in a reason, is no criterion that anything is marked on.
+        named = [criterion for criterion in criteria if mentions(criterion.name, named_in)]
+        if abs(_sum(named) - 100) <= EXACTLY:
+            criteria = named
     unique: dict[str, Criterion] = {}
     for criterion in criteria:
         if unique.setdefault(criterion.name.casefold(), criterion) is not criterion:
@@ -105,7 +112,7 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
     kept = tuple(unique.values())[:MOST_CRITERIA]
     if not kept:
         return RubricReading(None, tuple(notes))
-    if abs(_sum(kept) - 100) > 0.5:
+    if abs(_sum(kept) - 100) > EXACTLY:
         notes.append("weights_normalized")
     return RubricReading(Rubric.normalized(kept), tuple(notes))
 
@@ -175,17 +182,29 @@ def _listed(text: str, named_in: str) -> list[Criterion]:
         return []
     if _percent(matches[0]) == 100 and len(matches) > 2:
         del matches[0]  # "Criteria (sum 100%): ..."
+    # In "45% Brevity, 55% Warmth" the number comes first; where that is not plain, the names tell.
+    first = not text[: matches[0].start()].strip(_EDGES)
+    reading = _named(_items(text, matches, number_first=first), named_in)
+    if named_in and (count := _mentioned(reading, named_in)) < len(matches):
+        other_way = _named(_items(text, matches, number_first=not first), named_in)
+        if _mentioned(other_way, named_in) > count:
+            return other_way
+    return reading
+
+
+def _items(text: str, matches: Sequence[re.Match[str]], *, number_first: bool) -> list[_Item]:
+    """The words of each weight: those before it, or behind it."""
     ends = [match.start() for match in matches[1:]] + [len(text)]
-    number_first = not text[: matches[0].start()].strip(_EDGES)
-    position = 0
     items: list[_Item] = []
+    position = 0
     for match, end in zip(matches, ends, strict=True):
+        whole = text[match.end() : end] if number_first else text[position : match.start()]
         if number_first:
-            piece = _AND_AFTER.sub("", text[match.end() : end].lstrip(_EDGES)[:LONGEST_LINE])
+            piece = _AND_AFTER.sub("", whole.lstrip(_EDGES)[:LONGEST_LINE])
             separator = _SEPARATOR.search(piece)
             piece = piece[: separator.start()] if separator else piece
         else:
-            piece = text[position : match.start()][-LONGEST_LINE:]
+            piece = whole[-LONGEST_LINE:]
             opening = _AND_BEFORE.match(piece)
             piece = piece[opening.end() :] if opening else piece
             # The name is what follows the last separator, unless nothing does.
@@ -194,10 +213,18 @@ def _listed(text: str, named_in: str) -> list[Criterion]:
                     piece = piece[separator.end() :]
                     break
         position = match.end()
-        items.append(_Item(_WEIGHT_WORD.sub("", piece), "", _percent(match)))
+        items.append(_Item(_WEIGHT_WORD.sub("", piece), "", _percent(match), whole[-LONGEST_LINE:]))
     if not number_first:
         items[0] = items[0]._replace(head=_without_heading([item.head for item in items]))
-    return [c for item in items if (c := _criterion(item, named_in))]
+    return items
+
+
+def _named(items: Sequence[_Item], named_in: str) -> list[Criterion]:
+    return [criterion for item in items if (criterion := _criterion(item, named_in))]
+
+
+def _mentioned(criteria: Sequence[Criterion], named_in: str) -> int:
+    return sum(mentions(criterion.name, named_in) for criterion in criteria)
 
 
 def _without_heading(heads: Sequence[str]) -> str:
@@ -220,7 +247,7 @@ def _criterion(item: _Item, named_in: str) -> Criterion | None:
         name, about = _name_of(tail.lstrip(_EDGES))
         tail = ""
     if name and named_in and not mentions(name, named_in):
-        name = _as_named(f"{item.head}: {tail[:LONGEST_NAME]}", named_in) or name
+        name = _as_named(f"{item.around or item.head}: {tail[:LONGEST_NAME]}", named_in) or name
     if not name.strip() or len(name) > LONGEST_NAME or item.weight > 100:
         return None
     reason = f"{about.rstrip(' ([')} {tail.lstrip(' )]:*,–—')}".strip(" \t\r\n*_:;,()–—")

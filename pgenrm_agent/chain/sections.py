@@ -319,4 +319,6 @@ def _section(bare: str, *, strict: bool) -> Section | None:
 def _kind_of(word: str) -> Section | None:
     if word.startswith("personali"):  # "personalized criteria" are no persona
         return None
+    if any(stem in word for stem in RUBRIC):  # "Bewertungskriterien"
+        return "rubric"
     return next((kind for kind, stems in _STEMS if word.startswith(stems)), None)
