@@ -92,9 +92,10 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
         end = _PART_B.search(rationale, begin.end() if begin else 0)
         part = rationale[begin.end() if begin else 0 : end.start() + 1 if end else len(rationale)]
         # Without its labels, a rationale is read only where each line names one criterion.
-        if begin:
-            part = _percentages(part)
-            again = _listed(part, named_in)
+        if criteria and abs(sum(map(_percent, _WEIGHT.finditer(part))) - 100) > EXACTLY:
+            again = []
+        elif begin:
+            again = _listed(_percentages(part), named_in)
         else:
             again = _criteria(part, named_in)
         if again and (not criteria or abs(_sum(again) - 100) <= EXACTLY):

@@ -10,6 +10,7 @@ from pgenrm_agent.chain.words import (
     FILLERS,
     MODELS,
     PART_ONE,
+    PART_STARTS,
     PART_TWO,
     PERCENT,
     PERSONA,
@@ -55,6 +56,10 @@ _MARKED = re.compile(
 _SET_OFF = re.compile(r"\s*(?:#|.*[*_】]:?\s*$|[■●◆])")
 _NUMBERING = re.compile(r"\(?[0-9a-z]{1,3}[.)]\s{1,4}|[一二三四五六七八九十\d]{1,3}[、.．]\s?")
 _WORD = re.compile(r"[^\W_]+")
+_PARTS: tuple[tuple[re.Pattern[str], _Heading], ...] = (
+    (PART_TWO, "scores"),
+    (PART_ONE, "opening"),
+)
 _STEMS: tuple[tuple[Section, tuple[str, ...]], ...] = (
     ("rubric", RUBRIC),
     ("persona", PERSONA),
@@ -242,22 +247,25 @@ def _kind(line: str, whole: bool) -> tuple[_Heading | None, int]:
     marked = _MARKED.match(line) is not None
     if not marked and colon < 0 and len(line) > LONGEST_HEADING // 2:
         return None, 0
-    bare = _bare(line)
     if whole:
-        for pattern, kind in ((PART_TWO, "scores"), (PART_ONE, "opening")):
-            part = pattern.match(bare)
-            # "Part 2 of their history ..." is prose.
-            if part and (marked or _AFTER_PART.match(bare, part.end())):
-                return ("scores" if kind == "scores" else "opening"), len(line)
-        set_off = marked and _SET_OFF.match(line) is not None
-        section = _section(bare, strict=not set_off)
-        if section:
-            return section, len(line)
+        bare = _bare(line)
+        if bare.startswith(PART_STARTS):
+            for pattern, kind in _PARTS:
+                part = pattern.match(bare)
+                # "Part 2 of their history ..." is prose.
+                if part and (marked or _AFTER_PART.match(bare, part.end())):
+                    return kind, len(line)
+        if marked or colon < 0 or line.rstrip()[-1:] in (":", "："):
+            set_off = marked and _SET_OFF.match(line) is not None
+            section = _section(bare, strict=not set_off)
+            if section:
+                return section, len(line)
     if colon < 0:
         return None, 0
     # "**Persona:** She likes lists." opens its section, and so does "Criteria: Clarity (100%)".
     section = _section(_bare(line[:colon]), strict=True)
-    if section and (marked or section != "scores"):
+    # "**Scoring**: 30%" is a criterion.
+    if section and (section != "scores" or (marked and not _SHARE.search(line))):
         rest = line[colon + 1 :]
         return section, len(line) - len(rest.lstrip("*_"))
     return None, 0

@@ -13,6 +13,7 @@ __all__ = [
     "FILLERS",
     "MODELS",
     "PART_ONE",
+    "PART_STARTS",
     "PART_TWO",
     "PERCENT",
     "PERSONA",
@@ -112,6 +113,22 @@ WIDE_FILLERS = frozenset(
 )
 CONJUNCTIONS = _words("and und et y e en и")
 
+PART_STARTS = (
+    *(
+        "part",
+        "teil",
+        "deel",
+        "часть",
+        "パート",
+        "파트",
+        "first",
+        "erst",
+        "premi",
+        "prim",
+        "eerste",
+    ),
+    *("перв", "第", "제", "1부", "2부", "second", "zweit", "deuxi", "segund", "tweede", "втор"),
+)
 # "Part 2 of ..." names a part; "parts one and two" names none.
 PART_ONE = re.compile(
     r"(?:(?:part|teil|partie|parte|deel|часть|パート|파트)\s{0,3}"
