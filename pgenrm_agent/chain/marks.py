@@ -331,8 +331,9 @@ def _responses_in(text: str) -> Iterator[re.Match[str]]:
 
 @functools.cache
 def _response(word: str) -> re.Pattern[str]:
-    before = "" if is_wide(word[0]) else r"(?<!\w)"
-    return re.compile(rf"{before}{word}[ _#-]{{0,2}}(\d{{1,3}})(?!\d)")
+    # A pattern that begins with plain letters is searched for fast, so it looks back behind them.
+    alone = "" if is_wide(word[0]) else rf"(?<!\w{word})"
+    return re.compile(rf"{word}{alone}[ _#-]{{0,2}}(\d{{1,3}})(?!\d)")
 
 
 def _words_of(name: str) -> str:

@@ -179,7 +179,6 @@ _NUMBER = re.compile(
     rf"(?:\s{{0,2}}{_UNIT})?)?"
 )
 _COUNT_OF = re.compile(rf"(?<![\w.,]){_NUM}\s(?:of|de)\s(?:the\s)?(?!100?\b)\d{{1,3}}\b")
-_WORD_BEFORE = re.compile(r"([^\W\d_]+)[\s*_\"'<]{0,6}$")
 _WORD_AFTER = re.compile(r"[\s*_]{0,4}([^\W\d_]+)")
 _IN_A_WORD = re.compile(r"[a-z#$€£+]$|[a-z0-9]_$|[^\s(]-$|(?<![-=])>\s?$|[<≤≥]\s?$")
 _NO_MARK_BEFORE = tuple("°€$£+")
@@ -399,8 +398,7 @@ class _Gap:
             self._refused = True
             return None
         top = self._top if stated is None else float(stated)
-        adjacent = _WORD_BEFORE.search(before[-40:])
-        word = adjacent[1] if adjacent else ""
+        word = _last_word(before)
         turned = previous is not None and word in ("to", "no")
         if word in _NOT_A_MARK and not turned:
             self._refused = self._refused or word in _ARITHMETIC
@@ -474,6 +472,15 @@ class _Gap:
             return match[0]
         self._refused = True
         return " "
+
+
+def _last_word(text: str) -> str:
+    """The word that `text` ends with, but for spaces, emphasis and an opening quote."""
+    end = len(text.rstrip(" \t\n*_\"'<"))
+    start = end
+    while start and text[start - 1].isalpha():
+        start -= 1
+    return text[start:end]
 
 
 def _is_counted(text: str, end: int) -> bool:

@@ -24,7 +24,8 @@ _CLOSING = {
     },
 }
 _OPENING = re.compile(
-    r"(?<!\w)(?<!\\)\\{0,8}([\"'`＂»”])(?=[^\s,.;:!?)\]}\\\"'])|([“„‟‘‚«‹「『《〝])"
+    r"[\"'`＂»”„‟‘‚“«‹「『《〝]"
+    r"(?:(?<=[„‟‘‚“«‹「『《〝])|(?<!\w.)(?<!\w\\.)(?=[^\s,.;:!?)\]}\\\"']))"
 )
 _MARKUP = re.compile(r"<(q|blockquote)>.{0,600}?</\1>", re.IGNORECASE | re.DOTALL)
 _QUOTED_LINES = re.compile(r"^[ \t]{0,8}>[^\n]*$", re.MULTILINE)
@@ -51,7 +52,7 @@ def without_quotations(text: str) -> str:
     parts: list[str] = []
     kept, place = 0, 0
     while opening := _OPENING.search(text, place):
-        mark = opening[1] or opening[2]
+        mark = opening[0]
         begin = opening.end()
         end = _close(text, begin, mark)
         if end < 0:
