@@ -16,7 +16,19 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
-from pgenrm_agent.chain.words import PERCENT, WEIGHT, is_wide
+from pgenrm_agent.chain.words import (
+    AFTER_A_MARK,
+    ARITHMETIC,
+    BEFORE_A_MARK,
+    FINALLY,
+    NOT_A_MARK,
+    PERCENT,
+    PERHAPS,
+    SCALE,
+    UNIT,
+    WEIGHT,
+    is_wide,
+)
 
 __all__ = ["LONGEST_GAP", "Mark", "read_mark", "read_total", "scale_in"]
 
@@ -31,17 +43,13 @@ LONGEST_GAP = 1_500
 """Characters behind a criterion in which its mark is looked for."""
 
 _NUM = r"\d{1,6}(?:[.,]\d{1,6})?"
-_UNIT = (
-    r"(?:points?|pts?\.?|marks?|stars?|punkten?|sternen?|étoiles|puntos?|estrellas|punti|stelle"
-    r"|pontos?|punten|баллов|балла?|分|点|점)"
-)
 _OUT_OF = r"(?:/|out of|von|sur|su|van|из)"
 
 # --- totals and the scores of judges: values of a JSON object ---
 
 _TOTAL = re.compile(
-    rf"\s*([+-]?\d{{1,6}}(?:[.,]\d{{1,30}})?)\s*{_UNIT}?\s*"
-    rf"(?:\(?(?:{_OUT_OF}|de|of)\s*(\d{{1,3}})(?:[.,]0{{1,3}})?\s*{_UNIT}?\)?)?\s*",
+    rf"\s*([+-]?\d{{1,6}}(?:[.,]\d{{1,30}})?)\s*{UNIT}?\s*"
+    rf"(?:\(?(?:{_OUT_OF}|de|of)\s*(\d{{1,3}})(?:[.,]0{{1,3}})?\s*{UNIT}?\)?)?\s*",
     re.IGNORECASE,
 )
 _SCORE_KEYS = ("score", "total", "weighted_total", "weighted_score", "overall")
@@ -116,25 +124,24 @@ _TO = (
     r"(?: {0,2}(?:-|–|—|−|~|〜|～|\.{2,3}|…) {0,2}"
     r"|\s{0,2}(?:to|up to|through|bis|à|a|ao?|até|al|tot|до|到|至|から)\s{0,2})"
 )
-_SCALE_WORD = r"(?:scale|skala|échelle|escala|scala|schaal|шкал\w{0,3}|range)"
 _STATED = (
     # "on a scale of 1 to 10", "scale: 1-5", "escala de 1 a 10"
-    rf"{_SCALE_WORD}[\s:=]{{0,3}}(?:(?:of|from|von|de|da|van|от|which is)\s{{1,2}})?"
+    rf"{SCALE}[\s:=]{{0,3}}(?:(?:of|from|von|de|da|van|от|which is)\s{{1,2}})?"
     rf"[01]{_TO}(?P<a>\d{{1,3}})\b",
-    rf"{_SCALE_WORD}\s(?:of|von|de|da|van|до)\s(?P<b>\d{{1,3}})\b(?!{_TO}\d)",
+    rf"{SCALE}\s(?:of|von|de|da|van|до)\s(?P<b>\d{{1,3}})\b(?!{_TO}\d)",
     # "a 1-10 scale", "10-point scale", "10er-skala"
-    rf"\b[01]{_TO}(?P<c>\d{{1,3}})[\s-]{{0,2}}(?:point\s)?{_SCALE_WORD}",
-    rf"\b(?P<d>\d{{1,3}})(?:[\s-]?(?:er|{_UNIT})[\s-]{{0,2}}|-){_SCALE_WORD}",
+    rf"\b[01]{_TO}(?P<c>\d{{1,3}})[\s-]{{0,2}}(?:point\s)?{SCALE}",
+    rf"\b(?P<d>\d{{1,3}})(?:[\s-]?(?:er|{UNIT})[\s-]{{0,2}}|-){SCALE}",
     # "(1-10)", "[scale 1 to 5]", "(from 0 to 100)", "(out of 10)", "(max. 10)", "[/10]"
     rf"[(\[][^()\[\]\d]{{0,24}}\b[01]{_TO}(?P<e>\d{{1,3}})[^()\[\]\d]{{0,24}}[)\]]",
     rf"[(\[]\s{{0,2}}(?:{_OUT_OF}|of|de|max\w{{0,6}}[.:]?)\s{{0,2}}(?P<f>\d{{1,3}})\b[^()\[\]\d]{{0,12}}[)\]]",
-    r"(?<![\d.,])(?<!\d\s)(?:out of|max(?:imum)?[.:]?)\s{0,2}(?P<g>\d{1,3})\b",
+    r"(?<![\d.,])(?<!\d\s)(?:out[ _]of|max(?:imum)?|scale(?=[\s:]{1,3}(?:5|10|20|50|100)\b(?!\s?[=-])))[\s:.=]{0,3}(?P<g>\d{1,3})\b",
     r"\b[01]\s?=[^\d=,;()]{1,20}[,;]?\s?(?P<l>\d{1,3})\s?=[^\d=,;():]{1,20}",
     rf"\b[01]{_TO}(?P<k>5|10|20|100)\s?:",
     r"(?P<h>\d{1,3})\s?[点點]満点[中でのはに]?|满分\s?(?P<i>\d{1,3})\s?分?|(?P<j>\d{1,3})分制",
 )
 _SCALE = re.compile("|".join(_STATED))
-_SCALE_NAMED = re.compile(_SCALE_WORD)
+_SCALE_NAMED = re.compile(SCALE)
 _SCALE_HINTS = (
     *(
         "out of",
@@ -175,8 +182,8 @@ _RANGE = re.compile(
 )
 _NUMBER = re.compile(
     r"[\d−-](?<![\d.,].)(?P<number>(?:(?<=\d)|(?<=[−-])\d)\d{0,5}(?:[.,]\d{1,6})?)(?![\d%]|[.,]\d)"
-    rf"(?:\s{{0,2}}{_UNIT})?(?:\s{{0,3}}(?:{_OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?!\d|\.\d)"
-    rf"(?:\s{{0,2}}{_UNIT})?)?"
+    rf"(?:\s{{0,2}}{UNIT})?(?:\s{{0,3}}(?:{_OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?!\d|\.\d)"
+    rf"(?:\s{{0,2}}{UNIT})?)?"
 )
 _COUNT_OF = re.compile(rf"(?<![\w.,]){_NUM}\s(?:of|de)\s(?:the\s)?(?!100?\b)\d{{1,3}}\b")
 _WORD_AFTER = re.compile(r"[\s*_]{0,4}([^\W\d_]+)")
@@ -188,66 +195,6 @@ _PARTS = tuple(",;")
 _SENTENCE_END = re.compile(r"[.!?]\s")
 _START = attrgetter("start")
 _NOTHING = re.compile(r"[\W_]*$")
-
-
-def _set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# A number behind one of these is a mark's ...
-_BEFORE_A_MARK = _set(
-    """is a an get gets got getting give gives gave given earn earns receive receives deserve deserves
-    score scores scored scoring mark marks marked rate rates rated rating at about around roughly of
-    with strong solid full good very assign assigned award awarded value points only just its
-    ist bekommt erhält bekam note punkte wert mit hat verdient
-    est obtient reçoit mérite a un une noté vaut
-    es recibe obtiene merece tiene con una
-    è ottiene riceve merita ha voto
-    é recebe obtém merece tem nota
-    krijgt scoort verdient heeft is een cijfer
-    получает оценка балл заслуживает имеет
-    得 得分 为 是 给 评为 打 は が に を で 分数 评分 点数"""
-)
-# ... behind one of these it is what the mark comes to ...
-_FINALLY = re.compile(
-    r"\b(?:so|thus|hence|therefore|leaves?|leaving|gives|giving|makes|making|final(?:ly)?|ends?"
-    r"|conclu\w*|net|no|nope|actually|rather|sorry|correct\w*|wait|scratch|make|revis\w*|second"
-    r"|reconsider\w*|instead(?! of)|better|too (?:low|high)|then|but|now|on reflection|adjust\w*|hmm+|oops"
-    r"|nein|besser|eher|korrig\w*|daher|deshalb|also|somit|doch|moment|sondern"
-    r"|non|plutôt|en fait|donc|finalement|corrig\w*|mais"
-    r"|mejor|más bien|entonces|finalmente|sino|corrijo|anzi|quindi|piuttosto|ma"
-    r"|não|aliás|portanto|logo|melhor|mas|nee|liever|dus|maar|нет|вернее|точнее|поэтому|итак|лучше)\b"
-    r"|不|应该|應該|更正|所以|因此|いや|訂正|やはり|よって|したがって|아니"
-)
-_RESULT = re.compile(r"=|→|->")
-# ... and behind one of these it is none.
-_NOT_A_MARK = _set(
-    """not than from by over under above below least most to instead versus vs against was were
-    minus plus deduct deducted subtract less take off add added up down another other
-    section step part point item example line sentence paragraph chapter number no nr option reason
-    page figure table version top response answer candidate year years first max maximum
-    nicht als um über unter von minus abzüglich abzug statt
-    pas que par moins sur de no menos en lugar di meno non menos em vez min dan niet
-    не чем на минус"""
-)
-_ARITHMETIC = _set(
-    "minus plus deduct deducted subtract less take off add added abzüglich moins menos"
-)
-# A word behind a number makes it a count ("2 short sentences"), unless it is one of these.
-_AFTER_A_MARK = _set(
-    """for on in because as since due and but with given while although though vs versus than out of
-    x times to or at by if that it this its they the a an overall here there per is was after before
-    plus minus only again too now then thanks hence so thus weighted which where when despite from
-    no nope actually rather sorry wait scratch make hmm points marks not response criterion
-    für weil da wegen und aber mit von bei auf denn nein also oder im in
-    pour car parce puisque et mais avec sur en non donc ou
-    por porque y pero con en ya pues no o
-    per perché ma con su non quindi
-    porque e mas com não pois
-    voor omdat want maar met op nee dus
-    за потому так и но с нет по
-    因为 但 和 而 と が で から ので 不"""
-)
 
 
 def scale_in(text: str) -> float | None:
@@ -295,7 +242,7 @@ class _Grade(IntEnum):
     COUNTS = 0  # it stands where a mark does, and counts what follows it
     WEAK = 1
     STRONG = 2  # it stands where a mark does
-    RESULT = 3  # behind another number and an arrow or an equals sign
+    RESULT = 3  # behind another number and an arrow, an equals sign or "but"
     FINAL = 4  # behind another number and words such as "no" or "so"
 
 
@@ -400,18 +347,18 @@ class _Gap:
         top = self._top if stated is None else float(stated)
         word = _last_word(before)
         turned = previous is not None and word in ("to", "no")
-        if word in _NOT_A_MARK and not turned:
-            self._refused = self._refused or word in _ARITHMETIC
+        if word in NOT_A_MARK and not turned:
+            self._refused = self._refused or word in ARITHMETIC
             return None
         grade = _Grade.WEAK
-        if (previous or self._refused) and _FINALLY.search(before):
+        if (previous or self._refused) and FINALLY.search(before):
             grade = _Grade.FINAL
-        elif previous and (turned or _RESULT.search(before)):
+        elif previous and (turned or PERHAPS.search(before)):
             grade = _Grade.RESULT
         elif stated is not None or _NOTHING.match(before):
             grade = _Grade.STRONG
         elif word:
-            if word in _BEFORE_A_MARK or word[-1:] in _BEFORE_A_MARK or _FINALLY.search(before):
+            if word in BEFORE_A_MARK or word[-1:] in BEFORE_A_MARK or _decided(before):
                 grade = _Grade.STRONG
         elif before.rstrip(" *_\"'")[-1:] in _OPENS_A_MARK or (
             previous is None and before.rstrip()[-1:] in _PARTS
@@ -474,6 +421,10 @@ class _Gap:
         return " "
 
 
+def _decided(before: str) -> bool:
+    return bool(FINALLY.search(before) or PERHAPS.search(before))
+
+
 def _last_word(text: str) -> str:
     """The word that `text` ends with, but for spaces, emphasis and an opening quote."""
     end = len(text.rstrip(" \t\n*_\"'<"))
@@ -495,4 +446,4 @@ def _is_counted(text: str, end: int) -> bool:
         return False
     if is_wide(after[1][0]):
         return after[1][0] in _COUNTERS
-    return after[1] not in _AFTER_A_MARK
+    return after[1] not in AFTER_A_MARK

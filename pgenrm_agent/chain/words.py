@@ -9,18 +9,26 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "AFTER_A_MARK",
+    "ARITHMETIC",
+    "BEFORE_A_MARK",
     "CONJUNCTIONS",
     "FILLERS",
+    "FINALLY",
     "MODELS",
+    "NOT_A_MARK",
     "PART_ONE",
     "PART_STARTS",
     "PART_TWO",
     "PERCENT",
+    "PERHAPS",
     "PERSONA",
     "RESPONSES",
     "RUBRIC",
+    "SCALE",
     "SCORES",
     "TOTALS",
+    "UNIT",
     "WEIGHT",
     "WIDE_FILLERS",
     "is_wide",
@@ -195,6 +203,73 @@ PERCENT = (
 WEIGHT = (
     r"(?:weight(?:ed|ing)?|importance|gewicht(?:ung)?|poids|pondération|peso|weging|вес|权重|權重"
     r"|重み|가중치)"
+)
+
+UNIT = (
+    r"(?:points?|pts?\.?|marks?|stars?|punkten?|sternen?|étoiles|puntos?|estrellas|punti|stelle"
+    r"|pontos?|punten|баллов|балла?|分|点|점)"
+)
+SCALE = r"(?:scale|skala|échelle|escala|scala|schaal|шкал\w{0,3}|range)"
+
+# --- the words around a number, case folded ---
+
+# A number behind one of these is a mark's ...
+BEFORE_A_MARK = _words(
+    """is a an get gets got getting give gives gave given earn earns receive receives deserve deserves
+    score scores scored scoring mark marks marked rate rates rated rating at about around roughly of
+    with strong solid full good very assign assigned award awarded value points only just its
+    ist bekommt erhält bekam note punkte wert mit hat verdient
+    est obtient reçoit mérite a un une noté vaut
+    es recibe obtiene merece tiene con una
+    è ottiene riceve merita ha voto
+    é recebe obtém merece tem nota
+    krijgt scoort verdient heeft is een cijfer
+    получает оценка балл заслуживает имеет
+    得 得分 为 是 给 评为 打 は が に を で 分数 评分 点数"""
+)
+# ... behind one of these it is what the mark comes to ...
+FINALLY = re.compile(
+    r"\b(?:so|thus|hence|therefore|leaves?|leaving|gives|giving|makes|making|final(?:ly)?|ends? (?:at|up)"
+    r"|conclu\w*|no|nope|actually|rather|sorry|correct\w*|wait|scratch|make|revis\w*|second thought"
+    r"|reconsider\w*|instead(?! of)|too (?:low|high)|on reflection|adjust\w*|hmm+|oops"
+    r"|nein|besser|eher|korrig\w*|daher|deshalb|somit"
+    r"|non|plutôt|en fait|donc|finalement|corrig\w*"
+    r"|mejor|más bien|entonces|finalmente|corrijo|anzi|quindi|piuttosto"
+    r"|não|aliás|portanto|melhor|nee|liever|dus|нет|вернее|точнее|поэтому|итак|лучше)\b"
+    r"|不对|不對|不，|不,|应该|應該|更正|所以|因此|いや|訂正|やはり|よって|したがって|아니"
+)
+# ... behind one of these it may be ...
+PERHAPS = re.compile(
+    r"=|→|->|\b(?:but|then|now|better|net|also|mean|meant|should|doch|sondern|moment|mais|sino|pero|ma"
+    r"|mas|logo|maar|но|затем)\b|但|而"
+)
+# ... and behind one of these it is none.
+NOT_A_MARK = _words(
+    """not than from by over under above below least most to instead versus vs against was were
+    minus plus deduct deducted subtract less take off add added up down another other
+    section step part point item example line sentence paragraph chapter number no nr option reason
+    page figure table version top response answer candidate year years first max maximum
+    nicht als um über unter von minus abzüglich abzug statt
+    pas que par moins sur de no menos en lugar di meno non menos em vez min dan niet
+    не чем на минус"""
+)
+ARITHMETIC = _words(
+    "minus plus deduct deducted subtract less take off add added abzüglich moins menos"
+)
+# A word behind a number makes it a count ("2 short sentences"), unless it is one of these.
+AFTER_A_MARK = _words(
+    """for on in because as since due and but with given while although though vs versus than out of
+    x times to or at by if that it this its they the a an overall here there per is was after before
+    plus minus only again too now then thanks hence so thus weighted which where when despite from
+    no nope actually rather sorry wait scratch make hmm points marks not response criterion
+    für weil da wegen und aber mit von bei auf denn nein also oder im in
+    pour car parce puisque et mais avec sur en non donc ou
+    por porque y pero con en ya pues no o
+    per perché ma con su non quindi
+    porque e mas com não pois
+    voor omdat want maar met op nee dus
+    за потому так и но с нет по
+    因为 但 和 而 と が で から ので 不"""
 )
 
 _UNWIDE = {

@@ -141,10 +141,10 @@ def contradiction_in(chain: ParsedChain) -> str | None:
     for candidate_id, (total, reported) in both.items():
         if abs(total - reported) > 1.0 + 1e-9:
             return f"{candidate_id}: {total} and {reported}"
-    for (one_total, one_own), (two_total, two_own) in combinations(both.values(), 2):
-        apart = min(abs(one_total - two_total), abs(one_own - two_own))
-        if apart > 0.5 + 1e-9 and (one_total > two_total) != (one_own > two_own):
-            return f"{one_total} and {two_total}, {one_own} and {two_own}"
+    for first, second in combinations(both.values(), 2):
+        apart = min(abs(left - right) for left, right in zip(first, second, strict=True))
+        if apart > 0.5 + 1e-9 and (first[0] > second[0]) != (first[1] > second[1]):
+            return f"{first} and {second}"
     assert all(1 <= total <= 10 for total in chain.totals.values())
     return None
 
