@@ -299,7 +299,12 @@ class _Job:
     ) -> ChainRecord:
         truncated = completion.finish_reason == "length"
         text = completion.text if truncated else chain_format.join("", completion.text, "scores")
-        outcome, margin = _judged(text, chosen_first=chosen_first, truncated=truncated)
+        outcome, margin = _judged(
+            text,
+            chosen_first=chosen_first,
+            truncated=truncated,
+            asks_totals=chain_format.asks_totals,
+        )
         return ChainRecord(
             example=self.key,
             chosen_first=chosen_first,
@@ -335,14 +340,16 @@ def _missing(
     return jobs
 
 
-def _judged(text: str, *, chosen_first: bool, truncated: bool) -> tuple[str, float | None]:
+def _judged(
+    text: str, *, chosen_first: bool, truncated: bool, asks_totals: bool
+) -> tuple[str, float | None]:
     """What becomes of a chain, and its margin."""
     if truncated:
         finished = split_reasoning(text).finished
         return f"unreadable: {'truncated' if finished else 'unfinished_reasoning'}", None
     ids = ("chosen", "rejected") if chosen_first else ("rejected", "chosen")
     try:
-        parsed = parse_chain(text, ids)
+        parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError as error:
         return f"unreadable: {error.reason}", None
     if parsed.missing:

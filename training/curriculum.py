@@ -98,7 +98,9 @@ async def measure_hardness(
                 if completion.finish_reason == "length":
                     continue
                 chain = read_chain(
-                    chain_format.join("", completion.text, "scores"), chosen_first=first
+                    chain_format.join("", completion.text, "scores"),
+                    chosen_first=first,
+                    asks_totals=chain_format.asks_totals,
                 )
                 if chain is not None:
                     margins.append(chain.totals["chosen"] - chain.totals["rejected"])

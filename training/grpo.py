@@ -92,13 +92,16 @@ class ChainReward:
     """TRL's reward function: R of each completion. Logs outcome, process and format errors.
 
     A chain that the rater gave no number earns the mean of the others of its prompt: no number is not
-    a bad one.
+    a bad one. asks_totals: as in `read_chain`.
     """
 
-    def __init__(self, rater: Rater | None, *, alpha: float, beta: float) -> None:
+    def __init__(
+        self, rater: Rater | None, *, alpha: float, beta: float, asks_totals: bool = True
+    ) -> None:
         self._rater = rater
         self._alpha = alpha
         self._beta = beta
+        self._asks_totals = asks_totals
         self.__name__ = "chain_reward"
 
     def __call__(
@@ -112,7 +115,10 @@ class ChainReward:
     ) -> list[float]:
         """One reward a completion. stated: JSON lists of what the person of each row stated."""
         texts = [_text(completion) for completion in completions]
-        chains = [read_chain(t, chosen_first=f) for t, f in zip(texts, chosen_first, strict=True)]
+        chains = [
+            read_chain(text, chosen_first=first, asks_totals=self._asks_totals)
+            for text, first in zip(texts, chosen_first, strict=True)
+        ]
         process: list[float | None] = [None] * len(texts)
         rated: list[float | None] = []
         if self._rater is not None:
@@ -248,6 +254,7 @@ def train_grpo(
             rater if stage == "cre" else None,
             alpha=recipe.alpha if stage == "cre" else 0.0,
             beta=recipe.beta,
+            asks_totals=chain_format.asks_totals,
         ),
         train_dataset=Dataset.from_list(records),
         peft_config=lora_config(recipe.adapter),

@@ -61,14 +61,15 @@ class Rater(Protocol):
     def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]: ...
 
 
-def read_chain(text: str, *, chosen_first: bool) -> ParsedChain | None:
+def read_chain(text: str, *, chosen_first: bool, asks_totals: bool = True) -> ParsedChain | None:
     """The chain over the chosen and the rejected answer; None where the text is none, or was cut off.
 
-    chosen_first: whether the chosen answer was shown as response 1.
+    chosen_first: whether the chosen answer was shown as response 1. asks_totals: whether the model was
+    asked to work out totals, which its marks then have to agree with.
     """
     ids = (CHOSEN, REJECTED) if chosen_first else (REJECTED, CHOSEN)
     try:
-        parsed = parse_chain(text, ids)
+        parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError:
         return None
     return None if parsed.missing or "truncated" in parsed.repairs else parsed

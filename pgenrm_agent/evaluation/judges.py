@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -24,6 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from pgenrm_agent.chain import ChainFormat, answer_in
+from pgenrm_agent.chain.objects import last_scores, read_totals
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.evaluation.questions import Question
@@ -303,29 +303,26 @@ class StaticPersonaJudge:
         return persona, completion.prompt_tokens, completion.tokens
 
 
-_SCORE = re.compile(r'"?response[ _]?(\d{1,3})"?\s{0,3}:\s{0,3}"?(\d{1,2}(?:\.\d{1,6})?)(?![\d.%])')
-
-
 def read_scores(text: str, candidates: int) -> tuple[float, ...]:
-    """Return the scores (1-10) of all responses, from the last JSON object of an answer.
+    """Return the scores (1-10) of all responses, from the last JSON object of an answer that has any.
+
+    Numbers are read as those of a chain are: "7,5" is 7.5 and "4/5" is 8.
 
     Raises ChainError where there is none, or where it lacks a response or has one out of range.
     """
-    text = answer_in(text)
-    end = text.rfind("}")
-    begin = text.rfind("{", 0, end)
-    if begin < 0:
+    written = last_scores(answer_in(text))
+    if not written:
         raise ChainError("the answer has no JSON object with scores", reason="no_scores")
-    by_response: dict[int, float] = {}
-    for match in _SCORE.finditer(text, begin, end + 1):
-        by_response[int(match[1])] = float(match[2])
-    wanted = range(1, candidates + 1)
-    if any(number not in by_response for number in wanted):
-        raise ChainError("a response has no score", reason="missing_candidates")
-    scores = tuple(by_response[number] for number in wanted)
-    if not all(1 <= score <= 10 for score in scores):
-        raise ChainError("a score is not from 1 to 10", reason="score_refused")
-    return scores
+    ids = [f"response {number}" for number in range(1, candidates + 1)]
+    reading = read_totals(written, ids)
+    if reading.off_scale is not None:
+        raise ChainError(
+            f"a score is {reading.off_scale:g}, and not from 1 to 10", reason="score_refused"
+        )
+    missing = [name for name in ids if name not in reading.totals]
+    if missing:
+        raise ChainError(f"{missing[0]} has no score", reason="missing_candidates")
+    return tuple(reading.totals[name] for name in ids)
 
 
 async def _ask(

@@ -96,6 +96,8 @@ async def test_answers_that_cannot_be_read_are_failures_and_no_score(
         ('{"response_1": 4, "response_2": 11}', "score_refused"),
         ('{"response_1": 4, "response_2": 0}', "score_refused"),
         ('{"response_1": 4, "response_2": 80%}', "missing_candidates"),
+        ('{"response_1": 4, "response_2": "7 to 9"}', "missing_candidates"),
+        ('{"response_1": 0.4, "response_2": 0.8}', "score_refused"),
         ('<think>Perhaps {"response_1": 4, "response_2": 8}', "unfinished_reasoning"),
         ('<think>Perhaps {"response_1": 4, "response_2": 8}</think>', "no_scores"),
     ],
@@ -108,6 +110,21 @@ def test_an_answer_without_a_score_for_everyone_is_refused(text: str, reason: st
 
 def test_the_last_object_of_an_answer_counts() -> None:
     text = 'As in {"response_1": 1, "response_2": 1}, so: {"response_1": 7.5, "response_2": "3"}.'
+    assert read_scores(text, 2) == (7.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"response_1": "7,5", "response_2": "3/10"}',
+        '{"response_1": 7,5, "response_2": 3}',
+        '{"response_1": "75/100", "response_2": {"score": 3}}',
+        '{"scores": {"response_1": 7.5, "response_2": 3}}',
+        '{"response_1": 7.5, "response_2": 3} {"why": "{it is plain}"}',
+        '{"antwort_1": 7.5, "antwort_2": 3}',
+    ],
+)
+def test_a_judges_numbers_are_read_as_a_chains_are(text: str) -> None:
     assert read_scores(text, 2) == (7.5, 3.0)
 
 
