@@ -23,6 +23,7 @@ from pgenrm_agent.benchmarks.load import throughput_by_callers, time_by_samples
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.demo import demo_data
+from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import (
     Capabilities,
     Completion,
@@ -31,9 +32,9 @@ from pgenrm_agent.engines.protocol import (
     SamplingParams,
 )
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.opening import EngineName
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 
@@ -50,7 +51,7 @@ CALLERS = (1, 8, 32)
 
 def measure_speed(
     model: str | Path | None = None,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     *,
     parts: Sequence[str] = (),
     repeats: int,
@@ -73,7 +74,7 @@ def measure_speed(
     if unknown:
         raise ConfigurationError(f"part {unknown[0]!r} is unknown: use {', '.join(PARTS)}")
     folder = model or bundled_model()
-    runner = open_engine(engine, folder)
+    runner = load_engine(engine or "transformers", folder)
     figures, series = asyncio.run(
         _measure(runner, format_of(folder), frozenset(parts or QUICK), repeats, progress)
     )

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.cli.resources import open_memory
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.engines.protocol import Engine
+    from pgenrm_agent.opening import EngineName
 
 __all__ = ["labels_of", "open_session", "session_on"]
 
@@ -64,11 +65,11 @@ def open_session(
 
 def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack) -> DebugSession:
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.local_engine import open_engine
+    from pgenrm_agent.engines import load_engine
     from pgenrm_agent.model_files import bundled_model, format_of
 
     model: str | Path = labels.get("model") or bundled_model()
-    engine = open_engine(labels.get("engine"), model)
+    engine = load_engine(cast("EngineName", labels.get("engine") or "transformers"), model)
     resources.callback(lambda: asyncio.run(engine.aclose()))
     memory = None
     neighbors = None

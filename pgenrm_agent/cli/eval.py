@@ -99,9 +99,9 @@ def evaluate(
     if data is None or out is None:
         raise typer.BadParameter("--data and --out are needed: see pgenrm eval --help")
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
+    from pgenrm_agent.engines import load_engine
     from pgenrm_agent.evaluation.datasets.questions import read_source
     from pgenrm_agent.evaluation.running import RunDescription
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.machine import describe_machine
     from pgenrm_agent.model_files import bundled_model, format_of
     from pgenrm_agent.schema import Scaling
@@ -119,7 +119,7 @@ def evaluate(
     if judge == ["all"] and not questions.training:
         names.remove("bradley-terry")
     folder = model or str(bundled_model())
-    runner = open_engine(engine, folder)
+    runner = load_engine(engine or "transformers", folder)
     scaling = Scaling(
         individual=individual, prototype=prototype, history=history, temperature=temperature
     )

@@ -58,16 +58,16 @@ def chains(
     folder. The same command goes on where it was stopped, and never pays twice for a chain.
     """
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
+    from pgenrm_agent.engines import load_engine
     from pgenrm_agent.evaluation.datasets.rows import examples
     from pgenrm_agent.evaluation.datasets.sources import load_rows
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
     from pgenrm_agent.training.chain_dataset import sample_chains
 
     every = examples(load_rows(data), split="train", history=history, seed=seed)
     chosen = list(islice(every, limit))
-    runner = open_engine(engine, teacher)
+    runner = load_engine(engine or "transformers", teacher)
 
     async def run() -> ChainDatasetReport:
         try:

@@ -48,14 +48,6 @@ from pgenrm_agent.model_files import format_of, refuse_without_model
 from pgenrm_agent.run_folder import refuse_other_settings, weights_of
 from pgenrm_agent.schema import Message, Model
 from pgenrm_agent.training.bundled.chains import write_examples
-from pgenrm_agent.training.bundled.evaluate import (
-    Case,
-    baseline_margins,
-    draw_cases,
-    expected_accuracy,
-    expected_accuracy_of_one_sample,
-    judge_cases,
-)
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.grpo import Stage, train_grpo
@@ -63,6 +55,14 @@ from pgenrm_agent.training.grpo_recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import RuleRater
 from pgenrm_agent.training.sft import train_sft
 from studies.ablation.recipe import AblationRecipe
+from studies.bundled.evaluate import (
+    Case,
+    baseline_margins,
+    draw_cases,
+    expected_accuracy,
+    expected_accuracy_of_one_sample,
+    judge_cases,
+)
 from studies.limits.bayes import MOST_PAST_CHOICES, IdealPredictor
 
 __all__ = [

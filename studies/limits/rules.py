@@ -30,15 +30,15 @@ from pgenrm_agent.evaluation.baselines import fit_bradley_terry
 from pgenrm_agent.evaluation.metrics import Accuracy, credit
 from pgenrm_agent.schema import Model
 from pgenrm_agent.training.bundled.attributes import KINDS
-from pgenrm_agent.training.bundled.evaluate import (
+from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World
+from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
+from studies.bundled.evaluate import (
     Case,
     baseline_margins,
     chance,
     draw_cases,
     expected_accuracy,
 )
-from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World
-from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
 
 __all__ = ["RuleLimit", "rule_limits"]
 

@@ -28,8 +28,8 @@ from pgenrm_agent.prototypes.choices import Choices
 from pgenrm_agent.prototypes.fitting import FittedPrototypes, fit_prototypes
 from pgenrm_agent.prototypes.refinement import nearest
 from pgenrm_agent.schema import Model, PreferencePair
-from pgenrm_agent.training.bundled.evaluate import Case, draw_cases
 from pgenrm_agent.training.bundled.simulation import Answers, SimulatedUser, World, as_pair
+from studies.bundled.evaluate import Case, draw_cases
 
 __all__ = [
     "CHOSEN",

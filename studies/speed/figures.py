@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
+from pgenrm_agent.engines import load_engine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.opening import EngineName
 from studies.speed.memory import MemoryMeasurements, measure_memory
 from studies.speed.parser import measure_parser
 from studies.speed.prototypes import measure_matching, measure_refinement
@@ -45,7 +46,7 @@ TRIES = 5
 def measure_parts(
     parts: Sequence[str] = PARTS,
     *,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     repeats: int = 3,
     interactions: Sequence[int] = (10_000,),
     members: int = 10_000,
@@ -140,9 +141,9 @@ def _prototype_figures(members: int, progress: Callable[[str], None]) -> list[Fi
     ]
 
 
-async def _scheduling_figure(engine: str | None, repeats: int) -> Figure:
+async def _scheduling_figure(engine: EngineName | None, repeats: int) -> Figure:
     folder = bundled_model()
-    runner = open_engine(engine, folder)
+    runner = load_engine(engine or "transformers", folder)
     try:
         ours, obvious = await time_of_scheduling(
             runner, format_of(folder), own=OWN, neighbors=NEIGHBORS, repeats=repeats
