@@ -10,6 +10,7 @@ import typer
 
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
+    EmbedderOption,
     EngineOption,
     FixedSeedOption,
     IndividualOption,
@@ -37,13 +38,13 @@ def score_dataset(
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineOption,
+    embedder: EmbedderOption,
     as_json: JsonOption = False,
 ) -> None:
     """Score every row of a Parquet file into another one; started again, it goes on."""
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
     from pgenrm_agent.progress import counting
-    from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
@@ -51,16 +52,17 @@ def score_dataset(
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
         scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else 4),
         seed=seed,
+        embedder=embedder,
     )
+    opened = partial(open_reward_model, memory, model, engine, embedder=embedder)
     with counting("rows") as progress:
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            make = partial(PGenRM, model, engine=engine, memory=memory)
-            run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
+            run = on_ray(opened, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:
-            with open_reward_model(memory, model, engine) as reward_model:
+            with opened() as reward_model:
                 run = in_process(reward_model, concurrency=concurrency)
                 summary = score_all(source, target, job, run, progress=progress)
     if as_json:
