@@ -32,13 +32,13 @@ from pgenrm_agent.run_folder import (
 )
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import StatedPreference
+from pgenrm_agent.training.chain_dataset import choice_messages
 from pgenrm_agent.training.curriculum import (
     measure_missing,
-    policy_messages,
     read_hardness,
     scheduled,
 )
-from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import (
     Rater,
     RatingTask,
@@ -80,7 +80,10 @@ PANELS = (
 
 @dataclass(frozen=True)
 class GrpoResult:
-    """folder: the model's (or adapter's). reward: mean of the last tenth of the steps."""
+    """What a run came to.
+
+    folder: the model's (or adapter's). reward: mean of the last tenth of the steps.
+    """
 
     folder: Path
     steps: int
@@ -110,7 +113,7 @@ class ChainReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: object,
     ) -> list[float]:
-        """One reward a completion. stated: JSON lists of what the person of each row stated."""
+        """One reward a completion. stated: JSON lists of what the user of each row stated."""
         texts = [_text(completion) for completion in completions]
         chains = [read_chain(t, chosen_first=f) for t, f in zip(texts, chosen_first, strict=True)]
         process: list[float | None] = [None] * len(texts)
@@ -168,8 +171,11 @@ def train_grpo(
     A run that has ended is not repeated.
 
     Args:
+        stage: "cre", or "curriculum" for the outcome alone and a growing share of hard choices.
+        recipe: how long, how large, and how the two rewards are weighed.
         model: a folder with a causal language model, its tokenizer and perhaps `chain_format.json`.
         choices: what to train on; their stated criteria go to the rater, never into a prompt.
+        out: the run's folder: settings, checkpoints, curves, the model, run.json.
         rater: of the process; the curriculum takes none.
         source: where the choices come from, for the run's record.
         stop_after: end after this step, as if the run had been cut off there.
@@ -241,6 +247,8 @@ def train_grpo(
         model, dtype=start_width(recipe), **({"attn_implementation": ATTENTION} if shares else {})
     )
     checkpoints = out / "checkpoints"
+    last = last_checkpoint(checkpoints)
+    curves = Curves(out, PANELS, of=("reward",), resumed=last)
     trainer = (SharedPromptTrainer if shares else GRPOTrainer)(
         model=policy,
         processing_class=tokenizer,
@@ -252,7 +260,7 @@ def train_grpo(
         train_dataset=Dataset.from_list(records),
         peft_config=lora_config(recipe.adapter),
         callbacks=[
-            Curves(out, PANELS, of=("reward",)),
+            curves,
             *([StopAfter(stop_after)] if stop_after else []),
         ],
         args=GRPOConfig(
@@ -282,14 +290,14 @@ def train_grpo(
         ),
     )
     show_only_a_bar(trainer)
-    output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    trainer.train(resume_from_checkpoint=last)
     folder = _folder(recipe, out)
     save_trained(trainer, model, folder)
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     result = GrpoResult(
         folder,
         trainer.state.global_step,
-        float(output.metrics["train_runtime"]),
+        curves.seconds,
         _mean(rewards[-max(1, len(rewards) // 10) :]),
     )
     if is_main_process():
@@ -330,7 +338,7 @@ def _record(example: Example, chain_format: ChainFormat, seed: int) -> dict[str,
     return {
         "prompt": [
             m.model_dump()
-            for m in policy_messages(example, chain_format, chosen_first=chosen_first)
+            for m in choice_messages(example, chain_format, chosen_first=chosen_first, stated=False)
         ],
         "chosen_first": chosen_first,
         "stated": json.dumps([wish.model_dump() for wish in _wishes(example)]),

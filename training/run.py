@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.files import write_text
+from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.training.recipe import Adapter, TrainerRecipe
 
@@ -43,6 +44,8 @@ __all__ = [
     "show_only_a_bar",
     "start_width",
 ]
+
+ELAPSED = "elapsed.json"
 
 
 def is_main_process() -> bool:
@@ -191,35 +194,68 @@ class StopAfter(TrainerCallback):
     def on_step_end(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Ask for the end once the step is reached."""
         if state.global_step >= self._step:
             control.should_save = True
             control.should_training_stop = True
 
 
 class Curves(TrainerCallback):
-    """Keeps curve.jsonl and, at the end, curve.png: one panel for each logged figure.
+    """Keeps curve.jsonl and elapsed.json and, at the end, curve.png: one panel for each logged figure.
 
-    panels: figure and title. A logged row counts when it has one of the figures in `of`.
+    panels: figure and title. of: a logged row counts when it has one of these figures. resumed: the
+    checkpoint that the run goes on from. elapsed.json: seconds of training by saved step.
     """
 
     def __init__(
-        self, folder: Path, panels: Sequence[tuple[str, str]], *, of: Sequence[str]
+        self,
+        folder: Path,
+        panels: Sequence[tuple[str, str]],
+        *,
+        of: Sequence[str],
+        resumed: str | None,
     ) -> None:
         self._folder = folder
         self._panels = panels
         self._of = of
+        self._elapsed: dict[str, float] = {}
+        if resumed is not None and (folder / ELAPSED).is_file():
+            self._elapsed = json.loads((folder / ELAPSED).read_text(encoding="utf-8"))
+        self._before = self._elapsed.get(str(resumed).rpartition("-")[2], 0.0)
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained, up to what it goes on from and since then."""
+        return self._before + time.perf_counter() - self._started
+
+    def on_train_begin(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
 
     def on_log(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Write the curve up to here."""
         if state.is_world_process_zero:
             rows = [row for row in state.log_history if any(key in row for key in self._of)]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             write_text(self._folder / "curve.jsonl", text)
 
+    def on_save(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note how long it took up to this checkpoint."""
+        if state.is_world_process_zero:
+            self._elapsed[str(state.global_step)] = self.seconds
+            write_json(self._folder / ELAPSED, self._elapsed)
+
     def on_train_end(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Draw the curves."""
         if state.is_world_process_zero:
             _plot(state.log_history, self._panels, self._folder / "curve.png")
 

@@ -12,7 +12,6 @@ A model from scratch, tokenizer included, is another matter: `psi`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.people import place_of
 from pgenrm_agent.files import write_json
 from pgenrm_agent.run_folder import (
     RUN,
@@ -29,7 +29,21 @@ from pgenrm_agent.run_folder import (
     weights_of,
 )
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
-from pgenrm_agent.training.sft_recipe import SftRecipe
+from pgenrm_agent.training.recipe import SftRecipe
+from pgenrm_agent.training.run import (
+    Curves,
+    StopAfter,
+    is_main_process,
+    last_checkpoint,
+    lora_config,
+    memory_options,
+    passes_per_step,
+    processes,
+    refuse_without_chat_template,
+    save_trained,
+    show_only_a_bar,
+    start_width,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +53,7 @@ __all__ = ["SftPlan", "SftResult", "encode_row", "plan_sft", "train_sft"]
 SETTINGS = "settings.json"
 PANELS = (
     ("loss", "loss per chain token (nats)"),
-    ("eval_loss", "the same for held-out people"),
+    ("eval_loss", "the same for held-out users"),
     ("mean_token_accuracy", "share of chain tokens predicted"),
     ("entropy", "entropy per chain token (nats)"),
     ("learning_rate", "learning rate"),
@@ -62,9 +76,9 @@ class SftPlan:
 
 @dataclass(frozen=True)
 class SftResult:
-    """folder: the model's (or adapter's). loss: mean of the last tenth of the steps, nats a token.
+    """What a run came to.
 
-    seconds: of the last start, where a run was continued.
+    folder: the model's (or adapter's). loss: mean of the last tenth of the steps, nats a token.
     """
 
     folder: Path
@@ -92,6 +106,7 @@ def train_sft(
     """Run (or continue) stage 1; the model ends up in `out/model`, or `out/adapter` with LoRA.
 
     Args:
+        recipe: for how long, how large, all weights or an adapter.
         model: a folder with a causal language model, its tokenizer (with a chat template) and
             perhaps `chain_format.json`, which goes along.
         data: the folder of a chain dataset, or its dataset.jsonl.
@@ -111,20 +126,6 @@ def train_sft(
         raise ConfigurationError("stage 1 needs pip install 'pgenrm-agent[training]'") from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from pgenrm_agent.training.run import (
-        Curves,
-        StopAfter,
-        is_main_process,
-        last_checkpoint,
-        lora_config,
-        memory_options,
-        passes_per_step,
-        processes,
-        save_trained,
-        show_only_a_bar,
-        start_width,
-    )
 
     on_gpu = torch.cuda.is_available()
     saving = memory_options(recipe)
@@ -146,6 +147,8 @@ def train_sft(
     rows, held_out, plan = _encode_all(recipe, tokenizer, read, data)
     start = AutoModelForCausalLM.from_pretrained(model, dtype=start_width(recipe))
     checkpoints = out / "checkpoints"
+    last = last_checkpoint(checkpoints)
+    curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     trainer = SFTTrainer(
         model=start,
         processing_class=tokenizer,
@@ -153,7 +156,7 @@ def train_sft(
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         peft_config=lora_config(recipe.adapter),
         callbacks=[
-            Curves(out, PANELS, of=("loss", "eval_loss")),
+            curves,
             *([StopAfter(stop_after)] if stop_after else []),
         ],
         args=SFTConfig(
@@ -180,15 +183,15 @@ def train_sft(
         ),
     )
     show_only_a_bar(trainer)
-    output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    trainer.train(resume_from_checkpoint=last)
     save_trained(trainer, model, folder)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    last = losses[-max(1, len(losses) // 10) :]
+    tenth = losses[-max(1, len(losses) // 10) :]
     result = SftResult(
         folder,
         trainer.state.global_step,
-        float(output.metrics["train_runtime"]),
-        sum(last) / len(last),
+        curves.seconds,
+        sum(tenth) / len(tenth),
         plan.rows,
         plan.too_long,
     )
@@ -217,14 +220,12 @@ def _encode_all(
     read: Sequence[ChainRow],
     data: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], SftPlan]:
-    """Rows to learn, rows of held-out people, and the counts."""
-    from pgenrm_agent.training.run import refuse_without_chat_template
-
+    """Rows to learn, rows of held-out users, and the counts."""
     refuse_without_chat_template(tokenizer)
     encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]
     short = [(user, row) for user, row in encoded if len(row["input_ids"]) <= recipe.max_tokens]
-    held = [row for user, row in short if _share(user) < recipe.held_out]
-    rows = [row for user, row in short if _share(user) >= recipe.held_out]
+    held = [row for user, row in short if place_of(user) < recipe.held_out]
+    rows = [row for user, row in short if place_of(user) >= recipe.held_out]
     if not rows:
         raise ConfigurationError(
             f"{data}: none of its {len(read)} chains can be learned from: {len(read) - len(short)}"
@@ -263,9 +264,3 @@ def encode_row(row: ChainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, l
     prompt = cast(list[int], tokenizer.encode(asked, add_special_tokens=False))
     learned = cast(list[int], tokenizer.encode(chain, add_special_tokens=False))
     return {"input_ids": prompt + learned, "labels": [IGNORED] * len(prompt) + learned}
-
-
-def _share(user_id: str) -> float:
-    """A person's place in [0, 1), the same in every run."""
-    place = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(place, "big") / 2**64

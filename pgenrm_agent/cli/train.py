@@ -24,7 +24,7 @@ from pgenrm_agent.cli.train_sft import merge, sft
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.grpo import Stage
-    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+    from pgenrm_agent.training.recipe import GrpoRecipe
     from pgenrm_agent.training.rewards import Rater
 
 __all__ = ["app"]
@@ -54,9 +54,11 @@ def psi(
 ) -> None:
     """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
     from pgenrm_agent.training.psi import train_psi
-    from pgenrm_agent.training.recipe import load_recipe
+    from pgenrm_agent.training.recipe import PsiRecipe
 
-    result = train_psi(load_recipe(recipe), data, out, start_from=start_from, stop_after=stop_after)
+    result = train_psi(
+        PsiRecipe.load(recipe), data, out, start_from=start_from, stop_after=stop_after
+    )
     summary = {
         "model": str(result.folder),
         "steps": result.steps,
@@ -127,10 +129,10 @@ def _reinforce(
     from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.model_files import refuse_without_model
     from pgenrm_agent.training.grpo import train_grpo
-    from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
+    from pgenrm_agent.training.recipe import GrpoRecipe
     from pgenrm_agent.training.run import is_main_process
 
-    recipe = load_grpo_recipe(recipe_name)
+    recipe = GrpoRecipe.load(recipe_name)
     refuse_without_model(model)
     rows = load_rows(data)
     choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
@@ -167,13 +169,7 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
         "steps": recipe.steps,
         "chains_to_sample": chains,
         "tokens_at_most": chains * recipe.max_tokens,
-        **estimate_memory(
-            model,
-            precision=recipe.precision,
-            adapter=recipe.adapter,
-            tokens=recipe.rows_at_once * 2 * recipe.max_tokens,
-            recompute=recipe.recompute,
-        ),
+        **estimate_memory(model, recipe, tokens=recipe.rows_at_once * 2 * recipe.max_tokens),
         **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
     }
 

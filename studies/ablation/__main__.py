@@ -54,11 +54,11 @@ def ablate(
     """
     from pgenrm_agent.engines import load_engine
     from pgenrm_agent.progress import counting
-    from studies.ablation.recipe import load_ablation_recipe
+    from studies.ablation.recipe import AblationRecipe
     from studies.ablation.study import REPORT, run_ablation
 
     console = Console(stderr=True)
-    loaded = load_ablation_recipe(recipe)
+    loaded = AblationRecipe.load(recipe)
     with counting("comparisons") as progress:
         report = run_ablation(
             loaded,

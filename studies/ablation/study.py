@@ -51,7 +51,7 @@ from pgenrm_agent.training.bundled.chains import write_examples
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.grpo import Stage, train_grpo
-from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import RuleRater
 from pgenrm_agent.training.sft import train_sft
 from studies.ablation.recipe import AblationRecipe
@@ -127,18 +127,16 @@ def run_ablation(
 ) -> AblationReport | None:
     """Train what is missing, measure what is missing, and write the report.
 
-    Args:
-        data: folder with train.jsonl.gz and val.jsonl.gz.
-        base: folder of the model that stage 1 starts from: untrained, or one that knows the format.
-        open_engine: an engine for the evaluation of a model's folder; closed after use.
-        psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
-            seeds then differ in the later stages and the test users.
-        only: seeds to work on, for several processes or machines at once; nothing is reported then.
-        say: called with what begins. progress: comparisons of a measurement, done and in all.
+    data: folder with train.jsonl.gz and val.jsonl.gz.
+    base: folder of the model that stage 1 starts from: untrained, or one that knows the format.
+    open_engine: an engine for the evaluation of a model's folder; closed after use.
+    psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
+        seeds then differ in the later stages and the test users.
+    only: seeds to work on, for several processes or machines at once; nothing is reported then.
+    say: called with what begins. progress: comparisons of a measurement, done and in all.
 
-    Raises:
-        ConfigurationError: the data or a given model is missing, `out` holds an ablation with other
-            settings, or `only` names a seed that is none of the recipe's.
+    Raises ConfigurationError: the data or a given model is missing, `out` holds an ablation with
+    other settings, or `only` names a seed that is none of the recipe's.
     """
     unknown = sorted(set(only) - set(recipe.seeds))
     if unknown:

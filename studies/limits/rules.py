@@ -106,7 +106,7 @@ def _choices_to_tell(
     margins: Sequence[float],
     teacher: Sequence[float],
 ) -> int | None:
-    """n with n E[d] = 2 sqrt(n E[d^2]), d what a drawn choice credits to the rule beyond the teacher."""
+    """Return n with n E[d] = 2 sqrt(n E[d^2]), d a drawn choice's credit beyond the teacher's."""
     ahead = np.array([credit(a) - credit(b) for a, b in zip(margins, teacher, strict=True)])
     likely = np.array([chance(case, answers) for case in cases])
     lead = float(np.mean(ahead * (2 * likely - 1)))
