@@ -50,12 +50,7 @@ __all__ = [
     "sample_chains",
 ]
 
-CHAINS, DATASET, REPORT, SETTINGS = (
-    "chains.jsonl",
-    "dataset.jsonl",
-    "report.json",
-    "settings.json",
-)
+CHAINS, DATASET, REPORT = "chains.jsonl", "dataset.jsonl", "report.json"
 KEPT, WRONG, TIE = "kept", "ranking disagrees with the choice", "tie"
 REFUSED = "refused by the engine"
 CONCURRENT = 32
@@ -160,7 +155,7 @@ async def sample_chains(
     if not wanted:
         raise ConfigurationError("there are no choices to have chains written about")
     refuse_other_settings(
-        out / SETTINGS,
+        out,
         {
             "teacher": engine.name,
             "chain_format": chain_format.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
@@ -111,8 +112,7 @@ def measure_missing(
     from pgenrm_agent.engines import load_engine
 
     async def measure(log: RecordLog[Hardness], tell: Callable[[int, int], None]) -> None:
-        engine = load_engine("transformers", model, device=own_device())
-        try:
+        async with aclosing(load_engine("transformers", model, device=own_device())) as engine:
             tell(0, len(own))
             for start in range(0, len(own), AT_ONCE):
                 some = own[start : start + AT_ONCE]
@@ -120,8 +120,6 @@ def measure_missing(
                 for (number, _), margin in zip(some, margins, strict=True):
                     log.append(Hardness(choice=number, margin=margin))
                 tell(start + len(some), len(own))
-        finally:
-            await engine.aclose()
 
     with (
         RecordLog(folder / f"hardness-{process_number()}.jsonl", Hardness) as log,

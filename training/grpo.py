@@ -52,14 +52,14 @@ from pgenrm_agent.training.run import (
     is_main_process,
     last_checkpoint,
     lora_config,
-    memory_options,
-    passes_per_step,
+    mean_of_last_tenth,
     processes,
     refuse_several_gpus,
     refuse_without_chat_template,
-    save_trained,
-    show_only_a_bar,
     start_width,
+    train,
+    trained_folder,
+    trainer_options,
 )
 
 __all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
@@ -67,7 +67,6 @@ __all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
 Stage = Literal["cre", "curriculum"]
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, as TRL's trainers do."""
-SETTINGS = "settings.json"
 PANELS = (
     ("reward", "reward"),
     ("chain/outcome", "outcome: share of chains that prefer the chosen answer"),
@@ -207,10 +206,7 @@ def train_grpo(
             " Use another rater, or none for the outcome alone"
         )
     refuse_several_gpus()
-    saving = memory_options(recipe)
-    passes = passes_per_step(
-        recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
-    )
+    options = trainer_options(recipe, out, rows=recipe.choices_per_step * recipe.samples)
     settings = {
         "stage": stage,
         "recipe": recipe.model_dump(mode="json"),
@@ -218,7 +214,7 @@ def train_grpo(
         "choices": _digest(choices, format_of(model)),
         "rater": rater.name if rater else None,
     }
-    refuse_other_settings(out / SETTINGS, settings, what="a run")
+    refuse_other_settings(out, settings, what="a run")
     ended = _ended(recipe, out)
     if ended is not None:
         return ended
@@ -231,7 +227,8 @@ def train_grpo(
         order = scheduled(read_hardness(out, len(choices)), recipe)
     else:
         rng = random.Random(recipe.seed)
-        order = [i for _ in range(-(-wanted // len(choices))) for i in _shuffled(len(choices), rng)]
+        rounds = -(-wanted // len(choices))
+        order = [i for _ in range(rounds) for i in rng.sample(range(len(choices)), len(choices))]
     records = [
         _record(choices[i], chain_format, derive_seed(recipe.seed, "order", i, place))
         for place, i in enumerate(order[:wanted])
@@ -246,8 +243,7 @@ def train_grpo(
     policy = AutoModelForCausalLM.from_pretrained(
         model, dtype=start_width(recipe), **({"attn_implementation": ATTENTION} if shares else {})
     )
-    checkpoints = out / "checkpoints"
-    last = last_checkpoint(checkpoints)
+    last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("reward",), resumed=last)
     trainer = (SharedPromptTrainer if shares else GRPOTrainer)(
         model=policy,
@@ -259,46 +255,25 @@ def train_grpo(
         ),
         train_dataset=Dataset.from_list(records),
         peft_config=lora_config(recipe.adapter),
-        callbacks=[
-            curves,
-            *([StopAfter(stop_after)] if stop_after else []),
-        ],
+        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
         args=GRPOConfig(
-            output_dir=str(checkpoints),
+            **options,
             max_steps=recipe.steps,
-            per_device_train_batch_size=recipe.rows_at_once,
-            gradient_accumulation_steps=passes,
             num_generations=recipe.samples,
             max_completion_length=recipe.max_tokens,
             shuffle_dataset=False,
-            learning_rate=recipe.learning_rate,
             lr_scheduler_type="constant_with_warmup",
-            warmup_steps=recipe.warmup_steps,
             temperature=recipe.temperature,
             beta=recipe.kl,
             mask_truncated_completions=False,
             use_vllm=recipe.generation != "transformers",
             vllm_mode="colocate" if recipe.generation == "vllm-colocated" else "server",
-            bf16=recipe.precision == "bfloat16",
-            use_cpu=not torch.cuda.is_available(),
-            **saving,
-            logging_steps=1,
-            save_steps=recipe.save_every,
-            save_total_limit=2,
-            report_to=[],
-            seed=recipe.seed,
         ),
     )
-    show_only_a_bar(trainer)
-    trainer.train(resume_from_checkpoint=last)
-    folder = _folder(recipe, out)
-    save_trained(trainer, model, folder)
-    rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    folder = trained_folder(recipe, out)
+    train(trainer, model, folder, resumed=last)
     result = GrpoResult(
-        folder,
-        trainer.state.global_step,
-        curves.seconds,
-        _mean(rewards[-max(1, len(rewards) // 10) :]),
+        folder, trainer.state.global_step, curves.seconds, mean_of_last_tenth(trainer, "reward")
     )
     if is_main_process():
         write_json(
@@ -323,11 +298,8 @@ def _ended(recipe: GrpoRecipe, out: Path) -> GrpoResult | None:
     ended = json.loads((out / RUN).read_text(encoding="utf-8"))
     if ended["steps"] < recipe.steps:
         return None
-    return GrpoResult(_folder(recipe, out), ended["steps"], ended["seconds"], ended["reward"])
-
-
-def _folder(recipe: GrpoRecipe, out: Path) -> Path:
-    return out / ("adapter" if recipe.adapter else "model")
+    folder = trained_folder(recipe, out)
+    return GrpoResult(folder, ended["steps"], ended["seconds"], ended["reward"])
 
 
 # --- what the trainer is given ---
@@ -370,10 +342,6 @@ def _text(completion: object) -> str:
         return completion
     turns = cast("Sequence[Mapping[str, str]]", completion)
     return turns[-1]["content"] if turns else ""
-
-
-def _shuffled(count: int, rng: random.Random) -> list[int]:
-    return rng.sample(range(count), count)
 
 
 def _mean(values: Sequence[float]) -> float:

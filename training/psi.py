@@ -42,7 +42,7 @@ from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
 from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import Phase, PsiRecipe
-from pgenrm_agent.training.run import Curves, StopAfter, last_checkpoint
+from pgenrm_agent.training.run import CHECKPOINTS, Curves, StopAfter, last_checkpoint
 
 __all__ = ["PsiResult", "train_psi"]
 
@@ -212,7 +212,7 @@ def train_psi(
     Raises:
         ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint.
     """
-    earlier = None if start_from is None else last_checkpoint(start_from / "checkpoints")
+    earlier = None if start_from is None else last_checkpoint(start_from)
     if start_from is not None and earlier is None:
         raise ConfigurationError(
             f"{start_from} holds no checkpoint to start from: name the folder of a `pgenrm train psi`"
@@ -252,14 +252,13 @@ def train_psi(
     model = build_model(recipe.shape, tokenizer)
     if earlier is not None:
         model.load_state_dict(ReadingLlama.from_pretrained(earlier).state_dict())
-    checkpoints = out / "checkpoints"
-    last = last_checkpoint(checkpoints)
+    last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     on_gpu = torch.cuda.is_available()
     trainer = ChainTrainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(checkpoints),
+            output_dir=str(out / CHECKPOINTS),
             max_steps=len(steps),
             per_device_train_batch_size=1,
             per_device_eval_batch_size=1,

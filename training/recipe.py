@@ -103,6 +103,12 @@ class Adapter(Section):
 class TrainerRecipe(Recipe):
     """What the stages on TRL's trainers share."""
 
+    seed: Annotated[
+        int, Field(ge=0, description="of the order, of samples, of an adapter's weights")
+    ]
+    rows_at_once: Annotated[int, Field(gt=0, description="chains in one process's forward pass")]
+    learning_rate: Annotated[float, Field(gt=0, description="peak")]
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
     precision: Annotated[
         Literal["float32", "bfloat16"],
         Field(description="of activations, and of the weights under an adapter"),
@@ -165,18 +171,14 @@ class SftRecipe(TrainerRecipe):
 
     folder: ClassVar[str] = "recipes/sft"
 
-    seed: Annotated[int, Field(ge=0, description="of the order, and of an adapter's first weights")]
     epochs: Annotated[float, Field(gt=0, description="times that each chain is seen")] = 1.0
     rows_per_step: Annotated[int, Field(gt=0, description="chains of an optimizer step")]
-    rows_at_once: Annotated[int, Field(gt=0, description="chains in one process's forward pass")]
     max_tokens: Annotated[
         int, Field(gt=0, description="prompt and chain together; longer ones are left out")
     ]
     held_out: Annotated[
         float, Field(ge=0, lt=1, description="share of users whose chains only watch the loss")
     ] = 0.0
-    learning_rate: Annotated[float, Field(gt=0, description="peak; it falls as a cosine")]
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -196,18 +198,14 @@ class GrpoRecipe(TrainerRecipe):
 
     folder: ClassVar[str] = "recipes/grpo"
 
-    seed: Annotated[int, Field(ge=0)]
     choices: Annotated[int, Field(gt=0, description="choices to train on")]
     history: Annotated[int, Field(ge=0, description="past choices shown, at most")] = 3
     steps: Annotated[int, Field(gt=0, description="optimizer steps")]
     choices_per_step: Annotated[int, Field(gt=0, description="choices of an optimizer step")]
     samples: Annotated[int, Field(ge=2, description="chains of a choice: the group of GRPO")]
-    rows_at_once: Annotated[int, Field(gt=0, description="chains in one forward pass")]
     alpha: Annotated[float, Field(ge=0, description="weight of the process reward")] = 0.5
     beta: Annotated[float, Field(ge=0, description="weight of the outcome reward")] = 1.0
     kl: Annotated[float, Field(ge=0, description="weight of the divergence from the start")] = 0.0
-    learning_rate: Annotated[float, Field(gt=0)]
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Annotated[int, Field(gt=0, description="of a chain")]
     generation: Annotated[

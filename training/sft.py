@@ -36,13 +36,13 @@ from pgenrm_agent.training.run import (
     is_main_process,
     last_checkpoint,
     lora_config,
-    memory_options,
-    passes_per_step,
+    mean_of_last_tenth,
     processes,
     refuse_without_chat_template,
-    save_trained,
-    show_only_a_bar,
     start_width,
+    train,
+    trained_folder,
+    trainer_options,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SftPlan", "SftResult", "encode_row", "plan_sft", "train_sft"]
 
-SETTINGS = "settings.json"
 PANELS = (
     ("loss", "loss per chain token (nats)"),
     ("eval_loss", "the same for held-out users"),
@@ -124,20 +123,17 @@ def train_sft(
         from trl import SFTConfig, SFTTrainer
     except ImportError as error:
         raise ConfigurationError("stage 1 needs pip install 'pgenrm-agent[training]'") from error
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    on_gpu = torch.cuda.is_available()
-    saving = memory_options(recipe)
-    passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
+    options = trainer_options(recipe, out, rows=recipe.rows_per_step)
     read = read_dataset(data)
     settings = {
         "recipe": recipe.model_dump(mode="json"),
         "model": weights_of(model),
         "dataset": digest(row.model_dump_json() for row in read),
     }
-    refuse_other_settings(out / SETTINGS, settings, what="a run")
-    folder = out / ("adapter" if recipe.adapter else "model")
+    refuse_other_settings(out, settings, what="a run")
+    folder = trained_folder(recipe, out)
     if (out / RUN).is_file():
         ended = json.loads((out / RUN).read_text(encoding="utf-8"))
         if ended["finished"]:
@@ -146,8 +142,7 @@ def train_sft(
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows, held_out, plan = _encode_all(recipe, tokenizer, read, data)
     start = AutoModelForCausalLM.from_pretrained(model, dtype=start_width(recipe))
-    checkpoints = out / "checkpoints"
-    last = last_checkpoint(checkpoints)
+    last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     trainer = SFTTrainer(
         model=start,
@@ -155,43 +150,24 @@ def train_sft(
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         peft_config=lora_config(recipe.adapter),
-        callbacks=[
-            curves,
-            *([StopAfter(stop_after)] if stop_after else []),
-        ],
+        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
         args=SFTConfig(
-            output_dir=str(checkpoints),
+            **options,
             max_steps=plan.steps,
-            per_device_train_batch_size=recipe.rows_at_once,
             per_device_eval_batch_size=recipe.rows_at_once,
-            gradient_accumulation_steps=passes,
             max_length=None,  # rows that are too long were left out whole
-            learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine",
-            warmup_steps=recipe.warmup_steps,
             weight_decay=recipe.weight_decay,
-            bf16=recipe.precision == "bfloat16",
-            use_cpu=not on_gpu,
-            **saving,
-            logging_steps=1,
             eval_strategy="steps" if held_out else "no",
             eval_steps=recipe.save_every,
-            save_steps=recipe.save_every,
-            save_total_limit=2,
-            report_to=[],
-            seed=recipe.seed,
         ),
     )
-    show_only_a_bar(trainer)
-    trainer.train(resume_from_checkpoint=last)
-    save_trained(trainer, model, folder)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    tenth = losses[-max(1, len(losses) // 10) :]
+    train(trainer, model, folder, resumed=last)
     result = SftResult(
         folder,
         trainer.state.global_step,
         curves.seconds,
-        sum(tenth) / len(tenth),
+        mean_of_last_tenth(trainer, "loss"),
         plan.rows,
         plan.too_long,
     )

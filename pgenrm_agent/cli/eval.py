@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,12 +133,12 @@ def evaluate(
             memory=memory,
             persona_embedder=finds_similar,
         )
-        judges = [
-            baselines[name]
-            or make_judge(name, reward_model, runner, questions, scaling, embedder=embedder)
-            for name in names
-        ]
-        try:
+        async with aclosing(runner), aclosing(reward_model):
+            judges = [
+                baselines[name]
+                or make_judge(name, reward_model, runner, questions, scaling, embedder=embedder)
+                for name in names
+            ]
             with counting("verdicts") as progress:
                 return await run_judges(
                     questions.questions,
@@ -148,9 +149,6 @@ def evaluate(
                     concurrency=concurrency,
                     progress=progress,
                 )
-        finally:
-            await reward_model.aclose()
-            await runner.aclose()
 
     records = asyncio.run(run())
     _finish(records, out, as_json=as_json)

@@ -83,7 +83,7 @@ BASELINES = ("Bradley-Terry, not personal", "teacher")
 COMPARED = (*BASELINES, BEST)
 GROWING = ("seeds", "users", "history_users")
 """What may be another number when a folder is used again: only what is missing is done."""
-REPORT, TABLE, SETTINGS = "report.json", "report.md", "settings.json"
+REPORT, TABLE = "report.json", "report.md"
 
 
 class AblationReport(Model):
@@ -152,7 +152,7 @@ def run_ablation(
     for model in (base, psi):
         if model is not None:
             refuse_without_model(model)
-    refuse_other_settings(out / SETTINGS, settings, what="an ablation")
+    refuse_other_settings(out, settings, what="an ablation")
     bench = _Bench(recipe, data, open_engine, say, progress)
     for seed in only or recipe.seeds:
         folder = out / f"seed-{seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,13 +65,13 @@ def evaluate(
         "temperature": temperature,
         "seed": seed,
     }
-    refuse_other_settings(out / "settings.json", settings, what="an evaluation")
+    refuse_other_settings(out, settings, what="an evaluation")
     runner = load_engine(
         engine or "transformers", model, **({"adapter": adapter} if adapter else {})
     )
 
     async def measure() -> EvaluationReport:
-        try:
+        async with aclosing(runner):
             with counting("comparisons") as progress:
                 return await evaluate_model(
                     runner,
@@ -86,8 +87,6 @@ def evaluate(
                     temperature=temperature,
                     progress=progress,
                 )
-        finally:
-            await runner.aclose()
 
     report = asyncio.run(measure())
     write_json(out / "report.json", report.model_dump(mode="json"))

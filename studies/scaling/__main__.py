@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,11 +102,11 @@ def _sample(
         "members": study.members,
         "history": study.history,
     }
-    refuse_other_settings(out / "settings.json", settings, what="a study")
+    refuse_other_settings(out, settings, what="a study")
     runner = load_engine(engine or "transformers", model)
 
     async def sample() -> tuple[list[ScalingRecord], list[Agreement]]:
-        try:
+        async with aclosing(runner):
             with counting_tasks() as progress:
                 return await sample_study(
                     study,
@@ -116,8 +117,6 @@ def _sample(
                     out,
                     progress=progress,
                 )
-        finally:
-            await runner.aclose()
 
     return asyncio.run(sample())
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
@@ -143,13 +144,10 @@ def _prototype_figures(members: int, progress: Callable[[str], None]) -> list[Fi
 
 async def _scheduling_figure(engine: EngineName | None, repeats: int) -> Figure:
     folder = bundled_model()
-    runner = load_engine(engine or "transformers", folder)
-    try:
+    async with aclosing(load_engine(engine or "transformers", folder)) as runner:
         ours, obvious = await time_of_scheduling(
             runner, format_of(folder), own=OWN, neighbors=NEIGHBORS, repeats=repeats
         )
-    finally:
-        await runner.aclose()
     return Figure.of(
         f"one request a sample against ours, {OWN} + {NEIGHBORS} chains",
         obvious / ours,
