@@ -89,7 +89,7 @@ def evaluate(
     from pgenrm_agent.evaluation.datasets.questions import read_source
     from pgenrm_agent.evaluation.running import RunDescription
     from pgenrm_agent.machine import describe_machine
-    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.model_files import bundled_model, named_format
     from pgenrm_agent.run_folder import weights_of
     from pgenrm_agent.schema import Scaling
 
@@ -129,7 +129,7 @@ def evaluate(
 
         reward_model = PGenRM(
             engine=runner,
-            chain_format=format_of(folder),
+            chain_format=named_format(folder),  # else by what the engine can
             memory=memory,
             persona_embedder=finds_similar,
         )
