@@ -11,6 +11,7 @@ import typer
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
+    EmbedderOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
@@ -38,6 +39,7 @@ def score_dataset(
     memory: MemoryOption,
     model: ModelOption,
     engine: EngineChoice,
+    embedder: EmbedderOption,
     as_json: JsonOption = False,
 ) -> None:
     """Score every row of a Parquet file into another one; started again, it goes on."""
@@ -51,16 +53,17 @@ def score_dataset(
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
         scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else 4),
         seed=seed,
+        embedder=embedder,
     )
+    opened = partial(open_reward_model, memory, model, engine, embedder=embedder)
     with counting("rows") as progress:
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            make = partial(open_reward_model, memory, model, engine)
-            run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
+            run = on_ray(opened, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:
-            with open_reward_model(memory, model, engine) as reward_model:
+            with opened() as reward_model:
                 run = in_process(reward_model, concurrency=concurrency)
                 summary = score_all(source, target, job, run, progress=progress)
     if as_json:

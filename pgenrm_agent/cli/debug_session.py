@@ -65,7 +65,7 @@ def open_session(
 
 def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack) -> DebugSession:
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.model_files import bundled_model, named_format
 
     model: str | Path = labels.get("model") or bundled_model()
     engine = EngineChoice.from_labels(labels).open(model)
@@ -84,7 +84,7 @@ def _session_of(where: str | Path, labels: dict[str, str], resources: ExitStack)
     return DebugSession(
         where,
         engine=engine,
-        chain_format=format_of(model),
+        chain_format=named_format(model),
         memory=memory,
         neighbors=neighbors,
     )

@@ -52,9 +52,10 @@ class EngineChoice:
 
     def open(self, model: str | Path, *, adapter: Path | None = None) -> Engine:
         """Return the engine with a model, and a PEFT adapter if told one."""
-        from pgenrm_agent.local_engine import open_engine
+        from pgenrm_agent.engines import load_engine
 
-        return open_engine(self.name, model, adapter=adapter, **self.options)
+        options = self.options if adapter is None else {**self.options, "adapter": adapter}
+        return load_engine(self.name or "transformers", model, **options)
 
     @property
     def labels(self) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,7 +71,7 @@ def chains(
     runner = engine.open(teacher)
 
     async def run() -> ChainDatasetReport:
-        try:
+        async with aclosing(runner):
             with counting("chains") as progress:
                 return await sample_chains(
                     runner,
@@ -83,8 +84,6 @@ def chains(
                     withhold_stated=withhold_stated,
                     progress=progress,
                 )
-        finally:
-            await runner.aclose()
 
     report = asyncio.run(run())
     summary = report.model_dump()

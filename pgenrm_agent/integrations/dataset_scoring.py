@@ -82,6 +82,7 @@ class DatasetJob(Model):
     engine: str
     scaling: Scaling
     seed: int
+    embedder: str | None = None
 
 
 class Summary(Model):

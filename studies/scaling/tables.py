@@ -82,8 +82,11 @@ class FewChoicesRow(Model):
 
 
 class VersionRow(Model):
-    """One way of grouping users. others: accuracy of similar users' chains alone, with_own: with
-    as many of the user's own. before, after: agreement with the archetypes (adjusted Rand index)."""
+    """One way of grouping users.
+
+    others: accuracy of similar users' chains alone. with_own: with as many of the user's own.
+    before, after: agreement with the archetypes (adjusted Rand index).
+    """
 
     version: str
     k: str

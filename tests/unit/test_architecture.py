@@ -37,7 +37,7 @@ LAYERS = [
     {"chain", "ranking", "sampling", "aggregation", "common_basis"},
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},
-    {"prototypes", "local_engine", "opening"},
+    {"prototypes", "opening"},
     {"graphs"},
     {"evaluation_input", "evaluation_run"},
     {"reward_model"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ def prefer_good(prompt: Prompt, sample: int) -> str:
     """Scores of an ideal judge."""
     scores = [8 if "good" in answer else 3 for answer in shown_answers(prompt)]
     return f'{{"response_1": {scores[0]}, "response_2": {scores[1]}}}'
+
+
+TOTALS_ONLY = re.sub(r'"rationale": "[^"]*"', '"rationale": "As it is."', write_chain([8, 3]))
 
 
 def chain_that_prefers_good(prompt: Prompt, sample: int) -> str:
@@ -86,6 +90,17 @@ async def test_answers_that_cannot_be_read_are_failures_and_no_score(
     assert verdict.scores == (None, None)
     assert verdict.failures == {"no_scores": 3}
     assert verdict.reason is not None
+
+
+@pytest.mark.parametrize(("reply", "unchecked"), [(TOTALS_ONLY, 4), (write_chain([8, 3]), 0)])
+async def test_chains_without_marks_are_counted_as_unchecked(
+    questions: list[Question], reply: str, unchecked: int
+) -> None:
+    async with PGenRM(engine=ScriptedEngine(reply), chain_format="published") as model:
+        judge = ChainJudge("p-genrm", model, Scaling(individual=4, prototype=0))
+        verdict = await judge.judge(questions[0], seed=1, run_seed=1)
+    assert len(verdict.totals) == 4
+    assert verdict.unchecked == unchecked
 
 
 @pytest.mark.parametrize(
@@ -252,3 +267,9 @@ async def test_bradley_terry_learns_what_everybody_likes(questions: list[Questio
         assert (first > second) == (question.grades[0] > question.grades[1])
     with pytest.raises(ConfigurationError, match="no training choices"):
         BradleyTerryJudge([], HashingEmbedder())
+
+
+def test_a_fit_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'pgenrm-agent\[evaluation\]'"):
+        fit_bradley_terry(np.array([[1.0]]))
