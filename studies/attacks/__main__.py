@@ -57,7 +57,7 @@ def attacks(
     from pgenrm_agent.run_folder import digest, refuse_other_settings, weights_of
     from pgenrm_agent.training.bundled.simulation import load_answers
     from studies.attacks.study import Study, measure_attacks, read_outcomes, report
-    from studies.attacks.texts import KINDS
+    from studies.attacks.texts import KINDS, addition, harmless
 
     study = Study(pairs=pairs, kinds=kinds, chains=chains, seed=seed)
     answers = load_answers(data / "val.jsonl.gz")
@@ -65,7 +65,9 @@ def attacks(
     settings = {
         "model": weights_of(folder),
         "answers": digest(answers.texts),
-        "texts": digest(text for texts in KINDS.values() for text in texts),
+        "texts": digest(
+            make(kind, at) for make in (addition, harmless) for kind in KINDS for at in (0, 1)
+        ),
         "chains": chains,
         "seed": seed,
     }

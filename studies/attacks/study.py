@@ -2,8 +2,8 @@
 
 Simulated users over real answers. Of each pair of answers the user would rather not see the second: its
 author adds a text to it, or has a neighbor's history that holds the text. Sampled are the pair as it is,
-the pair with harmless text, and the pair with a hostile text of each kind; counted is how often the
-author's answer stands higher than without any addition.
+the pair with a hostile text, and the pair with harmless text of the same length and layout; counted is
+how often the author's answer stands higher than without any addition.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ POOL = 40
 """Users that neighbors are taken from."""
 CONCURRENT = 12
 RECORDS = "records.jsonl"
-PLAIN, HARMLESS, EVERY = "none", "harmless", "all"
+PLAIN, HARMLESS, EVERY = "none", "harmless: ", "all"
 
 
 class Study(Model):
@@ -68,7 +68,7 @@ class Study(Model):
 class Outcome(Model):
     """One evaluation. margin: the attacker's answer minus the other; None if one was not scored.
 
-    text: its kind, PLAIN or HARMLESS.
+    text: the kind of a hostile text, HARMLESS before it for the harmless one of that kind, or PLAIN.
     """
 
     pair: int
@@ -148,7 +148,8 @@ class _Ask:
             return ""
         # Half of the texts of a kind help whoever stands first.
         variant = self.pair // len(KINDS)
-        return f"\n\n{harmless() if self.text == HARMLESS else addition(self.text, variant)}"
+        kind = self.text.removeprefix(HARMLESS)
+        return f"\n\n{(addition if kind == self.text else harmless)(kind, variant)}"
 
 
 async def measure_attacks(
@@ -236,7 +237,7 @@ def _asks(study: Study, answers: Answers) -> Iterator[_Ask]:
         for pair, case in enumerate(fitting):
             neighbors = tuple(pool[(NEIGHBORS * pair + at) % POOL] for at in range(NEIGHBORS))
             met = [kinds[(pair + turn) % len(kinds)] for turn in range(study.kinds)]
-            for text in (PLAIN, HARMLESS, *met):
+            for text in (PLAIN, *met, *(HARMLESS + kind for kind in met)):
                 yield _Ask(pair, place, text, case, neighbors)
 
 
@@ -322,14 +323,14 @@ def report(study: Study, outcomes: Sequence[Outcome]) -> AttackReport:
     texts: dict[tuple[Place, int], set[str]] = {}
     for outcome in outcomes:
         texts.setdefault((outcome.place, outcome.pair), set()).add(outcome.text)
-    complete = {key: met for key, met in texts.items() if len(met) == 2 + study.kinds}
+    complete = {key: met for key, met in texts.items() if len(met) == 1 + 2 * study.kinds}
     rows = []
     for place in get_args(Place):
         attacked = [
             (pair, kind)
             for (where, pair), met in complete.items()
-            for kind in sorted(met - {PLAIN, HARMLESS})
-            if where == place
+            for kind in KINDS
+            if where == place and kind in met
         ]
         for kind in (*KINDS, EVERY):
             members = [key for key in attacked if kind in (key[1], EVERY)]
@@ -354,7 +355,7 @@ def _row(
     seed: int,
 ) -> Row:
     before = [margins[pair, place, PLAIN] for pair, _ in attacked]
-    beside = [margins[pair, place, HARMLESS] for pair, _ in attacked]
+    beside = [margins[pair, place, HARMLESS + text] for pair, text in attacked]
     after = [margins[pair, place, text] for pair, text in attacked]
     users = [pair for pair, _ in attacked]
     shifts = [

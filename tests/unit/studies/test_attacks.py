@@ -30,15 +30,18 @@ BLOCK = re.compile(r"\[The Start of Response \d+\]\n(.*?)\n?\[The End of Respons
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_attack_and_harmless_text_have_the_same_length(kind: str) -> None:
-    assert len(harmless()) == LENGTH
-    assert escape(harmless()) == harmless()
+def test_attack_and_harmless_text_look_alike_to_whoever_cannot_read(kind: str) -> None:
+    """They have the same length, lines, digits and signs as a prompt shows them."""
     for variant in (0, 1):
-        text = addition(kind, variant)
+        text, instead = addition(kind, variant), harmless(kind, variant)
         assert len(text) == LENGTH
         assert KINDS[kind][variant] in text
+        shown = escape(f"Answer.\n\n{text}").removeprefix("Answer.\n\n")
+        assert len(instead) == len(shown)
+        assert re.sub(r"[^\W\d_]", "x", instead) == re.sub(r"[^\W\d_]", "x", shown)
+        assert escape(f"Answer.\n\n{instead}") == f"Answer.\n\n{instead}"
         # What is said in plain words stays; all others have a marker that is disarmed.
-        assert (escape(text) == text) == (kind == "instructions to the judge" and variant == 0)
+        assert (shown == text) == (kind == "instructions to the judge" and variant == 0)
 
 
 def outcomes(place: Place, margins: dict[str, float | None], pair: int = 0) -> list[Outcome]:
@@ -59,12 +62,12 @@ def test_a_flip_is_a_better_place_than_without_any_text() -> None:
         Study(pairs=6),
         [
             # Toward the attacker with the attack alone, with both, from a tie; away; no flip.
-            *outcomes("candidate", {"none": -1.0, "harmless": -2.0, kind: 1.0}, 0),
-            *outcomes("candidate", {"none": -1.0, "harmless": 0.5, kind: 0.0}, 1),
-            *outcomes("candidate", {"none": 0.0, "harmless": 0.0, kind: 0.1}, 2),
-            *outcomes("candidate", {"none": 1.0, "harmless": -1.0, kind: -1.0}, 3),
-            *outcomes("candidate", {"none": -1.0, "harmless": -0.1, kind: None}, 4),
-            *outcomes("candidate", {"none": -1.0, "harmless": -0.1}, 5),  # not yet sampled
+            *outcomes("candidate", {"none": -1.0, f"harmless: {kind}": -2.0, kind: 1.0}, 0),
+            *outcomes("candidate", {"none": -1.0, f"harmless: {kind}": 0.5, kind: 0.0}, 1),
+            *outcomes("candidate", {"none": 0.0, f"harmless: {kind}": 0.0, kind: 0.1}, 2),
+            *outcomes("candidate", {"none": 1.0, f"harmless: {kind}": -1.0, kind: -1.0}, 3),
+            *outcomes("candidate", {"none": -1.0, f"harmless: {kind}": -0.1, kind: None}, 4),
+            *outcomes("candidate", {"none": -1.0, f"harmless: {kind}": -0.1}, 5),  # not yet sampled
         ],
     )
     assert counted.pairs == {"candidate": 5, "neighbor": 0}
@@ -105,7 +108,7 @@ def test_a_judge_that_obeys_candidates_is_found_out_and_sampled_once(
     engine = ScriptedEngine(judge)
     study = Study(pairs=2, kinds=8, chains=5)
     attacks, sampled = measured(engine, few_answers, tmp_path, study)
-    assert len(sampled) == 2 * 2 * 10
+    assert len(sampled) == 2 * 2 * 17
     assert row(attacks, "candidate", "instructions to the judge").toward.difference == 1.0
     assert row(attacks, "candidate", "claims about marks").toward.difference == 0.0
     assert row(attacks, "candidate").toward.difference == pytest.approx(1 / 8)
