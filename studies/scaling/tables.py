@@ -360,7 +360,7 @@ def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
         [
             EvaluationChain(
                 level=chain.level,
-                signals_of="-",
+                signals_of=f"neighbor {number}" if chain.level == "prototype" else "-",
                 order=(0, 1) if chain.chosen_first else (1, 0),
                 persona=Persona(text="-"),
                 rubric=None,
@@ -371,7 +371,7 @@ def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
                 tokens=chain.tokens,
                 seed=0,
             )
-            for chain in chains
+            for number, chain in enumerate(chains)
         ],
     )
 
