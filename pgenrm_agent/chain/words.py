@@ -272,7 +272,7 @@ AFTER_A_MARK = _words(
     因为 但 和 而 と が で から ので 不"""
 )
 
-_UNWIDE = {
+_UNWIDE: dict[int, int | str] = {
     **{0xFF01 + place: 0x21 + place for place in range(0x5E)},
     **{0x3000: " ", 0x3002: ". ", 0x3001: ", ", 0x3010: "[", 0x3011: "]"},
     **{0xBD: ".5", 0xBC: ".25", 0xBE: ".75"},

@@ -195,7 +195,7 @@ class Asking:
             return None
         if fault.wait_s is not None:
             return fault.wait_s if fault.wait_s <= LONGEST_WAIT_S else None
-        backoff = min(FIRST_BACKOFF_S * 2 ** (attempts - 1), LONGEST_BACKOFF_S)
+        backoff: float = min(FIRST_BACKOFF_S * 2 ** (attempts - 1), LONGEST_BACKOFF_S)
         return backoff * random.uniform(0.75, 1.0)
 
     def _cause(self, fault: ServerFault) -> BaseException | None:

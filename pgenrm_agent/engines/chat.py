@@ -246,7 +246,7 @@ async def _ask_structured(
         words = ServerWords(str(error), everything=str(error), fields=("response_format",))
         raise ServerFault(words, status=400) from error
     result = await structured.ainvoke(messages)
-    raw: AIMessage = result["raw"]  # type: ignore[index,assignment]
+    raw: AIMessage = result["raw"]  # type: ignore[index]
     return raw
 
 

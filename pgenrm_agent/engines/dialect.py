@@ -179,7 +179,7 @@ def _learn_keywords(dialect: Dialect, sent: Request, said: str) -> Dialect | Non
     used = _keywords_of(sent) & BOUNDS
     named = {keyword for keyword in used if re.search(rf"(?<![\w$]){re.escape(keyword)}\b", said)}
     if not named and _TOO_COMPLEX.search(said):
-        named = used
+        named = set(used)
     return replace(dialect, keywords=dialect.keywords | named) if named else None
 
 

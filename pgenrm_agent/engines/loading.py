@@ -76,7 +76,7 @@ def load_model(
         )
     loaded.set_attn_implementation(ATTENTION)
     torch.nn.Module.to(loaded, device=place, dtype=precision)
-    return loaded.eval(), cast("PreTrainedTokenizerBase", tokenizer), label
+    return loaded.eval(), tokenizer, label
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

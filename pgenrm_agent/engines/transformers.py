@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -308,7 +308,7 @@ class TransformersEngine:
             [prompts[place] for place in used],
             waiting,
             rules,
-            lambda row: self._reader.ends_here(row, params.stop),
+            lambda row: self._reader.ends_here(cast("SampleRow", row), params.stop),
         )
 
     def _completions(self, job: _Job) -> list[list[Completion]]:

@@ -57,8 +57,10 @@ def make_baseline(name: str, questions: QuestionSet) -> Judge | None:
     """
     from pgenrm_agent.evaluation.baselines import BradleyTerryJudge, LengthJudge
 
-    if name == "longest" or name == "shortest":
-        return LengthJudge(name)
+    if name == "longest":
+        return LengthJudge("longest")
+    if name == "shortest":
+        return LengthJudge("shortest")
     if name == "bradley-terry":
         from pgenrm_agent.embedding import HashingEmbedder
 

@@ -122,6 +122,9 @@ class _Neighbors:
     def available(self) -> bool:
         return True
 
+    def version(self) -> str:
+        return "attacked"
+
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match:
         names = tuple(self.signals)
         return Match(prototype="attacked", neighbors=names, names=names)

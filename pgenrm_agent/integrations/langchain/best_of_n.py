@@ -81,7 +81,7 @@ class BestOfN(BaseChatModel):
     ) -> ChatResult:
         user = self._user(user_id)
         query, conversation = _question(messages)
-        asked = [messages] * self.n
+        asked: list[LanguageModelInput] = [messages] * self.n
         answers = _Answers.of(
             self.model.batch(asked, return_exceptions=True, **_with_stop(stop, kwargs))
         )
@@ -100,7 +100,7 @@ class BestOfN(BaseChatModel):
     ) -> ChatResult:
         user = self._user(user_id)
         query, conversation = _question(messages)
-        asked = [messages] * self.n
+        asked: list[LanguageModelInput] = [messages] * self.n
         answers = _Answers.of(
             await self.model.abatch(asked, return_exceptions=True, **_with_stop(stop, kwargs))
         )
