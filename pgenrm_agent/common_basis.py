@@ -16,6 +16,8 @@ __all__ = ["CommonBasis", "common_basis"]
 
 FEWEST = 0.5
 """Least share of the chains shown a candidate that must score it."""
+ENOUGH = 2
+"""Chains that tell how far they differ."""
 
 
 class CommonBasis(NamedTuple):
@@ -33,8 +35,8 @@ def common_basis(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]
     """Return the chains on which the candidates are compared.
 
     A candidate that fewer than half of the usable chains shown it have scored is left out. So is,
-    one by one, the candidate with the fewest totals, as long as fewer than half of the chains are
-    complete over those that remain; among as few, the last one.
+    one by one, the candidate with the fewest totals, as long as fewer than two chains are complete
+    over those that remain; among as few, the last one.
     """
     shown: dict[str, int] = dict.fromkeys(candidate_ids, 0)
     scored: dict[str, int] = dict.fromkeys(candidate_ids, 0)
@@ -61,7 +63,7 @@ def common_basis(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]
             and any(candidate_id not in left_out for candidate_id in chain.totals)
         )
         remaining = [name for name in candidate_ids if shown[name] and name not in left_out]
-        if len(complete) >= FEWEST * len(chains) or len(remaining) < 2:
+        if len(complete) >= min(ENOUGH, len(chains)) or len(remaining) < 2:
             return CommonBasis(complete, left_out)
         rarest = min(reversed(remaining), key=lambda name: scored[name] / shown[name])
         if scored[rarest] == shown[rarest]:

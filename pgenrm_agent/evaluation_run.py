@@ -1,7 +1,9 @@
-"""One run of the evaluation graph, and how far it is."""
+"""One run of the evaluation graph, how far it is, and whether its result is known already."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -9,15 +11,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Evaluation, Model, Prices
+from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
+from pgenrm_agent.schema import Evaluation, EvaluationRequest, Model, Prices
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
-    from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
+    from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput, JSONObject
 
-__all__ = ["OnProgress", "Progress", "RunOptions", "run_evaluation"]
+__all__ = ["OnProgress", "Progress", "RunOptions", "evaluate", "run_evaluation"]
 
 
 class RunOptions(TypedDict):
@@ -44,6 +47,81 @@ class Progress(Model):
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
+
+
+async def evaluate(
+    graph: EvaluationGraph,
+    given: EvaluationInput,
+    context: EvaluationContext,
+    cache: EvaluationCache | None,
+    *,
+    started: float,
+    timeout: float | None = None,
+    thread_id: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Evaluation:
+    """Return the evaluation from the cache, or run the graph to its end and keep the result.
+
+    A run whose steps are kept under a `thread_id` is always run. One that was cut short by its
+    `timeout`, or lacks a score, is not kept.
+    """
+
+    async def run() -> Evaluation:
+        return await run_evaluation(
+            graph,
+            given,
+            context,
+            started=started,
+            timeout=timeout,
+            thread_id=thread_id,
+            on_progress=on_progress,
+        )
+
+    if cache is None or thread_id is not None:
+        return await run()
+    key = await asyncio.to_thread(_key, given, context)
+    known = await asyncio.to_thread(cache.get, key)
+    if known is not None:
+        return known.model_copy(update={"timings": {"total": time.perf_counter() - started}})
+    evaluation = await run()
+    cut = any(failure.reason == "timeout" for failure in evaluation.failures)
+    if not cut and len(evaluation.ranking) == len(evaluation.scores):
+        await asyncio.to_thread(cache.put, key, evaluation)
+    return evaluation
+
+
+def _key(given: EvaluationInput, context: EvaluationContext) -> str:
+    """Return the key of what would be evaluated. It may read the memory, or ask a server."""
+    from pgenrm_agent import __version__
+    from pgenrm_agent.graphs.state import default_format
+
+    request = EvaluationRequest.model_validate(given["request"])
+    signals: JSONObject = {"history": given.get("history"), "stated": given.get("stated")}
+    if context.memory is not None and signals == {"history": None, "stated": None}:
+        known = context.memory.recall(request.user_id, selection="recent")
+        signals = known.model_dump(mode="json", include={"history", "stated"})
+    chain_format = context.chain_format or default_format(context.engine)
+    return cache_key(
+        {
+            "library": __version__,
+            "request": given["request"],
+            "signals": {name: _contents(rows) for name, rows in signals.items()},
+            "scaling": given.get("scaling"),
+            "model": context.engine.name if context.engine else None,
+            "format": chain_format.name,
+            "prototypes": context.neighbors.version() if context.neighbors else None,
+            "options": [context.staged, context.max_tokens, context.show_neighbors],
+        }
+    )
+
+
+def _contents(rows: object) -> list[str]:
+    """Return choices or statements without what differs although they say the same."""
+    contents = (
+        {name: value for name, value in row.items() if name not in ("id", "created_at")}
+        for row in cast("list[JSONObject] | None", rows) or []
+    )
+    return sorted(json.dumps(content, sort_keys=True) for content in contents)
 
 
 async def run_evaluation(

@@ -8,12 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
 
 __all__ = [
     "BUNDLED_MODEL",
+    "adapter_source",
     "bundled_model",
     "format_of",
+    "model_source",
     "named_format",
     "refuse_without_model",
 ]
@@ -22,6 +24,8 @@ BUNDLED_MODEL = "pgenrm-tiny"
 PUBLISHED = "published"
 _CHECKPOINT = re.compile(r"p-?genrm", re.IGNORECASE)
 FORMAT_FILE = "chain_format.json"
+
+_HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
 
 def bundled_model() -> Path:
@@ -46,6 +50,36 @@ def refuse_without_model(folder: Path) -> None:
         raise ConfigurationError(f"{folder} holds no model (config.json): name a model's folder")
 
 
+def model_source(model: str | Path) -> str | Path:
+    """Return where an engine is to load a model from: a folder, or a name on the hub as it is.
+
+    Raises EngineUnavailable for a path that holds no model. A string is a path where it leads to
+    something, or cannot be a name on the hub.
+    """
+    return _source(model, "config.json", "a saved model")
+
+
+def adapter_source(adapter: str | Path) -> str | Path:
+    """Return where an engine is to load a PEFT adapter from; see `model_source`."""
+    return _source(adapter, "adapter_config.json", "a PEFT adapter")
+
+
+def _source(place: str | Path, file: str, what: str) -> str | Path:
+    folder = Path(place).expanduser()
+    if isinstance(place, str) and _HUB_NAME.fullmatch(place) and not folder.exists():
+        parent = folder.parent
+        # "runs/modle" beside a folder "runs" is a slip rather than a name on the hub.
+        if parent == Path() or not parent.is_dir():
+            return place
+    if not folder.exists():
+        raise EngineUnavailable(f"{folder}: there is no such folder; pass that of {what}")
+    if not (folder / file).is_file():
+        raise EngineUnavailable(
+            f"{folder}: no {file} there; pass the folder of {what}, or a hub name"
+        )
+    return folder
+
+
 def named_format(model: str | Path) -> ChainFormat | None:
     """Return the chain format that a model was trained on; None where nothing tells.
 
@@ -54,7 +88,7 @@ def named_format(model: str | Path) -> ChainFormat | None:
 
     Raises ConfigurationError for a `chain_format.json` that cannot be read.
     """
-    path = Path(model) / FORMAT_FILE
+    path = Path(model).expanduser() / FORMAT_FILE
     if not path.is_file():
         return ChainFormat.load(PUBLISHED) if _CHECKPOINT.search(Path(model).name) else None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -10,7 +11,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import bundled_model, named_format
+from pgenrm_agent.model_files import bundled_model, model_source, named_format
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -36,7 +37,11 @@ def refuse_unusable(
     engine: Engine | EngineName | None,
     max_tokens: int | None,
 ) -> None:
-    """Before anything is opened. Raises ConfigurationError for arguments that do not go together."""
+    """Before anything is opened.
+
+    Raises ConfigurationError for arguments that do not go together, and EngineUnavailable for a path
+    at which there is no model to run here.
+    """
     if model is not None and engine is not None and not isinstance(engine, str):
         raise ConfigurationError(
             f"model {model!r} and a ready engine are both given, and the engine has its model "
@@ -44,22 +49,31 @@ def refuse_unusable(
         )
     if max_tokens is not None and max_tokens < 1:
         raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
+    if isinstance(model, (str, Path)) and engine in (None, "transformers", "vllm"):
+        model_source(model)
 
 
 def open_engine_for(
-    model: str | Path | BaseChatModel | None, engine: Engine | EngineName | None
+    model: str | Path | BaseChatModel | None,
+    engine: Engine | EngineName | None,
+    options: Mapping[str, object],
 ) -> Engine:
-    """Return the engine that `PGenRM(model, engine=engine)` means."""
+    """Return the engine that `PGenRM(model, engine=engine, engine_options=options)` means."""
     if engine is not None and not isinstance(engine, str):
+        if options:
+            raise ConfigurationError(
+                f"engine_options {sorted(options)} are for an engine that is opened by its name, and"
+                f" {engine.name} is ready: pass them to its constructor"
+            )
         return engine
     if model is None:
         if engine == "openai":
             raise ConfigurationError(
                 'engine "openai" needs the name of the model that the server offers: pass model=...'
             )
-        return load_engine(engine or "transformers", bundled_model())
+        return load_engine(engine or "transformers", bundled_model(), **options)
     if isinstance(model, (str, Path)):
-        return load_engine(engine or "transformers", model)
+        return load_engine(engine or "transformers", model, **options)
     if engine is not None:
         raise ConfigurationError(
             f"engine {engine!r} cannot run a {type(model).__name__}: leave engine out for a "
@@ -73,7 +87,12 @@ def open_engine_for(
         raise ConfigurationError(
             f"model is a {type(model).__name__}: pass a folder, a name or a chat model"
         )
-    return ChatModelEngine(model)
+    try:
+        return ChatModelEngine(model, **options)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ConfigurationError(
+            f"the chat engine cannot be made with {sorted(options)}: {error}"
+        ) from error
 
 
 def format_for(

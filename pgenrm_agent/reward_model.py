@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from pgenrm_agent.evaluation_input import (
     evaluation_request,
     stated_preference,
 )
-from pgenrm_agent.evaluation_run import OnProgress, RunOptions, run_evaluation
+from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
     EngineName,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
     from pgenrm_agent.embedding import Embedder
+    from pgenrm_agent.evaluation_cache import EvaluationCache
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
     from pgenrm_agent.graphs.state import EvaluationContext
@@ -75,6 +76,7 @@ class PGenRM(Closeable):
         model: A folder or a hub or server name, for the engine named by `engine` ("transformers"
             when none is); or any LangChain chat model.
         engine: An engine's name, or an engine of your own, which stays yours to close.
+        engine_options: Further arguments of the engine that is opened here, such as `base_url`.
         memory: A `UserMemory` of your own (yours to close), a folder, or the URL of a Chroma
             server.
         scaling: How many chains and from what, where a call does not say.
@@ -88,6 +90,7 @@ class PGenRM(Closeable):
             work in async code (for SQLite: `AsyncSqliteSaver`).
         staged: Write chains section by section, so that a run can be stopped and edited in between;
             slower than writing them whole.
+        cache: Keeps evaluations on disk, so that the same one is not made twice; yours to close.
         persona_embedder: Finds similar users by their personas. None means the bundled model's own
             token embeddings; with a sentence encoder, `SentenceTransformerEmbedder(...)`, users are
             grouped by what their personas mean. Prototypes built with one embedder are refused by
@@ -100,6 +103,7 @@ class PGenRM(Closeable):
         model: str | Path | BaseChatModel | None = None,
         *,
         engine: Engine | EngineName | None = None,
+        engine_options: Mapping[str, object] | None = None,
         memory: UserMemory | str | Path | None = None,
         scaling: Scaling | None = None,
         chain_format: ChainFormat | str | Path | None = None,
@@ -107,12 +111,14 @@ class PGenRM(Closeable):
         max_tokens: int | None = None,
         prices: Prices | None = None,
         staged: bool = False,
+        cache: EvaluationCache | None = None,
         persona_embedder: Embedder | None = None,
         show_neighbors: bool = False,
     ) -> None:
         refuse_unusable(model, engine, max_tokens)
         self._model = model
         self._engine_wanted = engine
+        self._engine_options = engine_options or {}
         self._memory_wanted = memory
         self._format_wanted = chain_format
         self._scaling = scaling or Scaling()
@@ -123,6 +129,7 @@ class PGenRM(Closeable):
             "max_tokens": max_tokens,
             "prices": prices,
         }
+        self._cache = cache
         self._persona_embedder = persona_embedder
         self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
@@ -193,10 +200,11 @@ class PGenRM(Closeable):
             graph, context = await self.aprepare()
         else:
             graph, context = await self._prepare_beside(scaling)
-        return await run_evaluation(
+        return await evaluate(
             graph,
             given,
             context,
+            self._cache,
             started=started,
             timeout=timeout,
             thread_id=thread_id,
@@ -299,7 +307,9 @@ class PGenRM(Closeable):
     state_preference = blocking(astate_preference)
 
     async def aforget(self, user_id: str) -> int:
-        """Remove everything kept about `user_id`; returns how many entries that were."""
+        """Remove everything kept about `user_id`; returns how many entries the memory had."""
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.forget, user_id)
         return await asyncio.to_thread(lambda: self.memory.forget(user_id))
 
     forget = blocking(aforget)
@@ -325,6 +335,7 @@ class PGenRM(Closeable):
             scaling=self._scaling,
             chain_format=self._format,
             checkpointer=self._checkpointer,
+            cache=self._cache,
             persona_embedder=self._persona_embedder,
             **self._run,
         )
@@ -494,5 +505,5 @@ class PGenRM(Closeable):
             if self._graph is None:
                 model, engine = self._model, self._engine_wanted
                 self._format = format_for(model, engine, self._format_wanted)
-                self._engine = open_engine_for(model, engine)
+                self._engine = open_engine_for(model, engine, self._engine_options)
                 self._graph = build_graph(self._checkpointer)

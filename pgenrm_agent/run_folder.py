@@ -13,6 +13,7 @@ from pgenrm_agent.files import write_json
 __all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of"]
 
 RUN = "run.json"
+SETTINGS = "settings.json"
 SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16
 
 
@@ -24,12 +25,13 @@ def digest(rows: Iterable[str]) -> str:
     return hashed.hexdigest()
 
 
-def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: str) -> None:
-    """Keep a run's settings in `path`, and refuse to go on there with others.
+def refuse_other_settings(folder: Path, settings: Mapping[str, object], *, what: str) -> None:
+    """Keep a run's settings in its folder, and refuse to go on there with others.
 
     Raises ConfigurationError that names the first setting that differs.
     """
     asked = json.loads(json.dumps(settings))
+    path = folder / SETTINGS
     if not path.is_file():
         write_json(path, asked)
         return
@@ -37,7 +39,7 @@ def refuse_other_settings(path: Path, settings: Mapping[str, object], *, what: s
     for name, value in asked.items():
         if there.get(name) != value:
             raise ConfigurationError(
-                f"{path.parent} holds {what} with {name} = {there.get(name)!r}, and {value!r} is asked"
+                f"{folder} holds {what} with {name} = {there.get(name)!r}, and {value!r} is asked"
                 " for: choose another folder"
             )
 

@@ -274,7 +274,8 @@ class Scaling(Model):
 class CandidateScore(Model):
     """The reward of one candidate, or why there is none.
 
-    mean: Eq. 9 divided by the number of levels present, so that it stays on the 1-10 scale.
+    mean: Eq. 9 divided by the number of levels present, so that it stays on the 1-10 scale; of a
+        single neighbor beside the user's own chains, a quarter at most (`aggregation.aggregate`).
     standard_error: of `mean`, from the spread of the chains; None with fewer than two chains.
     probability_best: chance that this candidate's expected reward is the highest, 0-1.
     `outcome == "not_scored"` has no numbers and a `reason`; it is never a zero or a tie.
@@ -335,7 +336,7 @@ class Evaluation(Model):
     """Everything there is to know about one scored request.
 
     `ranking` holds the ids of the scored candidates, best first; ties keep the request's order.
-    `timings` are seconds by stage.
+    `timings` are seconds by stage. `cached`: taken from an `EvaluationCache`, at no cost.
     """
 
     request: EvaluationRequest
@@ -349,6 +350,7 @@ class Evaluation(Model):
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int
+    cached: bool = False
 
     def score_of(self, candidate_id: str) -> CandidateScore:
         """Return the score of one candidate; KeyError for an id that was not in the request."""

@@ -68,7 +68,19 @@ class Settings(BaseSettings):
     )
     model: Place | None = Field(None, description="Model folder or name; else the bundled model.")
     engine: Literal["transformers", "vllm", "openai"] | None = Field(
-        None, description="What runs the model; else transformers."
+        None, description="What runs the model; else transformers, or openai with a base_url."
+    )
+    base_url: str | None = Field(
+        None, description="Address of an OpenAI-compatible server, for the engine openai."
+    )
+    api_key_env: str | None = Field(
+        None, description="Variable with the key of that server; else OPENAI_API_KEY."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="New tokens a sample of a server's model may take."
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="Most requests to a server that begin in a minute."
     )
     embedder: Place | None = Field(
         None, description="Sentence-transformers model that finds similar users."

@@ -1,0 +1,1 @@
+"""Training in three stages, of a model from scratch or of any instruct model; see `pgenrm train`."""

@@ -44,17 +44,13 @@ __all__ = [
     "ChainDatasetReport",
     "ChainRecord",
     "ChainRow",
+    "choice_messages",
     "example_key",
     "read_dataset",
     "sample_chains",
 ]
 
-CHAINS, DATASET, REPORT, SETTINGS = (
-    "chains.jsonl",
-    "dataset.jsonl",
-    "report.json",
-    "settings.json",
-)
+CHAINS, DATASET, REPORT = "chains.jsonl", "dataset.jsonl", "report.json"
 KEPT, WRONG, TIE = "kept", "ranking disagrees with the choice", "tie"
 REFUSED = "refused by the engine"
 CONCURRENT = 32
@@ -133,13 +129,17 @@ async def sample_chains(
     withhold_stated: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ChainDatasetReport:
-    """Have `chains` chains written about each choice, and keep those that rank it as the person did.
+    """Have `chains` chains written about each choice, and keep those that rank it as the user did.
 
     Args:
+        engine: the teacher.
+        chain_format: what it is asked in, and what a kept chain is learned in.
         examples: choices; equal ones count once.
         out: the dataset's folder; what is there already is not paid for again.
         chains: k, at least 1, half of them with the chosen answer first.
-        withhold_stated: write the dataset's prompts without what the person stated, although the
+        seed: of all chains; each has its own from it, its choice and its place.
+        temperature: of the samples.
+        withhold_stated: write the dataset's prompts without what the user stated, although the
             teacher saw it: a model then learns to infer it from the past choices.
         progress: called with the chains there are and the chains wanted.
 
@@ -155,7 +155,7 @@ async def sample_chains(
     if not wanted:
         raise ConfigurationError("there are no choices to have chains written about")
     refuse_other_settings(
-        out / SETTINGS,
+        out,
         {
             "teacher": engine.name,
             "chain_format": chain_format.name,
@@ -272,7 +272,9 @@ class _Job:
     def prompts(self, chain_format: ChainFormat) -> list[Prompt]:
         return [
             Prompt(
-                messages=_messages(self.example, chain_format, chosen_first=first, stated=True),
+                messages=choice_messages(
+                    self.example, chain_format, chosen_first=first, stated=True
+                ),
                 n=count,
                 seed=self._seed(chosen_first=first, start=start),
             )
@@ -299,7 +301,12 @@ class _Job:
     ) -> ChainRecord:
         truncated = completion.finish_reason == "length"
         text = completion.text if truncated else chain_format.join("", completion.text, "scores")
-        outcome, margin = _judged(text, chosen_first=chosen_first, truncated=truncated)
+        outcome, margin = _judged(
+            text,
+            chosen_first=chosen_first,
+            truncated=truncated,
+            asks_totals=chain_format.asks_totals,
+        )
         return ChainRecord(
             example=self.key,
             chosen_first=chosen_first,
@@ -335,14 +342,16 @@ def _missing(
     return jobs
 
 
-def _judged(text: str, *, chosen_first: bool, truncated: bool) -> tuple[str, float | None]:
+def _judged(
+    text: str, *, chosen_first: bool, truncated: bool, asks_totals: bool
+) -> tuple[str, float | None]:
     """What becomes of a chain, and its margin."""
     if truncated:
         finished = split_reasoning(text).finished
         return f"unreadable: {'truncated' if finished else 'unfinished_reasoning'}", None
     ids = ("chosen", "rejected") if chosen_first else ("rejected", "chosen")
     try:
-        parsed = parse_chain(text, ids)
+        parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError as error:
         return f"unreadable: {error.reason}", None
     if parsed.missing:
@@ -351,9 +360,10 @@ def _judged(text: str, *, chosen_first: bool, truncated: bool) -> tuple[str, flo
     return (KEPT if margin > 0 else WRONG if margin < 0 else TIE), margin
 
 
-def _messages(
+def choice_messages(
     example: Example, chain_format: ChainFormat, *, chosen_first: bool, stated: bool
 ) -> tuple[Message, ...]:
+    """Return the prompt that inference would send about a choice, with or without what was stated."""
     asked = example.asked
     answers = [asked.chosen, asked.rejected]
     return chain_format.messages(
@@ -377,7 +387,7 @@ def _write_dataset(
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
         for sample in kept:
             example = wanted[sample.example]
-            messages = _messages(
+            messages = choice_messages(
                 example, chain_format, chosen_first=sample.chosen_first, stated=not withhold_stated
             )
             # A student learns the chain, not what its teacher thought before writing it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
@@ -17,8 +18,9 @@ from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.progress import counting
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Message, Model
-from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.schema import Model
+from pgenrm_agent.training.chain_dataset import choice_messages
+from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import read_chain
 from pgenrm_agent.training.run import (
     is_main_process,
@@ -31,7 +33,6 @@ __all__ = [
     "Hardness",
     "measure_hardness",
     "measure_missing",
-    "policy_messages",
     "read_hardness",
     "scheduled",
 ]
@@ -41,26 +42,10 @@ AT_ONCE = 64
 
 
 class Hardness(Model):
-    """margin: mean margin of the chosen answer of choice number `choice`; None where no chain was read."""
+    """Mean margin of the chosen answer of choice number `choice`; None where no chain was read."""
 
     choice: int
     margin: float | None
-
-
-def policy_messages(
-    example: Example, chain_format: ChainFormat, *, chosen_first: bool
-) -> tuple[Message, ...]:
-    """The prompt that inference would send, with what the person stated withheld."""
-    asked = example.asked
-    return chain_format.messages(
-        query=asked.query,
-        candidates=[asked.chosen, asked.rejected]
-        if chosen_first
-        else [asked.rejected, asked.chosen],
-        history=example.history,
-        stated=(),
-        conversation=asked.conversation,
-    )
 
 
 async def measure_hardness(
@@ -72,13 +57,11 @@ async def measure_hardness(
     """Mean margin of the chosen answer over a few chains of the present model, by choice.
 
     None where no chain could be read. Both answer orders are sampled equally often.
-
-    Args:
-        choices: each with its number among those of the run, which its chains are drawn from.
+    choices: each with its number among those of the run, which its chains are drawn from.
     """
     prompts = [
         Prompt(
-            messages=policy_messages(choice, chain_format, chosen_first=first),
+            messages=choice_messages(choice, chain_format, chosen_first=first, stated=False),
             n=-(-recipe.curriculum.chains // 2),
             seed=derive_seed(recipe.seed, "hardness", number, int(first)),
         )
@@ -98,7 +81,9 @@ async def measure_hardness(
                 if completion.finish_reason == "length":
                     continue
                 chain = read_chain(
-                    chain_format.join("", completion.text, "scores"), chosen_first=first
+                    chain_format.join("", completion.text, "scores"),
+                    chosen_first=first,
+                    asks_totals=chain_format.asks_totals,
                 )
                 if chain is not None:
                     margins.append(chain.totals["chosen"] - chain.totals["rejected"])
@@ -129,8 +114,7 @@ def measure_missing(
     from pgenrm_agent.engines import load_engine
 
     async def measure(log: RecordLog[Hardness], tell: Callable[[int, int], None]) -> None:
-        engine = load_engine("transformers", model, device=own_device())
-        try:
+        async with aclosing(load_engine("transformers", model, device=own_device())) as engine:
             tell(0, len(own))
             for start in range(0, len(own), AT_ONCE):
                 some = own[start : start + AT_ONCE]
@@ -138,8 +122,6 @@ def measure_missing(
                 for (number, _), margin in zip(some, margins, strict=True):
                     log.append(Hardness(choice=number, margin=margin))
                 tell(start + len(some), len(own))
-        finally:
-            await engine.aclose()
 
     with (
         RecordLog(folder / f"hardness-{process_number()}.jsonl", Hardness) as log,

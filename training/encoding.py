@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from pgenrm_agent.engines.prompting import render
 from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, levels, measure_along
 from pgenrm_agent.training.bundled.chains import Example
 from pgenrm_agent.training.bundled.teacher import operands
@@ -70,14 +71,7 @@ PLACES = (
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     """Prompt and given part without loss; the target and the end token with loss."""
-    prompt = cast(
-        str,
-        tokenizer.apply_chat_template(
-            [message.model_dump() for message in example.messages],
-            tokenize=False,
-            add_generation_prompt=True,
-        ),
-    )
+    prompt = render(tokenizer, example.messages)
     encoding = tokenizer(
         prompt + example.given, add_special_tokens=False, return_offsets_mapping=True
     )

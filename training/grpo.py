@@ -32,13 +32,13 @@ from pgenrm_agent.run_folder import (
 )
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import StatedPreference
+from pgenrm_agent.training.chain_dataset import choice_messages
 from pgenrm_agent.training.curriculum import (
     measure_missing,
-    policy_messages,
     read_hardness,
     scheduled,
 )
-from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import (
     Rater,
     RatingTask,
@@ -52,14 +52,14 @@ from pgenrm_agent.training.run import (
     is_main_process,
     last_checkpoint,
     lora_config,
-    memory_options,
-    passes_per_step,
+    mean_of_last_tenth,
     processes,
     refuse_several_gpus,
     refuse_without_chat_template,
-    save_trained,
-    show_only_a_bar,
     start_width,
+    train,
+    trained_folder,
+    trainer_options,
 )
 
 __all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
@@ -67,7 +67,6 @@ __all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
 Stage = Literal["cre", "curriculum"]
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, as TRL's trainers do."""
-SETTINGS = "settings.json"
 PANELS = (
     ("reward", "reward"),
     ("chain/outcome", "outcome: share of chains that prefer the chosen answer"),
@@ -80,7 +79,10 @@ PANELS = (
 
 @dataclass(frozen=True)
 class GrpoResult:
-    """folder: the model's (or adapter's). reward: mean of the last tenth of the steps."""
+    """What a run came to.
+
+    folder: the model's (or adapter's). reward: mean of the last tenth of the steps.
+    """
 
     folder: Path
     steps: int
@@ -92,13 +94,16 @@ class ChainReward:
     """TRL's reward function: R of each completion. Logs outcome, process and format errors.
 
     A chain that the rater gave no number earns the mean of the others of its prompt: no number is not
-    a bad one.
+    a bad one. asks_totals: as in `read_chain`.
     """
 
-    def __init__(self, rater: Rater | None, *, alpha: float, beta: float) -> None:
+    def __init__(
+        self, rater: Rater | None, *, alpha: float, beta: float, asks_totals: bool = True
+    ) -> None:
         self._rater = rater
         self._alpha = alpha
         self._beta = beta
+        self._asks_totals = asks_totals
         self.__name__ = "chain_reward"
 
     def __call__(
@@ -110,9 +115,12 @@ class ChainReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: object,
     ) -> list[float]:
-        """One reward a completion. stated: JSON lists of what the person of each row stated."""
+        """One reward a completion. stated: JSON lists of what the user of each row stated."""
         texts = [_text(completion) for completion in completions]
-        chains = [read_chain(t, chosen_first=f) for t, f in zip(texts, chosen_first, strict=True)]
+        chains = [
+            read_chain(text, chosen_first=first, asks_totals=self._asks_totals)
+            for text, first in zip(texts, chosen_first, strict=True)
+        ]
         process: list[float | None] = [None] * len(texts)
         rated: list[float | None] = []
         if self._rater is not None:
@@ -168,8 +176,11 @@ def train_grpo(
     A run that has ended is not repeated.
 
     Args:
+        stage: "cre", or "curriculum" for the outcome alone and a growing share of hard choices.
+        recipe: how long, how large, and how the two rewards are weighed.
         model: a folder with a causal language model, its tokenizer and perhaps `chain_format.json`.
         choices: what to train on; their stated criteria go to the rater, never into a prompt.
+        out: the run's folder: settings, checkpoints, curves, the model, run.json.
         rater: of the process; the curriculum takes none.
         source: where the choices come from, for the run's record.
         stop_after: end after this step, as if the run had been cut off there.
@@ -201,10 +212,7 @@ def train_grpo(
             " Use another rater, or none for the outcome alone"
         )
     refuse_several_gpus()
-    saving = memory_options(recipe)
-    passes = passes_per_step(
-        recipe.name, recipe.choices_per_step * recipe.samples, recipe.rows_at_once
-    )
+    options = trainer_options(recipe, out, rows=recipe.choices_per_step * recipe.samples)
     settings = {
         "stage": stage,
         "recipe": recipe.model_dump(mode="json"),
@@ -212,7 +220,7 @@ def train_grpo(
         "choices": _digest(choices, format_of(model)),
         "rater": rater.name if rater else None,
     }
-    refuse_other_settings(out / SETTINGS, settings, what="a run")
+    refuse_other_settings(out, settings, what="a run")
     ended = _ended(recipe, out)
     if ended is not None:
         return ended
@@ -225,7 +233,8 @@ def train_grpo(
         order = scheduled(read_hardness(out, len(choices)), recipe)
     else:
         rng = random.Random(recipe.seed)
-        order = [i for _ in range(-(-wanted // len(choices))) for i in _shuffled(len(choices), rng)]
+        rounds = -(-wanted // len(choices))
+        order = [i for _ in range(rounds) for i in rng.sample(range(len(choices)), len(choices))]
     records = [
         _record(choices[i], chain_format, derive_seed(recipe.seed, "order", i, place))
         for place, i in enumerate(order[:wanted])
@@ -240,7 +249,8 @@ def train_grpo(
     policy = AutoModelForCausalLM.from_pretrained(
         model, dtype=start_width(recipe), **({"attn_implementation": ATTENTION} if shares else {})
     )
-    checkpoints = out / "checkpoints"
+    last = last_checkpoint(out)
+    curves = Curves(out, PANELS, of=("reward",), resumed=last)
     trainer = (SharedPromptTrainer if shares else GRPOTrainer)(
         model=policy,
         processing_class=tokenizer,
@@ -248,49 +258,29 @@ def train_grpo(
             rater if stage == "cre" else None,
             alpha=recipe.alpha if stage == "cre" else 0.0,
             beta=recipe.beta,
+            asks_totals=chain_format.asks_totals,
         ),
         train_dataset=Dataset.from_list(records),
         peft_config=lora_config(recipe.adapter),
-        callbacks=[
-            Curves(out, PANELS, of=("reward",)),
-            *([StopAfter(stop_after)] if stop_after else []),
-        ],
+        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
         args=GRPOConfig(
-            output_dir=str(checkpoints),
+            **options,
             max_steps=recipe.steps,
-            per_device_train_batch_size=recipe.rows_at_once,
-            gradient_accumulation_steps=passes,
             num_generations=recipe.samples,
             max_completion_length=recipe.max_tokens,
             shuffle_dataset=False,
-            learning_rate=recipe.learning_rate,
             lr_scheduler_type="constant_with_warmup",
-            warmup_steps=recipe.warmup_steps,
             temperature=recipe.temperature,
             beta=recipe.kl,
             mask_truncated_completions=False,
             use_vllm=recipe.generation != "transformers",
             vllm_mode="colocate" if recipe.generation == "vllm-colocated" else "server",
-            bf16=recipe.precision == "bfloat16",
-            use_cpu=not torch.cuda.is_available(),
-            **saving,
-            logging_steps=1,
-            save_steps=recipe.save_every,
-            save_total_limit=2,
-            report_to=[],
-            seed=recipe.seed,
         ),
     )
-    show_only_a_bar(trainer)
-    output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    folder = _folder(recipe, out)
-    save_trained(trainer, model, folder)
-    rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    folder = trained_folder(recipe, out)
+    train(trainer, model, folder, resumed=last)
     result = GrpoResult(
-        folder,
-        trainer.state.global_step,
-        float(output.metrics["train_runtime"]),
-        _mean(rewards[-max(1, len(rewards) // 10) :]),
+        folder, trainer.state.global_step, curves.seconds, mean_of_last_tenth(trainer, "reward")
     )
     if is_main_process():
         write_json(
@@ -315,11 +305,8 @@ def _ended(recipe: GrpoRecipe, out: Path) -> GrpoResult | None:
     ended = json.loads((out / RUN).read_text(encoding="utf-8"))
     if ended["steps"] < recipe.steps:
         return None
-    return GrpoResult(_folder(recipe, out), ended["steps"], ended["seconds"], ended["reward"])
-
-
-def _folder(recipe: GrpoRecipe, out: Path) -> Path:
-    return out / ("adapter" if recipe.adapter else "model")
+    folder = trained_folder(recipe, out)
+    return GrpoResult(folder, ended["steps"], ended["seconds"], ended["reward"])
 
 
 # --- what the trainer is given ---
@@ -330,7 +317,7 @@ def _record(example: Example, chain_format: ChainFormat, seed: int) -> dict[str,
     return {
         "prompt": [
             m.model_dump()
-            for m in policy_messages(example, chain_format, chosen_first=chosen_first)
+            for m in choice_messages(example, chain_format, chosen_first=chosen_first, stated=False)
         ],
         "chosen_first": chosen_first,
         "stated": json.dumps([wish.model_dump() for wish in _wishes(example)]),
@@ -362,10 +349,6 @@ def _text(completion: object) -> str:
         return completion
     turns = cast("Sequence[Mapping[str, str]]", completion)
     return turns[-1]["content"] if turns else ""
-
-
-def _shuffled(count: int, rng: random.Random) -> list[int]:
-    return rng.sample(range(count), count)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pgenrm_agent.training.recipe import Adapter
+from pgenrm_agent.training.recipe import TrainerRecipe
 
 __all__ = ["estimate_memory"]
 
@@ -13,13 +13,11 @@ STATES_PER_LAYER, STATES_RECOMPUTED = 12, 1
 """Activations kept for the way back, in units of one hidden state a token."""
 
 
-def estimate_memory(
-    model: Path, *, precision: str, adapter: Adapter | None, tokens: int, recompute: bool
-) -> dict[str, object]:
-    """Parameters in millions, and GiB over all processes for a pass over `tokens`.
+def estimate_memory(model: Path, recipe: TrainerRecipe, *, tokens: int) -> dict[str, object]:
+    """Return parameters in millions, and GiB over all processes for a pass over `tokens`.
 
-    Weights, gradients and Adam's two moments in float32 for what is trained; frozen weights in
-    `precision`; activations in `precision`, at least one layer's. Generation comes on top.
+    Weights, gradients and Adam's two moments in float32 for what is trained; frozen weights and
+    activations, at least one layer's, in the recipe's precision. Generation comes on top.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -31,18 +29,18 @@ def estimate_memory(
     parameters = empty.num_parameters()
     trained = parameters
     weights = 4 * parameters
-    if adapter is not None:
+    if recipe.adapter is not None:
         shapes = [
             part.weight.shape
             for name, part in empty.named_modules()
             if isinstance(part, torch.nn.Linear) and not name.endswith("lm_head")
         ]
-        trained = adapter.rank * sum(sum(shape) for shape in shapes)
-        weights = BYTES[precision] * parameters + 4 * trained
+        trained = recipe.adapter.rank * sum(sum(shape) for shape in shapes)
+        weights = BYTES[recipe.precision] * parameters + 4 * trained
     kept = STATES_RECOMPUTED * config.num_hidden_layers + STATES_PER_LAYER
-    if not recompute:
+    if not recipe.recompute:
         kept = STATES_PER_LAYER * config.num_hidden_layers
-    needed = weights + 12 * trained + BYTES[precision] * kept * tokens * config.hidden_size
+    needed = weights + 12 * trained + BYTES[recipe.precision] * kept * tokens * config.hidden_size
     return {
         "parameters_M": round(parameters / 1e6, 2),
         "trained_M": round(trained / 1e6, 2),

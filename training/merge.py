@@ -22,6 +22,8 @@ def merge_adapter(
     """Write base plus adapter into the new folder `out`, with tokenizer and chain format.
 
     Args:
+        adapter: the folder of a LoRA adapter.
+        out: a new or empty folder.
         model: the base's folder; the one that the adapter was trained on if not given.
         precision: float32 or bfloat16, of the weights that are written; as in the base if not given.
             The sum is formed in float32, and bfloat16 rounds it to 8 bits: scores stay the same

@@ -1,6 +1,6 @@
 """Stage 1: persona-guided scoring induction (PSI), supervised on the teacher's chains.
 
-Trains a small Llama-architecture model from scratch, tokenizer included, on simulated people over
+Trains a small Llama-architecture model from scratch, tokenizer included, on simulated users over
 real answers. The loss covers the chain only (paper 4.1, stage 1); prompts are context.
 
     pgenrm train psi --recipe tiny-cpu --data FOLDER --out runs/psi          (2 CPU cores)
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,13 +27,9 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
@@ -47,12 +42,18 @@ from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
 from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import Phase, PsiRecipe
-
-LOOK_WEIGHT = 0.25
-"""Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
+from pgenrm_agent.training.run import CHECKPOINTS, Curves, StopAfter, last_checkpoint
 
 __all__ = ["PsiResult", "train_psi"]
 
+LOOK_WEIGHT = 0.25
+"""Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
+PANELS = (
+    ("chain_loss", "loss per chain token (nats)"),
+    ("eval_chain_loss", "the same for held-out queries"),
+    ("loss", "with those of the reading heads, which are left behind"),
+    ("eval_loss", "the same for held-out queries"),
+)
 TOKENIZER_CHAINS = 3000
 """Chains that join the answers in the tokenizer's training text."""
 LENGTH_POOL = 512
@@ -88,9 +89,12 @@ class ChainTrainer(Trainer):
         self._parts: defaultdict[str, list[float]] = defaultdict(list)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the mean side losses since the last log; `loss` is everything together."""
-        logs |= {name: sum(values) / len(values) for name, values in self._parts.items()}
-        self._parts.clear()
+        """Add the means of the losses that `loss`, or `eval_loss`, is the sum of, since the last log."""
+        for name in [
+            name for name in self._parts if name.startswith("eval_") == ("eval_loss" in logs)
+        ]:
+            values = self._parts.pop(name)
+            logs[name] = sum(values) / len(values)
         super().log(logs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
@@ -103,6 +107,7 @@ class ChainTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        """Return the loss of the chain's tokens and, added to it, those of the reading heads."""
         core = self.accelerator.unwrap_model(model)
         # Rows are padded on the right, so causal attention alone keeps padding out: no mask, and
         # the fast kernel.
@@ -113,79 +118,12 @@ class ChainTrainer(Trainer):
         learned = targets != IGNORED
         logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
         loss = cross_entropy(logits.float(), targets[learned])
-        self._parts["chain_loss"].append(float(loss.detach()))
+        kind = "" if model.training else "eval_"
+        self._parts[f"{kind}chain_loss"].append(float(loss.detach()))
         for name, part in core.side_losses(outputs.hidden_states, inputs).items():
-            self._parts[name].append(float(part.detach()))
+            self._parts[kind + name].append(float(part.detach()))
             loss = loss + (LOOK_WEIGHT if name.endswith("look") else 1.0) * part
         return (loss, {"logits": logits}) if return_outputs else loss
-
-
-class CurveCallback(TrainerCallback):
-    """Keeps curve.jsonl, curve.png and elapsed.json up to date while training goes on.
-
-    elapsed.json: seconds of training by saved step, earlier starts included.
-    """
-
-    def __init__(self, folder: Path, checkpoint: Path | None) -> None:
-        self._folder = folder
-        self._elapsed: dict[str, float] = {}
-        record = folder / "elapsed.json"
-        if checkpoint is not None and record.is_file():
-            self._elapsed = json.loads(record.read_text(encoding="utf-8"))
-        self.before = self._elapsed.get(checkpoint.name.split("-")[-1], 0.0) if checkpoint else 0.0
-        self._started = time.perf_counter()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._started = time.perf_counter()
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        rows = [row for row in state.log_history if "loss" in row or "eval_loss" in row]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(self._folder / "curve.jsonl", text)
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        plot_curve(state.log_history, self._folder / "curve.png")
-        self._elapsed[str(state.global_step)] = self.before + time.perf_counter() - self._started
-        write_json(self._folder / "elapsed.json", self._elapsed)
-
-
-def plot_curve(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Training and held-out losses by step, as PNG: of the chain, and of all heads together."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.ticker import ScalarFormatter
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4))
-    kinds = (("training", "loss"), ("held-out queries", "eval_loss"))
-    titles = (
-        ("chain_loss", "loss per chain token (nats)"),
-        (None, "with those of the reading heads, which are left behind"),
-    )
-    for axes, (part, title) in zip(panels, titles, strict=True):
-        for label, total in kinds:
-            key = part or total
-            points = [(row["step"], row[key]) for row in history if total in row and key in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=label)
-                axes.legend(frameon=False)
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set(xlabel="step", yscale="log")
-        for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            ticks(ScalarFormatter())
-        axes.tick_params(axis="y", which="minor", labelsize=8)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def _stream(
@@ -252,29 +190,6 @@ def _tokenizer_text(
         yield example.target
 
 
-def _last_checkpoint(run: Path) -> str:
-    checkpoints = run / "checkpoints"
-    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if checkpoint is None:
-        raise ConfigurationError(
-            f"{run} holds no checkpoint to start from: name the folder of a `pgenrm train psi` run"
-        )
-    return str(checkpoint)
-
-
-class StopAfter(TrainerCallback):
-    """Ends training after a step, as if the recipe ended there."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step >= self._step:
-            control.should_training_stop = True
-
-
 def train_psi(
     recipe: PsiRecipe,
     data: Path,
@@ -286,6 +201,7 @@ def train_psi(
     """Run (or continue) stage 1; the model ends up in `out/model`.
 
     Args:
+        recipe: the model's shape, what it learns from, and for how long.
         data: folder with train.jsonl.gz (queries with real answers).
         out: the run's folder: checkpoints, curve.jsonl, curve.png, model, run.json.
         start_from: the folder of an earlier run of the same shape: its last checkpoint's weights and
@@ -296,7 +212,12 @@ def train_psi(
     Raises:
         ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint.
     """
-    earlier = None if start_from is None else _last_checkpoint(start_from)
+    earlier = None if start_from is None else last_checkpoint(start_from)
+    if start_from is not None and earlier is None:
+        raise ConfigurationError(
+            f"{start_from} holds no checkpoint to start from: name the folder of a `pgenrm train psi`"
+            " run"
+        )
     set_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -331,14 +252,13 @@ def train_psi(
     model = build_model(recipe.shape, tokenizer)
     if earlier is not None:
         model.load_state_dict(ReadingLlama.from_pretrained(earlier).state_dict())
-    checkpoints = out / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    curve = CurveCallback(out, Path(last) if last else None)
+    last = last_checkpoint(out)
+    curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     on_gpu = torch.cuda.is_available()
     trainer = ChainTrainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(out / "checkpoints"),
+            output_dir=str(out / CHECKPOINTS),
             max_steps=len(steps),
             per_device_train_batch_size=1,
             per_device_eval_batch_size=1,
@@ -362,13 +282,12 @@ def train_psi(
         train_dataset=TokenBudgetBatches(steps, pad),
         eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.phases[-1].tokens_per_step), pad),
         data_collator=_only,
-        callbacks=[curve, *([StopAfter(stop_after)] if stop_after else [])],
+        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
     )
     output = trainer.train(resume_from_checkpoint=last)
     plain = model.without_heads()
     torch.nn.Module.to(plain, dtype=torch.bfloat16)
     plain.save_pretrained(folder)
-    plot_curve(trainer.state.log_history, out / "curve.png")
     write_text(folder / FORMAT_FILE, json.dumps({"format": recipe.chain_format}) + "\n")
     result = PsiResult(
         folder=folder,
@@ -377,7 +296,7 @@ def train_psi(
             len(batch) * max(len(encoded.input_ids) for encoded in batch)
             for batch in steps[: trainer.state.global_step]
         ),
-        seconds=curve.before + float(output.metrics["train_runtime"]),
+        seconds=curves.seconds,
         final_loss=float(output.training_loss),
         chains=dict(outcomes),
     )

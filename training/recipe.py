@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,16 +13,16 @@ from pgenrm_agent.errors import ConfigurationError
 
 __all__ = [
     "Adapter",
+    "CurriculumRecipe",
+    "GrpoRecipe",
     "ModelShape",
     "Phase",
     "PsiRecipe",
+    "Recipe",
     "Section",
+    "SftRecipe",
     "TrainerRecipe",
-    "load_recipe",
-    "read_recipe",
 ]
-
-Recipe = TypeVar("Recipe", bound="Section")
 
 COMMANDS = {
     "recipes": "psi",
@@ -38,6 +38,59 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Recipe(Section):
+    """What a run is made from: a YAML file, one of the bundled ones or the user's own."""
+
+    folder: ClassVar[str]
+    package: ClassVar[str] = "pgenrm_agent.training"
+    name: str
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Self:
+        """Read a recipe by the name of a file in `package`'s `folder`, or by a path ending in .yaml.
+
+        Raises:
+            ConfigurationError: no such recipe, not YAML, or a field is missing, unknown or out of
+                range.
+        """
+        text = cls._read(name_or_path)
+        try:
+            return cls.model_validate(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"{name_or_path}: not valid YAML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(f"{name_or_path}, field {where}: {first['msg']}") from error
+
+    @classmethod
+    def _read(cls, name_or_path: str | Path) -> str:
+        path = Path(name_or_path)
+        if path.suffix in {".yaml", ".yml"}:
+            if not path.is_file():
+                raise ConfigurationError(f"{path}: no such recipe file")
+            return path.read_text(encoding="utf-8")
+        root = resources.files(cls.package)
+        bundled = root.joinpath(*cls.folder.split("/"))
+        known = sorted(
+            Path(item.name).stem for item in bundled.iterdir() if item.name.endswith(".yaml")
+        )
+        if str(name_or_path) not in known:
+            commands = [
+                command
+                for folder, command in COMMANDS.items()
+                if root.joinpath(*folder.split("/"), f"{name_or_path}.yaml").is_file()
+            ]
+            hint = (
+                f" One of that name is for pgenrm train {', '.join(commands)}." if commands else ""
+            )
+            raise ConfigurationError(
+                f"no recipe named {str(name_or_path)!r}; bundled are: {', '.join(known)}."
+                f"{hint} A path must end in .yaml"
+            )
+        return (bundled / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+
+
 class Adapter(Section):
     """A LoRA adapter instead of all weights."""
 
@@ -47,10 +100,15 @@ class Adapter(Section):
     targets: Annotated[str, Field(description="modules, as PEFT names them")] = "all-linear"
 
 
-class TrainerRecipe(Section):
+class TrainerRecipe(Recipe):
     """What the stages on TRL's trainers share."""
 
-    name: str
+    seed: Annotated[
+        int, Field(ge=0, description="of the order, of samples, of an adapter's weights")
+    ]
+    rows_at_once: Annotated[int, Field(gt=0, description="chains in one process's forward pass")]
+    learning_rate: Annotated[float, Field(gt=0, description="peak")]
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
     precision: Annotated[
         Literal["float32", "bfloat16"],
         Field(description="of activations, and of the weights under an adapter"),
@@ -87,10 +145,10 @@ class Phase(Section):
     tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of an optimizer step")]
 
 
-class PsiRecipe(Section):
-    """Stage 1, persona-guided scoring induction, from scratch on simulated people."""
+class PsiRecipe(Recipe):
+    """Stage 1, persona-guided scoring induction, from scratch on simulated users."""
 
-    name: str
+    folder: ClassVar[str] = "recipes"
     seed: Annotated[int, Field(ge=0, description="of data, initial weights and order")]
     shape: ModelShape
     chain_format: Annotated[str, Field(description="name or folder of the chain format")]
@@ -108,51 +166,50 @@ class PsiRecipe(Section):
     )
 
 
-def load_recipe(name_or_path: str | Path) -> PsiRecipe:
-    """A stage-1 recipe by the name of a bundled file (without .yaml) or by path; see `read_recipe`."""
-    return read_recipe(PsiRecipe, name_or_path)
+class SftRecipe(TrainerRecipe):
+    """Stage 1 for models that exist: supervised on the chains of a dataset."""
+
+    folder: ClassVar[str] = "recipes/sft"
+
+    epochs: Annotated[float, Field(gt=0, description="times that each chain is seen")] = 1.0
+    rows_per_step: Annotated[int, Field(gt=0, description="chains of an optimizer step")]
+    max_tokens: Annotated[
+        int, Field(gt=0, description="prompt and chain together; longer ones are left out")
+    ]
+    held_out: Annotated[
+        float, Field(ge=0, lt=1, description="share of users whose chains only watch the loss")
+    ] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
-def read_recipe(
-    kind: type[Recipe],
-    name_or_path: str | Path,
-    *,
-    folder: str = "recipes",
-    package: str = "pgenrm_agent.training",
-) -> Recipe:
-    """A recipe of a kind, by the name of a file in `package`'s `folder` or by a path ending in .yaml.
+class CurriculumRecipe(Section):
+    """How hard choices come in: their share grows from `start` to `end` over the run."""
 
-    Raises:
-        ConfigurationError: no such recipe, not YAML, or a field is missing, unknown or out of range.
-    """
-    path = Path(name_or_path)
-    root = resources.files(package)
-    bundled = root.joinpath(*folder.split("/"))
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise ConfigurationError(f"{path}: no such recipe file")
-        text = path.read_text(encoding="utf-8")
-    else:
-        known = sorted(
-            Path(item.name).stem for item in bundled.iterdir() if item.name.endswith(".yaml")
-        )
-        if str(name_or_path) not in known:
-            others = [
-                command
-                for folder_of, command in COMMANDS.items()
-                if root.joinpath(*folder_of.split("/"), f"{name_or_path}.yaml").is_file()
-            ]
-            hint = f" One of that name is for pgenrm train {', '.join(others)}." if others else ""
-            raise ConfigurationError(
-                f"no recipe named {str(name_or_path)!r}; bundled are: {', '.join(known)}."
-                f"{hint} A path must end in .yaml"
-            )
-        text = (bundled / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    try:
-        return kind.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{name_or_path}: not valid YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{name_or_path}, field {where}: {first['msg']}") from error
+    start: Annotated[float, Field(ge=0, le=1, description="share of hard choices at first")] = 0.2
+    end: Annotated[float, Field(ge=0, le=1, description="share of hard choices at last")] = 0.8
+    chains: Annotated[int, Field(gt=0, description="chains sampled to measure a choice")] = 4
+    margin: Annotated[
+        float, Field(ge=0, description="hard: mean margin of the chosen answer at most this")
+    ] = 0.5
+
+
+class GrpoRecipe(TrainerRecipe):
+    """CRE and curriculum: GRPO on choices, history shown and stated criteria withheld."""
+
+    folder: ClassVar[str] = "recipes/grpo"
+
+    choices: Annotated[int, Field(gt=0, description="choices to train on")]
+    history: Annotated[int, Field(ge=0, description="past choices shown, at most")] = 3
+    steps: Annotated[int, Field(gt=0, description="optimizer steps")]
+    choices_per_step: Annotated[int, Field(gt=0, description="choices of an optimizer step")]
+    samples: Annotated[int, Field(ge=2, description="chains of a choice: the group of GRPO")]
+    alpha: Annotated[float, Field(ge=0, description="weight of the process reward")] = 0.5
+    beta: Annotated[float, Field(ge=0, description="weight of the outcome reward")] = 1.0
+    kl: Annotated[float, Field(ge=0, description="weight of the divergence from the start")] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Annotated[int, Field(gt=0, description="of a chain")]
+    generation: Annotated[
+        Literal["transformers", "vllm-colocated", "vllm-server"],
+        Field(description="what samples the chains; vLLM needs a GPU here"),
+    ] = "transformers"
+    curriculum: CurriculumRecipe = CurriculumRecipe()

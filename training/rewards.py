@@ -1,6 +1,6 @@
 """Rewards for CRE and the curriculum: outcome, process, format (paper 4.1.2; method R = a PR + b OR).
 
-The outcome says whether a chain prefers what the person chose; the process says how well its rubric
+The outcome says whether a chain prefers what the user chose; the process says how well its rubric
 covers what the user stated, which the policy itself never sees. A text that is no chain earns neither and
 pays FORMAT_PENALTY.
 """
@@ -19,8 +19,6 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Message, StatedPreference
 
 __all__ = [
-    "ALPHA",
-    "BETA",
     "FORMAT_PENALTY",
     "EngineRater",
     "Rater",
@@ -32,43 +30,42 @@ __all__ = [
     "total_reward",
 ]
 
-ALPHA, BETA = 0.5, 1.0
-"""Weights of process and outcome; the paper's best on both benchmarks."""
 FORMAT_PENALTY = -0.1
 CHOSEN, REJECTED = "chosen", "rejected"
 
 
 @dataclass(frozen=True)
 class RatingTask:
-    """A chain to rate, and what the person stated (E), which the policy was not shown."""
+    """A chain to rate, and what the user stated (E), which the policy was not shown."""
 
     chain: ParsedChain
     stated: tuple[StatedPreference, ...]
 
 
 class Rater(Protocol):
-    """Rates chains, in [0, 1] each; None for a person who stated nothing to be covered.
+    """Rates chains, in [0, 1] each; None for a user who stated nothing to be covered.
 
     name: of what rates, with its model; a run that goes on keeps to it.
     """
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
-        """Whether there is anything in `stated` that a chain could cover."""
+        """Return whether there is anything in `stated` that a chain could cover."""
 
-    def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]: ...
+    def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+        """Return a rating for each task, in their order."""
 
 
-def read_chain(text: str, *, chosen_first: bool) -> ParsedChain | None:
+def read_chain(text: str, *, chosen_first: bool, asks_totals: bool = True) -> ParsedChain | None:
     """The chain over the chosen and the rejected answer; None where the text is none, or was cut off.
 
-    chosen_first: whether the chosen answer was shown as response 1.
+    chosen_first: whether the chosen answer was shown as response 1. asks_totals: whether the model was
+    asked to work out totals, which its marks then have to agree with.
     """
     ids = (CHOSEN, REJECTED) if chosen_first else (REJECTED, CHOSEN)
     try:
-        parsed = parse_chain(text, ids)
+        parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError:
         return None
     return None if parsed.missing or "truncated" in parsed.repairs else parsed
@@ -89,7 +86,7 @@ def total_reward(
 
 
 class RuleRater:
-    """For simulated people: the share of the stated wishes that the rubric covers, by weight.
+    """For simulated users: the share of the stated wishes that the rubric covers, by weight.
 
     A wish is covered in full when the criterion of its theme, in the wanted direction, has at least
     the weight that equal wishes would share (100 % over as many as they stated, at most half of the
@@ -109,9 +106,11 @@ class RuleRater:
         }
 
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        """Return whether a wish of the simulation is among `stated`."""
         return any(statement.text in self._criterion for statement in stated)
 
     def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+        """Return the share of the wishes that each rubric covers."""
         return [self._share(task) for task in tasks]
 
     def _share(self, task: RatingTask) -> float | None:
@@ -130,7 +129,7 @@ class RuleRater:
 
 
 class SimilarityRater:
-    """How near the rubric is in meaning to what the person wrote, for lack of a model that reads.
+    """How near the rubric is in meaning to what the user wrote, for lack of a model that reads.
 
     The mean over their texts of `sum over criteria of weight * max(0, cosine(text, criterion))`, with
     weights that sum to 1. What it is worth depends on the embedder; values are far below 1 even
@@ -139,15 +138,14 @@ class SimilarityRater:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-
-    @property
-    def name(self) -> str:
-        return f"similarity:{self._embedder.name}"
+        self.name = f"similarity:{embedder.name}"
 
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        """Return whether anything was stated."""
         return bool(stated)
 
     def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+        """Return how near each rubric is; all texts are embedded in one call."""
         texts: dict[str, None] = {}
         for task in tasks:
             texts |= dict.fromkeys(wish.text for wish in task.stated)
@@ -177,7 +175,7 @@ def _weighted(chain: ParsedChain) -> list[tuple[str, float]]:
 
 
 class EngineRater:
-    """A language model rates how well a chain covers what the person stated, from 0 to 10.
+    """A language model rates how well a chain covers what the user stated, from 0 to 10.
 
     Blocking, for a trainer's thread; all chains of a step go into one engine call. An answer without
     a number is None: not rated, rather than a guess.
@@ -187,17 +185,16 @@ class EngineRater:
         from pgenrm_agent.background_loop import BackgroundLoop
 
         self._engine = engine
+        self.name = engine.name
         self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
         self._loop = BackgroundLoop("EngineRater")
 
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:
+        """Return whether anything was stated."""
         return bool(stated)
 
     def rate(self, tasks: Sequence[RatingTask]) -> list[float | None]:
+        """Return the model's ratings, 10 as 1."""
         asked = [number for number, task in enumerate(tasks) if task.stated]
         ratings: list[float | None] = [None] * len(tasks)
         if not asked:

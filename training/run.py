@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.files import write_text
+from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.model_files import FORMAT_FILE
-from pgenrm_agent.training.recipe import Adapter, TrainerRecipe
+from pgenrm_agent.training.recipe import Adapter, GrpoRecipe, SftRecipe, TrainerRecipe
 
 if TYPE_CHECKING:
     import torch
@@ -23,26 +25,33 @@ if TYPE_CHECKING:
         TrainerState,
     )
     from transformers import TrainingArguments as Arguments
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
 else:
     from transformers import TrainerCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 __all__ = [
+    "CHECKPOINTS",
     "Curves",
     "StopAfter",
     "is_main_process",
     "last_checkpoint",
     "lora_config",
-    "memory_options",
+    "mean_of_last_tenth",
     "own_device",
     "passes_per_step",
     "process_number",
     "processes",
     "refuse_several_gpus",
     "refuse_without_chat_template",
-    "save_trained",
-    "show_only_a_bar",
     "start_width",
+    "train",
+    "trained_folder",
+    "trainer_options",
 ]
+
+CHECKPOINTS = "checkpoints"
+ELAPSED = "elapsed.json"
 
 
 def is_main_process() -> bool:
@@ -87,27 +96,13 @@ def refuse_without_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
-    """Forward passes of one process in an optimizer step over `rows`, `at_once` in each.
-
-    Raises ConfigurationError when the rows cannot be shared out evenly among the processes.
-    """
-    count = processes()
-    if rows % (at_once * count):
-        raise ConfigurationError(
-            f"recipe {recipe}: the {rows} rows of a step are not divisible into passes of"
-            f" rows_at_once = {at_once} on {count} process{'es' if count > 1 else ''}"
-        )
-    return rows // (at_once * count)
-
-
-def last_checkpoint(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint; one that a killed run was still writing does not count."""
+def last_checkpoint(run: Path) -> str | None:
+    """Return a run's newest whole checkpoint; one that a killed run was still writing is none."""
 
     def step(folder: Path) -> int:
         return int(folder.name.rpartition("-")[2])
 
-    for folder in sorted(checkpoints.glob("checkpoint-*"), key=step, reverse=True):
+    for folder in sorted((run / CHECKPOINTS).glob("checkpoint-*"), key=step, reverse=True):
         try:
             # The trainer writes its state last.
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
@@ -144,24 +139,53 @@ def start_width(recipe: TrainerRecipe) -> torch.dtype:
     return torch.bfloat16 if narrow else torch.float32
 
 
-def memory_options(recipe: TrainerRecipe) -> dict[str, Any]:
-    """The trainer's arguments for recomputed activations and for sharding (FSDP 2).
+def trainer_options(recipe: SftRecipe | GrpoRecipe, out: Path, *, rows: int) -> dict[str, Any]:
+    """Return the arguments that the trainers of both methods share.
 
-    Raises ConfigurationError when the recipe shards and there is no GPU.
+    rows: of an optimizer step, over all processes. Sharding is FSDP 2.
+
+    Raises ConfigurationError when the recipe shards and there is no GPU, or when the rows cannot be
+    shared out evenly.
     """
     import torch
 
-    if recipe.shard and not torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available()
+    if recipe.shard and not on_gpu:
         raise ConfigurationError(f"recipe {recipe.name}: shard needs GPUs; set it to false here")
     return {
+        "output_dir": str(out / CHECKPOINTS),
+        "per_device_train_batch_size": recipe.rows_at_once,
+        "gradient_accumulation_steps": passes_per_step(recipe.name, rows, recipe.rows_at_once),
+        "learning_rate": recipe.learning_rate,
+        "warmup_steps": recipe.warmup_steps,
+        "bf16": recipe.precision == "bfloat16",
+        "use_cpu": not on_gpu,
         "gradient_checkpointing": recipe.recompute and not recipe.shard,
         "fsdp": recipe.shard or None,
         "fsdp_config": {"activation_checkpointing": recipe.recompute} if recipe.shard else None,
+        "logging_steps": 1,
+        "save_steps": recipe.save_every,
+        "save_total_limit": 2,
+        "report_to": [],
+        "seed": recipe.seed,
     }
 
 
-def save_trained(trainer: Trainer, started_from: Path, folder: Path) -> None:
-    """Write the model or adapter, its tokenizer and its chain format. Every process has to call it."""
+def trained_folder(recipe: TrainerRecipe, out: Path) -> Path:
+    """Return where a run leaves its model, or its adapter."""
+    return out / ("adapter" if recipe.adapter else "model")
+
+
+def train(trainer: Trainer, started_from: Path, folder: Path, *, resumed: str | None) -> None:
+    """Train, and write the model or adapter, its tokenizer and its chain format.
+
+    Every process has to call it. The error stream shows a bar, without the figures that go to the
+    curves anyway.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Bar)
+    trainer.train(resume_from_checkpoint=resumed)
     trainer.save_model(str(folder))  # gathers what is sharded over the processes
     if is_main_process():
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that no engine reads
@@ -170,16 +194,17 @@ def save_trained(trainer: Trainer, started_from: Path, folder: Path) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def show_only_a_bar(trainer: Trainer) -> None:
-    """A progress bar on the error stream, without the figures that go to the curves anyway."""
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+def mean_of_last_tenth(trainer: Trainer, figure: str) -> float:
+    """Return the mean of a logged figure over the last tenth of the steps; 0 if it never was."""
+    values = [row[figure] for row in trainer.state.log_history if figure in row]
+    return statistics.fmean(values[-max(1, len(values) // 10) :]) if values else 0.0
 
-    class Bar(ProgressCallback):
-        def on_log(self, *args: Any, **kwargs: Any) -> None: ...
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Bar)
+class _Bar(ProgressCallback):
+    """A progress bar alone."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the figures to the curves."""
 
 
 class StopAfter(TrainerCallback):
@@ -191,37 +216,81 @@ class StopAfter(TrainerCallback):
     def on_step_end(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Ask for the end once the step is reached."""
         if state.global_step >= self._step:
             control.should_save = True
             control.should_training_stop = True
 
 
 class Curves(TrainerCallback):
-    """Keeps curve.jsonl and, at the end, curve.png: one panel for each logged figure.
+    """Keeps curve.jsonl and elapsed.json and, at the end, curve.png: one panel for each logged figure.
 
-    panels: figure and title. A logged row counts when it has one of the figures in `of`.
+    panels: figure and title. of: a logged row counts when it has one of these figures. resumed: the
+    checkpoint that the run goes on from. elapsed.json: seconds of training by saved step.
     """
 
     def __init__(
-        self, folder: Path, panels: Sequence[tuple[str, str]], *, of: Sequence[str]
+        self,
+        folder: Path,
+        panels: Sequence[tuple[str, str]],
+        *,
+        of: Sequence[str],
+        resumed: str | None,
     ) -> None:
         self._folder = folder
         self._panels = panels
         self._of = of
+        self._elapsed: dict[str, float] = {}
+        if resumed is not None and (folder / ELAPSED).is_file():
+            self._elapsed = json.loads((folder / ELAPSED).read_text(encoding="utf-8"))
+        self._before = self._elapsed.get(str(resumed).rpartition("-")[2], 0.0)
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained, up to what it goes on from and since then."""
+        return self._before + time.perf_counter() - self._started
+
+    def on_train_begin(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
 
     def on_log(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Write the curve up to here."""
         if state.is_world_process_zero:
             rows = [row for row in state.log_history if any(key in row for key in self._of)]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             write_text(self._folder / "curve.jsonl", text)
 
+    def on_save(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note how long it took up to this checkpoint."""
+        if state.is_world_process_zero:
+            self._elapsed[str(state.global_step)] = self.seconds
+            write_json(self._folder / ELAPSED, self._elapsed)
+
     def on_train_end(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Draw the curves."""
         if state.is_world_process_zero:
             _plot(state.log_history, self._panels, self._folder / "curve.png")
+
+
+def passes_per_step(recipe: str, rows: int, at_once: int) -> int:
+    """Return the forward passes of one process in an optimizer step over `rows`, `at_once` in each."""
+    count = processes()
+    if rows % (at_once * count):
+        raise ConfigurationError(
+            f"recipe {recipe}: the {rows} rows of a step are not divisible into passes of"
+            f" rows_at_once = {at_once} on {count} process{'es' if count > 1 else ''}"
+        )
+    return rows // (at_once * count)
 
 
 def _plot(

@@ -12,15 +12,16 @@ A model from scratch, tokenizer included, is another matter: `psi`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from pgenrm_agent.engines.prompting import render, render_answer, token_ids
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.people import place_of
 from pgenrm_agent.files import write_json
 from pgenrm_agent.run_folder import (
     RUN,
@@ -29,17 +30,30 @@ from pgenrm_agent.run_folder import (
     weights_of,
 )
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
-from pgenrm_agent.training.sft_recipe import SftRecipe
+from pgenrm_agent.training.recipe import SftRecipe
+from pgenrm_agent.training.run import (
+    Curves,
+    StopAfter,
+    is_main_process,
+    last_checkpoint,
+    lora_config,
+    mean_of_last_tenth,
+    processes,
+    refuse_without_chat_template,
+    start_width,
+    train,
+    trained_folder,
+    trainer_options,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["SftPlan", "SftResult", "encode_row", "plan_sft", "train_sft"]
 
-SETTINGS = "settings.json"
 PANELS = (
     ("loss", "loss per chain token (nats)"),
-    ("eval_loss", "the same for held-out people"),
+    ("eval_loss", "the same for held-out users"),
     ("mean_token_accuracy", "share of chain tokens predicted"),
     ("entropy", "entropy per chain token (nats)"),
     ("learning_rate", "learning rate"),
@@ -62,9 +76,9 @@ class SftPlan:
 
 @dataclass(frozen=True)
 class SftResult:
-    """folder: the model's (or adapter's). loss: mean of the last tenth of the steps, nats a token.
+    """What a run came to.
 
-    seconds: of the last start, where a run was continued.
+    folder: the model's (or adapter's). loss: mean of the last tenth of the steps, nats a token.
     """
 
     folder: Path
@@ -92,6 +106,7 @@ def train_sft(
     """Run (or continue) stage 1; the model ends up in `out/model`, or `out/adapter` with LoRA.
 
     Args:
+        recipe: for how long, how large, all weights or an adapter.
         model: a folder with a causal language model, its tokenizer (with a chat template) and
             perhaps `chain_format.json`, which goes along.
         data: the folder of a chain dataset, or its dataset.jsonl.
@@ -109,34 +124,17 @@ def train_sft(
         from trl import SFTConfig, SFTTrainer
     except ImportError as error:
         raise ConfigurationError("stage 1 needs pip install 'pgenrm-agent[training]'") from error
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from pgenrm_agent.training.run import (
-        Curves,
-        StopAfter,
-        is_main_process,
-        last_checkpoint,
-        lora_config,
-        memory_options,
-        passes_per_step,
-        processes,
-        save_trained,
-        show_only_a_bar,
-        start_width,
-    )
-
-    on_gpu = torch.cuda.is_available()
-    saving = memory_options(recipe)
-    passes = passes_per_step(recipe.name, recipe.rows_per_step, recipe.rows_at_once)
+    options = trainer_options(recipe, out, rows=recipe.rows_per_step)
     read = read_dataset(data)
     settings = {
         "recipe": recipe.model_dump(mode="json"),
         "model": weights_of(model),
         "dataset": digest(row.model_dump_json() for row in read),
     }
-    refuse_other_settings(out / SETTINGS, settings, what="a run")
-    folder = out / ("adapter" if recipe.adapter else "model")
+    refuse_other_settings(out, settings, what="a run")
+    folder = trained_folder(recipe, out)
     if (out / RUN).is_file():
         ended = json.loads((out / RUN).read_text(encoding="utf-8"))
         if ended["finished"]:
@@ -145,50 +143,32 @@ def train_sft(
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows, held_out, plan = _encode_all(recipe, tokenizer, read, data)
     start = AutoModelForCausalLM.from_pretrained(model, dtype=start_width(recipe))
-    checkpoints = out / "checkpoints"
+    last = last_checkpoint(out)
+    curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     trainer = SFTTrainer(
         model=start,
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         peft_config=lora_config(recipe.adapter),
-        callbacks=[
-            Curves(out, PANELS, of=("loss", "eval_loss")),
-            *([StopAfter(stop_after)] if stop_after else []),
-        ],
+        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
         args=SFTConfig(
-            output_dir=str(checkpoints),
+            **options,
             max_steps=plan.steps,
-            per_device_train_batch_size=recipe.rows_at_once,
             per_device_eval_batch_size=recipe.rows_at_once,
-            gradient_accumulation_steps=passes,
             max_length=None,  # rows that are too long were left out whole
-            learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine",
-            warmup_steps=recipe.warmup_steps,
             weight_decay=recipe.weight_decay,
-            bf16=recipe.precision == "bfloat16",
-            use_cpu=not on_gpu,
-            **saving,
-            logging_steps=1,
             eval_strategy="steps" if held_out else "no",
             eval_steps=recipe.save_every,
-            save_steps=recipe.save_every,
-            save_total_limit=2,
-            report_to=[],
-            seed=recipe.seed,
         ),
     )
-    show_only_a_bar(trainer)
-    output = trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    save_trained(trainer, model, folder)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    last = losses[-max(1, len(losses) // 10) :]
+    train(trainer, model, folder, resumed=last)
     result = SftResult(
         folder,
         trainer.state.global_step,
-        float(output.metrics["train_runtime"]),
-        sum(last) / len(last),
+        curves.seconds,
+        mean_of_last_tenth(trainer, "loss"),
         plan.rows,
         plan.too_long,
     )
@@ -217,14 +197,12 @@ def _encode_all(
     read: Sequence[ChainRow],
     data: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], SftPlan]:
-    """Rows to learn, rows of held-out people, and the counts."""
-    from pgenrm_agent.training.run import refuse_without_chat_template
-
+    """Rows to learn, rows of held-out users, and the counts."""
     refuse_without_chat_template(tokenizer)
     encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]
     short = [(user, row) for user, row in encoded if len(row["input_ids"]) <= recipe.max_tokens]
-    held = [row for user, row in short if _share(user) < recipe.held_out]
-    rows = [row for user, row in short if _share(user) >= recipe.held_out]
+    held = [row for user, row in short if place_of(user) < recipe.held_out]
+    rows = [row for user, row in short if place_of(user) >= recipe.held_out]
     if not rows:
         raise ConfigurationError(
             f"{data}: none of its {len(read)} chains can be learned from: {len(read) - len(short)}"
@@ -244,28 +222,6 @@ def _encode_all(
 
 def encode_row(row: ChainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
     """The tokens that the engines make of the prompt, then the chain up to the end of its turn."""
-    messages = [message.model_dump() for message in row.prompt]
-    asked = cast(
-        str,
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True),
-    )
-    answered = cast(
-        str,
-        tokenizer.apply_chat_template(
-            [*messages, *(message.model_dump() for message in row.completion)], tokenize=False
-        ),
-    )
-    # Templates that render a begun turn otherwise than a whole one get the chain and the end token.
-    if answered.startswith(asked):
-        chain = answered[len(asked) :].rstrip("\n")
-    else:
-        chain = row.completion[0].content + cast(str, tokenizer.eos_token)
-    prompt = cast(list[int], tokenizer.encode(asked, add_special_tokens=False))
-    learned = cast(list[int], tokenizer.encode(chain, add_special_tokens=False))
+    prompt = token_ids(tokenizer, render(tokenizer, row.prompt))
+    learned = token_ids(tokenizer, render_answer(tokenizer, row.prompt, row.completion[0].content))
     return {"input_ids": prompt + learned, "labels": [IGNORED] * len(prompt) + learned}
-
-
-def _share(user_id: str) -> float:
-    """A person's place in [0, 1), the same in every run."""
-    place = hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(place, "big") / 2**64

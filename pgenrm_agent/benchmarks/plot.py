@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pgenrm_agent.benchmarks.report import Series, SpeedReport
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.plots import svg_text
+from pgenrm_agent.files import write_text
 
 __all__ = ["draw_speed"]
 
@@ -16,7 +17,6 @@ def draw_speed(report: SpeedReport, path: Path) -> None:
 
     Raises ConfigurationError where nothing was varied.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     panels: dict[tuple[str, str], list[Series]] = {}
@@ -33,16 +33,12 @@ def draw_speed(report: SpeedReport, path: Path) -> None:
         for line in lines:
             axes.plot(line.x, line.y, "o-", label=line.name)
         axes.set_xscale("log", base=10 if max(lines[0].x) > 1000 else 2)
-        axes.set_xticks(ticks := _ticks(lines), [f"{tick:,.0f}" for tick in ticks])
+        ticks = sorted({value for line in lines for value in line.x})
+        axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(report.machine, fontsize=9)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pgenrm"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-
-
-def _ticks(lines: Sequence[Series]) -> list[float]:
-    return sorted({value for line in lines for value in line.x})
+    write_text(path, svg_text(figure))

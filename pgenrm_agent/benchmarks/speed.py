@@ -15,7 +15,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,21 +23,15 @@ from pgenrm_agent.benchmarks.load import throughput_by_callers, time_by_samples
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.demo import demo_data
-from pgenrm_agent.engines.protocol import (
-    Capabilities,
-    Completion,
-    Engine,
-    Prompt,
-    SamplingParams,
-)
+from pgenrm_agent.engines import Engine, load_engine
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.opening import EngineName
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 
-__all__ = ["PARTS", "EngineMeasurements", "measure_engine", "measure_speed"]
+__all__ = ["PARTS", "OverheadMeasurements", "measure_overhead", "measure_speed"]
 
 PARTS = ("overhead", "samples", "callers")
 QUICK = ("overhead", "samples")
@@ -45,13 +39,16 @@ QUICK = ("overhead", "samples")
 
 SAMPLES = 8
 SIZES = (1, 4, 8, 16, 24)
+GOALS = {8: "at most 2.5 x, vLLM on a CPU", 24: "at most 6 x on a CPU"}
+"""What some sizes may take, in the time of one sample."""
 CALLERS = (1, 8, 32)
 
 
 def measure_speed(
     model: str | Path | None = None,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     *,
+    engine_options: Mapping[str, object] | None = None,
     parts: Sequence[str] = (),
     repeats: int,
     progress: Callable[[str], None] = lambda step: None,
@@ -60,6 +57,7 @@ def measure_speed(
 
     model: a folder or name; None means the bundled model.
     engine: "transformers", "vllm" or "openai"; None means "transformers".
+    engine_options: for the engine's constructor.
     parts: some of PARTS; empty means QUICK.
     repeats: evaluations per figure; figures are medians.
     progress: told what is being measured.
@@ -73,7 +71,7 @@ def measure_speed(
     if unknown:
         raise ConfigurationError(f"part {unknown[0]!r} is unknown: use {', '.join(PARTS)}")
     folder = model or bundled_model()
-    runner = open_engine(engine, folder)
+    runner = load_engine(engine or "transformers", folder, **(engine_options or {}))
     figures, series = asyncio.run(
         _measure(runner, format_of(folder), frozenset(parts or QUICK), repeats, progress)
     )
@@ -100,16 +98,17 @@ async def _measure(
         with tempfile.TemporaryDirectory() as scratch:
             if "overhead" in parts:
                 progress("measuring overhead")
-                measured = await measure_engine(
+                measured = await measure_overhead(
                     engine, chain_format, Path(scratch) / "overhead", repeats
                 )
-                figures += _overhead_figures(measured)
+                figures += measured.figures()
             if "samples" in parts:
                 progress("measuring samples")
                 times = await time_by_samples(engine, chain_format, SIZES, repeats)
-                ratio = times[SIZES[-1]] / times[1]
-                title = f"{SIZES[-1]} samples against 1"
-                figures.append(Figure.of(title, ratio, "{:.2f} x", "at most 6 x on a CPU"))
+                figures += [
+                    Figure.of(f"{size} samples against 1", times[size] / times[1], "{:.2f} x", goal)
+                    for size, goal in GOALS.items()
+                ]
                 series.append(series_of(engine.name, "samples", "seconds", times))
             if "callers" in parts:
                 progress("measuring callers")
@@ -133,126 +132,60 @@ async def _measure(
     return tuple(figures), tuple(series)
 
 
-def _overhead_figures(measured: EngineMeasurements) -> list[Figure]:
-    overheads = measured.overheads
-    share = statistics.median(
-        100 * gap / engine_time
-        for gap, engine_time in zip(overheads, measured.engine_times, strict=True)
-    )
-    added = 1000 * statistics.median(overheads)
-    ratio = statistics.median(measured.times[SAMPLES]) / statistics.median(measured.times[1])
-    rate = measured.tokens / sum(measured.times[SAMPLES])
-    return [
-        Figure.of(
-            f"graph + memory + parsing over the engine, {SAMPLES} samples",
-            share,
-            "{:.2f} %",
-            "at most 5 %",
-        ),
-        Figure.of("graph + memory + parsing, an evaluation", added, "{:.1f} ms", "at most 15 ms"),
-        Figure.of(
-            f"{SAMPLES} samples against 1", ratio, "{:.2f} x", "at most 2.5 x, vLLM on a CPU"
-        ),
-        Figure.of(f"generated tokens a second, {SAMPLES} samples", rate, "{:.0f}"),
-    ]
-
-
 @dataclass
-class EngineMeasurements:
-    """Seconds. The two lists are by evaluation; `times` are the engine's alone, by samples."""
+class OverheadMeasurements:
+    """Seconds by evaluation: of the whole call less the engine's part, and of that part."""
 
     overheads: list[float] = field(default_factory=list)
     engine_times: list[float] = field(default_factory=list)
-    times: dict[int, list[float]] = field(default_factory=lambda: {1: [], SAMPLES: []})
     tokens: int = 0
 
-
-class _Watched:
-    """An engine that keeps the last call, and how long its calls took altogether."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.seconds = 0.0
-        self.last: tuple[Sequence[Prompt], SamplingParams] | None = None
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._engine.capabilities
-
-    async def sample(
-        self, prompts: Sequence[Prompt], params: SamplingParams
-    ) -> list[list[Completion]]:
-        self.last = prompts, params
-        started = time.perf_counter()
-        try:
-            return await self._engine.sample(prompts, params)
-        finally:
-            self.seconds += time.perf_counter() - started
-
-    async def aclose(self) -> None:
-        await self._engine.aclose()
+    def figures(self) -> list[Figure]:
+        """Return what there is to show: shares and times are medians."""
+        shares = zip(self.overheads, self.engine_times, strict=True)
+        share = statistics.median(100 * overhead / engine for overhead, engine in shares)
+        added = 1000 * statistics.median(self.overheads)
+        rate = self.tokens / sum(self.engine_times)
+        name = f"graph + memory + parsing over the engine, {SAMPLES} samples"
+        return [
+            Figure.of(name, share, "{:.2f} %", "at most 5 %"),
+            Figure.of(
+                "graph + memory + parsing, an evaluation", added, "{:.1f} ms", "at most 15 ms"
+            ),
+            Figure.of(f"generated tokens a second, {SAMPLES} samples", rate, "{:.0f}"),
+        ]
 
 
-async def measure_engine(
+async def measure_overhead(
     engine: Engine, chain_format: ChainFormat, memory: Path, repeats: int
-) -> EngineMeasurements:
-    """Time `repeats` evaluations after one to warm up, then `repeats` engine calls of each size."""
-    measured = EngineMeasurements()
-    watched = _Watched(engine)
-    await _time_evaluations(watched, chain_format, memory, repeats, measured)
-    if watched.last is None:
-        raise ConfigurationError("the evaluations asked the engine for nothing")
-    # The 8 samples of an evaluation are several prompts, one for each answer order.
-    prompts, params = watched.last
-    asked = {1: [prompts[0].model_copy(update={"n": 1})], SAMPLES: prompts}
-    for seed in range(repeats + 1):
-        for samples, times in measured.times.items():
-            seeded = [
-                prompt.model_copy(update={"seed": prompt.seed + seed}) for prompt in asked[samples]
-            ]
-            started = time.perf_counter()
-            written = await engine.sample(seeded, params)
-            if seed > 0:
-                times.append(time.perf_counter() - started)
-                if samples == SAMPLES:
-                    measured.tokens += sum(
-                        completion.tokens for completions in written for completion in completions
-                    )
-    return measured
+) -> OverheadMeasurements:
+    """Time `repeats` evaluations after one to warm up.
 
-
-async def _time_evaluations(
-    watched: _Watched,
-    chain_format: ChainFormat,
-    memory: Path,
-    repeats: int,
-    measured: EngineMeasurements,
-) -> None:
-    """Add what evaluations take, and what the engine takes of it."""
+    Raises ChainError where the model wrote no readable chain in any of them.
+    """
     data = demo_data()
     user = data.users[0]
     answers = list(data.candidates.values())
+    measured = OverheadMeasurements()
     unreadable: ChainError | None = None
-    async with PGenRM(engine=watched, memory=memory, chain_format=chain_format) as model:
+    async with PGenRM(engine=engine, memory=memory, chain_format=chain_format) as model:
         for pair in data.pairs(user):
             await model.aremember(user.id, pair)
         for seed in range(repeats + 1):
             # Without resamples: how often a model writes nonsense is not what is measured.
             scaling = Scaling(individual=SAMPLES, prototype=0, resamples=0, seed=seed)
-            watched.seconds = 0.0
             started = time.perf_counter()
             try:
-                await model.ascore(user.id, data.query, answers, scaling=scaling)
+                evaluation = await model.ascore(user.id, data.query, answers, scaling=scaling)
             except ChainError as error:
                 unreadable = error
                 continue
             total = time.perf_counter() - started
             if seed > 0:
-                measured.overheads.append(total - watched.seconds)
-                measured.engine_times.append(watched.seconds)
+                asking = evaluation.timings["engine"]
+                measured.overheads.append(total - asking)
+                measured.engine_times.append(asking)
+                measured.tokens += evaluation.usage.completion_tokens
     if not measured.overheads and unreadable is not None:
         raise unreadable
+    return measured

@@ -56,6 +56,7 @@ class _Settings(Model):
     max_tokens: int | None = Field(default=None, ge=1)
     lengths: Lengths | None = None
     criteria: tuple[int, int] | None = None
+    totals: bool = True
 
     @model_validator(mode="after")
     def _of_a_kind(self) -> Self:
@@ -75,6 +76,7 @@ class ChainFormat:
 
     max_candidates: most responses in one prompt; None for no limit of the format's own.
     max_history: most past choices in one prompt; further ones are left out, the first ones kept.
+    asks_totals: the model works out totals, which its marks then have to agree with.
     in_turns: the sections can be written in turns of a conversation, by any engine; otherwise a
         chain is written section by section only by an engine that continues a begun answer.
     """
@@ -132,6 +134,10 @@ class ChainFormat:
     @property
     def max_candidates(self) -> int | None:
         return self.settings.max_candidates
+
+    @property
+    def asks_totals(self) -> bool:
+        return self.settings.totals
 
     @property
     def in_turns(self) -> bool:

@@ -14,6 +14,8 @@ __all__ = ["ParsedChain"]
 class ParsedChain(Model):
     """What a chain says. Keys are candidate ids; see `EvaluationChain` for the other fields.
 
+    totals_from: "marks" for marks x weights, with which the totals that the model wrote agree;
+        "reported" for those alone, unchecked.
     reasons: why a candidate got its marks, where the chain says so.
     missing: candidates without a total.
     """

@@ -20,22 +20,27 @@ from pgenrm_agent.schema import Criterion, Rubric
 __all__ = ["parse_chain", "read_criteria", "read_persona", "section_spans", "written_persona"]
 
 
-def parse_chain(text: str, candidate_ids: Sequence[str]) -> ParsedChain:
+def parse_chain(
+    text: str, candidate_ids: Sequence[str], *, asks_totals: bool = True
+) -> ParsedChain:
     """Read one chain. Text before the end of a reasoning model's thinking is no part of it.
 
     Args:
         text: What the model wrote.
         candidate_ids: Ids in the order in which the prompt showed the candidates.
+        asks_totals: Whether the model was asked to work out totals, so that they have to agree with
+            its marks. Where it was not, those that it writes in prose count for nothing.
 
     Raises:
         ChainError: With reason "empty" (no text), "unfinished_reasoning" (the model thought and
             never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
-            before the scores), "no_rubric" (a JSON object whose criteria cannot be read) or
+            before the scores), "contradictory" (the model's totals are not what its marks come to),
+            "no_rubric" (a JSON object whose criteria cannot be read) or
             "no_totals" (scores, but none that is readable, in range and of a candidate).
     """
     document = document_in(text)
     if document is None:
-        return prose.parse_chain(text, candidate_ids)
+        return prose.parse_chain(text, candidate_ids, asks_totals=asks_totals)
     return parse_document(document, candidate_ids)
 
 

@@ -5,6 +5,20 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from pgenrm_agent.chain.words import (
+    CONJUNCTIONS,
+    FILLERS,
+    MODELS,
+    PART_ONE,
+    PART_STARTS,
+    PART_TWO,
+    PERCENT,
+    PERSONA,
+    RUBRIC,
+    SCORES,
+    WIDE_FILLERS,
+    is_wide,
+)
 from pgenrm_agent.schema import Model
 
 __all__ = [
@@ -33,24 +47,33 @@ _QUOTES = "\"'`“”‘’"
 LONGEST_INDENT = 40
 
 LONGEST_HEADING = 120
-# The start of a line that may be a heading: its marks, a numbering, and a first word that counts.
-_LINE = re.compile(
-    r"\n[^a-z0-9\n]{0,12}(?:\w{1,3}[.)][ \t*_]{1,4})?(?:the )?"
-    r"(?:part|user|persona|weighted|evaluation|scor|criteri|rubric)"
-    rf"[^\n]{{0,{LONGEST_HEADING}}}",
+LONGEST_ANALYSIS = 60_000
+MOST_WORDS = 8
+# What a heading is set off by: a hash, bold type, a box, a bullet that is no list's.
+_MARKED = re.compile(
+    r"\s*(?:\(?\w{1,3}[.)]\s{1,4}|[一二三四五六七八九十\d]{1,3}[、.．]\s?)?[#*_【■●◆]"
+)
+_SET_OFF = re.compile(r"\s*(?:#|.*[*_】]:?\s*$|[■●◆])")
+_NUMBERING = re.compile(r"\(?[0-9a-z]{1,3}[.)]\s{1,4}|[一二三四五六七八九十\d]{1,3}[、.．]\s?")
+_WORD = re.compile(r"[^\W_]+")
+_PARTS: tuple[tuple[re.Pattern[str], _Heading], ...] = (
+    (PART_TWO, "scores"),
+    (PART_ONE, "opening"),
+)
+_STEMS: tuple[tuple[Section, tuple[str, ...]], ...] = (
+    ("rubric", RUBRIC),
+    ("persona", PERSONA),
+    ("scores", SCORES),
+)
+_EDGES = " \t\r\n#*_:：>-=~`【】■●◆「」"
+_AFTER_PART = re.compile(r"[\s*_#】]*(?:$|[:：.()（–—-])")
+_SHARE = re.compile(rf"\d\s{{0,3}}{PERCENT}", re.IGNORECASE)
+# A line of a rubric, in any language: a bullet or bold type, a name and a share.
+_CRITERION = re.compile(
+    rf"\s{{0,20}}(?:[-*•+|#]|\(?\d{{1,3}}[.)、]|[A-Za-z][.)])[^\n]{{1,160}}?"
+    rf"(\d{{1,3}})(?:[.,]\d{{1,4}})?\s{{0,3}}{PERCENT}",
     re.IGNORECASE,
 )
-_MARKED = re.compile(r"\s*(?:\(?\w{1,3}[.)]\s{1,4})?[#*_]")
-_NUMBERING = re.compile(r"\(?[0-9a-z]{1,3}[.)]\s{1,4}")
-_PART_ONE = re.compile(r"part\s{0,3}(?:1|i|one)\b(?!.*\bpart\s{0,3}(?:2|ii|two)\b)")
-_PART_TWO = re.compile(r"part\s{0,3}(?:2|ii|two)\b")
-_AFTER_PART = re.compile(r"[\s*_#]*(?:$|[:.()–—-])")
-_PERSONA = re.compile(r"(?:the )?(?:user(?:['’]s)? )?persona(?: analysis| derivation)?")
-_RUBRIC = re.compile(
-    r"(?:the )?(?:(?:weighted|evaluation|scoring|personali[sz]ed) ){0,3}(?:criteria|rubric)"
-    r"(?:(?: and| with)? weights)?"
-)
-_SCORES = re.compile(r"(?:the )?(?:scoring|scores?(?: breakdown)?)")
 
 
 class Sections(Model):
@@ -144,8 +167,9 @@ def split_sections(text: str) -> Sections:
     elif marker := JSON_MARKER.search(text, start):
         end = marker.start()
         spans["scores"] = (end, len(text))
-    if "rubric" in headings and headings["rubric"][0] < end:
-        heading, body = headings["rubric"]
+    rubric = headings.get("rubric") or _unnamed_rubric(text, start, end)
+    if rubric and rubric[0] < end:
+        heading, body = rubric
         spans["rubric"] = (body, max(body, end))
         end = heading
     if start < end:
@@ -162,20 +186,53 @@ def split_sections(text: str) -> Sections:
     )
 
 
+def _unnamed_rubric(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """[start, end) of the heading, in whatever language, over a list of shares that sum to 100."""
+    if end - start > LONGEST_ANALYSIS or len(_SHARE.findall(text, start, end)) < 2:
+        return None
+    places: list[int] = []
+    shares = 0
+    before, begin = start, start
+    while begin < end:
+        stop = text.find("\n", begin, end)
+        stop = end if stop < 0 else stop
+        match = _CRITERION.match(text, begin, stop)
+        if match:
+            places.append(before)
+            shares += int(match[1])
+        if text[begin:stop].strip():
+            before = begin
+        begin = stop + 1
+    if len(places) < 2 or not 90 <= shares <= 110:
+        return None
+    heading = places[0]
+    stop = text.find("\n", heading, end)
+    line = text[heading:stop]
+    if heading > start or _is_short(line):
+        titled = _is_short(line) and (_SET_OFF.match(line) or not line.rstrip().endswith("."))
+        return (heading, stop + 1) if titled else (stop + 1, stop + 1)
+    return None
+
+
+def _is_short(line: str) -> bool:
+    return len(line) <= LONGEST_HEADING // 2 and not _SHARE.search(line)
+
+
 def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
     """[start, end) of the first heading of each kind, out-of-order ones left out."""
     headings: dict[_Heading, tuple[int, int]] = {}
-    # A line is found by the break before it, which is fast; so the text is given one, and a place in
-    # it is one less in `text`.
-    for match in _LINE.finditer(f"\n{text}"):
-        start, end = match.start(), match.end() - 1
-        whole = end == len(text) or text[end] == "\n"
-        kind, length = _kind(text[start:end], whole)
-        if kind is None or kind in headings or "scores" in headings:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        shown = text[start : min(end, start + LONGEST_HEADING)]
+        kind, length = _kind(shown, end - start <= LONGEST_HEADING)
+        start, begun = end + 1, start
+        if kind is None or kind in headings:
             continue
         if kind in ("opening", "persona") and "rubric" in headings:
             continue
-        headings[kind] = (start, start + length)
+        headings[kind] = (begun, begun + length)
         if kind == "scores":
             break
     return headings
@@ -186,38 +243,90 @@ def _kind(line: str, whole: bool) -> tuple[_Heading | None, int]:
 
     whole: False where the line goes on after LONGEST_HEADING characters.
     """
+    colon = _colon_in(line)
     marked = _MARKED.match(line) is not None
-    bare = _bare(line)
-    for pattern, kind in ((_PART_TWO, "scores"), (_PART_ONE, "opening")):
-        part = pattern.match(bare)
-        # "Part 2 of their history ..." is prose.
-        if part and whole and (marked or _AFTER_PART.match(bare, part.end())):
-            return ("scores" if kind == "scores" else "opening"), len(line)
-    if whole and (marked or line.rstrip().endswith(":")):
-        section = _section(bare)
-        if section:
-            return section, len(line)
-    head, colon, _ = line.partition(":")
-    if not colon:
+    if not marked and colon < 0 and len(line) > LONGEST_HEADING // 2:
+        return None, 0
+    if whole:
+        bare = _bare(line)
+        if bare.startswith(PART_STARTS):
+            for pattern, kind in _PARTS:
+                part = pattern.match(bare)
+                # "Part 2 of their history ..." is prose.
+                if part and (marked or _AFTER_PART.match(bare, part.end())):
+                    return kind, len(line)
+        if marked or colon < 0 or line.rstrip()[-1:] in (":", "："):
+            set_off = marked and _SET_OFF.match(line) is not None
+            section = _section(bare, strict=not set_off)
+            if section:
+                return section, len(line)
+    if colon < 0:
         return None, 0
     # "**Persona:** She likes lists." opens its section, and so does "Criteria: Clarity (100%)".
-    section = _section(_bare(head))
-    if section and (marked or section != "scores"):
-        rest = line[len(head) + 1 :]
+    section = _section(_bare(line[:colon]), strict=True)
+    # "**Scoring**: 30%" is a criterion.
+    if section and (section != "scores" or (marked and not _SHARE.search(line))):
+        rest = line[colon + 1 :]
         return section, len(line) - len(rest.lstrip("*_"))
     return None, 0
 
 
+def _colon_in(line: str) -> int:
+    colon = line.find(":")
+    wide = line.find("：")
+    return max(colon, wide) if colon < 0 or wide < 0 else min(colon, wide)
+
+
 def _bare(line: str) -> str:
     """A heading's words: no marks, no numbering, no case."""
-    words = line.strip(" \t\r#*_:>-=~`").casefold()
+    words = line.strip(_EDGES).casefold()
     numbering = _NUMBERING.match(words)
-    return words[numbering.end() :].strip(" *_:") if numbering else words
+    return words[numbering.end() :].strip(_EDGES) if numbering else words
 
 
-def _section(words: str) -> Section | None:
-    if _PERSONA.fullmatch(words):
+def _section(bare: str, *, strict: bool) -> Section | None:
+    """The section that a heading's words name.
+
+    strict: every word has to be one that headings have, so that prose is none.
+    """
+    share = _SHARE.search(bare)
+    if share and "100" not in bare:
+        return None
+    words = _WORD.findall(bare)
+    if not 0 < len(words) <= MOST_WORDS:
+        return None
+    kinds: set[Section] = set()
+    joined = False
+    for word in words:
+        if is_wide(word[0]):
+            rest = word
+            for kind, stems in _STEMS:
+                for stem in stems:
+                    if stem in rest:
+                        kinds.add(kind)
+                        rest = rest.replace(stem, "")
+            joined = joined or any(char in rest for char in "和与及と")
+            known = all(char in WIDE_FILLERS for char in rest)
+        else:
+            kind_of_word = _kind_of(word)
+            if kind_of_word:
+                kinds.add(kind_of_word)
+            joined = joined or word in CONJUNCTIONS
+            known = kind_of_word is not None or word in FILLERS or len(word) == 1
+        if strict and not known:
+            return None
+    if "scores" in kinds and any(model in bare for model in MODELS):
+        kinds.add("rubric")
+    if "persona" in kinds and ("rubric" not in kinds or joined):
         return "persona"
-    if _RUBRIC.fullmatch(words):
+    if "rubric" in kinds:
         return "rubric"
-    return "scores" if _SCORES.fullmatch(words) else None
+    return "scores" if "scores" in kinds else None
+
+
+def _kind_of(word: str) -> Section | None:
+    if word.startswith("personali"):  # "personalized criteria" are no persona
+        return None
+    if any(stem in word for stem in RUBRIC):  # "Bewertungskriterien"
+        return "rubric"
+    return next((kind for kind, stems in _STEMS if word.startswith(stems)), None)

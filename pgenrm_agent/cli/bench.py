@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgenrm_agent.cli.options import EngineOption, JsonOption, ModelOption
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
+from pgenrm_agent.cli.options import JsonOption, ModelOption
 from pgenrm_agent.cli.output import show, waiting
 from pgenrm_agent.extras import require
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["bench", "print_speed"]
 
 
+@chooses_engine
 def bench(
     *,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     part: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,7 +41,14 @@ def bench(
     if plot is not None:
         require("--plot", "matplotlib")
     with waiting("measuring") as tell:
-        report = measure_speed(model, engine, parts=part or (), repeats=repeats, progress=tell)
+        report = measure_speed(
+            model,
+            engine.name,
+            engine_options=engine.options,
+            parts=part or (),
+            repeats=repeats,
+            progress=tell,
+        )
     if plot is not None:
         from pgenrm_agent.benchmarks.plot import draw_speed
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
     EmbedderOption,
-    EngineOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["score_dataset"]
 
 
+@chooses_engine
 def score_dataset(
     source: Annotated[Path, typer.Argument(help="Parquet file: user_id, query, candidates, ...")],
     target: Annotated[Path, typer.Argument(help="Parquet file to write.")],
@@ -43,7 +44,7 @@ def score_dataset(
     gpus: Annotated[float, typer.Option(min=0.0, help="GPUs a Ray worker.")] = 0.0,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,20 +56,21 @@ def score_dataset(
 
     job = DatasetJob(
         model=model or "bundled",
-        engine=engine or "transformers",
+        engine=engine.name or "transformers",
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
         scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else prototype),
         seed=seed,
+        embedder=embedder,
     )
-    make = partial(open_reward_model, memory, model, engine, embedder=embedder)
+    opened = partial(open_reward_model, memory, model, engine, embedder=embedder)
     with counting("rows") as progress:
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            run = on_ray(make, workers=ray_workers, gpus=gpus, batch=concurrency)
+            run = on_ray(opened, workers=ray_workers, gpus=gpus, batch=concurrency)
             summary = score_all(source, target, job, run, progress=progress)
         else:
-            with make() as reward_model:
+            with opened() as reward_model:
                 run = in_process(reward_model, concurrency=concurrency)
                 summary = score_all(source, target, job, run, progress=progress)
     show(summary, as_json, lambda summary: _print(summary, target))

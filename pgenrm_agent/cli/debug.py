@@ -22,10 +22,10 @@ from pgenrm_agent.cli.debug_edit import (
     parse_signals,
 )
 from pgenrm_agent.cli.debug_session import labels_of, session_on
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     CandidatesArgument,
     EmbedderOption,
-    EngineOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
@@ -88,6 +88,7 @@ def list_runs(*, store: StoreOption, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+@chooses_engine
 def start(
     context: typer.Context,
     *,
@@ -106,7 +107,7 @@ def start(
     ] = None,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
     run: Annotated[str | None, typer.Option(help="An id of your choice.")] = None,
     store: StoreOption,
@@ -122,7 +123,7 @@ def start(
             scaling=scaling_of(individual, prototype, seed=seed),
             signals=None if signals is None else parse_signals(read_text(signals), user),
             run=run,
-            labels=labels_of(model=model, engine=engine, memory=memory, embedder=embedder),
+            labels=labels_of(model=model, memory=memory, embedder=embedder, **engine.labels),
         )
         show_result(session.checkpoint(name), as_json, _print_checkpoint)
 

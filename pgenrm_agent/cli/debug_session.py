@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pgenrm_agent.cli.engine_choice import EngineChoice
 from pgenrm_agent.cli.resources import open_embedder, open_memory
 from pgenrm_agent.errors import ConfigurationError
 
@@ -79,15 +80,14 @@ def open_session(
     """
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.debugging.store import default_store
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import bundled_model, named_format
 
     with ExitStack() as resources:
         chain_format = None
-        if engine is None and {"model", "engine"} & named.keys():
+        if engine is None and {"model", "engine", "base_url"} & named.keys():
             model = named.get("model") or bundled_model()
             chain_format = named_format(model)
-            engine = opened = open_engine(named.get("engine"), model)
+            engine = opened = EngineChoice.from_labels(named).open(model)
             resources.callback(lambda: asyncio.run(opened.aclose()))
         known = _Remembered(named.get("memory"), named.get("embedder"))
         resources.callback(known.close)

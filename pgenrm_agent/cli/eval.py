@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     ConcurrencyOption,
-    EngineOption,
+    EmbedderOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
@@ -26,16 +27,13 @@ from pgenrm_agent.cli.options import (
     TemperatureOption,
 )
 from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.lineup import JUDGES, judge_names, make_baseline, make_judge
 from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
-    from pgenrm_agent.engines import Engine
-    from pgenrm_agent.evaluation.datasets.questions import QuestionSet
-    from pgenrm_agent.evaluation.judges import Judge
     from pgenrm_agent.evaluation.records import Record
-    from pgenrm_agent.reward_model import PGenRM
-    from pgenrm_agent.schema import Scaling
 
 __all__ = ["app"]
 
@@ -46,22 +44,10 @@ app = typer.Typer(
 )
 RESULTS = "results.parquet"
 SUMMARY = "summary.json"
-JUDGES = {
-    "p-genrm": "evaluation chains with past choices and statements",
-    "psi-prompt": "one chain with past choices",
-    "blind": "as p-genrm, with nothing known of the user",
-    "judge": "scores at once, nothing known",
-    "judge-thinking": "thinks before it scores, nothing known",
-    "judge-history": "scores at once, past choices shown",
-    "judge-stated": "scores at once, statements shown",
-    "static-persona": "one persona a user, shown for every question",
-    "longest": "the longest answer",
-    "shortest": "the shortest answer",
-    "bradley-terry": "not personal, on embeddings of the training choices",
-}
 
 
 @app.callback()
+@chooses_engine
 def evaluate(
     context: typer.Context,
     *,
@@ -77,7 +63,7 @@ def evaluate(
         typer.Option(help=f"What to measure; repeat for several, or: all. {', '.join(JUDGES)}."),
     ] = None,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     split: Annotated[str, typer.Option(help="Split that the questions come from.")] = "test",
     limit: LimitOption = None,
     history: PastChoicesOption = 3,
@@ -87,6 +73,7 @@ def evaluate(
     runs: Annotated[int, typer.Option(min=1, help="Independent runs.")] = 1,
     seed: FixedSeedOption,
     memory: MemoryOption,
+    embedder: EmbedderOption,
     concurrency: ConcurrencyOption = 16,
     as_json: JsonOption = False,
 ) -> None:
@@ -103,15 +90,12 @@ def evaluate(
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.evaluation.datasets.questions import read_source
     from pgenrm_agent.evaluation.running import RunDescription
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.machine import describe_machine
-    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.model_files import bundled_model, named_format
+    from pgenrm_agent.run_folder import weights_of
     from pgenrm_agent.schema import Scaling
 
-    names = list(JUDGES) if judge == ["all"] else (judge or ["p-genrm"])
-    unknown = [name for name in names if name not in JUDGES]
-    if unknown:
-        raise ConfigurationError(f"judge {unknown[0]!r} is unknown: use {', '.join(JUDGES)} or all")
+    names = judge_names(judge or ())
     if prototype > 0 and memory is None:
         raise ConfigurationError(
             f"--prototype {prototype} samples with similar users' choices: name the memory that"
@@ -120,8 +104,11 @@ def evaluate(
     questions = read_source(data, split=split, history=history, seed=seed, limit=limit)
     if judge == ["all"] and not questions.training:
         names.remove("bradley-terry")
-    folder = model or str(bundled_model())
-    runner = open_engine(engine, folder)
+    # What needs no model is made first: what is missing for it is told before one is loaded.
+    baselines = {name: make_baseline(name, questions) for name in names}
+    finds_similar = open_embedder(embedder) if prototype > 0 else None
+    folder = Path(model or bundled_model())
+    runner = engine.open(model or folder)
     scaling = Scaling(
         individual=individual, prototype=prototype, history=history, temperature=temperature
     )
@@ -129,8 +116,9 @@ def evaluate(
         source=Path(data).name,
         questions=len(questions.questions),
         fingerprint="",
-        engine=engine or "transformers",
-        model=_model_label(folder),
+        engine=engine.name or "transformers",
+        # With a hash of the weights, which a new training changes.
+        model=weights_of(folder) if folder.is_dir() else str(model),
         seed=seed,
         machine=describe_machine(),
         bundled_model=model is None,
@@ -141,21 +129,28 @@ def evaluate(
         from pgenrm_agent.progress import counting
         from pgenrm_agent.reward_model import PGenRM
 
-        reward_model = PGenRM(engine=runner, chain_format=format_of(folder), memory=memory)
-        try:
+        reward_model = PGenRM(
+            engine=runner,
+            chain_format=named_format(folder),  # else by what the engine can
+            memory=memory,
+            persona_embedder=finds_similar,
+        )
+        async with aclosing(runner), aclosing(reward_model):
+            judges = [
+                baselines[name]
+                or make_judge(name, reward_model, runner, questions, scaling, embedder=embedder)
+                for name in names
+            ]
             with counting("verdicts") as progress:
                 return await run_judges(
                     questions.questions,
-                    [_judge(name, reward_model, runner, questions, scaling) for name in names],
+                    judges,
                     out,
                     description,
                     runs=runs,
                     concurrency=concurrency,
                     progress=progress,
                 )
-        finally:
-            await reward_model.aclose()
-            await runner.aclose()
 
     records = asyncio.run(run())
     _finish(records, out, as_json=as_json)
@@ -202,56 +197,17 @@ def compare(
     Console().print(table)
 
 
-def _judge(
-    name: str, model: PGenRM, engine: Engine, questions: QuestionSet, scaling: Scaling
-) -> Judge:
-    from pgenrm_agent.evaluation.baselines import BradleyTerryJudge, LengthJudge
-    from pgenrm_agent.evaluation.judges import ChainJudge, PromptJudge, StaticPersonaJudge
-
-    heat, shown = scaling.temperature, scaling.history
-    if name == "p-genrm":
-        return ChainJudge(name, model, scaling)
-    if name == "blind":
-        return ChainJudge(name, model, scaling, history=False, stated=False)
-    if name == "psi-prompt":
-        single = scaling.model_copy(update={"individual": 1, "prototype": 0})
-        return ChainJudge(name, model, single, stated=False)
-    if name == "judge":
-        return PromptJudge(name, engine, temperature=heat)
-    if name == "judge-thinking":
-        return PromptJudge(name, engine, thinking=True, temperature=heat)
-    if name == "judge-history":
-        return PromptJudge(name, engine, history=shown, temperature=heat)
-    if name == "judge-stated":
-        return PromptJudge(name, engine, stated=True, temperature=heat)
-    if name == "static-persona":
-        return StaticPersonaJudge(
-            name, engine, questions.questions, history=shown, temperature=heat
-        )
-    if name in ("longest", "shortest"):
-        return LengthJudge("longest" if name == "longest" else "shortest")
-    from pgenrm_agent.embedding import HashingEmbedder
-
-    return BradleyTerryJudge(questions.training, HashingEmbedder(2048))
-
-
-def _model_label(model: str) -> str:
-    """The model's name; for a folder with a hash of its weights, which a new training changes."""
-    weights = sorted(Path(model).glob("*.safetensors"))
-    if not weights:
-        return model
-    digest = hashlib.blake2b(digest_size=6)
-    for path in weights:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return f"{Path(model).name} ({digest.hexdigest()})"
-
-
 def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     """Write results, summary and report, and print the table."""
+    from pgenrm_agent.evaluation.comparisons import failures_of
     from pgenrm_agent.evaluation.records import write_parquet
-    from pgenrm_agent.evaluation.report import REPORT, accuracy_in_words, cells, write_report
+    from pgenrm_agent.evaluation.report import (
+        REPORT,
+        accuracy_in_words,
+        cells,
+        failures_in_words,
+        write_report,
+    )
     from pgenrm_agent.evaluation.running import RUN, RunDescription
     from pgenrm_agent.evaluation.summary import summarize
     from pgenrm_agent.files import write_json
@@ -262,6 +218,7 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     summary = {
         "run": described.model_dump(mode="json"),
         "judges": [row.model_dump(mode="json") for row in rows],
+        "failures": failures_of(records),
     }
     write_json(out / SUMMARY, summary)
     write_report(rows, described, out / REPORT)
@@ -269,13 +226,15 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
         print_json(summary)
         return
     table = Table("", *(row.judge for row in rows), title=described.source, title_justify="left")
-    for columns in zip(*(cells(row) for row in rows), strict=True):
-        if any(cell.shown != "-" for cell in columns):
-            table.add_row(columns[0].name, *(cell.shown for cell in columns))
+    columns = [cells(row) for row in rows]
+    for name in columns[0]:
+        if any(column[name] != "-" for column in columns):
+            table.add_row(name, *(column[name] for column in columns))
     console = Console()
     console.print(table)
-    for row in rows:
-        console.print(accuracy_in_words(row), markup=False)
+    for sentence in (*map(accuracy_in_words, rows), failures_in_words(rows)):
+        if sentence:
+            console.print(sentence, markup=False)
     Console(stderr=True).print(f"report: {out / REPORT}", markup=False)
 
 
@@ -285,10 +244,8 @@ def _records_of_judge(path: Path, judge: str | None) -> list[Record]:
 
     records = read_parquet(path / RESULTS if path.is_dir() else path)
     known = sorted({record.judge for record in records})
-    if judge is None and len(known) > 1:
-        judge = "p-genrm" if "p-genrm" in known else None
     if judge is None:
-        judge = known[0] if len(known) == 1 else judge
+        judge = known[0] if len(known) == 1 else "p-genrm"
     if judge not in known:
         raise ConfigurationError(
             f"{path} has results of {', '.join(known)}: name one of them with --judge"

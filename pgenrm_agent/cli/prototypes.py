@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     EmbedderOption,
-    EngineOption,
     FixedSeedOption,
     JsonOption,
     MemoryOption,
@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Groups of users who judge alike.")
 
 
 @app.command()
+@chooses_engine
 def build(
     *,
     memory: MemoryOption,
@@ -41,7 +42,7 @@ def build(
     ] = False,
     embedder: EmbedderOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     as_json: JsonOption = False,
 ) -> None:
     """Group everybody who agreed to take part; a new version replaces the old when complete.

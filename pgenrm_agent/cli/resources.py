@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from pgenrm_agent.cli.engine_choice import EngineChoice
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.memory import UserMemory
-    from pgenrm_agent.opening import EngineName
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Scaling
 
@@ -51,7 +51,7 @@ def open_embedder(name: str | None) -> Embedder | None:
 def open_reward_model(
     memory: str | None,
     model: str | None,
-    engine: EngineName | None,
+    engine: EngineChoice,
     *,
     scaling: Scaling | None = None,
     embedder: str | None = None,
@@ -61,7 +61,8 @@ def open_reward_model(
 
     return PGenRM(
         model,
-        engine=engine,
+        engine=engine.name,
+        engine_options=engine.options,
         memory=memory,
         scaling=scaling,
         persona_embedder=open_embedder(embedder),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     MAX_SEED,
     CandidatesArgument,
     EmbedderOption,
-    EngineOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
@@ -83,7 +83,7 @@ def _scoring(
         seed: SeedOption,
         memory: MemoryOption,
         model: ModelOption,
-        engine: EngineOption,
+        engine: EngineChoice,
         embedder: EmbedderOption,
         as_json: JsonOption = False,
     ) -> None:
@@ -99,7 +99,7 @@ def _scoring(
         show_result(evaluation, as_json)
 
     command.__name__, command.__doc__ = name, about
-    return command
+    return chooses_engine(command)
 
 
 def _show_evaluation(evaluation: Evaluation, as_json: bool) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.keys import keys_in_force
 from pgenrm_agent.cli.options import (
     EmbedderOption,
-    EngineOption,
     IndividualOption,
     KeysOption,
     MemoryOption,
@@ -36,6 +36,7 @@ MCP_SHUTDOWN_S = 30
 """How long the clients of `pgenrm mcp --http` get to finish when it is stopped."""
 
 
+@chooses_engine
 def serve(
     *,
     host: Annotated[
@@ -74,7 +75,7 @@ def serve(
     seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
 ) -> None:
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
@@ -107,6 +108,7 @@ def serve(
         )
 
 
+@chooses_engine
 def mcp(
     *,
     http: Annotated[
@@ -141,7 +143,7 @@ def mcp(
     seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from pgenrm_agent.cli.debug_session import labels_of, open_session
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     EmbedderOption,
-    EngineOption,
     IndividualOption,
     MemoryOption,
     ModelOption,
@@ -27,6 +27,7 @@ from pgenrm_agent.extras import require
 __all__ = ["studio"]
 
 
+@chooses_engine
 def studio(
     context: typer.Context,
     *,
@@ -46,7 +47,7 @@ def studio(
     seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
-    engine: EngineOption,
+    engine: EngineChoice,
     embedder: EmbedderOption,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -57,7 +58,7 @@ def studio(
     from pgenrm_agent.studio.app import create_studio
 
     scaling = scaling_of(individual, prototype, seed=seed)
-    labels = labels_of(model=model, engine=engine, memory=memory, embedder=embedder)
+    labels = labels_of(model=model, memory=memory, embedder=embedder, **engine.labels)
     token = secrets.token_urlsafe(24)
     with ExitStack() as resources:
         # Bound here, so that the address is known before the server runs.

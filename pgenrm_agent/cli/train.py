@@ -1,4 +1,4 @@
-"""`pgenrm train ...`: train a model in three stages, measure it, write its card."""
+"""`pgenrm train ...`: train a model in three stages."""
 
 from __future__ import annotations
 
@@ -9,36 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pgenrm_agent.cli.options import (
     AnswersOption,
     DryRunOption,
-    EngineOption,
-    FixedSeedOption,
     JsonOption,
     ModelFolderOption,
     OutOption,
     RecipeOption,
-    TemperatureOption,
 )
-from pgenrm_agent.cli.output import print_json, print_summary
+from pgenrm_agent.cli.output import print_summary
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.cli.train_chains import chains
 from pgenrm_agent.cli.train_sft import merge, sft
 
 if TYPE_CHECKING:
-    from pgenrm_agent.training.bundled.evaluate import EvaluationReport
     from pgenrm_agent.training.grpo import Stage
-    from pgenrm_agent.training.grpo_recipe import GrpoRecipe
+    from pgenrm_agent.training.recipe import GrpoRecipe
     from pgenrm_agent.training.rewards import Rater
 
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Train a model in three stages, measure it, write its card.",
+    help="Train a model in three stages.",
 )
 for command in (chains, sft, merge):
     app.command()(command)
@@ -61,9 +55,11 @@ def psi(
 ) -> None:
     """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
     from pgenrm_agent.training.psi import train_psi
-    from pgenrm_agent.training.recipe import load_recipe
+    from pgenrm_agent.training.recipe import PsiRecipe
 
-    result = train_psi(load_recipe(recipe), data, out, start_from=start_from, stop_after=stop_after)
+    result = train_psi(
+        PsiRecipe.load(recipe), data, out, start_from=start_from, stop_after=stop_after
+    )
     summary = {
         "model": str(result.folder),
         "steps": result.steps,
@@ -73,91 +69,6 @@ def psi(
         "chains": result.chains,
     }
     print_summary(summary, f"stage 1 (PSI), {recipe}", as_json=as_json)
-
-
-@app.command()
-def evaluate(
-    *,
-    data: AnswersOption,
-    model: ModelFolderOption,
-    out: Annotated[
-        Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")
-    ],
-    users: Annotated[int, typer.Option(min=2, help="Simulated users, one comparison each.")] = 1000,
-    history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
-    chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
-    temperature: TemperatureOption = 1.0,
-    seed: FixedSeedOption,
-    engine: EngineOption,
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Accuracy on users and queries that training never saw, beside the baselines."""
-    from pgenrm_agent.evaluation.metrics import plus_minus
-    from pgenrm_agent.files import write_text
-    from pgenrm_agent.local_engine import open_engine
-    from pgenrm_agent.model_files import format_of
-    from pgenrm_agent.progress import counting
-    from pgenrm_agent.run_folder import refuse_other_settings, weights_of
-    from pgenrm_agent.training.bundled.evaluate import evaluate_model
-    from pgenrm_agent.training.bundled.simulation import World, load_answers
-
-    settings = {
-        "model": weights_of(model),
-        "adapter": adapter and weights_of(adapter),
-        "history": history,
-        "chains": chains,
-        "temperature": temperature,
-        "seed": seed,
-    }
-    refuse_other_settings(out / "settings.json", settings, what="an evaluation")
-    runner = open_engine(engine, model, adapter=adapter)
-    with counting("comparisons") as progress:
-
-        async def run() -> EvaluationReport:
-            try:
-                return await evaluate_model(
-                    runner,
-                    format_of(model),
-                    World(),
-                    load_answers(data / "train.jsonl.gz"),
-                    load_answers(data / "val.jsonl.gz"),
-                    out,
-                    users=users,
-                    history=history,
-                    chains=chains,
-                    seed=seed,
-                    temperature=temperature,
-                    progress=progress,
-                )
-            finally:
-                await runner.aclose()
-
-        report = asyncio.run(run())
-    write_text(out / "report.json", report.model_dump_json(indent=2) + "\n")
-    if as_json:
-        print_json(report)
-        return
-    title = f"{users} comparisons, {history} past choices"
-    table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
-    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
-        shown = plus_minus(value.strict), plus_minus(value.accuracy), f"{100 * value.coverage:.1f}"
-        table.add_row(name, *shown)
-    Console().print(table)
-
-
-@app.command()
-def card(
-    *,
-    run: Annotated[Path, typer.Option(help="Folder of the run of the last stage.")],
-    report: Annotated[Path, typer.Option(help="report.json of `pgenrm train evaluate`.")],
-    data: AnswersOption,
-    machine: Annotated[str, typer.Option(help="What the model was trained on, in words.")],
-) -> None:
-    """Write MODEL_CARD.md into the run's model folder, from what was measured."""
-    from pgenrm_agent.training.bundled.card import write_card
-
-    typer.echo(str(write_card(run, report, data, machine)))
 
 
 SourceOption = Annotated[
@@ -219,10 +130,10 @@ def _reinforce(
     from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.model_files import refuse_without_model
     from pgenrm_agent.training.grpo import train_grpo
-    from pgenrm_agent.training.grpo_recipe import load_grpo_recipe
+    from pgenrm_agent.training.recipe import GrpoRecipe
     from pgenrm_agent.training.run import is_main_process
 
-    recipe = load_grpo_recipe(recipe_name)
+    recipe = GrpoRecipe.load(recipe_name)
     refuse_without_model(model)
     rows = load_rows(data)
     choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
@@ -259,13 +170,7 @@ def _plan_of(stage: str, recipe: GrpoRecipe, model: Path, choices: int) -> dict[
         "steps": recipe.steps,
         "chains_to_sample": chains,
         "tokens_at_most": chains * recipe.max_tokens,
-        **estimate_memory(
-            model,
-            precision=recipe.precision,
-            adapter=recipe.adapter,
-            tokens=recipe.rows_at_once * 2 * recipe.max_tokens,
-            recompute=recipe.recompute,
-        ),
+        **estimate_memory(model, recipe, tokens=recipe.rows_at_once * 2 * recipe.max_tokens),
         **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
     }
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
-    EngineOption,
     FixedSeedOption,
     JsonOption,
     LimitOption,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["chains"]
 
 
+@chooses_engine
 def chains(
     *,
     data: Annotated[
@@ -36,7 +38,7 @@ def chains(
     teacher: Annotated[
         str, typer.Option(help="Model that writes: a folder, a hub name, or a server's model.")
     ],
-    engine: EngineOption,
+    engine: EngineChoice,
     out: Annotated[
         Path, typer.Option(help="Folder of the dataset; what is there is not paid for again.")
     ] = Path("runs/chains"),
@@ -60,17 +62,16 @@ def chains(
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.evaluation.datasets.rows import examples
     from pgenrm_agent.evaluation.datasets.sources import load_rows
-    from pgenrm_agent.local_engine import open_engine
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
     from pgenrm_agent.training.chain_dataset import sample_chains
 
     every = examples(load_rows(data), split="train", history=history, seed=seed)
     chosen = list(islice(every, limit))
-    runner = open_engine(engine, teacher)
+    runner = engine.open(teacher)
 
     async def run() -> ChainDatasetReport:
-        try:
+        async with aclosing(runner):
             with counting("chains") as progress:
                 return await sample_chains(
                     runner,
@@ -83,8 +84,6 @@ def chains(
                     withhold_stated=withhold_stated,
                     progress=progress,
                 )
-        finally:
-            await runner.aclose()
 
     report = asyncio.run(run())
     summary = report.model_dump()

@@ -18,7 +18,7 @@ from pgenrm_agent.cli.options import (
 from pgenrm_agent.cli.output import print_summary
 
 if TYPE_CHECKING:
-    from pgenrm_agent.training.sft_recipe import SftRecipe
+    from pgenrm_agent.training.recipe import SftRecipe
 
 __all__ = ["merge", "sft"]
 
@@ -39,11 +39,11 @@ def sft(
     --num_processes N -m pgenrm_agent.cli train sft ...`. `psi` trains a model from scratch.
     """
     from pgenrm_agent.model_files import refuse_without_model
+    from pgenrm_agent.training.recipe import SftRecipe
     from pgenrm_agent.training.run import is_main_process
     from pgenrm_agent.training.sft import train_sft
-    from pgenrm_agent.training.sft_recipe import load_sft_recipe
 
-    loaded = load_sft_recipe(recipe)
+    loaded = SftRecipe.load(recipe)
     refuse_without_model(model)
     if dry_run:
         print_summary(
@@ -91,12 +91,6 @@ def _plan(recipe: SftRecipe, model: Path, data: Path) -> dict[str, object]:
         "model": str(model),
         "data": str(data),
         **asdict(plan),
-        **estimate_memory(
-            model,
-            precision=recipe.precision,
-            adapter=recipe.adapter,
-            tokens=recipe.rows_at_once * recipe.max_tokens,
-            recompute=recipe.recompute,
-        ),
+        **estimate_memory(model, recipe, tokens=recipe.rows_at_once * recipe.max_tokens),
         **{f"recipe.{key}": value for key, value in recipe.model_dump().items()},
     }

@@ -192,28 +192,29 @@ def _totals(values: Mapping[str, object]) -> dict[str, list[float]]:
     totals_of: dict[str, list[float]] = {name: [] for name in ids}
     for draft in _drafts(values):
         if draft["status"] == "written":
-            parsed = _parse(draft["text"], _shown(draft, ids))
+            parsed = _read(draft, ids)
             if isinstance(parsed, ParsedChain):
                 for name, total in parsed.totals.items():
                     totals_of[name].append(total)
     return {name: totals for name, totals in totals_of.items() if totals}
 
 
-def _shown(draft: Draft, ids: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(ids[i] for i in draft["order"])
+def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
+    shown = tuple(ids[i] for i in draft["order"])
+    return _parse(draft["text"], shown, draft["asks_totals"])
 
 
 # A time line shows the same texts at many checkpoints.
 @functools.lru_cache(maxsize=1024)
-def _parse(text: str, shown: tuple[str, ...]) -> ParsedChain | ChainError:
+def _parse(text: str, shown: tuple[str, ...], asks_totals: bool) -> ParsedChain | ChainError:
     try:
-        return parse_chain(text, shown)
+        return parse_chain(text, shown, asks_totals=asks_totals)
     except ChainError as error:
         return error
 
 
 def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
-    parsed = _parse(draft["text"], _shown(draft, ids))
+    parsed = _read(draft, ids)
     scored = parsed if draft["status"] == "written" and isinstance(parsed, ParsedChain) else None
     problem = None
     if draft["status"] == "failed":

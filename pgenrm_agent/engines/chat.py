@@ -7,18 +7,21 @@ LangChain interface promises anything about seeds.
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
+from pydantic import SecretStr
+
+from pgenrm_agent.background_loop import BackgroundLoop
+from pgenrm_agent.engines.answers import Answer, Usage, read_answers, read_message, share_tokens
+from pgenrm_agent.engines.asking import Asking, Gathering, Pace
+from pgenrm_agent.engines.chat_errors import fault_of
+from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
-from pgenrm_agent.errors import (
-    ConfigurationError,
-    EngineError,
-    EngineTimeout,
-    EngineUnavailable,
-    PGenRMError,
-)
+from pgenrm_agent.engines.server_errors import Advice, ServerFault, ServerWords
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import Message
 
 if TYPE_CHECKING:
@@ -27,28 +30,51 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatModelEngine"]
 
-LIMIT_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
+LIMIT_FIELDS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "num_predict",
+    "max_new_tokens",
+)
 """What integrations call the most new tokens; the first one a model has is set."""
-CUT_SHORT = {"length", "max_tokens", "max_output_tokens", "content_filter"}
-"""Finish reasons, in lower case, by which integrations report an answer that is not whole."""
+METHODS = ("json_schema", "function_calling", "json_mode")
+"""Ways of `with_structured_output`, the surest first."""
 
 
 class ChatModelEngine:
     """A LangChain chat model.
 
-    chat_model: the model itself, before `bind`, `with_retry` or the like. Retries and time-outs are
-        its own.
+    chat_model: the model itself, before `bind`, `with_retry` or the like. Repetitions and time-outs
+        are its own.
     concurrency: most requests in flight, over all callers.
+    requests_per_minute: most requests begun in a minute, evenly spread; None for no cap.
+    max_tokens: new tokens a sample may take, thinking included, in place of what a call asks for.
+    retries: further attempts after an error that came with status 200, which the model's own
+        repetitions do not see.
 
     Temperature, top_p and the token limit are set on a copy of the model, for each of them that the
     model has a field for; a model without such a field keeps its own behavior. Stop strings are
     given to the model and applied to its answer as well, since not every integration knows them.
+    An answer is held to a schema by `response_format` (ChatOpenAI and its kin) or by
+    `with_structured_output`; a model that has neither does not hold to one.
+
+    What a server refuses by name is left out or said in another way from then on, as in the OpenAI
+    engine.
 
     Raises:
-        ConfigurationError: `chat_model` is no chat model, or concurrency is less than 1.
+        ConfigurationError: `chat_model` is no chat model, or a number is out of its range.
     """
 
-    def __init__(self, chat_model: BaseChatModel, *, concurrency: int = 8) -> None:
+    def __init__(
+        self,
+        chat_model: BaseChatModel,
+        *,
+        concurrency: int = 8,
+        requests_per_minute: float | None = None,
+        max_tokens: int | None = None,
+        retries: int = 2,
+    ) -> None:
         from langchain_core.language_models import BaseChatModel
 
         if not isinstance(chat_model, BaseChatModel):
@@ -56,10 +82,28 @@ class ChatModelEngine:
                 f"{type(chat_model).__name__} is no LangChain chat model: pass the model itself,"
                 " before .bind(...), .with_retry(...) or .with_structured_output(...)"
             )
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
+        if max_tokens is not None and max_tokens < 1:
+            raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
         self._chat_model = chat_model
-        self._slots = asyncio.Semaphore(concurrency)
+        self._max_tokens = max_tokens
+        self._asking = Asking(
+            self.name,
+            Dialect(limit=_limits(chat_model), schema_ways=_schema_ways(chat_model)),
+            pace=Pace(concurrency, requests_per_minute),
+            retries=retries,
+            advice=Advice(
+                key="check the chat model's key",
+                timeout="raise its timeout",
+                unreachable="check its base_url",
+                overload="lower concurrency, or set requests_per_minute",
+                missing="check the chat model's model and base_url",
+            ),
+            keys=[
+                value.get_secret_value()
+                for value in vars(chat_model).values()
+                if isinstance(value, SecretStr)
+            ],
+        )
         self._loop = BackgroundLoop(self.name)
 
     @property
@@ -72,15 +116,18 @@ class ChatModelEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(continues=False, seeds="none")
+        return Capabilities(
+            continues=False, seeds="none", json_schema=bool(self._asking.dialect.schema_ways)
+        )
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
         """Sample every prompt n times; see `Engine`. Seeds are not used.
 
-        Raises:
+        Raises, where every sample fails:
             ConfigurationError: a prompt has a begun answer, or the model refuses the key.
+            SchemaRefused: the model knows no way to hold to a schema.
             EngineTimeout, EngineUnavailable, EngineError: the model failed.
         """
         if any(prompt.partial for prompt in prompts):
@@ -88,12 +135,12 @@ class ChatModelEngine:
                 f"{self.name} cannot continue a begun answer: leave Prompt.partial empty, or use"
                 " the transformers, vllm or openai engine"
             )
-        if not prompts:
-            return []
+        if self._max_tokens is not None:
+            params = params.model_copy(update={"max_tokens": self._max_tokens})
         return await self._loop.run(lambda: self._sample_all(prompts, params))
 
     async def aclose(self) -> None:
-        """Cancel what is in flight. The chat model stays its owner's to close."""
+        """Cancel what is in flight. The chat model itself is its owner's. Again: nothing happens."""
         await asyncio.to_thread(self._loop.close)
 
     # --- on the background loop ---
@@ -101,66 +148,139 @@ class ChatModelEngine:
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        model = self._set_up(params)
-        answers = iter(
-            await all_or_cancel(
-                [
-                    self._ask(model, [_langchain(message) for message in prompt.messages], params)
-                    for prompt in prompts
-                    for _ in range(prompt.n)
-                ]
-            )
-        )
-        return [[next(answers) for _ in range(prompt.n)] for prompt in prompts]
+        gathering = Gathering(prompts)
+        work = [
+            gathering.put(place, number, 1, self._sample(prompt, params, gathering))
+            for place, prompt in enumerate(prompts)
+            for number in range(prompt.n)
+        ]
+        return await gathering.finish(work, params.timeout_s)
 
-    def _set_up(self, params: SamplingParams) -> BaseChatModel:
-        """The model with these sampling parameters, as far as it has them.
+    async def _sample(
+        self, prompt: Prompt, params: SamplingParams, gathering: Gathering
+    ) -> list[Completion]:
+        request: Request = {
+            "messages": prompt.messages,
+            "temperature": params.temperature,
+            "max_tokens": params.max_tokens,
+        }
+        if params.top_p < 1:
+            request["top_p"] = params.top_p
+        if params.stop:
+            request["stop"] = list(params.stop)
+        if prompt.json_schema is not None:
+            request["json_schema"] = prompt.json_schema
+        told, (answer, usage) = await self._asking.ask(request, self._send, gathering)
+        [tokens] = share_tokens([answer], usage.completion)
+        sample = self._asking.sample(answer, params, tokens=tokens, prompt_tokens=usage.prompt)
+        if "stop" in told and answer.ended == "stop" and answer.is_only_thought:
+            self._asking.stop_here("it ends the thinking, too")
+            [again] = await self._sample(prompt, params, gathering)
+            return [again.model_copy(update={"tokens": tokens + again.tokens})]
+        return [sample]
+
+    async def _send(self, request: Request) -> tuple[Answer, Usage]:
+        """Make one attempt. Raises ServerFault."""
+        messages = request["messages"]
+        assert isinstance(messages, tuple)
+        asked = [_langchain(message) for message in messages]
+        model = self._set_up(request)
+        form = request.get("response_format")
+        further = {name: request[name] for name in ("stop",) if name in request}
+        try:
+            if isinstance(form, Mapping) and str(form["type"]).startswith(METHOD):
+                answer = await _ask_structured(model, asked, form)
+            else:
+                if form is not None:
+                    further["response_format"] = form
+                answer = await model.ainvoke(asked, **further)  # type: ignore[arg-type]
+        except (PGenRMError, ServerFault):
+            raise
+        except Exception as error:
+            cut = getattr(error, "completion", None)
+            if cut is None:
+                raise fault_of(error) from error
+            # The client of OpenAI raises where an answer with a schema is not whole.
+            [cut_answer, *_], usage = read_answers(cut.model_dump())
+            return cut_answer, usage
+        return _read(answer)
+
+    def _set_up(self, request: Request) -> BaseChatModel:
+        """The model with what the request asks for, as far as it has fields for it.
 
         Fields of a copy rather than arguments of the call: an integration sends its fields to its
         provider under the right names, and not all of them accept unknown arguments.
         """
         fields = type(self._chat_model).model_fields
-        wanted: dict[str, object] = {}
-        if "temperature" in fields:
-            wanted["temperature"] = params.temperature
-        if "top_p" in fields and params.top_p < 1:
-            wanted["top_p"] = params.top_p
-        limit = next((name for name in LIMIT_FIELDS if name in fields), None)
-        if limit is not None:
-            wanted[limit] = params.max_tokens
+        dropped = self._asking.dialect.dropped
+        wanted: dict[str, object] = {
+            name: request.get(name)
+            for name in ("temperature", "top_p")
+            if name in fields and (name in request or name in dropped)
+        }
+        own = next((name for name in LIMIT_FIELDS if name in fields), None)
+        first, *others = _limits(self._chat_model) or ("",)
+        if own is not None:
+            if first in request:
+                wanted[own] = request[first]
+            elif first not in self._asking.dialect.limit:
+                wanted[own] = None
+        for name in others:
+            if name in request:
+                body = getattr(self._chat_model, "extra_body", None) or {}
+                wanted["extra_body"] = {**body, name: request[name]}
         return self._chat_model.model_copy(update=wanted) if wanted else self._chat_model
 
-    async def _ask(
-        self, model: BaseChatModel, messages: list[BaseMessage], params: SamplingParams
-    ) -> Completion:
-        async with self._slots:
-            try:
-                answer = await model.ainvoke(messages, stop=list(params.stop) or None)
-            except PGenRMError:
-                raise
-            except Exception as error:
-                raise self._explained(error) from error
-        return _completion(answer, params.stop)
 
-    def _explained(self, error: Exception) -> PGenRMError:
-        """Integrations have their own exceptions; most carry an HTTP status, time-outs a name."""
-        lines = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-        status = getattr(error, "status_code", None)
-        if status in {401, 403}:
-            # The provider's message may quote the key.
-            return ConfigurationError(
-                f"{self.name} refuses the API key (HTTP {status}): check the chat model's key"
-            )
-        if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
-            return EngineTimeout(f"{self.name} did not answer in time ({said}): raise its timeout")
-        if isinstance(error, ConnectionError) or "connect" in type(error).__name__.lower():
-            return EngineUnavailable(f"{self.name} cannot be reached ({said}): check its base_url")
-        if status in {404, 429, 502, 503, 504}:
-            return EngineUnavailable(f"{self.name} is unavailable (HTTP {status}; {said})")
-        if status in {400, 413, 422}:
-            return ConfigurationError(f"{self.name} refuses the request (HTTP {status}; {said})")
-        return EngineError(f"{self.name} failed ({said})")
+async def _ask_structured(
+    model: BaseChatModel, messages: list[BaseMessage], form: Mapping[str, object]
+) -> AIMessage:
+    method = str(form["type"]).removeprefix(METHOD)
+    schema = form["schema"]
+    assert isinstance(schema, Mapping)
+    named = {"title": "answer", "description": "The answer.", **schema}
+    options = {"method": method} if method else {}
+    try:
+        structured = model.with_structured_output(named, include_raw=True, **options)
+    except (NotImplementedError, ValueError, TypeError, ImportError) as error:
+        words = ServerWords(str(error), everything=str(error), fields=("response_format",))
+        raise ServerFault(words, status=400) from error
+    result = await structured.ainvoke(messages)
+    raw: AIMessage = result["raw"]  # type: ignore[index]
+    return raw
+
+
+def _limits(model: BaseChatModel) -> tuple[str, ...]:
+    """The names of the token limit that can be told to the model, its own first."""
+    fields = type(model).model_fields
+    if not any(name in fields for name in LIMIT_FIELDS):
+        return ()
+    if _is_openai(model) and "extra_body" in fields:
+        return ("max_completion_tokens", "max_tokens")
+    return ("max_tokens",)
+
+
+def _is_openai(model: BaseChatModel) -> bool:
+    return any(kind.__name__ == "BaseChatOpenAI" for kind in type(model).__mro__)
+
+
+def _schema_ways(model: BaseChatModel) -> tuple[str, ...]:
+    """The ways in which an integration can hold an answer to a schema, by what it has."""
+    from langchain_core.language_models import BaseChatModel
+
+    kind = type(model)
+    arguments = {
+        *inspect.signature(kind._generate).parameters,
+        *inspect.signature(kind._agenerate).parameters,
+    }
+    if _is_openai(model) or "response_format" in arguments:
+        return ("json_schema", "json_object")
+    if kind.with_structured_output is not BaseChatModel.with_structured_output:
+        parameter = inspect.signature(kind.with_structured_output).parameters.get("method")
+        offered = "" if parameter is None else str(parameter.annotation)
+        named = tuple(f"{METHOD}{method}" for method in METHODS if method in offered)
+        return named or (METHOD,)
+    return () if kind.bind_tools is BaseChatModel.bind_tools else (METHOD,)
 
 
 def _langchain(message: Message) -> BaseMessage:
@@ -173,20 +293,31 @@ def _langchain(message: Message) -> BaseMessage:
     return AIMessage(message.content)
 
 
-def _completion(answer: AIMessage, stops: Sequence[str]) -> Completion:
-    text = str(answer.text)
-    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-    usage = answer.usage_metadata
-    whole = text[: min(ends)] if ends else text
-    return Completion(
-        text=whole,
-        # Words stand in where the model reports no usage.
-        tokens=usage["output_tokens"] if usage else len(whole.split()),
-        prompt_tokens=usage["input_tokens"] if usage else 0,
-        finish_reason="length" if not ends and _cut_short(answer.response_metadata) else "stop",
+def _read(message: AIMessage) -> tuple[Answer, Usage]:
+    metadata = message.response_metadata
+    finish = next(
+        (
+            str(metadata[name])
+            for name in ("finish_reason", "stop_reason", "done_reason")
+            if metadata.get(name)
+        ),
+        "",
     )
-
-
-def _cut_short(metadata: Mapping[str, object]) -> bool:
-    reasons = (metadata.get(key) for key in ("finish_reason", "stop_reason", "done_reason"))
-    return any(str(reason).lower() in CUT_SHORT for reason in reasons)
+    content: object = message.content
+    if message.tool_calls:
+        content = json.dumps(message.tool_calls[0]["args"], ensure_ascii=False)
+    elif message.invalid_tool_calls:
+        content = message.invalid_tool_calls[0]["args"] or ""
+    fields = {**message.additional_kwargs}
+    if isinstance(message.content, list) and content is not message.content:
+        fields["thinking_blocks"] = [
+            block
+            for block in message.content
+            if isinstance(block, Mapping) and block.get("type") != "text"
+        ]
+    try:
+        answer = read_message(content, fields, finish=finish)
+    except ValueError as error:
+        raise ServerFault(ServerWords(str(error)), kind="senseless", retried=True) from None
+    usage = message.usage_metadata
+    return answer, Usage(usage["output_tokens"], usage["input_tokens"]) if usage else Usage()

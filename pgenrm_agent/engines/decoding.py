@@ -7,9 +7,9 @@ is what makes eight samples cost little more than one; memory is the prompts' pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from pgenrm_agent.engines.grammar import TokenMask
+
+if TYPE_CHECKING:
+    from xgrammar import GrammarMatcher
 
 __all__ = ["ATTENTION", "Row", "SamplingRules", "attends_to_everything", "decode", "layer_kinds"]
 
@@ -39,6 +44,10 @@ class Row:
 
     noise: the row's own random stream, so that a sample does not depend on what else is in the
         batch.
+    matcher: follows the grammar that the row is held to from its next token on; None leaves it free.
+    may_think: whether the first token may be one of `SamplingRules.opening` in spite of the grammar,
+        if that is what the model would write; it then becomes free, and `thinking`.
+    ended: "stop" or "length"; empty as long as it is being written.
     end: the end token that it was ended by, if one did; it is not among its tokens.
     """
 
@@ -46,18 +55,26 @@ class Row:
     noise: np.random.Generator
     limit: int
     tokens: list[int] = field(default_factory=list)
-    ended: str = "length"
+    matcher: GrammarMatcher | None = None
+    may_think: bool = False
+    thinking: bool = False
+    ended: Literal["", "stop", "length"] = ""
     end: int | None = None
 
 
 @dataclass(frozen=True)
 class SamplingRules:
-    """temperature 0 takes the likeliest token. `suspects` marks tokens that may end a stop string."""
+    """temperature 0 takes the likeliest token.
+
+    suspects: true for tokens after which a row is looked at, as they may end a stop string.
+    opening: tokens that begin a model's thinking.
+    """
 
     temperature: float
     top_p: float
     end_tokens: frozenset[int]
     suspects: torch.Tensor | None
+    opening: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -251,14 +268,37 @@ def _stack(caches: Sequence[Any], rows: Sequence[Row], device: torch.device) -> 
     return prefix
 
 
-def _choose(logits: torch.Tensor, rows: Sequence[Row], rules: SamplingRules) -> torch.Tensor:
-    """One token a row; logits (B, vocabulary) -> (B,).
+def _choose(
+    logits: torch.Tensor, rows: Sequence[Row], rules: SamplingRules, mask: TokenMask
+) -> torch.Tensor:
+    """One token a row; logits (B, vocabulary) -> (B,). Logits that a grammar bans become -inf."""
+    noise = None
+    if rules.temperature > 0:
+        size = logits.shape[-1]
+        drawn = np.stack([row.noise.standard_exponential(size, dtype=np.float32) for row in rows])
+        noise = torch.from_numpy(drawn).to(logits.device).log()
+    free = _likeliest(logits, noise, rules) if any(row.may_think for row in rows) else None
+    mask.apply(logits, [None if row.ended else row.matcher for row in rows])
+    chosen = _likeliest(logits, noise, rules)
+    if free is not None:
+        for place, row in enumerate(rows):
+            if row.may_think and int(free[place]) in rules.opening:
+                chosen[place] = free[place]
+                row.matcher, row.thinking = None, True
+            row.may_think = False
+    return chosen
+
+
+def _likeliest(
+    logits: torch.Tensor, noise: torch.Tensor | None, rules: SamplingRules
+) -> torch.Tensor:
+    """The token of highest logit, or the one that noise (its logarithm) lets win.
 
     Gumbel-max: exponential noise a token, the highest chance-to-noise ratio wins. A change in the
     last bits of a logit then matters only where two ratios are equal to those bits, while in
     inverse transform sampling it would shift every later boundary.
     """
-    if rules.temperature == 0:
+    if noise is None:
         return logits.argmax(-1)
     scaled = logits.float() / rules.temperature
     if rules.top_p < 1:
@@ -267,9 +307,7 @@ def _choose(logits: torch.Tensor, rows: Sequence[Row], rules: SamplingRules) -> 
         scaled = scaled.masked_fill(
             torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf")
         )
-    size = logits.shape[-1]
-    noise = np.stack([row.noise.standard_exponential(size, dtype=np.float32) for row in rows])
-    return (scaled - torch.from_numpy(noise).to(scaled.device).log()).argmax(-1)
+    return (scaled - noise).argmax(-1)
 
 
 @torch.inference_mode()
@@ -278,12 +316,12 @@ def decode(
     prompts: Sequence[Sequence[int]],
     rows: Sequence[Row],
     rules: SamplingRules,
-    stops_here: Any,
+    stops_here: Callable[[Row], bool],
 ) -> None:
     """Write every row's tokens in place, all rows one token a step.
 
-    prompts: token ids; no prompt twice. stops_here: called with a row whose newest token may end a
-    stop string; True ends the row.
+    prompts: token ids; no prompt twice. stops_here: called with a row whose newest token is a
+    suspect; True ends the row. It may also set the row's matcher.
     """
     device = model.device
     caches, first = _read_prompts(model, prompts)
@@ -296,9 +334,10 @@ def decode(
     cache.layers = list(layers)
     if hasattr(cache, "layer_class_to_replicate"):
         cache.layer_class_to_replicate = None
+    mask = TokenMask()
     alive = np.ones(len(active), dtype=bool)
     for step in range(max(row.limit for row in rows)):
-        chosen = _choose(logits, active, rules)
+        chosen = _choose(logits, active, rules, mask)
         suspect = rules.suspects[chosen].tolist() if rules.suspects is not None else None
         for place, token in enumerate(chosen.tolist()):
             if not alive[place]:
@@ -308,10 +347,14 @@ def decode(
                 row.ended, row.end, alive[place] = "stop", token, False
                 continue
             row.tokens.append(token)
-            if suspect is not None and suspect[place] and stops_here(row):
+            complete = False
+            if row.matcher is not None:
+                row.matcher.accept_token(token)
+                complete = row.matcher.is_terminated()
+            if complete or (suspect is not None and suspect[place] and stops_here(row)):
                 row.ended, alive[place] = "stop", False
             elif len(row.tokens) >= row.limit:
-                alive[place] = False
+                row.ended, alive[place] = "length", False
         if not alive.any():
             return
         if alive.mean() < COMPACT_AT:

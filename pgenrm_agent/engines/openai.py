@@ -1,41 +1,49 @@
 """The OpenAI engine: any server with an OpenAI-compatible chat endpoint, vLLM's own included.
 
-Retries with backoff, time-outs per attempt and connection reuse are the official client's; bounded
-concurrency, samples that a server did not return, and continuing a begun answer are done here.
+Connections and credentials are the official client's. What a server takes is learned in dialect.py,
+repetitions and pace are in asking.py, its answers are read in answers.py: here they are put together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
+import json
+import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
+from pgenrm_agent.engines.answers import Answer, Usage, read_answers, share_tokens
+from pgenrm_agent.engines.asking import Asking, Gathering, Pace
+from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
-from pgenrm_agent.errors import (
-    ConfigurationError,
-    EngineError,
-    EngineTimeout,
-    EngineUnavailable,
-    PGenRMError,
+from pgenrm_agent.engines.server_errors import (
+    TRANSIENT_STATUSES,
+    Advice,
+    ServerFault,
+    ServerWords,
+    read_words,
+    wait_asked_for,
 )
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Message
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletionMessageParam
 
 __all__ = ["OpenAIEngine", "first_seed"]
 
-logger = logging.getLogger(__name__)
-
 LOOKUP_TIMEOUT_S = 5.0
-LONGEST_BACKOFF_S = 8.0
-"""The official client's longest wait between two attempts, unless the server names one."""
 NO_KEY = "none"
 """Stands in for a key: the client insists on one, servers of one's own often want none."""
+SECRET_HEADER = re.compile(r"key|token|auth|secret|cookie", re.IGNORECASE)
+# Else vLLM samples by the model's generation_config.json, not as asked.
+VLLM_FIELDS = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True}
+CONTINUING = {"continue_final_message": True, "add_generation_prompt": False}
 
 
 def first_seed(seed: int) -> int:
@@ -55,12 +63,21 @@ class OpenAIEngine:
     base_url: such as "http://localhost:8000/v1"; None takes OPENAI_BASE_URL, then OpenAI itself.
     api_key: None takes OPENAI_API_KEY; a server given by `base_url` may need none.
     concurrency: most requests in flight, over all callers.
+    requests_per_minute: most requests begun in a minute, evenly spread; None for no cap.
     timeout_s: seconds for one attempt.
-    retries: further attempts after 408, 409, 429, 5xx, a time-out or a lost connection, with
-        growing pauses of 0.5 to 8 s, or as long as the server asks (2 minutes at most).
+    retries: further attempts after 408, 409, 425, 429, 5xx, an error with status 200, a time-out or
+        a lost connection, with growing pauses of 0.5 to 8 s, or as long as the server asks (one that
+        asks for more than 2 minutes is given up).
+    max_tokens: new tokens a sample may take, thinking included, in place of what a call asks for.
+    extra_body: further fields of every request; they count more than the engine's own.
+    headers: further headers of every request.
     continues: whether the server extends a begun answer as vLLM does (`continue_final_message`).
         None looks it up: a vLLM server does, any other is taken not to. The look-up is one request
         at the first use; `capabilities` waits for it, at most 5 s.
+
+    What a server refuses by name is left out, renamed or said in another way from then on, with one
+    line in the log: `stop`, `seed`, `n`, `temperature`, `top_p`, the token limit, the system role,
+    the way to hold to a schema.
 
     Raises:
         ConfigurationError: the package `openai` is missing, no key is known, or a number is out of
@@ -74,48 +91,42 @@ class OpenAIEngine:
         base_url: str | None = None,
         api_key: str | None = None,
         concurrency: int = 16,
+        requests_per_minute: float | None = None,
         timeout_s: float = 120.0,
         retries: int = 4,
+        max_tokens: int | None = None,
+        extra_body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
         continues: bool | None = None,
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise ConfigurationError(
-                "the OpenAI engine needs the package openai: pip install 'pgenrm-agent[openai]'"
-            ) from error
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
         if timeout_s <= 0:
             raise ConfigurationError(f"timeout_s is {timeout_s}: pass more than 0 seconds")
-        if retries < 0:
-            raise ConfigurationError(f"retries is {retries}: pass 0 or more")
-        try:
-            self._client: AsyncOpenAI = openai.AsyncOpenAI(
-                base_url=base_url,
-                api_key=api_key,
-                timeout=timeout_s,
-                max_retries=retries,
-            )
-        except openai.OpenAIError:
-            if base_url is None:
-                raise ConfigurationError(
-                    "no API key: set OPENAI_API_KEY or pass api_key=..., or pass the base_url of a"
-                    " server that needs none"
-                ) from None
-            self._client = openai.AsyncOpenAI(
-                base_url=base_url, api_key=NO_KEY, timeout=timeout_s, max_retries=retries
-            )
+        if max_tokens is not None and max_tokens < 1:
+            raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
+        pace = Pace(concurrency, requests_per_minute)
+        self._client = _client(base_url, api_key, timeout_s, dict(headers or {}))
         self._model = model
-        self._url = str(self._client.base_url).rstrip("/")
-        self._key = self._client.api_key
+        self._url = _without_credentials(str(self._client.base_url)).rstrip("/")
         self._timeout_s = timeout_s
-        self._retries = retries
+        self._max_tokens = max_tokens
+        self._extra_body = dict(extra_body or {})
         self._continues = continues
-        self._slots = asyncio.Semaphore(concurrency)
         self._is_vllm: bool | None = None
-        self._one_at_a_time = False
-        self._limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+        self._asking = Asking(
+            f"{self.name} at {self._url}",
+            _own_dialect(self._extra_body),
+            pace=pace,
+            retries=retries,
+            advice=Advice(
+                key="set OPENAI_API_KEY or pass api_key=...",
+                timeout="raise timeout_s, or look at the server's load",
+                unreachable="start the server, or correct base_url",
+                overload="lower concurrency, set requests_per_minute, or raise retries",
+                missing=f"ask {self._url}/models for the models it serves, and note that a base_url"
+                " usually ends in /v1",
+            ),
+            keys=_secrets(self._client.api_key, str(self._client.base_url), headers or {}),
+        )
         self._loop = BackgroundLoop(self.name)
 
     def __repr__(self) -> str:
@@ -131,9 +142,11 @@ class OpenAIEngine:
         is_vllm = self._is_vllm
         if is_vllm is None:
             is_vllm = self._loop.run_blocking(self._look_up)
+        dialect = self._asking.dialect
         return Capabilities(
             continues=is_vllm if self._continues is None else self._continues,
-            seeds="per_batch" if is_vllm else "none",
+            seeds="per_batch" if is_vllm and "seed" not in dialect.dropped else "none",
+            json_schema=bool(dialect.schema_ways),
         )
 
     async def sample(
@@ -141,9 +154,10 @@ class OpenAIEngine:
     ) -> list[list[Completion]]:
         """Sample every prompt n times; see `Engine`.
 
-        Raises:
+        Raises, where every sample fails:
             ConfigurationError: the server refuses the request or the key, or is asked to continue
                 an answer and cannot.
+            SchemaRefused: the server knows no way to hold to a schema.
             EngineUnavailable: no such server or model, or still overloaded after the last retry.
             EngineTimeout: no answer in time.
             EngineError: the server failed, or its answer makes no sense.
@@ -165,114 +179,25 @@ class OpenAIEngine:
         can_continue = is_vllm if self._continues is None else self._continues
         if not can_continue and any(prompt.partial for prompt in prompts):
             raise ConfigurationError(
-                f"{self.name} at {self._url} is not known to continue a begun answer: serve the"
+                f"{self._asking.where} is not known to continue a begun answer: serve the"
                 " model with vLLM, or pass continues=True if the server knows"
                 " continue_final_message"
             )
-        return await all_or_cancel([self._sample_one(prompt, params) for prompt in prompts])
-
-    async def _sample_one(self, prompt: Prompt, params: SamplingParams) -> list[Completion]:
-        seed = first_seed(prompt.seed)
-        answers: list[Completion] = []
-        # At temperature 0 vLLM refuses n > 1.
-        if prompt.n > 1 and params.temperature > 0 and not self._one_at_a_time:
-            answers = await self._sample_together(prompt, params, seed)
-        rest = [
-            self._ask(prompt, params, n=1, seed=seed + number)
-            for number in range(len(answers), prompt.n)
+        if self._max_tokens is not None:
+            params = params.model_copy(update={"max_tokens": self._max_tokens})
+        gathering = Gathering(prompts)
+        work = [
+            _PromptSampling(self, self._asking, gathering, place, prompt, params).fill(0, prompt.n)
+            for place, prompt in enumerate(prompts)
         ]
-        answers.extend(
-            completion for single in await all_or_cancel(rest) for completion in single[:1]
-        )
-        return answers
-
-    async def _sample_together(
-        self, prompt: Prompt, params: SamplingParams, seed: int
-    ) -> list[Completion]:
-        """Ask for n samples in one request: up to n come back, from a server without n only one."""
-        try:
-            answers = await self._ask(prompt, params, n=prompt.n, seed=seed)
-        except _Refused:
-            # Some servers refuse n > 1. If that was not the reason, this one fails as well.
-            answers = await self._ask(prompt, params, n=1, seed=seed)
-        if len(answers) < prompt.n:
-            self._one_at_a_time = True
-            logger.warning(
-                "%s at %s gave %d of %d samples: each sample is now a request of its own",
-                self.name,
-                self._url,
-                len(answers),
-                prompt.n,
-            )
-        return answers[: prompt.n]
-
-    async def _ask(
-        self, prompt: Prompt, params: SamplingParams, *, n: int, seed: int, limited: bool = True
-    ) -> list[Completion]:
-        import openai
-
-        messages: list[dict[str, str]] = [message.model_dump() for message in prompt.messages]
-        extra: dict[str, object] = {}
-        if prompt.partial:
-            messages.append({"role": "assistant", "content": prompt.partial})
-            extra |= {"continue_final_message": True, "add_generation_prompt": False}
-        if n > 1:
-            extra["n"] = n
-        if params.stop:
-            extra["stop"] = list(params.stop)
-        if limited:
-            extra[self._limit_name] = params.max_tokens
-        if params.top_p < 1 or self._is_vllm:
-            extra["top_p"] = params.top_p
-        if self._is_vllm:
-            # Else the server samples by the model's generation_config.json, not as asked.
-            extra |= {
-                "top_k": -1,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "return_token_ids": True,
-            }
-        used_name = self._limit_name
-        try:
-            async with self._slots, asyncio.timeout(self._whole_time_s):
-                response: object = await self._client.chat.completions.create(
-                    model=self._model,
-                    messages=_typed(messages),
-                    temperature=params.temperature,
-                    seed=seed,
-                    extra_body=extra,
-                )
-        except (TimeoutError, openai.APITimeoutError):
-            raise EngineTimeout(
-                f"{self.name} at {self._url} did not answer within {self._timeout_s:g} s, asked"
-                f" {self._retries + 1} times: raise timeout_s, or look at the server's load"
-            ) from None
-        except openai.BadRequestError as error:
-            if limited and used_name == "max_tokens" and _is_about_name(error):
-                self._limit_name = "max_completion_tokens"
-                return await self._ask(prompt, params, n=n, seed=seed)
-            if limited and self._is_vllm and _is_about_length(error):
-                # Less room is left than max_tokens. Without a limit vLLM writes up to its context's
-                # end, as the engines in this process do; a prompt too long is refused again.
-                return await self._ask(prompt, params, n=n, seed=seed, limited=False)
-            raise self._explained(error) from None
-        except openai.OpenAIError as error:
-            raise self._explained(error) from None
-        except ValueError as error:  # JSON that is none
-            raise EngineError(f"{self._senseless()}: {error}") from None
-        return self._read(response, n)
-
-    @property
-    def _whole_time_s(self) -> float:
-        """A bound on one request with its retries: a server that trickles bytes never idles."""
-        return self._timeout_s * (self._retries + 1) + LONGEST_BACKOFF_S * self._retries
+        return await gathering.finish(work, params.timeout_s)
 
     async def _look_up(self) -> bool:
         """Whether vLLM serves the model; looked up once, False (for now) if that fails."""
         if self._is_vllm is None:
             import openai
 
-            client = self._client.with_options(timeout=LOOKUP_TIMEOUT_S, max_retries=0)
+            client = self._client.with_options(timeout=LOOKUP_TIMEOUT_S)
             try:
                 async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                     served = await client.models.list()
@@ -284,149 +209,208 @@ class OpenAIEngine:
             self._is_vllm = owners.get(self._model) == "vllm"
         return self._is_vllm
 
-    # --- answers ---
+    def request(self, prompt: Prompt, params: SamplingParams, *, n: int, seed: int) -> Request:
+        """Return all that is wanted of an answer; the server's dialect makes a request of it."""
+        request: Request = {
+            "messages": prompt.messages,
+            "temperature": params.temperature,
+            "seed": seed,
+            "n": n,
+            "max_tokens": params.max_tokens,
+        }
+        if prompt.partial:
+            begun = Message(role="assistant", content=prompt.partial)
+            request |= {"messages": (*prompt.messages, begun), **CONTINUING}
+        if params.stop:
+            request["stop"] = list(params.stop)
+        if params.top_p < 1 or self._is_vllm:
+            request["top_p"] = params.top_p
+        if self._is_vllm:
+            request |= VLLM_FIELDS
+        if prompt.json_schema is not None:
+            request["json_schema"] = prompt.json_schema
+        return request
 
-    def _read(self, response: object, asked: int) -> list[Completion]:
-        """The client does not validate what a server sends, so this does."""
-        from openai.types import CompletionUsage
-        from openai.types.chat import ChatCompletion
-        from openai.types.chat.chat_completion import Choice
-
-        choices: object = response.choices if isinstance(response, ChatCompletion) else None
-        if not isinstance(response, ChatCompletion) or not isinstance(choices, list) or not choices:
-            raise EngineError(f"{self._senseless()}: there are no choices in it")
-        read: list[tuple[str, str, object]] = []
-        for choice in sorted(
-            choices,
-            key=lambda choice: (
-                choice.index if isinstance(getattr(choice, "index", None), int) else 0
-            ),
-        ):
-            message = getattr(choice, "message", None)
-            content = getattr(message, "content", None)
-            if not isinstance(choice, Choice) or message is None:
-                raise EngineError(f"{self._senseless()}: a choice has no message")
-            if content is not None and not isinstance(content, str):
-                raise EngineError(f"{self._senseless()}: a message's content is no text")
-            token_ids = (choice.model_extra or {}).get("token_ids")
-            read.append((content or "", str(choice.finish_reason), token_ids))
-
-        usage = response.usage if isinstance(response.usage, CompletionUsage) else None
-        total = usage.completion_tokens if usage else None
-        counts = _token_counts([text for text, _, _ in read[:asked]], total)
-        return [
-            Completion(
-                text=text,
-                tokens=len(token_ids) if isinstance(token_ids, list) else count,
-                prompt_tokens=(usage.prompt_tokens or 0) if usage else 0,
-                # A content filter cuts an answer short too.
-                finish_reason="length" if reason in {"length", "content_filter"} else "stop",
-            )
-            for (text, reason, token_ids), count in zip(read[:asked], counts, strict=True)
-        ]
-
-    def _senseless(self) -> str:
-        return f"{self.name} at {self._url} sent an answer that is no chat completion"
-
-    # --- errors ---
-
-    def _explained(self, error: Exception) -> PGenRMError:
-        """The client's error as one of ours: one line, without the key."""
+    async def send(self, request: Request) -> tuple[list[Answer], Usage]:
+        """Make one attempt and return what came of it. Raises ServerFault."""
         import openai
 
-        where = f"{self.name} at {self._url}"
-        said = self._without_key(_first_line(error))
-        if isinstance(error, openai.APIConnectionError):
-            return EngineUnavailable(
-                f"{where} cannot be reached ({self._without_key(_reason(error))}): start the"
-                " server, or correct base_url"
+        messages = request["messages"]
+        assert isinstance(messages, tuple)
+        fields = {name: value for name, value in request.items() if name != "messages"}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._client.chat.completions.with_raw_response.create(
+                    model=self._model,
+                    messages=[message.model_dump() for message in messages],
+                    extra_body={**fields, **self._extra_body},
+                )
+        except (TimeoutError, openai.APITimeoutError):
+            words = ServerWords(f"within {self._timeout_s:g} s")
+            raise ServerFault(words, kind="timeout") from None
+        except openai.APIStatusError as error:
+            words = read_words(_data(error.response.text))
+            # A gateway's 500 may be about an upstream's 400.
+            status = words.status if error.status_code >= 500 else None
+            raise ServerFault(
+                words,
+                status=status or error.status_code,
+                wait_s=wait_asked_for(error.response.headers, words),
+            ) from None
+        except openai.OpenAIError as error:
+            raise ServerFault(ServerWords(_innermost(error)), kind="connection") from None
+        return _read(_data(response.text), response.headers)
+
+
+@dataclass(frozen=True)
+class _PromptSampling:
+    """The samples of one prompt of a call."""
+
+    engine: OpenAIEngine
+    asking: Asking
+    gathering: Gathering
+    place: int
+    prompt: Prompt
+    params: SamplingParams
+
+    async def fill(self, first: int, count: int) -> None:
+        """Sample for `count` places from `first` on, in as few requests as the server allows."""
+        together = min(count, self.asking.dialect.together or count)
+        if self.params.temperature == 0:
+            together = 1  # vLLM refuses more.
+        starts = range(first, first + count, together)
+        await all_or_cancel(
+            [self._fill_part(start, min(together, first + count - start)) for start in starts]
+        )
+
+    async def _fill_part(self, first: int, count: int) -> None:
+        came = await self.gathering.put(self.place, first, count, self._sample(first, count))
+        if came < count:
+            together = min(came, self.asking.dialect.together or came)
+            self.asking.adopt("n", f"it gave {came} of {count} samples", together=together)
+            await self.fill(first + came, count - came)
+
+    async def _sample(self, first: int, count: int) -> list[Completion]:
+        seed = first_seed(self.prompt.seed) + first
+        request = self.engine.request(self.prompt, self.params, n=count, seed=seed)
+        told, (answers, usage) = await self.asking.ask(request, self.engine.send, self.gathering)
+        answers = answers[:count]
+        samples = [
+            self.asking.sample(
+                answer,
+                self.params,
+                tokens=tokens,
+                prompt_tokens=usage.prompt,
             )
-        if not isinstance(error, openai.APIStatusError):
-            return EngineError(f"{where}: {said}")
-        status = error.status_code
-        if status in {401, 403}:
-            # What the server says here may quote the key.
-            return ConfigurationError(
-                f"{where} refuses the API key (HTTP {status}): set OPENAI_API_KEY or pass"
-                " api_key=..."
+            for answer, tokens in zip(answers, share_tokens(answers, usage.completion), strict=True)
+        ]
+        if "stop" not in told or self.prompt.partial:
+            return samples
+        stopped = [
+            place
+            for place, answer in enumerate(answers)
+            if answer.ended == "stop" and answer.is_only_thought
+        ]
+        if stopped:
+            self.asking.stop_here("it ends the thinking, too")
+        again = await all_or_cancel([self._sample(first + place, 1) for place in stopped])
+        for place, [sample] in zip(stopped, again, strict=True):
+            samples[place] = sample.model_copy(
+                update={"tokens": samples[place].tokens + sample.tokens}
             )
-        if status == 404:
-            return EngineUnavailable(
-                f"{where}: not found (HTTP 404: {said}): ask {self._url}/models for the models it"
-                " serves, and note that a base_url usually ends in /v1"
+        return samples
+
+
+def _client(
+    base_url: str | None, api_key: str | None, timeout_s: float, headers: dict[str, str]
+) -> AsyncOpenAI:
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigurationError(
+            "the OpenAI engine needs the package openai: pip install 'pgenrm-agent[openai]'"
+        ) from error
+    make = partial(
+        openai.AsyncOpenAI,
+        base_url=base_url,
+        timeout=timeout_s,
+        max_retries=0,
+        default_headers=headers,
+    )
+    try:
+        return make(api_key=api_key)
+    except openai.OpenAIError:
+        if base_url is None:
+            raise ConfigurationError(
+                "no API key: set OPENAI_API_KEY or pass api_key=..., or pass the base_url of a"
+                " server that needs none"
+            ) from None
+        return make(api_key=NO_KEY)
+
+
+def _own_dialect(extra_body: Mapping[str, object]) -> Dialect:
+    """The dialect in which the caller's own fields are not said a second time."""
+    limit = {"max_tokens"} if any(name in extra_body for name in LIMITS) else set[str]()
+    return Dialect(dropped=frozenset(extra_body) | limit)
+
+
+def _secrets(api_key: str, url: str, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """What no message may hold a part of."""
+    kept = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
+    kept = [word for value in kept for word in value.split() if len(word) >= 8]
+    password = urlsplit(url).password
+    return tuple(filter(None, ("" if api_key == NO_KEY else api_key, password, *kept)))
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+def _data(text: str) -> object:
+    try:
+        data: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return data
+
+
+def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage]:
+    """Read a body that came with status 200. Raises ServerFault if it holds an error, or nothing."""
+    if isinstance(body, str):
+        words = read_words(body)
+        raise ServerFault(ServerWords(f"it is no JSON: {words.text}"), kind="senseless")
+    wrong = ""
+    answers, usage = list[Answer](), Usage()
+    try:
+        answers, usage = read_answers(body)
+    except ValueError as error:
+        wrong = str(error)
+    has_text = any(answer.text or answer.reasoning for answer in answers)
+    if (
+        isinstance(body, Mapping)
+        and not has_text
+        and (body.get("error") or not body.get("choices"))
+    ):
+        words = read_words(body)
+        if words.everything:
+            raise ServerFault(
+                words,
+                status=words.status or words.meaning or 500,
+                wait_s=wait_asked_for(headers, words),
             )
-        if status == 429:
-            return EngineUnavailable(
-                f"{where} still had too many requests after {self._retries + 1} attempts (HTTP 429:"
-                f" {said}): lower concurrency or raise retries"
-            )
-        if status in {502, 503, 504}:
-            return EngineUnavailable(
-                f"{where} was unavailable in {self._retries + 1} attempts (HTTP {status}: {said})"
-            )
-        if status >= 500:
-            return EngineError(
-                f"{where} failed in {self._retries + 1} attempts (HTTP {status}: {said})"
-            )
-        if _is_about_length(error):
-            return ConfigurationError(
-                f"{where}: the prompt is too long for the model's context (HTTP {status}: {said}):"
-                " show fewer past choices (scaling.history), or fewer or shorter candidates"
-            )
-        return _Refused(f"{where} refuses the request (HTTP {status}): {said}")
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key not in {"", NO_KEY} else text
+    if wrong:
+        raise ServerFault(ServerWords(wrong), kind="senseless")
+    broken = [
+        answer for answer in answers if answer.fault and answer.fault_status in TRANSIENT_STATUSES
+    ]
+    if len(broken) == len(answers):
+        raise ServerFault(ServerWords(broken[0].fault), status=broken[0].fault_status)
+    return answers, usage
 
 
-class _Refused(ConfigurationError):
-    """The server does not take the request as it is."""
-
-
-def _typed(messages: Sequence[Mapping[str, str]]) -> list[ChatCompletionMessageParam]:
-    return list(messages)  # type: ignore[arg-type]
-
-
-def _token_counts(texts: Sequence[str], total: int | None) -> list[int]:
-    """A server reports the tokens of all samples in one sum: shared out by length of text.
-
-    Without a report, the words are counted.
-    """
-    if total is None:
-        return [len(text.split()) for text in texts]
-    characters = sum(map(len, texts))
-    if characters == 0:
-        return [total // len(texts)] * len(texts)
-    ends = [0]
-    for text in texts:
-        ends.append(ends[-1] + len(text))
-    places = [round(end * total / characters) for end in ends]
-    return [end - start for start, end in pairwise(places)]
-
-
-def _first_line(error: Exception) -> str:
-    body = getattr(error, "body", None)
-    message = body.get("message") if isinstance(body, Mapping) else None
-    lines = (message if isinstance(message, str) else str(error)).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
-
-
-def _reason(error: BaseException) -> str:
+def _innermost(error: BaseException) -> str:
     """The innermost cause: the client's own message is just "Connection error."."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error).strip() or type(error).__name__
-
-
-def _is_about_length(error: Exception) -> bool:
-    said = _first_line(error).lower()
-    return getattr(error, "code", None) == "context_length_exceeded" or any(
-        words in said for words in ("context length", "context window", "maximum model length")
-    )
-
-
-def _is_about_name(error: Exception) -> bool:
-    """Newer OpenAI models know the limit as max_completion_tokens only, and say so."""
-    return getattr(error, "param", None) == "max_tokens" and "max_completion_tokens" in _first_line(
-        error
-    )

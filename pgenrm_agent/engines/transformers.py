@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,15 +22,18 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from pgenrm_agent.engines.loading import end_tokens, load_model
+from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples, part_for_part
+from pgenrm_agent.engines.prompting import EncodedPrompt, PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.threads import Threads, choose_threads, computing_with
-from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
+from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from xgrammar import CompiledGrammar
 
-    from pgenrm_agent.engines.decoding import Row
+    from pgenrm_agent.engines.rows import SampleRow
 
 __all__ = ["TransformersEngine"]
 
@@ -40,17 +43,26 @@ PROBE_ROWS = 12
 """Samples written at once to see how many threads pay; an evaluation has as many chains by default."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt, ready to be written."""
+
+    prompt: Prompt
+    encoded: EncodedPrompt
+    grammar: CompiledGrammar | None
+
+
 @dataclass(eq=False)
 class _Job:
-    prompts: Sequence[Prompt]
-    encoded: list[list[int]]
+    asked: Sequence[_Asked]
     params: SamplingParams
     answer: Future[list[list[Completion]]]
-    written: list[Row] = field(default_factory=list)
+    written: list[SampleRow] = field(default_factory=list)
+    abandoned: bool = False
 
     @property
     def rows(self) -> int:
-        return sum(prompt.n for prompt in self.prompts)
+        return sum(asked.prompt.n for asked in self.asked)
 
 
 class TransformersEngine:
@@ -65,6 +77,10 @@ class TransformersEngine:
         earlier torch.set_num_threads say; where they say nothing, a few steps of a model of up to 300
         million parameters are timed, and as many threads taken as pay. torch has one number for the
         whole process: it is set while the engine samples, and restored afterwards.
+
+    An answer is held to a JSON schema by xgrammar, from its first token on; where the model thinks
+    first (its template opens the thinking, or its first token does), from the end of that on. A model
+    that spells its opening mark in several tokens does not get to think before such an answer.
 
     Raises:
         EngineUnavailable: the model or adapter cannot be loaded, or is of a kind this engine does
@@ -84,14 +100,25 @@ class TransformersEngine:
     ) -> None:
         if max_batch < 1:
             raise ConfigurationError(f"max_batch is {max_batch}: pass at least 1")
-        self._model, self._tokenizer, self._label = _load(model, tokenizer, device, dtype, adapter)
+        self._model, self._tokenizer, self._label = load_model(
+            model, tokenizer, device, dtype, adapter
+        )
+        from pgenrm_agent.engines.rows import RowReader
+
         self._max_batch = max_batch
-        self._ends = _end_tokens(self._model, self._tokenizer)
+        self._ends = end_tokens(self._model, self._tokenizer)
+        self._encoder = PromptEncoder(
+            self._tokenizer,
+            owner=self.name,
+            context=int(getattr(self._model.config, "max_position_embeddings", None) or 2**31),
+            remedy="use a model with a longer context",
+        )
+        self._reader = RowReader(
+            self._tokenizer, self._model.config.vocab_size, self._ends, self._model.device
+        )
         self._threads = None
         if self._model.device.type == "cpu":
             self._threads = choose_threads(threads, self._model.num_parameters(), self._probe)
-        self._pieces: list[str] | None = None
-        self._suspects: dict[tuple[str, ...], torch.Tensor] = {}
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._left_over: _Job | None = None
         self._lock = threading.Lock()
@@ -110,7 +137,7 @@ class TransformersEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(continues=True, seeds="exact")
+        return Capabilities(continues=True, seeds="exact", json_schema=True)
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
@@ -118,14 +145,27 @@ class TransformersEngine:
         """Sample every prompt n times; see `Engine`.
 
         Raises:
-            ConfigurationError: a prompt leaves no room in the model's context.
+            ConfigurationError: every prompt leaves no room in the model's context, or cannot be held
+                to its schema, or rendered by the model's chat template.
             EngineError: the engine is closed, was made in another process, or sampling failed.
         """
         if not prompts:
             return []
         self._refuse_unusable()
-        encoded = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in prompts])
-        job = _Job(prompts, encoded, params, Future())
+        started = time.monotonic()
+        outcomes = await asyncio.to_thread(lambda: [self._prepare(prompt) for prompt in prompts])
+        asked = [outcome for outcome in outcomes if isinstance(outcome, _Asked)]
+        samples: Iterator[list[Completion]] = iter(())
+        if asked:
+            deadline = None if params.timeout_s is None else started + params.timeout_s
+            samples = iter(await self._written(_Job(asked, params, Future()), deadline))
+        return part_for_part(
+            prompts,
+            [next(samples) if isinstance(outcome, _Asked) else outcome for outcome in outcomes],
+        )
+
+    async def _written(self, job: _Job, deadline: float | None) -> list[list[Completion]]:
+        """Hand a job to the worker, and wait for it until the deadline (of `time.monotonic`)."""
         with self._lock:
             self._refuse_unusable()
             if self._worker is None:
@@ -135,12 +175,16 @@ class TransformersEngine:
                 self._worker.start()
             self._jobs.put(job)
         try:
-            return await asyncio.wrap_future(job.answer)
-        except asyncio.CancelledError:
+            left = None if deadline is None else deadline - time.monotonic()
+            async with asyncio.timeout(left):
+                return await asyncio.wrap_future(job.answer)
+        except TimeoutError:
+            return self._completions(job)
+        finally:
             # Nobody waits for it any more: rows that are being written end with their next token.
+            job.abandoned = True
             for row in job.written:
                 row.limit = 0
-            raise
 
     async def aclose(self) -> None:
         """Finish what waits, then stop. Calling it again does nothing."""
@@ -163,30 +207,14 @@ class TransformersEngine:
         if self._closed:
             raise EngineError(f"{self.name} is closed: make another one")
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        text = cast(
-            str,
-            self._tokenizer.apply_chat_template(
-                [message.model_dump() for message in prompt.messages],
-                tokenize=False,
-                add_generation_prompt=True,
-            ),
-        )
-        ids = cast(
-            list[int], self._tokenizer.encode(text + prompt.partial, add_special_tokens=False)
-        )
-        limit = self._context
-        if len(ids) >= limit:
-            raise ConfigurationError(
-                f"a prompt has {len(ids)} tokens and {self.name} reads at most {limit}, answer"
-                " included: show fewer past choices (scaling.history), fewer or shorter candidates,"
-                " or use a model with a longer context"
-            )
-        return ids
-
-    @property
-    def _context(self) -> int:
-        return int(getattr(self._model.config, "max_position_embeddings", None) or 2**31)
+    def _prepare(self, prompt: Prompt) -> _Asked | PGenRMError:
+        try:
+            encoded = self._encoder.encode(prompt)
+            schema = prompt.json_schema
+            grammar = None if schema is None else self._reader.compile(schema)
+            return _Asked(prompt, encoded, grammar)
+        except ConfigurationError as error:
+            return error
 
     # --- the worker thread ---
 
@@ -197,15 +225,15 @@ class TransformersEngine:
             if not running:
                 continue
             try:
-                answers = self._write(running)
+                self._write(running)
             except Exception as error:
                 wrapped = EngineError(f"{self.name} failed while sampling: {error}")
                 wrapped.__cause__ = error
                 for job in running:
                     job.answer.set_exception(wrapped)
             else:
-                for job, answer in zip(running, answers, strict=True):
-                    job.answer.set_result(answer)
+                for job in running:
+                    job.answer.set_result(self._completions(job))
 
     def _next_job(self) -> _Job | None:
         job, self._left_over = self._left_over, None
@@ -223,61 +251,89 @@ class TransformersEngine:
             if job is None:
                 self._jobs.put(None)
                 break
-            if job.params != first.params or rows + job.rows > self._max_batch:
+            if not _alike(job.params, first.params) or rows + job.rows > self._max_batch:
                 self._left_over = job
                 break
             batch.append(job)
             rows += job.rows
         return batch
 
-    def _write(self, jobs: Sequence[_Job]) -> list[list[list[Completion]]]:
-        from pgenrm_agent.engines.decoding import Row
-
+    def _write(self, jobs: Sequence[_Job]) -> None:
         params = jobs[0].params
         prompts: dict[tuple[int, ...], int] = {}
-        rows: list[Row] = []
+        rows: list[SampleRow] = []
         for job in jobs:
-            for prompt, ids in zip(job.prompts, job.encoded, strict=True):
-                place = prompts.setdefault(tuple(ids), len(prompts))
-                limit = min(params.max_tokens, self._context - len(ids))
-                for number in range(prompt.n):
-                    noise = np.random.Generator(np.random.Philox(key=[prompt.seed, number]))
-                    rows.append(Row(place, noise, limit))
-                    job.written.append(rows[-1])
+            for asked in job.asked:
+                place = prompts.setdefault(tuple(asked.encoded.ids), len(prompts))
+                limit = min(params.max_tokens, self._encoder.context - len(asked.encoded.ids))
+                for number in range(asked.prompt.n):
+                    noise = np.random.Generator(np.random.Philox(key=[asked.prompt.seed, number]))
+                    row = self._reader.begin(
+                        place,
+                        noise,
+                        limit,
+                        opened=asked.encoded.opened,
+                        grammar=asked.grammar,
+                    )
+                    rows.append(row)
+                    job.written.append(row)
+                    if job.abandoned:
+                        row.limit = 0
         every = list(prompts)
         with computing_with(self._threads.number) if self._threads else nullcontext():
             for start in range(0, len(rows), self._max_batch):
                 self._decode(every, rows[start : start + self._max_batch], params)
 
-        written = iter(rows)
-        return [
-            [
-                [self._completion(next(written), len(ids), params.stop) for _ in range(prompt.n)]
-                for prompt, ids in zip(job.prompts, job.encoded, strict=True)
-            ]
-            for job in jobs
-        ]
-
     def _decode(
-        self, prompts: Sequence[tuple[int, ...]], rows: Sequence[object], params: SamplingParams
+        self, prompts: Sequence[tuple[int, ...]], rows: Sequence[SampleRow], params: SamplingParams
     ) -> None:
-        from pgenrm_agent.engines.decoding import Row, SamplingRules, decode
+        from pgenrm_agent.engines.decoding import SamplingRules, decode
 
-        chunk = cast(Sequence[Row], rows)
-        used = sorted({row.prompt for row in chunk})
+        waiting = [row for row in rows if row.limit > 0]
+        if not waiting:
+            return
+        used = sorted({row.prompt for row in waiting})
         renumbered = {old: new for new, old in enumerate(used)}
-        for row in chunk:
+        for row in waiting:
             row.prompt = renumbered[row.prompt]
         rules = SamplingRules(
-            params.temperature, params.top_p, self._ends, self._suspect_tokens(params.stop)
+            params.temperature,
+            params.top_p,
+            self._ends,
+            self._reader.suspects(waiting, params.stop),
+            frozenset(self._reader.marks.opening),
         )
-        window = 2 + max((len(stop) for stop in params.stop), default=0)
+        decode(
+            self._model,
+            [prompts[place] for place in used],
+            waiting,
+            rules,
+            lambda row: self._reader.ends_here(cast("SampleRow", row), params.stop),
+        )
 
-        def stops_here(row: Row) -> bool:
-            tail = self._tokenizer.decode(row.tokens[-window:], skip_special_tokens=True)
-            return any(stop in tail for stop in params.stop)
-
-        decode(self._model, [prompts[place] for place in used], chunk, rules, stops_here)
+    def _completions(self, job: _Job) -> list[list[Completion]]:
+        """What a job's rows say; those that are not whole have run out of time."""
+        params = job.params
+        over = TIME_OVER.format(seconds=params.timeout_s or 0)
+        rows = iter(job.written)
+        samples: list[list[Completion]] = []
+        for asked in job.asked:
+            samples.append([])
+            for _ in range(asked.prompt.n):
+                row = next(rows, None)
+                if row is None:  # its turn has not come
+                    samples[-1] += failed_samples(1, over, "timeout")
+                    continue
+                samples[-1].append(
+                    self._reader.read(
+                        row,
+                        params.stop,
+                        prompt_tokens=len(asked.encoded.ids),
+                        ended=row.ended or "timeout",
+                        detail="" if row.ended else over,
+                    )
+                )
+        return samples
 
     def _probe(self) -> None:
         """What sampling does most: a step of one token a row."""
@@ -286,108 +342,8 @@ class TransformersEngine:
         with torch.inference_mode():
             self._model(input_ids=torch.zeros(PROBE_ROWS, 1, dtype=torch.long), use_cache=False)
 
-    def _suspect_tokens(self, stops: tuple[str, ...]) -> torch.Tensor | None:
-        """Which tokens hold the last character of a stop string, so that most need no second look."""
-        if not stops:
-            return None
-        if stops not in self._suspects:
-            import torch
 
-            if self._pieces is None:
-                size = len(self._tokenizer)
-                self._pieces = self._tokenizer.batch_decode([[token] for token in range(size)])
-            # Logits may be wider than the vocabulary; such tokens have no text.
-            mask = torch.zeros(
-                max(len(self._pieces), self._model.config.vocab_size), dtype=torch.bool
-            )
-            lasts = {stop[-1] for stop in stops}
-            for token, piece in enumerate(self._pieces):
-                mask[token] = any(last in piece for last in lasts)
-            self._suspects[stops] = mask.to(self._model.device)
-        return self._suspects[stops]
-
-    def _completion(self, row: object, prompt_tokens: int, stops: tuple[str, ...]) -> Completion:
-        from pgenrm_agent.engines.decoding import Row
-
-        sampled = cast(Row, row)
-        text = cast(str, self._tokenizer.decode(sampled.tokens, skip_special_tokens=True))
-        ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-        return Completion(
-            text=text[: min(ends)] if ends else text,
-            tokens=len(sampled.tokens),
-            prompt_tokens=prompt_tokens,
-            finish_reason="stop" if ends or sampled.ended == "stop" else "length",
-        )
-
-
-def _load(
-    model: str | Path | PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    device: str | None,
-    dtype: str | None,
-    adapter: str | Path | None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-    from transformers.utils.logging import disable_progress_bar
-
-    from pgenrm_agent.engines.decoding import ATTENTION, attends_to_everything, layer_kinds
-
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    kind = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
-    precision = getattr(torch, kind, None)
-    if not isinstance(precision, torch.dtype):
-        raise ConfigurationError(
-            f"dtype {kind!r} is no torch dtype: use float32, bfloat16 or float16"
-        )
-    if isinstance(model, PreTrainedModel):
-        if tokenizer is None:
-            raise ConfigurationError("a loaded model needs its tokenizer too: pass tokenizer=...")
-        loaded, label = model, model.config.model_type
-    else:
-        if isinstance(model, Path) and not (model / "config.json").is_file():
-            raise EngineUnavailable(
-                f"{model}: no config.json there; pass the folder of a saved model, or a hub name"
-            )
-        label = Path(model).name
-        if place == "cpu":
-            disable_progress_bar()  # a bar for loading a few megabytes is noise
-        try:
-            loaded = AutoModelForCausalLM.from_pretrained(model, dtype=precision)
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            raise EngineUnavailable(
-                f"model {str(model)!r} cannot be loaded: {str(error).splitlines()[0]}; pass the"
-                " folder of a saved model, or a hub name while the hub can be reached"
-            ) from error
-    if adapter is not None:
-        from peft import PeftModel
-
-        try:
-            merged = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
-        except (OSError, ValueError) as error:
-            raise EngineUnavailable(
-                f"adapter {str(adapter)!r} cannot be applied to {label}: {str(error).splitlines()[0]}"
-            ) from error
-        loaded, label = cast(PreTrainedModel, merged), f"{label}+{Path(adapter).name}"
-    if not tokenizer or not tokenizer.chat_template:
-        raise EngineUnavailable(
-            f"the tokenizer of {label} has no chat template, so messages cannot be turned into a"
-            " prompt: use an instruct model, or set tokenizer.chat_template"
-        )
-    if not attends_to_everything(loaded.config):
-        others = sorted(layer_kinds(loaded.config) - {"full_attention"})
-        raise EngineUnavailable(
-            f"{label} has {', '.join(others)} layers, which this engine"
-            " does not sample from: use engine='vllm'"
-        )
-    loaded.set_attn_implementation(ATTENTION)
-    torch.nn.Module.to(loaded, device=place, dtype=precision)
-    return loaded.eval(), tokenizer, label
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    ends: set[int] = set()
-    for token in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
-        ends.update(token if isinstance(token, list) else [] if token is None else [token])
-    return frozenset(ends)
+def _alike(first: SamplingParams, second: SamplingParams) -> bool:
+    """Whether rows with these parameters can be written together. Each job keeps its own time."""
+    untimed = {"timeout_s": None}
+    return first.model_copy(update=untimed) == second.model_copy(update=untimed)

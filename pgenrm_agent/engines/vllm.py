@@ -4,10 +4,11 @@ All calls run together in vLLM's scheduler, whichever task or event loop they co
 that begin alike share their keys and values (prefix caching), and so do the samples of a prompt.
 
 What a seed guarantees: sample j of a prompt is drawn with the seed `first_seed(seed) + j`, from a
-generator of its own. But vLLM computes logits in batches whose make-up depends on what else arrives
-and when, and other batches round differently, so that the same call may now and then give another
-sample. With `batch_invariant=True` it does not. vLLM offers that mode on NVIDIA GPUs of compute
-capability 8.0 or higher, AMD Instinct and Intel XPU, and not on CPUs.
+generator of its own; what a model answers after it has thought, with a seed derived from that one. But
+vLLM computes logits in batches whose make-up depends on what else arrives and when, and other batches
+round differently, so that the same call may now and then give another sample. With
+`batch_invariant=True` it does not. vLLM offers that mode on NVIDIA GPUs of compute capability 8.0 or
+higher, AMD Instinct and Intel XPU, and not on CPUs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
-from pgenrm_agent.engines.openai import first_seed
+from pgenrm_agent.engines.outcomes import part_for_part
+from pgenrm_agent.engines.prompting import PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
+from pgenrm_agent.engines.vllm_sampling import VLLMSampler
 from pgenrm_agent.engines.vllm_start import ProcessLog, cpu_cache_bytes
 from pgenrm_agent.errors import (
     ConfigurationError,
@@ -35,12 +37,12 @@ from pgenrm_agent.errors import (
     EngineUnavailable,
     PGenRMError,
 )
+from pgenrm_agent.model_files import adapter_source, model_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from vllm.config import VllmConfig
     from vllm.lora.request import LoRARequest
-    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 __all__ = ["VLLMEngine"]
@@ -57,8 +59,6 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes in which vLLM reserves room for an adapter."""
 SHUTDOWN_S = 15.0
 """vLLM's core gives its workers 5 s, and is killed before it is done if it gets no longer."""
-GREEDY_BELOW = 1e-5
-"""vLLM takes lower temperatures for 0, and then only one sample a request."""
 
 # A start changes the environment and standard error of the whole process.
 _STARTING = threading.Lock()
@@ -85,6 +85,11 @@ class VLLMEngine:
     within 4 GiB and half of the free memory, unless `kv_cache_memory_bytes`,
     `gpu_memory_utilization` or VLLM_CPU_KVCACHE_SPACE says otherwise.
 
+    An answer is held to a JSON schema by vLLM's structured outputs. Where the model thinks first (its
+    template opens the thinking, or its first token does), schema and stop strings hold from the end of
+    that on. Of a model that spells its opening mark in several tokens this engine does not know it in
+    time: its answer is held from the first token on, and a stop string may end its thinking.
+
     Raises:
         ConfigurationError: vLLM is not installed, does not know an argument, has no batch-invariant
             mode here, or has no memory for a prompt as long as the context.
@@ -104,19 +109,19 @@ class VLLMEngine:
             raise ConfigurationError(
                 f"tensor_parallel_size is {tensor_parallel_size}: pass at least 1"
             )
-        _refuse_empty_folder(model, "config.json", "a saved model")
+        source = model_source(model)
         _refuse_unguarded_script()
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         self._batch_invariant = batch_invariant or os.environ.get(BATCH_INVARIANT) == "1"
-        self._label = Path(model).name
+        self._label = Path(source).name
         settings: dict[str, object] = {
-            "model": str(model),
+            "model": str(source),
             "tensor_parallel_size": tensor_parallel_size,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
         }
         if adapter is not None:
-            _refuse_empty_folder(adapter, "adapter_config.json", "a PEFT adapter")
+            adapter = adapter_source(adapter)
             self._label += f"+{Path(adapter).name}"
             settings |= {"enable_lora": True, "max_loras": 1, **_lora_rank(adapter)}
         self._loop = BackgroundLoop(self.name)
@@ -141,15 +146,18 @@ class VLLMEngine:
                 raise
         # Also runs when the interpreter exits and nobody closed the engine.
         self._shut_down = weakref.finalize(self, _end, self._engine.shutdown, self._log)
-        self._context = int(self._engine.model_config.max_model_len)
         tokenizer = cast("PreTrainedTokenizerBase", self._engine.get_tokenizer())
-        if not getattr(tokenizer, "chat_template", None):
-            self._loop.close(self._stop)
-            raise EngineUnavailable(
-                f"the tokenizer of {self._label} has no chat template, so messages cannot be turned"
-                " into a prompt: use an instruct model, or set tokenizer.chat_template"
+        try:
+            self._encoder = PromptEncoder(
+                tokenizer,
+                owner=self.name,
+                context=int(self._engine.model_config.max_model_len),
+                remedy="raise max_model_len if the model allows it",
             )
-        self._tokenizer = tokenizer
+        except EngineUnavailable:
+            self._loop.close(self._stop)
+            raise
+        self._sampler = VLLMSampler(self._engine, tokenizer, self._encoder.context, self._adapter)
 
     @property
     def name(self) -> str:
@@ -157,7 +165,11 @@ class VLLMEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(continues=True, seeds="exact" if self._batch_invariant else "per_batch")
+        return Capabilities(
+            continues=True,
+            seeds="exact" if self._batch_invariant else "per_batch",
+            json_schema=True,
+        )
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
@@ -165,8 +177,8 @@ class VLLMEngine:
         """Sample every prompt n times; see `Engine`. Canceling takes the requests out of vLLM.
 
         Raises:
-            ConfigurationError: a prompt leaves no room in the model's context, or vLLM refuses a
-                parameter.
+            ConfigurationError: every prompt leaves no room in the model's context, cannot be held to
+                its schema or rendered by the model's chat template, or vLLM refuses a parameter.
             EngineUnavailable: the engine is closed, or vLLM has died.
             EngineError: vLLM failed to answer.
         """
@@ -183,76 +195,29 @@ class VLLMEngine:
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
-        encoded = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in prompts])
-        return await all_or_cancel(
-            [
-                self._sample_one(prompt, ids, params)
-                for prompt, ids in zip(prompts, encoded, strict=True)
-            ]
+        loop = asyncio.get_running_loop()
+        deadline = None if params.timeout_s is None else loop.time() + params.timeout_s
+        outcomes = await all_or_cancel(
+            [self._sample_prompt(prompt, params, deadline) for prompt in prompts]
         )
+        return part_for_part(prompts, outcomes)
 
-    async def _sample_one(
-        self, prompt: Prompt, ids: list[int], params: SamplingParams
-    ) -> list[Completion]:
-        from vllm import SamplingParams as VLLMParams
-        from vllm.inputs import tokens_input
-        from vllm.sampling_params import RequestOutputKind
-
-        greedy = params.temperature < GREEDY_BELOW
-        wanted = VLLMParams(
-            n=1 if greedy else prompt.n,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            max_tokens=min(params.max_tokens, self._context - len(ids)),
-            stop=list(params.stop) or None,
-            seed=first_seed(prompt.seed),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        answer: RequestOutput | None = None
+    async def _sample_prompt(
+        self, prompt: Prompt, params: SamplingParams, deadline: float | None
+    ) -> list[Completion] | PGenRMError:
         try:
-            # Canceling this task ends the generator, which aborts the request.
-            async for output in self._engine.generate(
-                tokens_input(ids),
-                wanted,
-                request_id=uuid.uuid4().hex,
-                lora_request=self._adapter,
-            ):
-                answer = output
+            encoded = await asyncio.to_thread(self._encoder.encode, prompt)
+            return await self._sampler.sample(prompt, encoded, params, deadline)
         except Exception as error:
-            raise self._explained(error) from error
-        samples = [] if answer is None else _completions(answer, len(ids))
-        if greedy:
-            samples = samples * prompt.n
-        if len(samples) != prompt.n:
-            raise EngineError(f"{self.name} gave {len(samples)} of {prompt.n} samples")
-        return samples
+            explained = self._explained(error)
+            if explained is not error:
+                explained.__cause__ = error
+            return explained
 
     async def _stop(self) -> None:
         self._shut_down()
-        del self._engine
-
-    # --- prompts and errors ---
-
-    def _encode(self, prompt: Prompt) -> list[int]:
-        """The token ids that the transformers engine makes of the prompt, too."""
-        begun = cast(
-            str,
-            self._tokenizer.apply_chat_template(
-                [message.model_dump() for message in prompt.messages],
-                tokenize=False,
-                add_generation_prompt=True,
-            ),
-        )
-        ids = cast(
-            list[int], self._tokenizer.encode(begun + prompt.partial, add_special_tokens=False)
-        )
-        if len(ids) >= self._context:
-            raise ConfigurationError(
-                f"a prompt has {len(ids)} tokens and {self.name} reads at most {self._context},"
-                " answer included: show fewer past choices (scaling.history), fewer or shorter"
-                " candidates, or raise max_model_len if the model allows it"
-            )
-        return ids
+        for held in ("_engine", "_sampler"):
+            vars(self).pop(held, None)
 
     def _explained(self, error: Exception) -> PGenRMError:
         from vllm.exceptions import VLLMValidationError
@@ -370,18 +335,6 @@ def _not_started(model: object, cause: str, log: ProcessLog) -> EngineUnavailabl
     )
 
 
-def _completions(answer: RequestOutput, prompt_tokens: int) -> list[Completion]:
-    return [
-        Completion(
-            text=output.text,
-            tokens=len(output.token_ids),
-            prompt_tokens=prompt_tokens,
-            finish_reason="stop" if output.finish_reason == "stop" else "length",
-        )
-        for output in sorted(answer.outputs, key=lambda sample: sample.index)
-    ]
-
-
 def _refuse_missing_package() -> None:
     try:
         import vllm  # noqa: F401
@@ -415,16 +368,6 @@ def _refuse_without_batch_invariance() -> None:
             f"batch_invariant=True, and vLLM has no such mode on {current_platform.device_name}: it"
             " needs an NVIDIA GPU of compute capability 8.0 or higher, AMD Instinct or Intel XPU."
             " On a CPU the transformers engine keeps seeds exact"
-        )
-
-
-def _refuse_empty_folder(place: str | Path, file: str, what: str) -> None:
-    """A path that is no folder of the kind; a plain name may be one on the hub."""
-    folder = Path(place)
-    given_as_path = isinstance(place, Path) or folder.is_absolute() or folder.is_dir()
-    if given_as_path and not (folder / file).is_file():
-        raise EngineUnavailable(
-            f"{folder}: no {file} there; pass the folder of {what}, or a hub name"
         )
 
 

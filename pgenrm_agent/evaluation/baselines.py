@@ -27,11 +27,7 @@ class LengthJudge:
 
     def __init__(self, name: Literal["longest", "shortest"]) -> None:
         self._sign = 1.0 if name == "longest" else -1.0
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        return self._name
+        self.name: str = name
 
     def scores(self, answers: Sequence[str]) -> tuple[float, ...]:
         """Return the characters of each answer; of `shortest`, their negative."""
@@ -54,9 +50,9 @@ class BradleyTerryJudge:
     def __init__(
         self, choices: Sequence[PreferencePair], embedder: Embedder, *, penalty: float = 1.0
     ) -> None:
-        """Fit at once; `penalty` as for `fit_bradley_terry`.
+        """Fit at once; `penalty`, and what is raised, as for `fit_bradley_terry`.
 
-        Raises ConfigurationError without any choice to fit.
+        Raises ConfigurationError without any choice to fit, too.
         """
         if not choices:
             raise ConfigurationError(
@@ -64,8 +60,11 @@ class BradleyTerryJudge:
                 " with a training split"
             )
         self._embedder = embedder
-        self._penalty = penalty
-        self._choices = len(choices)
+        self.settings: Mapping[str, object] = {
+            "embedder": embedder.name,
+            "penalty": penalty,
+            "choices": len(choices),
+        }
         self._weights = fit_bradley_terry(
             np.asarray(
                 embedder.embed([pair.chosen for pair in choices])
@@ -74,14 +73,6 @@ class BradleyTerryJudge:
             ),
             penalty=penalty,
         )
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return {
-            "embedder": self._embedder.name,
-            "penalty": self._penalty,
-            "choices": self._choices,
-        }
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
         """Return utilities as scores, and their softmax as the probability of being best."""
@@ -98,8 +89,15 @@ def fit_bradley_terry(differences: Floats, *, penalty: float = 1.0) -> Floats:
 
     differences: (choices, features), the chosen answer's features minus the rejected one's.
     penalty: inverse strength of the L2 penalty, against twice the choices' losses.
+
+    Raises ConfigurationError where scikit-learn is not installed.
     """
-    from sklearn.linear_model import LogisticRegression
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ConfigurationError(
+            "a Bradley-Terry fit needs scikit-learn: pip install 'pgenrm-agent[evaluation]'"
+        ) from error
 
     # Each choice both ways round: a fit needs both outcomes, and no intercept remains.
     fit = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from pgenrm_agent.evaluation.metrics import graded_pairs, pair_credits
 from pgenrm_agent.evaluation.records import Record
 
-__all__ = ["credits_of", "sample_credits", "samples_as_shown", "slip_share"]
+__all__ = [
+    "contradictory_share",
+    "credits_of",
+    "failures_of",
+    "sample_credits",
+    "samples_as_shown",
+    "slip_share",
+    "unchecked_share",
+]
+
+CONTRADICTORY = "contradictory"
+"""Reason of a chain whose two readings, marks by weights and its own totals, do not agree."""
 
 
 def credits_of(records: Iterable[Record]) -> list[float]:
@@ -45,3 +57,29 @@ def slip_share(records: Iterable[Record]) -> float | None:
     verdicts = [record.verdict for record in records]
     compared = sum(verdict.compared for verdict in verdicts)
     return sum(verdict.slips for verdict in verdicts) / compared if compared else None
+
+
+def failures_of(records: Iterable[Record]) -> dict[str, int]:
+    """Return how many samples could not be used, by reason."""
+    failures: Counter[str] = Counter()
+    for record in records:
+        failures.update(record.verdict.failures)
+    return dict(sorted(failures.items()))
+
+
+def contradictory_share(records: Sequence[Record]) -> float | None:
+    """Return the share of all samples whose marks and totals disagreed; None without samples."""
+    failures = failures_of(records)
+    sampled = sum(failures.values()) + sum(len(record.verdict.totals) for record in records)
+    return failures.get(CONTRADICTORY, 0) / sampled if sampled else None
+
+
+def unchecked_share(records: Iterable[Record]) -> float | None:
+    """Return the share of readable chains that had one reading only; None without chains."""
+    counted = [
+        (record.verdict.unchecked, len(record.verdict.totals))
+        for record in records
+        if record.verdict.unchecked is not None
+    ]
+    chains = sum(samples for _, samples in counted)
+    return sum(unchecked for unchecked, _ in counted) / chains if chains else None

@@ -1,7 +1,7 @@
 """What can be evaluated: the reward model, and the judges it has to beat on the same engine.
 
 Judges that ask no model are in `baselines`. To add one, write a class with what `Judge` names, and
-name it in `pgenrm_agent.cli.eval`.
+name it in `lineup`.
 
 Each judge gets the same questions with the same seeds. `PromptJudge` and `StaticPersonaJudge` ask an
 instruction-following model in plain words. A model that writes nothing but its own chains, as the
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -24,6 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from pgenrm_agent.chain import ChainFormat, answer_in
+from pgenrm_agent.chain.objects import last_scores, read_totals
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.evaluation.questions import Question
@@ -59,21 +59,19 @@ class Judge(Protocol):
     model wrote wrong is in the verdict.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def settings(self) -> Mapping[str, object]: ...
+    name: str
+    settings: Mapping[str, object]
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """seed: of this question in this run. run_seed: shared by all questions of the run."""
+        """Judge with the seed of this question in this run, and the one that all questions share."""
         ...
 
 
 class ChainJudge:
     """Evaluation chains by `PGenRM`: the method itself, or with less shown than it could be.
 
-    history, stated: whether the user's past choices and statements are shown.
+    history, stated: whether the user's past choices and statements are shown. embedder: name of what
+    finds similar users, where it is not the bundled model.
     """
 
     def __init__(
@@ -84,21 +82,19 @@ class ChainJudge:
         *,
         history: bool = True,
         stated: bool = True,
+        embedder: str | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._model = model
         self._scaling = scaling
         self._history = history
         self._stated = stated
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        scaling = self._scaling.model_dump(mode="json", exclude={"seed"})
-        return {"scaling": scaling, "history": self._history, "stated": self._stated}
+        self.settings: Mapping[str, object] = {
+            "scaling": scaling.model_dump(mode="json", exclude={"seed"}),
+            "history": history,
+            "stated": stated,
+            "embedder": embedder if scaling.prototype else None,
+        }
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
         """Return the evaluation's means; not scored where none of its chains can be read."""
@@ -107,9 +103,15 @@ class ChainJudge:
             history=question.history if self._history else (),
             stated=question.stated if self._stated else (),
         )
-        scaling = self._scaling.model_copy(update={"seed": seed})
         try:
-            evaluation = await _ask(self._model, question, signals, scaling)
+            evaluation = await self._model.ascore(
+                question.user_id,
+                question.query,
+                question.candidates,
+                conversation=question.conversation,
+                scaling=self._scaling.model_copy(update={"seed": seed}),
+                signals=signals,
+            )
         except ChainError as error:
             return Verdict(
                 scores=(None,) * len(question.candidates),
@@ -137,26 +139,19 @@ class PromptJudge:
         samples: int = 1,
         temperature: float = 1.0,
     ) -> None:
-        self._name = name
+        self.name = name
         self._engine = engine
         self._format = _prompt_format("judge-thinking" if thinking else "judge")
         self._history = history
         self._stated = stated
         self._samples = samples
         self._temperature = temperature
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return {
+        self.settings: Mapping[str, object] = {
             "prompt": self._format.name,
-            "history": self._history,
-            "stated": self._stated,
-            "samples": self._samples,
-            "temperature": self._temperature,
+            "history": history,
+            "stated": stated,
+            "samples": samples,
+            "temperature": temperature,
         }
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
@@ -242,24 +237,21 @@ class StaticPersonaJudge:
         samples: int = 1,
         temperature: float = 1.0,
     ) -> None:
-        self._name = name
+        self.name = name
         self._engine = engine
         self._format = _prompt_format("persona")
         self._history = history
         self._judge = PromptJudge(name, engine, samples=samples, temperature=temperature)
         self._temperature = temperature
+        self.settings: Mapping[str, object] = {
+            **self._judge.settings,
+            "persona": self._format.name,
+            "history": history,
+        }
         self._first: dict[str, Question] = {}
         for question in questions:
             self._first.setdefault(question.user_id, question)
         self._personas: dict[tuple[str, int], asyncio.Task[tuple[str, int, int]]] = {}
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return {**self._judge.settings, "persona": self._format.name, "history": self._history}
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
         """Return a verdict that knows the persona; the first one of a user pays for it."""
@@ -303,43 +295,26 @@ class StaticPersonaJudge:
         return persona, completion.prompt_tokens, completion.tokens
 
 
-_SCORE = re.compile(r'"?response[ _]?(\d{1,3})"?\s{0,3}:\s{0,3}"?(\d{1,2}(?:\.\d{1,6})?)(?![\d.%])')
-
-
 def read_scores(text: str, candidates: int) -> tuple[float, ...]:
-    """Return the scores (1-10) of all responses, from the last JSON object of an answer.
+    """Return the scores (1-10) of all responses, from the last JSON object of an answer that has any.
+
+    Numbers are read as those of a chain are: "7,5" is 7.5 and "4/5" is 8.
 
     Raises ChainError where there is none, or where it lacks a response or has one out of range.
     """
-    text = answer_in(text)
-    end = text.rfind("}")
-    begin = text.rfind("{", 0, end)
-    if begin < 0:
+    written = last_scores(answer_in(text))
+    if not written:
         raise ChainError("the answer has no JSON object with scores", reason="no_scores")
-    by_response: dict[int, float] = {}
-    for match in _SCORE.finditer(text, begin, end + 1):
-        by_response[int(match[1])] = float(match[2])
-    wanted = range(1, candidates + 1)
-    if any(number not in by_response for number in wanted):
-        raise ChainError("a response has no score", reason="missing_candidates")
-    scores = tuple(by_response[number] for number in wanted)
-    if not all(1 <= score <= 10 for score in scores):
-        raise ChainError("a score is not from 1 to 10", reason="score_refused")
-    return scores
-
-
-async def _ask(
-    model: PGenRM, question: Question, signals: UserSignals, scaling: Scaling
-) -> Evaluation:
-    """Ask the reward model about a question of a user of whom it is told `signals`, and no more."""
-    return await model.ascore(
-        question.user_id,
-        question.query,
-        question.candidates,
-        conversation=question.conversation,
-        scaling=scaling,
-        signals=signals,
-    )
+    ids = [f"response {number}" for number in range(1, candidates + 1)]
+    reading = read_totals(written, ids)
+    if reading.off_scale is not None:
+        raise ChainError(
+            f"a score is {reading.off_scale:g}, and not from 1 to 10", reason="score_refused"
+        )
+    missing = [name for name in ids if name not in reading.totals]
+    if missing:
+        raise ChainError(f"{missing[0]} has no score", reason="missing_candidates")
+    return tuple(reading.totals[name] for name in ids)
 
 
 def count_slips(chains: Iterable[EvaluationChain]) -> tuple[int, int]:
@@ -372,6 +347,7 @@ def _verdict_of(evaluation: Evaluation) -> Verdict:
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
         slips=slips,
         compared=compared,
+        unchecked=sum(chain.totals_from == "reported" for chain in evaluation.chains),
         prompt_tokens=evaluation.usage.prompt_tokens,
         completion_tokens=evaluation.usage.completion_tokens,
         prototype=evaluation.prototype,

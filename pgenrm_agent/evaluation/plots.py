@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_accuracy", "plot_bars", "plot_position", "plot_reliability", "plot_samples"]
+__all__ = [
+    "plot_accuracy",
+    "plot_bars",
+    "plot_position",
+    "plot_reliability",
+    "plot_samples",
+    "svg_text",
+]
 
 # Inches of 96 CSS pixels: what a phone has room for, so that a browser there does not shrink the text.
 WIDTH = 3.5
@@ -44,7 +51,7 @@ def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_ylim(-0.6, len(shown) - 0.3)
     axes.set_xlabel("strict accuracy, % (dashed: chance)")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def plot_reliability(reliability: Reliability) -> str:
@@ -74,7 +81,7 @@ def plot_reliability(reliability: Reliability) -> str:
     axes.set_ylim(-0.05, 1.15)
     axes.set_xlabel("probability of being best, as told")
     axes.set_ylabel("share that was best")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def plot_position(rows: Sequence[JudgeSummary]) -> str:
@@ -99,7 +106,7 @@ def plot_position(rows: Sequence[JudgeSummary]) -> str:
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy of single samples, %")
     figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def plot_samples(rows: Sequence[JudgeSummary]) -> str:
@@ -121,7 +128,7 @@ def plot_samples(rows: Sequence[JudgeSummary]) -> str:
     axes.set_xlabel("samples")
     axes.set_ylabel("accuracy, %")
     figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def plot_bars(values: dict[str, float], label: str) -> str:
@@ -141,7 +148,7 @@ def plot_bars(values: dict[str, float], label: str) -> str:
     axes.set_yticks(range(len(names)), [_fitting(name) for name in names])
     axes.margins(x=0.18)
     axes.set_xlabel(label)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _fitting(name: str) -> str:
@@ -159,7 +166,8 @@ def _axes(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
+    """Return a figure as SVG, the same file for the same plot."""
     import matplotlib
 
     text = io.StringIO()

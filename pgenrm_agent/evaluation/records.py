@@ -27,6 +27,8 @@ class Verdict(Model):
     orders, totals: by readable sample, the candidates in the order shown, and their scores.
     failures: unreadable samples by reason.
     slips: totals that the model itself wrote and that are off by more than 0.1, of `compared`.
+    unchecked: readable chains with the model's own totals alone, so that no second reading could
+        contradict them; None for a judge that writes no chains.
     prototype: the nearest to the user, if they were matched.
     """
 
@@ -38,6 +40,7 @@ class Verdict(Model):
     failures: dict[str, int] = Field(default_factory=dict)
     slips: int = 0
     compared: int = 0
+    unchecked: int | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prototype: str | None = None
@@ -127,6 +130,7 @@ def _schema() -> pyarrow.Schema:
         ("failures", pa.string()),
         ("slips", pa.int32()),
         ("compared", pa.int32()),
+        ("unchecked", pa.int32()),
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
         ("prototype", pa.string()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from pgenrm_agent.evaluation.plots import (
 from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary
 from pgenrm_agent.files import write_text
-from pgenrm_agent.schema import Model
 
-__all__ = ["REPORT", "Cell", "Plot", "accuracy_in_words", "cells", "write_report"]
+__all__ = ["REPORT", "accuracy_in_words", "cells", "failures_in_words", "write_report"]
 
 REPORT = "report.html"
 MOST_GROUPS = 24
@@ -31,21 +31,6 @@ VERDICTS = {
     "worse": "worse than chance",
     "unknown": "too few users to tell it from chance",
 }
-
-
-class Cell(Model):
-    """One figure of a judge, as shown. `name` is the column."""
-
-    name: str
-    shown: str
-
-
-class Plot(Model):
-    """A plot, with what it shows in words; `image` is a data URI."""
-
-    title: str
-    about: str
-    image: str
 
 
 def accuracy_in_words(row: JudgeSummary) -> str:
@@ -71,10 +56,19 @@ def accuracy_in_words(row: JudgeSummary) -> str:
     )
 
 
-def cells(row: JudgeSummary) -> list[Cell]:
-    """Return the figures of one row of the table, in their order."""
+def failures_in_words(rows: Sequence[JudgeSummary]) -> str:
+    """Return how many samples of all judges could not be used, and why; empty where all could."""
+    by_reason: Counter[str] = Counter()
+    for row in rows:
+        by_reason.update(row.failed_samples)
+    listed = ", ".join(f"{count} {reason}" for reason, count in by_reason.most_common())
+    return f"{by_reason.total()} samples could not be used: {listed}." if listed else ""
+
+
+def cells(row: JudgeSummary) -> dict[str, str]:
+    """Return the figures of one judge as they are shown, by name and in their order."""
     failed = sum(row.failed_samples.values())
-    shown = {
+    return {
         "strict, %": plus_minus(row.strict),
         "95 % interval": _interval(row),
         "against chance": VERDICTS[row.against_chance].removesuffix(" than chance"),
@@ -86,6 +80,8 @@ def cells(row: JudgeSummary) -> list[Cell]:
         "ties": str(row.ties),
         "not scored": f"{row.not_scored} of {row.comparisons}",
         "unreadable samples": f"{failed} of {failed + row.samples}",
+        "contradictory, %": _share(row.contradictory),
+        "unchecked, %": _share(row.unchecked),
         "one sample, %": _share(row.one_sample),
         "Kendall": plus_minus(row.kendall, form=".3f", scale=1),
         "NDCG": plus_minus(row.ndcg, form=".3f", scale=1),
@@ -98,15 +94,13 @@ def cells(row: JudgeSummary) -> list[Cell]:
         "tokens written": f"{row.completion_tokens:,}",
         "seconds a question": f"{row.seconds / max(1, row.questions * row.runs):.2f}",
     }
-    return [Cell(name=name, shown=value) for name, value in shown.items()]
 
 
 def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) -> None:
     """Write the report; replaces the file in one step."""
-    table = [(row, {cell.name: cell.shown for cell in cells(row)}) for row in rows]
-    names = [cell.name for cell in cells(rows[0])]
-    # A column in which nobody has anything to show only takes room.
-    used = [name for name in names if any(shown[name] != "-" for _, shown in table)]
+    table = [(row, cells(row)) for row in rows]
+    # A line in which nobody has anything to show only takes room.
+    used = [name for name in cells(rows[0]) if any(shown[name] != "-" for _, shown in table)]
     environment = Environment(
         loader=PackageLoader("pgenrm_agent.evaluation", "."),
         autoescape=True,
@@ -118,6 +112,7 @@ def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) 
         run=run,
         rows=rows,
         sentences=[accuracy_in_words(row) for row in rows],
+        failures=failures_in_words(rows),
         columns=used,
         table=table,
         plots=_plots(rows),
@@ -126,7 +121,8 @@ def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) 
     write_text(path, text)
 
 
-def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
+def _plots(rows: Sequence[JudgeSummary]) -> list[dict[str, str]]:
+    """Return each plot with its title, what it is about, and the image as a data URI."""
     plots = [
         _plot(
             "Accuracy, strict",
@@ -181,9 +177,9 @@ def _plots(rows: Sequence[JudgeSummary]) -> list[Plot]:
     return plots
 
 
-def _plot(title: str, about: str, svg: str) -> Plot:
+def _plot(title: str, about: str, svg: str) -> dict[str, str]:
     encoded = base64.b64encode(svg.encode("utf-8")).decode("ascii")
-    return Plot(title=title, about=about, image=f"data:image/svg+xml;base64,{encoded}")
+    return {"title": title, "about": about, "image": f"data:image/svg+xml;base64,{encoded}"}
 
 
 def _interval(row: JudgeSummary) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -10,10 +10,13 @@ import numpy as np
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.comparisons import (
+    contradictory_share,
     credits_of,
+    failures_of,
     sample_credits,
     samples_as_shown,
     slip_share,
+    unchecked_share,
 )
 from pgenrm_agent.evaluation.metrics import (
     CHANCE,
@@ -55,7 +58,9 @@ class JudgeSummary(Model):
         with fewer than two users.
     macro_user, macro_group, macro_prototype: mean of the accuracies of users, of groups and of
         prototypes.
-    comparisons, ties, not_scored: by comparison and run. failed_samples: unreadable ones, by reason.
+    comparisons, ties, not_scored: by comparison and run. failed_samples: those that could not be used,
+        by reason. contradictory: share of all samples whose marks and totals disagree, which are
+        among the failed. unchecked: share of readable chains that had totals and no marks.
     one_sample: accuracy of single samples of the same evaluations.
     by_samples: accuracy of the mean of the first 1, 2, 4, ... samples.
     kendall, ndcg, spearman: means over questions with more than two candidates.
@@ -83,6 +88,8 @@ class JudgeSummary(Model):
     not_scored: int
     samples: int
     failed_samples: dict[str, int]
+    contradictory: float | None
+    unchecked: float | None
     one_sample: float | None
     by_samples: dict[int, float]
     kendall: MeanError | None
@@ -166,9 +173,6 @@ def _summary(name: str, records: Sequence[Record]) -> JudgeSummary:
     owners = [users[question] for question, _ in comparisons]
     interval = bootstrap_interval(list(comparisons.values()), owners, seed=BOOTSTRAP_SEED)
     accuracy = Accuracy.over([Accuracy.of(credits_of(run)) for run in runs])
-    failures: Counter[str] = Counter()
-    for record in records:
-        failures.update(record.verdict.failures)
     told = [
         label
         for record in records
@@ -192,7 +196,9 @@ def _summary(name: str, records: Sequence[Record]) -> JudgeSummary:
         ties=accuracy.ties,
         not_scored=int(np.isnan(credits_of(records)).sum()),
         samples=sum(len(record.verdict.totals) for record in records),
-        failed_samples=dict(sorted(failures.items())),
+        failed_samples=failures_of(records),
+        contradictory=contradictory_share(records),
+        unchecked=unchecked_share(records),
         one_sample=micro_mean(sample_credits(records)),
         by_samples=_by_samples(records),
         kendall=_over_runs([_mean_of(run, kendall) for run in runs]),

@@ -84,6 +84,7 @@ class DatasetJob(Model):
     engine: str
     scaling: Scaling
     seed: int
+    embedder: str | None = None
 
 
 class Summary(Model):

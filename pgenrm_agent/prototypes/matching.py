@@ -66,6 +66,11 @@ class Neighbors:
         """
         return self._version() is not None
 
+    def version(self) -> str | None:
+        """Return the name of the version that counts now; None without any."""
+        version = self._version()
+        return None if version is None else version.version
+
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
         """Return the `count` most similar users of the prototype nearest to the personas (4.2.2).
 

@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
-from pgenrm_agent.cli.options import EngineOption, JsonOption
+from pgenrm_agent.cli.options import (
+    AnswersOption,
+    EngineOption,
+    JsonOption,
+    OutOption,
+    RecipeOption,
+)
+from pgenrm_agent.cli.output import print_json
 
 if TYPE_CHECKING:
     from studies.ablation.study import AblationReport
@@ -19,29 +26,18 @@ __all__ = ["app"]
 
 app = typer.Typer()
 
-DataOption = Annotated[
-    Path,
-    typer.Option(
-        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
-    ),
-]
-
 
 @app.command()
 def ablate(
     *,
-    data: DataOption,
+    data: AnswersOption,
     base: Annotated[Path, typer.Option(help="Folder of the model that stage 1 starts from.")],
     psi: Annotated[
         Path | None,
         typer.Option(help="Folder of a stage-1 model to take instead of training one a seed."),
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="Name of a bundled recipe, or a YAML file.")
-    ] = "tiny-cpu",
-    out: Annotated[
-        Path, typer.Option(help="Folder of the ablation; an unfinished one continues.")
-    ] = Path("runs/ablation"),
+    recipe: RecipeOption = "tiny-cpu",
+    out: OutOption = Path("runs/ablation"),
     seed: Annotated[
         list[int] | None,
         typer.Option(
@@ -56,20 +52,20 @@ def ablate(
 
     Trains and measures what is missing in the folder, and writes report.json and report.md there.
     """
-    from pgenrm_agent.local_engine import open_engine
+    from pgenrm_agent.engines import load_engine
     from pgenrm_agent.progress import counting
-    from studies.ablation.recipe import load_ablation_recipe
+    from studies.ablation.recipe import AblationRecipe
     from studies.ablation.study import REPORT, run_ablation
 
     console = Console(stderr=True)
-    loaded = load_ablation_recipe(recipe)
+    loaded = AblationRecipe.load(recipe)
     with counting("comparisons") as progress:
         report = run_ablation(
             loaded,
             data,
             base,
             out,
-            open_engine=lambda model: open_engine(engine, model),
+            open_engine=lambda model: load_engine(engine or "transformers", model),
             psi=psi,
             only=seed or (),
             say=lambda text: console.print(text, markup=False),
@@ -81,7 +77,7 @@ def ablate(
         )
         return
     if as_json:
-        typer.echo(report.model_dump_json())
+        print_json(report)
         return
     _show(report)
     console.print(f"report: {out / REPORT}", markup=False)

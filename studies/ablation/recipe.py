@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-from pgenrm_agent.training.recipe import Section, read_recipe
-from pgenrm_agent.training.sft_recipe import SftRecipe
+from pgenrm_agent.training.recipe import GrpoRecipe, Recipe, SftRecipe
 
-__all__ = ["AblationRecipe", "load_ablation_recipe"]
+__all__ = ["AblationRecipe"]
 
 
-class AblationRecipe(Section):
+class AblationRecipe(Recipe):
     """What each stage buys, in the simulated world. The stages' own seeds give way to `seeds`."""
 
-    name: str
+    folder: ClassVar[str] = "recipes"
+    package: ClassVar[str] = "studies.ablation"
     seeds: Annotated[
         # Below 100, where the names of their users's splits stay apart (simulation).
         tuple[Annotated[int, Field(ge=0, lt=100)], ...],
@@ -51,8 +49,3 @@ class AblationRecipe(Section):
                     f"stage {stage.name}: the ablation trains whole models, no adapter"
                 )
         return self
-
-
-def load_ablation_recipe(name_or_path: str | Path) -> AblationRecipe:
-    """A recipe by the name of a bundled file (without .yaml) or by path; see `read_recipe`."""
-    return read_recipe(AblationRecipe, name_or_path, package="studies.ablation")

@@ -48,7 +48,14 @@ from pgenrm_agent.model_files import format_of, refuse_without_model
 from pgenrm_agent.run_folder import refuse_other_settings, weights_of
 from pgenrm_agent.schema import Message, Model
 from pgenrm_agent.training.bundled.chains import write_examples
-from pgenrm_agent.training.bundled.evaluate import (
+from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
+from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
+from pgenrm_agent.training.grpo import Stage, train_grpo
+from pgenrm_agent.training.recipe import GrpoRecipe
+from pgenrm_agent.training.rewards import RuleRater
+from pgenrm_agent.training.sft import train_sft
+from studies.ablation.recipe import AblationRecipe
+from studies.bundled.evaluate import (
     Case,
     baseline_margins,
     draw_cases,
@@ -56,13 +63,6 @@ from pgenrm_agent.training.bundled.evaluate import (
     expected_accuracy_of_one_sample,
     judge_cases,
 )
-from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
-from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
-from pgenrm_agent.training.grpo import Stage, train_grpo
-from pgenrm_agent.training.grpo_recipe import GrpoRecipe
-from pgenrm_agent.training.rewards import RuleRater
-from pgenrm_agent.training.sft import train_sft
-from studies.ablation.recipe import AblationRecipe
 from studies.limits.bayes import MOST_PAST_CHOICES, IdealPredictor
 
 __all__ = [
@@ -83,7 +83,7 @@ BASELINES = ("Bradley-Terry, not personal", "teacher")
 COMPARED = (*BASELINES, BEST)
 GROWING = ("seeds", "users", "history_users")
 """What may be another number when a folder is used again: only what is missing is done."""
-REPORT, TABLE, SETTINGS = "report.json", "report.md", "settings.json"
+REPORT, TABLE = "report.json", "report.md"
 
 
 class AblationReport(Model):
@@ -127,18 +127,16 @@ def run_ablation(
 ) -> AblationReport | None:
     """Train what is missing, measure what is missing, and write the report.
 
-    Args:
-        data: folder with train.jsonl.gz and val.jsonl.gz.
-        base: folder of the model that stage 1 starts from: untrained, or one that knows the format.
-        open_engine: an engine for the evaluation of a model's folder; closed after use.
-        psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
-            seeds then differ in the later stages and the test users.
-        only: seeds to work on, for several processes or machines at once; nothing is reported then.
-        say: called with what begins. progress: comparisons of a measurement, done and in all.
+    data: folder with train.jsonl.gz and val.jsonl.gz.
+    base: folder of the model that stage 1 starts from: untrained, or one that knows the format.
+    open_engine: an engine for the evaluation of a model's folder; closed after use.
+    psi: a stage-1 model to take instead of training one, such as a `pgenrm train psi` run's; the
+        seeds then differ in the later stages and the test users.
+    only: seeds to work on, for several processes or machines at once; nothing is reported then.
+    say: called with what begins. progress: comparisons of a measurement, done and in all.
 
-    Raises:
-        ConfigurationError: the data or a given model is missing, `out` holds an ablation with other
-            settings, or `only` names a seed that is none of the recipe's.
+    Raises ConfigurationError: the data or a given model is missing, `out` holds an ablation with
+    other settings, or `only` names a seed that is none of the recipe's.
     """
     unknown = sorted(set(only) - set(recipe.seeds))
     if unknown:
@@ -154,7 +152,7 @@ def run_ablation(
     for model in (base, psi):
         if model is not None:
             refuse_without_model(model)
-    refuse_other_settings(out / SETTINGS, settings, what="an ablation")
+    refuse_other_settings(out, settings, what="an ablation")
     bench = _Bench(recipe, data, open_engine, say, progress)
     for seed in only or recipe.seeds:
         folder = out / f"seed-{seed}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,27 +9,20 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
-from pgenrm_agent.cli.options import JsonOption
+from pgenrm_agent.cli.options import AnswersOption, FixedSeedOption, JsonOption
+from pgenrm_agent.cli.output import print_json
 
 __all__ = ["app"]
 
 app = typer.Typer()
 
-DataOption = Annotated[
-    Path,
-    typer.Option(
-        "--data", envvar="PGENRM_RESPONSES", help="Folder with train.jsonl.gz and val.jsonl.gz."
-    ),
-]
-
 
 @app.command()
 def bayes(
-    data: DataOption,
-    users: Annotated[
-        int, typer.Option("--people", min=2, help="Test users, one comparison each.")
-    ] = 2000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    *,
+    data: AnswersOption,
+    users: Annotated[int, typer.Option(min=2, help="Test users, one comparison each.")] = 2000,
+    seed: FixedSeedOption,
     rules: Annotated[
         bool,
         typer.Option(
@@ -53,7 +44,7 @@ def bayes(
         training = load_answers(data / "train.jsonl.gz")
         limits = rule_limits(World(), training, test, users=users, history=history, seed=seed)
         if as_json:
-            typer.echo(json.dumps({name: limit.model_dump() for name, limit in limits.items()}))
+            print_json(limits)
             return
         table = Table(
             "rule",
@@ -72,7 +63,7 @@ def bayes(
         return
     reports = bayes_by_history(World(), test, users=users, seed=seed)
     if as_json:
-        typer.echo(json.dumps({shown: report.model_dump() for shown, report in reports.items()}))
+        print_json(reports)
         return
     table = Table("past choices", "strict, %", "expected, %", title=f"{users} comparisons")
     for shown, report in reports.items():

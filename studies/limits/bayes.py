@@ -22,8 +22,8 @@ from pydantic import Field
 
 from pgenrm_agent.evaluation.metrics import CHANCE, Accuracy, credit
 from pgenrm_agent.schema import Model
-from pgenrm_agent.training.bundled.evaluate import Case, draw_cases
 from pgenrm_agent.training.bundled.simulation import CLIP, SHARPNESS, Answers, Comparison, World
+from studies.bundled.evaluate import Case, draw_cases
 
 __all__ = [
     "MOST_PAST_CHOICES",

@@ -30,15 +30,15 @@ from pgenrm_agent.evaluation.baselines import fit_bradley_terry
 from pgenrm_agent.evaluation.metrics import Accuracy, credit
 from pgenrm_agent.schema import Model
 from pgenrm_agent.training.bundled.attributes import KINDS
-from pgenrm_agent.training.bundled.evaluate import (
+from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World
+from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
+from studies.bundled.evaluate import (
     Case,
     baseline_margins,
     chance,
     draw_cases,
     expected_accuracy,
 )
-from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World
-from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
 
 __all__ = ["RuleLimit", "rule_limits"]
 
@@ -106,7 +106,7 @@ def _choices_to_tell(
     margins: Sequence[float],
     teacher: Sequence[float],
 ) -> int | None:
-    """n with n E[d] = 2 sqrt(n E[d^2]), d what a drawn choice credits to the rule beyond the teacher."""
+    """Return n with n E[d] = 2 sqrt(n E[d^2]), d a drawn choice's credit beyond the teacher's."""
     ahead = np.array([credit(a) - credit(b) for a, b in zip(margins, teacher, strict=True)])
     likely = np.array([chance(case, answers) for case in cases])
     lead = float(np.mean(ahead * (2 * likely - 1)))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgenrm_agent.cli.app import run
+from pgenrm_agent.cli.options import JsonOption, OutOption
+from pgenrm_agent.cli.output import print_json
 
 if TYPE_CHECKING:
     from studies.people.study import PeopleReport
@@ -28,9 +30,7 @@ def people(
         str,
         typer.Option(help="A sentence-transformers model, or its folder; it has to know English."),
     ] = "sentence-transformers/all-MiniLM-L6-v2",
-    out: Annotated[
-        Path, typer.Option(help="Folder of the study; an unfinished one there continues.")
-    ] = Path("runs/people"),
+    out: OutOption = Path("runs/people"),
     k: Annotated[
         list[int] | None,
         typer.Option("-k", min=1, help="Number of prototypes to compare; repeat. 1, 10, 50, 100."),
@@ -58,22 +58,15 @@ def people(
             "--validation", help="Hold out users who are never tested, to choose settings."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Does refinement know more of a held-out user's choices than the crowd's majority does?
 
     Writes embeddings.npz, measured.jsonl and report.json into the folder.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from pgenrm_agent.embedding import SentenceTransformerEmbedder
+    from pgenrm_agent.files import write_json
+    from pgenrm_agent.progress import counting
     from studies.people.study import Setting, evaluate_people
 
     plain = Setting()
@@ -91,14 +84,7 @@ def people(
         )
         for prototypes in k or (1, 10, 50, 100)
     ]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("epochs")
+    with counting("epochs") as progress:
         report = evaluate_people(
             data,
             SentenceTransformerEmbedder(Path(embedder) if Path(embedder).is_dir() else embedder),
@@ -106,11 +92,11 @@ def people(
             settings=settings,
             seeds=seeds,
             validation=validation,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
-    (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(out / REPORT, report.model_dump(mode="json"))
     if as_json:
-        typer.echo(report.model_dump_json())
+        print_json(report)
     else:
         _print(report)
 

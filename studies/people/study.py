@@ -297,8 +297,7 @@ def _count(
 
 @dataclass(frozen=True)
 class _Split:
-    """Choices of the users that one seed learns from and of those it holds out, and what others
-    than the prototypes make of the former."""
+    """The choices that one seed learns from, and those that it holds out."""
 
     seed: int
     validation: bool
@@ -308,10 +307,12 @@ class _Split:
 
     @cached_property
     def liked(self) -> FloatArray:
+        """How much the crowd likes each statement, by what is learned from."""
         return _majority(self.training, self.texts)
 
     @cached_property
     def factors(self) -> VoteFactors:
+        """The factor model of what is learned from."""
         return fit_vote_factors(self.training, self.texts, seed=self.seed)
 
 

@@ -1,27 +1,23 @@
-"""`python -m studies.scaling`: what more chains and similar people buy, and what they cost."""
+"""`python -m studies.scaling`: what more chains and similar users buy, and what they cost."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
+from pgenrm_agent.cli.options import AnswersOption, EngineOption, JsonOption, OutOption
+from pgenrm_agent.cli.output import print_json
 
 if TYPE_CHECKING:
+    from pgenrm_agent.opening import EngineName
     from pgenrm_agent.training.bundled.simulation import Answers
     from studies.scaling.pool import ScalingRecord, Study
     from studies.scaling.population import Agreement
@@ -36,14 +32,10 @@ REPORT, PLOT = "report.json", "accuracy-by-chains.svg"
 
 @app.command()
 def scaling(
-    data: Annotated[
-        Path,
-        typer.Option("--data", envvar="PGENRM_RESPONSES", help="Folder with val.jsonl.gz."),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the study; an unfinished one there continues.")
-    ] = Path("runs/scaling"),
-    users: Annotated[int, typer.Option("--people", min=2, help="Test users of each seed.")] = 20,
+    *,
+    data: AnswersOption,
+    out: OutOption = Path("runs/scaling"),
+    users: Annotated[int, typer.Option(min=2, help="Test users of each seed.")] = 20,
     newcomers: Annotated[
         int, typer.Option(min=2, help="How many are asked for with nothing known, of each seed.")
     ] = 60,
@@ -56,17 +48,19 @@ def scaling(
     model: Annotated[
         Path | None, typer.Option(help="Model folder; the bundled model if not given.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: EngineOption,
     sampling: Annotated[
         bool, typer.Option(help="--no-sampling reports what an unfinished study has so far.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Accuracy by chains, similar users, known choices and prototypes, on simulated users.
 
     Samples a pool of chains for each test user once, and reads every table off it. Writes
     records.jsonl, agreement.jsonl, report.json and a plot into the folder.
     """
+    from pgenrm_agent.files import write_json
+    from pgenrm_agent.model_files import bundled_model
     from pgenrm_agent.training.bundled.simulation import load_answers
     from studies.scaling.pool import Study, read_study
     from studies.scaling.tables import report
@@ -80,65 +74,51 @@ def scaling(
     )
     answers = load_answers(data / "val.jsonl.gz")
     if sampling:
-        records, agreements = _sample(study, answers, model, engine, out)
+        records, agreements = _sample(study, answers, model or bundled_model(), engine, out)
     else:
         records, agreements = read_study(study, answers, out)
     study_report = report(records, agreements)
-    (out / REPORT).write_text(study_report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(out / REPORT, study_report.model_dump(mode="json"))
     _draw(study_report, out / PLOT)
     if as_json:
-        typer.echo(study_report.model_dump_json())
+        print_json(study_report)
     else:
         _print(study_report)
 
 
 def _sample(
-    study: Study, answers: Answers, model: Path | None, engine: str, out: Path
+    study: Study, answers: Answers, model: Path, engine: EngineName | None, out: Path
 ) -> tuple[list[ScalingRecord], list[Agreement]]:
     from pgenrm_agent.embedding import ModelTokensEmbedder
-    from pgenrm_agent.local_engine import open_engine
-    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.engines import load_engine
+    from pgenrm_agent.model_files import format_of
+    from pgenrm_agent.progress import counting_tasks
     from pgenrm_agent.run_folder import digest, refuse_other_settings, weights_of
     from studies.scaling.pool import sample_study
 
-    folder = model or bundled_model()
     settings = {
-        "model": weights_of(folder),
+        "model": weights_of(model),
         "answers": digest(answers.texts),
         "members": study.members,
         "history": study.history,
     }
-    refuse_other_settings(out / "settings.json", settings, what="a study")
-    runner = open_engine(engine, folder)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
+    refuse_other_settings(out, settings, what="a study")
+    runner = load_engine(engine or "transformers", model)
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)
-
-        async def run() -> tuple[list[ScalingRecord], list[Agreement]]:
-            try:
+    async def sample() -> tuple[list[ScalingRecord], list[Agreement]]:
+        async with aclosing(runner):
+            with counting_tasks() as progress:
                 return await sample_study(
                     study,
                     runner,
-                    format_of(folder),
-                    ModelTokensEmbedder(folder),
+                    format_of(model),
+                    ModelTokensEmbedder(model),
                     answers,
                     out,
-                    progress=show,
+                    progress=progress,
                 )
-            finally:
-                await runner.aclose()
 
-        return asyncio.run(run())
+    return asyncio.run(sample())
 
 
 def _print(report: ScalingReport) -> None:

@@ -26,8 +26,8 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Candidate, Level, Model, Scaling
-from pgenrm_agent.training.bundled.evaluate import Case, chance
 from pgenrm_agent.training.bundled.simulation import Answers, World
+from studies.bundled.evaluate import Case, chance
 from studies.limits.bayes import IdealPredictor
 from studies.scaling.population import (
     CHOSEN,

@@ -16,7 +16,6 @@ import numpy as np
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.engines.protocol import (
-    Capabilities,
     Completion,
     Engine,
     Prompt,
@@ -27,8 +26,8 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes.fitting import Choices, FittedPrototypes, fit_prototypes
 from pgenrm_agent.prototypes.refinement import nearest
 from pgenrm_agent.schema import Model, PreferencePair
-from pgenrm_agent.training.bundled.evaluate import Case, draw_cases
 from pgenrm_agent.training.bundled.simulation import Answers, SimulatedUser, World, as_pair
+from studies.bundled.evaluate import Case, draw_cases
 
 __all__ = [
     "CHOSEN",
@@ -201,20 +200,15 @@ class RememberingEngine:
     """
 
     def __init__(self, engine: Engine) -> None:
+        self.name = engine.name
+        self.capabilities = engine.capabilities
         self._engine = engine
         self._answers: dict[tuple[str, str], list[list[Completion]]] = {}
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._engine.capabilities
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
+        """Return what the engine wrote when it was first asked this."""
         key = "\n".join(prompt.model_dump_json() for prompt in prompts), params.model_dump_json()
         if key not in self._answers:
             self._answers[key] = await self._engine.sample(prompts, params)
@@ -228,18 +222,13 @@ class RememberingEmbedder:
     """An embedder that embeds each text once."""
 
     def __init__(self, embedder: Embedder) -> None:
+        self.name = embedder.name
+        self.dimension = embedder.dimension
         self._embedder = embedder
         self._vectors: dict[str, Vectors] = {}
 
-    @property
-    def name(self) -> str:
-        return self._embedder.name
-
-    @property
-    def dimension(self) -> int:
-        return self._embedder.dimension
-
     def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors (n, dimension) of the texts."""
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new or not texts:
             vectors = self._embedder.embed(new)

@@ -82,8 +82,11 @@ class FewChoicesRow(Model):
 
 
 class VersionRow(Model):
-    """One way of grouping users. others: accuracy of similar users' chains alone, with_own: with
-    as many of the user's own. before, after: agreement with the archetypes (adjusted Rand index)."""
+    """One way of grouping users.
+
+    others: accuracy of similar users' chains alone. with_own: with as many of the user's own.
+    before, after: agreement with the archetypes (adjusted Rand index).
+    """
 
     version: str
     k: str
@@ -357,7 +360,7 @@ def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
         [
             EvaluationChain(
                 level=chain.level,
-                signals_of="-",
+                signals_of=f"neighbor {number}" if chain.level == "prototype" else "-",
                 order=(0, 1) if chain.chosen_first else (1, 0),
                 persona=Persona(text="-"),
                 rubric=None,
@@ -368,7 +371,7 @@ def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
                 tokens=chain.tokens,
                 seed=0,
             )
-            for chain in chains
+            for number, chain in enumerate(chains)
         ],
     )
 

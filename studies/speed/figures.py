@@ -17,13 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
+from pgenrm_agent.engines import load_engine
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
+from pgenrm_agent.opening import EngineName
 from studies.speed.memory import MemoryMeasurements, measure_memory
 from studies.speed.parser import measure_parser
 from studies.speed.prototypes import measure_matching, measure_refinement
@@ -45,7 +47,7 @@ TRIES = 5
 def measure_parts(
     parts: Sequence[str] = PARTS,
     *,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     repeats: int = 3,
     interactions: Sequence[int] = (10_000,),
     members: int = 10_000,
@@ -140,15 +142,12 @@ def _prototype_figures(members: int, progress: Callable[[str], None]) -> list[Fi
     ]
 
 
-async def _scheduling_figure(engine: str | None, repeats: int) -> Figure:
+async def _scheduling_figure(engine: EngineName | None, repeats: int) -> Figure:
     folder = bundled_model()
-    runner = open_engine(engine, folder)
-    try:
+    async with aclosing(load_engine(engine or "transformers", folder)) as runner:
         ours, obvious = await time_of_scheduling(
             runner, format_of(folder), own=OWN, neighbors=NEIGHBORS, repeats=repeats
         )
-    finally:
-        await runner.aclose()
     return Figure.of(
         f"one request a sample against ours, {OWN} + {NEIGHBORS} chains",
         obvious / ours,

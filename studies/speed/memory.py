@@ -104,7 +104,7 @@ def fill_and_measure(interactions: int, directory: Path, *, repeats: int) -> Mem
 
 
 def _fill(directory: Path, interactions: int, users: int) -> None:
-    """Through the import, as an operator would: many people's choices in one write.
+    """Through the import, as an operator would: many users' choices in one write.
 
     Opened anew each time it has doubled, because how often the vector index is saved is settled then.
     """

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer import Typer
 from typer.testing import CliRunner
 
-from pgenrm_agent.cli.train import app
+from pgenrm_agent.cli.train import app as train
 from pgenrm_agent.model_files import bundled_model
+from studies.bundled.__main__ import app as bundled
 
 SFT = {
     "name": "sft",
@@ -46,7 +48,7 @@ QUERIES = (
 )
 
 
-def run(*command: object) -> dict[str, Any]:
+def run(*command: object, app: Typer = train) -> dict[str, Any]:
     done = CliRunner().invoke(app, [str(part) for part in (*command, "--json")])
     assert done.exit_code == 0, (command, done.output, done.exception)
     told: dict[str, Any] = json.loads(done.stdout)
@@ -99,6 +101,7 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     report = run(
         *("evaluate", "--data", few_answers, "--model", third["model"], "--users", 4),
         *("--chains", 1, "--out", tmp_path / "measured"),
+        app=bundled,
     )
     model = report["accuracy"]["model, 1 samples"]
     assert model["comparisons"] == 4
@@ -106,7 +109,7 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     assert model["strict"]["mean"] <= model["accuracy"]["mean"]
     # The records of one model are no measurement of another.
     refused = CliRunner().invoke(
-        app,
+        bundled,
         [
             *("evaluate", "--data", str(few_answers), "--model", merged["model"]),
             *("--users", "4", "--chains", "1", "--out", str(tmp_path / "measured")),

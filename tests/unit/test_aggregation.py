@@ -19,15 +19,12 @@ Table = list[list[float | None]]
 
 
 def chain(
-    totals: dict[str, float],
-    level: Level = "individual",
-    order: tuple[int, ...] | None = None,
+    totals: dict[str, float], level: Level = "individual", owner: str = "someone"
 ) -> EvaluationChain:
-    """order: the places of those shown; None means that just those were shown that have a total."""
     return EvaluationChain(
         level=level,
-        signals_of="someone",
-        order=tuple(int(name.removeprefix("c")) for name in totals) if order is None else order,
+        signals_of=owner,
+        order=tuple(int(name.removeprefix("c")) for name in totals),
         persona=Persona(text="Likes short answers."),
         rubric=None,
         marks={},
@@ -43,9 +40,14 @@ def chain(
 def chains(
     table: Sequence[Sequence[float | None]], level: Level = "individual"
 ) -> list[EvaluationChain]:
+    """One chain a row: all of the user themselves, or each of another neighbor."""
     return [
-        chain({f"c{i}": total for i, total in enumerate(row) if total is not None}, level)
-        for row in table
+        chain(
+            {f"c{i}": total for i, total in enumerate(row) if total is not None},
+            level,
+            "someone" if level == "individual" else f"neighbor-{number}",
+        )
+        for number, row in enumerate(table)
     ]
 
 
@@ -82,20 +84,21 @@ def test_means_and_errors_agree_with_an_independent_computation(
         if not levels:
             assert score.outcome == "not_scored"
             continue
-        # Eq. 9, divided by the number of levels present.
-        assert score.mean == pytest.approx(sum(np.mean(x) for x in levels) / len(levels), abs=1e-9)
+        # Eq. 9, divided by the number of levels present; a single neighbor has a quarter.
+        shares = [1 / len(levels)] * len(levels)
+        if len(levels) == 2 and len(theirs) == 1:
+            shares = [3 / 4, 1 / 4]
+        expected = sum(share * np.mean(x) for share, x in zip(shares, levels, strict=True))
+        assert score.mean == pytest.approx(expected, abs=1e-9)
         assert score.chains == sum(len(x) for x in levels)
         spreads = [np.var(x, ddof=1) if len(x) > 1 else None for x in levels]
         known = [spread for spread in spreads if spread is not None]
         if not known:
             assert score.standard_error is None
             continue
-        squared = (
-            sum(
-                (known[0] if spread is None else spread) / len(x)
-                for x, spread in zip(levels, spreads, strict=True)
-            )
-            / len(levels) ** 2
+        squared = sum(
+            share**2 * (known[0] if spread is None else spread) / len(x)
+            for share, x, spread in zip(shares, levels, spreads, strict=True)
         )
         assert score.standard_error == pytest.approx(math.sqrt(squared), abs=1e-7)
 
@@ -120,6 +123,65 @@ def test_levels_weigh_the_same_however_many_chains_they_have() -> None:
     assert (first.mean, second.mean) == (5.0, 3.0)
     assert (first.individual_mean, first.prototype_mean) == (8.0, 2.0)
     assert second.chains == 8
+
+
+@settings(deadline=None, max_examples=80)
+@given(data=st.data(), columns=st.integers(1, 4), neighbors=st.integers(1, 9))
+def test_one_neighbor_moves_no_mean_by_more_than_a_quarter_of_what_they_changed(
+    data: st.DataObject, columns: int, neighbors: int
+) -> None:
+    row = st.lists(st.floats(1, 10), min_size=columns, max_size=columns)
+    own = data.draw(st.lists(row, min_size=1, max_size=9))
+    theirs = data.draw(st.lists(row, min_size=neighbors, max_size=neighbors))
+    poisoned = [data.draw(row), *theirs[1:]]
+    weights = data.draw(
+        st.none()
+        | st.fixed_dictionaries({"individual": st.floats(0.1, 9), "prototype": st.floats(0, 9)})
+    )
+    ids = [f"c{i}" for i in range(columns)]
+    before, after = (
+        aggregate(
+            ids,
+            chains(own) + chains(table, "prototype"),
+            level_weights=cast("dict[Level, float] | None", weights),
+        )
+        for table in (theirs, poisoned)
+    )
+    for column, (honest, moved) in enumerate(zip(before, after, strict=True)):
+        assert honest.mean is not None
+        assert moved.mean is not None
+        change = abs(poisoned[0][column] - theirs[0][column])
+        assert abs(moved.mean - honest.mean) <= change / 4 + 1e-9
+
+
+def test_a_neighbor_with_several_chains_is_still_one_person() -> None:
+    """Three of four chains are one neighbor's: the level weighs 1/3, and that neighbor a quarter."""
+    theirs = [chain({"c0": 10.0}, "prototype", "loud")] * 3 + [
+        chain({"c0": 4.0}, "prototype", "quiet")
+    ]
+    (score,) = aggregate(["c0"], [*chains([[1.0]]), *theirs])
+    assert score.mean == pytest.approx(1.0 * 2 / 3 + 8.5 / 3)
+
+
+@pytest.mark.parametrize(
+    ("neighbors", "expected"), [(1, 3.25), (2, 5.5), (3, 5.5), (4, 5.5), (8, 5.5)]
+)
+def test_from_two_neighbors_on_levels_weigh_the_same(neighbors: int, expected: float) -> None:
+    theirs = chains([[10.0]] * neighbors, "prototype")
+    assert means(aggregate(["c0"], [*chains([[1.0]] * 8), *theirs])) == [expected]
+
+
+def test_without_chains_of_the_users_own_neighbors_are_all_there_is() -> None:
+    ((alone,), (unweighted,)) = (
+        aggregate(["c0"], chains([[8.0]], "prototype")),
+        aggregate(
+            ["c0"], chains([[1.0]]) + chains([[8.0]], "prototype"), level_weights={"prototype": 1}
+        ),
+    )
+    assert (alone.mean, unweighted.mean) == (8.0, 8.0)
+    # What the user's own chains did not score is scored by its neighbor alone.
+    mixed = chains([[2.0, None]]) + chains([[6.0, 6.0]], "prototype")
+    assert means(aggregate(["c0", "c1"], mixed)) == [3.0, 6.0]
 
 
 def test_level_weights_shift_the_mean_and_an_absent_level_takes_no_weight() -> None:

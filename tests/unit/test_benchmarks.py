@@ -10,7 +10,7 @@ from command_line import pgenrm
 from pgenrm_agent.benchmarks.load import throughput_by_callers, time_by_samples
 from pgenrm_agent.benchmarks.plot import draw_speed
 from pgenrm_agent.benchmarks.report import Series, SpeedReport
-from pgenrm_agent.benchmarks.speed import measure_engine, measure_speed
+from pgenrm_agent.benchmarks.speed import measure_overhead, measure_speed
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.testing import ScriptedEngine, write_chain
@@ -20,25 +20,21 @@ FORMAT = format_of(bundled_model())
 
 async def test_only_what_the_engine_did_not_need_counts_as_overhead(tmp_path: Path) -> None:
     engine = ScriptedEngine(write_chain([8, 5, 3]), latency_s=0.2)
-    measured = await measure_engine(engine, FORMAT, tmp_path, 5)
+    measured = await measure_overhead(engine, FORMAT, tmp_path, 5)
     assert all(seconds >= 0.2 for seconds in measured.engine_times)
     # The goal is 15 ms; other work on the machine only adds to it, here and there.
     assert 0 < min(measured.overheads) < 0.1
     assert len(measured.overheads) == 5
-
-
-async def test_one_sample_and_eight_are_asked_for_in_turn(tmp_path: Path) -> None:
-    engine = ScriptedEngine(write_chain([8, 5, 3]))
-    measured = await measure_engine(engine, FORMAT, tmp_path, 2)
-    evaluations, raw = engine.calls[:3], engine.calls[3:]
-    assert [sum(prompt.n for prompt in prompts) for prompts, _ in evaluations] == [8] * 3
-    assert [sum(prompt.n for prompt in prompts) for prompts, _ in raw] == [1, 8] * 3
-    assert {samples: len(times) for samples, times in measured.times.items()} == {1: 2, 8: 2}
+    assert [sum(prompt.n for prompt in prompts) for prompts, _ in engine.calls] == [8] * 6
+    rate = {figure.name: figure.value for figure in measured.figures()}[
+        "generated tokens a second, 8 samples"
+    ]
+    assert rate == pytest.approx(measured.tokens / sum(measured.engine_times))
 
 
 async def test_a_model_that_writes_no_chain_cannot_be_measured(tmp_path: Path) -> None:
     with pytest.raises(ChainError):
-        await measure_engine(ScriptedEngine("no chain"), FORMAT, tmp_path, 1)
+        await measure_overhead(ScriptedEngine("no chain"), FORMAT, tmp_path, 1)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +79,8 @@ def test_what_was_varied_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_command_measures_the_model_it_is_given() -> None:
     done = pgenrm(
-        "bench", "--model", bundled_model(), "--repeats", "1", "--part", "overhead", "--json"
+        *("bench", "--model", bundled_model(), "--repeats", "1", "--json"),
+        *("--part", "overhead", "--part", "samples"),
     )
     assert done.returncode == 0, done.stderr
     report = SpeedReport.model_validate_json(done.stdout)

@@ -56,7 +56,7 @@ def test_a_candidate_that_few_chains_score_is_not_scored_and_says_why() -> None:
 
 def test_half_of_the_chains_is_enough() -> None:
     chains = [chain(9, 8, 7), chain(3, 2, None)]
-    assert common_basis(IDS, chains) == ((chains[0],), {})
+    assert common_basis(IDS, [*chains, *chains]) == ((chains[0], chains[0]), {})
 
 
 def test_where_each_chain_misses_somebody_else_the_rarest_go_first() -> None:

@@ -20,7 +20,7 @@ def run(memory: Path, *options: object) -> DemoResult:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    return run(tmp_path_factory.mktemp("memory"), "--individual", 4)
+    return run(tmp_path_factory.mktemp("memory"), "--individual", 8)
 
 
 def evaluations(demo: DemoResult) -> dict[str, Evaluation]:

@@ -179,6 +179,6 @@ def test_a_memory_that_cannot_be_opened_is_an_error_and_not_left_out(
 
 
 def test_signals_of_another_user_are_refused(rm: PGenRM) -> None:
-    for call in (rm.score, rm.rerank, rm.evaluation_input):
+    for call in (rm.score, rm.rerank):
         with pytest.raises(ConfigurationError, match=r"signals are those of user 'ann'.*'bob'"):
             call("bob", *ASKED, signals=WARM)

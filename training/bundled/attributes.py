@@ -38,7 +38,7 @@ class Attribute:
     """One measurable trait of an answer.
 
     key: one word, as it stands in a chain's readings.
-    more, less: the criterion's name when a person wants more or less of it.
+    more, less: the criterion's name when a user wants more or less of it.
     thresholds: raw values at which levels 1, 2 and 3 begin.
     along: raw values (n,) of the parts of a text up to n cuts; what a cut splits does not count.
     """
@@ -50,6 +50,7 @@ class Attribute:
     along: Callable[[str, IntArray], FloatArray]
 
     def level(self, raw: float) -> int:
+        """Return the level, 0 to 3, of a raw value."""
         return sum(raw >= threshold for threshold in self.thresholds)
 
 

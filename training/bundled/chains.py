@@ -4,7 +4,7 @@ Three kinds, in the order in which a small model learns them:
     read    past choices and candidates with nothing but their readings: what an answer is like
     reason  whole chains whose readings are given and whose answers are left out: arithmetic only
     chain   whole chains
-Whole chains pass rejection sampling: kept only when the teacher's favorite is the person's choice.
+Whole chains pass rejection sampling: kept only when the teacher's favorite is the user's choice.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _favorite(
     shown: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> int:
-    """Position of the person's noisy first choice (Luce's rule; Bradley-Terry for two)."""
+    """Return the position of the user's noisy first choice (Luce's rule; Bradley-Terry for two)."""
     taste = user.taste + world.shift[answers.kinds[query]]
     utility = SHARPNESS * answers.x[shown] @ taste
     return int((utility + rng.gumbel(size=len(shown))).argmax())

@@ -1,14 +1,14 @@
-"""Simulated people with tastes, choosing between real answers of language models.
+"""Simulated users with tastes, choosing between real answers of language models.
 
 The world is frozen under `VERSION`: change a constant and change the version. What is simulated is
 the preference only; queries and answers are real text (see the data's own README for its source).
 
-A person's utility for an answer to a query of kind k is
+A user's utility for an answer to a query of kind k is
 
     U = (shared + archetype + personal + shift[k]) . x
 
-with x the answer's twelve graded attributes (`attributes.features`) divided by `SPREAD`. She
-prefers answer a to b with probability sigmoid(SHARPNESS * (U_a - U_b)): Bradley-Terry.
+with x the answer's twelve graded attributes (`attributes.features`) divided by `SPREAD`. They
+prefer answer a to b with probability sigmoid(SHARPNESS * (U_a - U_b)): Bradley-Terry.
 
 Archetypes lean on four *themes*, groups of attributes that go together in writing. A theme is what
 a few choices can reveal; twelve free weights are not.
@@ -265,7 +265,7 @@ def _group(rows: Sequence[tuple[str, list[str]]]) -> Answers:
 
 @dataclass(frozen=True)
 class SimulatedUser:
-    """One simulated person. `taste` is their weight vector (12,), without the shift by kind."""
+    """One simulated user. `taste` is their weight vector (12,), without the shift by kind."""
 
     user_id: str
     archetype: str
@@ -282,7 +282,7 @@ class Comparison:
 
 
 class World:
-    """The frozen tastes that all simulated people share, and the people drawn from them."""
+    """The frozen tastes that all simulated users share, and the users drawn from them."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(20261)
@@ -292,7 +292,7 @@ class World:
         self._lean = LOADINGS / spreads[:, None]
 
     def users(self, split: str, count: int) -> Iterator[SimulatedUser]:
-        """People of one split; the same name and index is always the same person."""
+        """Draw the users of one split; the same name and index is always the same user."""
         names = tuple(ARCHETYPES)
         for index in range(count):
             rng = np.random.default_rng([_stable(split), index])
@@ -356,7 +356,7 @@ def as_pair(answers: Answers, comparison: Comparison) -> PreferencePair:
 def _stable(name: str) -> int:
     """A number for a split's name that does not change between runs (unlike hash()).
 
-    It comes from the last four characters alone, so names that share them are the same people. Frozen
+    It comes from the last four characters alone, so names that share them are the same users. Frozen
     with VERSION; a new name has to differ there from the splits that it must not meet.
     """
     return int.from_bytes(name.encode(), "big") % 2**31

@@ -1,7 +1,7 @@
 """The rule-based teacher: writes evaluation chains from the shown signals alone.
 
 It measures each shown answer, tallies which themes were chosen over which, turns the tally into a
-weighted rubric and marks the candidates with it. It knows neither the tastes most people share nor
+weighted rubric and marks the candidates with it. It knows neither the tastes most users share nor
 how tastes shift with the kind of query; a later stage's outcome reward can teach those.
 
 The text is the wire format that `pgenrm_agent.chain` parses, in the bundled model's short form. It
@@ -96,7 +96,7 @@ def _tally(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) -> list
 
 
 def final_tally(pairs: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
-    """(4,): the tally after all past choices, of a person who stated nothing."""
+    """Return the tally (4,) after all past choices, of a user who stated nothing."""
     return _tally(pairs, np.zeros(len(THEMES), dtype=np.int64))[-1]
 
 
@@ -121,7 +121,7 @@ def tally_lines(pairs: Sequence[tuple[IntArray, IntArray]], wishes: IntArray) ->
 class Chain:
     """A written chain, with the numbers behind it.
 
-    weights: (4,) percent, signed: below zero the person wants less of the theme.
+    weights: (4,) percent, signed: below zero the user wants less of the theme.
     marks: (b, 4), 1-10, already in the wanted direction. totals: (b,), 1-10.
     """
 

@@ -11,7 +11,7 @@ from pgenrm_agent.evaluation.datasets.jsonl import Located, read_jsonl
 from pgenrm_agent.evaluation.datasets.parsing import parse_row
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
 
-__all__ = ["read_people", "read_people_topics", "split_by_user"]
+__all__ = ["place_of", "read_people", "read_people_topics", "split_by_user"]
 
 # Shares of users without given splits, and of a held-out user's rows that are their history.
 TEST_SHARE, VALIDATION_SHARE, HISTORY_SHARE = 0.2, 0.1, 0.5
@@ -37,7 +37,7 @@ def read_people_topics(file: str) -> list[PreferenceRow]:
             raise ConfigurationError(
                 f"{where}, field topic: missing, and people-topics: holds topics out; use people:"
             )
-        held = _place(row.topic.rpartition("_")[0] or row.topic) < TOPIC_SHARE
+        held = place_of(row.topic.rpartition("_")[0] or row.topic) < TOPIC_SHARE
         split = _split_of_user(row.user_id)
         if split != "train":
             rows.append(row.model_copy(update={"split": split if held else "history"}))
@@ -66,13 +66,13 @@ def split_by_user(records: Iterable[Located]) -> list[PreferenceRow]:
 
 
 def _split_of_user(user_id: str) -> Split:
-    place = _place(user_id)
+    place = place_of(user_id)
     if place < TEST_SHARE:
         return "test"
     return "validation" if place < TEST_SHARE + VALIDATION_SHARE else "train"
 
 
-def _place(name: str) -> float:
+def place_of(name: str) -> float:
     """Return where a name falls in [0, 1), evenly and always the same."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

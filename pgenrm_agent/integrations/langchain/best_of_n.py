@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -12,11 +13,13 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation, ValidationError
 
+from pgenrm_agent.engines.chat_errors import words_of
+from pgenrm_agent.engines.server_errors import without_key
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Evaluation, Message
+from pgenrm_agent.schema import Candidate, Evaluation, Message
 
 __all__ = ["BestOfN"]
 
@@ -27,10 +30,11 @@ class BestOfN(BaseChatModel):
     What the choice rests on is in the message's `response_metadata["pgenrm"]`: `n`, the `index` of
     the answer taken, and the `evaluation` as JSON data. There is no evaluation, but a `reason`, when
     there is nothing to choose from: all answers are the same, or the first one calls a tool (an
-    agent's step, not an answer to a user). Its usage is that of all n answers.
+    agent's step, not an answer to a user). Answers that failed or cannot be judged are left out, and
+    `left_out` says why. Its usage is that of all n answers.
 
     Raises ConfigurationError when nobody is named or no question is in the messages, what the
-    wrapped model raises, and what `PGenRM.score` raises.
+    wrapped model raises where every answer fails, and what `PGenRM.score` raises.
 
     Attributes:
         model: Any chat model, or a chat model with tools bound.
@@ -77,12 +81,14 @@ class BestOfN(BaseChatModel):
     ) -> ChatResult:
         user = self._user(user_id)
         query, conversation = _question(messages)
-        answers = self.model.batch([messages] * self.n, **_with_stop(stop, kwargs))
-        texts, reason = _candidates(answers)
+        asked: list[LanguageModelInput] = [messages] * self.n
+        answers = _Answers.of(
+            self.model.batch(asked, return_exceptions=True, **_with_stop(stop, kwargs))
+        )
+        texts, reason = answers.candidates()
         if reason is not None:
-            return _result(answers, 0, {"reason": reason})
-        evaluation = self.reward_model.score(user, query, texts, conversation=conversation)
-        return self._chosen(answers, texts, evaluation)
+            return answers.result(answers.first, reason=reason)
+        return answers.best(self.reward_model.score(user, query, texts, conversation=conversation))
 
     async def _agenerate(
         self,
@@ -94,12 +100,16 @@ class BestOfN(BaseChatModel):
     ) -> ChatResult:
         user = self._user(user_id)
         query, conversation = _question(messages)
-        answers = await self.model.abatch([messages] * self.n, **_with_stop(stop, kwargs))
-        texts, reason = _candidates(answers)
+        asked: list[LanguageModelInput] = [messages] * self.n
+        answers = _Answers.of(
+            await self.model.abatch(asked, return_exceptions=True, **_with_stop(stop, kwargs))
+        )
+        texts, reason = answers.candidates()
         if reason is not None:
-            return _result(answers, 0, {"reason": reason})
-        evaluation = await self.reward_model.ascore(user, query, texts, conversation=conversation)
-        return self._chosen(answers, texts, evaluation)
+            return answers.result(answers.first, reason=reason)
+        return answers.best(
+            await self.reward_model.ascore(user, query, texts, conversation=conversation)
+        )
 
     def _user(self, named: str | None) -> str:
         user = named or self.user_id
@@ -110,14 +120,95 @@ class BestOfN(BaseChatModel):
             )
         return user
 
-    def _chosen(
-        self, answers: Sequence[AIMessage], texts: Sequence[str], evaluation: Evaluation
-    ) -> ChatResult:
-        best = {candidate.id: candidate.text for candidate in evaluation.request.candidates}[
-            evaluation.ranking[0]
-        ]
-        index = next(i for i, answer in enumerate(answers) if _text(answer) == best)
-        return _result(answers, index, {"evaluation": evaluation.model_dump(mode="json")})
+
+@dataclass(frozen=True)
+class _Answers:
+    """The n answers by number. left_out: why an answer takes no part."""
+
+    n: int
+    came: Mapping[int, AIMessage]
+    left_out: Mapping[int, str]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[AIMessage | Exception]) -> _Answers:
+        """Raises the first error where every answer failed."""
+        came = {i: answer for i, answer in enumerate(outcomes) if isinstance(answer, AIMessage)}
+        failed = {i: error for i, error in enumerate(outcomes) if isinstance(error, Exception)}
+        if not came:
+            raise next(iter(failed.values()))
+        left_out = {i: _reason(error) for i, error in failed.items()}
+        left_out |= {i: "it has no text" for i, answer in came.items() if not _text(answer).strip()}
+        left_out |= {i: "it calls a tool" for i, answer in came.items() if answer.tool_calls}
+        for i, answer in came.items():
+            if i not in left_out and not _can_be_judged(_text(answer)):
+                left_out[i] = "its text cannot be judged"
+        return cls(len(outcomes), came, left_out)
+
+    @property
+    def first(self) -> int:
+        """The number of the first answer that can be used, else of the first that came."""
+        if self._steps_first:
+            return min(self.came)
+        return min(self._usable, default=min(self.came))
+
+    def candidates(self) -> tuple[list[str], str | None]:
+        """Return the different answers, in order; or why there is nothing to choose from."""
+        if self._steps_first:
+            return [], "the first answer calls a tool"
+        different = list(dict.fromkeys(self._usable.values()))
+        if not different:
+            return [], "no answer has a text"
+        if len(different) == 1 and self.n > 1:
+            alone = "only one answer can be used" if len(self._usable) == 1 else None
+            return [], alone or "the answers are all the same"
+        return different, None
+
+    def best(self, evaluation: Evaluation) -> ChatResult:
+        """Return the answer that is the best in an evaluation of the candidates."""
+        places = {
+            candidate.id: place for place, candidate in enumerate(evaluation.request.candidates)
+        }
+        text = self.candidates()[0][places[evaluation.ranking[0]]]
+        index = next(i for i, usable in self._usable.items() if usable == text)
+        return self.result(index, evaluation=evaluation.model_dump(mode="json"))
+
+    def result(self, index: int, **why: object) -> ChatResult:
+        """Return an answer, with what the choice rests on and what all of them cost."""
+        usage: UsageMetadata | None = None
+        for answer in self.came.values():
+            usage = add_usage(usage, answer.usage_metadata)
+        chosen = self.came[index]
+        basis: dict[str, object] = {"n": self.n, "index": index, **why}
+        if self.left_out:
+            basis["left_out"] = {str(i): reason for i, reason in sorted(self.left_out.items())}
+        counted = any(answer.usage_metadata for answer in self.came.values())
+        message = chosen.model_copy(
+            update={
+                "response_metadata": {**chosen.response_metadata, "pgenrm": basis},
+                "usage_metadata": usage if counted else None,
+            }
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    @property
+    def _steps_first(self) -> bool:
+        return bool(self.came[min(self.came)].tool_calls)
+
+    @property
+    def _usable(self) -> dict[int, str]:
+        return {i: _text(answer) for i, answer in self.came.items() if i not in self.left_out}
+
+
+def _reason(error: Exception) -> str:
+    return without_key(f"{type(error).__name__}: {words_of(error).text}")
+
+
+def _can_be_judged(text: str) -> bool:
+    try:
+        Candidate(id="answer", text=text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _with_stop(stop: list[str] | None, others: dict[str, Any]) -> dict[str, Any]:
@@ -142,36 +233,5 @@ def _question(messages: Sequence[BaseMessage]) -> tuple[str, list[Message]]:
     return messages[asked[-1]].text, before
 
 
-def _candidates(answers: Sequence[AIMessage]) -> tuple[list[str], str | None]:
-    """The different answers, in order; or why there is nothing to choose from."""
-    if answers[0].tool_calls:
-        return [], "the first answer calls a tool"
-    different = dict.fromkeys(
-        text for answer in answers if not answer.tool_calls and (text := _text(answer)).strip()
-    )
-    if not different:
-        return [], "no answer has a text"
-    if len(different) == 1 and len(answers) > 1:
-        return [], "the answers are all the same"
-    return list(different), None
-
-
 def _text(answer: AIMessage) -> str:
     return str(answer.text)
-
-
-def _result(answers: Sequence[AIMessage], index: int, why: dict[str, object]) -> ChatResult:
-    usage: UsageMetadata | None = None
-    for answer in answers:
-        usage = add_usage(usage, answer.usage_metadata)
-    metadata = {
-        **answers[index].response_metadata,
-        "pgenrm": {"n": len(answers), "index": index, **why},
-    }
-    message = answers[index].model_copy(
-        update={
-            "response_metadata": metadata,
-            "usage_metadata": usage if any(answer.usage_metadata for answer in answers) else None,
-        }
-    )
-    return ChatResult(generations=[ChatGeneration(message=message)])

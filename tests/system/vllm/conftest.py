@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from needs import needs
+from vllm_server import QUIET, Server, serve
 
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.model_files import bundled_model
@@ -29,19 +22,8 @@ if TYPE_CHECKING:
     from pgenrm_agent.engines.vllm import VLLMEngine
 
 SERVED_AS = "pgenrm-tiny"
-SERVER_KEY = "key-of-the-test-server"
-START_UP_S = 600
 CONTEXT = 1024
 CACHE_BYTES = 256 * 2**20
-
-# One thread each: the machine may have two cores, and vLLM's engine, its server and the tests share
-# them. Binding would put all of vLLM's processes on the same core.
-QUIET = {
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 
 MESSAGES = (
     Message(
@@ -166,59 +148,10 @@ def vllm_engine(start_vllm: Start, adapter: Path) -> Iterator[VLLMEngine]:
     asyncio.run(engine.aclose())
 
 
-@dataclass(frozen=True)
-class Server:
-    url: str
-    model: str
-    key: str
-
-
 @pytest.fixture(scope="session")
 def vllm_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """vLLM's server with the bundled model.
-
-    Its module rather than `vllm serve`, which in vllm-cpu looks for a package named vllm and stops.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """vLLM's server with the bundled model."""
     log = tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    options = {
-        "model": model,
-        "host": "127.0.0.1",
-        "port": port,
-        "served-model-name": SERVED_AS,
-        "max-model-len": CONTEXT,
-        "kv-cache-memory-bytes": CACHE_BYTES,
-        "dtype": "float32",
-    }
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*command, "--enforce-eager", "--no-enable-chunked-prefill"],
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **QUIET, "VLLM_API_KEY": SERVER_KEY},
-        )
-    try:
-        _await_health(f"http://127.0.0.1:{port}/health", process, log)
-        yield Server(f"http://127.0.0.1:{port}/v1", SERVED_AS, SERVER_KEY)
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=60)
-        process.kill()
-        process.wait()
-
-
-def _await_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_UP_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        time.sleep(0.5)
-    tail = log.read_text(errors="replace")[-4000:]
-    pytest.fail(f"the vLLM server did not start (exit status {process.poll()}):\n{tail}")
+    options = {"max-model-len": CONTEXT, "kv-cache-memory-bytes": CACHE_BYTES}
+    with serve(model, SERVED_AS, log, options) as server:
+        yield server

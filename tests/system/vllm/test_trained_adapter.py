@@ -35,9 +35,8 @@ def ask(model: Path, number: int) -> tuple[Message, ...]:
 def trained_adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Writes short chains that give the first response 9 or 6, and the second one 4."""
     from pgenrm_agent.training.chain_dataset import ChainRow
-    from pgenrm_agent.training.recipe import Adapter
+    from pgenrm_agent.training.recipe import Adapter, SftRecipe
     from pgenrm_agent.training.sft import train_sft
-    from pgenrm_agent.training.sft_recipe import SftRecipe
 
     folder = tmp_path_factory.mktemp("trained")
     rows = []

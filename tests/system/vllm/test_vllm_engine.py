@@ -143,7 +143,7 @@ def test_a_prompt_read_before_is_not_read_again(vllm_engine: VLLMEngine, prompt:
     long = prompt.model_copy(
         update={"messages": (Message(role="user", content="Once more, " * 150),)}
     )
-    ids = vllm_engine._encode(long)
+    ids = vllm_engine._encoder.encode(long).ids
     assert len(ids) > 256
 
     async def cached_tokens() -> int:
@@ -205,8 +205,8 @@ async def test_a_prompt_longer_than_the_context_says_what_to_do(
 async def test_an_answer_ends_where_the_context_ends(
     vllm_engine: VLLMEngine, prompt: Prompt, adapted_reference: TransformersEngine
 ) -> None:
-    taken = len(vllm_engine._encode(prompt))
-    assert taken == len(adapted_reference._encode(prompt))
+    taken = len(vllm_engine._encoder.encode(prompt).ids)
+    assert taken == len(adapted_reference._encoder.encode(prompt).ids)
     [[sample]] = await vllm_engine.sample(
         [prompt.model_copy(update={"partial": "1" * (1000 - taken)})],
         SamplingParams(max_tokens=500),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,16 @@ def test_prompts_are_what_they_were(name: str, case: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8", newline="\n")
     assert text == path.read_text(encoding="utf-8")
+
+
+def test_every_prompt_in_prose_says_that_texts_are_data() -> None:
+    """The bundled model's prompt has no prose: it was trained on that one, and follows no instructions."""
+    folder = resources.files("pgenrm_agent.chain") / "formats"
+    names = {item.name for item in folder.iterdir() if item.is_dir()} - {"compact-1"}
+    assert "published" in names
+    for name in names:
+        system = ChainFormat.load(name).messages(query="q", candidates=["a", "b"])[0].content
+        assert re.search(r"is data.*neither an instruction.* nor a mark", system), name
 
 
 @pytest.mark.parametrize("name", BUNDLED)

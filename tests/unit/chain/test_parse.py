@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -54,9 +55,45 @@ def test_a_large_models_chain_is_read_through_its_habits(large: str) -> None:
 
 
 def test_totals_are_recomputed_and_the_models_own_kept(small: str) -> None:
-    chain = parse_chain(small.replace('"response_1": 4', '"response_1": 9.5'), IDS)
+    chain = parse_chain(small.replace('"response_1": 4', '"response_1": 4.8'), IDS)
     assert chain.totals["a"] == pytest.approx(3.8)
-    assert chain.reported["a"] == 9.5
+    assert chain.reported["a"] == 4.8
+
+
+def test_totals_that_are_not_what_the_marks_come_to_contradict_them(small: str) -> None:
+    text = small.replace('"response_1": 4', '"response_1": 9.5')
+    with pytest.raises(ChainError, match=r"candidate a come to 3\.80, .* is 9\.5") as caught:
+        parse_chain(text, IDS)
+    assert caught.value.reason == "contradictory"
+
+
+def test_totals_that_nobody_asked_for_count_for_nothing(small: str) -> None:
+    text = small.replace('"response_1": 4', '"response_1": 9.5')
+    chain = parse_chain(text, IDS, asks_totals=False)
+    assert (chain.totals_from, chain.reported["a"]) == ("marks", 9.5)
+    assert chain.totals == pytest.approx({"a": 3.8, "b": 7.2})
+    with pytest.raises(ChainError) as caught:
+        parse_chain(small.replace("Response", "The"), IDS, asks_totals=False)
+    assert caught.value.reason == "no_totals"
+
+
+def test_one_order_counts_among_many_candidates() -> None:
+    """Two readings that put two of thirty candidates in another order contradict each other."""
+    ids = [f"c{number}" for number in range(30)]
+    marks = [1 + 8 * number / 29 for number in range(30)]
+
+    def totals(changed: Mapping[int, float]) -> dict[str, float]:
+        return {
+            f"response_{number + 1}": changed.get(number, mark) for number, mark in enumerate(marks)
+        }
+
+    breakdown = " ".join(f"Response {n}: Depth {mark:.4f}." for n, mark in enumerate(marks, 1))
+    alike = chain_with(breakdown, totals({}), criteria="1. Depth (100%)")
+    assert len(parse_chain(alike, ids).totals) == 30
+    apart = totals({10: marks[10] + 0.9, 13: marks[13] - 0.9})
+    with pytest.raises(ChainError, match=r"candidate c13 .* before c10") as caught:
+        parse_chain(chain_with(breakdown, apart, criteria="1. Depth (100%)"), ids)
+    assert caught.value.reason == "contradictory"
 
 
 def test_weights_that_do_not_sum_to_100_are_normalized(small: str) -> None:
@@ -218,7 +255,8 @@ def test_a_rubric_in_part_a_of_the_rationale_is_found(part_a: str) -> None:
     "part_a", ["A. Depth 70%, Lists and warmth 30%.", "A. 70% Depth and 30% Lists and warmth."]
 )
 def test_an_and_inside_a_name_is_part_of_it(part_a: str) -> None:
-    chain = parse_chain(chain_with(f"{part_a} B. Response 1: Depth 5.", criteria=""), IDS)
+    totals = {"response_1": 5.5}
+    chain = parse_chain(chain_with(f"{part_a} B. Response 1: Depth 5.", totals, criteria=""), IDS)
     assert chain.rubric is not None
     assert [c.name for c in chain.rubric.criteria] == ["Depth", "Lists and warmth"]
 
@@ -226,6 +264,7 @@ def test_an_and_inside_a_name_is_part_of_it(part_a: str) -> None:
 def test_a_criterion_is_no_part_of_another_word() -> None:
     text = chain_with(
         "Response 1: Art 8, Tone 3; a start 1 was made, in part 2. Response 2: Art 2, Tone 9",
+        {"response_1": 5.5, "response_2": 5.5},
         criteria="1. Art (50%)\n2. Tone (50%)",
     )
     assert parse_chain(text, IDS).marks == {"a": (8, 3), "b": (2, 9)}
@@ -388,9 +427,13 @@ def test_a_missing_candidate_is_missing_and_an_extra_one_is_ignored(small: str) 
 
 @pytest.mark.parametrize("mark", ["0", "11", "-3", "99", "1e9"])
 def test_a_mark_out_of_range_does_not_count(small: str, mark: str) -> None:
-    chain = parse_chain(small.replace("Thoroughness 8", f"Thoroughness {mark}"), IDS)
+    chain = parse_chain(
+        small.replace("Thoroughness 8", f"Thoroughness {mark}"), IDS, asks_totals=False
+    )
     assert chain.marks["a"] == (1, None)
-    assert chain.totals["a"] == 1
+    # On one criterion less than the other a total would be no measure beside the other's.
+    assert chain.totals == pytest.approx({"b": 7.2})
+    assert "mark_missing" in chain.repairs
 
 
 @pytest.mark.parametrize(
@@ -471,4 +514,4 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
             chain = parse_chain(wrapped, IDS)
         except ChainError:
             continue
-        assert all(0 <= total <= 10 for total in chain.totals.values())
+        assert all(1 <= total <= 10 for total in chain.totals.values())

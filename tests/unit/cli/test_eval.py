@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ def test_lists_are_evaluated_resumed_and_compared(questions: Path, tmp_path: Pat
         assert row["comparisons"] == 6
         assert row["completion_tokens"] > 0
     assert summary["run"]["bundled_model"] is True
+    assert summary["failures"] == {
+        reason: sum(row["failed_samples"].get(reason, 0) for row in summary["judges"])
+        for reason in summary["failures"]
+    }
     records = (out / "records.jsonl").read_bytes()
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
@@ -253,3 +258,32 @@ def test_bradley_terry_needs_a_training_split(questions: Path, tmp_path: Path) -
     )
     assert done.returncode == 1
     assert "no training choices" in done.stderr
+
+
+def test_what_a_judge_lacks_is_told_before_a_model_is_loaded(
+    people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    done = pgenrm(
+        *("eval", "--data", people, "--out", tmp_path / "out", "--model", tmp_path / "no-model"),
+        *("--judge", "p-genrm", "--judge", "bradley-terry"),
+    )
+    assert done.returncode == 1
+    assert "scikit-learn" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_finds_similar_users_belongs_to_a_run(
+    people: str, seeded_model: str, tmp_path: Path
+) -> None:
+    command = (
+        *("eval", "--data", people, "--out", tmp_path / "out", "--engine", "openai"),
+        *("--model", "m", "--individual", 1, "--limit", 2, "--memory", tmp_path / "memory"),
+        *("--prototype", 1, "--json", "--embedder"),
+    )
+    done = pgenrm(*command, "first")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"]["judges"]["p-genrm"]["embedder"] == "first"
+    refused = pgenrm(*command, "second")
+    assert refused.returncode == 1
+    assert "p-genrm with other settings" in refused.stderr

@@ -1,10 +1,39 @@
-"""A very small Llama with random weights: engines are about sampling, not about sense."""
+"""A very small Llama with random weights, and a scripted server: engines are not about sense."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from scripted_server import ScriptedServer
+
+from pgenrm_agent.engines.openai import OpenAIEngine
+
+KEY = "sk-do-not-show-this"
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def connect(server: ScriptedServer) -> Iterator[Callable[..., OpenAIEngine]]:
+    engines: list[OpenAIEngine] = []
+
+    def connected(**options: Any) -> OpenAIEngine:
+        engine = OpenAIEngine("m", **{"base_url": server.url, "api_key": KEY, **options})
+        engines.append(engine)
+        return engine
+
+    yield connected
+    for engine in engines:
+        asyncio.run(engine.aclose())
 
 
 @pytest.fixture(scope="session")

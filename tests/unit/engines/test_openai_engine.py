@@ -6,16 +6,14 @@ What a well-behaved server does is in tests/integration/test_openai_engine_on_vl
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from scripted_server import Body, Reply, ScriptedServer, completion, refusal
 
 from pgenrm_agent.engines.openai import OpenAIEngine, first_seed
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
@@ -31,139 +29,6 @@ KEY = "sk-do-not-show-this"
 PROMPT = Prompt(messages=(Message(role="user", content="Hello?"),))
 FEW_TOKENS = SamplingParams(max_tokens=8)
 
-Body = dict[str, Any]
-
-
-class Reply:
-    """What the server sends: JSON, or raw text, with a status, after a delay."""
-
-    def __init__(self, body: object = None, *, status: int = 200, delay_s: float = 0.0) -> None:
-        self.content = body if isinstance(body, str) else json.dumps(body)
-        self.status = status
-        self.delay_s = delay_s
-
-    def after(self, delay_s: float) -> Reply:
-        self.delay_s = delay_s
-        return self
-
-
-def completion(*texts: str, total_tokens: int | None = None, reason: str = "stop") -> Reply:
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": text},
-            "finish_reason": reason,
-        }
-        for index, text in enumerate(texts)
-    ]
-    body: Body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-    if total_tokens is not None:
-        body["usage"] = {"prompt_tokens": 5, "completion_tokens": total_tokens, "total_tokens": 0}
-    return Reply({**body, "choices": choices})
-
-
-def refusal(status: int, message: str, **more: str) -> Reply:
-    return Reply({"error": {"message": message, **more}}, status=status)
-
-
-class FaultServer:
-    """An OpenAI-like server whose every answer is scripted by the test.
-
-    script: (request body, number of the request) -> Reply.
-    """
-
-    def __init__(self) -> None:
-        self.script: Callable[[Body, int], Reply] = lambda body, _: completion(
-            *["fine"] * body.get("n", 1)
-        )
-        self.owner = "someone"
-        self.requests: list[Body] = []
-        self.lookups = 0
-        self.together = self.most_together = 0
-        self.trickle = False
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        fault_server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: object) -> None: ...
-
-            def do_GET(self) -> None:
-                fault_server.lookups += 1
-                served = {
-                    "id": "m",
-                    "object": "model",
-                    "created": 0,
-                    "owned_by": fault_server.owner,
-                }
-                self.reply(Reply({"object": "list", "data": [served]}))
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with fault_server._lock:
-                    number = len(fault_server.requests)
-                    fault_server.requests.append(body)
-                    fault_server.together += 1
-                    fault_server.most_together = max(
-                        fault_server.most_together, fault_server.together
-                    )
-                try:
-                    self.reply(fault_server.script(body, number))
-                finally:
-                    with fault_server._lock:
-                        fault_server.together -= 1
-
-            def reply(self, reply: Reply) -> None:
-                fault_server._closing.wait(reply.delay_s)
-                content = reply.content.encode()
-                with contextlib.suppress(ConnectionError):
-                    self.send_response(reply.status)
-                    self.send_header("content-type", "application/json")
-                    self.send_header("retry-after-ms", "1")
-                    trickle = fault_server.trickle and self.command == "POST"
-                    if not trickle:
-                        self.send_header("content-length", str(len(content)))
-                    self.end_headers()
-                    if trickle:
-                        while not fault_server._closing.wait(0.1):
-                            self.wfile.write(b" ")
-                            self.wfile.flush()
-                        self.close_connection = True
-                    self.wfile.write(content)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    server = FaultServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def connect(server: FaultServer) -> Iterator[Callable[..., OpenAIEngine]]:
-    engines: list[OpenAIEngine] = []
-
-    def connected(**options: Any) -> OpenAIEngine:
-        engine = OpenAIEngine("m", **{"base_url": server.url, "api_key": KEY, **options})
-        engines.append(engine)
-        return engine
-
-    yield connected
-    for engine in engines:
-        asyncio.run(engine.aclose())
-
 
 def prompts(n: int = 1, **more: Any) -> list[Prompt]:
     return [PROMPT.model_copy(update={"n": n, **more})]
@@ -174,7 +39,7 @@ def test_it_is_an_engine(connect: Callable[..., OpenAIEngine]) -> None:
 
 
 async def test_n_samples_are_one_request_with_the_parameters_asked_for(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, _: completion("one", "a longer two", "3", total_tokens=16)
     [samples] = await connect().sample(
@@ -199,7 +64,7 @@ async def test_n_samples_are_one_request_with_the_parameters_asked_for(
 
 
 async def test_an_answer_cut_by_the_limit_says_so(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, _: completion("half an ans", reason="length")
     [[sample]] = await connect().sample(prompts(), FEW_TOKENS)
@@ -207,7 +72,7 @@ async def test_an_answer_cut_by_the_limit_says_so(
 
 
 async def test_a_server_that_ignores_n_is_asked_once_for_each_sample(
-    server: FaultServer, connect: Callable[..., OpenAIEngine], caplog: pytest.LogCaptureFixture
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.script = lambda body, number: completion(f"sample {body['seed'] - first_seed(0)}")
     engine = connect()
@@ -222,7 +87,7 @@ async def test_a_server_that_ignores_n_is_asked_once_for_each_sample(
 
 
 async def test_a_server_that_refuses_n_is_asked_once_for_each_sample(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, _: (
         refusal(400, "n must be 1") if body.get("n", 1) > 1 else completion("fine")
@@ -232,7 +97,7 @@ async def test_a_server_that_refuses_n_is_asked_once_for_each_sample(
 
 
 async def test_a_model_that_knows_the_limit_by_its_newer_name_gets_it_so(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, _: (
         refusal(400, "Use 'max_completion_tokens' instead.", param="max_tokens")
@@ -246,7 +111,7 @@ async def test_a_model_that_knows_the_limit_by_its_newer_name_gets_it_so(
 
 
 async def test_too_many_requests_are_tried_again(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, number: (
         refusal(429, "slow down") if number < 2 else completion("fine")
@@ -261,7 +126,7 @@ async def test_too_many_requests_are_tried_again(
     [(429, EngineUnavailable), (503, EngineUnavailable), (500, EngineError)],
 )
 async def test_a_fault_that_stays_is_reported_after_the_last_attempt(
-    server: FaultServer,
+    server: ScriptedServer,
     connect: Callable[..., OpenAIEngine],
     status: int,
     error: type[EngineError],
@@ -275,7 +140,7 @@ async def test_a_fault_that_stays_is_reported_after_the_last_attempt(
 
 
 async def test_a_server_that_hangs_is_given_up(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, _: completion("too late").after(60)
     with pytest.raises(EngineTimeout, match=r"did not answer within 0\.2 s"):
@@ -283,7 +148,7 @@ async def test_a_server_that_hangs_is_given_up(
 
 
 async def test_a_server_that_trickles_bytes_is_given_up(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.trickle = True
     with pytest.raises(EngineTimeout):
@@ -305,7 +170,7 @@ async def test_a_server_that_trickles_bytes_is_given_up(
     ],
 )
 async def test_an_answer_that_is_no_completion_is_an_error(
-    server: FaultServer, connect: Callable[..., OpenAIEngine], body: object
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine], body: object
 ) -> None:
     server.script = lambda *_: Reply(body)
     with pytest.raises(EngineError, match="no chat completion"):
@@ -314,7 +179,7 @@ async def test_an_answer_that_is_no_completion_is_an_error(
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key_is_not_shown(
-    server: FaultServer, connect: Callable[..., OpenAIEngine], status: int
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine], status: int
 ) -> None:
     server.script = lambda *_: refusal(status, f"Incorrect API key provided: {KEY}")
     engine = connect()
@@ -324,7 +189,7 @@ async def test_a_refused_key_is_not_shown(
 
 
 async def test_a_model_that_is_not_served_is_unavailable(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda *_: refusal(404, "The model `m` does not exist.")
     with pytest.raises(EngineUnavailable, match=r"does not exist.*usually ends in /v1"):
@@ -332,7 +197,7 @@ async def test_a_model_that_is_not_served_is_unavailable(
 
 
 async def test_a_request_that_is_refused_tells_the_servers_reason(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda *_: refusal(400, "temperature is not supported")
     with pytest.raises(ConfigurationError, match="temperature is not supported"):
@@ -340,7 +205,7 @@ async def test_a_request_that_is_refused_tells_the_servers_reason(
 
 
 async def test_a_prompt_that_is_too_long_says_what_to_do(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda *_: refusal(400, "maximum context length is 10 tokens")
     with pytest.raises(ConfigurationError, match="show fewer past choices"):
@@ -348,7 +213,7 @@ async def test_a_prompt_that_is_too_long_says_what_to_do(
 
 
 async def test_vllm_with_less_room_than_the_limit_fills_the_room(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.owner = "vllm"
     server.script = lambda body, _: (
@@ -360,7 +225,7 @@ async def test_vllm_with_less_room_than_the_limit_fills_the_room(
     assert sample.finish_reason == "length"
 
 
-async def test_an_unreachable_server_is_unavailable(server: FaultServer) -> None:
+async def test_an_unreachable_server_is_unavailable(server: ScriptedServer) -> None:
     server.close()
     engine = OpenAIEngine("m", base_url=server.url, api_key=KEY, retries=0)
     with pytest.raises(EngineUnavailable, match=r"cannot be reached.*start the server"):
@@ -370,7 +235,7 @@ async def test_an_unreachable_server_is_unavailable(server: FaultServer) -> None
 
 
 async def test_requests_in_flight_are_bounded(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda *_: completion("fine").after(0.05)
     engine = connect(concurrency=3)
@@ -379,21 +244,20 @@ async def test_requests_in_flight_are_bounded(
     assert server.most_together == 3
 
 
-async def test_one_failure_ends_the_whole_call(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+async def test_one_failure_is_one_sample_that_says_why(
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, number: (
-        refusal(400, "not this one") if number == 0 else completion("late").after(60)
+        refusal(400, "not this one") if number == 1 else completion("fine")
     )
-    engine = connect(concurrency=1)
-    with pytest.raises(ConfigurationError, match="not this one"):
-        await engine.sample(prompts() * 3, FEW_TOKENS)
-    await asyncio.sleep(0.05)
-    assert len(server.requests) <= 2
+    samples = await connect(concurrency=1).sample(prompts() * 3, FEW_TOKENS)
+    assert [sample.finish_reason for [sample] in samples] == ["stop", "failed", "stop"]
+    assert "not this one" in samples[1][0].detail
+    assert samples[1][0].text == ""
 
 
 async def test_a_canceled_call_leaves_the_engine_usable(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     server.script = lambda body, number: completion("fine").after(60 if number == 0 else 0)
     engine = connect(concurrency=1)
@@ -405,7 +269,7 @@ async def test_a_canceled_call_leaves_the_engine_usable(
 
 
 async def test_closing_ends_calls_that_wait(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     arrived = threading.Event()
 
@@ -425,7 +289,7 @@ async def test_closing_ends_calls_that_wait(
 
 
 def test_one_engine_serves_several_event_loops_in_sequence(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     engine = connect()
     for _ in range(3):
@@ -434,7 +298,7 @@ def test_one_engine_serves_several_event_loops_in_sequence(
 
 
 def test_only_a_vllm_server_is_taken_to_continue_answers(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     plain = connect().capabilities
     assert (plain.continues, plain.seeds) == (False, "none")
@@ -446,7 +310,7 @@ def test_only_a_vllm_server_is_taken_to_continue_answers(
 
 
 def test_the_server_is_looked_up_once(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     engine = connect()
     assert engine.capabilities == engine.capabilities
@@ -455,7 +319,7 @@ def test_the_server_is_looked_up_once(
 
 
 async def test_a_begun_answer_is_sent_to_be_continued(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     engine = connect(continues=True)
     await engine.sample(prompts(partial="## Part 1"), FEW_TOKENS)
@@ -466,7 +330,7 @@ async def test_a_begun_answer_is_sent_to_be_continued(
 
 
 async def test_a_begun_answer_is_refused_where_the_server_would_start_anew(
-    server: FaultServer, connect: Callable[..., OpenAIEngine]
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
     with pytest.raises(ConfigurationError, match="pass continues=True"):
         await connect().sample(prompts(partial="## Part 1"), FEW_TOKENS)
@@ -480,7 +344,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_no_key_is_an_error_for_openai_and_none_for_a_server_of_ones_own(
-    monkeypatch: pytest.MonkeyPatch, server: FaultServer
+    monkeypatch: pytest.MonkeyPatch, server: ScriptedServer
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

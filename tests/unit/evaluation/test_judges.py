@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ def prefer_good(prompt: Prompt, sample: int) -> str:
     """Scores of an ideal judge."""
     scores = [8 if "good" in answer else 3 for answer in shown_answers(prompt)]
     return f'{{"response_1": {scores[0]}, "response_2": {scores[1]}}}'
+
+
+TOTALS_ONLY = re.sub(r'"rationale": "[^"]*"', '"rationale": "As it is."', write_chain([8, 3]))
 
 
 def chain_that_prefers_good(prompt: Prompt, sample: int) -> str:
@@ -88,6 +92,17 @@ async def test_answers_that_cannot_be_read_are_failures_and_no_score(
     assert verdict.reason is not None
 
 
+@pytest.mark.parametrize(("reply", "unchecked"), [(TOTALS_ONLY, 4), (write_chain([8, 3]), 0)])
+async def test_chains_without_marks_are_counted_as_unchecked(
+    questions: list[Question], reply: str, unchecked: int
+) -> None:
+    async with PGenRM(engine=ScriptedEngine(reply), chain_format="published") as model:
+        judge = ChainJudge("p-genrm", model, Scaling(individual=4, prototype=0))
+        verdict = await judge.judge(questions[0], seed=1, run_seed=1)
+    assert len(verdict.totals) == 4
+    assert verdict.unchecked == unchecked
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -96,6 +111,8 @@ async def test_answers_that_cannot_be_read_are_failures_and_no_score(
         ('{"response_1": 4, "response_2": 11}', "score_refused"),
         ('{"response_1": 4, "response_2": 0}', "score_refused"),
         ('{"response_1": 4, "response_2": 80%}', "missing_candidates"),
+        ('{"response_1": 4, "response_2": "7 to 9"}', "missing_candidates"),
+        ('{"response_1": 0.4, "response_2": 0.8}', "score_refused"),
         ('<think>Perhaps {"response_1": 4, "response_2": 8}', "unfinished_reasoning"),
         ('<think>Perhaps {"response_1": 4, "response_2": 8}</think>', "no_scores"),
     ],
@@ -108,6 +125,21 @@ def test_an_answer_without_a_score_for_everyone_is_refused(text: str, reason: st
 
 def test_the_last_object_of_an_answer_counts() -> None:
     text = 'As in {"response_1": 1, "response_2": 1}, so: {"response_1": 7.5, "response_2": "3"}.'
+    assert read_scores(text, 2) == (7.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"response_1": "7,5", "response_2": "3/10"}',
+        '{"response_1": 7,5, "response_2": 3}',
+        '{"response_1": "75/100", "response_2": {"score": 3}}',
+        '{"scores": {"response_1": 7.5, "response_2": 3}}',
+        '{"response_1": 7.5, "response_2": 3} {"why": "{it is plain}"}',
+        '{"antwort_1": 7.5, "antwort_2": 3}',
+    ],
+)
+def test_a_judges_numbers_are_read_as_a_chains_are(text: str) -> None:
     assert read_scores(text, 2) == (7.5, 3.0)
 
 
@@ -235,3 +267,9 @@ async def test_bradley_terry_learns_what_everybody_likes(questions: list[Questio
         assert (first > second) == (question.grades[0] > question.grades[1])
     with pytest.raises(ConfigurationError, match="no training choices"):
         BradleyTerryJudge([], HashingEmbedder())
+
+
+def test_a_fit_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'pgenrm-agent\[evaluation\]'"):
+        fit_bradley_terry(np.array([[1.0]]))

@@ -152,11 +152,12 @@ def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
     assert accuracy_in_words(good).startswith("p-genrm is right in 80.0 % of comparisons")
     assert accuracy_in_words(good).endswith(": better than chance.")
     assert accuracy_in_words(coin).endswith(": no better than chance.")
-    shown = {cell.name: cell.shown for cell in cells(good)}
+    shown = cells(good)
     assert shown["not scored"] == "0 of 40"
     assert shown["slips, %"] == "0.0"
     assert shown["strict, %"] == shown["accuracy, %"] == "80.0 ± 0.0"
     assert shown["coverage, %"] == "100.0"
+    assert (shown["contradictory, %"], shown["unchecked, %"]) == ("0.0", "-")
     silent = good.model_copy(update={"accuracy": None, "not_scored": 40})
     assert "scored nothing" in accuracy_in_words(silent)
 

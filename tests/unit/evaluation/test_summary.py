@@ -9,6 +9,7 @@ import pytest
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.records import Record, Verdict
+from pgenrm_agent.evaluation.report import failures_in_words
 from pgenrm_agent.evaluation.summary import compare, summarize
 
 
@@ -34,6 +35,47 @@ def record(
         seconds=2.0,
         verdict=Verdict.model_validate({"scores": tuple(scores), **verdict}),
     )
+
+
+def test_what_no_second_reading_confirmed_is_told_beside_what_it_contradicted() -> None:
+    both = [[8, 3], [8, 3], [7, 4]]
+    words, chains = summarize(
+        [
+            record(
+                "1",
+                [8, 3],
+                totals=both,
+                orders=[[0, 1]] * 3,
+                unchecked=2,
+                failures={"contradictory": 1},
+            ),
+            record(
+                "2",
+                [8, 3],
+                totals=both,
+                orders=[[0, 1]] * 3,
+                unchecked=1,
+                failures={"truncated": 2},
+            ),
+            record("3", [None, None], unchecked=None, failures={"contradictory": 1}),
+            record(
+                "1",
+                [8, 3],
+                judge="words",
+                totals=both,
+                orders=[[0, 1]] * 3,
+                failures={"no_scores": 1},
+            ),
+        ]
+    )
+    assert chains.failed_samples == {"contradictory": 2, "truncated": 2}
+    assert chains.contradictory == 2 / 10
+    assert chains.unchecked == 3 / 6
+    assert (words.contradictory, words.unchecked) == (0.0, None)
+    assert failures_in_words([chains, words]) == (
+        "5 samples could not be used: 2 contradictory, 2 truncated, 1 no_scores."
+    )
+    assert failures_in_words([words.model_copy(update={"failed_samples": {}})]) == ""
 
 
 def test_what_happened_is_counted() -> None:

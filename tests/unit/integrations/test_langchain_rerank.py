@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
@@ -147,6 +149,56 @@ def test_best_of_n_lets_an_agents_tool_call_pass(rm: PGenRM) -> None:
     assert isinstance(answer, AIMessage)
     assert answer.tool_calls
     assert answer.response_metadata["pgenrm"]["reason"] == "the first answer calls a tool"
+
+
+class Flaky(GenericFakeChatModel):
+    """Answers from a list in which some answers are errors."""
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        answer = next(self.messages)
+        if isinstance(answer, Exception):
+            raise answer
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        (TimeoutError("no answer within 60 s"), "TimeoutError: .*no answer within 60 s"),
+        (ValueError({"message": "rate limited", "code": 429}), "ValueError: rate limited"),
+        (RuntimeError("key sk-abcdefgh1234 refused"), r"RuntimeError: key \*\*\* refused"),
+        (AIMessage(""), "it has no text"),
+        (AIMessage("", additional_kwargs={"refusal": "I cannot."}), "it has no text"),
+    ],
+)
+async def test_best_of_n_does_without_an_answer_that_is_lost(
+    rm: PGenRM, lost: AIMessage | Exception, reason: str
+) -> None:
+    for call in ("invoke", "ainvoke"):
+        answers = iter([lost, *(AIMessage(text) for text in ANSWERS)])
+        best = BestOfN(model=Flaky(messages=answers), reward_model=rm, n=4, user_id="ada")  # type: ignore[arg-type]
+        answer = best.invoke("How?") if call == "invoke" else await best.ainvoke("How?")
+        assert answer.content == "Good. 9"
+        told = answer.response_metadata["pgenrm"]
+        assert told["n"] == 4
+        [why] = told["left_out"].values()
+        assert re.search(reason, why)
+        assert len(told["evaluation"]["request"]["candidates"]) == len(ANSWERS)
+
+
+def test_best_of_n_gives_the_only_answer_that_came(rm: PGenRM) -> None:
+    answers = iter([OSError("gone"), AIMessage("So."), OSError("gone")])
+    best = BestOfN(model=Flaky(messages=answers), reward_model=rm, n=3, user_id="ada")  # type: ignore[arg-type]
+    answer = best.invoke("How?")
+    assert answer.content == "So."
+    assert answer.response_metadata["pgenrm"]["reason"] == "only one answer can be used"
+
+
+def test_best_of_n_raises_what_the_model_raises_where_every_answer_fails(rm: PGenRM) -> None:
+    answers = iter([OSError("gone"), OSError("gone")])
+    best = BestOfN(model=Flaky(messages=answers), reward_model=rm, n=2, user_id="ada")  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="gone"):
+        best.invoke("How?")
 
 
 class WithTools(GenericFakeChatModel):

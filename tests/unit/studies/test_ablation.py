@@ -14,7 +14,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.training.bundled.simulation import World, load_answers
 from studies.ablation.__main__ import app
-from studies.ablation.recipe import AblationRecipe, load_ablation_recipe
+from studies.ablation.recipe import AblationRecipe
 from studies.ablation.study import ALL, BEST, COMPARED, STAGES, held_out_cases
 
 STAGE = {
@@ -162,7 +162,7 @@ def test_every_seed_has_users_of_its_own(few_answers: Path) -> None:
 
 def test_bundled_recipes_are_valid_and_adapters_are_refused() -> None:
     for name in ("tiny-cpu", "tiny-gpu"):
-        recipe = load_ablation_recipe(name)
+        recipe = AblationRecipe.load(name)
         assert recipe.name == name
         assert len(recipe.seeds) == 5
         assert recipe.cre.choices <= 7 * recipe.training_users

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pgenrm_agent.training.bundled.evaluate import Case, baselines, draw_cases
 from pgenrm_agent.training.bundled.simulation import Answers, Comparison, World
+from studies.bundled.evaluate import Case, baselines, draw_cases
 from studies.limits.__main__ import app
 from studies.limits.bayes import IdealPredictor, bayes_by_history, measure_bayes
 
@@ -89,7 +89,7 @@ def test_every_past_choice_helps_a_little(test_answers: Answers) -> None:
 
 
 def test_the_best_possible_is_told_by_number_of_past_choices(few_answers: Path) -> None:
-    done = CliRunner().invoke(app, ["--data", str(few_answers), "--people", "20", "--json"])
+    done = CliRunner().invoke(app, ["--data", str(few_answers), "--users", "20", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert list(told) == [str(shown) for shown in range(7)]

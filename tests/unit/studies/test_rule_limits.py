@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from pgenrm_agent.evaluation.metrics import CHANCE, credit
-from pgenrm_agent.training.bundled.evaluate import (
+from pgenrm_agent.training.bundled.simulation import Answers, World, load_answers
+from studies.bundled.evaluate import (
     baselines,
     chance,
     draw_cases,
     expected_accuracy,
 )
-from pgenrm_agent.training.bundled.simulation import Answers, World, load_answers
 from studies.limits.__main__ import app
 from studies.limits.bayes import IdealPredictor
 from studies.limits.rules import rule_limits
@@ -75,7 +75,7 @@ def test_who_is_never_scored_is_never_right(test_answers: Answers) -> None:
 
 
 def test_the_command_prints_what_was_measured(few_answers: Path) -> None:
-    command = ["--data", str(few_answers), "--people", "20", "--rules", "--history", "1"]
+    command = ["--data", str(few_answers), "--users", "20", "--rules", "--history", "1"]
     done = CliRunner().invoke(app, [*command, "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)

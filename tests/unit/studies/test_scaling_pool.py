@@ -14,8 +14,8 @@ from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.testing import ScriptedEngine, write_chain
-from pgenrm_agent.training.bundled.evaluate import chance
 from pgenrm_agent.training.bundled.simulation import World, load_answers
+from studies.bundled.evaluate import chance
 from studies.scaling.pool import (
     BUDGETS,
     RECORDS,

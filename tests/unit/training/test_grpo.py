@@ -31,7 +31,7 @@ from pgenrm_agent.training.curriculum import (
     scheduled,
 )
 from pgenrm_agent.training.grpo import ChainReward, train_grpo
-from pgenrm_agent.training.grpo_recipe import CurriculumRecipe, GrpoRecipe, load_grpo_recipe
+from pgenrm_agent.training.recipe import CurriculumRecipe, GrpoRecipe
 from pgenrm_agent.training.rewards import RatingTask, RuleRater
 
 BRIEF = StatedPreference(text="Please keep it short.")
@@ -316,15 +316,15 @@ def test_all_weights_are_trained_in_float32_whatever_the_precision(tmp_path: Pat
 
 def test_bundled_recipes_are_valid_and_a_wrong_one_is_named(tmp_path: Path) -> None:
     for name in ("tiny-cpu", "tiny-cpu-people", "tiny-gpu", "llama-8b", "llama-70b-lora"):
-        recipe = load_grpo_recipe(name)
+        recipe = GrpoRecipe.load(name)
         assert recipe.name == name
         assert recipe.choices_per_step * recipe.samples % recipe.rows_at_once == 0
     with pytest.raises(ConfigurationError, match="bundled are: llama-70b-lora"):
-        load_grpo_recipe("huge")
+        GrpoRecipe.load("huge")
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(yaml.safe_dump({**SMALL.model_dump(mode="json"), "seed": -1}))
     with pytest.raises(ConfigurationError, match="field seed"):
-        load_grpo_recipe(wrong)
+        GrpoRecipe.load(wrong)
 
 
 def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_a_dry_run_tells_what_would_be_done(tmp_path: Path) -> None:
     assert done.exit_code == 0, (done.output, done.exception)
     told = json.loads(done.stdout)
     assert told["choices"] == 5
-    recipe = load_grpo_recipe("tiny-cpu")
+    recipe = GrpoRecipe.load("tiny-cpu")
     assert told["chains_to_sample"] == recipe.steps * recipe.choices_per_step * recipe.samples
     assert told["estimated_memory_GiB"] > 0
     assert not (tmp_path / "out").exists()

@@ -17,9 +17,8 @@ from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import UserSignals
 from pgenrm_agent.training.chain_dataset import read_dataset
 from pgenrm_agent.training.merge import merge_adapter
-from pgenrm_agent.training.recipe import Adapter
+from pgenrm_agent.training.recipe import Adapter, SftRecipe
 from pgenrm_agent.training.sft import train_sft
-from pgenrm_agent.training.sft_recipe import SftRecipe
 
 RECIPE = SftRecipe(
     name="lora",

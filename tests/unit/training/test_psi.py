@@ -20,7 +20,7 @@ from pgenrm_agent.training.bundled.tokenizer import markers, train_tokenizer
 from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack
 from pgenrm_agent.training.psi import train_psi
 from pgenrm_agent.training.reading import build_model
-from pgenrm_agent.training.recipe import ModelShape, load_recipe
+from pgenrm_agent.training.recipe import ModelShape, PsiRecipe
 
 RECIPE = {
     "name": "test",
@@ -186,14 +186,14 @@ def test_a_wrong_recipe_names_the_field(
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE | change))
     with pytest.raises(ConfigurationError, match=field):
-        load_recipe(path)
+        PsiRecipe.load(path)
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="tiny-cpu"):
-        load_recipe("huge")
+        PsiRecipe.load("huge")
     with pytest.raises(ConfigurationError, match="is for pgenrm train sft, cre or curriculum"):
-        load_recipe("llama-8b")
+        PsiRecipe.load("llama-8b")
 
 
 @pytest.mark.long
@@ -221,7 +221,7 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
     )
 
     further = tmp_path / "further"
-    result = train_psi(load_recipe(recipe), psi_answers, further, start_from=out, stop_after=2)
+    result = train_psi(PsiRecipe.load(recipe), psi_answers, further, start_from=out, stop_after=2)
     assert result.steps == 2
     second = json.loads((further / "run.json").read_text())
     assert second["steps"] == 2 < second["recipe_steps"]
@@ -232,4 +232,4 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
 
 def test_starting_from_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds no checkpoint to start from"):
-        train_psi(load_recipe("tiny-cpu"), tmp_path, tmp_path / "out", start_from=tmp_path)
+        train_psi(PsiRecipe.load("tiny-cpu"), tmp_path, tmp_path / "out", start_from=tmp_path)

@@ -22,9 +22,9 @@ from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.training.chain_dataset import DATASET, read_dataset
+from pgenrm_agent.training.recipe import SftRecipe
 from pgenrm_agent.training.run import last_checkpoint, passes_per_step
 from pgenrm_agent.training.sft import encode_row, plan_sft, train_sft
-from pgenrm_agent.training.sft_recipe import SftRecipe, load_sft_recipe
 
 RECIPE = SftRecipe(
     name="test",
@@ -79,7 +79,10 @@ def test_the_chain_alone_is_learned_from_the_prompt_of_inference(
         encoded = encode_row(row, tokenizer)
         learned = [label for label in encoded["labels"] if label != -100]
         assert tokenizer.decode(learned) == row.completion[0].content + "<|end|>"
-        assert encoded["input_ids"] == engine._encode(Prompt(messages=row.prompt)) + learned
+        assert (
+            encoded["input_ids"]
+            == engine._encoder.encode(Prompt(messages=row.prompt)).ids + learned
+        )
 
 
 def test_a_run_learns_and_shows_it(trained: Path) -> None:
@@ -193,7 +196,7 @@ def test_the_rows_of_a_step_are_shared_out_among_processes(monkeypatch: pytest.M
 
 def test_bundled_recipes_are_valid() -> None:
     for name in ("tiny-cpu", "tiny-gpu", "llama-8b", "llama-70b-lora"):
-        recipe = load_sft_recipe(name)
+        recipe = SftRecipe.load(name)
         assert recipe.name == name
         processes = 8 if recipe.shard else 1
         assert recipe.rows_per_step % (recipe.rows_at_once * processes) == 0

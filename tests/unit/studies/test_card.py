@@ -10,8 +10,8 @@ import pytest
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.metrics import Accuracy, MeanError
-from pgenrm_agent.training.bundled.card import write_card
-from pgenrm_agent.training.bundled.evaluate import EvaluationReport
+from studies.bundled.card import write_card
+from studies.bundled.evaluate import EvaluationReport
 
 PSI: dict[str, Any] = {
     "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"},

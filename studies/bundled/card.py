@@ -13,8 +13,8 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.metrics import plus_minus
 from pgenrm_agent.files import write_text
 from pgenrm_agent.run_folder import RUN
-from pgenrm_agent.training.bundled.evaluate import EvaluationReport
 from pgenrm_agent.training.bundled.simulation import load_answers
+from studies.bundled.evaluate import EvaluationReport
 
 __all__ = ["write_card"]
 
@@ -36,7 +36,7 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
     for path in (run / RUN, report):
         if not path.is_file():
             raise ConfigurationError(
-                f"{path}: no such file; run `pgenrm train psi` and `evaluate` first"
+                f"{path}: no such file; run `pgenrm train psi` and `python -m studies.bundled evaluate` first"
             )
     runs = [json.loads((run / RUN).read_text(encoding="utf-8"))]
     while runs[0].get("start_from"):
@@ -57,9 +57,7 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
     chains: Counter[str] = Counter()
     for record in supervised:
         chains.update(record["chains"])
-    template = (resources.files("pgenrm_agent.training.bundled") / "model_card.md.j2").read_text(
-        encoding="utf-8"
-    )
+    template = (resources.files("studies.bundled") / "model_card.md.j2").read_text(encoding="utf-8")
     text = (
         Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
         .from_string(template)

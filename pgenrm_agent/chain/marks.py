@@ -1,0 +1,366 @@
+"""Read a breakdown of scores: which mark each response got on each criterion.
+
+Reads "Response 1: Clarity 8, Depth 7" as well as "Clarity: Response 1 = 8, Response 2 = 6" and
+"Response 1: 8 on Clarity", and tables of either orientation, with responses named in any language of
+`words`. What stands between two labels is read by `numbers`; a number that belongs to no response or
+no criterion is no mark.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from operator import itemgetter
+from typing import Literal, NamedTuple
+
+from pgenrm_agent.chain.numbers import REFUSED, Mark, read_mark, scale_in
+from pgenrm_agent.chain.words import RESPONSES, TOTALS, is_wide, unwide
+from pgenrm_agent.schema import Criterion
+
+__all__ = ["Marks", "mentions", "plain_words", "read_marks", "response_key", "weighted_total"]
+
+MARK_LOW, MARK_HIGH = 1.0, 10.0
+AGREES = 0.15
+"""How near a total that the model wrote has to be, to settle which of two numbers is a mark."""
+MOST_READINGS = 64
+
+# "bullet_points" and "bullet-points" name the criterion "Bullet points", too.
+_PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
+_HALF = re.compile(r"(\d) and (?:a|one) half\b")
+_SPACES = re.compile(r"[ \t\xa0]{2,}")
+_TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
+_MARK_FIRST = re.compile(
+    r"(?:^|[\s:,;(*_]|and\s)(\d{1,3}(?:[.,]\d{1,2})?)(\s?/\s?10| out of 10)?"
+    r"(?:\s(?:points?|punkten?|puntos))?"
+    r"\s{0,2}(?:\s(?:on|for|in|auf|bei|für|pour|sur|en|por|per|su|em|voor|op|за|по)\s{1,2}|\()"
+    r"(?:the\s)?[\"'*_]{0,3}$"
+)
+_LINKS = tuple(" (\"'*_")
+# What may stand between a criterion and its colon where the criterion heads a list of responses.
+_HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
+_SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
+_RESPONSE_KEY = re.compile(
+    rf"(?:the )?(?:(?:{'|'.join(RESPONSES)})\s{{0,2}}#?\s?)?(\d{{1,3}})(?: (?:score|total|mark))?"
+)
+_CORRECTED = re.compile(
+    r"\b(?:no|wait|actually|correct\w*|revis\w*|rather|scratch|sorry|second|reconsider\w*|final\w*|nein"
+    r"|korrig\w*|corrig\w*|нет|anzi|não)\b|更正|訂正|不对"
+)
+
+
+class Marks(NamedTuple):
+    """Marks by candidate id, aligned with the criteria; only candidates with at least one.
+
+    notes: codes of what was left out.
+    """
+
+    rows: dict[str, tuple[float | None, ...]]
+    notes: tuple[str, ...]
+
+
+class _Label(NamedTuple):
+    """A response (its place, from 0), a criterion (its place; -1: a total) at [start, end)."""
+
+    start: int
+    end: int
+    kind: Literal["response", "criterion"]
+    place: int
+
+
+_START, _END = itemgetter(0), itemgetter(1)
+
+
+def _folded(text: str) -> str:
+    """`text` for comparisons: no case, ASCII forms of full-width signs, single spaces."""
+    text = text.casefold()
+    if not text.isascii():
+        text = unwide(text)
+    if "  " in text or "\t" in text or "\xa0" in text:
+        text = _SPACES.sub(" ", text)
+    if " half" in text:
+        text = _HALF.sub(r"\1.5", text)
+    return text
+
+
+def plain_words(text: str) -> str:
+    """`text` folded, with every kind of space, hyphen and underscore as one space."""
+    return _folded(text).translate(_PLAIN)
+
+
+def mentions(name: str, text: str) -> bool:
+    """Whether a text of `plain_words` names a criterion, not as a part of other words."""
+    return next(_places(_words_of(name), text), None) is not None
+
+
+def response_key(key: str) -> int | None:
+    """Which response, from 0, a JSON key such as "response_1" names; None for another key."""
+    words = key[:40].casefold().replace("_", " ").replace("-", " ").strip()
+    match = _RESPONSE_KEY.fullmatch(words)
+    return int(match[1]) - 1 if match else None
+
+
+def weighted_total(
+    criteria: Sequence[Criterion], row: Sequence[float | None]
+) -> tuple[float, float] | None:
+    """sum(weight * mark) / sum(weight) over the marked criteria, and their share of the weight.
+
+    None where nothing that weighs anything is marked.
+    """
+    share = total = whole = 0.0
+    for criterion, mark in zip(criteria, row, strict=True):
+        whole += criterion.weight
+        if mark is not None:
+            share += criterion.weight
+            total += criterion.weight * mark
+    if not share:
+        return None
+    return min(MARK_HIGH, max(MARK_LOW, total / share)), share / whole
+
+
+def read_marks(
+    breakdown: str,
+    criteria: Sequence[Criterion],
+    ids: Sequence[str],
+    reported: Mapping[str, float],
+    *,
+    cut: bool,
+) -> Marks:
+    """The marks in a breakdown.
+
+    Args:
+        breakdown: without quotations.
+        criteria: the rubric's.
+        ids: the candidates', in the order shown.
+        reported: totals that the model wrote; where the words leave two readings of a mark, the one
+            that gives the candidate's total counts, and without one neither does.
+        cut: the text ends too early, so that a number at its very end may lack digits.
+    """
+    text = _folded(breakdown)
+    if cut:
+        text = text.rstrip("0123456789.,")
+    if "|" in text:
+        text = _untabled(text)
+    reading = _Reading(criteria, len(ids))
+    reading.read(text)
+    return reading.settled(ids, reported)
+
+
+@dataclass
+class _Reading:
+    """Marks as they are collected: by response and criterion, with their doubts."""
+
+    criteria: Sequence[Criterion]
+    responses: int
+    notes: dict[str, None] = field(default_factory=dict)
+    marks: dict[tuple[int, int], Mark] = field(default_factory=dict)
+
+    def read(self, text: str) -> None:
+        labels = _labels(text, [criterion.name for criterion in self.criteria])
+        scale = scale_in(text[: labels[0].start]) if labels and labels[0].start > 4 else None
+        response: int | None = None
+        criterion: int | None = None
+        newest: Literal["response", "criterion"] = "response"
+        named_at = 0
+        # "8 on Clarity and 3 on Depth": the number stands before its criterion.
+        number_first = False
+        last = len(labels) - 1
+        for place, label in enumerate(labels):
+            following = labels[place + 1] if place < last else None
+            gap = text[label.end : following.start if following else len(text)]
+            if label.kind == "response":
+                if newest == "criterion" and not _heads(text, named_at, label.start):
+                    criterion = None
+                response, newest, number_first = label.place, "response", False
+            else:
+                criterion = label.place if label.place >= 0 else None
+                newest, named_at = "criterion", label.end
+            if following and following.kind == "criterion" and following.place >= 0:
+                ahead = None
+                if (
+                    response is not None
+                    and (newest == "response" or number_first)
+                    and gap[-1:] in _LINKS
+                ):
+                    ahead = _MARK_FIRST.search(gap)
+                if ahead and response is not None:
+                    mark = read_mark(ahead[1] + (ahead[2] or ""), 100.0, scale)
+                    self._put(response, following.place, mark or REFUSED, "")
+                    number_first = True
+                    continue
+            if number_first and newest == "criterion":
+                continue
+            if criterion is None or response is None:
+                continue
+            mark = read_mark(gap, self.criteria[criterion].weight, scale)
+            if mark is None:
+                continue
+            before = text[max(0, label.start - 40) : label.start]
+            self._put(response, criterion, mark, before)
+            # A mark is used once: the next one needs a new criterion, or a new response.
+            if newest == "response":
+                response = None
+            else:
+                criterion = None
+
+    def _put(self, response: int, criterion: int, mark: Mark, before: str) -> None:
+        if not 0 <= response < self.responses:
+            self.notes["extra_candidate"] = None
+            return
+        slot = response, criterion
+        earlier = self.marks.get(slot)
+        if earlier is None or earlier.values == mark.values:
+            self.marks[slot] = mark
+        elif mark.sure and mark.values and _CORRECTED.search(before):
+            self.notes["mark_corrected"] = None
+            self.marks[slot] = mark
+        elif mark.sure or not earlier.sure:
+            values = tuple(dict.fromkeys(earlier.values + mark.values))
+            self.marks[slot] = mark._replace(values=values, sure=False)
+
+    def settled(self, ids: Sequence[str], reported: Mapping[str, float]) -> Marks:
+        """Each candidate's marks, where they are sure or its total settles them."""
+        if any(mark.rescaled for mark in self.marks.values()):
+            # Beside marks on another scale, one without a scale may be on either.
+            for slot, mark in self.marks.items():
+                if not mark.stated:
+                    self.marks[slot] = REFUSED
+        rows: dict[str, tuple[float | None, ...]] = {}
+        for response in sorted({response for response, _ in self.marks}):
+            choices = [self._choices(response, place) for place in range(len(self.criteria))]
+            if any(len(values) > 1 or not sure for values, sure in choices):
+                row = self._settle(choices, reported.get(ids[response]))
+            else:
+                row = tuple(values[0] for values, _ in choices)
+            if any(mark is not None for mark in row):
+                rows[ids[response]] = row
+        return Marks(rows, tuple(self.notes))
+
+    def _choices(self, response: int, criterion: int) -> tuple[tuple[float | None, ...], bool]:
+        """The values that a mark may have, None where it has none, and whether there is no doubt."""
+        mark = self.marks.get((response, criterion))
+        if mark is None:
+            return (None,), True
+        values = tuple(value for value in mark.values if MARK_LOW <= value <= MARK_HIGH)
+        if len(values) < len(mark.values) or not values:
+            self.notes["mark_refused"] = None
+        return (values, mark.sure or not values) if values else ((None,), True)
+
+    def _settle(
+        self, choices: Sequence[tuple[tuple[float | None, ...], bool]], total: float | None
+    ) -> tuple[float | None, ...]:
+        """The one row that gives the total; else the row without the marks in doubt."""
+        without = tuple(
+            values[0] if sure and len(values) == 1 else None for values, sure in choices
+        )
+        complete = all(values != (None,) for values, _ in choices)
+        if total is not None and complete and prod(len(v) for v, _ in choices) <= MOST_READINGS:
+            agreeing = [
+                row
+                for row in product(*(values for values, _ in choices))
+                if (weighted := weighted_total(self.criteria, row))
+                and abs(weighted[0] - total) <= AGREES
+            ]
+            if len(agreeing) == 1:
+                self.notes["mark_settled"] = None
+                return agreeing[0]
+        self.notes["mark_in_doubt"] = None
+        return without
+
+
+def _untabled(text: str) -> str:
+    """Each row of a Markdown table as a line: "clarity: response 1: 8 ; response 2: 6"."""
+    ruled = _TABLE_RULE.search(text) is not None
+    lines: list[str] = []
+    header: list[str] | None = None
+    for line in text.split("\n"):
+        bare = line.strip()
+        if not (bare.startswith("|") or (ruled and "|" in bare)):
+            header = None
+            lines.append(line)
+            continue
+        cells = [cell.strip() for cell in bare.strip("|").split("|")]
+        if header is None:
+            header = cells
+        elif not _TABLE_RULE.fullmatch(line):
+            pairs = zip(header[1:], cells[1:], strict=False)
+            lines.append(f"{cells[0]}: {' ; '.join(f'{head}: {cell}' for head, cell in pairs)}")
+    return "\n".join(lines)
+
+
+def _labels(text: str, names: Sequence[str]) -> list[_Label]:
+    """Responses, criteria and totals in the order of the text, without overlaps."""
+    labels = [
+        _Label(match.start(), match.end(), "response", int(match[1]) - 1)
+        for match in _responses_in(text)
+    ]
+    plain = text.translate(_PLAIN)
+    for place, name in enumerate(names):
+        words = _words_of(name)
+        labels += [
+            _Label(start, start + len(words), "criterion", place) for start in _places(words, plain)
+        ]
+    # Few of these words are in any text, and to look for plain words is many times faster.
+    for word in TOTALS:
+        if word in text:
+            labels += [
+                _Label(start, start + len(word), "criterion", -1) for start in _places(word, text)
+            ]
+    # Longest first: "Response 1" and "Top 3 picks" hold numbers that are no marks. Sorts keep order.
+    labels.sort(key=_END, reverse=True)
+    labels.sort(key=_START)
+    kept: list[_Label] = []
+    for label in labels:
+        if not kept or label.start >= kept[-1].end:
+            kept.append(label)
+    return kept
+
+
+def _responses_in(text: str) -> Iterator[re.Match[str]]:
+    """Every response that is named, by the first word for one that the text has with a number."""
+    for word in RESPONSES:
+        if word in text:
+            pattern = _response(word)
+            if pattern.search(text):
+                return pattern.finditer(text)
+    return iter(())
+
+
+@functools.cache
+def _response(word: str) -> re.Pattern[str]:
+    # A pattern that begins with plain letters is searched for fast, so it looks back behind them.
+    alone = "" if is_wide(word[0]) else rf"(?<!\w{word})"
+    return re.compile(rf"{word}{alone}[ _#-]{{0,2}}(\d{{1,3}})(?!\d)")
+
+
+def _words_of(name: str) -> str:
+    return " ".join(plain_words(name).split())
+
+
+def _places(words: str, text: str) -> Iterator[int]:
+    """Where `words` stand in `text`, not as a part of other words."""
+    # A search by hand: to compile a pattern of the names takes longer than the rest of a parse.
+    start = text.find(words)
+    if start < 0 or not words:
+        return
+    bound_before, bound_after = not is_wide(words[0]), not is_wide(words[-1])
+    while start >= 0:
+        end = start + len(words)
+        inside = (bound_before and start and _joins(text[start - 1])) or (
+            bound_after and end < len(text) and _joins(text[end])
+        )
+        if not inside:
+            yield start
+        start = text.find(words, end)
+
+
+def _joins(char: str) -> bool:
+    return char.isalnum() and not is_wide(char)
+
+
+def _heads(text: str, start: int, end: int) -> bool:
+    """Whether the criterion that ends at `start` still holds for the response at `end`."""
+    return bool(_HEADER.match(text, start, end)) or not _SENTENCE_END.search(text, start, end)

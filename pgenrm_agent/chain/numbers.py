@@ -1,0 +1,450 @@
+"""Read the numbers that models write as marks and totals: one grammar for chains and for judges.
+
+A number counts as it was meant, or not at all. Decimal commas are decimals. A mark on a stated scale
+of N is 10/N of it ("4 out of 5" is 8); an unstated scale is the one asked for, 1 to 10, and what is
+out of it is refused. A range is no number. Of two numbers the last one counts where the words
+between them say so ("7, no, 8", "10 - 2 = 8"); where they do not, both are kept, as a doubt that
+only a second reading of the chain can settle.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from enum import IntEnum
+from itertools import pairwise
+from operator import attrgetter
+from typing import NamedTuple
+
+from pgenrm_agent.chain.words import (
+    AFTER_A_MARK,
+    ARITHMETIC,
+    BEFORE_A_MARK,
+    FINALLY,
+    NOT_A_MARK,
+    PERCENT,
+    PERHAPS,
+    SCALE,
+    UNIT,
+    WEIGHT,
+    is_wide,
+)
+
+__all__ = ["LONGEST_GAP", "Mark", "read_mark", "read_total", "scale_in"]
+
+TEN = 10.0
+SCALES = frozenset((5, 10, 20, 50, 100))
+"""What a mark may be out of: "7/8" and "3 of 4" are counts."""
+ROUNDING = 0.051
+"""How far a mark's share of the total ("8, so 5.6") may be from mark x weight."""
+EXACTLY = 0.01
+LONGEST_BEFORE = 300
+LONGEST_GAP = 1_500
+"""Characters behind a criterion in which its mark is looked for."""
+
+_NUM = r"\d{1,6}(?:[.,]\d{1,6})?"
+_OUT_OF = r"(?:/|out of|von|sur|su|van|из)"
+
+# --- totals and the scores of judges: values of a JSON object ---
+
+_TOTAL = re.compile(
+    rf"\s*([+-]?\d{{1,6}}(?:[.,]\d{{1,30}})?)\s*{UNIT}?\s*"
+    rf"(?:\(?(?:{_OUT_OF}|de|of)\s*(\d{{1,3}})(?:[.,]0{{1,3}})?\s*{UNIT}?\)?)?\s*",
+    re.IGNORECASE,
+)
+_SCORE_KEYS = ("score", "total", "weighted_total", "weighted_score", "overall")
+
+
+def read_total(value: object) -> float | None:
+    """A finite number, also from text such as "7,5" or "7/10" or {"score": 7}; None for others.
+
+    What is out of another number than ten is converted: "85/100" is 8.5.
+    """
+    if isinstance(value, dict):
+        inner = [value[name] for name in _SCORE_KEYS if name in value]
+        return read_total(inner[0]) if len(inner) == 1 and not isinstance(inner[0], dict) else None
+    if isinstance(value, str):
+        match = _TOTAL.fullmatch(value[:60].strip("\"'*_ "))
+        if match is None or _thousands(match[1]):
+            return None
+        number, scale = _float(match[1]), int(match[2] or TEN)
+        if scale != TEN and (scale not in SCALES or number > scale):
+            return None
+        return number * TEN / scale
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _float(number: str) -> float:
+    return float(number.replace(",", "."))
+
+
+def _thousands(number: str) -> bool:
+    """Whether the comma may part thousands, as in "1,250"."""
+    return "," in number and len(number.partition(",")[2]) == 3
+
+
+# --- marks: the words between a criterion and what comes next ---
+
+
+class Mark(NamedTuple):
+    """What was written as one mark, on the scale of 1 to 10.
+
+    values: what it may be, in the order of writing; none where nothing in it can be used.
+    sure: whether the words leave no doubt. rescaled: stated to be out of another number than ten.
+    stated: whether its scale was stated.
+    """
+
+    values: tuple[float, ...]
+    sure: bool = True
+    rescaled: bool = False
+    stated: bool = False
+
+
+REFUSED = Mark(())
+
+# How nearly every mark is written: " 8, ", ": 8/10; ", " - **7,5** (because ...". Behind "stop" nothing
+# but words may follow.
+_PLAIN = re.compile(
+    r"[\s:=*_\"'(\[–—]{0,8}(?:-\s|->\s?|→\s?)?(?P<mark>\d{1,3}(?:[.,]\d{1,2})?)(?P<ten>\s?/\s?10)?"
+    r"(?=[ )\]*_\"']{0,6}(?:[,;.\n|(:\]]|- |$|and |und |et |y |e |en |и ))(?![.,]\d)"
+)
+_DIGITS = re.compile(r"\d+")
+CLOSE = 14
+"""Characters between two numbers that may belong together, as a range or an equation."""
+MOST_NUMBERS = 12
+
+_STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
+_TO = (
+    r"(?: {0,2}(?:-|–|—|−|~|〜|～|\.{2,3}|…) {0,2}"
+    r"|\s{0,2}(?:to|up to|through|bis|à|a|ao?|até|al|tot|до|到|至|から)\s{0,2})"
+)
+_STATED = (
+    # "on a scale of 1 to 10", "scale: 1-5", "escala de 1 a 10"
+    rf"{SCALE}[\s:=]{{0,3}}(?:(?:of|from|von|de|da|van|от|which is)\s{{1,2}})?"
+    rf"[01]{_TO}(?P<a>\d{{1,3}})\b",
+    rf"{SCALE}\s(?:of|von|de|da|van|до)\s(?P<b>\d{{1,3}})\b(?!{_TO}\d)",
+    # "a 1-10 scale", "10-point scale", "10er-skala"
+    rf"\b[01]{_TO}(?P<c>\d{{1,3}})[\s-]{{0,2}}(?:point\s)?{SCALE}",
+    rf"\b(?P<d>\d{{1,3}})(?:[\s-]?(?:er|{UNIT})[\s-]{{0,2}}|-){SCALE}",
+    # "(1-10)", "[scale 1 to 5]", "(from 0 to 100)", "(out of 10)", "(max. 10)", "[/10]"
+    rf"[(\[][^()\[\]\d]{{0,24}}\b[01]{_TO}(?P<e>\d{{1,3}})[^()\[\]\d]{{0,24}}[)\]]",
+    rf"[(\[]\s{{0,2}}(?:{_OUT_OF}|of|de|max\w{{0,6}}[.:]?)\s{{0,2}}(?P<f>\d{{1,3}})\b[^()\[\]\d]{{0,12}}[)\]]",
+    r"(?<![\d.,])(?<!\d\s)(?:out[ _]of|max(?:imum)?)[\s:.=]{0,3}(?P<g>\d{1,3})\b",
+    r"\bscale[\s:]{1,3}(?P<m>5|10|20|50|100)\b(?!\s?[=-])",
+    r"\b[01]\s?=[^\d=,;()]{1,20}[,;]?\s?(?P<l>\d{1,3})\s?=[^\d=,;():]{1,20}",
+    rf"\b[01]{_TO}(?P<k>5|10|20|100)\s?:",
+    r"(?P<h>\d{1,3})\s?[点點]満点[中でのはに]?|满分\s?(?P<i>\d{1,3})\s?分?|(?P<j>\d{1,3})分制",
+)
+_SCALE = re.compile("|".join(_STATED))
+_SCALE_NAMED = re.compile(SCALE)
+_SCALE_HINTS = (
+    *(
+        "out of",
+        "max",
+        "/",
+        "满",
+        "満",
+        "制",
+        "scal",
+        "skal",
+        "échelle",
+        "escala",
+        "schaal",
+        "шкал",
+    ),
+    *("(von", "(of", "(de", "(sur", "(su", "(van", "(из"),
+)
+
+_WEIGHT_HINTS = (
+    *("%", "weight", "cent", "prozent", "ciento", "procent", "процент", "importance", "gewicht"),
+    *("poids", "pondération", "peso", "weging", "вес", "权重", "權重", "重み", "가중치", "퍼센트"),
+)
+_WEIGHTS = re.compile(
+    rf"[(\[]?\s?(?:\b{WEIGHT}\W{{0,4}})?{_NUM}\s?{PERCENT}\s?[)\]]?"
+    rf"|[(\[]?\b{WEIGHT}(?:\s(?:of|at|is|de|von))?[\s:=(*\"']{{0,4}}{_NUM}\s?[)\]]?"
+)
+_OPERATORS = frozenset("+*×x·÷/−–-")
+_EQUATION = re.compile(
+    rf"(?<![\w.,])([\d(][\d\s().,%+*×x·÷/−–-]{{0,80}}?)\s?(?:=>?|→|->)\s?({_NUM})(?![\w%])(?!\s?/)"
+)
+_PRODUCT = re.compile(
+    rf"(?<![\w.,])\(?({_NUM}\s?%?)\)?\s?(?:[*×x·]\s?\(?|\()({_NUM}\s?%?)\)?(?![\w%]|[.,]\d)"
+)
+_RANGE = re.compile(
+    rf"(?<![\w.,/%])({_NUM})(?:\s?/\s?10)?"
+    rf"(?:{_TO}|\s(?:or|oder|ou|o|или|または|或)\s)({_NUM})(?:\s?/\s?10)?(?![\w%]|[.,]\d)"
+    rf"|({_NUM})\s?[+]\s?({_NUM})|(?:between|zwischen|entre|tra|tussen|между)\s({_NUM})\s(?:and|und|et|y|e|en|и)\s({_NUM})"
+)
+_NUMBER = re.compile(
+    r"[\d−-](?<![\d.,].)(?P<number>(?:(?<=\d)|(?<=[−-])\d)\d{0,5}(?:[.,]\d{1,6})?)(?![\d%]|[.,]\d)"
+    rf"(?:\s{{0,2}}{UNIT})?(?:\s{{0,3}}(?:{_OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?!\d|\.\d)"
+    rf"(?:\s{{0,2}}{UNIT})?)?"
+)
+_COUNT_OF = re.compile(rf"(?<![\w.,]){_NUM}\s(?:of|de)\s(?:the\s)?(?!100?\b)\d{{1,3}}\b")
+_WORD_AFTER = re.compile(r"[\s*_]{0,4}([^\W\d_]+)")
+_IN_A_WORD = re.compile(r"[a-z#$€£+]$|[a-z0-9]_$|[^\s(]-$|(?<![-=])>\s?$|[<≤≥]\s?$")
+_NO_MARK_BEFORE = tuple("°€$£+")
+_COUNTERS = "个個条條件段句行字步项項本枚人回次つ種种处處年"
+_OPENS_A_MARK = tuple(":=([")
+_PARTS = tuple(",;")
+_SENTENCE_END = re.compile(r"[.!?]\s")
+_START = attrgetter("start")
+_NOTHING = re.compile(r"[\W_]*$")
+
+
+def scale_in(text: str) -> float | None:
+    """The top of the scale that `text` states, case folded; None where it states none."""
+    match = _SCALE.search(text)
+    return _top(match) if match else None
+
+
+def _top(scale: re.Match[str]) -> float | None:
+    top = next(int(group) for group in scale.groups() if group)
+    return float(top) if top in SCALES or (top > 1 and _SCALE_NAMED.search(scale[0])) else None
+
+
+def read_mark(gap: str, weight: float, scale: float | None = None) -> Mark | None:
+    """The mark in what follows a criterion, up to the next label; None where there is none.
+
+    Args:
+        gap: case folded, without quotations.
+        weight: the criterion's, in percent: a number that is one is no mark.
+        scale: stated for all marks.
+    """
+    plain = _PLAIN.match(gap)
+    if plain and not _DIGITS.search(gap, plain.end()):
+        top = TEN if plain["ten"] else scale
+        mark = _scaled(_float(plain["mark"]), top)
+        return Mark((mark,), rescaled=_is_other(top), stated=top is not None)
+    gap = gap[:LONGEST_GAP]
+    digits = [match.span() for match in _DIGITS.finditer(gap)]
+    if not digits:
+        return None
+    return _Gap(gap, digits, weight, scale).read()
+
+
+def _scaled(number: float, top: float | None) -> float:
+    return number if top is None or top == TEN else number * TEN / top
+
+
+def _is_other(top: float | None) -> bool:
+    return top is not None and top != TEN
+
+
+class _Grade(IntEnum):
+    """How much the words around a number say for its being the mark."""
+
+    COUNTS = 0  # it stands where a mark does, and counts what follows it
+    WEAK = 1
+    STRONG = 2  # it stands where a mark does
+    RESULT = 3  # behind another number and an arrow, an equals sign or "but"
+    FINAL = 4  # behind another number and words such as "no" or "so"
+
+
+class _Number(NamedTuple):
+    """A number that may be a mark, at [start, end); top: of its scale, where that is stated."""
+
+    value: float
+    start: int
+    end: int
+    grade: _Grade
+    top: float | None
+
+
+class _Gap:
+    """The words between a criterion and the next label; what is no number of a mark is taken out."""
+
+    def __init__(
+        self, text: str, digits: list[tuple[int, int]], weight: float, scale: float | None
+    ) -> None:
+        self._weight = weight
+        self._top = scale
+        self._refused = False
+        # Most numbers are far apart, and are spared the search for what two of them make.
+        together = any(after - before <= CLOSE for (_, before), (after, _) in pairwise(digits))
+        if "~~" in text:
+            text = _STRUCK.sub(" ", text)
+        if together:
+            if any(sign in text for sign in ("=", "→", "->")):
+                text = _EQUATION.sub(self._result, text)
+            text = _PRODUCT.sub(self._factor, text)
+        if any(hint in text for hint in _WEIGHT_HINTS):
+            text = _WEIGHTS.sub(" ", text)
+        if together or any(hint in text for hint in _SCALE_HINTS):
+            text = _SCALE.sub(self._stated, text)
+        if together:
+            text = _COUNT_OF.sub(" ", _RANGE.sub(self._range, text))
+        self._text = text
+
+    def read(self) -> Mark | None:
+        numbers = self._numbers()
+        if len(numbers) > 1 and abs(numbers[0].value - self._weight) < EXACTLY:
+            del numbers[0]  # "Clarity (70): 8"
+        shares = [n.value * self._weight / 100 for n in numbers if n.grade == _Grade.STRONG]
+        numbers = [
+            number
+            for number in numbers
+            if number.grade in (_Grade.STRONG, _Grade.FINAL)
+            or all(abs(number.value - share) > ROUNDING for share in shares)
+        ]
+        if any(number.grade > _Grade.COUNTS for number in numbers):
+            numbers = [number for number in numbers if number.grade > _Grade.COUNTS]
+        if not numbers:
+            return REFUSED if self._refused else None
+        last = numbers[-1]
+        final = max((n for n in numbers if n.grade == _Grade.FINAL), default=None, key=_START)
+        if final and not any(n.grade >= _Grade.STRONG and n.start > final.start for n in numbers):
+            return self._mark([final], sure=True)
+        if self._refused:
+            # What "10, minus 2 for jargon: 8" comes to may be the mark; a range has none.
+            decided = len(numbers) > 1 and last.grade >= _Grade.STRONG
+            return self._mark([last], sure=False) if decided else REFUSED
+        if len({(number.value, number.top) for number in numbers}) == 1:
+            return self._mark([last], sure=any(n.grade >= _Grade.STRONG for n in numbers))
+        return self._mark(numbers, sure=False)
+
+    def _mark(self, numbers: list[_Number], *, sure: bool) -> Mark:
+        values = dict.fromkeys(_scaled(number.value, number.top) for number in numbers)
+        return Mark(
+            tuple(values),
+            sure,
+            rescaled=any(_is_other(number.top) for number in numbers),
+            stated=all(number.top is not None for number in numbers),
+        )
+
+    def _numbers(self) -> list[_Number]:
+        numbers: list[_Number] = []
+        previous: _Number | None = None
+        for place, match in enumerate(_NUMBER.finditer(self._text)):
+            if place == MOST_NUMBERS:
+                self._refused = True
+                return []
+            number = self._number(match, previous)
+            if number is not None:
+                numbers.append(number)
+                previous = number
+        return numbers
+
+    def _number(self, match: re.Match[str], previous: _Number | None) -> _Number | None:
+        text, (start, end) = self._text, match.span()
+        since = previous.end if previous else 0
+        before = text[max(since, start - LONGEST_BEFORE) : start]
+        if _IN_A_WORD.search(before[-4:]) or text[end : end + 1] in _NO_MARK_BEFORE:
+            return None
+        written = text[start : match.end("number")]
+        if _thousands(written):
+            return None
+        value = _float(written.replace("−", "-"))
+        stated = match["out_of"] or match["of"]
+        if stated is not None and (int(stated) not in SCALES or value > int(stated)):
+            self._refused = True
+            return None
+        top = self._top if stated is None else float(stated)
+        word = _last_word(before)
+        turned = previous is not None and word in ("to", "no")
+        if word in NOT_A_MARK and not turned:
+            self._refused = self._refused or word in ARITHMETIC
+            return None
+        grade = _Grade.WEAK
+        if (previous or self._refused) and FINALLY.search(before):
+            grade = _Grade.FINAL
+        elif previous and (turned or PERHAPS.search(before)):
+            grade = _Grade.RESULT
+        elif stated is not None or _NOTHING.match(before):
+            grade = _Grade.STRONG
+        elif word:
+            if word in BEFORE_A_MARK or word[-1:] in BEFORE_A_MARK or _decided(before):
+                grade = _Grade.STRONG
+        elif before.rstrip(" *_\"'")[-1:] in _OPENS_A_MARK or (
+            previous is None and before.rstrip()[-1:] in _PARTS
+        ):
+            grade = _Grade.STRONG
+        if stated is None and _is_counted(text, end):
+            if previous or not _NOTHING.match(before):
+                return None
+            grade = _Grade.COUNTS
+        if previous and grade == _Grade.WEAK and _SENTENCE_END.search(before):
+            return None
+        return _Number(value, start, end, grade, top)
+
+    def _is_weight(self, number: str) -> bool:
+        if number.rstrip().endswith("%"):
+            return True
+        value = _float(number.strip())
+        return min(abs(value - self._weight), abs(value * 100 - self._weight)) < 0.6
+
+    def _result(self, match: re.Match[str]) -> str:
+        """What an equation comes to, or the mark in "8 x 70% = 5.6"."""
+        left = match[1].strip()
+        signs = {char for char in left if char in _OPERATORS}
+        if not signs:
+            return match[0]
+        product = _PRODUCT.fullmatch(left)
+        if product:
+            for factor, mark in ((product[1], product[2]), (product[2], product[1])):
+                if self._is_weight(factor) and not mark.rstrip().endswith("%"):
+                    return f" {mark} "
+        elif signs & set("*×x·"):
+            return " "  # a total: "8*0.7 + 2*0.3 = 6.2"
+        elif signs == {"/"} and (scored := _NUMBER.fullmatch(left)) and scored["out_of"]:
+            # "8/10 = 0.8", and not "16/2 = 8".
+            return f" {left} " if int(scored["out_of"]) in SCALES else f" = {match[2]} "
+        return f" = {match[2]} "
+
+    def _factor(self, match: re.Match[str]) -> str:
+        for factor, mark in ((match[1], match[2]), (match[2], match[1])):
+            if self._is_weight(factor) and not mark.rstrip().endswith("%"):
+                return f" {mark} "
+        if "(" in match[0] and not any(sign in match[0] for sign in "*×x·"):
+            return match[0]
+        self._refused = True
+        return " "
+
+    def _stated(self, match: re.Match[str]) -> str:
+        top = _top(match)
+        if top is None:
+            return match[0]
+        self._top = top
+        return " "
+
+    def _range(self, match: re.Match[str]) -> str:
+        low, high = (_float(group) for group in match.groups() if group)
+        # "8 - 3 good points" is a mark and a reason; "10 - 2" does not say what it comes to.
+        if low >= high and "+" not in match[0] and _WORD_AFTER.match(match.string, match.end()):
+            return match[0]
+        self._refused = True
+        return " "
+
+
+def _decided(before: str) -> bool:
+    return bool(FINALLY.search(before) or PERHAPS.search(before))
+
+
+def _last_word(text: str) -> str:
+    """The word that `text` ends with, but for spaces, emphasis and an opening quote."""
+    end = len(text.rstrip(" \t\n*_\"'<"))
+    start = end
+    while start and text[start - 1].isalpha():
+        start -= 1
+    return text[start:end]
+
+
+def _is_counted(text: str, end: int) -> bool:
+    """Whether a number counts what follows it, or is a part of a word, as in "2 steps", "3-fold"."""
+    following = text[end : end + 1]
+    if following in ("-", "–") and text[end + 1 : end + 2].isalpha():
+        return True
+    if following.isalpha() and not is_wide(following):
+        return True
+    after = _WORD_AFTER.match(text, end)
+    if after is None:
+        return False
+    if is_wide(after[1][0]):
+        return after[1][0] in _COUNTERS
+    return after[1] not in AFTER_A_MARK

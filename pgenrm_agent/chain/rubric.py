@@ -1,0 +1,291 @@
+"""Read a rubric: criteria and their weights, from a list, a sentence, a table or a rationale's part A.
+
+What a criterion is called is decided by the breakdown of scores where it can be: in "Scoring criteria
+with weights: Brevity (45%)" the name is what the marks are given on, whatever heads the list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from pgenrm_agent.chain.marks import mentions, plain_words
+from pgenrm_agent.chain.words import PERCENT, WEIGHT, unwide
+from pgenrm_agent.schema import Criterion, Rubric
+
+__all__ = ["RubricReading", "breakdown_of", "read_rubric"]
+
+# What a chain of a few thousand tokens never exceeds; together they bound the time for any text.
+MOST_CRITERIA = 24
+LONGEST_NAME = 80
+LONGEST_LINE = 2_000
+LONGEST_BREAKDOWN = 20_000
+MOST_OPTIONS = 100
+EXACTLY = 0.5
+ABOUT_ALL = 10.0
+"""How far weights may be from 100 in sum, where a second reading of them could be better."""
+
+_WEIGHT = re.compile(
+    rf"(\d{{1,4}}(?:[.,]\d{{1,6}})?)\s{{0,3}}{PERCENT}"
+    rf"|\b{WEIGHT}(?:\s(?:of|von|de|di))?\s{{0,3}}[:=(]?\s{{0,3}}(\d{{1,3}}(?:[.,]\d{{1,6}})?)"
+    rf"(?![\d.,]{{0,8}}\s{{0,3}}{PERCENT})",
+    re.IGNORECASE,
+)
+_BARE = re.compile(
+    r"(?<![\w.,/-])(0?[.,]\d{1,3}|\d{1,3}(?:[.,]\d{1,2})?)(?![\w%/]|[.,]\d|\s?[-–]\s?\d)"
+)
+_LINE_NUMBER = re.compile(r"(?m)^\s{0,20}(?:\(?\d{1,3}[.)]|criterion \d{1,2}\b)")
+_EDGES = " \t\r\n\xa0*_#`\"'“”„«»「」()[]{}:;,.=–—-•>|+~→"
+_BULLET = re.compile(r"\s{0,20}(?:[-*•+|#]{1,6}|\(?\d{1,3}[.)]|[A-Za-z][.)])\s{1,5}")
+_WEIGHT_WORD = re.compile(
+    rf"[\s(\[:–—,*_-]{{0,6}}\b{WEIGHT}(?:\s(?:of|at|is|von|de|di))?[\s*_:=(\[]{{0,6}}$",
+    re.IGNORECASE,
+)
+_NAME_END = re.compile(r"[:(\[]|\s[–—-]\s")
+_SEPARATOR = re.compile(r"[,;\n|•]|\.(?=\s)")
+# "Clarity 70% and Depth 30%": an "and" next to a number parts two names; inside one it is a word.
+_AND = r"(?:and|und|et|y|e|en|и|&|和|及|と)"
+_AND_BEFORE = re.compile(rf"\W{{0,10}}{_AND}(?!\w)", re.IGNORECASE)
+_AND_AFTER = re.compile(rf"(?<!\w){_AND}\W{{0,10}}$", re.IGNORECASE)
+_PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A\*{0,2}[.):](?=[\s*])")
+_PART_B = re.compile(r"(?:^|[.;,\n\"'*(%])\s{0,3}\*{0,2}B\*{0,2}[.):](?=[\s*])")
+_COLONS = re.compile(r":(?!\d)|\s[–—-]\s|\.\s|→")
+_CUT = re.compile(r"[:;,.()\[\]\"“”„«»|/–—=→]|\s-\s|\n")
+_LETTERS = re.compile(r"[^\W\d_]")
+
+
+class RubricReading(NamedTuple):
+    """A rubric, None where there is none, and codes of what was mended."""
+
+    rubric: Rubric | None
+    notes: tuple[str, ...]
+
+
+class _Item(NamedTuple):
+    """A weight in percent with the words before and behind it; around: all that may hold the name."""
+
+    head: str
+    tail: str
+    weight: float
+    around: str = ""
+
+
+def breakdown_of(rationale: str) -> str:
+    """The rationale's score breakdown; the whole of it where that is not labeled."""
+    begin = _PART_A.search(rationale)
+    part = _PART_B.search(rationale, begin.end() if begin else 0)
+    return rationale[part.end() :] if part else rationale
+
+
+def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricReading:
+    """Criteria from the rubric section, else from the rationale's part A.
+
+    breakdown: where the marks are, which tells what the criteria are called.
+    """
+    named_in = plain_words(breakdown[:LONGEST_BREAKDOWN])
+    notes: list[str] = []
+    criteria = _criteria(_percentages(section), named_in) if section else []
+    if not criteria or abs(_sum(criteria) - 100) > ABOUT_ALL:
+        begin = _PART_A.search(rationale)
+        end = _PART_B.search(rationale, begin.end() if begin else 0)
+        part = rationale[begin.end() if begin else 0 : end.start() + 1 if end else len(rationale)]
+        # Without its labels, a rationale is read only where each line names one criterion.
+        if criteria and abs(sum(map(_percent, _WEIGHT.finditer(part))) - 100) > EXACTLY:
+            again = []
+        elif begin:
+            again = _listed(_percentages(part), named_in)
+        else:
+            again = _criteria(part, named_in)
+        if again and (not criteria or abs(_sum(again) - 100) <= EXACTLY):
+            criteria = again
+            notes.append("rubric_from_rationale")
+    if abs(_sum(criteria) - 100) > EXACTLY and len(criteria) > 1:
+        # "Total 100%", or a share of choices in a reason, is no criterion that anything is marked on.
+        named = [criterion for criterion in criteria if mentions(criterion.name, named_in)]
+        if abs(_sum(named) - 100) <= EXACTLY:
+            criteria = named
+    unique: dict[str, Criterion] = {}
+    for criterion in criteria:
+        if unique.setdefault(criterion.name.casefold(), criterion) is not criterion:
+            notes.append("repeated_criterion")
+    kept = tuple(unique.values())[:MOST_CRITERIA]
+    if not kept:
+        return RubricReading(None, tuple(notes))
+    if abs(_sum(kept) - 100) > EXACTLY:
+        notes.append("weights_normalized")
+    return RubricReading(Rubric.normalized(kept), tuple(notes))
+
+
+def _sum(criteria: Sequence[Criterion]) -> float:
+    return sum(criterion.weight for criterion in criteria)
+
+
+def _percentages(text: str) -> str:
+    """`text` with weights written as "0.45" or "45" as percentages, where they sum to a whole."""
+    if _WEIGHT.search(text):
+        return text
+    numbering = [match.span() for match in _LINE_NUMBER.finditer(text)]
+    bare = [
+        match
+        for match in islice(_BARE.finditer(text), 4 * MOST_CRITERIA)
+        if not any(start <= match.start() < end for start, end in numbering)
+    ]
+    total = sum(_float(match[1]) for match in bare)
+    factor = 100 if abs(total - 1) <= 0.02 else 1 if abs(total - 100) <= 2 else 0
+    if len(bare) < 2 or not factor:
+        return text
+    parts, place = [], 0
+    for match in bare:
+        parts += [text[place : match.start()], f"{_float(match[1]) * factor:g}%"]
+        place = match.end()
+    return "".join([*parts, text[place:]])
+
+
+def _criteria(text: str, named_in: str) -> list[Criterion]:
+    """The criterion of each line that holds a name and a weight; several from a line of several."""
+    criteria: list[Criterion] = []
+    heading = ""
+    for line in text.splitlines():
+        line = line[:LONGEST_LINE]
+        match = _WEIGHT.search(line)
+        if match is None:
+            # "1. Clarity", with its weight in a line of its own.
+            if line.strip() and len(line) <= LONGEST_NAME:
+                heading = line
+            continue
+        bullet = _BULLET.match(line)
+        if bullet is None and len(_WEIGHT.findall(line)) > 1:
+            listed = _listed(line, named_in)
+            # A second percentage may also belong to the reason of one criterion.
+            if abs(_sum(listed) - 100) <= ABOUT_ALL:
+                criteria += listed
+                continue
+        begin = min(bullet.end() if bullet else 0, match.start())
+        head, tail = _WEIGHT_WORD.sub("", line[begin : match.start()]), line[match.end() :]
+        if not head.strip(_EDGES) and not tail.strip(_EDGES) and heading:
+            numbered = _BULLET.match(heading)
+            head, heading = heading[numbered.end() if numbered else 0 :], ""
+        criterion = _criterion(_Item(head, tail, _percent(match)), named_in)
+        if criterion:
+            criteria.append(criterion)
+        if len(criteria) >= 4 * MOST_CRITERIA:
+            break
+    return criteria
+
+
+def _listed(text: str, named_in: str) -> list[Criterion]:
+    """Criteria of running text: "Clarity 30%, Depth (70%)" or "30% clarity and 70% depth"."""
+    text = unwide(text)
+    matches = list(islice(_WEIGHT.finditer(text), 4 * MOST_CRITERIA))
+    if not matches:
+        return []
+    if _percent(matches[0]) == 100 and len(matches) > 2:
+        del matches[0]  # "Criteria (sum 100%): ..."
+    # In "45% Brevity, 55% Warmth" the number comes first; where that is not plain, the names tell.
+    first = not text[: matches[0].start()].strip(_EDGES)
+    reading = _named(_items(text, matches, number_first=first), named_in)
+    if named_in and (count := _mentioned(reading, named_in)) < len(matches):
+        other_way = _named(_items(text, matches, number_first=not first), named_in)
+        if _mentioned(other_way, named_in) > count:
+            return other_way
+    return reading
+
+
+def _items(text: str, matches: Sequence[re.Match[str]], *, number_first: bool) -> list[_Item]:
+    """The words of each weight: those before it, or behind it."""
+    ends = [match.start() for match in matches[1:]] + [len(text)]
+    items: list[_Item] = []
+    position = 0
+    for match, end in zip(matches, ends, strict=True):
+        whole = text[match.end() : end] if number_first else text[position : match.start()]
+        if number_first:
+            piece = _AND_AFTER.sub("", whole.lstrip(_EDGES)[:LONGEST_LINE])
+            separator = _SEPARATOR.search(piece)
+            piece = piece[: separator.start()] if separator else piece
+        else:
+            piece = whole[-LONGEST_LINE:]
+            opening = _AND_BEFORE.match(piece)
+            piece = piece[opening.end() :] if opening else piece
+            # The name is what follows the last separator, unless nothing does.
+            for separator in reversed(list(_SEPARATOR.finditer(piece))):
+                if piece[separator.end() :].strip(_EDGES):
+                    piece = piece[separator.end() :]
+                    break
+        position = match.end()
+        items.append(_Item(_WEIGHT_WORD.sub("", piece), "", _percent(match), whole[-LONGEST_LINE:]))
+    if not number_first:
+        items[0] = items[0]._replace(head=_without_heading([item.head for item in items]))
+    return items
+
+
+def _named(items: Sequence[_Item], named_in: str) -> list[Criterion]:
+    return [criterion for item in items if (criterion := _criterion(item, named_in))]
+
+
+def _mentioned(criteria: Sequence[Criterion], named_in: str) -> int:
+    return sum(mentions(criterion.name, named_in) for criterion in criteria)
+
+
+def _without_heading(heads: Sequence[str]) -> str:
+    """The first of several heads, without the heading of the whole list, if there is one.
+
+    A colon parts a name from what is said about it in every item, and a heading from the first one.
+    """
+    first = heads[0]
+    usual = max((len(_COLONS.findall(head.strip(_EDGES))) for head in heads[1:]), default=0)
+    colons = list(_COLONS.finditer(first.rstrip(_EDGES)))
+    if len(heads) > 1 and len(colons) > usual:
+        return first[colons[len(colons) - usual - 1].end() :]
+    return first
+
+
+def _criterion(item: _Item, named_in: str) -> Criterion | None:
+    name, about = _name_of(item.head)
+    tail = item.tail
+    if not name:
+        name, about = _name_of(tail.lstrip(_EDGES))
+        tail = ""
+    if name and named_in and not mentions(name, named_in):
+        name = _as_named(f"{item.around or item.head}: {tail[:LONGEST_NAME]}", named_in) or name
+    if not name.strip() or len(name) > LONGEST_NAME or item.weight > 100:
+        return None
+    reason = f"{about.rstrip(' ([')} {tail.lstrip(' )]:*,–—')}".strip(" \t\r\n*_:;,()–—")
+    return Criterion(name=name, weight=item.weight, reason=reason, reported_weight=item.weight)
+
+
+def _as_named(words: str, named_in: str) -> str | None:
+    """The longest part of `words` that the breakdown names."""
+    options: list[str] = []
+    for piece in _CUT.split(words)[:12]:
+        parts = piece.split()[:10]
+        options += [
+            " ".join(parts[begin:end])
+            for begin in range(len(parts))
+            for end in range(begin + 1, len(parts) + 1)
+        ]
+    options = [option.strip(_EDGES) for option in options]
+    for option in sorted(set(options), key=len, reverse=True)[:MOST_OPTIONS]:
+        letters = len(_LETTERS.findall(option))
+        if (letters > 3 or (letters and not option.isascii())) and mentions(option, named_in):
+            return option
+    return None
+
+
+def _name_of(text: str) -> tuple[str, str]:
+    """A criterion's name, and what is said about it behind a colon, bracket or dash."""
+    text = unwide(text).lstrip(_EDGES)
+    end = _NAME_END.search(text)
+    if end is None:
+        return text.strip(_EDGES), ""
+    about = text[end.end() :]
+    return text[: end.start()].strip(_EDGES), about.replace(")", "", 1) if end[0] == "(" else about
+
+
+def _percent(weight: re.Match[str]) -> float:
+    return _float(weight[1] or weight[2])
+
+
+def _float(number: str) -> float:
+    return float(number.replace(",", "."))

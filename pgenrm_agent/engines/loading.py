@@ -1,0 +1,87 @@
+"""Load a model for the transformers engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
+from pgenrm_agent.model_files import adapter_source, model_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["end_tokens", "load_model"]
+
+
+def load_model(
+    model: str | Path | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    device: str | None,
+    dtype: str | None,
+    adapter: str | Path | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """Return a model ready to sample from, its tokenizer, and a short name for both.
+
+    Raises what `TransformersEngine` does. A path that leads to no model is refused before anything
+    heavy is imported.
+    """
+    source = model_source(model) if isinstance(model, (str, Path)) else None
+    adapted = None if adapter is None else adapter_source(adapter)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+    from transformers.utils.logging import disable_progress_bar
+
+    from pgenrm_agent.engines.decoding import ATTENTION, attends_to_everything, layer_kinds
+
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
+    precision = getattr(torch, kind, None)
+    if not isinstance(precision, torch.dtype):
+        raise ConfigurationError(
+            f"dtype {kind!r} is no torch dtype: use float32, bfloat16 or float16"
+        )
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise ConfigurationError("a loaded model needs its tokenizer too: pass tokenizer=...")
+        loaded, label = model, model.config.model_type
+    else:
+        assert source is not None
+        label = Path(source).name
+        if place == "cpu":
+            disable_progress_bar()  # a bar for loading a few megabytes is noise
+        try:
+            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise EngineUnavailable(
+                f"model {str(source)!r} cannot be loaded: {str(error).splitlines()[0]}; pass the"
+                " folder of a saved model, or a hub name while the hub can be reached"
+            ) from error
+    if adapted is not None:
+        from peft import PeftModel
+
+        try:
+            merged = PeftModel.from_pretrained(loaded, str(adapted)).merge_and_unload()
+        except (OSError, ValueError) as error:
+            raise EngineUnavailable(
+                f"adapter {str(adapted)!r} cannot be applied to {label}: {str(error).splitlines()[0]}"
+            ) from error
+        loaded, label = cast(PreTrainedModel, merged), f"{label}+{Path(adapted).name}"
+    if not attends_to_everything(loaded.config):
+        others = sorted(layer_kinds(loaded.config) - {"full_attention"})
+        raise EngineUnavailable(
+            f"{label} has {', '.join(others)} layers, which this engine"
+            " does not sample from: use engine='vllm'"
+        )
+    loaded.set_attn_implementation(ATTENTION)
+    torch.nn.Module.to(loaded, device=place, dtype=precision)
+    return loaded.eval(), tokenizer, label
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that end a turn: those of the tokenizer, and those of the model."""
+    ends: set[int] = set()
+    for token in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
+        ends.update(token if isinstance(token, list) else [] if token is None else [token])
+    return frozenset(ends)

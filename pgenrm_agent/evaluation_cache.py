@@ -1,0 +1,118 @@
+"""Evaluations kept on disk: the same question about the same person is not paid for twice.
+
+The same are: what is known of the user, query, candidates, conversation, format, model, scaling
+and seed. Whatever changes one of them, a new choice of the user for instance, is another evaluation.
+Similar users enter by the version of the prototypes alone: what one of them chooses later counts
+once the entry is too old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Evaluation, Usage
+
+__all__ = ["EvaluationCache", "cache_key"]
+
+DAY_S = 86_400.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS evaluations (
+    key TEXT PRIMARY KEY, user TEXT NOT NULL, created REAL NOT NULL, content BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_user ON evaluations (user);
+CREATE INDEX IF NOT EXISTS by_age ON evaluations (created);
+"""
+
+
+def cache_key(parts: Mapping[str, object]) -> str:
+    """Return the key of an evaluation: equal for equal JSON data."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class EvaluationCache:
+    """A SQLite file of evaluations, which several processes may share.
+
+    path: the file, made when missing, for its owner alone to read: it holds what users asked.
+    max_bytes: most bytes of evaluations kept; beyond, the oldest go.
+    max_age_s: seconds after which one is not used any more.
+
+    Raises:
+        ConfigurationError: the file cannot be opened or is no such cache, or a number is not above 0.
+    """
+
+    def __init__(
+        self, path: str | Path, *, max_bytes: int = 256 * 2**20, max_age_s: float = 30 * DAY_S
+    ) -> None:
+        for name, value in (("max_bytes", max_bytes), ("max_age_s", max_age_s)):
+            if not value > 0:
+                raise ConfigurationError(f"{name} is {value}: pass more than 0")
+        self.path = Path(path)
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+            self._file = sqlite3.connect(self.path, check_same_thread=False, timeout=30)
+            # What a user is forgotten with is overwritten, not left in free pages.
+            self._file.execute("PRAGMA secure_delete = ON")
+            self._file.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                f"{self.path} cannot be used as a cache of evaluations ({error}): name another file"
+            ) from error
+
+    def get(self, key: str) -> Evaluation | None:
+        """Return the evaluation, as one that cost nothing; None where there is none that counts."""
+        oldest = time.time() - self._max_age_s
+        with self._lock:
+            row = self._file.execute(
+                "SELECT content FROM evaluations WHERE key = ? AND created >= ?", (key, oldest)
+            ).fetchone()
+        if row is None:
+            return None
+        evaluation = Evaluation.model_validate_json(row[0])
+        free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
+        return evaluation.model_copy(update={"usage": free, "cached": True})
+
+    def put(self, key: str, evaluation: Evaluation) -> None:
+        """Keep an evaluation. Those that are too old go, and the oldest beyond `max_bytes`."""
+        user = _hashed(evaluation.request.user_id)
+        content = evaluation.model_dump_json().encode()
+        now = time.time()
+        with self._lock, self._file:
+            self._file.execute(
+                "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?)", (key, user, now, content)
+            )
+            self._file.execute(
+                "DELETE FROM evaluations WHERE created < ?", (now - self._max_age_s,)
+            )
+            self._file.execute(
+                "DELETE FROM evaluations WHERE key IN (SELECT key FROM (SELECT key, SUM(LENGTH(content))"
+                " OVER (ORDER BY created DESC, key) AS size FROM evaluations) WHERE size > ?)",
+                (self._max_bytes,),
+            )
+
+    def forget(self, user_id: str) -> int:
+        """Remove what was kept about a user; returns how many evaluations that were."""
+        with self._lock, self._file:
+            return self._file.execute(
+                "DELETE FROM evaluations WHERE user = ?", (_hashed(user_id),)
+            ).rowcount
+
+    def close(self) -> None:
+        """Close the file. Calling it again does nothing."""
+        with self._lock:
+            self._file.close()
+
+
+def _hashed(user_id: str) -> str:
+    return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()

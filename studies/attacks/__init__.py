@@ -1,0 +1,1 @@
+"""What hostile texts buy whoever writes them."""

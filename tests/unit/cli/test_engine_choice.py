@@ -1,0 +1,128 @@
+"""`--engine` and the options of a server, on every command that has them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import pgenrm
+from scripted_server import ScriptedServer, completion
+from typer.main import get_command
+
+from pgenrm_agent.cli.app import app
+from pgenrm_agent.cli.engine_choice import EngineChoice
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.testing import write_chain
+
+SERVER_OPTIONS = {"--base-url", "--api-key-env", "--max-tokens", "--requests-per-minute"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ENGINE", "BASE_URL", "API_KEY_ENV", "MAX_TOKENS", "REQUESTS_PER_MINUTE"):
+        monkeypatch.delenv(f"PGENRM_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
+    server.script = lambda body, _: completion(*[write_chain([8, 3])] * body.get("n", 1))
+    yield server
+    server.close()
+
+
+def options_of(command: object, name: str = "") -> Iterator[tuple[str, set[str]]]:
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from options_of(inner, f"{name} {word}")
+    yield name, {word for parameter in command.params for word in parameter.opts}  # type: ignore[attr-defined]
+
+
+def test_every_command_with_an_engine_takes_a_server() -> None:
+    with_engine = {
+        name: words for name, words in options_of(get_command(app)) if "--engine" in words
+    }
+    assert {name for name, words in with_engine.items() if not words >= SERVER_OPTIONS} == set()
+    assert {" score", " serve", " eval", " debug start", " train chains"} <= set(with_engine)
+
+
+def score(*more: str) -> tuple[int, str]:
+    result = pgenrm(
+        *("score", "--user", "ada", "--query", "How?", "--individual", "1", "--seed", "7"),
+        *("Slowly.", "At once.", "--memory", "memory", "--json"),
+        *more,
+    )
+    return result.returncode, f"{result.stdout}{result.complaint}"
+
+
+def test_a_server_is_asked_with_the_key_of_the_variable(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-of-mine")
+    code, output = score(
+        *("--model", "m", "--base-url", server.url, "--api-key-env", "MY_KEY"),
+        *("--max-tokens", "77", "--requests-per-minute", "6000"),
+    )
+    assert code == 0, output
+    assert server.headers[0]["authorization"] == "Bearer sk-of-mine"
+    assert {body["max_tokens"] for body in server.requests} == {77}
+
+
+def test_a_settings_file_says_the_same(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-of-mine")
+    (tmp_path / "pgenrm.toml").write_text(
+        f'model = "m"\nbase_url = "{server.url}"\napi_key_env = "MY_KEY"\nmax_tokens = 78\n'
+    )
+    code, output = score()
+    assert code == 0, output
+    assert server.headers[0]["authorization"] == "Bearer sk-of-mine"
+    assert {body["max_tokens"] for body in server.requests} == {78}
+
+
+def test_an_option_of_a_server_is_refused_for_an_engine_without_one() -> None:
+    code, output = score("--engine", "transformers", "--base-url", "http://localhost:1/v1")
+    assert code == 2
+    assert "--base-url is about a server" in output
+    code, output = score("--max-tokens", "5")
+    assert code == 2
+
+
+def test_a_servers_setting_does_not_disturb_another_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGENRM_BASE_URL", "http://127.0.0.1:9/v1")
+    code, output = score("--engine", "transformers")
+    assert code == 0, output
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    code, output = score(
+        *("--model", "m", "--base-url", "http://127.0.0.1:9/v1"), *("--api-key-env", "NO_SUCH_KEY")
+    )
+    assert code == 1
+    assert "NO_SUCH_KEY" in output
+
+
+def test_a_run_keeps_its_server_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-of-mine")
+    choice = EngineChoice("openai", "http://localhost:8000/v1", "MY_KEY", 99)
+    labels = {name: value for name, value in choice.labels.items() if value is not None}
+    assert "sk-of-mine" not in labels.values()
+    assert EngineChoice.from_labels(labels) == choice
+    assert pickle.loads(pickle.dumps(choice)) == choice
+
+
+def test_options_without_a_server_are_no_options() -> None:
+    assert EngineChoice("vllm", base_url="http://localhost:8000/v1", max_tokens=5).options == {}
+    with pytest.raises(ConfigurationError, match="NO_SUCH_KEY"):
+        EngineChoice("openai", api_key_env="NO_SUCH_KEY").open("m")
+
+
+def test_the_command_line_shows_where_a_default_comes_from() -> None:
+    assert "PGENRM_BASE_URL" in pgenrm("score", "--help").stdout

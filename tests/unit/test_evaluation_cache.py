@@ -1,0 +1,161 @@
+"""Evaluations kept on disk: what is the same evaluation, and how long it is kept."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgenrm_agent import EvaluationCache, PGenRM, PreferencePair, Prices, Scaling
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import UserSignals
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+
+ANSWERS = ["Red, as ever.", "Green, and here is a long story."]
+SCALING = Scaling(individual=4, prototype=0, seed=1)
+PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[EvaluationCache]:
+    kept = EvaluationCache(tmp_path / "kept" / "evaluations.sqlite")
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(lambda prompt, _: write_chain([8, 3]))
+
+
+@pytest.fixture
+def rm(engine: ScriptedEngine, cache: EvaluationCache, tmp_path: Path) -> Iterator[PGenRM]:
+    model = PGenRM(
+        engine=engine,
+        memory=tmp_path / "memory",
+        scaling=SCALING,
+        cache=cache,
+        prices=Prices(prompt=1, completion=1),
+    )
+    with model:
+        model.remember("ada", PAIR)
+        yield model
+
+
+def test_the_same_evaluation_is_made_once_and_then_costs_nothing(
+    rm: PGenRM, engine: ScriptedEngine
+) -> None:
+    first = rm.score("ada", "Which color?", ANSWERS)
+    second = rm.score("ada", "Which color?", ANSWERS)
+    assert len(engine.calls) == 1
+    assert not first.cached
+    assert second.cached
+    assert first.usage.cost
+    assert second.usage.cost == 0
+    assert second.usage.completion_tokens == 0
+    assert (second.scores, second.chains, second.seed) == (first.scores, first.chains, first.seed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rm: rm.score("ada", "Which color then?", ANSWERS),
+        lambda rm: rm.score("bob", "Which color?", ANSWERS),
+        lambda rm: rm.score("ada", "Which color?", ANSWERS[::-1]),
+        lambda rm: rm.score("ada", "Which color?", ANSWERS, scaling=Scaling(individual=5)),
+        lambda rm: rm.score(
+            "ada", "Which color?", ANSWERS, scaling=SCALING.model_copy(update={"seed": 2})
+        ),
+        lambda rm: rm.score("ada", "Which color?", ANSWERS, signals=UserSignals(user_id="ada")),
+        lambda rm: (
+            rm.state_preference("ada", "Stories."),
+            rm.score("ada", "Which color?", ANSWERS),
+        ),
+        lambda rm: (
+            rm.remember("ada", PAIR.model_copy(update={"id": "x", "query": "Cat or dog?"})),
+            rm.score("ada", "Which color?", ANSWERS),
+        ),
+    ],
+)
+def test_whatever_is_different_is_another_evaluation(
+    rm: PGenRM, engine: ScriptedEngine, change
+) -> None:
+    rm.score("ada", "Which color?", ANSWERS)
+    change(rm)
+    assert len(engine.calls) == 2
+
+
+def test_signals_that_say_the_same_are_the_same(rm: PGenRM, engine: ScriptedEngine) -> None:
+    for _ in range(2):
+        pair = PreferencePair(query=PAIR.query, chosen=PAIR.chosen, rejected=PAIR.rejected)
+        signals = UserSignals(user_id="ada", history=(pair,))
+        rm.score("ada", "Which color?", ANSWERS, signals=signals)
+    assert len(engine.calls) == 1
+
+
+def test_who_is_forgotten_leaves_the_file(
+    rm: PGenRM, engine: ScriptedEngine, cache: EvaluationCache
+) -> None:
+    rm.score("ada", "Which secret color?", ANSWERS)
+    rm.score("bob", "Which color?", ANSWERS)
+    assert b"secret color" in cache.path.read_bytes()
+    rm.forget("ada")
+    assert b"secret color" not in cache.path.read_bytes()
+    rm.score("bob", "Which color?", ANSWERS)
+    assert len(engine.calls) == 2
+
+
+def test_what_is_too_old_or_too_much_goes(
+    rm: PGenRM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = rm.score("ada", "Which color?", ANSWERS)
+    size = len(evaluation.model_dump_json())
+    now = 1_000_000.0
+    monkeypatch.setattr("pgenrm_agent.evaluation_cache.time.time", lambda: now)
+    small = EvaluationCache(tmp_path / "small", max_bytes=int(2.5 * size), max_age_s=100)
+    for number in range(3):
+        now += 10
+        small.put(str(number), evaluation)
+    assert [small.get(str(number)) is None for number in range(3)] == [True, False, False]
+    now += 95
+    assert [small.get(str(number)) is None for number in range(3)] == [True, True, False]
+    small.close()
+
+
+def test_two_processes_share_a_file(rm: PGenRM, cache: EvaluationCache) -> None:
+    evaluation = rm.score("ada", "Which color?", ANSWERS)
+    second = EvaluationCache(cache.path)
+    second.put("key", evaluation)
+    assert cache.get("key") is not None
+    second.close()
+
+
+def test_a_run_with_a_thread_is_always_run(rm: PGenRM, engine: ScriptedEngine) -> None:
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    with PGenRM(
+        engine=engine,
+        memory=rm.memory,
+        scaling=SCALING,
+        cache=rm._cache,
+        checkpointer=InMemorySaver(),
+    ) as kept:
+        for thread in ("a", "b"):
+            kept.score("ada", "Which color?", ANSWERS, thread_id=thread)
+    assert len(engine.calls) == 2
+
+
+def test_the_file_is_its_owners_alone(cache: EvaluationCache) -> None:
+    assert stat.S_IMODE(cache.path.stat().st_mode) == 0o600
+
+
+def test_what_cannot_be_a_cache_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text(json.dumps({"no": "database"}) * 100)
+    with pytest.raises(ConfigurationError, match="cannot be used as a cache"):
+        EvaluationCache(other)
+    with pytest.raises(ConfigurationError, match="max_bytes is 0"):
+        EvaluationCache(tmp_path / "x", max_bytes=0)

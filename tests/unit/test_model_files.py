@@ -1,0 +1,81 @@
+"""Where a model is loaded from: a folder, or a name on the hub."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pgenrm_agent.engines import load_engine
+from pgenrm_agent.errors import EngineUnavailable
+from pgenrm_agent.model_files import adapter_source, bundled_model, model_source
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder, which is also the home, with runs/good (a model) and runs/empty."""
+    for name in ("good", "empty"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "good" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["gpt2", "meta-llama/Llama-3.1-8B", "owner/name_2.v1"])
+def test_a_name_on_the_hub_stays_as_it_is(here: Path, name: str) -> None:
+    assert model_source(name) == name
+    assert adapter_source(name) == name
+
+
+@pytest.mark.parametrize("place", ["runs/good", "./runs/good", "~/runs/good", "runs/../runs/good"])
+def test_a_folder_with_a_model_is_taken(here: Path, place: str) -> None:
+    for spelled in (place, Path(place)):
+        assert (Path(model_source(spelled)) / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("./gpt2", "../gpt2", "/nowhere/gpt2", "~/gpt2", "a/b/c", "gpt2/", ".hidden"),
+        *("runs/modle", "runs/deeper/still", "C:\\models\\gpt2", Path("gpt2")),
+    ],
+    ids=str,
+)
+def test_a_path_that_leads_nowhere_says_so(here: Path, place: str | Path) -> None:
+    with pytest.raises(EngineUnavailable, match="there is no such folder"):
+        model_source(place)
+
+
+@pytest.mark.parametrize("place", ["runs/empty", "./runs/empty", Path("runs")], ids=str)
+def test_a_folder_without_a_model_names_the_missing_file(here: Path, place: str | Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"no config\.json there"):
+        model_source(place)
+    with pytest.raises(EngineUnavailable, match=r"no adapter_config\.json there"):
+        adapter_source("runs/good")
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_an_adapter_that_leads_nowhere_says_so(here: Path, engine: str) -> None:
+    with pytest.raises(EngineUnavailable, match="no such folder"):
+        load_engine(engine, bundled_model(), adapter="./nowhere")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(engine: str) -> None:
+    script = (
+        "import sys\n"
+        "from pgenrm_agent import PGenRM\n"
+        "from pgenrm_agent.errors import EngineUnavailable\n"
+        f"try: PGenRM('./nowhere/at-all', engine={engine!r})\n"
+        "except EngineUnavailable as error: print(error)\n"
+        "print([m for m in ('torch', 'transformers', 'vllm', 'xgrammar') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    said, heavy = done.stdout.strip().splitlines()
+    assert "nowhere/at-all: there is no such folder" in said
+    assert heavy == "[]"
