@@ -18,11 +18,7 @@ from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
-from pgenrm_agent.evaluation_input import (
-    evaluation_input,
-    evaluation_request,
-    stated_preference,
-)
+from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, stated_preference
 from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
@@ -379,9 +375,7 @@ class PGenRM(Closeable):
             ConfigurationError: A package is missing, nobody agreed, or no persona can be read; the
                 version before then still counts.
         """
-        require("learning prototypes", "sklearn")
-        if keep is not None:
-            require("keeping what was learned in a file", "aiosqlite")
+        require("learning prototypes", "sklearn", *(("aiosqlite",) if keep else ()))
         from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
         from pgenrm_agent.graphs.state import default_format
 
@@ -389,12 +383,9 @@ class PGenRM(Closeable):
         engine, memory, neighbors = self._engine, self._memory, self._neighbors
         if engine is None or memory is None or neighbors is None:
             raise ConfigurationError("this PGenRM was closed while it was being opened")
-        chain_format = self._format
-        if chain_format is None:
-            chain_format = await asyncio.to_thread(default_format, engine)
         context = LearningContext(
             engine=engine,
-            chain_format=chain_format,
+            chain_format=self._format or await asyncio.to_thread(default_format, engine),
             memory=memory,
             embedder=neighbors.embedder,
             queries=queries,

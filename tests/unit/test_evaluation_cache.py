@@ -153,9 +153,9 @@ def test_the_file_is_its_owners_alone(cache: EvaluationCache) -> None:
 
 
 def test_what_cannot_be_a_cache_is_refused(tmp_path: Path) -> None:
-    other = tmp_path / "notes.txt"
-    other.write_text(json.dumps({"no": "database"}) * 100)
+    notes = tmp_path / "notes.txt"
+    notes.write_text(json.dumps({"no": "database"}) * 100)
     with pytest.raises(ConfigurationError, match="cannot be used as a cache"):
-        EvaluationCache(other)
+        EvaluationCache(notes)
     with pytest.raises(ConfigurationError, match="max_bytes is 0"):
         EvaluationCache(tmp_path / "x", max_bytes=0)
