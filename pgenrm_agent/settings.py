@@ -141,7 +141,7 @@ def read_settings() -> Settings:
     """
     for variable in unknown_variables():
         name = variable.upper().removeprefix(PREFIX).lower()
-        if near := get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75):
+        if near := get_close_matches(name, Settings.model_fields, n=1, cutoff=0.8):
             raise ConfigurationError(
                 f"{variable}: no such setting; did you mean {_variable(near[0])}? Set that, or unset it"
             )

@@ -150,7 +150,7 @@ def test_a_wrong_value_is_blamed_on_the_source_that_counts(
         ("PGENRM_INDIVIDAUL", "PGENRM_INDIVIDUAL"),
         ("PGENRM_PROTOTYPES", "PGENRM_PROTOTYPE"),
         ("PGENRM_SERVER_PORT", "PGENRM_SERVE_PORT"),
-        ("pgenrm_sede", "PGENRM_SEED"),
+        ("pgenrm_seeds", "PGENRM_SEED"),
     ],
 )
 def test_a_misspelled_variable_is_named_with_what_was_meant(
@@ -165,9 +165,10 @@ def test_other_variables_stay_unread_and_doctor_shows_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PGENRM_KEY", "of a client")
+    monkeypatch.setenv("PGENRM_API_KEY", "that --api-key-env may name")
     monkeypatch.setenv("PGENRM_DATA_DIRECTORY", "/data")
     assert read_settings() == Settings()
-    assert unknown_variables() == ["PGENRM_DATA_DIRECTORY"]
+    assert unknown_variables() == ["PGENRM_API_KEY", "PGENRM_DATA_DIRECTORY"]
     rows = {row.name: row for row in examine().settings}
     assert rows["PGENRM_DATA_DIRECTORY"].source == "set, and no setting"
     assert "PGENRM_KEY" not in rows
