@@ -385,7 +385,7 @@ class PGenRM(Closeable):
             raise ConfigurationError("this PGenRM was closed while it was being opened")
         context = LearningContext(
             engine=engine,
-            chain_format=self._format or await asyncio.to_thread(default_format, engine),
+            chain_format=await asyncio.to_thread(lambda: self._format or default_format(engine)),
             memory=memory,
             embedder=neighbors.embedder,
             queries=queries,

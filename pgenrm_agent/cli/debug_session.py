@@ -137,9 +137,12 @@ class _Remembered:
         return self.memory.recall(user_id, query=query, limit=limit, selection=selection, seed=seed)
 
     def available(self) -> bool:
+        return self.version() is not None
+
+    def version(self) -> str | None:
         from pgenrm_agent.opening import memory_exists
 
-        return memory_exists(self._wanted) and self._neighbors.available()
+        return self._neighbors.version() if memory_exists(self._wanted) else None
 
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
         return self._neighbors.match(user_id, personas, query, count)

@@ -64,7 +64,7 @@ class Neighbors:
         Raises:
             ConfigurationError: It was built with another embedder.
         """
-        return self._version() is not None
+        return self.version() is not None
 
     def version(self) -> str | None:
         """Return the name of the version that counts now; None without any."""

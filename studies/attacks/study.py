@@ -186,7 +186,7 @@ async def measure_attacks(
             return await _outcome(study, graph, engine, chain_format, answers, ask)
 
     with RecordLog(out / RECORDS, Outcome) as log:
-        outcomes = {outcome.key: outcome for outcome in log.found}
+        outcomes = {outcome.key: outcome for outcome in log.records}
         waiting = [ask for ask in asks if ask.key not in outcomes]
         done = len(asks) - len(waiting)
         progress(done, len(asks))
@@ -208,7 +208,7 @@ async def measure_attacks(
 def read_outcomes(study: Study, answers: Answers, out: Path) -> list[Outcome]:
     """What an unfinished study has so far."""
     with RecordLog(out / RECORDS, Outcome) as log:
-        outcomes = {outcome.key: outcome for outcome in log.found}
+        outcomes = {outcome.key: outcome for outcome in log.records}
     return [outcomes[ask.key] for ask in _asks(study, answers) if ask.key in outcomes]
 
 
