@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ATTENTION", "Row", "SamplingRules", "attends_to_everything", "decode", "layer_kinds"]
 
 ATTENTION = "pgenrm_shared_prefix"
+SMALLEST_NOISE = 2.0**-24
 COMPACT_AT = 0.75
 """Finished rows leave the batch once fewer than this share of the rows is still being written."""
 GROWTH = 128
@@ -276,7 +277,8 @@ def _choose(
     if rules.temperature > 0:
         size = logits.shape[-1]
         drawn = np.stack([row.noise.standard_exponential(size, dtype=np.float32) for row in rows])
-        noise = torch.from_numpy(drawn).to(logits.device).log()
+        # A draw in 2**23 is exactly 0, and with it any token at all would win, banned ones too.
+        noise = torch.from_numpy(drawn).to(logits.device).clamp_(min=SMALLEST_NOISE).log()
     free = _likeliest(logits, noise, rules) if any(row.may_think for row in rows) else None
     mask.apply(logits, [None if row.ended else row.matcher for row in rows])
     chosen = _likeliest(logits, noise, rules)
