@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -61,11 +60,11 @@ def in_process(smollm2: Path) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def served(smollm2_server: Server) -> Iterator[Engine]:
+def served(smollm2_server: Server) -> Engine:
     from pgenrm_agent.engines.openai import OpenAIEngine
 
     server = smollm2_server
-    yield OpenAIEngine(server.model, base_url=server.url, api_key=server.key, timeout_s=500)
+    return OpenAIEngine(server.model, base_url=server.url, api_key=server.key, timeout_s=500)
 
 
 def scored(engine: Engine, chain_format: ChainFormat, *, staged: bool) -> Evaluation:
