@@ -123,28 +123,30 @@ class Asking:
             await self._pace.turn()
             try:
                 answer = await send(told)
-            except ServerFault as fault:
-                self._learn(told, fault)
-                if self._translated(request) != told:
-                    continue
-                attempts += 1
-                if fault.is_about_length and "max_tokens" in request:
-                    # Less room is left than was asked for. Without a limit a server writes up to
-                    # its context's end, as the engines in this process do; a prompt too long is
-                    # refused again.
-                    request = {name: part for name, part in request.items() if name != "max_tokens"}
-                elif "n" in told and fault.is_plain_refusal:
-                    # It may mean n without a word of it. If it does not, this one fails as well.
-                    request, alone = {**request, "n": 1}, True
-                elif (wait := self._wait_s(fault, attempts)) is not None:
-                    await asyncio.sleep(wait)
-                else:
-                    raise self._given_up(fault, attempts, gathering) from self._cause(fault)
+            except ServerFault as caught:
+                # Handled below, so that no error has it for its context: it may quote the key.
+                fault = caught
             else:
                 gathering.answered = True
                 if alone:
                     self.adopt("n", "fewer samples are asked for in one request", together=1)
                 return told, answer
+            self._learn(told, fault)
+            if self._translated(request) != told:
+                continue
+            attempts += 1
+            if fault.is_about_length and "max_tokens" in request:
+                # Less room is left than was asked for. Without a limit a server writes up to its
+                # context's end, as the engines in this process do; a prompt too long is refused
+                # again.
+                request = {name: part for name, part in request.items() if name != "max_tokens"}
+            elif "n" in told and fault.is_plain_refusal:
+                # It may mean n without a word of it. If it does not, this one fails as well.
+                request, alone = {**request, "n": 1}, True
+            elif (wait := self._wait_s(fault, attempts)) is not None:
+                await asyncio.sleep(wait)
+            else:
+                raise self._given_up(fault, attempts, gathering) from self._cause(fault)
 
     def sample(
         self, answer: Answer, params: SamplingParams, *, tokens: int, prompt_tokens: int
@@ -242,14 +244,19 @@ class Gathering:
         return len(came)
 
     async def finish(
-        self, work: Sequence[Coroutine[object, object, object]], timeout_s: float | None
+        self,
+        work: Sequence[Coroutine[object, object, object]],
+        timeout_s: float | None,
+        began: float | None = None,
     ) -> list[list[Completion]]:
-        """Await the work, for `timeout_s` at most, and return the samples.
+        """Await the work, until `timeout_s` after the call began, and return the samples.
 
         Raises the first error where every sample ended in one.
         """
         try:
-            async with asyncio.timeout(timeout_s):
+            now = asyncio.get_running_loop().time()
+            end = None if timeout_s is None else timeout_s + (began or now)
+            async with asyncio.timeout_at(end):
                 await all_or_cancel(work)
         except TimeoutError:
             if timeout_s is None:
