@@ -12,6 +12,7 @@ from typing import TypeVar
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.engines.answers import Answer
 from pgenrm_agent.engines.dialect import Dialect, Request, learn
+from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples
 from pgenrm_agent.engines.protocol import (
     Completion,
     FinishReason,
@@ -265,12 +266,7 @@ class Gathering:
         errors = [outcome for outcome in outcomes if isinstance(outcome, PGenRMError)]
         if errors and len(errors) == len(outcomes):
             raise errors[0]
-        late = Completion(
-            text="",
-            tokens=0,
-            finish_reason="timeout",
-            detail=f"there was no answer within the {timeout_s} s of the call",
-        )
+        [late] = failed_samples(1, TIME_OVER.format(seconds=timeout_s or 0.0), "timeout")
         return [
             [
                 late
@@ -292,4 +288,4 @@ def _failed(error: PGenRMError) -> Completion:
         if isinstance(error, Filtered)
         else "failed"
     )
-    return Completion(text="", tokens=0, finish_reason=reason, detail=str(error))
+    return failed_samples(1, str(error), reason)[0]
