@@ -29,9 +29,9 @@ from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes import Match
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Candidate, Model, PreferencePair, Scaling, UserSignals
-from pgenrm_agent.training.bundled.evaluate import Case, chance, draw_cases
 from pgenrm_agent.training.bundled.simulation import Answers, World, as_pair
 from studies.attacks.texts import KINDS, LENGTH, addition, harmless
+from studies.bundled.evaluate import Case, chance, draw_cases
 
 __all__ = ["AttackReport", "Outcome", "Row", "Study", "measure_attacks", "read_outcomes", "report"]
 
