@@ -342,8 +342,8 @@ def wait_asked_for(headers: Mapping[str, str], words: ServerWords) -> float | No
     asked = _AGAIN_IN.search(words.everything)
     if asked is None:
         return None
-    unit = asked[2].lower()
-    scale = 0.001 if unit.startswith(("ms", "milli")) else 60.0 if unit.startswith("m") else 1.0
+    named = asked[2].lower()
+    scale = 0.001 if named.startswith(("ms", "milli")) else 60.0 if named.startswith("m") else 1.0
     return float(asked[1]) * scale
 
 
