@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pgenrm_agent.chain import ChainFormat, parse_chain, split_reasoning
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.evaluation.datasets.jsonl import read_models
 from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.files import replacing, write_text
 from pgenrm_agent.jsonl import RecordLog
@@ -238,17 +239,7 @@ def read_dataset(data: Path) -> list[ChainRow]:
         raise ConfigurationError(
             f"{path}: no such dataset; `pgenrm train chains` writes one into a folder"
         )
-    rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                rows.append(ChainRow.model_validate_json(line))
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                field = ".".join(str(part) for part in first["loc"]) or "row"
-                raise ConfigurationError(
-                    f"{path}, line {number}, field {field}: {first['msg']}"
-                ) from None
+    rows = read_models(path, ChainRow)
     if not rows:
         raise ConfigurationError(
             f"{path} holds no chain: none was kept; {path.with_name(REPORT)} counts why"

@@ -24,8 +24,10 @@ __all__ = [
     "KEYS",
     "Document",
     "Lengths",
+    "criteria_of",
     "document_in",
     "parse_document",
+    "persona_of",
     "schema_of",
     "spans_in",
     "write_document",
@@ -223,8 +225,8 @@ def _criterion(number: int, row: object) -> Criterion:
 
 
 def persona_of(document: Document) -> str | None:
-    """Return the persona in one line; None where there is none."""
-    return " ".join(_text(document.get("persona")).split()) or None
+    """Return the persona; None where there is none."""
+    return _text(document.get("persona")).strip() or None
 
 
 def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedChain:
@@ -272,7 +274,7 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
     if missing:
         repairs.append("marks_incomplete")
     return ParsedChain(
-        persona=Persona(text=persona),
+        persona=Persona(text=" ".join(persona.split())),
         rubric=rubric,
         marks=marks,
         reported={},

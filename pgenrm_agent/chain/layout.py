@@ -16,6 +16,7 @@ from pgenrm_agent.chain.document import (
     Lengths,
     criteria_of,
     document_in,
+    persona_of,
     schema_of,
     write_document,
 )
@@ -198,6 +199,8 @@ class JSONLayout:
         document, added = document_in(text), document_in(written)
         if added is None:
             return f"{text}\n{written}" if text else written
+        if persona := persona_of(added):
+            added["persona"] = persona
         # A model that repeats an earlier section does not change it.
         return write_document({**added, **(document or {})})
 

@@ -89,7 +89,7 @@ def parse_chain(
         notes.update(dict.fromkeys(reading.notes))
         if asks_totals:
             _compare(rubric.criteria, marks, written.totals)
-        computed = _computed(rubric.criteria, marks, notes, cut=scores.cut)
+        computed = _computed(rubric.criteria, marks, notes, alike=asks_totals, cut=scores.cut)
     # One basis for all candidates of a chain, so that they stay comparable.
     from_marks = not asks_totals or (
         bool(computed)
@@ -214,12 +214,13 @@ def _computed(
     marks: Mapping[str, Sequence[float | None]],
     notes: dict[str, None],
     *,
+    alike: bool,
     cut: bool,
 ) -> dict[str, float]:
-    """What the marks come to, of the candidates that have one on every criterion that any has.
+    """What the marks come to, over the criteria that are marked, which carry SMALLEST_SHARE at least.
 
-    Over fewer criteria than others a total is no measure beside theirs; nor is one over less than
-    SMALLEST_SHARE of the weight, or with a mark missing in a cut text, which may have gone on about it.
+    alike: a candidate with no mark on a criterion that others have one on gets no total. cut: nor
+    does one without any of its marks, since a cut text may have gone on about it.
     """
     marked = [
         any(row[place] is not None for row in marks.values()) for place in range(len(criteria))
@@ -228,7 +229,9 @@ def _computed(
     for candidate_id, row in marks.items():
         if None in row:
             notes["mark_missing"] = None
-            if cut or any(mark is None and used for mark, used in zip(row, marked, strict=True)):
+            if cut or any(
+                alike and mark is None and used for mark, used in zip(row, marked, strict=True)
+            ):
                 continue
         weighted = weighted_total(criteria, row)
         if weighted is not None and weighted[1] >= SMALLEST_SHARE:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.engines.answers import Answer
 from pgenrm_agent.engines.dialect import Dialect, Request, learn
+from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples
 from pgenrm_agent.engines.protocol import (
     Completion,
     FinishReason,
@@ -123,28 +124,30 @@ class Asking:
             await self._pace.turn()
             try:
                 answer = await send(told)
-            except ServerFault as fault:
-                self._learn(told, fault)
-                if self._translated(request) != told:
-                    continue
-                attempts += 1
-                if fault.is_about_length and "max_tokens" in request:
-                    # Less room is left than was asked for. Without a limit a server writes up to
-                    # its context's end, as the engines in this process do; a prompt too long is
-                    # refused again.
-                    request = {name: part for name, part in request.items() if name != "max_tokens"}
-                elif "n" in told and fault.is_plain_refusal:
-                    # It may mean n without a word of it. If it does not, this one fails as well.
-                    request, alone = {**request, "n": 1}, True
-                elif (wait := self._wait_s(fault, attempts)) is not None:
-                    await asyncio.sleep(wait)
-                else:
-                    raise self._given_up(fault, attempts, gathering) from self._cause(fault)
+            except ServerFault as caught:
+                # Handled below, so that no error has it for its context: it may quote the key.
+                fault = caught
             else:
                 gathering.answered = True
                 if alone:
                     self.adopt("n", "fewer samples are asked for in one request", together=1)
                 return told, answer
+            self._learn(told, fault)
+            if self._translated(request) != told:
+                continue
+            attempts += 1
+            if fault.is_about_length and "max_tokens" in request:
+                # Less room is left than was asked for. Without a limit a server writes up to its
+                # context's end, as the engines in this process do; a prompt too long is refused
+                # again.
+                request = {name: part for name, part in request.items() if name != "max_tokens"}
+            elif "n" in told and fault.is_plain_refusal:
+                # It may mean n without a word of it. If it does not, this one fails as well.
+                request, alone = {**request, "n": 1}, True
+            elif (wait := self._wait_s(fault, attempts)) is not None:
+                await asyncio.sleep(wait)
+            else:
+                raise self._given_up(fault, attempts, gathering) from self._cause(fault)
 
     def sample(
         self, answer: Answer, params: SamplingParams, *, tokens: int, prompt_tokens: int
@@ -242,14 +245,19 @@ class Gathering:
         return len(came)
 
     async def finish(
-        self, work: Sequence[Coroutine[object, object, object]], timeout_s: float | None
+        self,
+        work: Sequence[Coroutine[object, object, object]],
+        timeout_s: float | None,
+        began: float | None = None,
     ) -> list[list[Completion]]:
-        """Await the work, for `timeout_s` at most, and return the samples.
+        """Await the work, until `timeout_s` after the call began, and return the samples.
 
         Raises the first error where every sample ended in one.
         """
         try:
-            async with asyncio.timeout(timeout_s):
+            now = asyncio.get_running_loop().time()
+            end = None if timeout_s is None else timeout_s + (began or now)
+            async with asyncio.timeout_at(end):
                 await all_or_cancel(work)
         except TimeoutError:
             if timeout_s is None:
@@ -258,12 +266,7 @@ class Gathering:
         errors = [outcome for outcome in outcomes if isinstance(outcome, PGenRMError)]
         if errors and len(errors) == len(outcomes):
             raise errors[0]
-        late = Completion(
-            text="",
-            tokens=0,
-            finish_reason="timeout",
-            detail=f"there was no answer within the {timeout_s} s of the call",
-        )
+        [late] = failed_samples(1, TIME_OVER.format(seconds=timeout_s or 0.0), "timeout")
         return [
             [
                 late
@@ -285,4 +288,4 @@ def _failed(error: PGenRMError) -> Completion:
         if isinstance(error, Filtered)
         else "failed"
     )
-    return Completion(text="", tokens=0, finish_reason=reason, detail=str(error))
+    return failed_samples(1, str(error), reason)[0]

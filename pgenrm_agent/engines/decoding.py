@@ -36,6 +36,8 @@ COMPACT_AT = 0.75
 """Finished rows leave the batch once fewer than this share of the rows is still being written."""
 GROWTH = 128
 """Tokens by which a row's own cache grows."""
+LEAST_NOISE = np.float32(2.0**-21)
+"""Below numpy's smallest draw but 0."""
 
 
 @dataclass(eq=False)
@@ -276,7 +278,8 @@ def _choose(
     if rules.temperature > 0:
         size = logits.shape[-1]
         drawn = np.stack([row.noise.standard_exponential(size, dtype=np.float32) for row in rows])
-        noise = torch.from_numpy(drawn).to(logits.device).log()
+        # Of 2 ** 23 draws in float32, one is 0. Its token would win, however unlikely it is.
+        noise = torch.from_numpy(np.maximum(drawn, LEAST_NOISE)).to(logits.device).log()
     free = _likeliest(logits, noise, rules) if any(row.may_think for row in rows) else None
     mask.apply(logits, [None if row.ended else row.matcher for row in rows])
     chosen = _likeliest(logits, noise, rules)
@@ -349,7 +352,8 @@ def decode(
             row.tokens.append(token)
             complete = False
             if row.matcher is not None:
-                row.matcher.accept_token(token)
+                if not row.matcher.accept_token(token):
+                    raise RuntimeError(f"token {token} left its grammar")
                 complete = row.matcher.is_terminated()
             if complete or (suspect is not None and suspect[place] and stops_here(row)):
                 row.ended, alive[place] = "stop", False

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from pgenrm_agent.engines.reasoning import special_tokens
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Grammars:
     ) -> None:
         import xgrammar
 
-        special = set(tokenizer.all_special_ids)
+        special = special_tokens(tokenizer)
         # A special token has no text: without this, one could be part of a string.
         texts = [""] * vocabulary
         for text, token in tokenizer.get_vocab().items():

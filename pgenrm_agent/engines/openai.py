@@ -175,6 +175,7 @@ class OpenAIEngine:
     async def _sample_all(
         self, prompts: Sequence[Prompt], params: SamplingParams
     ) -> list[list[Completion]]:
+        began = asyncio.get_running_loop().time()
         is_vllm = await self._look_up()
         can_continue = is_vllm if self._continues is None else self._continues
         if not can_continue and any(prompt.partial for prompt in prompts):
@@ -190,7 +191,7 @@ class OpenAIEngine:
             _PromptSampling(self, self._asking, gathering, place, prompt, params).fill(0, prompt.n)
             for place, prompt in enumerate(prompts)
         ]
-        return await gathering.finish(work, params.timeout_s)
+        return await gathering.finish(work, params.timeout_s, began)
 
     async def _look_up(self) -> bool:
         """Whether vLLM serves the model; looked up once, False (for now) if that fails."""
@@ -284,41 +285,47 @@ class _PromptSampling:
         )
 
     async def _fill_part(self, first: int, count: int) -> None:
-        came = await self.gathering.put(self.place, first, count, self._sample(first, count))
+        stopped: dict[int, int] = {}
+        came = await self.gathering.put(
+            self.place, first, count, self._sample(first, count, stopped)
+        )
+        if stopped:
+            self.asking.stop_here("it ends the thinking, too")
+        again = [
+            self.gathering.put(self.place, place, 1, self._sample_again(place, tokens))
+            for place, tokens in stopped.items()
+        ]
         if came < count:
             together = min(came, self.asking.dialect.together or came)
             self.asking.adopt("n", f"it gave {came} of {count} samples", together=together)
+        await all_or_cancel(again)
+        if came < count:
             await self.fill(first + came, count - came)
 
-    async def _sample(self, first: int, count: int) -> list[Completion]:
+    async def _sample(self, first: int, count: int, stopped: dict[int, int]) -> list[Completion]:
+        """Sample for places from `first` on, for some at least.
+
+        stopped: is told the places whose thinking a stop string ended, with the tokens spent.
+        """
         seed = first_seed(self.prompt.seed) + first
         request = self.engine.request(self.prompt, self.params, n=count, seed=seed)
         told, (answers, usage) = await self.asking.ask(request, self.engine.send, self.gathering)
         answers = answers[:count]
-        samples = [
-            self.asking.sample(
-                answer,
-                self.params,
-                tokens=tokens,
-                prompt_tokens=usage.prompt,
-            )
-            for answer, tokens in zip(answers, share_tokens(answers, usage.completion), strict=True)
+        shares = share_tokens(answers, usage.completion)
+        if "stop" in told and not self.prompt.partial:
+            stopped |= {
+                first + place: tokens
+                for place, (answer, tokens) in enumerate(zip(answers, shares, strict=True))
+                if answer.ended == "stop" and answer.is_only_thought
+            }
+        return [
+            self.asking.sample(answer, self.params, tokens=tokens, prompt_tokens=usage.prompt)
+            for answer, tokens in zip(answers, shares, strict=True)
         ]
-        if "stop" not in told or self.prompt.partial:
-            return samples
-        stopped = [
-            place
-            for place, answer in enumerate(answers)
-            if answer.ended == "stop" and answer.is_only_thought
-        ]
-        if stopped:
-            self.asking.stop_here("it ends the thinking, too")
-        again = await all_or_cancel([self._sample(first + place, 1) for place in stopped])
-        for place, [sample] in zip(stopped, again, strict=True):
-            samples[place] = sample.model_copy(
-                update={"tokens": samples[place].tokens + sample.tokens}
-            )
-        return samples
+
+    async def _sample_again(self, place: int, spent: int) -> list[Completion]:
+        [sample, *_] = await self._sample(place, 1, {})
+        return [sample.model_copy(update={"tokens": spent + sample.tokens})]
 
 
 def _client(

@@ -21,6 +21,7 @@ __all__ = [
     "open_mark",
     "read_completion",
     "read_held",
+    "special_tokens",
 ]
 
 OPENING_MARKS = (
@@ -137,7 +138,7 @@ class ThinkingTokens:
         known = tokenizer.get_vocab()
         opening = {known[mark]: mark for mark in OPENING_MARKS if mark in known}
         ends = {known[end]: end for mark in OPENING_MARKS if (end := closing(mark)) in known}
-        specials = set(tokenizer.all_special_ids)
+        specials = special_tokens(tokenizer)
         return cls(
             opening,
             frozenset(ends),
@@ -153,6 +154,12 @@ class ThinkingTokens:
                 pieces += [_decode(tokens[begin:place], tokenizer), self.special[token]]
                 begin = place + 1
         return "".join([*pieces, _decode(tokens[begin:], tokenizer)])
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the tokens that decoding leaves out: those with a role, and others marked as special."""
+    added = tokenizer.added_tokens_decoder
+    return {*tokenizer.all_special_ids, *(token for token in added if added[token].special)}
 
 
 def _decode(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -92,7 +92,8 @@ _SPENT = re.compile(
     re.IGNORECASE,
 )
 _AGAIN_IN = re.compile(
-    r"(?:try again|retry|wait|retry.?delay\W{0,4})\D{0,20}?(\d+(?:\.\d+)?)\s*(ms|s|m)?",
+    r"(?:try again|retry(?:ing)?|wait)(?: in| after| for| at least)*\s+(\d+(?:\.\d+)?)\s*"
+    r"(ms|millisec\w*|s|secs?|seconds?|m|mins?|minutes?)\b",
     re.IGNORECASE,
 )
 _MASKED = re.compile(
@@ -341,7 +342,9 @@ def wait_asked_for(headers: Mapping[str, str], words: ServerWords) -> float | No
     asked = _AGAIN_IN.search(words.everything)
     if asked is None:
         return None
-    return float(asked[1]) * {"ms": 0.001, "m": 60.0}.get((asked[2] or "s").lower(), 1.0)
+    named = asked[2].lower()
+    scale = 0.001 if named.startswith(("ms", "milli")) else 60.0 if named.startswith("m") else 1.0
+    return float(asked[1]) * scale
 
 
 def without_key(text: str, keys: Iterable[str] = ()) -> str:

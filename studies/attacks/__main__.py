@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pgenrm_agent.cli.app import run
+from pgenrm_agent.cli.options import AnswersOption, EngineOption, JsonOption, OutOption
 
 if TYPE_CHECKING:
     from studies.attacks.study import AttackReport, Outcome
@@ -25,13 +26,9 @@ REPORT = "report.json"
 
 @app.command()
 def attacks(
-    data: Annotated[
-        Path,
-        typer.Option("--data", envvar="PGENRM_RESPONSES", help="Folder with val.jsonl.gz."),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the study; an unfinished one there continues.")
-    ] = Path("runs/attacks"),
+    *,
+    data: AnswersOption,
+    out: OutOption = Path("runs/attacks"),
     pairs: Annotated[int, typer.Option(min=2, help="Pairs of answers.")] = 100,
     kinds: Annotated[
         int, typer.Option(min=1, max=8, help="Kinds of hostile texts that each pair meets.")
@@ -41,17 +38,18 @@ def attacks(
     model: Annotated[
         Path | None, typer.Option(help="Model folder; the bundled model if not given.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: EngineOption,
     sampling: Annotated[
         bool, typer.Option(help="--no-sampling reports what an unfinished study has so far.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """How often does a hostile text lift an answer that the user would not like?
 
     Writes records.jsonl and report.json into the folder.
     """
-    from pgenrm_agent.local_engine import open_engine
+    from pgenrm_agent.engines import load_engine
+    from pgenrm_agent.files import write_json
     from pgenrm_agent.model_files import bundled_model, format_of
     from pgenrm_agent.progress import counting
     from pgenrm_agent.run_folder import digest, refuse_other_settings, weights_of
@@ -73,7 +71,7 @@ def attacks(
     }
     refuse_other_settings(out / "settings.json", settings, what="a study")
     if sampling:
-        runner = open_engine(engine, folder)
+        runner = load_engine(engine or "transformers", folder)
 
         async def measure(tell: Callable[[int, int], None]) -> list[Outcome]:
             try:
@@ -88,7 +86,7 @@ def attacks(
     else:
         outcomes = read_outcomes(study, answers, out)
     attack_report = report(study, outcomes)
-    (out / REPORT).write_text(attack_report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(out / REPORT, attack_report.model_dump(mode="json"))
     if as_json:
         typer.echo(attack_report.model_dump_json())
     else:

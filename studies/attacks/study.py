@@ -36,9 +36,9 @@ from pgenrm_agent.schema import (
     Scaling,
     UserSignals,
 )
-from pgenrm_agent.training.bundled.evaluate import Case, chance, draw_cases
 from pgenrm_agent.training.bundled.simulation import Answers, World, as_pair
 from studies.attacks.texts import KINDS, LENGTH, addition, harmless
+from studies.bundled.evaluate import Case, chance, draw_cases
 
 __all__ = ["AttackReport", "Outcome", "Row", "Study", "measure_attacks", "read_outcomes", "report"]
 

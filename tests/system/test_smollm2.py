@@ -1,99 +1,146 @@
-"""A real instruct model held to a schema shaped like a chain: every answer is valid.
+"""A real instruct model as a judge, in the format of any judge: every chain it writes can be read.
 
 What SmolLM2-135M writes means nothing; that it has the form does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
+import shutil
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 from vllm_server import Server
 
-from pgenrm_agent.engines.protocol import Prompt, SamplingParams
-from pgenrm_agent.schema import Message
+from pgenrm_agent import Candidate, Engine, Evaluation, EvaluationRequest, PGenRM, Scaling
+from pgenrm_agent.chain import ChainFormat, read_criteria, written_persona
+from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.schema import PreferencePair, UserSignals
 
-MARK: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 10}
-CRITERION: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 20},
-        "weight": {"type": "integer", "minimum": 1, "maximum": 100},
-        "reason": {"type": "string", "maxLength": 40},
-    },
-    "required": ["name", "weight", "reason"],
-    "additionalProperties": False,
-}
-CHAIN: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "persona": {"type": "string", "maxLength": 60},
-        "criteria": {"type": "array", "items": CRITERION, "minItems": 3, "maxItems": 6},
-        "marks": {
-            "type": "array",
-            "items": {"type": "array", "items": MARK, "minItems": 3, "maxItems": 6},
-            "minItems": 2,
-            "maxItems": 2,
-        },
-    },
-    "required": ["persona", "criteria", "marks"],
-    "additionalProperties": False,
-}
-MESSAGES = (
-    Message(
-        role="system",
-        content="You judge two answers for one person. Answer in JSON: persona, criteria, marks.",
-    ),
-    Message(
-        role="user",
-        content="They once chose a short list over a long text.\nQuestion: How do I cook rice?\n"
-        "Answer 1: Just cook it.\nAnswer 2: - Rinse it.\n- Boil it.",
+pytestmark = pytest.mark.long
+
+CHAINS = 5
+SIGNALS = UserSignals(
+    user_id="ada",
+    history=(
+        PreferencePair(
+            query="How do I cook rice?",
+            chosen="- Rinse it.\n- Boil it.",
+            rejected="Rice is such a joy, and my grandmother could talk about it all day.",
+        ),
     ),
 )
-SAMPLES = 5
-TOKENS = 500
+QUERY = "How do I keep basil alive?"
+ANSWERS = ("- Water it.\n- Give it light.", "Basil is a tender annual that rewards patience.")
 
 
-def check(texts: list[str]) -> None:
-    assert len(texts) == SAMPLES
-    for text in texts:
-        jsonschema.validate(json.loads(text), CHAIN)
-    assert len(set(texts)) == SAMPLES
+@pytest.fixture(scope="module")
+def short_chains(tmp_path_factory: pytest.TempPathFactory) -> ChainFormat:
+    """The format of any judge with shorter texts: the model fills every string it is given."""
+    folder = tmp_path_factory.mktemp("format") / "structured-short"
+    with resources.as_file(
+        resources.files("pgenrm_agent.chain") / "formats" / "structured-1"
+    ) as shipped:
+        shutil.copytree(shipped, folder)
+    settings = json.loads((folder / "format.json").read_text())
+    settings |= {
+        "name": "structured-short",
+        "lengths": {"persona": 60, "name": 20, "reason": 30, "why": 40},
+    }
+    (folder / "format.json").write_text(json.dumps(settings))
+    return ChainFormat.load(folder)
 
 
-@pytest.mark.long
-def test_five_of_five_through_transformers(smollm2: Path) -> None:
+@pytest.fixture(scope="module")
+def in_process(smollm2: Path) -> Engine:
     from pgenrm_agent.engines.transformers import TransformersEngine
 
-    async def sampled() -> list[str]:
-        engine = TransformersEngine(smollm2, device="cpu")
-        asked = Prompt(messages=MESSAGES, n=SAMPLES, seed=1, json_schema=CHAIN)
-        [samples] = await engine.sample([asked], SamplingParams(max_tokens=TOKENS))
-        await engine.aclose()
-        assert {sample.finish_reason for sample in samples} == {"stop"}
-        return [sample.text for sample in samples]
-
-    check(asyncio.run(sampled()))
+    return TransformersEngine(smollm2, device="cpu")
 
 
-@pytest.mark.long
-def test_five_of_five_through_a_vllm_server(smollm2_server: Server) -> None:
-    from openai import OpenAI
+@pytest.fixture(scope="module")
+def served(smollm2_server: Server) -> Engine:
+    from pgenrm_agent.engines.openai import OpenAIEngine
 
-    client = OpenAI(base_url=smollm2_server.url, api_key=smollm2_server.key, timeout=300)
-    answer = client.chat.completions.create(
-        model=smollm2_server.model,
-        messages=[message.model_dump() for message in MESSAGES],  # type: ignore[misc]
-        n=SAMPLES,
-        seed=1,
-        max_tokens=TOKENS,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "chain", "schema": CHAIN, "strict": True},
-        },
+    server = smollm2_server
+    return OpenAIEngine(server.model, base_url=server.url, api_key=server.key, timeout_s=500)
+
+
+def scored(engine: Engine, chain_format: ChainFormat, *, staged: bool) -> Evaluation:
+    scaling = Scaling(individual=CHAINS, prototype=0, resamples=0, seed=1)
+    with PGenRM(engine=engine, chain_format=chain_format, scaling=scaling, staged=staged) as rm:
+        return rm.score("ada", QUERY, ANSWERS, signals=SIGNALS)
+
+
+def check(evaluation: Evaluation) -> None:
+    assert evaluation.failures == ()
+    assert len(evaluation.chains) == CHAINS
+    for chain in evaluation.chains:
+        assert set(chain.totals) == {"answer-1", "answer-2"}
+        assert chain.totals_from == "marks"
+        assert chain.rubric is not None
+        assert 3 <= len(chain.rubric.criteria) <= 6
+        assert None not in (mark for row in chain.marks.values() for mark in row)
+        assert set(chain.reasons) == {"answer-1", "answer-2"}
+        assert set(chain.repairs) <= {"weights_scaled"}
+    assert len({chain.text for chain in evaluation.chains}) == CHAINS
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_every_chain_of_a_model_in_this_process_can_be_read(
+    in_process: Engine, short_chains: ChainFormat, staged: bool
+) -> None:
+    check(scored(in_process, short_chains, staged=staged))
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_every_chain_of_a_model_behind_a_server_can_be_read(
+    served: Engine, short_chains: ChainFormat, staged: bool
+) -> None:
+    check(scored(served, short_chains, staged=staged))
+
+
+def test_it_is_asked_for_the_shipped_format_without_being_told(in_process: Engine) -> None:
+    scaling = Scaling(individual=1, prototype=0, resamples=0, seed=1)
+    with PGenRM(engine=in_process, scaling=scaling) as rm:
+        (chain,) = rm.score("ada", QUERY, ANSWERS, signals=SIGNALS).chains
+    assert set(json.loads(chain.text)) == {"persona", "criteria", "scores"}
+
+
+def test_an_edited_persona_changes_the_rubric_and_an_unedited_one_does_not(
+    in_process: Engine, short_chains: ChainFormat
+) -> None:
+    """Same seeds: what else the rubric depends on is the same."""
+    chains = 10
+    request = EvaluationRequest(
+        user_id="ada",
+        query=QUERY,
+        candidates=tuple(Candidate(id=text[:7].strip(), text=text) for text in ANSWERS),
     )
-    check([choice.message.content or "" for choice in answer.choices])
+
+    with DebugSession(engine=in_process, chain_format=short_chains) as session:
+
+        def texts(run: str) -> list[str]:
+            return [draft["text"] for draft in session.state(run)["chains"]]
+
+        def rubrics(run: str) -> list[list[str]]:
+            return [[item.name for item in read_criteria(text)] for text in texts(run)]
+
+        scaling = Scaling(individual=chains, prototype=0, seed=1)
+        run = session.start(request, history=list(SIGNALS.history), scaling=scaling)
+        session.resume(run, ["after:derive_persona"])
+        unedited, edited = session.fork(run), session.fork(run)
+        for number, text in enumerate(texts(run)):
+            session.edit_persona(unedited, written_persona(text) or "", chain=number)
+            persona = f"Collects jokes, number {number}, and wants every answer in rhyme."
+            session.edit_persona(edited, persona, chain=number)
+            asked = session.prompt(edited, number)
+            assert any(persona in message.content for message in asked)
+        for each in (run, unedited, edited):
+            session.step(each)  # match_prototype
+            session.step(each)  # generate_rubric
+        before, same, after = rubrics(run), rubrics(unedited), rubrics(edited)
+        assert all(before)
+        assert same == before
+        assert sum(old != new for old, new in zip(before, after, strict=True)) >= 9

@@ -41,8 +41,10 @@ def read_models(path: Path, kind: type[AnyModel]) -> list[AnyModel]:
             models.append(kind.model_validate_json(line))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise ConfigurationError(f"{path}, line {number}: {field}: {first['msg']}") from None
+            field = ".".join(str(part) for part in first["loc"]) or "row"
+            raise ConfigurationError(
+                f"{path}, line {number}, field {field}: {first['msg']}"
+            ) from None
     return models
 
 

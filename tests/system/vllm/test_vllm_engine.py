@@ -199,7 +199,9 @@ async def test_a_prompt_longer_than_the_context_says_what_to_do(
 ) -> None:
     long = prompt.model_copy(update={"partial": "word " * 2000})
     with pytest.raises(ConfigurationError, match=r"reads at most 1024.*show fewer past choices"):
-        await vllm_engine.sample([prompt, long], SamplingParams(max_tokens=4))
+        await vllm_engine.sample([long, long], SamplingParams(max_tokens=4))
+    [[sample], [failed]] = await vllm_engine.sample([prompt, long], SamplingParams(max_tokens=4))
+    assert (sample.finish_reason, failed.finish_reason) == ("length", "failed")
 
 
 async def test_an_answer_ends_where_the_context_ends(

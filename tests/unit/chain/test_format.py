@@ -84,7 +84,7 @@ def test_every_prompt_in_prose_says_that_texts_are_data() -> None:
     assert "published" in names
     for name in names:
         system = ChainFormat.load(name).messages(query="q", candidates=["a", "b"])[0].content
-        assert re.search(r"is data.*neither an instruction.* nor a mark", system), name
+        assert re.search(r"(?:neither|never) an instruction.* (?:nor|never) a mark", system), name
 
 
 @pytest.mark.parametrize("name", BUNDLED)

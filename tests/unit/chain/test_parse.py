@@ -425,14 +425,21 @@ def test_a_missing_candidate_is_missing_and_an_extra_one_is_ignored(small: str) 
     assert "extra_candidate" in only.repairs
 
 
+def test_a_total_on_fewer_criteria_than_others_is_no_measure_beside_theirs() -> None:
+    text = chain_with("B. Response 1: Depth 8, Tone 3. Response 2: Depth 9.", {"response_1": 6.5})
+    chain = parse_chain(text, IDS)
+    assert chain.marks == {"a": (8, 3), "b": (9, None)}
+    assert (chain.totals, chain.missing) == ({"a": 6.5}, ("b",))
+    assert "mark_missing" in chain.repairs
+
+
 @pytest.mark.parametrize("mark", ["0", "11", "-3", "99", "1e9"])
 def test_a_mark_out_of_range_does_not_count(small: str, mark: str) -> None:
     chain = parse_chain(
         small.replace("Thoroughness 8", f"Thoroughness {mark}"), IDS, asks_totals=False
     )
     assert chain.marks["a"] == (1, None)
-    # On one criterion less than the other a total would be no measure beside the other's.
-    assert chain.totals == pytest.approx({"b": 7.2})
+    assert chain.totals == pytest.approx({"a": 1, "b": 7.2})
     assert "mark_missing" in chain.repairs
 
 

@@ -227,6 +227,18 @@ async def test_a_server_of_vllm_that_refuses_seeds_promises_none(
     assert (await asyncio.to_thread(lambda: engine.capabilities)).seeds == "none"
 
 
+async def test_a_sample_that_fails_when_it_is_asked_for_again_costs_no_others(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.script = lambda body, number: (
+        completion("fine", "<think>what ends", "fine") if number == 0 else refusal(400, "not now")
+    )
+    params = FEW.model_copy(update={"stop": ("END",)})
+    [samples] = await connect().sample([ask(n=3)], params)
+    assert [sample.finish_reason for sample in samples] == ["stop", "failed", "stop"]
+    assert "not now" in samples[1].detail
+
+
 async def test_only_the_samples_whose_thinking_was_ended_are_asked_for_again(
     server: ScriptedServer, connect: Connect
 ) -> None:

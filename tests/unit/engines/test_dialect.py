@@ -256,6 +256,8 @@ def test_other_words_are_left_as_they_are(said: str) -> None:
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, "", 0.0),
         ({"retry-after": "soon"}, "Please try again in 6.5s.", 6.5),
         ({}, "retry in 250ms", 0.25),
+        ({}, "Please retry after 2 minutes", 120.0),
+        ({}, "Please try again later. Request id: 8839", None),
         ({}, "slow down", None),
     ],
 )

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -222,3 +223,16 @@ async def test_a_canceled_call_ends_with_its_next_token(
     reached.set()
     await engine.sample([prompt("why")], SamplingParams(max_tokens=1))
     assert steps < 10
+
+
+def test_no_draw_lets_a_token_win_that_has_no_chance() -> None:
+    """One float32 draw in 2 ** 23 is 0: of 33 million, four or so."""
+    from pgenrm_agent.engines.decoding import Row, SamplingRules, _choose
+    from pgenrm_agent.engines.grammar import TokenMask
+
+    rules = SamplingRules(1.0, 1.0, frozenset(), None)
+    rows = [Row(0, np.random.Generator(np.random.Philox(key=[7, place])), 99) for place in range(8)]
+    logits = torch.full((len(rows), 2**17), -60.0)
+    logits[:, 5] = 0.0
+    for _ in range(32):
+        assert _choose(logits, rows, rules, TokenMask()).tolist() == [5] * len(rows)

@@ -13,9 +13,11 @@ import jsonschema
 import pytest
 import torch
 from fixtures.models import ANSWER
+from tokenizers import AddedToken
 
 from pgenrm_agent.engines import Prompt, SamplingParams
 from pgenrm_agent.engines.grammar import Grammars, TokenMask, json_grammar
+from pgenrm_agent.engines.reasoning import special_tokens
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
@@ -171,6 +173,8 @@ async def test_no_string_holds_a_control_character_or_a_special_token(tiny_llama
     """JSON forbids the first; the second would vanish from the text."""
     engine = TransformersEngine(tiny_llama, device="cpu")
     tokenizer = engine._tokenizer
+    tokenizer.add_tokens([AddedToken("<file_sep>", special=True)])
+    assert len(special_tokens(tokenizer)) > len(tokenizer.all_special_ids)
     grammars = Grammars(tokenizer, len(tokenizer), engine._ends)
     for string in ({"type": "string"}, {"type": "string", "maxLength": 50}):
         matcher = grammars.matcher(grammars.compile(json_grammar(string)))
@@ -178,7 +182,7 @@ async def test_no_string_holds_a_control_character_or_a_special_token(tiny_llama
         logits = torch.zeros(1, len(tokenizer))
         TokenMask().apply(logits, [matcher])
         allowed = [token for token in range(len(tokenizer)) if logits[0, token] == 0]
-        assert not set(allowed) & set(tokenizer.all_special_ids)
+        assert not set(allowed) & special_tokens(tokenizer)
         texts = [tokenizer.decode([token]) for token in allowed]
         assert "b" in texts
         assert not [text for text in texts if any(ord(sign) < 32 for sign in text)]

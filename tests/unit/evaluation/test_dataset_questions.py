@@ -111,7 +111,7 @@ def test_lamp_qa_ranks_systems(tmp_path: Path) -> None:
 
 def test_a_bad_answer_of_lamp_qa_is_named(tmp_path: Path) -> None:
     source = lamp_files(tmp_path, {"id": "1", "system": "a", "text": "x", "grade": -1})
-    with pytest.raises(ConfigurationError, match=r"answers.jsonl, line 1: grade"):
+    with pytest.raises(ConfigurationError, match=r"answers.jsonl, line 1, field grade"):
         read_source(source, split="test", history=3, seed=1)
     with pytest.raises(ConfigurationError, match="no questions"):
         read_source(lamp_files(tmp_path), split="test", history=3, seed=1)

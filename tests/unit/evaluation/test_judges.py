@@ -103,6 +103,18 @@ async def test_chains_without_marks_are_counted_as_unchecked(
     assert verdict.unchecked == unchecked
 
 
+async def test_chains_whose_marks_and_totals_disagree_are_counted_as_contradictory(
+    questions: list[Question],
+) -> None:
+    swapped = {"8.0": "3.0", "3.0": "8.0"}
+    reply = re.sub(r"[83]\.0", lambda match: swapped[match[0]], write_chain([8, 3]))
+    async with PGenRM(engine=ScriptedEngine(reply), chain_format="published") as model:
+        judge = ChainJudge("p-genrm", model, Scaling(individual=2, prototype=0))
+        verdict = await judge.judge(questions[0], seed=1, run_seed=1)
+    assert verdict.scores == (None, None)
+    assert set(verdict.failures) == {"contradictory"}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

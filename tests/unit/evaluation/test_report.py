@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pgenrm_agent.evaluation.lineup import JUDGES
 from pgenrm_agent.evaluation.plots import plot_bars
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import accuracy_in_words, cells, write_report
@@ -54,22 +55,11 @@ def rows() -> list[JudgeSummary]:
     )
 
 
-def lists_of_ten_judges() -> list[JudgeSummary]:
+def lists_of_all_judges() -> list[JudgeSummary]:
     """The widest report that there is: all judges, lists, several runs, long names."""
     draw = random.Random(1)
     judged = []
-    for judge in (
-        "p-genrm",
-        "psi-prompt",
-        "blind",
-        "judge",
-        "judge-thinking",
-        "judge-history",
-        "judge-stated",
-        "static-persona",
-        "longest",
-        "bradley-terry",
-    ):
+    for judge in JUDGES:
         for number in range(24):
             samples = [tuple(grade + draw.gauss(3, 1) for grade in range(4)) for _ in range(4)]
             means = tuple(sum(column) / 4 for column in zip(*samples, strict=True))
@@ -139,7 +129,7 @@ def test_long_names_leave_room_for_their_bars() -> None:
 
 
 def test_lists_have_their_columns_and_prototypes_too(tmp_path: Path) -> None:
-    write_report(lists_of_ten_judges(), RUN, tmp_path / "report.html")
+    write_report(lists_of_all_judges(), RUN, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     for name in ("Kendall", "NDCG", "Spearman", "Spearman of systems", "per prototype, %", "ECE"):
         assert f'<th scope="row">{name}</th>' in text
@@ -195,11 +185,11 @@ STICKING_OUT = """() => [...document.querySelectorAll('main *')]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("widest", [False, True], ids=["pairs", "lists of ten judges"])
+@pytest.mark.parametrize("widest", [False, True], ids=["pairs", "lists of all judges"])
 def test_a_browser_shows_all_of_it_without_scrolling_sideways(
     widest: bool, rows: list[JudgeSummary], browser: Browser, tmp_path: Path
 ) -> None:
-    write_report(lists_of_ten_judges() if widest else rows, RUN, tmp_path / "report.html")
+    write_report(lists_of_all_judges() if widest else rows, RUN, tmp_path / "report.html")
     for width, height in ((390, 844), (320, 568), (1280, 800)):
         phone = width < 700
         page = browser.new_page(viewport={"width": width, "height": height}, is_mobile=phone)

@@ -186,7 +186,7 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
     ("line", "complaint"),
     [
         ("{", "line 2"),
-        ('{"id": "b"}', "line 2: user_id"),
+        ('{"id": "b"}', "line 2, field user_id"),
         (
             '{"id":"q0","user_id":"u","query":"?","candidates":[{"id":"a","text":"a"},'
             '{"id":"b","text":"b"}],"grades":[1,1]}',

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pgenrm_agent.chain import ChainFormat, escape
+from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Prompt
-from pgenrm_agent.local_engine import open_engine
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 from pgenrm_agent.training.bundled.simulation import load_answers
@@ -127,7 +127,7 @@ def test_attacks_hardly_turn_the_bundled_model(responses: Path, tmp_path: Path) 
     answers = load_answers(responses / "val.jsonl.gz")
 
     async def measure() -> list[Outcome]:
-        engine = open_engine(None, bundled_model())
+        engine = load_engine("transformers", bundled_model())
         try:
             return await measure_attacks(
                 study, engine, format_of(bundled_model()), answers, tmp_path
