@@ -242,7 +242,7 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
     repairs: list[str] = []
     total_weight = sum(criterion.weight for criterion in written)
     if abs(total_weight - 100) > WEIGHT_TOLERANCE:
-        repairs.append("weights_scaled")
+        repairs.append("weights_normalized")
     rubric = Rubric.normalized(written)
     scores = document.get("scores")
     if not isinstance(scores, Mapping):

@@ -45,9 +45,12 @@ def parse_chain(
 
 
 def read_persona(text: str) -> str | None:
-    """Return the persona of a chain, whole or only begun; None where there is none."""
+    """Return the persona of a chain, whole or only begun, in one line; None where there is none."""
     document = document_in(text)
-    return prose.read_persona(text) if document is None else persona_of(document)
+    if document is None:
+        return prose.read_persona(text)
+    persona = persona_of(document)
+    return persona and " ".join(persona.split())
 
 
 def written_persona(text: str) -> str | None:

@@ -83,7 +83,7 @@ def check(evaluation: Evaluation) -> None:
         assert 3 <= len(chain.rubric.criteria) <= 6
         assert None not in (mark for row in chain.marks.values() for mark in row)
         assert set(chain.reasons) == {"answer-1", "answer-2"}
-        assert set(chain.repairs) <= {"weights_scaled"}
+        assert set(chain.repairs) <= {"weights_normalized"}
     assert len({chain.text for chain in evaluation.chains}) == CHAINS
 
 

@@ -36,7 +36,6 @@ SAMPLING = (
     "eval",
     "score-dataset",
     "train chains",
-    "train evaluate",
 )
 
 
@@ -202,7 +201,6 @@ def test_the_seed_and_the_number_of_chains_are_the_settings_in_every_command(
         "eval",
         "prototypes build",
         "train chains",
-        "train evaluate",
     }
 
 

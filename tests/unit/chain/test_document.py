@@ -148,7 +148,7 @@ def test_weights_that_do_not_sum_to_100_are_scaled_and_that_is_noted() -> None:
     criteria = [{**criterion, "weight": criterion["weight"] / 2} for criterion in CRITERIA]
     chain = parse_chain(dumped(persona=PERSONA, criteria=criteria, scores=SCORES), IDS)
     assert chain.totals == pytest.approx(TOTALS)
-    assert "weights_scaled" in chain.repairs
+    assert "weights_normalized" in chain.repairs
     assert chain.rubric is not None
     assert chain.rubric.criteria[0].reported_weight == 30
 

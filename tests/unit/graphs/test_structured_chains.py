@@ -143,7 +143,7 @@ def test_an_edited_persona_is_in_the_request_and_changes_the_rubric() -> None:
         def rubric(run: str) -> str:
             return read_criteria(session.state(run)["chains"][0]["text"])[0].name
 
-        run = session.start(request, history=[PAIR], scaling=SCALING)
+        run = session.start(request, signals=SIGNALS, scaling=SCALING)
         session.resume(run, ["after:derive_persona"])
         unedited = session.fork(run)
         session.edit_persona(run, "Ada loves stories.")

@@ -146,7 +146,8 @@ def test_a_file_put_where_the_output_goes_is_not_overwritten(tmp_path: Path) -> 
     assert target.read_text(encoding="utf-8") == "somebody's"
 
 
-def test_the_command_tells_what_it_did(tmp_path: Path) -> None:
+def test_the_command_tells_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path / "home"))
     source, target = write(tmp_path / "in.parquet", 1), tmp_path / "out.parquet"
     done = pgenrm("score-dataset", source, target, "--individual", 2, "--json")
     assert done.returncode == 0, done.stderr
