@@ -198,8 +198,11 @@ class ChatModelEngine:
             raise
         except Exception as error:
             cut = getattr(error, "completion", None)
+            fault = fault_of(error)
+            if fault.is_about_reached_limit:
+                return Answer("", finish="length"), Usage()
             if cut is None:
-                raise fault_of(error) from error
+                raise fault from error
             # The client of OpenAI raises where an answer with a schema is not whole.
             [cut_answer, *_], usage = read_answers(cut.model_dump())
             return cut_answer, usage

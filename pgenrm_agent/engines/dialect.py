@@ -134,6 +134,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _TOO_MUCH = _compiled(
     r"too (?:large|high|big|many)|at most|maximum|exceed|less than|<=?|greater|up to|limit|range"
 )
+_NOT_BOTH = _compiled(
+    r"(?:temperature|top_p).{0,40}\b(?:both|together|same time)|\bboth\b.{0,40}top_p"
+)
 _UNKNOWN = _compiled(
     r"unsupported|not supported|unknown|unrecogni|unexpected|extra inputs|not permitted|instead"
 )
@@ -147,6 +150,12 @@ _STRICT = _compiled(_field_word("strict"))
 
 def _drop(name: str) -> Callable[[Dialect, Request, str], Dialect]:
     return lambda dialect, _, __: replace(dialect, dropped=dialect.dropped | {name})
+
+
+def _drop_temperature(dialect: Dialect, sent: Request, said: str) -> Dialect | None:
+    if "top_p" in sent and _NOT_BOTH.search(said):
+        return None  # It is enough to leave out the other.
+    return replace(dialect, dropped=dialect.dropped | {"temperature"})
 
 
 def _numbers(said: str) -> list[int]:
@@ -239,7 +248,7 @@ _TABLE = (
     _Optional(
         ("temperature",),
         _compiled(_word("temperature", r"sampling parameters?")),
-        _drop("temperature"),
+        _drop_temperature,
         "samples differ less or more than asked for",
     ),
     _Optional(

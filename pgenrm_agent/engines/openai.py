@@ -253,11 +253,16 @@ class OpenAIEngine:
             words = read_words(_data(error.response.text))
             # A gateway's 500 may be about an upstream's 400.
             status = words.status if error.status_code >= 500 else None
-            raise ServerFault(
+            fault = ServerFault(
                 words,
                 status=status or error.status_code,
                 wait_s=wait_asked_for(error.response.headers, words),
-            ) from None
+            )
+            if fault.is_about_reached_limit:
+                count = request.get("n", 1)
+                assert isinstance(count, int)
+                return [Answer("", finish="length")] * count, Usage()
+            raise fault from None
         except openai.OpenAIError as error:
             raise ServerFault(ServerWords(_innermost(error)), kind="connection") from None
         return _read(_data(response.text), response.headers)

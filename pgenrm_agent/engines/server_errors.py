@@ -86,6 +86,10 @@ _ABOUT_KEY = re.compile(rf"\bkey\b|{_KEY.pattern}", re.IGNORECASE)
 _WRONG = re.compile(
     r"invalid|incorrect|not valid|missing|expired|revoked|required|no |wrong|denied", re.IGNORECASE
 )
+_LIMIT_REACHED = re.compile(
+    r"could not finish.{0,80}(?:max_tokens|limit)|(?:max_tokens|output limit) was reached",
+    re.IGNORECASE,
+)
 _SPENT = re.compile(
     r"insufficient[ _](?:quota|credit|balance|fund)|exceeded your current quota|billing"
     r"|out of credit|payment required|credit balance",
@@ -170,6 +174,11 @@ class ServerFault(Exception):
         return self.status == 413 or (
             self._is_refused and bool(_LENGTH.search(self.words.everything))
         )
+
+    @property
+    def is_about_reached_limit(self) -> bool:
+        """Whether the limit of new tokens was reached before there was any answer."""
+        return self._is_refused and bool(_LIMIT_REACHED.search(self.words.everything))
 
     @property
     def is_about_key(self) -> bool:

@@ -530,6 +530,18 @@ BEHAVIORS: tuple[Behavior, ...] = (
         detail="budget of 64 tokens went into thinking: raise max_tokens",
     ),
     Behavior(
+        "limit-reached-as-an-error",
+        "answers 400 where the token limit was reached before there was an answer",
+        "a failed sample that says so, and to raise max_tokens",
+        always,
+        error("Could not finish the message because max_tokens or model output limit was reached."),
+        400,
+        n=2,
+        texts=("", ""),
+        ends=("length", "length"),
+        detail="budget of 64 tokens went into thinking: raise max_tokens",
+    ),
+    Behavior(
         "refusal",
         "refuses to answer, in `refusal`",
         "a failed sample with the refusal's words",

@@ -75,6 +75,8 @@ def changed(body: object, status: int = 400, request: Request = FULL) -> set[str
         ({"detail": "temperature: Input should be less than or equal to 0.5"}, {"temperature"}),
         ("Unsupported value: 'top_p' does not support 0.9. Only the default (1)", {"top_p"}),
         ({"error": {"message": "Unknown name 'topP'", "param": "top_p"}}, {"top_p"}),
+        ("`temperature` and `top_p` cannot both be specified for this model", {"top_p"}),
+        ("temperature and top_p cannot be used together", {"top_p"}),
         # the limit
         ("Unsupported parameter: 'max_tokens'", {"max_tokens", "max_completion_tokens"}),
         (
