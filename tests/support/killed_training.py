@@ -46,10 +46,10 @@ def start(arguments: list[str]) -> int:
     os._exit(code)
 
 
-def kill(child: int, checkpoints: Path, before: str | None, *, at_once: bool) -> None:
+def kill(child: int, run: Path, before: str | None, *, at_once: bool) -> None:
     """Kill at a random moment, as soon as there is a checkpoint newer than `before` or at once."""
     ended = 0
-    while not ended and not at_once and last_checkpoint(checkpoints) == before:
+    while not ended and not at_once and last_checkpoint(run) == before:
         time.sleep(0.01)
         ended, _ = os.waitpid(child, os.WNOHANG)
     time.sleep(random.uniform(0, 0.3))
@@ -67,8 +67,8 @@ if __name__ == "__main__":
 
     kills, out = int(sys.argv[1]), Path(sys.argv[2])
     for number in range(kills):
-        before = last_checkpoint(out / "checkpoints")
-        kill(start(sys.argv[3:]), out / "checkpoints", before, at_once=number == 0)
+        before = last_checkpoint(out)
+        kill(start(sys.argv[3:]), out, before, at_once=number == 0)
         assert not (out / "run.json").exists()
     _, status = os.waitpid(start(sys.argv[3:]), 0)
     sys.exit(os.waitstatus_to_exitcode(status))

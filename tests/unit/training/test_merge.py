@@ -77,7 +77,7 @@ def test_both_give_the_same_scores(adapter: Path, merged: Path) -> None:
     assert format_of(adapter).name == format_of(merged).name == format_of(bundled_model()).name
     scaling = Scaling(individual=4, prototype=0, seed=5)
 
-    def scores(engine: TransformersEngine) -> list[float | None]:
+    def totals(engine: TransformersEngine) -> list[dict[str, float]]:
         with PGenRM(engine=engine, chain_format=format_of(merged), scaling=scaling) as rm:
             evaluation = rm.score(
                 "ada",
@@ -85,11 +85,12 @@ def test_both_give_the_same_scores(adapter: Path, merged: Path) -> None:
                 ["8.", "Well, it is 8!"],
                 signals=UserSignals(user_id="ada"),
             )
-        return [score.mean for score in evaluation.scores]
+        return [chain.totals for chain in evaluation.chains]
 
-    applied = scores(TransformersEngine(bundled_model(), adapter=adapter, device="cpu"))
-    plain = scores(TransformersEngine(merged, device="cpu"))
-    assert None not in applied
+    applied = totals(TransformersEngine(bundled_model(), adapter=adapter, device="cpu"))
+    plain = totals(TransformersEngine(merged, device="cpu"))
+    # Not the means: what so little training leaves may mark too few candidates for those.
+    assert any(applied)
     assert applied == plain  # the same draws, and the same weights up to rounding
 
 

@@ -142,9 +142,9 @@ def test_what_a_killed_run_left_half_written_does_not_count(trained: Path, tmp_p
     torn = tmp_path / "checkpoints" / "checkpoint-999"
     torn.mkdir()
     newest = str(tmp_path / "checkpoints" / f"checkpoint-{STEPS}")
-    assert last_checkpoint(tmp_path / "checkpoints") == newest
+    assert last_checkpoint(tmp_path) == newest
     (torn / "trainer_state.json").write_text('{"global_step": 99')
-    assert last_checkpoint(tmp_path / "checkpoints") == newest
+    assert last_checkpoint(tmp_path) == newest
     assert last_checkpoint(tmp_path / "nowhere") is None
 
 
