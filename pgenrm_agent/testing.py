@@ -93,7 +93,8 @@ class ScriptedEngine:
         ends = [place for stop in params.stop if (place := text.find(stop)) >= 0]
         text = text[: min(ends)] if ends else text
         words = text.split()
-        read = sum(len(message.content.split()) for message in prompt.messages)
+        # The samples of a prompt share one reading of it.
+        read = 0 if number else sum(len(message.content.split()) for message in prompt.messages)
         if len(words) > params.max_tokens:
             return Completion(
                 text=" ".join(words[: params.max_tokens]),

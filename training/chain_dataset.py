@@ -306,7 +306,7 @@ class _Job:
             outcome=outcome,
             margin=margin,
             tokens=completion.tokens,
-            prompt_tokens=completion.prompt_tokens if number == 0 else 0,
+            prompt_tokens=completion.prompt_tokens,
             text=text,
         )
 

@@ -20,6 +20,7 @@ from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.answers import Answer, Usage, read_answers, share_tokens
 from pgenrm_agent.engines.asking import Asking, Gathering, Pace
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
+from pgenrm_agent.engines.outcomes import read_once
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
     TRANSIENT_STATUSES,
@@ -323,10 +324,12 @@ class _PromptSampling:
                 for place, (answer, tokens) in enumerate(zip(answers, shares, strict=True))
                 if answer.ended == "stop" and answer.is_only_thought
             }
-        return [
-            self.asking.sample(answer, self.params, tokens=tokens, prompt_tokens=usage.prompt)
-            for answer, tokens in zip(answers, shares, strict=True)
-        ]
+        return read_once(
+            [
+                self.asking.sample(answer, self.params, tokens=tokens, prompt_tokens=usage.prompt)
+                for answer, tokens in zip(answers, shares, strict=True)
+            ]
+        )
 
     async def _sample_again(self, place: int, spent: int) -> list[Completion]:
         [sample, *_] = await self._sample(place, 1, {})

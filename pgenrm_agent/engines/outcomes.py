@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pgenrm_agent.engines.protocol import Completion, FinishReason, Prompt
 from pgenrm_agent.errors import PGenRMError
 
-__all__ = ["TIME_OVER", "failed_samples", "part_for_part"]
+__all__ = ["TIME_OVER", "failed_samples", "part_for_part", "read_once"]
 
 TIME_OVER = "it was not whole when the {seconds:g} s were over that it was given"
 
@@ -25,6 +25,14 @@ def part_for_part(
     return [
         failed_samples(prompt.n, str(outcome)) if isinstance(outcome, PGenRMError) else outcome
         for prompt, outcome in zip(prompts, outcomes, strict=True)
+    ]
+
+
+def read_once(samples: Sequence[Completion]) -> list[Completion]:
+    """Return samples of one reading of their prompt: its tokens count with the first of them."""
+    return [
+        sample.model_copy(update={"prompt_tokens": 0}) if number else sample
+        for number, sample in enumerate(samples)
     ]
 
 

@@ -77,6 +77,7 @@ class Completion(Model):
     reasoning: what a reasoning model thought before its answer, its marks left out. It is no part
         of `text` and never parsed.
     tokens: new tokens, those of the reasoning included.
+    prompt_tokens: tokens read for this sample; samples that share one reading leave it to the first.
     detail: where there is no whole text, why, in the words of who knows ("the response was
         filtered"); else empty.
     """

@@ -328,7 +328,7 @@ class TransformersEngine:
                     self._reader.read(
                         row,
                         params.stop,
-                        prompt_tokens=len(asked.encoded.ids),
+                        prompt_tokens=0 if samples[-1] else len(asked.encoded.ids),
                         ended=row.ended or "timeout",
                         detail="" if row.ended else over,
                     )

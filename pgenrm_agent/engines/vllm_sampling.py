@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.engines.grammar import json_grammar
 from pgenrm_agent.engines.openai import first_seed
-from pgenrm_agent.engines.outcomes import TIME_OVER
+from pgenrm_agent.engines.outcomes import TIME_OVER, read_once
 from pgenrm_agent.engines.prompting import EncodedPrompt
 from pgenrm_agent.engines.protocol import Completion, FinishReason, Prompt, SamplingParams
 from pgenrm_agent.engines.reasoning import (
@@ -107,7 +107,7 @@ class VLLMSampler:
             samples = await self._hybrid(call, count)
         else:
             samples = await self._whole(call, count)
-        return samples if count == prompt.n else samples * prompt.n
+        return read_once(samples if count == prompt.n else samples * prompt.n)
 
     # --- ways to sample ---
 

@@ -214,7 +214,7 @@ class PromptJudge:
             orders=tuple(orders),
             totals=tuple(totals),
             failures=dict(failures),
-            prompt_tokens=sum(answer[0].prompt_tokens for answer in answers),
+            prompt_tokens=sum(sample.prompt_tokens for answer in answers for sample in answer),
             completion_tokens=sum(completion.tokens for answer in answers for completion in answer),
         )
 

@@ -45,7 +45,7 @@ async def test_n_samples_come_in_one_answer_with_their_tokens_counted(
     assert len(samples) == 5
     assert len({sample.text for sample in samples}) > 1
     assert all(1 <= sample.tokens <= 160 for sample in samples)
-    assert all(sample.prompt_tokens > 50 for sample in samples)
+    assert samples[0].prompt_tokens > 50
     assert not caplog.records
 
 

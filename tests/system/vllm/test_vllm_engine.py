@@ -51,9 +51,10 @@ async def test_each_prompt_gets_its_number_of_samples(
     three, single = await vllm_engine.sample(prompts, SamplingParams(temperature=2, max_tokens=160))
     assert [len(three), len(single)] == [3, 1]
     assert len({sample.text for sample in three}) > 1
+    # A prompt is read once for its samples.
+    assert [sample.prompt_tokens > 50 for sample in three + single] == [True, False, False, True]
     for sample in three + single:
         assert 1 <= sample.tokens <= 160
-        assert sample.prompt_tokens > 50
         assert sample.finish_reason == "length" or sample.tokens < 160
 
 
