@@ -15,6 +15,9 @@ from pgenrm_agent.demo import demo_data
 from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.schema import Candidate
 
+PROSE = "P-GenRM-seeded"
+"""A name by which the model is asked for chains in prose, as the seeded one writes them."""
+
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
@@ -124,7 +127,7 @@ def test_all_judges_are_in_one_table_on_the_same_rows_and_engine(
         "--engine",
         "openai",
         "--model",
-        "m",
+        PROSE,
         "--judge",
         "all",
         "--individual",
@@ -202,7 +205,7 @@ def test_lamp_qa_ranks_systems_from_its_files_to_the_report(
         "--engine",
         "openai",
         "--model",
-        "m",
+        PROSE,
         "--individual",
         4,
         "--seed",
@@ -278,7 +281,7 @@ def test_what_finds_similar_users_belongs_to_a_run(
 ) -> None:
     command = (
         *("eval", "--data", people, "--out", tmp_path / "out", "--engine", "openai"),
-        *("--model", "m", "--individual", 1, "--limit", 2, "--memory", tmp_path / "memory"),
+        *("--model", PROSE, "--individual", 1, "--limit", 2, "--memory", tmp_path / "memory"),
         *("--prototype", 1, "--json", "--embedder"),
     )
     done = pgenrm(*command, "first")
