@@ -176,7 +176,11 @@ class ChatModelEngine:
         if "stop" in told and answer.ended == "stop" and answer.is_only_thought:
             self._asking.stop_here("it ends the thinking, too")
             [again] = await self._sample(prompt, params, gathering)
-            return [again.model_copy(update={"tokens": tokens + again.tokens})]
+            spent = {
+                "tokens": tokens + again.tokens,
+                "prompt_tokens": usage.prompt + again.prompt_tokens,
+            }
+            return [again.model_copy(update=spent)]
         return [sample]
 
     async def _send(self, request: Request) -> tuple[Answer, Usage]:

@@ -291,15 +291,15 @@ class _PromptSampling:
         )
 
     async def _fill_part(self, first: int, count: int) -> None:
-        stopped: dict[int, int] = {}
+        stopped: dict[int, Completion] = {}
         came = await self.gathering.put(
             self.place, first, count, self._sample(first, count, stopped)
         )
         if stopped:
             self.asking.stop_here("it ends the thinking, too")
         again = [
-            self.gathering.put(self.place, place, 1, self._sample_again(place, tokens))
-            for place, tokens in stopped.items()
+            self.gathering.put(self.place, place, 1, self._sample_again(place, sample))
+            for place, sample in stopped.items()
         ]
         if came < count:
             together = min(came, self.asking.dialect.together or came)
@@ -308,32 +308,39 @@ class _PromptSampling:
         if came < count:
             await self.fill(first + came, count - came)
 
-    async def _sample(self, first: int, count: int, stopped: dict[int, int]) -> list[Completion]:
+    async def _sample(
+        self, first: int, count: int, stopped: dict[int, Completion]
+    ) -> list[Completion]:
         """Sample for places from `first` on, for some at least.
 
-        stopped: is told the places whose thinking a stop string ended, with the tokens spent.
+        stopped: is told the places whose thinking a stop string ended, with what came of them.
         """
         seed = first_seed(self.prompt.seed) + first
         request = self.engine.request(self.prompt, self.params, n=count, seed=seed)
         told, (answers, usage) = await self.asking.ask(request, self.engine.send, self.gathering)
         answers = answers[:count]
         shares = share_tokens(answers, usage.completion)
-        if "stop" in told and not self.prompt.partial:
-            stopped |= {
-                first + place: tokens
-                for place, (answer, tokens) in enumerate(zip(answers, shares, strict=True))
-                if answer.ended == "stop" and answer.is_only_thought
-            }
-        return read_once(
+        samples = read_once(
             [
                 self.asking.sample(answer, self.params, tokens=tokens, prompt_tokens=usage.prompt)
                 for answer, tokens in zip(answers, shares, strict=True)
             ]
         )
+        if "stop" in told and not self.prompt.partial:
+            stopped |= {
+                first + place: samples[place]
+                for place, answer in enumerate(answers)
+                if answer.ended == "stop" and answer.is_only_thought
+            }
+        return samples
 
-    async def _sample_again(self, place: int, spent: int) -> list[Completion]:
+    async def _sample_again(self, place: int, before: Completion) -> list[Completion]:
         [sample, *_] = await self._sample(place, 1, {})
-        return [sample.model_copy(update={"tokens": spent + sample.tokens})]
+        spent = {
+            "tokens": before.tokens + sample.tokens,
+            "prompt_tokens": before.prompt_tokens + sample.prompt_tokens,
+        }
+        return [sample.model_copy(update=spent)]
 
 
 def _client(

@@ -38,6 +38,15 @@ def test_it_is_an_engine(connect: Callable[..., OpenAIEngine]) -> None:
     assert isinstance(connect(), Engine)
 
 
+async def test_a_prompt_is_paid_for_with_every_request(
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
+) -> None:
+    server.script = lambda body, _: completion("a sample", total_tokens=2)  # whatever n asks for
+    [samples] = await connect().sample(prompts(3), FEW_TOKENS)
+    assert len(samples) == 3
+    assert sum(sample.prompt_tokens for sample in samples) == 5 * len(server.requests) == 15
+
+
 async def test_n_samples_are_one_request_with_the_parameters_asked_for(
     server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
@@ -49,7 +58,7 @@ async def test_n_samples_are_one_request_with_the_parameters_asked_for(
     assert [sample.text for sample in samples] == ["one", "a longer two", "3"]
     assert sum(sample.tokens for sample in samples) == 16
     assert samples[1].tokens > samples[0].tokens > samples[2].tokens
-    assert samples[0].prompt_tokens == 5
+    assert [sample.prompt_tokens for sample in samples] == [5, 0, 0]
     assert server.requests == [
         {
             "model": "m",

@@ -74,6 +74,8 @@ async def test_samples_of_a_prompt_differ_and_more_of_them_keep_the_first(
     engine: TransformersEngine,
 ) -> None:
     ((*many,),) = await engine.sample([prompt("how", n=6, seed=3)], SHORT)
+    assert many[0].prompt_tokens > 0
+    assert not any(sample.prompt_tokens for sample in many[1:])  # read once
     ((*few,),) = await engine.sample([prompt("how", n=2, seed=3)], SHORT)
     assert len({sample.text for sample in many}) > 1
     assert many[:2] == few
