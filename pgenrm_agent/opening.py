@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.engines import load_engine
+from pgenrm_agent.engines import load_engine, refuse_missing
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model, model_source, named_format
@@ -47,6 +47,8 @@ def refuse_unusable(
             f"model {model!r} and a ready engine are both given, and the engine has its model "
             "already: pass one of them, or the engine's name"
         )
+    if isinstance(engine, str):
+        refuse_missing(engine)
     if max_tokens is not None and max_tokens < 1:
         raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
     if isinstance(model, (str, Path)) and engine in (None, "transformers", "vllm"):

@@ -52,7 +52,11 @@ class SettingState(Model):
 
 
 class DoctorReport(Model):
-    """What was found. `works` is False when something the library cannot do without is missing."""
+    """What was found.
+
+    `works` is False when something the library cannot do without is missing, or what the engine of
+    the settings needs.
+    """
 
     works: bool
     packages: tuple[PackageState, ...]
@@ -66,15 +70,23 @@ class DoctorReport(Model):
 
 def examine() -> DoctorReport:
     """Look, and load the bundled model to see with how many threads it runs best; open no memory."""
+    from pgenrm_agent.settings import read_settings
+
     packages = tuple(
         PackageState(name=name, version=_version(name), needed_for=use) for name, use in PACKAGES
     )
+    engines = (_transformers(), _vllm(), _openai())
+    wanted = read_settings().engine
+    works = all(package.version for package in packages if package.name in CORE) and all(
+        engine.works for engine in engines if engine.name == wanted
+    )
     return DoctorReport(
-        works=all(package.version for package in packages if package.name in CORE),
+        works=works,
         packages=packages,
-        engines=(_transformers(), _vllm(), _openai()),
+        engines=engines,
         device=_device(),
-        threads=_threads(),
+        # What is missing is told before a model is loaded.
+        threads=_threads() if works else "not measured, since something is missing",
         model=_model(),
         memory=_memory(),
         settings=_settings(),

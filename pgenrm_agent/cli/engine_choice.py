@@ -143,6 +143,10 @@ def choose_engine(
                 f"{given[0]} is about a server: it goes with --engine openai, not with"
                 f" {name or 'transformers'}"
             )
+    if name is not None:
+        from pgenrm_agent.engines import refuse_missing
+
+        refuse_missing(name)
     return EngineChoice(name, base_url, api_key_env, max_tokens, requests_per_minute)
 
 

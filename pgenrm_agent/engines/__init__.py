@@ -7,11 +7,33 @@ from typing import TYPE_CHECKING, Literal
 
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Capabilities", "Completion", "Engine", "Prompt", "SamplingParams", "load_engine"]
+__all__ = [
+    "Capabilities",
+    "Completion",
+    "Engine",
+    "Prompt",
+    "SamplingParams",
+    "load_engine",
+    "refuse_missing",
+]
+
+PACKAGES = frozenset({"openai", "vllm"})
+"""Engines whose package, of the same name, comes with an extra."""
+
+
+def refuse_missing(name: str) -> None:
+    """Refuse an engine whose package is not installed, before anything is loaded for it.
+
+    Raises:
+        ConfigurationError: It is not; which extra brings it.
+    """
+    if name in PACKAGES:
+        require(f"engine {name!r}", name)
 
 
 def load_engine(
