@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["counting", "counting_tasks"]
+__all__ = ["counting", "counting_tasks", "waiting"]
 
 LINE_EVERY_S = 30.0
 """How often progress is told where standard error is no terminal."""
@@ -40,6 +41,51 @@ def counting_tasks(*, shown: bool = True) -> Iterator[Callable[[str, int, int], 
     """
     with _display(shown) as display:
         yield display.tell
+
+
+@contextmanager
+def waiting(what: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """Show a spinner and the time where somebody watches; now and then a line where nobody does.
+
+    For what has no count. Gives a function that changes the text beside it. shown: as for `counting`.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = SpinnerColumn(), TextColumn("{task.description} ..."), TimeElapsedColumn()
+        # Whoever prints results meanwhile prints them on standard output.
+        with Progress(
+            *columns, console=console, transient=True, redirect_stdout=False, disable=not shown
+        ) as bars:
+            bar = bars.add_task(what, total=None)
+            yield lambda text: bars.update(bar, description=text)
+        return
+    reminder = _Reminder(what)
+    if shown:
+        reminder.start()
+    try:
+        yield reminder.change
+    finally:
+        reminder.over.set()
+
+
+class _Reminder(threading.Thread):
+    """Says every LINE_EVERY_S what is still going on."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(name="progress", daemon=True)
+        self.over = threading.Event()
+        self._what = what
+
+    def change(self, text: str) -> None:
+        self._what = text
+
+    def run(self) -> None:
+        started = time.monotonic()
+        while not self.over.wait(LINE_EVERY_S):
+            print(f"{self._what}, for {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 @contextmanager

@@ -1,18 +1,19 @@
-"""What commands print: JSON, a summary as a table, and a spinner while something takes long.
+"""What commands print: JSON, a summary as a table, and that they still wait for something.
 
-Progress with a count is pgenrm_agent/progress.py.
+Progress is pgenrm_agent/progress.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from pgenrm_agent.progress import waiting
 
 __all__ = ["beginning", "print_json", "print_notice", "print_summary", "show", "waiting"]
 
@@ -61,20 +62,6 @@ def print_summary(summary: Mapping[str, object], title: str, *, as_json: bool) -
 def print_notice() -> None:
     """Say on standard error what the bundled model is."""
     Console(stderr=True).print(NOTICE, style="dim")
-
-
-@contextmanager
-def waiting(what: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner on standard error while something takes long; nothing where nobody watches.
-
-    Gives a function that changes the text beside it.
-    """
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status(f"{what} ...") as status:
-        yield lambda text: status.update(f"{text} ...")
 
 
 def beginning(text: str, length: int = 60) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -108,9 +109,12 @@ def export_users(
     memory: MemoryOption,
 ) -> None:
     """Write the memory to standard output, one JSON object a line."""
-    with open_memory(memory) as store:
-        for row in store.export(user):
+    # On a terminal the rows themselves show that it goes on.
+    hidden = sys.stdout.isatty()
+    with waiting("writing", shown=not hidden) as tell, open_memory(memory) as store:
+        for number, row in enumerate(store.export(user), start=1):
             print_json(row)
+            tell(f"{number} entries written")
 
 
 @app.command("import")
@@ -123,4 +127,5 @@ def import_users(
     if not file.is_file():
         raise typer.BadParameter(f"{file}: no such file")
     with waiting("reading"), open_memory(memory) as store, file.open(encoding="utf-8") as lines:
-        typer.echo(f"{store.import_(lines, source=str(file))} entries read")
+        read = store.import_(lines, source=str(file))
+    typer.echo(f"{read} entries read")

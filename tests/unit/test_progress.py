@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from pgenrm_agent.progress import counting, counting_tasks
+from pgenrm_agent import progress
+from pgenrm_agent.progress import counting, counting_tasks, waiting
 
 
 def test_lines_have_a_rate_and_the_time_left(
@@ -74,3 +75,38 @@ def test_a_bar_has_a_rate_and_the_time_left(
     assert "3/4" in shown
     assert "a second" in shown
     assert "0:00:0" in shown
+
+
+def test_a_wait_without_a_count_is_told_in_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.05)
+    with waiting("sampling") as show:
+        time.sleep(0.12)
+        show("reading")
+        time.sleep(0.12)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "sampling, for 0 s"
+    assert lines[-1] == "reading, for 0 s"
+    time.sleep(0.12)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_short_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting("sampling"):
+        pass
+    with waiting("sampling", shown=False):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_results_that_are_printed_beside_a_spinner_are_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with waiting("writing"):
+        print("a row")
+        time.sleep(0.15)
+    shown = capsys.readouterr()
+    assert shown.out == "a row\n"
+    assert "writing" in shown.err
