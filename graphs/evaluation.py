@@ -278,7 +278,7 @@ async def aggregate(
         told = cannot_write([failure.reason for failure in failures])
         if done["round"] < len(plan_budgets(scaling_of(state))) and not told:
             return done
-        raise not_scored(failures, context)
+        raise not_scored(failures, context, usage_of(state["usage"], context))
     scores = aggregate_chains(
         [candidate.id for candidate in request.candidates], chains, failures, seed=state["seed"]
     )

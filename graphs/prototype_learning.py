@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, cast
@@ -28,7 +28,9 @@ from langgraph.types import RetryPolicy
 from typing_extensions import TypedDict
 
 from pgenrm_agent.chain import ChainFormat, read_persona
-from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estimate_work, spread
+from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors
+from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
 from pgenrm_agent.graphs.checkpoints import in_sqlite
@@ -37,7 +39,7 @@ from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
 from pgenrm_agent.prototypes.refinement import Samples
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Model, PreferencePair, StatedPreference
+from pgenrm_agent.schema import Model, PreferencePair, Prices, StatedPreference, Usage
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -51,11 +53,13 @@ __all__ = [
     "LearningGraph",
     "LearningState",
     "build_graph",
+    "estimate_learning",
     "learn_prototypes",
 ]
 
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
 EMBEDDED_AT_ONCE = 256
+PERSONAS = "personas"
 SNAPSHOT_EVERY = 1000
 """Batches after which a checkpoint holds the whole list again, so that reading it back stays short."""
 
@@ -71,6 +75,7 @@ class LearningContext:
     queries: of how many of a user's past queries personas are derived.
     history: past choices shown in each prompt. batch: prompts of an engine call.
     k: number of prototypes; None chooses by the retained spectrum.
+    ledger: prices, and what the personas may cost, those of an earlier start included.
     """
 
     engine: Engine
@@ -85,6 +90,7 @@ class LearningContext:
     temperature: float = 1.0
     seed: int = 0
     on_progress: OnProgress = lambda what, done, total: None
+    ledger: CostLedger = field(default_factory=CostLedger)
 
 
 class Job(TypedDict):
@@ -115,6 +121,8 @@ def merged(items: Sequence[Item], more: Sequence[Sequence[Item]]) -> list[Item]:
 class LearningState(TypedDict, total=False):
     """jobs: what to derive. done: how many of them are. unreadable: those without a persona.
 
+    prompt_tokens, completion_tokens: what those that are done took.
+
     version: the new version's name, and reason: why it has as many prototypes as it has.
 
     Of the lists a checkpoint holds what a node adds, or a build would write the square of its size.
@@ -123,6 +131,8 @@ class LearningState(TypedDict, total=False):
     jobs: Annotated[list[Job], DeltaChannel(merged, snapshot_frequency=SNAPSHOT_EVERY)]
     done: int
     unreadable: int
+    prompt_tokens: int
+    completion_tokens: int
     personas: Annotated[
         list[LearnedPersona], DeltaChannel(merged, snapshot_frequency=SNAPSHOT_EVERY)
     ]
@@ -163,12 +173,20 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
 
 
 async def derive_personas(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
-    """Derive the next batch of personas, in one engine call: who is the user facing that query?"""
+    """Derive the next batch of personas, in one engine call: who is the user facing that query?
+
+    Raises BudgetReached where the batch does not fit into the budget.
+    """
     context = runtime.context
+    ledger = context.ledger
     done = state["done"]
     jobs = state["jobs"][done : done + context.batch]
     prompts = await asyncio.to_thread(lambda: [_prompt(job, context) for job in jobs])
     asked = [i for i, prompt in enumerate(prompts) if prompt is not None]  # forgotten meanwhile
+    read, written = state.get("prompt_tokens", 0), state.get("completion_tokens", 0)
+    ledger.set(PERSONAS, read, written, pieces=done)
+    if not ledger.begin(PERSONAS, len(asked)):
+        raise ledger.end(done, len(state["jobs"]), PERSONAS)
     chain_format = context.chain_format
     answers = await context.engine.sample(
         [prompt for prompt in prompts if prompt is not None],
@@ -183,11 +201,16 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
         text = read_persona(chain_format.join("", completion.text, "persona"))
         if completion.finish_reason == "stop" and text is not None:
             personas.append(LearnedPersona(**jobs[i], text=text))
+        read += completion.prompt_tokens
+        written += completion.tokens
+    ledger.set(PERSONAS, read, written, pieces=done + len(jobs))
     context.on_progress("personas", done + len(jobs), len(state["jobs"]))
     return {
         "done": done + len(jobs),
         "unreadable": state["unreadable"] + len(jobs) - len(personas),
         "personas": personas,
+        "prompt_tokens": read,
+        "completion_tokens": written,
     }
 
 
@@ -258,7 +281,7 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Learnin
 class LearnedPrototypes(Model):
     """What a run gave. personas: texts read. unreadable: sampled texts without a persona.
 
-    reason: why there are as many prototypes as there are.
+    reason: why there are as many prototypes as there are. usage: what the personas took.
     """
 
     version: str
@@ -267,6 +290,41 @@ class LearnedPrototypes(Model):
     personas: int
     unreadable: int
     reason: str
+    usage: Usage = Usage()
+
+
+async def estimate_learning(
+    memory: UserMemory,
+    chain_format: ChainFormat,
+    counting: CountingEngine,
+    *,
+    queries: int = 3,
+    seed: int = 0,
+    prices: Prices | None = None,
+) -> Estimate:
+    """Return what deriving all personas would cost. Nothing is sent, and nothing is fitted.
+
+    Raises ConfigurationError when nobody with a past choice has agreed.
+    """
+    context = LearningContext(
+        engine=counting,
+        chain_format=chain_format,
+        memory=memory,
+        embedder=HashingEmbedder(),
+        queries=queries,
+        seed=seed,
+    )
+    runtime = Runtime(context=context)
+    jobs = (await survey({}, runtime))["jobs"]
+    outlined = spread(jobs, context.batch)
+    await derive_personas({"jobs": outlined, "done": 0, "unreadable": 0, "personas": []}, runtime)
+    work = Work(
+        pieces=len(jobs),
+        outline=counting.outline,
+        outlined=len(outlined),
+        share=PERSONA_SHARE,
+    )
+    return estimate_work(PERSONAS, {PERSONAS: work}, prices)
 
 
 async def learn_prototypes(
@@ -322,6 +380,13 @@ def _thread_of(context: LearningContext) -> str:
 def _learned(state: dict[str, object], context: LearningContext) -> LearnedPrototypes:
     version = PrototypeStore(context.memory).current()
     done = cast(LearningState, state)
+    # What an earlier start did, where this one had nothing left to derive.
+    context.ledger.set(
+        PERSONAS,
+        done.get("prompt_tokens", 0),
+        done.get("completion_tokens", 0),
+        pieces=done["done"],
+    )
     return LearnedPrototypes(
         version=done["version"],
         prototypes=version.k if version else 0,
@@ -329,6 +394,13 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
         personas=len(done["personas"]),
         unreadable=done["unreadable"],
         reason=done["reason"],
+        usage=context.ledger.usage.model_copy(
+            update={
+                "model": context.engine.name,
+                "engine_calls": -(-done["done"] // context.batch),
+                "chains_sampled": done["done"],
+            }
+        ),
     )
 
 

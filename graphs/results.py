@@ -74,8 +74,10 @@ def cannot_write(reasons: Sequence[str | None]) -> bool:
     )
 
 
-def not_scored(failures: Sequence[ChainFailure], context: EvaluationContext) -> PGenRMError:
-    """Return the error of an evaluation of which no chain can be used."""
+def not_scored(
+    failures: Sequence[ChainFailure], context: EvaluationContext, usage: Usage
+) -> PGenRMError:
+    """Return the error of an evaluation of which no chain can be used, and what it has cost."""
     reasons = Counter(failure.reason for failure in failures)
     last = failures[-1].message if failures else "nothing was sampled"
     told = f"({count_reasons(failures)}; last: {last})"
@@ -96,6 +98,8 @@ def not_scored(failures: Sequence[ChainFailure], context: EvaluationContext) -> 
         f"{told}; {advice}",
         reason="no_usable_chain",
         failures=reasons,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
     )
 
 

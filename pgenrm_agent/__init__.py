@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SamplingParams,
     )
     from pgenrm_agent.errors import (
+        BudgetReached,
         ChainError,
         ConfigurationError,
         EngineError,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BudgetReached",
     "Candidate",
     "CandidateScore",
     "Capabilities",
@@ -112,8 +114,8 @@ _HOME = {
         "engines": "load_engine",
         "engines.protocol": "Capabilities Completion Engine Prompt SamplingParams",
         "evaluation_cache": "EvaluationCache",
-        "errors": "ChainError ConfigurationError EngineError EngineTimeout EngineUnavailable "
-        "MemoryStoreError PGenRMError",
+        "errors": "BudgetReached ChainError ConfigurationError EngineError EngineTimeout "
+        "EngineUnavailable MemoryStoreError PGenRMError",
         "integrations.langchain.node": "as_node",
         "integrations.langchain.tool": "as_tool",
         "integrations.trl": "as_reward_func",

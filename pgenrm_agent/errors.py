@@ -6,6 +6,7 @@
     │   ├── EngineUnavailable   it cannot be reached or loaded
     │   └── EngineTimeout       it did not answer in time
     ├── ChainError              the model answered, and the answer is no evaluation chain
+    ├── BudgetReached           a job stopped at what it may cost; it can be started again
     └── MemoryStoreError        the user memory cannot be read or written
 
 Each message says what was wrong, with which value, and what to do.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 __all__ = [
+    "BudgetReached",
     "ChainError",
     "ConfigurationError",
     "EngineError",
@@ -50,7 +52,8 @@ class ChainError(PGenRMError):
     """A model's text is not a usable evaluation chain.
 
     `reason` is a short machine-readable code (for counting); the message is for people. `failures`
-    counts, by reason, the sampled texts of an evaluation that had no usable one.
+    counts, by reason, the sampled texts of an evaluation that had no usable one, and `prompt_tokens`
+    and `completion_tokens` are what these have cost.
     """
 
     def __init__(
@@ -59,10 +62,18 @@ class ChainError(PGenRMError):
         *,
         reason: str = "unparseable",
         failures: Mapping[str, int] | None = None,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.failures = dict(failures or {})
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class BudgetReached(PGenRMError):
+    """A job ended before its work was done, at what it may cost. What it has done is kept."""
 
 
 class MemoryStoreError(PGenRMError):

@@ -6,11 +6,12 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
 
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.background_loop import all_or_cancel
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
 from pgenrm_agent.schema import Evaluation, EvaluationRequest, Model, Prices
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput, JSONObject
 
-__all__ = ["OnProgress", "Progress", "RunOptions", "evaluate", "run_evaluation"]
+__all__ = ["OnProgress", "Progress", "RunOptions", "evaluate", "evaluate_each", "run_evaluation"]
 
 
 class RunOptions(TypedDict):
@@ -159,3 +160,23 @@ async def run_evaluation(
     evaluation = Evaluation.model_validate(state["evaluation"])
     total = {"total": time.perf_counter() - started}
     return evaluation.model_copy(update={"timings": evaluation.timings | total})
+
+
+async def evaluate_each(
+    score: Callable[[EvaluationRequest], Awaitable[Evaluation]],
+    requests: Sequence[EvaluationRequest],
+    concurrency: int,
+) -> list[Evaluation | PGenRMError]:
+    """Score requests, `concurrency` at a time; each has its result, or its error, in its place."""
+    if concurrency < 1:
+        raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
+    places = asyncio.Semaphore(concurrency)
+
+    async def score_request(request: EvaluationRequest) -> Evaluation | PGenRMError:
+        async with places:
+            try:
+                return await score(request)
+            except PGenRMError as error:
+                return error
+
+    return await all_or_cancel([score_request(request) for request in requests])

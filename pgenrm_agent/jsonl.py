@@ -15,9 +15,20 @@ from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["RecordLog"]
+__all__ = ["RecordLog", "read_records"]
 
 Row = TypeVar("Row", bound=BaseModel)
+
+
+def read_records(path: Path, kind: type[Row]) -> list[Row]:
+    """Return what a `RecordLog` holds; nothing where there is none yet.
+
+    Raises ConfigurationError as the log does.
+    """
+    if not path.is_file():
+        return []
+    with RecordLog(path, kind) as log:
+        return log.records
 
 
 class RecordLog(Generic[Row]):

@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
+from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, stated_preference
-from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate
+from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate, evaluate_each
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
     EngineName,
@@ -252,25 +253,18 @@ class PGenRM(Closeable):
 
         A request that cannot be scored has its error in its place and does not stop the others.
         """
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
-        places = asyncio.Semaphore(concurrency)
 
-        async def score_request(request: EvaluationRequest) -> Evaluation | PGenRMError:
-            async with places:
-                try:
-                    return await self.ascore(
-                        request.user_id,
-                        request.query,
-                        request.candidates,
-                        conversation=request.conversation,
-                        scaling=scaling,
-                        timeout=timeout,
-                    )
-                except PGenRMError as error:
-                    return error
+        async def score_request(request: EvaluationRequest) -> Evaluation:
+            return await self.ascore(
+                request.user_id,
+                request.query,
+                request.candidates,
+                conversation=request.conversation,
+                scaling=scaling,
+                timeout=timeout,
+            )
 
-        return await all_or_cancel([score_request(request) for request in requests])
+        return await evaluate_each(score_request, requests, concurrency)
 
     score_many = blocking(ascore_many)
 
@@ -357,6 +351,7 @@ class PGenRM(Closeable):
         keep: str | Path | None = None,
         fresh: bool = False,
         on_progress: Callable[[str, int, int], None] | None = None,
+        ledger: CostLedger | None = None,
     ) -> LearnedPrototypes:
         """Group all users who agreed by personas, and use these groups from now on (paper 4.2.1).
 
@@ -370,8 +365,10 @@ class PGenRM(Closeable):
                 goes on there at the next call with that file.
             fresh: Start anew even so.
             on_progress: Called with what is being done, how much of it is done, and of how much.
+            ledger: The budget of the build, earlier starts included; None for no end.
 
         Raises:
+            BudgetReached: It is spent; with `keep`, a new call with a higher one goes on.
             ConfigurationError: A package is missing, nobody agreed, or no persona can be read; the
                 version before then still counts.
         """
@@ -394,6 +391,7 @@ class PGenRM(Closeable):
             temperature=self._scaling.temperature,
             seed=seed,
             on_progress=on_progress or (lambda what, done, total: None),
+            ledger=ledger or CostLedger(self._run["prices"]),
         )
         return await learn_prototypes(context, keep=keep, fresh=fresh)
 

@@ -29,6 +29,7 @@ __all__ = [
     "Moment",
     "Persona",
     "PreferencePair",
+    "Prices",
     "Rubric",
     "Scaling",
     "StatedPreference",

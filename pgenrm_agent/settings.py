@@ -8,6 +8,7 @@ Used as a library, the package takes nothing but `home` from here.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ __all__ = [
     "Settings",
     "config_files",
     "data_folder",
+    "parse_prices",
     "read_settings",
     "settings_sources",
     "unknown_variables",
@@ -51,6 +53,28 @@ Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Place = Annotated[str, AfterValidator(_at_home)]
 """A path, or what names something elsewhere: a URL, a model on a hub."""
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def parse_prices(text: str) -> tuple[float, float]:
+    """Return the two prices of "PROMPT,COMPLETION".
+
+    Raises ValueError where these are not two numbers of at least 0.
+    """
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError:
+        prompt = completion = math.nan
+    if not (0 <= prompt < math.inf and 0 <= completion < math.inf):
+        raise ValueError(
+            f"{text!r} is not PROMPT,COMPLETION: what a million tokens read and a million tokens "
+            "written cost, such as 0.15,0.60"
+        )
+    return prompt, completion
+
+
+def _checked_prices(text: str) -> str:
+    parse_prices(text)
+    return text
 
 
 class Settings(BaseSettings):
@@ -91,6 +115,9 @@ class Settings(BaseSettings):
         None, gt=0.5, lt=1, description="Probability of being best at which sampling ends early."
     )
     seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of scores; else drawn.")
+    prices: Annotated[str, AfterValidator(_checked_prices)] | None = Field(
+        None, description="What a million tokens read and written cost, such as 0.15,0.60."
+    )
     runs: Place | None = Field(
         None, description="SQLite file, or PostgreSQL URL, with the runs of debugging."
     )

@@ -94,7 +94,8 @@ class _SeededModel(BaseHTTPRequestHandler):
     """A chat model over HTTP whose answers follow from what is asked and the seed alone.
 
     It likes what it finds "good", more or less so by the seed; and it writes whatever form of answer
-    it is asked for: a chain, scores alone, or a persona.
+    it is asked for: a chain, scores alone, or a persona. It counts a token for every four bytes that
+    it reads, and for every word that it writes; the model "wordy" counts 2,000 for each answer.
     """
 
     protocol_version = "HTTP/1.1"
@@ -109,8 +110,9 @@ class _SeededModel(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         time.sleep(self.latency_s)
+        structured = "response_format" in body
         texts = [
-            self._text(body["messages"], body["seed"] + number)
+            self._text(body["messages"], body["seed"] + number, structured)
             for number in range(body.get("n", 1))
         ]
         choices = [
@@ -121,13 +123,26 @@ class _SeededModel(BaseHTTPRequestHandler):
             }
             for index, text in enumerate(texts)
         ]
+        read = sum(len(message["content"].encode()) for message in body["messages"]) // 4
+        each = [2000 if body["model"] == "wordy" else len(text.split()) for text in texts]
         self._reply(
-            {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "m",
+                "choices": choices,
+                "usage": {
+                    "prompt_tokens": read,
+                    "completion_tokens": sum(each),
+                    "total_tokens": read + sum(each),
+                },
+            }
         )
 
-    def _text(self, messages: list[dict[str, str]], seed: int) -> str:
+    def _text(self, messages: list[dict[str, str]], seed: int, structured: bool) -> str:
         system, asked = messages[0]["content"], messages[-1]["content"]
-        if "Who is this person" in asked:
+        if "Who is this person" in asked and not structured:
             return "Someone who likes what is good."
         answers = re.findall(r"\[The Start of Response \d+\]\n(.*)\n", asked)
         scores = [
@@ -136,7 +151,7 @@ class _SeededModel(BaseHTTPRequestHandler):
         ]
         if system.startswith("You judge responses"):
             return json.dumps({f"response_{place}": score for place, score in enumerate(scores, 1)})
-        return write_chain(scores)
+        return _document(scores) if structured else write_chain(scores)
 
     def _reply(self, body: object) -> None:
         content = json.dumps(body).encode()
@@ -145,6 +160,23 @@ class _SeededModel(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+def _document(scores: list[int]) -> str:
+    """A chain as the JSON object of "structured-1", with the same mark on every criterion."""
+    criteria = [
+        {"name": name, "weight": 1, "reason": "It shows."} for name in ("Good", "Better", "Best")
+    ]
+    marks = {
+        f"response_{place}": {"why": "So it is.", "marks": [score] * len(criteria)}
+        for place, score in enumerate(scores, start=1)
+    }
+    return json.dumps(
+        {
+            "persona": "Someone who likes what is good.",
+            "evaluation": {"criteria": criteria, "scores": marks},
+        }
+    )
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """`pgenrm`: the groups of commands, put together.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
-2 wrong usage. Heavy packages load inside the commands, so that `pgenrm --help` is quick.
+2 wrong usage, 3 stopped at its budget. Heavy packages load inside the commands, so that
+`pgenrm --help` is quick.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from pgenrm_agent.cli.serve import mcp, serve
 from pgenrm_agent.cli.studio import studio
 from pgenrm_agent.cli.train import app as train
 from pgenrm_agent.cli.users import app as users
-from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.errors import BudgetReached, PGenRMError
 from pgenrm_agent.extras import EXTRA_OF
 
 __all__ = ["app", "main", "run"]
+
+STOPPED = 3
+"""The exit code of a job that has spent its budget: what it has done is kept, and it can go on."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,6 +82,9 @@ def run(commands: typer.Typer) -> None:
     """Run a command line; errors raised on purpose become one line and exit code 1."""
     try:
         commands()
+    except BudgetReached as stop:
+        typer.echo(str(stop), err=True)
+        raise SystemExit(STOPPED) from stop
     except PGenRMError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from error

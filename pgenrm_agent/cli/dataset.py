@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.costs import cost_line, open_ledger, prices_of, print_estimate
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
+    BudgetOption,
     ConcurrencyOption,
+    DryRunOption,
     EmbedderOption,
     FixedSeedOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
     ModelOption,
+    PricesOption,
     PrototypeOption,
 )
-from pgenrm_agent.cli.output import show
-from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
+from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.resources import is_url, open_embedder, open_reward_model, scaling_of
 from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
@@ -46,13 +50,20 @@ def score_dataset(
     model: ModelOption,
     engine: EngineChoice,
     embedder: EmbedderOption,
+    prices: PricesOption,
+    budget: BudgetOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score every row of a Parquet file into another one; started again, it goes on."""
     require("pgenrm score-dataset", "pyarrow", *(["ray"] if ray_workers else []))
+    from pgenrm_agent.engines.counting import CountingEngine
+    from pgenrm_agent.integrations.dataset_estimate import estimate_dataset
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
+    from pgenrm_agent.opening import format_for
     from pgenrm_agent.progress import counting
+    from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
@@ -62,22 +73,49 @@ def score_dataset(
         seed=seed,
         embedder=embedder,
     )
-    opened = partial(open_reward_model, memory, model, engine, embedder=embedder)
+    priced = prices_of(prices, budget)
+    opened = partial(open_reward_model, memory, model, engine, embedder=embedder, prices=priced)
+    silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
+    with (
+        waiting("estimating the cost"),
+        PGenRM(
+            engine=silent,
+            memory=memory,
+            chain_format=format_for(model, engine.name, None),
+            persona_embedder=open_embedder(embedder),
+        ) as outlined,
+    ):
+        estimate = estimate_dataset(source, target, job, outlined, silent, priced)
+    if dry_run:
+        print_estimate(estimate, as_json=as_json)
+        return
+    ledger = open_ledger(estimate, priced, budget)
     with counting("rows") as progress:
         if ray_workers is not None:
             from pgenrm_agent.integrations.ray_scoring import on_ray
 
-            run = on_ray(opened, workers=ray_workers, gpus=gpus, batch=concurrency)
-            summary = score_all(source, target, job, run, progress=progress)
+            run = on_ray(
+                opened,
+                workers=ray_workers,
+                gpus=gpus,
+                batch=concurrency,
+                at_once=None if budget is None else 4 * ray_workers * concurrency,
+            )
+            summary = score_all(source, target, job, run, progress=progress, ledger=ledger)
         else:
             with opened() as reward_model:
                 run = in_process(reward_model, concurrency=concurrency)
-                summary = score_all(source, target, job, run, progress=progress)
-    show(summary, as_json, lambda summary: _print(summary, target))
+                summary = score_all(source, target, job, run, progress=progress, ledger=ledger)
+    if as_json:
+        print_json({**summary.model_dump(mode="json"), "estimate": estimate})
+    else:
+        _print(summary, target)
 
 
 def _print(summary: Summary, target: Path) -> None:
     resumed = f", {summary.resumed} of them by an earlier start" if summary.resumed else ""
     typer.echo(f"{summary.rows} rows{resumed}: {summary.scored} scored, {target}")
+    if line := cost_line(summary.usage):
+        typer.echo(line)
     for reason, count in summary.reasons.items():
         typer.echo(f"{count} not scored in full: {reason}", err=True)

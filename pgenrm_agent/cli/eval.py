@@ -12,9 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pgenrm_agent.cli.costs import cost_line, open_ledger, prices_of, print_estimate
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
+    BudgetOption,
     ConcurrencyOption,
+    DryRunOption,
     EmbedderOption,
     FixedSeedOption,
     IndividualOption,
@@ -23,17 +26,23 @@ from pgenrm_agent.cli.options import (
     MemoryOption,
     ModelOption,
     PastChoicesOption,
+    PricesOption,
     SimilarOption,
     TemperatureOption,
 )
-from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.lineup import JUDGES, judge_names, make_baseline, make_judge
 from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
+    from pgenrm_agent.costs import Estimate
+    from pgenrm_agent.engines import Engine
+    from pgenrm_agent.evaluation.judges import Judge
     from pgenrm_agent.evaluation.records import Record
+    from pgenrm_agent.reward_model import PGenRM
+    from pgenrm_agent.schema import Scaling, Usage
 
 __all__ = ["app"]
 
@@ -75,6 +84,9 @@ def evaluate(
     memory: MemoryOption,
     embedder: EmbedderOption,
     concurrency: ConcurrencyOption = 16,
+    prices: PricesOption,
+    budget: BudgetOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how often a model is right about users, beside its baselines.
@@ -88,10 +100,13 @@ def evaluate(
         raise typer.BadParameter("--data and --out are needed: see pgenrm eval --help")
     require("pgenrm eval", "matplotlib", "pyarrow", "scipy", extra="evaluation")
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
+    from pgenrm_agent.engines.counting import CountingEngine
     from pgenrm_agent.evaluation.datasets.questions import read_source
+    from pgenrm_agent.evaluation.estimate import estimate_evaluation
     from pgenrm_agent.evaluation.running import RunDescription
     from pgenrm_agent.machine import describe_machine
     from pgenrm_agent.model_files import bundled_model, named_format
+    from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.run_folder import weights_of
     from pgenrm_agent.schema import Scaling
 
@@ -108,10 +123,48 @@ def evaluate(
     baselines = {name: make_baseline(name, questions) for name in names}
     finds_similar = open_embedder(embedder) if prototype > 0 else None
     folder = Path(model or bundled_model())
-    runner = engine.open(model or folder)
     scaling = Scaling(
         individual=individual, prototype=prototype, history=history, temperature=temperature
     )
+    priced = prices_of(prices, budget)
+
+    def model_on(runner: Engine) -> PGenRM:
+        return PGenRM(
+            engine=runner,
+            chain_format=named_format(folder),  # else by what the engine can
+            memory=memory,
+            persona_embedder=finds_similar,
+        )
+
+    def judges_of(reward_model: PGenRM, runner: Engine, wanted: Scaling) -> list[Judge]:
+        return [
+            baselines[name]
+            or make_judge(name, reward_model, runner, questions, wanted, embedder=embedder)
+            for name in names
+        ]
+
+    async def outline() -> Estimate:
+        silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
+        once = scaling.model_copy(update={"resamples": 0})
+        async with aclosing(model_on(silent)) as reward_model:
+            return await estimate_evaluation(
+                questions.questions,
+                judges_of(reward_model, silent, once),
+                silent,
+                out,
+                runs=runs,
+                rounds=1 + scaling.resamples,
+                prices=priced,
+            )
+
+    with waiting("estimating the cost"):
+        estimate = asyncio.run(outline())
+    if dry_run:
+        print_estimate(estimate, as_json=as_json)
+        return
+    ledger = open_ledger(estimate, priced, budget)
+    with waiting("loading the model"):
+        runner = engine.open(model or folder)
     description = RunDescription(
         source=Path(data).name,
         questions=len(questions.questions),
@@ -127,33 +180,22 @@ def evaluate(
     async def run() -> list[Record]:
         from pgenrm_agent.evaluation.running import evaluate as run_judges
         from pgenrm_agent.progress import counting
-        from pgenrm_agent.reward_model import PGenRM
 
-        reward_model = PGenRM(
-            engine=runner,
-            chain_format=named_format(folder),  # else by what the engine can
-            memory=memory,
-            persona_embedder=finds_similar,
-        )
-        async with aclosing(runner), aclosing(reward_model):
-            judges = [
-                baselines[name]
-                or make_judge(name, reward_model, runner, questions, scaling, embedder=embedder)
-                for name in names
-            ]
+        async with aclosing(runner), aclosing(model_on(runner)) as reward_model:
             with counting("verdicts") as progress:
                 return await run_judges(
                     questions.questions,
-                    judges,
+                    judges_of(reward_model, runner, scaling),
                     out,
                     description,
                     runs=runs,
                     concurrency=concurrency,
                     progress=progress,
+                    ledger=ledger,
                 )
 
     records = asyncio.run(run())
-    _finish(records, out, as_json=as_json)
+    _finish(records, out, estimate, ledger.usage, as_json=as_json)
 
 
 @app.command()
@@ -197,7 +239,9 @@ def compare(
     Console().print(table)
 
 
-def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
+def _finish(
+    records: Sequence[Record], out: Path, estimate: Estimate, usage: Usage, *, as_json: bool
+) -> None:
     """Write results, summary and report, and print the table."""
     from pgenrm_agent.evaluation.comparisons import failures_of
     from pgenrm_agent.evaluation.records import write_parquet
@@ -223,7 +267,7 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     write_json(out / SUMMARY, summary)
     write_report(rows, described, out / REPORT)
     if as_json:
-        print_json(summary)
+        print_json({**summary, "usage": usage, "estimate": estimate})
         return
     table = Table("", *(row.judge for row in rows), title=described.source, title_justify="left")
     columns = [cells(row) for row in rows]
@@ -235,6 +279,8 @@ def _finish(records: Sequence[Record], out: Path, *, as_json: bool) -> None:
     for sentence in (*map(accuracy_in_words, rows), failures_in_words(rows)):
         if sentence:
             console.print(sentence, markup=False)
+    if line := cost_line(usage):
+        console.print(line, markup=False)
     Console(stderr=True).print(f"report: {out / REPORT}", markup=False)
 
 

@@ -14,6 +14,7 @@ import typer
 __all__ = [
     "MAX_SEED",
     "AnswersOption",
+    "BudgetOption",
     "CandidatesArgument",
     "ConcurrencyOption",
     "DryRunOption",
@@ -29,6 +30,7 @@ __all__ = [
     "ModelOption",
     "OutOption",
     "PastChoicesOption",
+    "PricesOption",
     "PrototypeOption",
     "QueryOption",
     "RecipeOption",
@@ -37,6 +39,7 @@ __all__ = [
     "StoreOption",
     "SureOption",
     "TemperatureOption",
+    "TimeoutOption",
     "UserArgument",
     "UserOption",
     "from_setting",
@@ -216,6 +219,33 @@ LimitOption = Annotated[
 ]
 ConcurrencyOption = Annotated[
     int, typer.Option("--concurrency", min=1, help="Evaluations at the same time.")
+]
+
+# What it may cost.
+PricesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prices",
+        metavar="PROMPT,COMPLETION",
+        help="What a million tokens read and a million tokens written cost, such as 0.15,0.60:"
+        " results then say what they cost.",
+        **from_setting("prices", "not known"),
+    ),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        min=0.0,
+        help="What the whole job may cost, earlier starts included: it does not begin when it would"
+        " cost more, and ends before it does. Needs --prices.",
+    ),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", help="Seconds after which the chains that are whole by then have to do."
+    ),
 ]
 
 # Training runs.

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.costs import cost_line, open_ledger, prices_of, print_estimate
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
+    BudgetOption,
+    DryRunOption,
     EmbedderOption,
     FixedSeedOption,
     JsonOption,
     MemoryOption,
     ModelOption,
+    PricesOption,
 )
-from pgenrm_agent.cli.output import show
+from pgenrm_agent.cli.output import print_json, show, waiting
 from pgenrm_agent.cli.resources import open_memory, open_reward_model
 
 if TYPE_CHECKING:
@@ -43,17 +48,37 @@ def build(
     embedder: EmbedderOption,
     model: ModelOption,
     engine: EngineChoice,
+    prices: PricesOption,
+    budget: BudgetOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Group everybody who agreed to take part; a new version replaces the old when complete.
 
     A build that is cut off goes on where it was when the same command is given again.
     """
+    from pgenrm_agent.engines.counting import CountingEngine
+    from pgenrm_agent.graphs.prototype_learning import estimate_learning
+    from pgenrm_agent.graphs.state import default_format
+    from pgenrm_agent.opening import format_for
     from pgenrm_agent.progress import counting_tasks
     from pgenrm_agent.settings import data_folder
 
+    priced = prices_of(prices, budget)
+    silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
+    chain_format = format_for(model, engine.name, None) or default_format(silent)
+    with waiting("estimating the cost"), open_memory(memory) as store:
+        estimate = asyncio.run(
+            estimate_learning(
+                store, chain_format, silent, queries=queries, seed=seed, prices=priced
+            )
+        )
+    if dry_run:
+        print_estimate(estimate, as_json=as_json)
+        return
+    ledger = open_ledger(estimate, priced, budget)
     with (
-        open_reward_model(memory, model, engine, embedder=embedder) as reward_model,
+        open_reward_model(memory, model, engine, embedder=embedder, prices=priced) as reward_model,
         counting_tasks() as progress,
     ):
         learned = reward_model.learn_prototypes(
@@ -63,8 +88,12 @@ def build(
             keep=data_folder() / "prototype-learning.sqlite",
             fresh=fresh,
             on_progress=progress,
+            ledger=ledger,
         )
-    show(learned, as_json, _print_learned)
+    if as_json:
+        print_json({**learned.model_dump(mode="json"), "estimate": estimate})
+    else:
+        _print_learned(learned)
 
 
 @app.command()
@@ -81,6 +110,8 @@ def _print_learned(learned: LearnedPrototypes) -> None:
         f"version {learned.version}: {learned.prototypes} prototypes of {learned.users} users "
         f"({learned.personas} personas, {learned.unreadable} unreadable)\n{learned.reason}"
     )
+    if line := cost_line(learned.usage):
+        typer.echo(line)
 
 
 def _print_status(current: PrototypeStatus) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.reward_model import PGenRM
-    from pgenrm_agent.schema import Scaling
+    from pgenrm_agent.schema import Prices, Scaling
 
 __all__ = [
     "is_url",
@@ -55,6 +55,7 @@ def open_reward_model(
     *,
     scaling: Scaling | None = None,
     embedder: str | None = None,
+    prices: Prices | None = None,
 ) -> PGenRM:
     """Return the reward model that the shared options describe."""
     from pgenrm_agent.reward_model import PGenRM
@@ -66,6 +67,7 @@ def open_reward_model(
         memory=memory,
         scaling=scaling,
         persona_embedder=open_embedder(embedder),
+        prices=prices,
     )
 
 

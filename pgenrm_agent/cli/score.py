@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.costs import cost_line, prices_of
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     MAX_SEED,
@@ -18,10 +19,12 @@ from pgenrm_agent.cli.options import (
     JsonOption,
     MemoryOption,
     ModelOption,
+    PricesOption,
     PrototypeOption,
     QueryOption,
     SeedOption,
     SureOption,
+    TimeoutOption,
     UserOption,
     from_setting,
 )
@@ -85,18 +88,25 @@ def _scoring(
         model: ModelOption,
         engine: EngineChoice,
         embedder: EmbedderOption,
+        prices: PricesOption,
+        timeout: TimeoutOption = None,
         as_json: JsonOption = False,
     ) -> None:
         scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
         answers = read_candidates(candidates)
         with (
-            open_reward_model(memory, model, engine, embedder=embedder) as reward_model,
+            open_reward_model(
+                memory, model, engine, embedder=embedder, prices=prices_of(prices)
+            ) as reward_model,
             waiting("sampling evaluation chains"),
         ):
-            evaluation = reward_model.score(user, query, answers, scaling=scaling)
+            evaluation = reward_model.score(user, query, answers, scaling=scaling, timeout=timeout)
         if model is None and not as_json:
             print_notice()
         show_result(evaluation, as_json)
+        line = cost_line(evaluation.usage)
+        if line and not as_json:
+            typer.echo(line)
 
     command.__name__, command.__doc__ = name, about
     return chooses_engine(command)

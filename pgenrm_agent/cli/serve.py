@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgenrm_agent.cli.costs import prices_of
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.keys import keys_in_force
 from pgenrm_agent.cli.options import (
@@ -16,6 +17,7 @@ from pgenrm_agent.cli.options import (
     KeysOption,
     MemoryOption,
     ModelOption,
+    PricesOption,
     PrototypeOption,
     SeedOption,
     SureOption,
@@ -77,6 +79,7 @@ def serve(
     model: ModelOption,
     engine: EngineChoice,
     embedder: EmbedderOption,
+    prices: PricesOption,
 ) -> None:
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
     require("pgenrm serve", "fastapi", "prometheus_client", "uvicorn", extra="server")
@@ -97,6 +100,7 @@ def serve(
         engine,
         scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
         embedder=embedder,
+        prices=prices_of(prices),
     ) as reward_model:
         _run_server(
             reward_model,
@@ -145,6 +149,7 @@ def mcp(
     model: ModelOption,
     engine: EngineChoice,
     embedder: EmbedderOption,
+    prices: PricesOption,
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     require("pgenrm mcp", "mcp")
@@ -172,6 +177,7 @@ def mcp(
         engine,
         scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
         embedder=embedder,
+        prices=prices_of(prices),
     ) as reward_model:
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)

@@ -117,6 +117,8 @@ class ChainJudge:
                 scores=(None,) * len(question.candidates),
                 reason=str(error),
                 failures=error.failures or {error.reason: 1},
+                prompt_tokens=error.prompt_tokens,
+                completion_tokens=error.completion_tokens,
             )
         return _verdict_of(evaluation)
 

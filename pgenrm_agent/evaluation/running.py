@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
+from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.judges import Judge
 from pgenrm_agent.evaluation.questions import Question, check_questions, fingerprint
@@ -51,6 +52,7 @@ async def evaluate(
     runs: int = 1,
     concurrency: int = 16,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ledger: CostLedger | None = None,
 ) -> list[Record]:
     """Let every judge answer every question `runs` times; return all records, kept ones included.
 
@@ -62,9 +64,12 @@ async def evaluate(
 
     concurrency: questions judged at the same time; they share the engine's batches.
     progress: told how many records there are, of how many.
+    ledger: prices, and what all that is asked for may cost, records of earlier starts included.
 
-    Raises ConfigurationError for a folder whose records were made with other settings, and what
-    the engine raises.
+    Raises:
+        BudgetReached: No further question fits into the budget; the records stay.
+        ConfigurationError: The folder's records were made with other settings. And what the engine
+            raises.
     """
     check_questions(questions, source=description.source)
     names = [judge.name for judge in judges]
@@ -86,15 +91,24 @@ async def evaluate(
             for judge, run, question in wanted
             if (judge.name, run, question.id) not in done
         )
-        kept = sum((judge.name, run, question.id) in done for judge, run, question in wanted)
+        kept = 0
+        ledger = ledger or CostLedger()
+        for judge, run, question in wanted:
+            record = done.get((judge.name, run, question.id))
+            if record is not None:
+                kept += 1
+                _enter(record, ledger)
         progress(kept, len(wanted))
 
         async def work(waiting: Iterator[tuple[Judge, int, Question]]) -> None:
             nonlocal kept
             for judge, run, question in waiting:
+                if not ledger.begin(judge.name):
+                    return
                 record = await _judged(judge, run, question, description.seed)
                 log.append(record)
                 done[record.key] = record
+                _enter(record, ledger)
                 kept += 1
                 progress(kept, len(wanted))
 
@@ -105,7 +119,13 @@ async def evaluate(
         except ExceptionGroup as errors:
             # What went wrong first; the other questions were stopped for it.
             raise errors.exceptions[0] from None
+        if ledger.stopped and kept < len(wanted):
+            raise ledger.end(kept, len(wanted), "verdicts")
     return [done[judge.name, run, question.id] for judge, run, question in wanted]
+
+
+def _enter(record: Record, ledger: CostLedger) -> None:
+    ledger.record(record.judge, record.verdict.prompt_tokens, record.verdict.completion_tokens)
 
 
 async def _judged(judge: Judge, run: int, question: Question, seed: int) -> Record:

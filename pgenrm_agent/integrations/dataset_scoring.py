@@ -12,11 +12,13 @@ import hashlib
 import shutil
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
+from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
@@ -29,6 +31,7 @@ from pgenrm_agent.schema import (
     PreferencePair,
     Scaling,
     StatedPreference,
+    Usage,
     UserSignals,
     complaint_of,
 )
@@ -42,6 +45,8 @@ __all__ = [
     "Runner",
     "Summary",
     "in_process",
+    "open_parquet",
+    "progress_folder",
     "score_dataset",
     "score_row",
 ]
@@ -49,6 +54,8 @@ __all__ = [
 REQUIRED = {"user_id", "query", "candidates"}
 OPTIONAL = {"conversation", "history", "stated"}
 READ_AT_ONCE = 512
+ROWS = "rows"
+"""The one kind of work, where costs are counted."""
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[int, Mapping[str, object]]
@@ -62,6 +69,7 @@ class RowResult(Model):
         row: From 0.
         ranking: Indices of the scored candidates, best first.
         reason: Why a candidate, or the row, was not scored.
+        tokens: Written. prompt_tokens: Read.
     """
 
     row: int
@@ -72,6 +80,7 @@ class RowResult(Model):
     chains: int
     failures: int
     tokens: int
+    prompt_tokens: int = 0
     seed: int
 
 
@@ -88,13 +97,17 @@ class DatasetJob(Model):
 
 
 class Summary(Model):
-    """What a finished job did; `resumed` counts the rows that an earlier start had done."""
+    """What a finished job did; `resumed` counts the rows that an earlier start had done.
+
+    usage: tokens of all rows, and what they cost where prices are given.
+    """
 
     rows: int
     resumed: int
     scored: int
     not_scored: int
     reasons: dict[str, int] = Field(default_factory=dict)
+    usage: Usage = Usage()
 
 
 async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
@@ -126,7 +139,8 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
             reason=str(error),
             chains=0,
             failures=0,
-            tokens=0,
+            tokens=error.completion_tokens if isinstance(error, ChainError) else 0,
+            prompt_tokens=error.prompt_tokens if isinstance(error, ChainError) else 0,
             seed=seed,
         )
     place = {candidate.id: index for index, candidate in enumerate(evaluation.request.candidates)}
@@ -140,6 +154,7 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
         chains=len(evaluation.chains),
         failures=len(evaluation.failures),
         tokens=evaluation.usage.completion_tokens,
+        prompt_tokens=evaluation.usage.prompt_tokens,
         seed=seed,
     )
 
@@ -172,6 +187,7 @@ def score_dataset(
     run: Runner,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ledger: CostLedger | None = None,
 ) -> Summary:
     """Score every row of a Parquet file into another one.
 
@@ -184,14 +200,17 @@ def score_dataset(
         job: What the results depend on.
         run: `in_process(...)`, or `ray_scoring.on_ray(...)`.
         progress: Told how many rows are done, of how many.
+        ledger: Prices, and the budget of the job, earlier starts included.
 
     Raises:
+        BudgetReached: No further row fits into the budget; a new start with a higher one goes on.
         ConfigurationError: The file cannot be used, the target is there already, or there are
             results of another job.
         EngineError: As the engine raises it; a new start goes on. So with MemoryStoreError.
     """
-    table = _open(source)
-    folder = target.with_name(f"{target.name}.progress")
+    table = open_parquet(source)
+    ledger = ledger or CostLedger()
+    folder = progress_folder(target)
     taken = ConfigurationError(
         f"{target} exists already: nothing is overwritten; remove it or name another file"
     )
@@ -206,21 +225,27 @@ def score_dataset(
         if target.exists() and len(done) < job.rows:
             raise taken  # not by this job, which writes it when nothing is missing
         resumed = len(done)
+        for result in done.values():
+            ledger.record(ROWS, result.prompt_tokens, result.tokens)
         progress(resumed, job.rows)
 
         async def work() -> None:
             missing = (row for row in _rows(table) if row[0] not in known)
-            async with aclosing(run(missing, job)) as results:
+            affordable = takewhile(lambda row: ledger.begin(ROWS), missing)
+            async with aclosing(run(affordable, job)) as results:
                 async for result in results:
                     if result.row not in done:
                         log.append(result)
                         done[result.row] = result
+                        ledger.record(ROWS, result.prompt_tokens, result.tokens)
                         progress(len(done), job.rows)
 
         known = frozenset(done)
         if len(done) < job.rows:
             asyncio.run(work())
         absent = [number for number in range(job.rows) if number not in done]
+        if absent and ledger.stopped:
+            raise ledger.end(len(done), job.rows, ROWS)
         if absent:
             raise ConfigurationError(
                 f"{len(absent)} rows came back without a result (the first is {absent[0]}): start"
@@ -239,6 +264,7 @@ def score_dataset(
         scored=scored,
         not_scored=job.rows - scored,
         reasons=dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))[:10]),
+        usage=ledger.usage,
     )
 
 
@@ -278,7 +304,17 @@ def _texts(candidates: object) -> list[str]:
     return [str(text) for text in candidates] if isinstance(candidates, list) else []
 
 
-def _open(source: Path) -> ParquetFile:
+def progress_folder(target: Path) -> Path:
+    """Return where the results are kept until none is missing."""
+    return target.with_name(f"{target.name}.progress")
+
+
+def open_parquet(source: Path) -> ParquetFile:
+    """Return the file of rows.
+
+    Raises:
+        ConfigurationError: It cannot be read, has no rows, or not the columns that are needed.
+    """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -331,6 +367,7 @@ def _write(source: Path, target: Path, results: Mapping[int, RowResult]) -> None
             ("chains", pa.int32()),
             ("failures", pa.int32()),
             ("tokens", pa.int64()),
+            ("prompt_tokens", pa.int64()),
             ("seed", pa.int64()),
         ]
     )

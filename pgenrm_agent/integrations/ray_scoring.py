@@ -61,7 +61,14 @@ class _Worker:
         )
 
 
-def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16) -> Runner:
+def on_ray(
+    make: MakeModel,
+    *,
+    workers: int,
+    gpus: float = 0.0,
+    batch: int = 16,
+    at_once: int | None = None,
+) -> Runner:
     """Score rows on `workers` Ray actors, each with a model of its own.
 
     Uses the cluster that RAY_ADDRESS names, or starts Ray on this machine. Results come back to
@@ -75,6 +82,8 @@ def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16)
         workers: How many actors.
         gpus: GPUs a worker.
         batch: Rows that a worker scores at the same time.
+        at_once: Rows handed out before the results of any are waited for; AT_ONCE if None. With a
+            budget, fewer: what a row costs is known once some have come back.
 
     Raises:
         ConfigurationError: Fewer than one worker or row a batch; or more GPUs than this machine
@@ -90,7 +99,7 @@ def on_ray(make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16)
             import ray
             from ray.exceptions import RayError
 
-            while part := list(islice(rows, AT_ONCE)):
+            while part := list(islice(rows, at_once or AT_ONCE)):
                 # A history may say when; JSON has no times.
                 texts = [json.dumps(row, ensure_ascii=False, default=str) for row in part]
                 # One block a batch, so that results come back batch by batch.

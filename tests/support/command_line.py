@@ -10,8 +10,8 @@ from typer import testing
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from pgenrm_agent.cli.app import app
-from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.cli.app import STOPPED, app
+from pgenrm_agent.errors import BudgetReached, PGenRMError
 
 # Half a second for each call of a command otherwise: what is put together does not change.
 testing._get_command = cache(get_command)
@@ -40,6 +40,8 @@ def pgenrm(
     env: variables to set, or to unset with None. obj: what the commands find as their context.
     """
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], env=env, obj=obj)
+    if isinstance(done.exception, BudgetReached):
+        return Done(STOPPED, done.stdout, f"{done.stderr}{done.exception}\n")
     if isinstance(done.exception, PGenRMError):
         return Done(1, done.stdout, f"{done.stderr}error: {done.exception}\n")
     if done.exception is not None and not isinstance(done.exception, SystemExit):

@@ -35,7 +35,7 @@ LAYERS = [
         "sync_wrappers",
     },
     {"schema", "evaluation_cache"},
-    {"chain", "ranking", "sampling", "aggregation", "common_basis"},
+    {"chain", "costs", "ranking", "sampling", "aggregation", "common_basis"},
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},
     {"prototypes", "opening"},
@@ -46,7 +46,7 @@ LAYERS = [
     {"training", "studio", "benchmarks"},
     {"cli"},
 ]
-PURE = {"errors", "schema", "chain", "ranking", "sampling", "aggregation", "common_basis"}
+PURE = {"errors", "schema", "chain", "costs", "ranking", "sampling", "aggregation", "common_basis"}
 
 
 def test_modules_import_only_from_below() -> None:

@@ -24,6 +24,7 @@ from pgenrm_agent.schema import (
     PreferencePair,
     Rubric,
     StatedPreference,
+    Usage,
     complaint_of,
 )
 
@@ -42,6 +43,16 @@ CandidatesArgument = Annotated[
 ]
 
 
+TimeoutArgument = Annotated[
+    float | None,
+    Field(
+        description="Seconds after which what has been sampled by then has to do.",
+        gt=0,
+        allow_inf_nan=False,
+    ),
+]
+
+
 class Scores(BaseModel):
     """Structured output of `score`: scores in the candidates' order, and why."""
 
@@ -50,6 +61,7 @@ class Scores(BaseModel):
     best: str | None
     persona: str | None
     rubric: Rubric | None
+    usage: Usage
     seed: int
 
 
@@ -57,6 +69,7 @@ class Ranking(BaseModel):
     """Structured output of `rerank`: best first, those not scored last."""
 
     items: tuple[RerankItem, ...]
+    usage: Usage
     seed: int
 
 
@@ -111,9 +124,12 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         candidates: CandidatesArgument,
         ctx: Context,
         user_id: UserArgument = None,
+        timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Scores]:
         """Score candidate answers for one user, 1 to 10, with the persona and rubric behind it."""
-        evaluation = await _told(_evaluated(reward_model, ctx, user(user_id), query, candidates))
+        evaluation = await _told(
+            _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
+        )
         own = [chain for chain in evaluation.chains if chain.level == "individual"]
         shown = typical_chain(evaluation, own) if own else None
         scores = Scores(
@@ -122,6 +138,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             best=evaluation.best,
             persona=shown.persona.text if shown else None,
             rubric=shown.rubric if shown else None,
+            usage=evaluation.usage,
             seed=evaluation.seed,
         )
         content = [describe(evaluation)]
@@ -137,10 +154,15 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         candidates: CandidatesArgument,
         ctx: Context,
         user_id: UserArgument = None,
+        timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Ranking]:
         """Order candidate answers by how much one user would like them, best first."""
-        evaluation = await _told(_evaluated(reward_model, ctx, user(user_id), query, candidates))
-        ranking = Ranking(items=ranking_of(evaluation).items, seed=evaluation.seed)
+        evaluation = await _told(
+            _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
+        )
+        ranking = Ranking(
+            items=ranking_of(evaluation).items, usage=evaluation.usage, seed=evaluation.seed
+        )
         return _result([describe(evaluation)], ranking)
 
     @server.tool(annotations=ToolAnnotations(destructive_hint=False))
@@ -202,7 +224,12 @@ async def _told(work: Awaitable[T]) -> T:
 
 
 async def _evaluated(
-    reward_model: PGenRM, ctx: Context, user: str, query: str, candidates: list[str]
+    reward_model: PGenRM,
+    ctx: Context,
+    user: str,
+    query: str,
+    candidates: list[str],
+    timeout_s: float | None,
 ) -> Evaluation:
     """Score, telling the client about every stage."""
     done = 0
@@ -215,7 +242,9 @@ async def _evaluated(
         telling.add(task)
 
     try:
-        return await reward_model.ascore(user, query, candidates, on_progress=tell)
+        return await reward_model.ascore(
+            user, query, candidates, timeout=timeout_s, on_progress=tell
+        )
     finally:
         await asyncio.gather(*telling, return_exceptions=True)
 

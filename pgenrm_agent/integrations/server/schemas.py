@@ -64,6 +64,12 @@ Statement = Annotated[
 ]
 
 
+Timeout = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    Field(description="Seconds after which the chains that are whole by then have to do."),
+]
+
+
 class Turn(Model):
     """One turn of the conversation before the query."""
 
@@ -182,6 +188,7 @@ class ScoreBody(Model):
     conversation: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
     scaling: ScalingBody = ScalingBody()
     signals: SignalsBody | None = None
+    timeout_s: Timeout = None
     include_chains: bool = Field(
         default=False, description="Also return the user's own evaluation chains, in full."
     )
@@ -254,6 +261,7 @@ class RerankBody(BaseModel):
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None
     user: UserId | None = None
+    timeout_s: Timeout = None
 
     def texts(self) -> list[str]:
         """Return the documents' texts, in order."""
@@ -299,10 +307,11 @@ class RerankMeta(Model):
 
 
 class RerankUsage(Model):
-    """What Jina's clients read beside the results."""
+    """What Jina's clients read beside the results; and the money, where the server knows prices."""
 
     total_tokens: int
     prompt_tokens: int
+    cost: float | None = None
 
 
 class RerankResponse(Model):
@@ -422,6 +431,7 @@ def rerank_response(
         usage=RerankUsage(
             total_tokens=usage.prompt_tokens + usage.completion_tokens,
             prompt_tokens=usage.prompt_tokens,
+            cost=usage.cost,
         ),
     )
 

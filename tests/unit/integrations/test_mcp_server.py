@@ -95,6 +95,7 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
     told = text(result)
     assert "Persona: This person wants a useful answer." in told
     assert "- Usefulness, 100 %" in told
+    assert result.structured_content["usage"]["chains_sampled"] == 2
 
 
 async def test_rerank_keeps_the_original_places(address: str) -> None:
@@ -143,6 +144,9 @@ async def test_progress_is_told_stage_by_stage(address: str) -> None:
     [
         ("score", ASKED, "user_id is missing"),
         ("score", {**ASKED, "user_id": "ada", "query": " "}, "query"),
+        ("score", {**ASKED, "user_id": "ada", "timeout_s": 0}, "timeout_s"),
+        ("score", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
+        ("rerank", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
         ("score", {**ASKED, "user_id": "ada", "candidates": []}, "candidates"),
         (
             "remember",

@@ -95,9 +95,11 @@ async def rerank(
         raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two users")
     user = body.user or header
     work = (
-        reward_model.arerank(user, body.query, body.texts())
+        reward_model.arerank(user, body.query, body.texts(), timeout=body.timeout_s)
         if user
-        else reward_model.arerank(UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN)
+        else reward_model.arerank(
+            UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN, timeout=body.timeout_s
+        )
     )
     result = await while_connected(request, start(service, work))
     version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
@@ -114,6 +116,7 @@ def _scoring(
         conversation=[turn.message() for turn in body.conversation],
         scaling=body.scaling.over(reward_model.scaling),
         signals=None if body.signals is None else body.signals.of(body.user_id),
+        timeout=body.timeout_s,
         on_progress=on_progress,
     )
 

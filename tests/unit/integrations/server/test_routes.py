@@ -41,6 +41,15 @@ def test_scaling_in_the_request_goes_over_the_servers(running: Running) -> None:
     assert (answer["usage"]["chains_sampled"], answer["seed"]) == (5, 11)
 
 
+def test_a_request_says_how_long_it_waits(running: Running) -> None:
+    with running.client() as client:
+        assert client.post("/v1/score", json={**ASKED, "timeout_s": 60}).status_code == 200
+        asked = {"query": "How?", "documents": ["So. 3", "Thus. 8"], "user": "ada"}
+        for path, body in (("/v1/score", ASKED), ("/v1/rerank", asked), ("/v2/rerank", asked)):
+            late = client.post(path, json={**body, "timeout_s": 1e-6})
+            assert (late.status_code, late.json()["code"]) == (504, "engine_timeout")
+
+
 def test_signals_in_the_request_are_shown_and_not_kept(running: Running) -> None:
     known = {"query": "Before?", "chosen": "Yes, as the request says.", "rejected": "No."}
     signals = {"history": [known], "stated": [{"text": "Only in this request."}]}
@@ -165,6 +174,7 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
         ("POST", "/v1/score", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "query": "x" * 20_001}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "querry": "?"}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "timeout_s": 0}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "user_id": "../etc"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "query": "x" * 3_000_000}, 413, "body_too_large"),
         ("POST", "/v1/score", {**ASKED, "candidates": ["x" * 20_001]}, 422, "invalid_request"),
