@@ -75,7 +75,8 @@ class SignalSource(Protocol):
         limit: int | None = None,
         selection: Literal["random", "similar", "recent"] = "random",
         seed: int = 0,
-    ) -> UserSignals: ...
+    ) -> UserSignals:
+        """Return what is known of a user; with `limit`, that many past choices at most."""
 
 
 @runtime_checkable
@@ -86,15 +87,17 @@ class NeighborSource(Protocol):
     """
 
     @property
-    def memory(self) -> SignalSource: ...
+    def memory(self) -> SignalSource:
+        """Where the similar users' own choices come from."""
 
-    def available(self) -> bool: ...
+    def available(self) -> bool:
+        """Return whether there is a version to match with."""
 
-    def version(self) -> str | None: ...
+    def version(self) -> str | None:
+        """Return the name of the version that counts now; None without any."""
 
-    def match(
-        self, user_id: str, personas: Sequence[str], query: str, count: int
-    ) -> Match | None: ...
+    def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
+        """Return the `count` most similar users; None where there is no version."""
 
 
 @dataclass(frozen=True)

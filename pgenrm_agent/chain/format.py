@@ -129,18 +129,22 @@ class ChainFormat:
 
     @property
     def name(self) -> str:
+        """Name of the format."""
         return self.settings.name
 
     @property
     def max_candidates(self) -> int | None:
+        """Most responses in one prompt; None for no limit of its own."""
         return self.settings.max_candidates
 
     @property
     def asks_totals(self) -> bool:
+        """Whether the model works out totals."""
         return self.settings.totals
 
     @property
     def in_turns(self) -> bool:
+        """Whether the sections can be written in turns of a conversation."""
         return self.layout.in_turns
 
     def max_tokens(self, candidates: int) -> int:

@@ -49,11 +49,17 @@ def load_engine(
     make: Callable[..., Engine]
     try:
         if name == "transformers":
-            from pgenrm_agent.engines.transformers import TransformersEngine as make
+            from pgenrm_agent.engines.transformers import TransformersEngine
+
+            make = TransformersEngine
         elif name == "vllm":
-            from pgenrm_agent.engines.vllm import VLLMEngine as make
+            from pgenrm_agent.engines.vllm import VLLMEngine
+
+            make = VLLMEngine
         elif name == "openai":
-            from pgenrm_agent.engines.openai import OpenAIEngine as make
+            from pgenrm_agent.engines.openai import OpenAIEngine
+
+            make = OpenAIEngine
         else:
             raise ConfigurationError(f"no engine named {name!r}: use transformers, vllm or openai")
     except ImportError as error:

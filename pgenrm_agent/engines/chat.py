@@ -108,6 +108,7 @@ class ChatModelEngine:
 
     @property
     def name(self) -> str:
+        """Name the engine in results and errors."""
         for field in ("model_name", "model", "model_id"):
             named = getattr(self._chat_model, field, None)
             if isinstance(named, str) and named:
@@ -116,6 +117,7 @@ class ChatModelEngine:
 
     @property
     def capabilities(self) -> Capabilities:
+        """Say what it can do."""
         return Capabilities(
             continues=False, seeds="none", json_schema=bool(self._asking.dialect.schema_ways)
         )

@@ -227,8 +227,9 @@ def layer_kinds(config: PreTrainedConfig) -> set[str]:
 def _read_prompts(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]]
 ) -> tuple[list[Any], torch.Tensor]:
-    """Caches and last logits (P, vocabulary). One prompt at a time: no padding, so that a prompt's
-    numbers do not depend on its neighbors.
+    """Caches and last logits (P, vocabulary).
+
+    One prompt at a time: no padding, so that a prompt's numbers do not depend on its neighbors.
     """
     caches, logits = [], []
     for prompt in prompts:

@@ -135,6 +135,7 @@ class OpenAIEngine:
 
     @property
     def name(self) -> str:
+        """Name the engine in results and errors."""
         return f"openai:{self._model}"
 
     @property

@@ -109,13 +109,17 @@ class Engine(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name the engine in results and errors."""
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """Say what it can do."""
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
-    ) -> list[list[Completion]]: ...
+    ) -> list[list[Completion]]:
+        """Sample every prompt; see the class."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Free what the engine holds. Calling it again does nothing."""

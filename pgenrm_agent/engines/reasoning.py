@@ -135,6 +135,7 @@ class ThinkingTokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> ThinkingTokens:
+        """Return those of a tokenizer."""
         known = tokenizer.get_vocab()
         opening = {known[mark]: mark for mark in OPENING_MARKS if mark in known}
         ends = {known[end]: end for mark in OPENING_MARKS if (end := closing(mark)) in known}

@@ -128,6 +128,7 @@ class TransformersEngine:
 
     @property
     def name(self) -> str:
+        """Name the engine in results and errors."""
         return f"transformers:{self._label}"
 
     @property
@@ -137,6 +138,7 @@ class TransformersEngine:
 
     @property
     def capabilities(self) -> Capabilities:
+        """Say what it can do."""
         return Capabilities(continues=True, seeds="exact", json_schema=True)
 
     async def sample(

@@ -161,10 +161,12 @@ class VLLMEngine:
 
     @property
     def name(self) -> str:
+        """Name the engine in results and errors."""
         return f"vllm:{self._label}"
 
     @property
     def capabilities(self) -> Capabilities:
+        """Say what it can do."""
         return Capabilities(
             continues=True,
             seeds="exact" if self._batch_invariant else "per_batch",
