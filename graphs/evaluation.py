@@ -143,7 +143,9 @@ async def derive_persona(
         probing = matching and not sampler.scaling.individual and not personas
         drafts = [empty_draft(chain) for chain in (sampler.plan_probes() if probing else planned)]
         # Whole chains are written together with those of similar people, once these are known.
-        fresh = await sampler.extend(drafts, to="persona", pause=matching)
+        fresh = await sampler.extend(
+            drafts, to="persona", pause=matching, spare=state["settled"] > 0
+        )
         if probing:
             texts = (read_persona(draft["text"]) for draft in fresh)
             personas += [text for text in texts if text is not None]
@@ -209,7 +211,7 @@ async def generate_rubric(
     """Extend all chains to the end of their rubric: which criteria, with which weights?"""
     started = time.perf_counter()
     sampler = await Sampler.of(state, runtime)
-    chains = await sampler.extend(state["chains"], to="rubric")
+    chains = await sampler.extend(state["chains"], to="rubric", spare=state["settled"] > 0)
     return {"chains": chains, **sampler.cost(state, "generate_rubric", started)}
 
 
@@ -228,7 +230,7 @@ async def sample_scores(
     sampler = await Sampler.of(state, runtime)
     settled = state["settled"]
     begun = state["chains"][settled:]
-    chains = await sampler.extend(begun, to="scores")
+    chains = await sampler.extend(begun, to="scores", spare=settled > 0)
     parsed = [read_draft(draft, sampler.request) for draft in chains]
     failures: list[ChainFailure] = []
     for attempt in range(1, sampler.scaling.resamples + 1):
@@ -237,7 +239,7 @@ async def sample_scores(
         if not again or sampler.time_is_up or cannot_write(reasons):
             break
         restarted = [sampler.restart(begun[i], attempt) for i in again]
-        fresh = await sampler.extend(restarted, to="scores")
+        fresh = await sampler.extend(restarted, to="scores", spare=True)
         for i, draft in zip(again, fresh, strict=True):
             content = read_draft(draft, sampler.request)
             if totals_in(content) >= totals_in(parsed[i]):

@@ -79,7 +79,12 @@ def not_scored(
 ) -> PGenRMError:
     """Return the error of an evaluation of which no chain can be used, and what it has cost."""
     reasons = Counter(failure.reason for failure in failures)
-    last = failures[-1].message if failures else "nothing was sampled"
+    shown = [
+        failure.message
+        for failure in failures
+        if failure.level == "individual" or context.show_neighbors
+    ]
+    last = shown[-1] if shown else WITHHELD if failures else "nothing was sampled"
     told = f"({count_reasons(failures)}; last: {last})"
     name = context.engine.name if context.engine else "the bundled model"
     if reasons and set(reasons) == {"timeout"}:

@@ -11,15 +11,24 @@ from typing import Literal
 
 from langgraph.runtime import Runtime
 
-from pgenrm_agent.chain import SECTIONS, ChainFormat, Section, Turn
+from pgenrm_agent.chain import (
+    SECTIONS,
+    ChainFormat,
+    Section,
+    Turn,
+    read_criteria,
+    read_persona,
+)
 from pgenrm_agent.engines.protocol import (
+    Capabilities,
     Completion,
     Engine,
+    FinishReason,
     Prompt,
     SamplingParams,
     SchemaRefused,
 )
-from pgenrm_agent.errors import ConfigurationError, EngineError
+from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout
 from pgenrm_agent.graphs.state import (
     Draft,
     EvaluationContext,
@@ -51,6 +60,7 @@ class Sampler:
     seed: int
     signals: dict[str, UserSignals]
     engine: Engine
+    able: Capabilities
     chain_format: ChainFormat
     context: EvaluationContext
     usage: Counter[str] = field(default_factory=Counter)
@@ -63,6 +73,8 @@ class Sampler:
         engine = context.engine
         if engine is None:
             engine = await asyncio.to_thread(default_engine)
+        # A server may have to be asked, which takes seconds.
+        able = await asyncio.to_thread(lambda: engine.capabilities)
         chain_format = context.chain_format or await asyncio.to_thread(
             default_format, context.engine
         )
@@ -75,6 +87,7 @@ class Sampler:
                 for owner, signals in state["signals"].items()
             },
             engine=engine,
+            able=able,
             chain_format=chain_format,
             context=context,
         )
@@ -82,7 +95,7 @@ class Sampler:
     @property
     def in_stages(self) -> bool:
         """Whether a chain that was begun can be taken up again."""
-        return self.chain_format.in_turns or self.engine.capabilities.continues
+        return self.chain_format.in_turns or self.able.continues
 
     @property
     def time_is_up(self) -> bool:
@@ -126,12 +139,13 @@ class Sampler:
         return plan[have * groups : wanted * groups]
 
     async def extend(
-        self, drafts: Sequence[Draft], *, to: Section, pause: bool = False
+        self, drafts: Sequence[Draft], *, to: Section, pause: bool = False, spare: bool = False
     ) -> list[Draft]:
         """Write each open draft up to the end of section `to`, in one engine call.
 
         pause: stop there even where chains are not written stage by stage, if they can be taken up
-        again later.
+        again later. spare: other chains are there already, so that an engine that fails costs these
+        drafts and no more.
 
         Drafts that stand at the same text with the same prompt become samples of one prompt, so
         that an engine encodes it once. Not staged, the drafts are written to their end. Drafts that
@@ -139,6 +153,7 @@ class Sampler:
         deadline, no call is made.
         """
         together: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
+        drafts = [self._in_format(draft) for draft in drafts]
         for i, draft in enumerate(drafts):
             if draft["status"] == "open" and not self._has(draft["text"], to):
                 key = (draft["signals_of"], tuple(draft["order"]), draft["text"])
@@ -148,12 +163,7 @@ class Sampler:
         extended = list(drafts)
         if self.time_is_up:
             for i in (i for members in together.values() for i in members):
-                extended[i] = {
-                    **drafts[i],
-                    "status": "failed",
-                    "finish": "timeout",
-                    "problem": TIME_IS_UP,
-                }
+                extended[i] = _failed(drafts[i], "timeout", TIME_IS_UP)
             return extended
         if not self.in_stages and any(text for _, _, text in together):
             raise ConfigurationError(
@@ -168,7 +178,7 @@ class Sampler:
                 partial=turn.partial,
                 n=len(members),
                 seed=self._seed(drafts[members[0]], goal),
-                json_schema=turn.json_schema if self.engine.capabilities.json_schema else None,
+                json_schema=turn.json_schema if self.able.json_schema else None,
             )
             for turn, members in zip(turns, together.values(), strict=True)
         ]
@@ -176,11 +186,20 @@ class Sampler:
         try:
             answers = await self._sample(prompts, turns[0], used)
         except SchemaRefused:
-            if self.context.chain_format is not None or any(text for _, _, text in together):
+            if self.context.chain_format is not None:
                 raise
-            # Found out with the first call: from now on this engine writes prose.
-            self.chain_format = default_format(self.engine)
-            return await self.extend(drafts, to=to, pause=pause)
+            # Found out with this call: from now on this engine writes prose, and what was begun
+            # in the other format is begun anew.
+            self.able = await asyncio.to_thread(lambda: self.engine.capabilities)
+            self.chain_format = await asyncio.to_thread(default_format, self.engine)
+            return await self.extend(drafts, to=to, pause=pause, spare=spare)
+        except EngineError as error:
+            if not spare:
+                raise
+            finish: FinishReason = "timeout" if isinstance(error, EngineTimeout) else "failed"
+            for i in (i for members in together.values() for i in members):
+                extended[i] = _failed(drafts[i], finish, str(error))
+            return extended
         for members, completions in zip(together.values(), answers, strict=True):
             for i, completion in zip(members, completions, strict=True):
                 extended[i] = self._extended(drafts[i], completion, goal)
@@ -189,7 +208,9 @@ class Sampler:
 
     def restart(self, draft: Draft, attempt: int) -> Draft:
         """Return the draft to resample: with the rubric it had, or empty, and with another seed."""
-        keeps = draft["status"] == "open" and self._has(draft["text"], "rubric")
+        text = draft["text"]
+        readable = bool(read_criteria(text)) and read_persona(text) is not None
+        keeps = draft["status"] == "open" and self._has(text, "rubric") and readable
         return {
             **draft,
             "seed": derive_seed(draft["seed"], "attempt", attempt),
@@ -256,6 +277,14 @@ class Sampler:
             conversation=self.request.conversation,
         )
 
+    def _in_format(self, draft: Draft) -> Draft:
+        """Return the draft, begun anew where it was begun before the engine's format was found out."""
+        chosen = self.context.chain_format is not None
+        begun = draft["status"] == "open" and bool(draft["text"])
+        if chosen or not begun or self.chain_format.takes_up(draft["text"]):
+            return draft
+        return {**draft, "text": "", "reasoning": "", "tokens": 0}
+
     def _has(self, text: str, section: Section) -> bool:
         through = self.chain_format.complete_through(text)
         return through is not None and SECTIONS.index(through) >= SECTIONS.index(section)
@@ -284,6 +313,10 @@ class Sampler:
             "finish": "stop" if whole else completion.finish_reason,
             "problem": "" if whole else completion.detail,
         }
+
+
+def _failed(draft: Draft, finish: FinishReason, problem: str) -> Draft:
+    return {**draft, "status": "failed", "finish": finish, "problem": problem}
 
 
 def empty_draft(chain: PlannedChain) -> Draft:

@@ -266,10 +266,13 @@ def default_engine() -> Engine:
 
 def default_format(engine: Engine | None) -> ChainFormat:
     """Return the format for an engine: see `EvaluationContext.chain_format`. It may ask a server."""
-    from pgenrm_agent.model_files import bundled_model, format_of
+    from pgenrm_agent.model_files import bundled_model, format_of, named_format
 
     if engine is None:
         return format_of(bundled_model())
+    source = getattr(engine, "source", None)
+    if isinstance(source, str) and (named := named_format(source)):
+        return named
     return _format(STRUCTURED if engine.capabilities.json_schema else PUBLISHED)
 
 

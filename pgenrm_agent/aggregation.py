@@ -175,7 +175,7 @@ def typical_chain(
             for candidate_id, total in chain.totals.items()
             if (mean := means[candidate_id]) is not None
         ]
-        return sum(gaps) / len(gaps)
+        return sum(gaps) / len(gaps) if gaps else math.inf
 
     return min(
         evaluation.chains if chains is None else chains,

@@ -7,6 +7,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,40 +36,57 @@ def common_basis(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]
     """Return the chains on which the candidates are compared.
 
     A candidate that fewer than half of the usable chains shown it have scored is left out. So is,
-    one by one, the candidate with the fewest totals, as long as fewer than two chains are complete
-    over those that remain; among as few, the last one.
+    one by one, the candidate with the fewest totals, as long as somebody has fewer than two chains
+    that are complete over those that remain, or none of a level that scored them; among as few, the
+    last one.
     """
-    shown: dict[str, int] = dict.fromkeys(candidate_ids, 0)
-    scored: dict[str, int] = dict.fromkeys(candidate_ids, 0)
-    for chain in chains:
-        for place in chain.order:
-            shown[candidate_ids[place]] += 1
-        for candidate_id in chain.totals:
-            scored[candidate_id] += 1
+    shown = Counter(candidate_ids[place] for chain in chains for place in chain.order)
+    scored = Counter(candidate_id for chain in chains for candidate_id in chain.totals)
     left_out = {
-        candidate_id: f"only {scored[candidate_id]} of {count} usable chains have scored it"
+        candidate_id: f"only {scored[candidate_id]} of {shown[candidate_id]} usable chains have scored it"
         if scored[candidate_id]
         else ""
-        for candidate_id, count in shown.items()
-        if count and scored[candidate_id] < FEWEST * count
+        for candidate_id in candidate_ids
+        if shown[candidate_id] and scored[candidate_id] < FEWEST * shown[candidate_id]
     }
+
+    def missing_in(chain: EvaluationChain) -> set[str]:
+        return (
+            {candidate_ids[place] for place in chain.order} - chain.totals.keys() - left_out.keys()
+        )
+
     while True:
         complete = tuple(
             chain
             for chain in chains
-            if all(
-                candidate_ids[place] in chain.totals or candidate_ids[place] in left_out
-                for place in chain.order
-            )
-            and any(candidate_id not in left_out for candidate_id in chain.totals)
+            if not missing_in(chain) and chain.totals.keys() - left_out.keys()
         )
-        remaining = [name for name in candidate_ids if shown[name] and name not in left_out]
-        if len(complete) >= min(ENOUGH, len(chains)) or len(remaining) < 2:
+        compared = [name for name in candidate_ids if shown[name] and name not in left_out]
+        short = [name for name in compared if _is_short(name, chains, complete)]
+        # Only who is missing where somebody else is scored stands in their way.
+        in_the_way = {
+            name
+            for chain in chains
+            if chain.totals.keys() & set(short)
+            for name in missing_in(chain)
+        }
+        if not in_the_way or len(compared) < 2:
             return CommonBasis(complete, left_out)
-        rarest = min(reversed(remaining), key=lambda name: scored[name] / shown[name])
-        if scored[rarest] == shown[rarest]:
-            return CommonBasis(complete, left_out)
+        rarest = min(
+            (name for name in reversed(compared) if name in in_the_way),
+            key=lambda name: scored[name] / shown[name],
+        )
         left_out[rarest] = (
             f"too few chains have scored it together with the others: {scored[rarest]} of"
             f" {shown[rarest]} usable ones have scored it at all"
         )
+
+
+def _is_short(
+    candidate_id: str, chains: Sequence[EvaluationChain], complete: Sequence[EvaluationChain]
+) -> bool:
+    """Whether too few of the chains that scored a candidate would count."""
+    there = Counter(chain.level for chain in chains if candidate_id in chain.totals)
+    kept = Counter(chain.level for chain in complete if candidate_id in chain.totals)
+    enough = min(ENOUGH, there.total())
+    return kept.total() < enough or any(not kept[level] for level in there)

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Evaluation, Usage
 
 __all__ = ["EvaluationCache", "cache_key"]
+
+logger = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
 _SCHEMA = """
@@ -73,20 +78,33 @@ class EvaluationCache:
     def get(self, key: str) -> Evaluation | None:
         """Return the evaluation, as one that cost nothing; None where there is none that counts."""
         oldest = time.time() - self._max_age_s
-        with self._lock:
-            row = self._file.execute(
-                "SELECT content FROM evaluations WHERE key = ? AND created >= ?", (key, oldest)
-            ).fetchone()
-        if row is None:
+        try:
+            with self._lock:
+                row = self._file.execute(
+                    "SELECT content FROM evaluations WHERE key = ? AND created >= ?", (key, oldest)
+                ).fetchone()
+            if row is None:
+                return None
+            evaluation = Evaluation.model_validate_json(row[0])
+        except (sqlite3.Error, ValidationError) as error:
+            logger.warning("the cache %s cannot be read: %s", self.path, error)
             return None
-        evaluation = Evaluation.model_validate_json(row[0])
         free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
         return evaluation.model_copy(update={"usage": free, "cached": True})
 
     def put(self, key: str, evaluation: Evaluation) -> None:
-        """Keep an evaluation. Those that are too old go, and the oldest beyond `max_bytes`."""
+        """Keep an evaluation. Those that are too old go, and the oldest beyond `max_bytes`.
+
+        A file that cannot be written costs no evaluation: that is a warning in the log.
+        """
         user = _hashed(evaluation.request.user_id)
         content = evaluation.model_dump_json().encode()
+        try:
+            self._put(key, user, content)
+        except sqlite3.Error as error:
+            logger.warning("the cache %s cannot be written: %s", self.path, error)
+
+    def _put(self, key: str, user: str, content: bytes) -> None:
         now = time.time()
         with self._lock, self._file:
             self._file.execute(

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
 
 from pgenrm_agent.background_loop import all_or_cancel
@@ -18,6 +19,7 @@ from pgenrm_agent.schema import Evaluation, EvaluationRequest, Model, Prices
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
+    from pgenrm_agent.engines.protocol import Engine
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput, JSONObject
 
@@ -86,7 +88,8 @@ async def evaluate(
         return known.model_copy(update={"timings": {"total": time.perf_counter() - started}})
     evaluation = await run()
     cut = any(failure.reason == "timeout" for failure in evaluation.failures)
-    if not cut and len(evaluation.ranking) == len(evaluation.scores):
+    # What is shown of neighbors is not theirs who ask, so it would outlive a neighbor's wish to go.
+    if not cut and not context.show_neighbors and len(evaluation.ranking) == len(evaluation.scores):
         await asyncio.to_thread(cache.put, key, evaluation)
     return evaluation
 
@@ -108,12 +111,30 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str:
             "request": given["request"],
             "signals": {name: _contents(rows) for name, rows in signals.items()},
             "scaling": given.get("scaling"),
-            "model": context.engine.name if context.engine else None,
-            "format": chain_format.name,
+            "model": model_identity(context.engine),
+            "format": [chain_format.name, chain_format.digest],
             "prototypes": context.neighbors.version() if context.neighbors else None,
             "options": [context.staged, context.max_tokens, context.show_neighbors],
         }
     )
+
+
+def model_identity(engine: Engine | None) -> list[str]:
+    """Return what tells one model from another, which its name alone does not.
+
+    An engine may tell in `source` what it was opened with; a folder also has a date and a size.
+    """
+    if engine is None:
+        return []
+    source = str(getattr(engine, "source", ""))
+    folder = Path(source)
+    files = sorted(folder.iterdir()) if source and folder.is_dir() else []
+    states = [(file.name, file.stat()) for file in files]
+    return [
+        engine.name,
+        source,
+        *(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states),
+    ]
 
 
 def _contents(rows: object) -> list[str]:
@@ -122,7 +143,7 @@ def _contents(rows: object) -> list[str]:
         {name: value for name, value in row.items() if name not in ("id", "created_at")}
         for row in cast("list[JSONObject] | None", rows) or []
     )
-    return sorted(json.dumps(content, sort_keys=True) for content in contents)
+    return [json.dumps(content, sort_keys=True) for content in contents]
 
 
 async def run_evaluation(

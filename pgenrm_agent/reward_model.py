@@ -298,9 +298,10 @@ class PGenRM(Closeable):
 
     async def aforget(self, user_id: str) -> int:
         """Remove everything kept about `user_id`; returns how many entries the memory had."""
+        forgotten = await asyncio.to_thread(lambda: self.memory.forget(user_id))
         if self._cache is not None:
             await asyncio.to_thread(self._cache.forget, user_id)
-        return await asyncio.to_thread(lambda: self.memory.forget(user_id))
+        return forgotten
 
     forget = blocking(aforget)
 

@@ -149,7 +149,7 @@ def document_in(text: str) -> Document | None:
         except (ValueError, RecursionError):
             end = place + 1
         else:
-            document = _flat(value) or document
+            document = _flat(_encodable(value)) or document
         place = answer.find("{", end)
     return document
 
@@ -160,9 +160,20 @@ def _flat(value: object) -> Document | None:
     nested = value.get(NESTED)
     whole = {**value, **nested} if isinstance(nested, dict) else value
     # Of a chain in prose the scores are such an object, too: it is told by its own keys.
-    if "better_response" in whole:
+    if "better_response" in whole or "rationale" in whole:
         return None
     return {key: whole[key] for key in KEYS.values() if key in whole} or None
+
+
+def _encodable(value: object) -> object:
+    """Return the value without lone surrogates: half an emoji, as a limit of characters leaves it."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return json.loads(whole)
+    return value
 
 
 def write_document(document: Document) -> str:
@@ -304,7 +315,12 @@ def _mark(value: object) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
 
 
 def _text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class ChainFormat:
     asks_totals: the model works out totals, which its marks then have to agree with.
     in_turns: the sections can be written in turns of a conversation, by any engine; otherwise a
         chain is written section by section only by an engine that continues a begun answer.
+    digest: a hash of its files: two formats of one name can differ.
     """
 
     settings: _Settings
@@ -86,6 +88,7 @@ class ChainFormat:
     system: Template
     user: Template
     ask: Template | None
+    digest: str
 
     @classmethod
     def load(cls, name_or_folder: str | Path) -> ChainFormat:
@@ -110,22 +113,20 @@ class ChainFormat:
             undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
         )
         try:
-            settings = _Settings.model_validate(
-                json.loads((folder / "format.json").read_text(encoding="utf-8"))
-            )
+            described = (folder / "format.json").read_text(encoding="utf-8")
+            settings = _Settings.model_validate(json.loads(described))
             layout = _layout(settings)
             files = ("system.j2", "user.j2", *(("ask.j2",) if layout.in_turns else ()))
-            templates = [
-                environment.from_string((folder / file).read_text(encoding="utf-8"))
-                for file in files
-            ]
+            sources = [(folder / file).read_text(encoding="utf-8") for file in files]
+            templates = [environment.from_string(source) for source in sources]
         except (OSError, ValueError, ValidationError, TemplateError) as error:
             raise ConfigurationError(
                 f"chain format {str(name_or_folder)!r} cannot be read: {error}; a format is a folder"
                 " with format.json, system.j2 and user.j2, and ask.j2 where chains are JSON objects"
             ) from error
         system, user, *ask = templates
-        return cls(settings, layout, system, user, ask[0] if ask else None)
+        digest = hashlib.sha256("\0".join([described, *sources]).encode()).hexdigest()
+        return cls(settings, layout, system, user, ask[0] if ask else None, digest)
 
     @property
     def name(self) -> str:
@@ -251,6 +252,10 @@ class ChainFormat:
     def complete_through(self, text: str) -> Section | None:
         """Return the last section of `text` that is complete; None while there is none."""
         return self.layout.complete_through(text)
+
+    def takes_up(self, text: str) -> bool:
+        """Return whether a begun chain is of this layout, so that it can be taken up again."""
+        return self.layout.takes_up(text)
 
     def with_persona(self, text: str, persona: str) -> str:
         """Return the begun chain with another persona; what stood behind it is dropped.

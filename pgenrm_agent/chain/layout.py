@@ -64,6 +64,9 @@ class Layout(Protocol):
     def complete_through(self, text: str) -> Section | None:
         """Return the last section that is complete; None while there is none."""
 
+    def takes_up(self, text: str) -> bool:
+        """Return whether a begun chain is laid out like this, so that it can be taken up again."""
+
     def with_persona(self, text: str, persona: str) -> str:
         """Return the begun chain with another persona; what stood behind it is dropped."""
 
@@ -123,6 +126,10 @@ class ProseLayout:
         if sections.rubric is not None:
             return "persona"
         return None
+
+    def takes_up(self, text: str) -> bool:
+        """Any text but a JSON object's."""
+        return document_in(text) is None
 
     def with_persona(self, text: str, persona: str) -> str:
         """Raises ConfigurationError for a persona that holds a heading of a chain."""
@@ -213,6 +220,10 @@ class JSONLayout:
                 break
             through = section
         return through
+
+    def takes_up(self, text: str) -> bool:
+        """Only a JSON object's."""
+        return document_in(text) is not None
 
     def with_persona(self, text: str, persona: str) -> str:
         """Any text can be a persona."""

@@ -192,8 +192,8 @@ class Editor:
             raise ConfigurationError(
                 f"run {run} has nothing to edit as {what} yet: step on until it has"
             )
-        coming = lineage[first].next
-        same_place = [snapshot for snapshot in lineage[first:] if snapshot.next == coming]
+        there = _place(lineage[first])
+        same_place = [snapshot for snapshot in lineage[first:] if _place(snapshot) == there]
         return lineage[first - 1].next[0], same_place[-1]
 
     def _refuse_without_continuation(self) -> None:
@@ -203,6 +203,11 @@ class Editor:
                 f"engine {engine.name} cannot continue an edited text: edit the history or the"
                 ' candidates, or use an engine that continues text, or chain_format "structured-1"'
             )
+
+
+def _place(snapshot: StateSnapshot) -> tuple[object, object]:
+    """Where in a run a state stands: what comes next, and in which round."""
+    return snapshot.next, snapshot.values.get("round")
 
 
 def _is_recalled(values: Mapping[str, object]) -> bool:

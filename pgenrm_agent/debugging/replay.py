@@ -30,7 +30,7 @@ async def replay(
     scored = [
         i
         for i, snapshot in enumerate(lineage)
-        if i and snapshot.values.get("evaluation") and not lineage[i - 1].values.get("evaluation")
+        if i and snapshot.values.get("evaluation") and lineage[i - 1].next == ("aggregate",)
     ]
     if not scored:
         return Replay(steps=steps, evaluation=None, same=None)

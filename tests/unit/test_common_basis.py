@@ -7,17 +7,20 @@ from hypothesis import strategies as st
 
 from pgenrm_agent.aggregation import aggregate, rank
 from pgenrm_agent.common_basis import common_basis
-from pgenrm_agent.schema import EvaluationChain, Persona
+from pgenrm_agent.schema import EvaluationChain, Level, Persona
 
 IDS = ("c0", "c1", "c2")
 
 
-def chain(*totals: float | None, order: tuple[int, ...] = (0, 1, 2)) -> EvaluationChain:
+def chain(
+    *totals: float | None, order: tuple[int, ...] = (0, 1, 2), level: Level = "individual"
+) -> EvaluationChain:
     """A chain that was shown the candidates of `order`; None for one without a total."""
     scored = {
         f"c{place}": total for place, total in zip(order, totals, strict=True) if total is not None
     }
     return EvaluationChain(
+        level=level,
         signals_of="ada",
         order=order,
         persona=Persona(text="Likes short answers."),
@@ -71,6 +74,33 @@ def test_candidates_of_another_group_are_not_missed() -> None:
     assert common_basis(IDS, chains) == (tuple(chains), {})
 
 
+def test_a_group_in_which_each_chain_misses_somebody_keeps_whom_it_can() -> None:
+    """Complete chains of the first group do not make up for those that the second lacks."""
+    names = tuple(f"c{number}" for number in range(8))
+    whole = [chain(5, 6, 7, 8, order=(0, 1, 2, 3)) for _ in range(4)]
+    gaps = [
+        chain(*(None if place == gap else 5 for place in range(4)), order=(4, 5, 6, 7))
+        for gap in range(4)
+    ]
+    basis = common_basis(names, [*whole, *gaps])
+    assert set(basis.left_out) == {"c6", "c7"}
+    assert [score.outcome for score in aggregate(names, [*whole, *gaps])].count("scored") == 6
+
+
+def test_the_users_own_chains_are_not_outvoted_by_complete_neighbors() -> None:
+    own = [chain(*(None if place == gap else 3 for place in range(3))) for gap in (0, 1, 2)] * 3
+    neighbors = [chain(9, 9, 9, level="prototype") for _ in range(2)]
+    scores = aggregate(IDS, [*own, *neighbors])
+    scored = [score for score in scores if score.outcome == "scored"]
+    assert len(scored) == 2
+    assert all(score.individual_mean == 3 for score in scored)
+
+
+def test_a_chain_that_scores_only_who_is_left_out_explains_nothing() -> None:
+    chains = [chain(9, 8, None), chain(9, 8, None), chain(9, 8, None), chain(None, None, 5)]
+    assert common_basis(IDS, chains).chains == tuple(chains[:3])
+
+
 def test_what_no_chain_scores_has_the_failures_for_a_reason() -> None:
     basis = common_basis(IDS, [chain(9, 8, None)])
     assert basis.left_out == {"c2": ""}
@@ -92,4 +122,3 @@ def test_every_chain_that_counts_is_complete_over_what_is_compared(
     assert bool(basis.chains) == bool(chains and compared)
     scored = [score for score in aggregate(IDS, chains) if score.outcome == "scored"]
     assert bool(scored) == bool(basis.chains)
-    assert len({score.chains for score in scored}) <= 1

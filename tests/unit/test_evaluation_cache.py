@@ -159,3 +159,29 @@ def test_what_cannot_be_a_cache_is_refused(tmp_path: Path) -> None:
         EvaluationCache(notes)
     with pytest.raises(ConfigurationError, match="max_bytes is 0"):
         EvaluationCache(tmp_path / "x", max_bytes=0)
+
+
+def test_a_cache_that_fails_costs_no_evaluation(rm: PGenRM, engine: ScriptedEngine) -> None:
+    cache = rm._cache
+    assert cache is not None
+    cache.close()
+    for _ in range(2):
+        assert rm.score("ada", "Which color?", ANSWERS).ranking
+    assert len(engine.calls) == 2
+
+
+@pytest.mark.parametrize("change", ["source", "size"])
+def test_two_models_of_one_name_are_two(
+    tmp_path: Path, cache: EvaluationCache, engine: ScriptedEngine, change: str
+) -> None:
+    folders = [tmp_path / run / "model" for run in ("first", "second")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"1")
+    for number in range(2):
+        engine.source = str(folders[number if change == "source" else 0])
+        if change == "size" and number:
+            (folders[0] / "weights").write_bytes(b"22")
+        with PGenRM(engine=engine, memory=tmp_path / "m", scaling=SCALING, cache=cache) as model:
+            model.score("ada", "Which color?", ANSWERS)
+    assert len(engine.calls) == 2

@@ -123,6 +123,30 @@ def test_what_cannot_be_read_is_refused_with_its_reason(
     assert reason_of(json.dumps(sections)) == reason
 
 
+def test_numbers_beyond_any_float_and_half_an_emoji_are_one_chains_trouble() -> None:
+    huge = json.dumps(WHOLE).replace('"marks": [9,', f'"marks": [{10**400},')
+    assert parse_chain(huge, IDS).missing == ("a",)
+    weight = json.dumps(WHOLE).replace('"weight": 60', f'"weight": {10**400}')
+    assert reason_of(weight) == "no_rubric"
+    for place in (PERSONA, "Brevity", "Short and cold."):
+        half = json.dumps(WHOLE).replace(place, place + "\\ud83d")
+        chain = parse_chain(half, IDS)
+        assert chain.totals == pytest.approx(TOTALS)
+        assert chain.model_dump_json()
+        assert FORMAT.join("", half, "scores").encode()
+
+
+def test_prose_whose_object_has_scores_under_another_key_is_prose() -> None:
+    text = (
+        "## Part 1: Analysis\n### Persona\nWants it short.\n### Criteria\n1. Brevity (100%): so\n"
+        "## Part 2: Scoring\n<JSON_START>\n"
+        '{"rationale": "A. Brevity 100%. B. Response 1: Brevity 8. Response 2: Brevity 3.",'
+        ' "scores": {"response_1": 8, "response_2": 3}}\n<JSON_END>'
+    )
+    assert parse_chain(text, IDS).totals == {"a": 8, "b": 3}
+    assert read_persona(text) == "Wants it short."
+
+
 @pytest.mark.parametrize("end", [1, 20, 200, -1])
 def test_a_cut_object_is_no_chain(end: int) -> None:
     assert reason_of(json.dumps(WHOLE)[:end])

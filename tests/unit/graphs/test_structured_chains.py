@@ -14,7 +14,7 @@ from pgenrm_agent.chain import read_criteria
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines import Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.protocol import SchemaRefused
-from pgenrm_agent.errors import ChainError, EngineTimeout
+from pgenrm_agent.errors import ChainError, EngineError, EngineTimeout
 from pgenrm_agent.schema import (
     Candidate,
     EvaluationRequest,
@@ -111,6 +111,73 @@ async def test_a_server_that_turns_out_unable_is_asked_for_prose_from_then_on() 
             assert evaluation.chains[0].rubric is not None
     assert len(engine.calls) == 2
     assert "<JSON_START>" in engine.calls[0][0][0].messages[0].content
+
+
+class RefusingLater(ScriptedEngine):
+    """Takes the small schema of a persona, and not the one that comes after it."""
+
+    async def sample(
+        self, prompts: Sequence[Prompt], params: SamplingParams
+    ) -> list[list[Completion]]:
+        if any(prompt.json_schema and len(prompt.messages) > 2 for prompt in prompts):
+            self._capabilities = self._capabilities.model_copy(update={"json_schema": False})
+            raise SchemaRefused("no such schema here")
+        return await super().sample(prompts, params)
+
+
+async def test_a_schema_refused_in_the_middle_begins_the_chains_anew() -> None:
+    def reply(prompt: Prompt, number: int) -> str:
+        return brief(prompt) if prompt.json_schema else write_chain([5, 5])
+
+    engine = RefusingLater(reply, json_schema=True, continues=False)
+    evaluation = await score(engine, staged=True)
+    assert len(evaluation.chains) == 4
+    assert all("### Persona" in chain.text for chain in evaluation.chains)
+
+
+@pytest.mark.parametrize("rounds", [None, 0.99])
+async def test_an_engine_that_fails_later_costs_no_chain_that_is_there(
+    rounds: float | None,
+) -> None:
+    class Dying(ScriptedEngine):
+        """Answers its first call, and no more."""
+
+        async def sample(
+            self, prompts: Sequence[Prompt], params: SamplingParams
+        ) -> list[list[Completion]]:
+            if self.calls:
+                raise EngineError("the filter took it")
+            return await super().sample(prompts, params)
+
+    engine = Dying(lambda prompt, number: "No." if number == 0 else brief(prompt), json_schema=True)
+    scaling = Scaling(individual=16, prototype=0, seed=1, stop_when_sure=rounds)
+    async with PGenRM(engine=engine, scaling=scaling) as rm:
+        evaluation = await rm.ascore("ada", "Which color?", ANSWERS, signals=SIGNALS)
+    assert evaluation.best == "answer-1"
+    assert "the filter took it" in {failure.message for failure in evaluation.failures}
+
+
+async def test_a_rubric_that_cannot_be_read_is_not_kept_for_another_try() -> None:
+    def reply(prompt: Prompt, number: int) -> str:
+        text = brief(prompt)
+        first = sum("criteria" in str(prompts[0].json_schema) for prompts, _ in engine.calls) == 1
+        return text.replace('"weight": 80', '"weight": "80%"') if first else text
+
+    engine = ScriptedEngine(reply, json_schema=True)
+    evaluation = await score(engine, staged=True)
+    assert len(evaluation.chains) == 4
+    assert {failure.reason for failure in evaluation.failures} == {"no_rubric"}
+
+
+async def test_an_engine_that_tells_its_model_is_asked_in_the_models_format() -> None:
+    class Published(ScriptedEngine):
+        """A checkpoint, opened by its owner."""
+
+        source = "/models/P-GenRM-8B-PRISM"
+
+    engine = Published(lambda prompt, _: write_chain([5, 5]), json_schema=True)
+    await score(engine)
+    assert engine.calls[0][0][0].json_schema is None
 
 
 async def test_a_format_asked_for_by_name_is_not_given_up() -> None:
