@@ -22,6 +22,7 @@ from pgenrm_agent.cli.options import (
 )
 from pgenrm_agent.cli.output import print_json, show, waiting
 from pgenrm_agent.cli.resources import open_memory, open_reward_model
+from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
@@ -64,6 +65,8 @@ def build(
     from pgenrm_agent.progress import counting_tasks
     from pgenrm_agent.settings import data_folder
 
+    if not dry_run:
+        require("learning prototypes", "sklearn", "aiosqlite")
     priced = prices_of(prices, budget)
     silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
     chain_format = format_for(model, engine.name, None) or default_format(silent)
