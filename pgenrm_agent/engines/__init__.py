@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError
@@ -51,15 +51,15 @@ def load_engine(
         if name == "transformers":
             from pgenrm_agent.engines.transformers import TransformersEngine
 
-            make = TransformersEngine
+            make = cast("Callable[..., Engine]", TransformersEngine)
         elif name == "vllm":
             from pgenrm_agent.engines.vllm import VLLMEngine
 
-            make = VLLMEngine
+            make = cast("Callable[..., Engine]", VLLMEngine)
         elif name == "openai":
             from pgenrm_agent.engines.openai import OpenAIEngine
 
-            make = OpenAIEngine
+            make = cast("Callable[..., Engine]", OpenAIEngine)
         else:
             raise ConfigurationError(f"no engine named {name!r}: use transformers, vllm or openai")
     except ImportError as error:
