@@ -57,6 +57,7 @@ class Pace:
             )
         self._slots = asyncio.Semaphore(concurrency)
         self._interval_s = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._turn = asyncio.Lock()
         self._next_start = 0.0
 
     @property
@@ -65,12 +66,13 @@ class Pace:
         return self._slots
 
     async def turn(self) -> None:
-        """Wait until a request may be sent."""
-        now = asyncio.get_running_loop().time()
-        start = max(now, self._next_start)
-        self._next_start = start + self._interval_s
-        if start > now:
-            await asyncio.sleep(start - now)
+        """Wait until a request may be sent. One that is canceled while it waits takes no turn."""
+        if not self._interval_s:
+            return
+        time = asyncio.get_running_loop().time
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._next_start - time()))
+            self._next_start = time() + self._interval_s
 
 
 class Asking:

@@ -159,6 +159,18 @@ async def test_repetitions_keep_the_pace() -> None:
     assert 0.19 <= time.monotonic() - started < 5
 
 
+async def test_requests_that_are_given_up_while_they_wait_take_no_turn() -> None:
+    pace = Pace(4, 300)
+    await pace.turn()
+    waiting = [asyncio.create_task(pace.turn()) for _ in range(50)]
+    await asyncio.sleep(0.01)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(2):  # Fifty turns would be ten seconds.
+        await pace.turn()
+
+
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_pace_that_lets_nothing_pass_is_refused(rate: float) -> None:
     with pytest.raises(ConfigurationError, match="requests_per_minute"):
