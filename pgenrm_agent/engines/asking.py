@@ -185,7 +185,7 @@ class Asking:
         return self.dialect.translate(request)
 
     def _learn(self, told: Request, fault: ServerFault) -> None:
-        if fault.is_filter or fault.is_about_length:
+        if fault.is_filter or fault.is_about_length or fault.is_about_answer:
             return
         learned, lessons = learn(self.dialect, told, fault)
         if learned.schema_ways != self.dialect.schema_ways:

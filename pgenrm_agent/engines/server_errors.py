@@ -48,6 +48,7 @@ _SAID = re.compile(
     r"messag|msg|detail|error|reason|descri|title|raw|metadata|fault|cause|fail|exception|violation|resp\b",
     re.IGNORECASE,
 )
+_MODELS_OWN = re.compile(r"failed_?generation", re.IGNORECASE)
 _CODE = re.compile(r"(?:http|error)?_?(?:code|status|status_?code|type)", re.IGNORECASE)
 _NAMES_FIELD = re.compile(r"param|parameter|loc|field", re.IGNORECASE)
 _PAGE = re.compile(r"<(?:!doctype|html|body|head|h1|p|pre|center)\b", re.IGNORECASE)
@@ -71,9 +72,11 @@ _MEANINGS = (
 _FILTER = re.compile(
     r"content[ _-]?(?:management )?(?:filter|policy)|data_?inspection_?failed|responsible ?ai"
     r"|inappropriate content|safety (?:system|filter|setting)|flagged|was filtered"
-    r"|requires moderation|moderation (?:system|polic|fail)",
+    r"|requires moderation|moderation (?:system|polic|fail)"
+    r"|safety reasons|invalid_prompt|usage polic",
     re.IGNORECASE,
 )
+_NOT_HELD = re.compile(r"json_?validate_?failed", re.IGNORECASE)
 _LENGTH = re.compile(
     r"context[ _]?(?:length|window|size|limit)|maximum model length|max_model_len"
     r"|prompt is too long|input is too long|(?:prompt|input)s? (?:tokens? )?(?:is |are )?(?:exceed|longer)"
@@ -176,6 +179,11 @@ class ServerFault(Exception):
         )
 
     @property
+    def is_about_answer(self) -> bool:
+        """Whether the model's answer did not fit the schema, so that nothing of the request is refused."""
+        return bool(_NOT_HELD.search(self.words.everything))
+
+    @property
     def is_about_reached_limit(self) -> bool:
         """Whether the limit of new tokens was reached before there was any answer."""
         return self._is_refused and bool(_LIMIT_REACHED.search(self.words.everything))
@@ -211,7 +219,7 @@ class ServerFault(Exception):
     def is_plain_refusal(self) -> bool:
         """Whether the request is not taken as it is, whatever the reason."""
         return self.status in {400, 405, 406, 415, 422} and not (
-            self.is_filter or self.is_about_length or self.is_about_key
+            self.is_filter or self.is_about_length or self.is_about_key or self.is_about_answer
         )
 
     @property
@@ -262,6 +270,8 @@ class _Reader:
     def _read_object(self, value: Mapping[object, object], depth: int) -> None:
         for key, content in value.items():
             name = str(key)
+            if _MODELS_OWN.fullmatch(name):
+                continue
             if _NAMES_FIELD.fullmatch(name):
                 self._note_field(content)
             elif _CODE.fullmatch(name):

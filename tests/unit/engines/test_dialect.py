@@ -123,6 +123,13 @@ def changed(body: object, status: int = 400, request: Request = FULL) -> set[str
             {"seed"},
         ),
         ("Error code: 400 - {'error': {'message': \"'stop' is not allowed\"}}", {"stop"}),
+        # with what the server does take behind it
+        ("Unsupported parameter: seed. Supported parameters are: temperature, top_p", {"seed"}),
+        ("Unknown parameter 'top_k'. Allowed fields: seed, stop, n, max_tokens.", {"top_k"}),
+        ("Valid parameters are `temperature` and `seed`. 'min_p' is unknown", {"min_p"}),
+        ("unknown field `seed`, expected one of `stop`, `n`, `temperature`", {"seed"}),
+        ("Not supported parameters: seed", {"seed"}),
+        ("Invalid value: 'system'. Supported values are: 'user' and 'assistant'.", {"messages"}),
         # nothing of these
         ("The model is overloaded", set()),
         ("We cannot help with that; please stop.", set()),
@@ -139,6 +146,8 @@ def test_a_failing_server_has_to_complain_of_a_field() -> None:
     assert changed("generate() got an unexpected keyword argument 'seed'", 500) == {"seed"}
     assert changed("internal error while sampling at temperature 0.7", 500) == set()
     assert changed("rate limit for seed requests is not available", 429) == set()
+    for status in (502, 503, 504, 529):
+        assert changed("Cannot serve this. Reduce max_tokens or try again", status) == set()
 
 
 def test_ways_to_hold_to_a_schema_end() -> None:
