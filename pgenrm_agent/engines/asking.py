@@ -21,6 +21,7 @@ from pgenrm_agent.engines.protocol import (
     SchemaRefused,
 )
 from pgenrm_agent.engines.server_errors import (
+    LONGEST_WAIT_S,
     Advice,
     Filtered,
     ServerFault,
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
 """The longest wait between two attempts, unless the server names one."""
-LONGEST_WAIT_S = 120.0
-"""A server that asks for a longer wait is not asked again."""
 
 
 class Pace:

@@ -25,6 +25,7 @@ from pgenrm_agent.errors import (
 )
 
 __all__ = [
+    "LONGEST_WAIT_S",
     "TRANSIENT_STATUSES",
     "Advice",
     "Filtered",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
+LONGEST_WAIT_S = 120.0
+"""A server that asks for a longer wait is not asked again."""
 LONGEST_BODY = 20_000
 LONGEST_LINE = 300
 DEEPEST = 8
@@ -94,10 +97,11 @@ _LIMIT_REACHED = re.compile(
     re.IGNORECASE,
 )
 _SPENT = re.compile(
-    r"insufficient[ _](?:quota|credit|balance|fund)|exceeded your current quota|billing"
-    r"|out of credit|payment required|credit balance",
+    r"insufficient[ _](?:quota|credit|balance|fund)|out of credit|payment required|credit balance",
     re.IGNORECASE,
 )
+# Also said of a limit by the minute, with the wait until the next.
+_SPENT_FOR_NOW = re.compile(r"exceeded your current quota|billing", re.IGNORECASE)
 _AGAIN_IN = re.compile(
     r"(?:try again|retry(?:ing)?|wait)(?: in| after| for| at least)*\s+(\d+(?:\.\d+)?)\s*"
     r"(ms|millisec\w*|s|secs?|seconds?|m|mins?|minutes?)\b",
@@ -199,9 +203,11 @@ class ServerFault(Exception):
     @property
     def is_spent(self) -> bool:
         """Whether there is no money left, so that waiting does not help."""
-        return self.status == 402 or bool(
-            self.status in {403, 429} and _SPENT.search(self.words.everything)
-        )
+        if self.status not in {403, 429}:
+            return self.status == 402
+        passes = self.wait_s is not None and self.wait_s <= LONGEST_WAIT_S
+        said = self.words.everything
+        return bool(_SPENT.search(said) or (not passes and _SPENT_FOR_NOW.search(said)))
 
     @property
     def is_transient(self) -> bool:
@@ -274,6 +280,8 @@ class _Reader:
                 continue
             if _NAMES_FIELD.fullmatch(name):
                 self._note_field(content)
+            elif name == "retryDelay":  # of Google: "36s"
+                self.codes.append(f"retry in {content}")
             elif _CODE.fullmatch(name):
                 self._note_code(content)
             elif _SAID.search(name):

@@ -708,6 +708,25 @@ BEHAVIORS: tuple[Behavior, ...] = (
         error=(EngineUnavailable, "no credit left.*exceeded your current quota"),
     ),
     Behavior(
+        "quota-of-a-minute",
+        "answers 429 with words about quota and billing, and the seconds until the next minute",
+        "asked again after the time that it names",
+        first,
+        [
+            error(
+                "You exceeded your current quota, please check your plan and billing details.",
+                code=429,
+                status="RESOURCE_EXHAUSTED",
+                details=[
+                    {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.05s"}
+                ],
+            )
+        ],
+        429,
+        headers={},
+        engines=SERVER_ONLY,
+    ),
+    Behavior(
         "page-of-a-gateway",
         "answers 502 with an HTML page every time",
         "an error with the words of the page",

@@ -202,6 +202,26 @@ def test_what_another_request_taught_meanwhile_is_not_learned_twice() -> None:
     assert learn(learned, told, ServerFault(words, status=400)) == (learned, ())
 
 
+# --- faults ---
+
+
+@pytest.mark.parametrize(
+    ("said", "wait_s", "spent"),
+    [
+        ("You exceeded your current quota; see billing", None, True),
+        ("You exceeded your current quota; see billing", 36.0, False),
+        ("You exceeded your current quota; see billing", 3600.0, True),
+        ("insufficient_quota", 1.0, True),
+        ("slow down", None, False),
+    ],
+)
+def test_a_quota_that_is_free_again_in_a_moment_is_not_spent(
+    said: str, wait_s: float | None, spent: bool
+) -> None:
+    fault = ServerFault(read_words(said), status=429, wait_s=wait_s)
+    assert (fault.is_spent, fault.is_transient, fault.concerns_all) == (spent, not spent, spent)
+
+
 # --- words ---
 
 
