@@ -230,6 +230,8 @@ class ServerFault(Exception):
 
     @property
     def _is_refused(self) -> bool:
+        if self.status in TRANSIENT_STATUSES:
+            return False
         return self.status is None or 400 <= self.status < 500 or self.status == 501
 
 

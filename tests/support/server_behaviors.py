@@ -689,6 +689,17 @@ BEHAVIORS: tuple[Behavior, ...] = (
         engines=SERVER_ONLY,
     ),
     Behavior(
+        "too-many-tokens-for-now",
+        "answers 429 once because of too many tokens in a minute",
+        "asked again with the same limit; the prompt is not called too long",
+        first,
+        error("Too many tokens, please wait before trying again."),
+        429,
+        headers={"retry-after": "0.05"},
+        sent={"max_tokens": 64},
+        engines=SERVER_ONLY,
+    ),
+    Behavior(
         "asks-for-a-long-wait",
         "asks to wait for an hour",
         "an error at once that names the wait",

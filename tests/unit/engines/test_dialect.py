@@ -222,6 +222,22 @@ def test_a_quota_that_is_free_again_in_a_moment_is_not_spent(
     assert (fault.is_spent, fault.is_transient, fault.concerns_all) == (spent, not spent, spent)
 
 
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 503])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Too many tokens, please wait before trying again.",
+        "too many input tokens this minute: reduce the length of requests",
+        "the moderation system is busy",
+        "the output limit was reached for now",
+    ],
+)
+def test_what_passes_is_neither_too_long_nor_filtered(said: str, status: int) -> None:
+    fault = ServerFault(read_words(said), status=status)
+    assert fault.is_transient
+    assert not any([fault.is_about_length, fault.is_filter, fault.is_about_reached_limit])
+
+
 # --- words ---
 
 
