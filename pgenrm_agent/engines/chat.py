@@ -20,7 +20,12 @@ from pgenrm_agent.engines.asking import Asking, Gathering, Pace
 from pgenrm_agent.engines.chat_errors import fault_of
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
-from pgenrm_agent.engines.server_errors import Advice, ServerFault, ServerWords
+from pgenrm_agent.engines.server_errors import (
+    Advice,
+    ServerFault,
+    ServerWords,
+    without_credentials,
+)
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import Message
 
@@ -38,6 +43,16 @@ LIMIT_FIELDS = (
     "max_new_tokens",
 )
 """What integrations call the most new tokens; the first one a model has is set."""
+ADDRESS_FIELDS = (
+    "base_url",
+    "openai_api_base",
+    "api_base",
+    "anthropic_api_url",
+    "azure_endpoint",
+    "endpoint_url",
+    "endpoint",
+)
+"""What integrations call the address of their server."""
 METHODS = ("json_schema", "function_calling", "json_mode")
 """Ways of `with_structured_output`, the surest first."""
 
@@ -109,11 +124,15 @@ class ChatModelEngine:
     @property
     def name(self) -> str:
         """Name the engine in results and errors."""
-        for field in ("model_name", "model", "model_id"):
-            named = getattr(self._chat_model, field, None)
-            if isinstance(named, str) and named:
-                return f"chat:{named}"
-        return f"chat:{type(self._chat_model).__name__}"
+        named = _first_text(self._chat_model, ("model_name", "model", "model_id"))
+        return f"chat:{named or type(self._chat_model).__name__}"
+
+    @property
+    def source(self) -> str:
+        """What is asked: the chat model's class, its model, and its server's address if it has one."""
+        kind = type(self._chat_model).__name__
+        address = without_credentials(_first_text(self._chat_model, ADDRESS_FIELDS))
+        return " ".join(filter(None, [kind, self.name.removeprefix("chat:"), address]))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -257,6 +276,12 @@ async def _ask_structured(
     result = await structured.ainvoke(messages)
     raw: AIMessage = result["raw"]  # type: ignore[index]
     return raw
+
+
+def _first_text(model: BaseChatModel, fields: Sequence[str]) -> str:
+    """The first of the fields that holds text; "" if none does."""
+    values = (getattr(model, field, None) for field in fields)
+    return next((value for value in values if isinstance(value, str) and value), "")
 
 
 def _limits(model: BaseChatModel) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.answers import Answer, Usage, read_answers, share_tokens
@@ -29,6 +29,7 @@ from pgenrm_agent.engines.server_errors import (
     ServerWords,
     read_words,
     wait_asked_for,
+    without_credentials,
 )
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
@@ -107,7 +108,7 @@ class OpenAIEngine:
         pace = Pace(concurrency, requests_per_minute)
         self._client = _client(base_url, api_key, timeout_s, dict(headers or {}))
         self._model = model
-        self._url = _without_credentials(str(self._client.base_url)).rstrip("/")
+        self._url = without_credentials(str(self._client.base_url)).rstrip("/")
         self._timeout_s = timeout_s
         self._max_tokens = max_tokens
         self._extra_body = dict(extra_body or {})
@@ -137,6 +138,12 @@ class OpenAIEngine:
     def name(self) -> str:
         """Name the engine in results and errors."""
         return f"openai:{self._model}"
+
+    @property
+    def source(self) -> str:
+        """What is asked: the server's address, the model, and `extra_body` as JSON if there is any."""
+        fields = json.dumps(self._extra_body, sort_keys=True, default=str)
+        return " ".join([self._url, self._model, *([fields] if self._extra_body else [])])
 
     @property
     def capabilities(self) -> Capabilities:
@@ -383,11 +390,6 @@ def _secrets(api_key: str, url: str, headers: Mapping[str, str]) -> tuple[str, .
     kept = [word for value in kept for word in value.split() if len(word) >= 8]
     password = urlsplit(url).password
     return tuple(filter(None, ("" if api_key == NO_KEY else api_key, password, *kept)))
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def _data(text: str) -> object:

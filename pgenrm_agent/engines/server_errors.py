@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pgenrm_agent.errors import (
     ConfigurationError,
@@ -34,6 +35,7 @@ __all__ = [
     "explain",
     "read_words",
     "wait_asked_for",
+    "without_credentials",
     "without_key",
 ]
 
@@ -395,6 +397,12 @@ def without_key(text: str, keys: Iterable[str] = ()) -> str:
         for end in sorted(ends, key=len, reverse=True):
             text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(end)}(?![A-Za-z0-9])", HIDDEN, text)
     return _MASKED.sub(HIDDEN, text)
+
+
+def without_credentials(url: str) -> str:
+    """Return an address without user and password, and without its query, which may hold a key."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) -> PGenRMError:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from chat_openai import chat_openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -202,3 +203,9 @@ def test_something_that_is_no_chat_model_is_refused() -> None:
         ChatModelEngine(bound)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="concurrency is 0"):
         ChatModelEngine(FakeListChatModel(responses=["a"]), concurrency=0)
+
+
+def test_the_source_tells_models_and_their_servers_apart_and_shows_no_password() -> None:
+    chat_model = chat_openai("http://me:hunter2hunter2@host:1/v1", "sk-x")
+    assert ChatModelEngine(chat_model).source == f"{type(chat_model).__name__} m http://host:1/v1"
+    assert ChatModelEngine(EchoingModel()).source == "EchoingModel EchoingModel"
