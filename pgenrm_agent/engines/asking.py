@@ -121,8 +121,11 @@ class Asking:
     ) -> tuple[Request, T]:
         attempts, alone = 0, False
         while True:
-            told = self._translated(request)
+            self._translated(request)  # What is refused anyway takes no turn.
             await self._pace.turn()
+            if gathering.hopeless is not None and not attempts:
+                raise gathering.hopeless
+            told = self._translated(request)  # Much may have been learned meanwhile.
             try:
                 answer = await send(told)
             except ServerFault as caught:

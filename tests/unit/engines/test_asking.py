@@ -171,6 +171,25 @@ async def test_requests_that_are_given_up_while_they_wait_take_no_turn() -> None
         await pace.turn()
 
 
+async def test_requests_that_waited_for_their_turn_are_sent_as_was_learned_meanwhile(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.script = lambda body, _: (
+        refusal(400, "seed: unknown field") if "seed" in body else completion("fine")
+    )
+    await connect(requests_per_minute=1200).sample([ask()] * 6, FEW)
+    assert ["seed" in body for body in server.requests] == [True] + [False] * 6
+
+
+async def test_requests_that_waited_for_their_turn_are_not_sent_where_all_would_fail(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.script = lambda *_: refusal(401, "no such key")
+    with pytest.raises(ConfigurationError, match="refuses the API key"):
+        await connect(requests_per_minute=1200).sample([ask()] * 6, FEW)
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_pace_that_lets_nothing_pass_is_refused(rate: float) -> None:
     with pytest.raises(ConfigurationError, match="requests_per_minute"):
