@@ -235,8 +235,6 @@ def _thinking(value: object, depth: int = 5) -> str:
 
 def _split_thought(text: str) -> tuple[str, str, bool]:
     """The thinking in a text, without its marks; the rest; and whether the thinking is over."""
-    if text.lstrip().startswith("{"):
-        return "", text, True  # An object: what its strings quote is no mark.
     reasoning, answer, finished = split_reasoning(text)
     return bare(reasoning), answer.lstrip() if reasoning else answer, finished
 

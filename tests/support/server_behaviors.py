@@ -429,6 +429,16 @@ BEHAVIORS: tuple[Behavior, ...] = (
         schema=True,
         texts=(f"```json\n{GOOD_JSON}\n```",),
     ),
+    Behavior(
+        "thinking-then-an-object-that-quotes-its-mark",
+        "thinks in the text, and quotes `</think>` in the object behind it",
+        "the thinking is kept apart, the object stays whole",
+        always,
+        answer({"content": '<think>hm</think>```json\n{"persona": "a </think> b"}\n```'}),
+        schema=True,
+        texts=('```json\n{"persona": "a </think> b"}\n```',),
+        reasoning="hm",
+    ),
     # --- answers ---
     Behavior(
         "content-as-blocks",
