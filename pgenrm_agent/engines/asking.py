@@ -30,7 +30,7 @@ from pgenrm_agent.engines.server_errors import (
 )
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, PGenRMError
 
-__all__ = ["Asking", "Gathering", "Pace"]
+__all__ = ["Asking", "Gathering", "Pace", "asked_again"]
 
 T = TypeVar("T")
 
@@ -282,6 +282,26 @@ class Gathering:
             ]
             for places in self._places
         ]
+
+
+async def asked_again(
+    asked: Coroutine[object, object, list[Completion]], before: Completion
+) -> list[Completion]:
+    """Await a sample in place of `before`, and return it with the tokens of both.
+
+    One that fails is a failed sample: the tokens of `before` are paid for.
+    """
+    try:
+        [sample, *_] = await asked
+    except SchemaRefused:
+        raise
+    except PGenRMError as error:
+        sample = _failed(error)
+    spent = {
+        "tokens": before.tokens + sample.tokens,
+        "prompt_tokens": before.prompt_tokens + sample.prompt_tokens,
+    }
+    return [sample.model_copy(update=spent)]
 
 
 def _failed(error: PGenRMError) -> Completion:

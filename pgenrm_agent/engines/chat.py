@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from pgenrm_agent.background_loop import BackgroundLoop
-from pgenrm_agent.engines.answers import Answer, Usage, read_answers, read_message, share_tokens
-from pgenrm_agent.engines.asking import Asking, Gathering, Pace
+from pgenrm_agent.engines.answers import (
+    Answer,
+    Usage,
+    cut_short,
+    read_answers,
+    read_message,
+    share_tokens,
+)
+from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.chat_errors import fault_of
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -196,12 +203,7 @@ class ChatModelEngine:
         sample = self._asking.sample(answer, params, tokens=tokens, prompt_tokens=usage.prompt)
         if "stop" in told and answer.ended == "stop" and answer.is_only_thought:
             self._asking.stop_here("it ends the thinking, too")
-            [again] = await self._sample(prompt, params, gathering)
-            spent = {
-                "tokens": tokens + again.tokens,
-                "prompt_tokens": usage.prompt + again.prompt_tokens,
-            }
-            return [again.model_copy(update=spent)]
+            return await asked_again(self._sample(prompt, params, gathering), sample)
         return [sample]
 
     async def _send(self, request: Request) -> tuple[Answer, Usage]:
@@ -225,7 +227,8 @@ class ChatModelEngine:
             cut = getattr(error, "completion", None)
             fault = fault_of(error)
             if fault.is_about_reached_limit:
-                return Answer("", finish="length"), Usage()
+                [answer], usage = cut_short(request)
+                return answer, usage
             if cut is None:
                 raise fault from error
             # The client of OpenAI raises where an answer with a schema is not whole.

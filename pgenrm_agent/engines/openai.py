@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
-from pgenrm_agent.engines.answers import Answer, Usage, read_answers, share_tokens
-from pgenrm_agent.engines.asking import Asking, Gathering, Pace
+from pgenrm_agent.engines.answers import (
+    Answer,
+    Usage,
+    cut_short,
+    read_answers,
+    share_tokens,
+)
+from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
 from pgenrm_agent.engines.outcomes import read_once
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -248,12 +254,13 @@ class OpenAIEngine:
         messages = request["messages"]
         assert isinstance(messages, tuple)
         fields = {name: value for name, value in request.items() if name != "messages"}
+        sent = {**fields, **self._extra_body}
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[message.model_dump() for message in messages],
-                    extra_body={**fields, **self._extra_body},
+                    extra_body=sent,
                 )
         except (TimeoutError, openai.APITimeoutError):
             words = ServerWords(f"within {self._timeout_s:g} s")
@@ -270,7 +277,7 @@ class OpenAIEngine:
             if fault.is_about_reached_limit:
                 count = request.get("n", 1)
                 assert isinstance(count, int)
-                return [Answer("", finish="length")] * count, Usage()
+                return cut_short(sent, count)
             raise fault from None
         except openai.OpenAIError as error:
             raise ServerFault(ServerWords(_innermost(error)), kind="connection") from None
@@ -306,7 +313,9 @@ class _PromptSampling:
         if stopped:
             self.asking.stop_here("it ends the thinking, too")
         again = [
-            self.gathering.put(self.place, place, 1, self._sample_again(place, sample))
+            self.gathering.put(
+                self.place, place, 1, asked_again(self._sample(place, 1, {}), sample)
+            )
             for place, sample in stopped.items()
         ]
         if came < count:
@@ -341,14 +350,6 @@ class _PromptSampling:
                 if answer.ended == "stop" and answer.is_only_thought
             }
         return samples
-
-    async def _sample_again(self, place: int, before: Completion) -> list[Completion]:
-        [sample, *_] = await self._sample(place, 1, {})
-        spent = {
-            "tokens": before.tokens + sample.tokens,
-            "prompt_tokens": before.prompt_tokens + sample.prompt_tokens,
-        }
-        return [sample.model_copy(update=spent)]
 
 
 def _client(

@@ -550,6 +550,7 @@ BEHAVIORS: tuple[Behavior, ...] = (
         texts=("", ""),
         ends=("length", "length"),
         detail="budget of 64 tokens went into thinking: raise max_tokens",
+        tokens=64,
     ),
     Behavior(
         "refusal",

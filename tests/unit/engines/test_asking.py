@@ -262,12 +262,15 @@ async def test_a_sample_that_fails_when_it_is_asked_for_again_costs_no_others(
     server: ScriptedServer, connect: Connect
 ) -> None:
     server.script = lambda body, number: (
-        completion("fine", "<think>what ends", "fine") if number == 0 else refusal(400, "not now")
+        completion("fine", "<think>what ends", "fine", total_tokens=30)
+        if number == 0
+        else refusal(400, "not now")
     )
     params = FEW.model_copy(update={"stop": ("END",)})
     [samples] = await connect().sample([ask(n=3)], params)
     assert [sample.finish_reason for sample in samples] == ["stop", "failed", "stop"]
     assert "not now" in samples[1].detail
+    assert sum(sample.tokens for sample in samples) == 30, "what was written first is paid for"
 
 
 async def test_only_the_samples_whose_thinking_was_ended_are_asked_for_again(
