@@ -12,8 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.engines.answers import (
     Answer,
@@ -24,7 +22,7 @@ from pgenrm_agent.engines.answers import (
     share_tokens,
 )
 from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
-from pgenrm_agent.engines.chat_errors import fault_of
+from pgenrm_agent.engines.chat_errors import fault_of, keys_of
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
@@ -120,11 +118,7 @@ class ChatModelEngine:
                 overload="lower concurrency, or set requests_per_minute",
                 missing="check the chat model's model and base_url",
             ),
-            keys=[
-                value.get_secret_value()
-                for value in vars(chat_model).values()
-                if isinstance(value, SecretStr)
-            ],
+            keys=keys_of(chat_model),
         )
         self._loop = BackgroundLoop(self.name)
 
