@@ -15,6 +15,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias, TypeVar
 
 from pgenrm_agent.errors import EngineError, EngineUnavailable
@@ -25,7 +26,7 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[], Coroutine[object, object, T]]
 
 GRACE_S = 10.0
-"""How long closing waits for canceled calls to wind up."""
+"""How long closing waits for canceled calls to wind up, and then for plain functions in threads."""
 
 
 class BackgroundLoop:
@@ -41,6 +42,7 @@ class BackgroundLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._executor = ThreadPoolExecutor(thread_name_prefix=f"pgenrm {owner}")
         self._closed = False
 
     async def run(self, work: Work[T]) -> T:
@@ -74,6 +76,7 @@ class BackgroundLoop:
     def close(self, last: Work[object] | None = None) -> None:
         """Cancel what runs, then run `last`, then stop the thread. Again: nothing happens.
 
+        A plain function that runs in a thread cannot be canceled: it is waited for a while, and left.
         On a loop that no call has started there is nothing to close, and `last` is not run.
 
         Raises EngineError in the background thread itself, which would wait for itself.
@@ -86,6 +89,12 @@ class BackgroundLoop:
             return
         try:
             asyncio.run_coroutine_threadsafe(_wind_up(last), loop).result()
+            # Not the loop's own `shutdown_default_executor`, which waits however long it takes.
+            ended = threading.Thread(
+                target=lambda: self._executor.shutdown(cancel_futures=True), daemon=True
+            )
+            ended.start()
+            ended.join(GRACE_S)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
@@ -110,6 +119,7 @@ class BackgroundLoop:
                 raise EngineUnavailable(f"{self._owner} is closed: make another one")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                self._loop.set_default_executor(self._executor)
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name=f"pgenrm {self._owner}", daemon=True
                 )
@@ -139,6 +149,4 @@ async def _wind_up(last: Work[object] | None) -> None:
         await asyncio.wait(running, timeout=GRACE_S)
     if last is not None:
         await last()
-    loop = asyncio.get_running_loop()
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
+    await asyncio.get_running_loop().shutdown_asyncgens()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Literal, NamedTuple
 
@@ -43,6 +44,11 @@ _THOUGHT = re.compile(
     r"|(?<=\[)/?THINK\]|(?<=◁)/?think▷)"
 )
 _OBJECT = re.compile(r"\s{0,20}\{")
+_BEGUN = re.compile(r"\{\s{0,20}\"")
+# What an answer that is a JSON object begins with, in a fence or not.
+_ANSWERED = re.compile(rf"[\s\ufeff]{{0,20}}(?:```\w{{0,10}}\s{{0,20}})?(?={_BEGUN.pattern})")
+_DECODER = json.JSONDecoder(strict=False)
+MOST_OBJECTS = 64
 _QUOTES = "\"'`“”‘’"
 LONGEST_INDENT = 40
 
@@ -104,8 +110,8 @@ def split_reasoning(text: str) -> SplitReasoning:
     """Split off what a reasoning model thought before its answer.
 
     A closing mark such as `</think>` ends the reasoning; an opening one need not be there, since
-    many chat templates write it into the prompt. A mark in quotation marks, or inside the object
-    with the scores, is something said about an answer and splits nothing.
+    many chat templates write it into the prompt. A mark in quotation marks, in a JSON object, or in
+    the object with the scores, is something said about an answer and splits nothing.
     """
     if not _THOUGHT.search(text):
         return SplitReasoning("", text)
@@ -117,21 +123,44 @@ def split_reasoning(text: str) -> SplitReasoning:
         for marker in JSON_MARKER.finditer(text)
     ]
     last_object = max((place for place, opens in objects if opens), default=-1)
+    quoting = _json_objects(text)
+    begun = _ANSWERED.match(text)
     end, thinking, in_object, passed = 0, False, False, 0
     for mark in _THOUGHT.finditer(text):
         while passed < len(objects) and objects[passed][0] < mark.start():
             in_object = objects[passed][1]
             passed += 1
-        if _is_quoted(mark):
+        if _is_quoted(mark) or any(start < mark.start() < stop for start, stop in quoting):
+            continue
+        answered = _ANSWERED.match(text, mark.end()) if "/" in mark[0] else None
+        # An object that is cut off or malformed, and none behind the mark: it is said in it.
+        if begun and not answered and begun.end() not in dict(quoting):
             continue
         if "/" not in mark[0]:
             thinking = thinking or (not in_object and _begins_line(mark, end))
         # An object that was only tried out is followed by the real one.
         elif thinking or not in_object or mark.start() < last_object:
-            end, thinking, in_object = mark.end(), False, False
+            end, thinking, in_object, begun = mark.end(), False, False, answered
     if thinking:
         return SplitReasoning(text, "", finished=False)
     return SplitReasoning(text[:end], text[end:])
+
+
+def _json_objects(text: str) -> list[tuple[int, int]]:
+    """[start, end) of the whole JSON objects in a text, of the first ones where there are many."""
+    spans: list[tuple[int, int]] = []
+    place = 0
+    for _ in range(MOST_OBJECTS):
+        begun = _BEGUN.search(text, place)
+        if begun is None:
+            break
+        try:
+            place = _DECODER.raw_decode(text, begun.start())[1]
+        except (ValueError, RecursionError):
+            place = begun.end()
+        else:
+            spans.append((begun.start(), place))
+    return spans
 
 
 def _is_quoted(mark: re.Match[str]) -> bool:

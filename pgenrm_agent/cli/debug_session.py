@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["labels_of", "open_session", "session_on"]
 
-RESOURCES = ("model", "engine", "base_url", "api_key_env", "max_tokens", "memory", "embedder")
+RESOURCES = (
+    *("model", "engine", "base_url", "api_key_env", "max_tokens", "requests_per_minute"),
+    *("memory", "embedder"),
+)
 SEAL = "seal"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,24 +60,28 @@ class EngineChoice:
 
     @property
     def labels(self) -> dict[str, str | None]:
-        """Return the choice as labels that a run keeps; a key is none of them."""
-        server = self.name == "openai"
-        return {
-            "engine": self.name,
-            "base_url": self.base_url if server else None,
-            "api_key_env": self.api_key_env if server else None,
-            "max_tokens": str(self.max_tokens) if server and self.max_tokens else None,
-        }
+        """Return the choice as labels that a run keeps; no key and no password is in them."""
+        server: dict[str, object] = {}
+        if self.name == "openai":
+            server = {
+                "base_url": None if self.base_url is None else _without_user(self.base_url),
+                "api_key_env": self.api_key_env,
+                "max_tokens": self.max_tokens,
+                "requests_per_minute": self.requests_per_minute,
+            }
+        said = {name: None if value is None else str(value) for name, value in server.items()}
+        return {"engine": self.name, **said}
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> EngineChoice:
         """Return the choice that a run was started with."""
-        tokens = labels.get("max_tokens")
+        tokens, rate = labels.get("max_tokens"), labels.get("requests_per_minute")
         return cls(
             name=labels.get("engine"),  # type: ignore[arg-type]
             base_url=labels.get("base_url"),
             api_key_env=labels.get("api_key_env"),
             max_tokens=int(tokens) if tokens else None,
+            requests_per_minute=float(rate) if rate else None,
         )
 
     def _key(self) -> str | None:
@@ -143,11 +148,20 @@ def choose_engine(
                 f"{given[0]} is about a server: it goes with --engine openai, not with"
                 f" {name or 'transformers'}"
             )
+    if base_url is not None and base_url != _without_user(base_url):
+        raise typer.BadParameter(
+            f"--base-url has a user or a password in it, which runs would keep and messages show: say"
+            f" {_without_user(base_url)}, and name the variable of the key with --api-key-env"
+        )
     if name is not None:
         from pgenrm_agent.engines import refuse_missing
 
         refuse_missing(name)
     return EngineChoice(name, base_url, api_key_env, max_tokens, requests_per_minute)
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"^([\w+.-]+://)[^/?#]*@", r"\1", url)
 
 
 def _was_typed(context: typer.Context, option: str) -> bool:

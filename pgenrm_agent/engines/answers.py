@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pgenrm_agent.chain import split_reasoning
+from pgenrm_agent.engines.dialect import LIMITS
 from pgenrm_agent.engines.protocol import Completion, FinishReason
 from pgenrm_agent.engines.reasoning import NO_ANSWER, bare
 from pgenrm_agent.engines.server_errors import read_words
 
-__all__ = ["Answer", "Usage", "read_answers", "read_content", "read_message", "share_tokens"]
+__all__ = [
+    "Answer",
+    "Usage",
+    "cut_short",
+    "read_answers",
+    "read_content",
+    "read_message",
+    "share_tokens",
+]
 
 _ENDS: tuple[tuple[FinishReason, frozenset[str]], ...] = (
     (
@@ -235,8 +244,6 @@ def _thinking(value: object, depth: int = 5) -> str:
 
 def _split_thought(text: str) -> tuple[str, str, bool]:
     """The thinking in a text, without its marks; the rest; and whether the thinking is over."""
-    if text.lstrip().startswith("{"):
-        return "", text, True  # An object: what its strings quote is no mark.
     reasoning, answer, finished = split_reasoning(text)
     return bare(reasoning), answer.lstrip() if reasoning else answer, finished
 
@@ -258,6 +265,16 @@ def _usage(body: Mapping[str, object]) -> Usage:
 def _count(value: object) -> int | None:
     whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
     return int(value) if whole and isinstance(value, (int, float)) else None
+
+
+def cut_short(request: Mapping[str, object], count: int = 1) -> tuple[list[Answer], Usage]:
+    """Return what is left of answers whose limit was reached before there was any text of them.
+
+    The server does not say what that took: as much as the request allowed.
+    """
+    limit = next((value for name in LIMITS if (value := _count(request.get(name)))), None)
+    usage = Usage() if limit is None else Usage(completion=limit * count)
+    return [Answer("", finish="length")] * count, usage
 
 
 def share_tokens(answers: Sequence[Answer], total: int | None) -> list[int]:

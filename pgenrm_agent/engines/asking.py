@@ -21,6 +21,7 @@ from pgenrm_agent.engines.protocol import (
     SchemaRefused,
 )
 from pgenrm_agent.engines.server_errors import (
+    LONGEST_WAIT_S,
     Advice,
     Filtered,
     ServerFault,
@@ -29,7 +30,7 @@ from pgenrm_agent.engines.server_errors import (
 )
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, PGenRMError
 
-__all__ = ["Asking", "Gathering", "Pace"]
+__all__ = ["Asking", "Gathering", "Pace", "asked_again"]
 
 T = TypeVar("T")
 
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
 """The longest wait between two attempts, unless the server names one."""
-LONGEST_WAIT_S = 120.0
-"""A server that asks for a longer wait is not asked again."""
 
 
 class Pace:
@@ -57,6 +56,7 @@ class Pace:
             )
         self._slots = asyncio.Semaphore(concurrency)
         self._interval_s = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._turn = asyncio.Lock()
         self._next_start = 0.0
 
     @property
@@ -65,12 +65,13 @@ class Pace:
         return self._slots
 
     async def turn(self) -> None:
-        """Wait until a request may be sent."""
-        now = asyncio.get_running_loop().time()
-        start = max(now, self._next_start)
-        self._next_start = start + self._interval_s
-        if start > now:
-            await asyncio.sleep(start - now)
+        """Wait until a request may be sent. One that is canceled while it waits takes no turn."""
+        if not self._interval_s:
+            return
+        time = asyncio.get_running_loop().time
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._next_start - time()))
+            self._next_start = time() + self._interval_s
 
 
 class Asking:
@@ -120,8 +121,11 @@ class Asking:
     ) -> tuple[Request, T]:
         attempts, alone = 0, False
         while True:
-            told = self._translated(request)
+            self._translated(request)  # What is refused anyway takes no turn.
             await self._pace.turn()
+            if gathering.hopeless is not None and not attempts:
+                raise gathering.hopeless
+            told = self._translated(request)  # Much may have been learned meanwhile.
             try:
                 answer = await send(told)
             except ServerFault as caught:
@@ -183,7 +187,7 @@ class Asking:
         return self.dialect.translate(request)
 
     def _learn(self, told: Request, fault: ServerFault) -> None:
-        if fault.is_filter or fault.is_about_length:
+        if fault.is_filter or fault.is_about_length or fault.is_about_answer:
             return
         learned, lessons = learn(self.dialect, told, fault)
         if learned.schema_ways != self.dialect.schema_ways:
@@ -278,6 +282,26 @@ class Gathering:
             ]
             for places in self._places
         ]
+
+
+async def asked_again(
+    asked: Coroutine[object, object, list[Completion]], before: Completion
+) -> list[Completion]:
+    """Await a sample in place of `before`, and return it with the tokens of both.
+
+    One that fails is a failed sample: the tokens of `before` are paid for.
+    """
+    try:
+        [sample, *_] = await asked
+    except SchemaRefused:
+        raise
+    except PGenRMError as error:
+        sample = _failed(error)
+    spent = {
+        "tokens": before.tokens + sample.tokens,
+        "prompt_tokens": before.prompt_tokens + sample.prompt_tokens,
+    }
+    return [sample.model_copy(update=spent)]
 
 
 def _failed(error: PGenRMError) -> Completion:

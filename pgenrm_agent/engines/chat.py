@@ -12,15 +12,25 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
 from pgenrm_agent.background_loop import BackgroundLoop
-from pgenrm_agent.engines.answers import Answer, Usage, read_answers, read_message, share_tokens
-from pgenrm_agent.engines.asking import Asking, Gathering, Pace
-from pgenrm_agent.engines.chat_errors import fault_of
+from pgenrm_agent.engines.answers import (
+    Answer,
+    Usage,
+    cut_short,
+    read_answers,
+    read_message,
+    share_tokens,
+)
+from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
+from pgenrm_agent.engines.chat_errors import fault_of, keys_of
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
-from pgenrm_agent.engines.server_errors import Advice, ServerFault, ServerWords
+from pgenrm_agent.engines.server_errors import (
+    Advice,
+    ServerFault,
+    ServerWords,
+    without_credentials,
+)
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import Message
 
@@ -38,6 +48,16 @@ LIMIT_FIELDS = (
     "max_new_tokens",
 )
 """What integrations call the most new tokens; the first one a model has is set."""
+ADDRESS_FIELDS = (
+    "base_url",
+    "openai_api_base",
+    "api_base",
+    "anthropic_api_url",
+    "azure_endpoint",
+    "endpoint_url",
+    "endpoint",
+)
+"""What integrations call the address of their server."""
 METHODS = ("json_schema", "function_calling", "json_mode")
 """Ways of `with_structured_output`, the surest first."""
 
@@ -98,22 +118,22 @@ class ChatModelEngine:
                 overload="lower concurrency, or set requests_per_minute",
                 missing="check the chat model's model and base_url",
             ),
-            keys=[
-                value.get_secret_value()
-                for value in vars(chat_model).values()
-                if isinstance(value, SecretStr)
-            ],
+            keys=keys_of(chat_model),
         )
         self._loop = BackgroundLoop(self.name)
 
     @property
     def name(self) -> str:
         """Name the engine in results and errors."""
-        for field in ("model_name", "model", "model_id"):
-            named = getattr(self._chat_model, field, None)
-            if isinstance(named, str) and named:
-                return f"chat:{named}"
-        return f"chat:{type(self._chat_model).__name__}"
+        named = _first_text(self._chat_model, ("model_name", "model", "model_id"))
+        return f"chat:{named or type(self._chat_model).__name__}"
+
+    @property
+    def source(self) -> str:
+        """What is asked: the chat model's class, its model, and its server's address if it has one."""
+        kind = type(self._chat_model).__name__
+        address = without_credentials(_first_text(self._chat_model, ADDRESS_FIELDS))
+        return " ".join(filter(None, [kind, self.name.removeprefix("chat:"), address]))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -177,12 +197,7 @@ class ChatModelEngine:
         sample = self._asking.sample(answer, params, tokens=tokens, prompt_tokens=usage.prompt)
         if "stop" in told and answer.ended == "stop" and answer.is_only_thought:
             self._asking.stop_here("it ends the thinking, too")
-            [again] = await self._sample(prompt, params, gathering)
-            spent = {
-                "tokens": tokens + again.tokens,
-                "prompt_tokens": usage.prompt + again.prompt_tokens,
-            }
-            return [again.model_copy(update=spent)]
+            return await asked_again(self._sample(prompt, params, gathering), sample)
         return [sample]
 
     async def _send(self, request: Request) -> tuple[Answer, Usage]:
@@ -206,7 +221,8 @@ class ChatModelEngine:
             cut = getattr(error, "completion", None)
             fault = fault_of(error)
             if fault.is_about_reached_limit:
-                return Answer("", finish="length"), Usage()
+                [answer], usage = cut_short(request)
+                return answer, usage
             if cut is None:
                 raise fault from error
             # The client of OpenAI raises where an answer with a schema is not whole.
@@ -257,6 +273,12 @@ async def _ask_structured(
     result = await structured.ainvoke(messages)
     raw: AIMessage = result["raw"]  # type: ignore[index]
     return raw
+
+
+def _first_text(model: BaseChatModel, fields: Sequence[str]) -> str:
+    """The first of the fields that holds text; "" if none does."""
+    values = (getattr(model, field, None) for field in fields)
+    return next((value for value in values if isinstance(value, str) and value), "")
 
 
 def _limits(model: BaseChatModel) -> tuple[str, ...]:

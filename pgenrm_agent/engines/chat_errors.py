@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from pgenrm_agent.engines.server_errors import ServerFault, ServerWords, read_words, wait_asked_for
 
-__all__ = ["fault_of", "words_of"]
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+__all__ = ["fault_of", "keys_of", "words_of"]
+
+
+def keys_of(model: Runnable[Any, Any]) -> tuple[str, ...]:
+    """Return the keys of a chat model, or of one with tools or arguments bound to it."""
+    while (inside := getattr(model, "bound", None)) is not None:
+        model = inside
+    values = getattr(model, "__dict__", {}).values()
+    return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
 
 
 def words_of(error: Exception) -> ServerWords:

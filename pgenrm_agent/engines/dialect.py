@@ -293,7 +293,14 @@ _COMPLAINT = _compiled(
     r"|(?:not|n't) (?:\w+ ){0,3}(?:support|permit|allow|accept|recogni|implement|enable|available|know)"
     r"|no endpoints|cannot|can't|illegal|disallow|too complex|alternate"
 )
-_NO_REFUSALS = frozenset({401, 402, 407, 408, 409, 425, 429})
+_NO_REFUSALS = frozenset({401, 402, 407, 408, 409, 425, 429, 502, 503, 504, 529})
+# What a server does take, listed behind what it refuses.
+_TAKEN = _compiled(
+    r"(unknown field\W{1,3}\w+\W{1,3})expected\b[^.\n]*"
+    r"|(?<!not )\b(?:supported|allowed|valid|available|accepted|permitted)\s(?:\w+\s)?"
+    r"(?:param|arg|field|value|option|key|propert|name)\w*\s?(?:are|is|include|:)"
+    r"\W*(?=[a-z])[^.\n]*"
+)
 
 
 def learn(dialect: Dialect, sent: Request, fault: ServerFault) -> tuple[Dialect, tuple[str, ...]]:
@@ -302,7 +309,7 @@ def learn(dialect: Dialect, sent: Request, fault: ServerFault) -> tuple[Dialect,
     A refusal teaches something if it names an optional part of the request. One by a failing server
     (5xx), or of a thing that is not there (404), has to complain of it, too.
     """
-    said = fault.words.everything
+    said = _TAKEN.sub(r"\1 ", fault.words.everything)
     plain = fault.status in {400, 405, 406, 415, 422}
     if fault.kind not in {"status", "unknown"} or fault.status in _NO_REFUSALS:
         return dialect, ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.engines.reasoning import special_tokens
@@ -29,6 +30,8 @@ NOT_HELD = frozenset(
     }
 )
 """Keywords that xgrammar takes and does not hold to."""
+CACHE_BYTES = 2**28
+"""How much of compiled grammars is kept."""
 NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 DATA = frozenset({"const", "enum", "default", "examples"})
 # What a string of bounded length may hold, in xgrammar 0.2: control characters, which JSON forbids.
@@ -37,25 +40,28 @@ _WITHOUT_CONTROL = r"[^\"\\\x00-\x1f]"
 
 
 def json_grammar(schema: Mapping[str, object]) -> str:
-    """Return the grammar of the JSON texts that are instances of a schema.
+    """Return the grammar of the JSON texts that are instances of a schema. A large one takes seconds.
 
     Raises ConfigurationError for a schema that is none, or that cannot be held to in full.
     """
-    import xgrammar
-
     for keyword in _keywords(schema):
         if keyword in NOT_HELD:
             raise ConfigurationError(
                 f"a JSON schema with {keyword!r} cannot be held to: leave it out and check the answer"
             )
     try:
-        grammar = xgrammar.Grammar.from_json_schema(
-            json.dumps(schema), any_whitespace=False, separators=(",", ":")
-        )
+        return _grammar_of(json.dumps(schema))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"this is no JSON schema to hold to ({_words(error)}): {schema}"
         ) from error
+
+
+@lru_cache(maxsize=256)
+def _grammar_of(schema: str) -> str:
+    import xgrammar
+
+    grammar = xgrammar.Grammar.from_json_schema(schema, any_whitespace=False, separators=(",", ":"))
     return str(grammar).replace(_BOUNDED, _WITHOUT_CONTROL)
 
 
@@ -80,7 +86,7 @@ def _keywords(schema: object) -> Iterator[str]:
 
 
 class Grammars:
-    """Compiles grammars for one model; each only once. To compile takes up to some seconds.
+    """Compiles grammars for one model, each once. To compile takes up to some seconds.
 
     vocabulary: width of the model's logits. ends: its end tokens.
     """
@@ -108,7 +114,8 @@ class Grammars:
         self._compiler = xgrammar.GrammarCompiler(
             xgrammar.TokenizerInfo.from_vocab_and_metadata(
                 cast("list[bytes | str]", texts), json.dumps(metadata)
-            )
+            ),
+            cache_limit_bytes=CACHE_BYTES,
         )
 
     def compile(self, grammar: str) -> CompiledGrammar:

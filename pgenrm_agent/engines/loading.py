@@ -11,7 +11,18 @@ from pgenrm_agent.model_files import adapter_source, model_source
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["end_tokens", "load_model"]
+__all__ = ["end_tokens", "load_model", "opened_from"]
+
+
+def opened_from(model: str | Path, adapter: str | Path | None) -> str:
+    """Return what tells a model from others: its absolute folder or hub name, and the adapter's.
+
+    model, adapter: as `model_source` and `adapter_source` return them, folders as paths.
+    """
+    sources = [model] if adapter is None else [model, adapter]
+    return "+".join(
+        str(source.resolve() if isinstance(source, Path) else source) for source in sources
+    )
 
 
 def load_model(
@@ -20,8 +31,8 @@ def load_model(
     device: str | None,
     dtype: str | None,
     adapter: str | Path | None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
-    """Return a model ready to sample from, its tokenizer, and a short name for both.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str]:
+    """Return a model ready to sample from, its tokenizer, a short name for both, and its source.
 
     Raises what `TransformersEngine` does. A path that leads to no model is refused before anything
     heavy is imported.
@@ -76,7 +87,7 @@ def load_model(
         )
     loaded.set_attn_implementation(ATTENTION)
     torch.nn.Module.to(loaded, device=place, dtype=precision)
-    return loaded.eval(), tokenizer, label
+    return loaded.eval(), tokenizer, label, "" if source is None else opened_from(source, adapted)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -14,11 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
-from pgenrm_agent.engines.answers import Answer, Usage, read_answers, share_tokens
-from pgenrm_agent.engines.asking import Asking, Gathering, Pace
+from pgenrm_agent.engines.answers import (
+    Answer,
+    Usage,
+    cut_short,
+    read_answers,
+    share_tokens,
+)
+from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
 from pgenrm_agent.engines.outcomes import read_once
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -29,6 +35,7 @@ from pgenrm_agent.engines.server_errors import (
     ServerWords,
     read_words,
     wait_asked_for,
+    without_credentials,
 )
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
@@ -107,7 +114,7 @@ class OpenAIEngine:
         pace = Pace(concurrency, requests_per_minute)
         self._client = _client(base_url, api_key, timeout_s, dict(headers or {}))
         self._model = model
-        self._url = _without_credentials(str(self._client.base_url)).rstrip("/")
+        self._url = without_credentials(str(self._client.base_url)).rstrip("/")
         self._timeout_s = timeout_s
         self._max_tokens = max_tokens
         self._extra_body = dict(extra_body or {})
@@ -137,6 +144,12 @@ class OpenAIEngine:
     def name(self) -> str:
         """Name the engine in results and errors."""
         return f"openai:{self._model}"
+
+    @property
+    def source(self) -> str:
+        """What is asked: the server's address, the model, and `extra_body` as JSON if there is any."""
+        fields = json.dumps(self._extra_body, sort_keys=True, default=str)
+        return " ".join([self._url, self._model, *([fields] if self._extra_body else [])])
 
     @property
     def capabilities(self) -> Capabilities:
@@ -241,12 +254,13 @@ class OpenAIEngine:
         messages = request["messages"]
         assert isinstance(messages, tuple)
         fields = {name: value for name, value in request.items() if name != "messages"}
+        sent = {**fields, **self._extra_body}
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[message.model_dump() for message in messages],
-                    extra_body={**fields, **self._extra_body},
+                    extra_body=sent,
                 )
         except (TimeoutError, openai.APITimeoutError):
             words = ServerWords(f"within {self._timeout_s:g} s")
@@ -263,7 +277,7 @@ class OpenAIEngine:
             if fault.is_about_reached_limit:
                 count = request.get("n", 1)
                 assert isinstance(count, int)
-                return [Answer("", finish="length")] * count, Usage()
+                return cut_short(sent, count)
             raise fault from None
         except openai.OpenAIError as error:
             raise ServerFault(ServerWords(_innermost(error)), kind="connection") from None
@@ -299,7 +313,9 @@ class _PromptSampling:
         if stopped:
             self.asking.stop_here("it ends the thinking, too")
         again = [
-            self.gathering.put(self.place, place, 1, self._sample_again(place, sample))
+            self.gathering.put(
+                self.place, place, 1, asked_again(self._sample(place, 1, {}), sample)
+            )
             for place, sample in stopped.items()
         ]
         if came < count:
@@ -334,14 +350,6 @@ class _PromptSampling:
                 if answer.ended == "stop" and answer.is_only_thought
             }
         return samples
-
-    async def _sample_again(self, place: int, before: Completion) -> list[Completion]:
-        [sample, *_] = await self._sample(place, 1, {})
-        spent = {
-            "tokens": before.tokens + sample.tokens,
-            "prompt_tokens": before.prompt_tokens + sample.prompt_tokens,
-        }
-        return [sample.model_copy(update=spent)]
 
 
 def _client(
@@ -383,11 +391,6 @@ def _secrets(api_key: str, url: str, headers: Mapping[str, str]) -> tuple[str, .
     kept = [word for value in kept for word in value.split() if len(word) >= 8]
     password = urlsplit(url).password
     return tuple(filter(None, ("" if api_key == NO_KEY else api_key, password, *kept)))
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def _data(text: str) -> object:

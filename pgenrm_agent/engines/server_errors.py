@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pgenrm_agent.errors import (
     ConfigurationError,
@@ -25,6 +26,7 @@ from pgenrm_agent.errors import (
 )
 
 __all__ = [
+    "LONGEST_WAIT_S",
     "TRANSIENT_STATUSES",
     "Advice",
     "Filtered",
@@ -33,10 +35,13 @@ __all__ = [
     "explain",
     "read_words",
     "wait_asked_for",
+    "without_credentials",
     "without_key",
 ]
 
 TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
+LONGEST_WAIT_S = 120.0
+"""A server that asks for a longer wait is not asked again."""
 LONGEST_BODY = 20_000
 LONGEST_LINE = 300
 DEEPEST = 8
@@ -48,6 +53,7 @@ _SAID = re.compile(
     r"messag|msg|detail|error|reason|descri|title|raw|metadata|fault|cause|fail|exception|violation|resp\b",
     re.IGNORECASE,
 )
+_MODELS_OWN = re.compile(r"failed_?generation", re.IGNORECASE)
 _CODE = re.compile(r"(?:http|error)?_?(?:code|status|status_?code|type)", re.IGNORECASE)
 _NAMES_FIELD = re.compile(r"param|parameter|loc|field", re.IGNORECASE)
 _PAGE = re.compile(r"<(?:!doctype|html|body|head|h1|p|pre|center)\b", re.IGNORECASE)
@@ -71,9 +77,11 @@ _MEANINGS = (
 _FILTER = re.compile(
     r"content[ _-]?(?:management )?(?:filter|policy)|data_?inspection_?failed|responsible ?ai"
     r"|inappropriate content|safety (?:system|filter|setting)|flagged|was filtered"
-    r"|requires moderation|moderation (?:system|polic|fail)",
+    r"|requires moderation|moderation (?:system|polic|fail)"
+    r"|safety reasons|invalid_prompt|usage polic",
     re.IGNORECASE,
 )
+_NOT_HELD = re.compile(r"json_?validate_?failed", re.IGNORECASE)
 _LENGTH = re.compile(
     r"context[ _]?(?:length|window|size|limit)|maximum model length|max_model_len"
     r"|prompt is too long|input is too long|(?:prompt|input)s? (?:tokens? )?(?:is |are )?(?:exceed|longer)"
@@ -91,10 +99,11 @@ _LIMIT_REACHED = re.compile(
     re.IGNORECASE,
 )
 _SPENT = re.compile(
-    r"insufficient[ _](?:quota|credit|balance|fund)|exceeded your current quota|billing"
-    r"|out of credit|payment required|credit balance",
+    r"insufficient[ _](?:quota|credit|balance|fund)|out of credit|payment required|credit balance",
     re.IGNORECASE,
 )
+# Also said of a limit by the minute, with the wait until the next.
+_SPENT_FOR_NOW = re.compile(r"exceeded your current quota|billing", re.IGNORECASE)
 _AGAIN_IN = re.compile(
     r"(?:try again|retry(?:ing)?|wait)(?: in| after| for| at least)*\s+(\d+(?:\.\d+)?)\s*"
     r"(ms|millisec\w*|s|secs?|seconds?|m|mins?|minutes?)\b",
@@ -176,6 +185,11 @@ class ServerFault(Exception):
         )
 
     @property
+    def is_about_answer(self) -> bool:
+        """Whether the model's answer did not fit the schema, so that nothing of the request is refused."""
+        return bool(_NOT_HELD.search(self.words.everything))
+
+    @property
     def is_about_reached_limit(self) -> bool:
         """Whether the limit of new tokens was reached before there was any answer."""
         return self._is_refused and bool(_LIMIT_REACHED.search(self.words.everything))
@@ -191,9 +205,11 @@ class ServerFault(Exception):
     @property
     def is_spent(self) -> bool:
         """Whether there is no money left, so that waiting does not help."""
-        return self.status == 402 or bool(
-            self.status in {403, 429} and _SPENT.search(self.words.everything)
-        )
+        if self.status not in {403, 429}:
+            return self.status == 402
+        passes = self.wait_s is not None and self.wait_s <= LONGEST_WAIT_S
+        said = self.words.everything
+        return bool(_SPENT.search(said) or (not passes and _SPENT_FOR_NOW.search(said)))
 
     @property
     def is_transient(self) -> bool:
@@ -211,11 +227,13 @@ class ServerFault(Exception):
     def is_plain_refusal(self) -> bool:
         """Whether the request is not taken as it is, whatever the reason."""
         return self.status in {400, 405, 406, 415, 422} and not (
-            self.is_filter or self.is_about_length or self.is_about_key
+            self.is_filter or self.is_about_length or self.is_about_key or self.is_about_answer
         )
 
     @property
     def _is_refused(self) -> bool:
+        if self.status in TRANSIENT_STATUSES:
+            return False
         return self.status is None or 400 <= self.status < 500 or self.status == 501
 
 
@@ -262,8 +280,12 @@ class _Reader:
     def _read_object(self, value: Mapping[object, object], depth: int) -> None:
         for key, content in value.items():
             name = str(key)
+            if _MODELS_OWN.fullmatch(name):
+                continue
             if _NAMES_FIELD.fullmatch(name):
                 self._note_field(content)
+            elif name == "retryDelay":  # of Google: "36s"
+                self.codes.append(f"retry in {content}")
             elif _CODE.fullmatch(name):
                 self._note_code(content)
             elif _SAID.search(name):
@@ -375,6 +397,12 @@ def without_key(text: str, keys: Iterable[str] = ()) -> str:
         for end in sorted(ends, key=len, reverse=True):
             text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(end)}(?![A-Za-z0-9])", HIDDEN, text)
     return _MASKED.sub(HIDDEN, text)
+
+
+def without_credentials(url: str) -> str:
+    """Return an address without user and password, and without its query, which may hold a key."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) -> PGenRMError:

@@ -100,7 +100,7 @@ class TransformersEngine:
     ) -> None:
         if max_batch < 1:
             raise ConfigurationError(f"max_batch is {max_batch}: pass at least 1")
-        self._model, self._tokenizer, self._label = load_model(
+        self._model, self._tokenizer, self._label, self._source = load_model(
             model, tokenizer, device, dtype, adapter
         )
         from pgenrm_agent.engines.rows import RowReader
@@ -130,6 +130,14 @@ class TransformersEngine:
     def name(self) -> str:
         """Name the engine in results and errors."""
         return f"transformers:{self._label}"
+
+    @property
+    def source(self) -> str:
+        """What the model was opened from: absolute folder or hub name, "+" the adapter's.
+
+        Empty for a model that was handed over loaded: nothing tells it from others.
+        """
+        return self._source
 
     @property
     def threads(self) -> Threads | None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
+from pgenrm_agent.engines.loading import opened_from
 from pgenrm_agent.engines.outcomes import part_for_part
 from pgenrm_agent.engines.prompting import PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -157,12 +158,18 @@ class VLLMEngine:
         except EngineUnavailable:
             self._loop.close(self._stop)
             raise
+        self._source = opened_from(source, adapter)
         self._sampler = VLLMSampler(self._engine, tokenizer, self._encoder.context, self._adapter)
 
     @property
     def name(self) -> str:
         """Name the engine in results and errors."""
         return f"vllm:{self._label}"
+
+    @property
+    def source(self) -> str:
+        """What the model was opened from: absolute folder or hub name, "+" the adapter's."""
+        return self._source
 
     @property
     def capabilities(self) -> Capabilities:

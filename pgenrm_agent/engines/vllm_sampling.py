@@ -96,7 +96,9 @@ class VLLMSampler:
 
         Raises what vLLM raises, and ConfigurationError for a schema that cannot be held to.
         """
-        grammar = None if prompt.json_schema is None else json_grammar(prompt.json_schema)
+        grammar = None
+        if prompt.json_schema is not None:  # In a thread: the loop has every other sample to serve.
+            grammar = await asyncio.to_thread(json_grammar, prompt.json_schema)
         call = _Call(prompt, encoded, params, deadline, grammar)
         count = 1 if params.temperature < GREEDY_BELOW else prompt.n
         if not (params.stop or grammar):

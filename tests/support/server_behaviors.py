@@ -429,6 +429,16 @@ BEHAVIORS: tuple[Behavior, ...] = (
         schema=True,
         texts=(f"```json\n{GOOD_JSON}\n```",),
     ),
+    Behavior(
+        "thinking-then-an-object-that-quotes-its-mark",
+        "thinks in the text, and quotes `</think>` in the object behind it",
+        "the thinking is kept apart, the object stays whole",
+        always,
+        answer({"content": '<think>hm</think>```json\n{"persona": "a </think> b"}\n```'}),
+        schema=True,
+        texts=('```json\n{"persona": "a </think> b"}\n```',),
+        reasoning="hm",
+    ),
     # --- answers ---
     Behavior(
         "content-as-blocks",
@@ -540,6 +550,7 @@ BEHAVIORS: tuple[Behavior, ...] = (
         texts=("", ""),
         ends=("length", "length"),
         detail="budget of 64 tokens went into thinking: raise max_tokens",
+        tokens=64,
     ),
     Behavior(
         "refusal",
@@ -591,6 +602,56 @@ BEHAVIORS: tuple[Behavior, ...] = (
     ),
     # --- failures ---
     Behavior(
+        "answer-that-fits-no-schema",
+        "answers 400 with what the model wrote, because it does not fit the schema",
+        "a failed sample; what the model wrote teaches nothing about the server",
+        lambda body, number: number == 0,
+        error(
+            "Failed to generate JSON.",
+            type="invalid_request_error",
+            code="json_validate_failed",
+            failed_generation="the schema must not ask for a seed; 'stop' and temperature, too",
+        ),
+        400,
+        n=2,
+        schema=True,
+        texts=("", GOOD_JSON),
+        ends=("failed", "stop"),
+        detail="Failed to generate JSON.",
+        sent={"stop": [STOP], "temperature": 0.5},
+        engines=CHAT_ONLY,
+    ),
+    Behavior(
+        "fields-listed-that-it-takes",
+        "refuses `top_p`, and lists what it does take",
+        "asked without `top_p` only",
+        has("top_p"),
+        error("Unsupported parameter: top_p. Supported parameters are: temperature, stop, seed."),
+        400,
+        learned=True,
+        without=("top_p",),
+        sent={"temperature": 0.5, "stop": [STOP]},
+    ),
+    Behavior(
+        "overload-that-names-a-field",
+        "answers 503 and advises to ask for less",
+        "asked again as before",
+        first,
+        error("Cannot serve this now. Reduce max_tokens or try again."),
+        503,
+        sent={"max_tokens": 64},
+        engines=SERVER_ONLY,
+    ),
+    Behavior(
+        "limited-for-safety-reasons",
+        "does not take the prompt for safety reasons",
+        "filtered, in the server's words",
+        always,
+        error("Invalid prompt: we've limited access to this content for safety reasons."),
+        400,
+        error=(EngineError, "filtered .*safety reasons"),
+    ),
+    Behavior(
         "one-of-several-filtered",
         "filters one request of several",
         "one failed sample; the others count",
@@ -639,6 +700,17 @@ BEHAVIORS: tuple[Behavior, ...] = (
         engines=SERVER_ONLY,
     ),
     Behavior(
+        "too-many-tokens-for-now",
+        "answers 429 once because of too many tokens in a minute",
+        "asked again with the same limit; the prompt is not called too long",
+        first,
+        error("Too many tokens, please wait before trying again."),
+        429,
+        headers={"retry-after": "0.05"},
+        sent={"max_tokens": 64},
+        engines=SERVER_ONLY,
+    ),
+    Behavior(
         "asks-for-a-long-wait",
         "asks to wait for an hour",
         "an error at once that names the wait",
@@ -656,6 +728,25 @@ BEHAVIORS: tuple[Behavior, ...] = (
         error("You exceeded your current quota.", code="insufficient_quota"),
         429,
         error=(EngineUnavailable, "no credit left.*exceeded your current quota"),
+    ),
+    Behavior(
+        "quota-of-a-minute",
+        "answers 429 with words about quota and billing, and the seconds until the next minute",
+        "asked again after the time that it names",
+        first,
+        [
+            error(
+                "You exceeded your current quota, please check your plan and billing details.",
+                code=429,
+                status="RESOURCE_EXHAUSTED",
+                details=[
+                    {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.05s"}
+                ],
+            )
+        ],
+        429,
+        headers={},
+        engines=SERVER_ONLY,
     ),
     Behavior(
         "page-of-a-gateway",

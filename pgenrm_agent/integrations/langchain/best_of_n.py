@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, SkipValidation, ValidationError
 
-from pgenrm_agent.engines.chat_errors import words_of
+from pgenrm_agent.engines.chat_errors import keys_of, words_of
 from pgenrm_agent.engines.server_errors import without_key
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.reward_model import PGenRM
@@ -83,7 +83,8 @@ class BestOfN(BaseChatModel):
         query, conversation = _question(messages)
         asked: list[LanguageModelInput] = [messages] * self.n
         answers = _Answers.of(
-            self.model.batch(asked, return_exceptions=True, **_with_stop(stop, kwargs))
+            self.model.batch(asked, return_exceptions=True, **_with_stop(stop, kwargs)),
+            keys=keys_of(self.model),
         )
         texts, reason = answers.candidates()
         if reason is not None:
@@ -102,7 +103,8 @@ class BestOfN(BaseChatModel):
         query, conversation = _question(messages)
         asked: list[LanguageModelInput] = [messages] * self.n
         answers = _Answers.of(
-            await self.model.abatch(asked, return_exceptions=True, **_with_stop(stop, kwargs))
+            await self.model.abatch(asked, return_exceptions=True, **_with_stop(stop, kwargs)),
+            keys=keys_of(self.model),
         )
         texts, reason = answers.candidates()
         if reason is not None:
@@ -130,13 +132,13 @@ class _Answers:
     left_out: Mapping[int, str]
 
     @classmethod
-    def of(cls, outcomes: Sequence[AIMessage | Exception]) -> _Answers:
-        """Raises the first error where every answer failed."""
+    def of(cls, outcomes: Sequence[AIMessage | Exception], keys: Sequence[str]) -> _Answers:
+        """Raises the first error where every answer failed. keys: what no reason may hold a part of."""
         came = {i: answer for i, answer in enumerate(outcomes) if isinstance(answer, AIMessage)}
         failed = {i: error for i, error in enumerate(outcomes) if isinstance(error, Exception)}
         if not came:
             raise next(iter(failed.values()))
-        left_out = {i: _reason(error) for i, error in failed.items()}
+        left_out = {i: _reason(error, keys) for i, error in failed.items()}
         left_out |= {i: "it has no text" for i, answer in came.items() if not _text(answer).strip()}
         left_out |= {i: "it calls a tool" for i, answer in came.items() if answer.tool_calls}
         for i, answer in came.items():
@@ -199,8 +201,8 @@ class _Answers:
         return {i: _text(answer) for i, answer in self.came.items() if i not in self.left_out}
 
 
-def _reason(error: Exception) -> str:
-    return without_key(f"{type(error).__name__}: {words_of(error).text}")
+def _reason(error: Exception, keys: Sequence[str]) -> str:
+    return without_key(f"{type(error).__name__}: {words_of(error).text}", keys)
 
 
 def _can_be_judged(text: str) -> bool:

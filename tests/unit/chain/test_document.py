@@ -64,6 +64,18 @@ def reason_of(text: str) -> str:
         f"{dumped(persona='A first try')}\n{json.dumps(WHOLE)}",
         json.dumps({**WHOLE, "comment": "an extra key"}),
         json.dumps(WHOLE).replace("wants it short", "wants\nit short"),
+        *(
+            before + json.dumps({**WHOLE, "comment": "shows </think> and [/THINK] in a text"})
+            for before in (
+                "",
+                "\ufeff",
+                "```json\n",
+                "Here: ",
+                "<think>hm</think>",
+                "hm\n</think>\n",
+            )
+        ),
+        f'<think>{{"persona": "a </think> b"}}\n</think>{json.dumps(WHOLE)}',
     ],
 )
 def test_a_whole_chain_is_read(text: str) -> None:

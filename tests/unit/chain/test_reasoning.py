@@ -71,6 +71,28 @@ def test_a_mark_in_what_is_said_of_an_answer_ends_nothing(mark: str) -> None:
         assert split_reasoning(text).answer.lstrip() == chain
 
 
+@pytest.mark.parametrize("written", ['{"persona": "a </think> b"}', '{\n "persona": "a </think> b'])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "\ufeff",
+        "```json\n",
+        "<think>hm</think>",
+        "hm\n</think>\n```\n",
+        '{"no </think>',
+        "<think>{",
+    ],
+)
+def test_a_mark_in_a_string_of_an_object_splits_nothing(before: str, written: str) -> None:
+    if before in ('{"no </think>', "<think>{"):
+        before += "</think>"
+    reasoning, answer, finished = split_reasoning(before + written)
+    assert finished
+    assert answer.lstrip().removeprefix("\ufeff").lstrip("`json\n") == written
+    assert reasoning == (before[: before.rindex(">") + 1] if ">" in before else "")
+
+
 def test_a_mark_in_the_middle_of_a_line_opens_no_reasoning() -> None:
     persona = "Asks how a <think> block is hidden."
     chain = write_chain([(8, 2), (3, 9)], criteria=CRITERIA, persona=persona)

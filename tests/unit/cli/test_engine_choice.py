@@ -12,6 +12,7 @@ from scripted_server import ScriptedServer, completion
 from typer.main import get_command
 
 from pgenrm_agent.cli.app import app
+from pgenrm_agent.cli.debug_session import RESOURCES
 from pgenrm_agent.cli.engine_choice import EngineChoice
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.testing import write_chain
@@ -111,11 +112,22 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_run_keeps_its_server_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-of-mine")
-    choice = EngineChoice("openai", "http://localhost:8000/v1", "MY_KEY", 99)
+    choice = EngineChoice("openai", "http://localhost:8000/v1", "MY_KEY", 99, 7.5)
     labels = {name: value for name, value in choice.labels.items() if value is not None}
     assert "sk-of-mine" not in labels.values()
     assert EngineChoice.from_labels(labels) == choice
     assert pickle.loads(pickle.dumps(choice)) == choice
+    assert set(labels) <= set(RESOURCES), "else the run goes on without it"
+    secret = EngineChoice("openai", "http://me:hunter2@host:1/v1?version=2").labels
+    assert secret["base_url"] == "http://host:1/v1?version=2"
+
+
+@pytest.mark.parametrize("user", ["me:hunter2@", "hunter2@", ":hunter2@"])
+def test_a_password_in_the_address_is_refused_and_not_shown(user: str) -> None:
+    code, output = score("--model", "m", "--base-url", f"http://{user}127.0.0.1:9/v1")
+    assert code == 2
+    assert "http://127.0.0.1:9/v1" in output
+    assert "hunter2" not in output
 
 
 def test_options_without_a_server_are_no_options() -> None:

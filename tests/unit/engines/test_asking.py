@@ -159,6 +159,37 @@ async def test_repetitions_keep_the_pace() -> None:
     assert 0.19 <= time.monotonic() - started < 5
 
 
+async def test_requests_that_are_given_up_while_they_wait_take_no_turn() -> None:
+    pace = Pace(4, 300)
+    await pace.turn()
+    waiting = [asyncio.create_task(pace.turn()) for _ in range(50)]
+    await asyncio.sleep(0.01)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(2):  # Fifty turns would be ten seconds.
+        await pace.turn()
+
+
+async def test_requests_that_waited_for_their_turn_are_sent_as_was_learned_meanwhile(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.script = lambda body, _: (
+        refusal(400, "seed: unknown field") if "seed" in body else completion("fine")
+    )
+    await connect(requests_per_minute=1200).sample([ask()] * 6, FEW)
+    assert ["seed" in body for body in server.requests] == [True] + [False] * 6
+
+
+async def test_requests_that_waited_for_their_turn_are_not_sent_where_all_would_fail(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.script = lambda *_: refusal(401, "no such key")
+    with pytest.raises(ConfigurationError, match="refuses the API key"):
+        await connect(requests_per_minute=1200).sample([ask()] * 6, FEW)
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_pace_that_lets_nothing_pass_is_refused(rate: float) -> None:
     with pytest.raises(ConfigurationError, match="requests_per_minute"):
@@ -231,12 +262,15 @@ async def test_a_sample_that_fails_when_it_is_asked_for_again_costs_no_others(
     server: ScriptedServer, connect: Connect
 ) -> None:
     server.script = lambda body, number: (
-        completion("fine", "<think>what ends", "fine") if number == 0 else refusal(400, "not now")
+        completion("fine", "<think>what ends", "fine", total_tokens=30)
+        if number == 0
+        else refusal(400, "not now")
     )
     params = FEW.model_copy(update={"stop": ("END",)})
     [samples] = await connect().sample([ask(n=3)], params)
     assert [sample.finish_reason for sample in samples] == ["stop", "failed", "stop"]
     assert "not now" in samples[1].detail
+    assert sum(sample.tokens for sample in samples) == 30, "what was written first is paid for"
 
 
 async def test_only_the_samples_whose_thinking_was_ended_are_asked_for_again(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from chat_openai import chat_openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -202,3 +205,39 @@ def test_something_that_is_no_chat_model_is_refused() -> None:
         ChatModelEngine(bound)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="concurrency is 0"):
         ChatModelEngine(FakeListChatModel(responses=["a"]), concurrency=0)
+
+
+class HangingModel(FakeListChatModel):
+    """A chat model without a way to be awaited, whose provider does not answer."""
+
+    asked: Any = None
+    free: Any = None
+
+    def _call(self, *args: Any, **kwargs: Any) -> str:
+        self.asked.set()
+        self.free.wait(60)
+        return "late"
+
+
+async def test_closing_does_not_wait_without_end_for_a_model_that_hangs_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pgenrm_agent.background_loop.GRACE_S", 0.2)
+    asked, free = threading.Event(), threading.Event()
+    engine = ChatModelEngine(HangingModel(responses=["x"], asked=asked, free=free))
+    call = asyncio.create_task(engine.sample([PROMPT], SamplingParams()))
+    try:
+        await asyncio.to_thread(asked.wait, 30)
+        started = time.monotonic()
+        await engine.aclose()
+        assert time.monotonic() - started < 10
+        with pytest.raises(EngineUnavailable, match="was closed during this call"):
+            await call
+    finally:
+        free.set()
+
+
+def test_the_source_tells_models_and_their_servers_apart_and_shows_no_password() -> None:
+    chat_model = chat_openai("http://me:hunter2hunter2@host:1/v1", "sk-x")
+    assert ChatModelEngine(chat_model).source == f"{type(chat_model).__name__} m http://host:1/v1"
+    assert ChatModelEngine(EchoingModel()).source == "EchoingModel EchoingModel"

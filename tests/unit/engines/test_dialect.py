@@ -123,6 +123,13 @@ def changed(body: object, status: int = 400, request: Request = FULL) -> set[str
             {"seed"},
         ),
         ("Error code: 400 - {'error': {'message': \"'stop' is not allowed\"}}", {"stop"}),
+        # with what the server does take behind it
+        ("Unsupported parameter: seed. Supported parameters are: temperature, top_p", {"seed"}),
+        ("Unknown parameter 'top_k'. Allowed fields: seed, stop, n, max_tokens.", {"top_k"}),
+        ("Valid parameters are `temperature` and `seed`. 'min_p' is unknown", {"min_p"}),
+        ("unknown field `seed`, expected one of `stop`, `n`, `temperature`", {"seed"}),
+        ("Not supported parameters: seed", {"seed"}),
+        ("Invalid value: 'system'. Supported values are: 'user' and 'assistant'.", {"messages"}),
         # nothing of these
         ("The model is overloaded", set()),
         ("We cannot help with that; please stop.", set()),
@@ -139,6 +146,8 @@ def test_a_failing_server_has_to_complain_of_a_field() -> None:
     assert changed("generate() got an unexpected keyword argument 'seed'", 500) == {"seed"}
     assert changed("internal error while sampling at temperature 0.7", 500) == set()
     assert changed("rate limit for seed requests is not available", 429) == set()
+    for status in (502, 503, 504, 529):
+        assert changed("Cannot serve this. Reduce max_tokens or try again", status) == set()
 
 
 def test_ways_to_hold_to_a_schema_end() -> None:
@@ -191,6 +200,42 @@ def test_what_another_request_taught_meanwhile_is_not_learned_twice() -> None:
     learned, lessons = learn(Dialect(), told, ServerFault(words, status=400))
     assert lessons
     assert learn(learned, told, ServerFault(words, status=400)) == (learned, ())
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize(
+    ("said", "wait_s", "spent"),
+    [
+        ("You exceeded your current quota; see billing", None, True),
+        ("You exceeded your current quota; see billing", 36.0, False),
+        ("You exceeded your current quota; see billing", 3600.0, True),
+        ("insufficient_quota", 1.0, True),
+        ("slow down", None, False),
+    ],
+)
+def test_a_quota_that_is_free_again_in_a_moment_is_not_spent(
+    said: str, wait_s: float | None, spent: bool
+) -> None:
+    fault = ServerFault(read_words(said), status=429, wait_s=wait_s)
+    assert (fault.is_spent, fault.is_transient, fault.concerns_all) == (spent, not spent, spent)
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 503])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Too many tokens, please wait before trying again.",
+        "too many input tokens this minute: reduce the length of requests",
+        "the moderation system is busy",
+        "the output limit was reached for now",
+    ],
+)
+def test_what_passes_is_neither_too_long_nor_filtered(said: str, status: int) -> None:
+    fault = ServerFault(read_words(said), status=status)
+    assert fault.is_transient
+    assert not any([fault.is_about_length, fault.is_filter, fault.is_about_reached_limit])
 
 
 # --- words ---

@@ -374,3 +374,11 @@ def test_neighboring_seeds_share_no_samples() -> None:
     firsts = sorted(first_seed(seed) for seed in range(100))
     assert min(high - low for low, high in pairwise(firsts)) > 32
     assert firsts[-1] + 2**16 <= 2**31
+
+
+def test_the_source_tells_servers_and_their_fields_apart_and_shows_no_password() -> None:
+    url = "http://me:hunter2hunter2@host:1/v1"
+    plain = OpenAIEngine("m", base_url=url, api_key=KEY)
+    assert plain.source == "http://host:1/v1 m"
+    thinking = OpenAIEngine("m", base_url=url, api_key=KEY, extra_body={"b": 1, "a": {"think": 0}})
+    assert thinking.source == 'http://host:1/v1 m {"a": {"think": 0}, "b": 1}'

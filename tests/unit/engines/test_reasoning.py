@@ -36,6 +36,16 @@ def test_every_kind_of_mark_is_known_to_the_chain_reader_and_opened_by_templates
         # The template opened it, the model did not take it up and ended its turn.
         ("answerSTOP", "<think>", "stop", "", "answer", "stop"),
         ("<think>a</think>\n<think>b</think>c", "", "stop", "a</think>\n<think>b", "c", "stop"),
+        ('hm</think>{"a": "b </think> c"}', "", "stop", "hm", '{"a": "b </think> c"}', "stop"),
+        (
+            'hm</think>{"a": "b </think> c"}',
+            "<think>",
+            "stop",
+            "hm",
+            '{"a": "b </think> c"}',
+            "stop",
+        ),
+        ('{"a": "b </think> c"}', "<think>", "stop", "", '{"a": "b </think> c"}', "stop"),
         ("say '</think>' twice", "", "stop", "", "say '</think>' twice", "stop"),
     ],
 )

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pgenrm_agent.engines import Prompt, SamplingParams, load_engine
+from pgenrm_agent.engines.loading import opened_from
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 from pgenrm_agent.schema import Message
@@ -238,3 +239,17 @@ def test_no_draw_lets_a_token_win_that_has_no_chance() -> None:
     logits[:, 5] = 0.0
     for _ in range(32):
         assert _choose(logits, rows, rules, TokenMask()).tolist() == [5] * len(rows)
+
+
+def test_the_source_is_where_the_model_and_its_adapter_lie(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_llama.parent)
+    beside = TransformersEngine(f"./{tiny_llama.name}", device="cpu", threads=1)
+    assert beside.source == str(tiny_llama.resolve())
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    loaded = TransformersEngine(
+        model, tokenizer=AutoTokenizer.from_pretrained(tiny_llama), device="cpu", threads=1
+    )
+    assert loaded.source == "", "what is in its memory may be no folder's"
+    assert opened_from("org/model", Path("adapter")) == f"org/model+{Path('adapter').resolve()}"

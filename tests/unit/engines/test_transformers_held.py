@@ -348,3 +348,12 @@ async def test_enough_time_changes_nothing(engine: TransformersEngine) -> None:
     asked = [prompt("how", n=2, seed=3)]
     timed = await engine.sample(asked, SamplingParams(max_tokens=20, timeout_s=300))
     assert timed == await engine.sample(asked, SamplingParams(max_tokens=20))
+
+
+def test_the_grammar_of_a_schema_is_made_once_and_keeps_the_order_of_its_keys() -> None:
+    schema = {"type": "object", "properties": {"a": MARK, "b": MARK}, "required": ["a", "b"]}
+    assert json_grammar(schema) is json_grammar(json.loads(json.dumps(schema)))
+    turned = {**schema, "properties": {"b": MARK, "a": MARK}}
+    assert json_grammar(turned) != json_grammar(schema)
+    with pytest.raises(ConfigurationError, match="no JSON schema"):
+        json_grammar({"type": "object", "properties": {"a": {1, 2}}})

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from pgenrm_agent.engines.grammar import json_grammar
+from pgenrm_agent.engines.prompting import EncodedPrompt
+from pgenrm_agent.engines.protocol import Prompt, SamplingParams
 from pgenrm_agent.engines.vllm import VLLMEngine
+from pgenrm_agent.engines.vllm_sampling import VLLMSampler
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
+from pgenrm_agent.schema import Message
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +50,22 @@ def test_an_adapter_that_vllm_has_no_room_for_is_unavailable(
 def test_a_parallel_size_below_one_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="tensor_parallel_size is 0"):
         VLLMEngine("some/model", tensor_parallel_size=0)
+
+
+async def test_a_schema_is_read_beside_the_loop(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def recorded(schema: Mapping[str, object]) -> str:
+        threads.append(threading.current_thread())
+        return json_grammar(schema)
+
+    monkeypatch.setattr("pgenrm_agent.engines.vllm_sampling.json_grammar", recorded)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    sampler = VLLMSampler(None, tokenizer, 256, None)  # type: ignore[arg-type]
+    prompt = Prompt(messages=(Message(role="user", content="How?"),), json_schema={"not": {}})
+    with pytest.raises(ConfigurationError, match="'not' cannot be held to"):
+        await sampler.sample(prompt, EncodedPrompt([1], ""), SamplingParams(), None)
+    assert threading.current_thread() not in threads
+    assert len(threads) == 1

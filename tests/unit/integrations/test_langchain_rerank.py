@@ -17,6 +17,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
+from pydantic import SecretStr
 from typing_extensions import TypedDict
 
 from pgenrm_agent import as_node
@@ -184,6 +185,23 @@ async def test_best_of_n_does_without_an_answer_that_is_lost(
         [why] = told["left_out"].values()
         assert re.search(reason, why)
         assert len(told["evaluation"]["request"]["candidates"]) == len(ANSWERS)
+
+
+class Keyed(Flaky):
+    """A chat model with a key, as integrations have it."""
+
+    provider_key: SecretStr = SecretStr("0f9e8d7c6b5a")
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_best_of_n_tells_no_part_of_the_models_key(rm: PGenRM, bound: bool) -> None:
+    lost = RuntimeError("401: 0f9e8d7c6b5a is not valid, nor 0f9e8d7c")
+    keyed: Any = Keyed(messages=iter([lost, *map(AIMessage, ANSWERS)]))  # type: ignore[arg-type]
+    model = keyed.bind(tag="x").with_retry(stop_after_attempt=1) if bound else keyed
+    answer = BestOfN(model=model, reward_model=rm, n=4, user_id="ada").invoke("How?")
+    [why] = answer.response_metadata["pgenrm"]["left_out"].values()
+    assert "is not valid" in why
+    assert "0f9e" not in why
 
 
 def test_best_of_n_gives_the_only_answer_that_came(rm: PGenRM) -> None:
