@@ -221,8 +221,8 @@ class ChatModelEngine:
             cut = getattr(error, "completion", None)
             fault = fault_of(error)
             if fault.is_about_reached_limit:
-                [answer], usage = cut_short(request)
-                return answer, usage
+                [cut_answer], usage = cut_short(request)
+                return cut_answer, usage
             if cut is None:
                 raise fault from error
             # The client of OpenAI raises where an answer with a schema is not whole.
