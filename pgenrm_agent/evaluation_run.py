@@ -65,7 +65,8 @@ async def evaluate(
 ) -> Evaluation:
     """Return the evaluation from the cache, or run the graph to its end and keep the result.
 
-    A run whose steps are kept under a `thread_id` is always run. One that was cut short by its
+    A run whose steps are kept under a `thread_id` is always run, and so is one on a model that was
+    handed over loaded. One that was cut short by its
     `timeout`, or lacks a score, is not kept.
     """
 
@@ -80,7 +81,9 @@ async def evaluate(
             on_progress=on_progress,
         )
 
-    if cache is None or thread_id is not None:
+    # Nothing tells one loaded model from another.
+    nameless = getattr(context.engine, "source", None) == ""
+    if cache is None or thread_id is not None or nameless:
         return await run()
     key = await asyncio.to_thread(_key, given, context)
     known = await asyncio.to_thread(cache.get, key)
