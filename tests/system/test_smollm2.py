@@ -46,7 +46,7 @@ def short_chains(tmp_path_factory: pytest.TempPathFactory) -> ChainFormat:
     settings = json.loads((folder / "format.json").read_text())
     settings |= {
         "name": "structured-short",
-        "lengths": {"persona": 60, "name": 20, "reason": 30, "why": 40},
+        "lengths": {"persona": 40, "name": 14, "reason": 16, "why": 20},
     }
     (folder / "format.json").write_text(json.dumps(settings))
     return ChainFormat.load(folder)
