@@ -152,7 +152,7 @@ def test_the_readme_ranks_the_answer_first_that_its_user_would_choose(
 
 
 @pytest.mark.long
-def test_the_debugging_page_turns_the_order_by_its_rubric(
+def test_the_debugging_page_turns_the_order_by_the_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")

@@ -113,7 +113,10 @@ def test_what_is_wrong_with_a_worker_is_told_in_its_words(tmp_path: Path) -> Non
     missing = tmp_path / "no-model"
     source, target = write(tmp_path / "in.parquet", 2), tmp_path / "out.parquet"
     for make, complaint in (
-        (partial(PGenRM, str(missing)), f"a worker on Ray cannot score: model '{missing}'"),
+        (
+            partial(PGenRM, str(missing)),
+            f"a worker on Ray cannot score: {missing}: there is no such folder",
+        ),
         (surprise, "a worker on Ray cannot score: RuntimeError: out of GPU memory"),
     ):
         with pytest.raises(EngineError, match=complaint):

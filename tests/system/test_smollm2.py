@@ -128,7 +128,7 @@ def test_an_edited_persona_changes_the_rubric_and_an_unedited_one_does_not(
             return [[item.name for item in read_criteria(text)] for text in texts(run)]
 
         scaling = Scaling(individual=chains, prototype=0, seed=1)
-        run = session.start(request, history=list(SIGNALS.history), scaling=scaling)
+        run = session.start(request, signals=SIGNALS, scaling=scaling)
         session.resume(run, ["after:derive_persona"])
         unedited, edited = session.fork(run), session.fork(run)
         for number, text in enumerate(texts(run)):

@@ -119,7 +119,7 @@ def test_a_hostile_candidate_is_shown_as_text(page: Page, studio: Studio, keep: 
     asked = REQUEST.model_copy(
         update={
             "query": HOSTILE[:400],
-            "user_id": "<b>ada</b>",
+            "user_id": SIGNALS.user_id,
             "candidates": (Candidate(id="<i>x</i>\u202e", text=HOSTILE), REQUEST.candidates[0]),
         }
     )

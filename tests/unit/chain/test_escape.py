@@ -305,7 +305,7 @@ def test_the_time_grows_with_the_text_alone(piece: str) -> None:
         return time.thread_time() - started
 
     short = min(seconds(20_000) for _ in range(3))
-    assert seconds(160_000) < 8 * 3 * short + 0.05
+    assert min(seconds(160_000) for _ in range(2)) < 8 * 3 * short + 0.05
 
 
 FRAGMENT = st.one_of(
