@@ -31,8 +31,8 @@ REINFORCE = {
     "choices": 4,
     "steps": 1,
     "choices_per_step": 1,
-    "samples": 4,
-    "rows_at_once": 4,
+    "samples": 12,
+    "rows_at_once": 12,
     "learning_rate": 1e-4,
     "max_tokens": 600,
     "save_every": 1,
@@ -77,7 +77,7 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     choices.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     chains = run(
-        *("chains", "--data", choices, "--teacher", bundled_model(), "--chains", 2),
+        *("chains", "--data", choices, "--teacher", bundled_model(), "--chains", 4),
         *("--out", tmp_path / "chains"),
     )
     assert chains["kept"] >= 2
