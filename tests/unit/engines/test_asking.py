@@ -177,7 +177,7 @@ async def test_requests_that_waited_for_their_turn_are_sent_as_was_learned_meanw
     server.script = lambda body, _: (
         refusal(400, "seed: unknown field") if "seed" in body else completion("fine")
     )
-    await connect(requests_per_minute=1200).sample([ask()] * 6, FEW)
+    await connect(requests_per_minute=150).sample([ask()] * 6, FEW)
     assert ["seed" in body for body in server.requests] == [True] + [False] * 6
 
 
@@ -186,7 +186,7 @@ async def test_requests_that_waited_for_their_turn_are_not_sent_where_all_would_
 ) -> None:
     server.script = lambda *_: refusal(401, "no such key")
     with pytest.raises(ConfigurationError, match="refuses the API key"):
-        await connect(requests_per_minute=1200).sample([ask()] * 6, FEW)
+        await connect(requests_per_minute=150).sample([ask()] * 6, FEW)
     assert len(server.requests) == 1
 
 
