@@ -224,7 +224,8 @@ async def sample_scores(
 
     A chain that is unreadable, truncated or lacks candidates is sampled anew with another seed, for
     `Scaling.resamples` rounds: from where this stage found it if its rubric stood then, else from
-    the start. Of several attempts the one with the most totals is kept; the others are failures.
+    the start, or from what a person wrote of it. Of several attempts the one with the most totals is
+    kept; the others are failures.
     """
     started = time.perf_counter()
     sampler = await Sampler.of(state, runtime)

@@ -207,7 +207,10 @@ class Sampler:
         return extended
 
     def restart(self, draft: Draft, attempt: int) -> Draft:
-        """Return the draft to resample: with the rubric it had, or empty, and with another seed."""
+        """Return the draft to resample with another seed.
+
+        It begins with the rubric that it had, else with what a person wrote of it, else empty.
+        """
         text = draft["text"]
         readable = bool(read_criteria(text)) and read_persona(text) is not None
         keeps = draft["status"] == "open" and self._has(text, "rubric") and readable
@@ -215,7 +218,7 @@ class Sampler:
             **draft,
             "seed": derive_seed(draft["seed"], "attempt", attempt),
             "attempt": attempt,
-            "text": draft["text"] if keeps else "",
+            "text": draft["text"] if keeps else draft["edited"],
             "reasoning": draft["reasoning"] if keeps else "",
             "tokens": draft["tokens"] if keeps else 0,
             "status": "open",
@@ -331,6 +334,7 @@ def empty_draft(chain: PlannedChain) -> Draft:
         "reasoning": "",
         "tokens": 0,
         "status": "open",
+        "edited": "",
         "asks_totals": True,
         "finish": "stop",
         "problem": "",

@@ -143,6 +143,7 @@ class Draft(TypedDict):
     reasoning: what the model thought before it wrote; never read.
     status: "open" texts can be continued; "written" ones the model ended; "truncated" ones ran into
         the token limit and "failed" ones were not written to their end: neither is used.
+    edited: the text as a person last edited it, which every further attempt begins with.
     asks_totals: whether its format has the model work out totals.
     finish: how its last part ended. problem: what is said about that, where it is not whole.
     """
@@ -156,6 +157,7 @@ class Draft(TypedDict):
     reasoning: str
     tokens: int
     status: Literal["open", "written", "truncated", "failed"]
+    edited: str
     asks_totals: bool
     finish: FinishReason
     problem: str

@@ -24,7 +24,7 @@ def with_persona(draft: Draft, persona: str, chain_format: ChainFormat) -> Draft
     if not words:
         raise ConfigurationError("the persona is blank: write who the user is in this scenario")
     text = chain_format.with_persona(draft["text"], words)
-    return {**draft, "text": text, "status": "open"}
+    return {**draft, "text": text, "edited": text, "status": "open"}
 
 
 def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draft:
@@ -41,7 +41,7 @@ def with_rubric(draft: Draft, rubric: Rubric, chain_format: ChainFormat) -> Draf
             f"the criteria {meant} would be read back as {read}: use plain names, each once, of at"
             " most 80 characters and without percentages"
         )
-    return {**draft, "text": text, "status": "open"}
+    return {**draft, "text": text, "edited": text, "status": "open"}
 
 
 def rubric_of(criteria: Sequence[tuple[str, float, str]]) -> Rubric:

@@ -14,6 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.debugging.edits import with_persona
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError, ConfigurationError, EngineTimeout
 from pgenrm_agent.graphs.evaluation import build_graph, graph
@@ -289,6 +290,29 @@ async def test_a_resampled_staged_chain_keeps_its_persona_and_rubric() -> None:
     assert all("The first persona." in prompt.partial for prompt in engine.calls[3][0])
     assert len(evaluation.chains) == 3
     assert len(evaluation.failures) == 3
+
+
+async def test_what_a_person_edited_is_kept_however_often_a_chain_is_sampled_again() -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        marks = [MARKS[candidate] for candidate in shown(prompt)]
+        if len(engine.calls) in (2, 3, 4):  # rubric and scores, and the first attempt after them
+            return prompt.partial + "I would rather not."
+        return chain_text(marks, persona="Loves red." if "Loves red." in prompt.partial else "New.")
+
+    engine = ScriptedEngine(reply)
+    graph = build_graph(InMemorySaver())
+    context = EvaluationContext(engine=engine, chain_format=PUBLISHED, staged=True)
+    config = {"configurable": {"thread_id": "t"}}
+    await graph.ainvoke(
+        request(individual=2), config, context=context, interrupt_after=["derive_persona"]
+    )
+    drafts = (await graph.aget_state(config)).values["chains"]
+    edited = [with_persona(draft, "Loves red.", PUBLISHED) for draft in drafts]
+    await graph.aupdate_state(config, {"chains": edited})
+    done = await graph.ainvoke(None, config, context=context)
+    evaluation = Evaluation.model_validate(done["evaluation"])
+    assert len(evaluation.failures) == 4
+    assert [chain.persona.text for chain in evaluation.chains] == ["Loves red.", "Loves red."]
 
 
 async def test_an_edited_persona_is_what_the_engine_continues() -> None:
