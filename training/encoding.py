@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from pgenrm_agent.engines.prompting import render
-from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, levels, measure_along
+from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure_along
 from pgenrm_agent.training.bundled.chains import Example
 from pgenrm_agent.training.bundled.teacher import operands
 from pgenrm_agent.training.bundled.tokenizer import END, answer_tags
@@ -26,17 +26,17 @@ COUNTED = 16
 """Tokens of each answer at which the levels up to there are asked for."""
 OPERANDS = 40
 """Numbers of each chain whose operands are shown."""
-NO_LEVELS = np.zeros((0, len(ATTRIBUTES)), dtype=np.uint8)
+NO_LEVELS = np.zeros((0, len(SIGNS)), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Token ids of prompt and answer; labels are -100 where nothing is learned.
 
-    notice_at: positions of all tokens of the prompt's answers. noticed: (len(notice_at), 12), which
-    attributes each of them adds to. count_at, counted: (len(count_at), 12), some of these positions,
+    notice_at: positions of all tokens of the prompt's answers. noticed: (len(notice_at), 16), which
+    signs each of them adds to. count_at, counted: (len(count_at), 16), some of these positions,
     and the levels of the answer up to there. read_at: the tags that end the answers. recall_at: the
-    tags with which the target takes them up. levels: (answers, 12), of each as a whole.
+    tags with which the target takes them up. levels: (answers, 16), of each as a whole.
     value_at, value_from: positions that write a value of a reading, and the tag of its line.
     operand_at, operand_from: (n,), (2n,) some positions that write a number, and its two operands.
     """
@@ -103,13 +103,16 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     if not example.answers:
         tags = []  # a "reason" prompt: nothing to read
     # The target takes up the prompt's answers one by one, in the prompt's order.
-    read_at, recall_at = tags[: len(example.answers)], tags[len(example.answers) :]
-    assert len(recall_at) == len(read_at) == len(example.answers)
+    count = len(example.answers)
+    assert len(tags) == 2 * count
+    counted_texts = [
+        (text, tags[i], tags[count + i]) for i, text in enumerate(example.answers) if text is not None
+    ]
     spans = cast(list[tuple[int, int]], encoding["offset_mapping"])
     notice_at: list[int] = []
     count_at: list[int] = []
     noticed, counted, whole = [NO_LEVELS], [NO_LEVELS], [NO_LEVELS]
-    for text, tag in zip(example.answers, read_at, strict=True):
+    for text, tag, _ in counted_texts:
         places, cuts = _tokens_of(text, tag, prompt, spans)
         raw = measure_along(text, [0, *cuts, len(text)])
         along = levels(raw).astype(np.uint8)
@@ -126,8 +129,8 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
         np.concatenate(noticed),
         count_at,
         np.concatenate(counted),
-        read_at,
-        recall_at,
+        [tag for _, tag, _ in counted_texts],
+        [tag for _, _, tag in counted_texts],
         np.concatenate(whole),
         value_at,
         value_from,

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter, defaultdict
+from bisect import bisect_right
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
@@ -37,11 +39,11 @@ from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.run_folder import RUN, record_of
 from pgenrm_agent.training.bundled.chains import Example, write_examples
-from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
+from pgenrm_agent.training.bundled.simulation import Answers, load_answers
 from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
 from pgenrm_agent.training.reading import ReadingLlama, build_model
-from pgenrm_agent.training.recipe import Phase, PsiRecipe
+from pgenrm_agent.training.recipe import PsiRecipe
 from pgenrm_agent.training.run import CHECKPOINTS, Curves, StopAfter, last_checkpoint
 
 __all__ = ["PsiResult", "train_psi"]
@@ -56,8 +58,11 @@ PANELS = (
 )
 TOKENIZER_CHAINS = 3000
 """Chains that join the answers in the tokenizer's training text."""
-LENGTH_POOL = 512
-"""Examples sorted by length together, so that a batch holds little padding."""
+POOL_STEPS = 64
+"""Optimizer steps whose examples are sorted by length together, so that a batch holds little padding."""
+DRAWN_AT_ONCE = 64
+KEPT_OF = 1000
+"""Chains written to tell which share rejection sampling keeps."""
 EVALUATION_EXAMPLES = 64
 DEV_QUERIES = 40
 """Training-file queries held out to watch the loss; the test split is another file."""
@@ -126,68 +131,90 @@ class ChainTrainer(Trainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-def _stream(
-    phase: Phase,
-    world: World,
-    answers: Answers,
-    chain_format: ChainFormat,
-    seed: int,
-    outcomes: Counter[str],
-) -> Iterator[Example]:
-    """The phase's mixture of tasks, endless."""
-    tasks = list(phase.tasks)
-    streams = {
-        task: write_examples(
-            task,
-            world,
-            answers,
-            chain_format,
-            split=f"train-{seed}-{task}",
-            seed=seed + number,
-            outcomes=outcomes,
+class Steps(Dataset[dict[str, torch.Tensor]]):
+    """The optimizer steps of a run: item i is the batch of step i, made when it is asked for.
+
+    The same recipe always gives the same steps, in any order: each group of POOL_STEPS has its own
+    seed, so that a run that goes on has nothing to make again.
+    """
+
+    def __init__(
+        self,
+        recipe: PsiRecipe,
+        answers: Answers,
+        chain_format: ChainFormat,
+        tokenizer: PreTrainedTokenizerFast,
+    ) -> None:
+        self._recipe = recipe
+        self._answers = answers
+        self._format = chain_format
+        self._tokenizer = tokenizer
+        self._ends = list(
+            accumulate(round(phase.tokens / phase.tokens_per_step) for phase in recipe.phases)
         )
-        for number, task in enumerate(tasks)
-    }
-    rng = random.Random(seed)
-    while True:
-        yield next(streams[rng.choices(tasks, [phase.tasks[task] for task in tasks])[0]])
+        self._pool: tuple[tuple[int, int], TokenBudgetBatches] | None = None
 
+    def __len__(self) -> int:
+        return self._ends[-1]
 
-def _plan(
-    recipe: PsiRecipe,
-    world: World,
-    answers: Answers,
-    chain_format: ChainFormat,
-    tokenizer: PreTrainedTokenizerFast,
-    outcomes: Counter[str],
-) -> list[list[Encoded]]:
-    """All optimizer steps of the run, in order. The same recipe always gives the same plan."""
-    steps: list[list[Encoded]] = []
-    for number, phase in enumerate(recipe.phases):
-        stream = _stream(phase, world, answers, chain_format, recipe.seed + 1000 * number, outcomes)
-        wanted = round(phase.tokens / phase.tokens_per_step)
-        pool: list[list[Encoded]] = []
-        while len(pool) < wanted:
-            encoded = [
-                encoded
-                for example in islice(stream, LENGTH_POOL)
-                if len((encoded := encode(example, tokenizer)).input_ids) <= recipe.shape.context
-            ]
-            batches = pack(encoded, phase.tokens_per_step)
-            random.Random(recipe.seed + len(pool)).shuffle(batches)
-            pool += batches
-        steps += pool[:wanted]
-    return steps
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        number = bisect_right(self._ends, step)
+        pool, at = divmod(step - (self._ends[number - 1] if number else 0), POOL_STEPS)
+        if self._pool is None or self._pool[0] != (number, pool):
+            pad = cast(int, self._tokenizer.pad_token_id)
+            self._pool = (number, pool), TokenBudgetBatches(self._made(number, pool), pad)
+        return self._pool[1][at]
+
+    def tokens(self, steps: int) -> int:
+        """Return the most padded tokens that the first steps hold."""
+        starts = [0, *self._ends]
+        return sum(
+            max(0, min(steps, end) - start) * phase.tokens_per_step
+            for phase, start, end in zip(self._recipe.phases, starts, self._ends, strict=False)
+        )
+
+    def _made(self, number: int, pool: int) -> list[list[Encoded]]:
+        """Batches of a group of steps: examples of like length together, in random order."""
+        phase, recipe = self._recipe.phases[number], self._recipe
+        seeds = np.random.SeedSequence([recipe.seed, number, pool]).generate_state(4)
+        tasks = list(phase.tasks)
+        streams = {
+            task: write_examples(task, self._answers, self._format, seed=int(seed))
+            for task, seed in zip(tasks, seeds, strict=False)
+        }
+        draw = random.Random(int(seeds[3]))
+        weights = [phase.tasks[task] for task in tasks]
+        examples: list[Encoded] = []
+        batches: list[list[Encoded]] = []
+        while len(batches) < POOL_STEPS:
+            for _ in range(DRAWN_AT_ONCE):
+                example = next(streams[draw.choices(tasks, weights)[0]])
+                encoded = encode(example, self._tokenizer)
+                if len(encoded.input_ids) <= min(recipe.shape.context, phase.tokens_per_step):
+                    examples.append(encoded)
+            batches = pack(examples, phase.tokens_per_step)
+        draw.shuffle(batches)
+        return batches[:POOL_STEPS]
 
 
 def _tokenizer_text(
-    answers: Answers, world: World, chain_format: ChainFormat, seed: int
+    answers: Answers, chain_format: ChainFormat, seed: int
 ) -> Iterator[str]:
     yield from answers.queries
     yield from answers.texts
-    examples = write_examples("chain", world, answers, chain_format, split="tokenizer", seed=seed)
-    for example in islice(examples, TOKENIZER_CHAINS):
+    for example in islice(
+        write_examples("chain", answers, chain_format, seed=seed), TOKENIZER_CHAINS
+    ):
+        yield from (message.content for message in example.messages)
         yield example.target
+
+
+def _kept(answers: Answers, chain_format: ChainFormat, seed: int) -> dict[str, int]:
+    """What becomes of chains in rejection sampling, counted over KEPT_OF that are kept."""
+    outcomes: Counter[str] = Counter()
+    examples = write_examples("chain", answers, chain_format, seed=seed, outcomes=outcomes)
+    deque(islice(examples, KEPT_OF), maxlen=0)
+    return dict(outcomes)
 
 
 def train_psi(
@@ -226,7 +253,6 @@ def train_psi(
     every = load_answers(data / "train.jsonl.gz")
     held = range(len(every.queries) - DEV_QUERIES, len(every.queries))
     answers = every.subset(range(len(every.queries) - DEV_QUERIES))
-    world = World()
 
     folder = out / "model"
     if start_from is not None:
@@ -236,17 +262,14 @@ def train_psi(
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     else:
         tokenizer = train_tokenizer(
-            _tokenizer_text(answers, world, chain_format, recipe.seed),
+            _tokenizer_text(answers, chain_format, recipe.seed),
             size=recipe.shape.vocabulary,
             context=recipe.shape.context,
         )
         tokenizer.save_pretrained(folder)
 
-    outcomes: Counter[str] = Counter()
-    steps = _plan(recipe, world, answers, chain_format, tokenizer, outcomes)
-    held_out = write_examples(
-        "chain", world, every.subset(held), chain_format, split="dev", seed=recipe.seed
-    )
+    steps = Steps(recipe, answers, chain_format, tokenizer)
+    held_out = write_examples("chain", every.subset(held), chain_format, seed=recipe.seed)
     evaluation = [encode(example, tokenizer) for example in islice(held_out, EVALUATION_EXAMPLES)]
     pad = cast(int, tokenizer.pad_token_id)
     model = build_model(recipe.shape, tokenizer)
@@ -278,8 +301,10 @@ def train_psi(
             remove_unused_columns=False,
             report_to=[],
             seed=recipe.seed,
+            dataloader_num_workers=1,
+            dataloader_prefetch_factor=8,
         ),
-        train_dataset=TokenBudgetBatches(steps, pad),
+        train_dataset=steps,
         eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.phases[-1].tokens_per_step), pad),
         data_collator=_only,
         callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
@@ -292,20 +317,16 @@ def train_psi(
     result = PsiResult(
         folder=folder,
         steps=trainer.state.global_step,
-        tokens=sum(
-            len(batch) * max(len(encoded.input_ids) for encoded in batch)
-            for batch in steps[: trainer.state.global_step]
-        ),
+        tokens=steps.tokens(trainer.state.global_step),
         seconds=curves.seconds,
         final_loss=float(output.training_loss),
-        chains=dict(outcomes),
+        chains=_kept(answers, chain_format, recipe.seed),
     )
     write_json(
         out / RUN,
         {
             "recipe": recipe.model_dump(),
             "start_from": None if start_from is None else record_of(start_from),
-            "simulation": VERSION,
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "torch": torch.__version__,
             "parameters": plain.num_parameters(),

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, LEVELS
+from pgenrm_agent.training.bundled.signs import LEVELS, SIGNS
 from pgenrm_agent.training.recipe import ModelShape
 
 __all__ = ["Head", "ReadingLlama", "build_model"]
@@ -20,19 +20,19 @@ GUIDED_HEADS = 2
 
 
 class Head(torch.nn.Module):
-    """`classes` classes for each attribute, out of the states after `depth` layers."""
+    """`classes` classes for each sign, out of the states after `depth` layers."""
 
     def __init__(self, depth: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.depth = depth
         self.classes = classes
         self.norm = torch.nn.RMSNorm(hidden)
-        self.out = torch.nn.Linear(hidden, len(ATTRIBUTES) * classes)
+        self.out = torch.nn.Linear(hidden, len(SIGNS) * classes)
 
     def loss(
         self, states: Sequence[torch.Tensor], at: torch.Tensor, right: torch.Tensor
     ) -> torch.Tensor:
-        """Mean cross-entropy (nats) at positions (n,) of flattened rows; right: (n, 12) classes."""
+        """Mean cross-entropy (nats) at positions (n,) of flattened rows; right: (n, 16) classes."""
         logits = self.out(self.norm(states[self.depth].flatten(0, 1)[at])).float()
         return cross_entropy(logits.reshape(-1, self.classes), right.reshape(-1))
 

@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
-from pgenrm_agent.chain.layout import JSONLayout, Layout, ProseLayout, Turn
+from pgenrm_agent.chain.layout import Counts, JSONLayout, Layout, ProseLayout, Turn
+from pgenrm_agent.chain.notes import NotesLayout, Theme
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import (
@@ -47,7 +48,10 @@ class _Headings(Model):
 
 
 class _Settings(Model):
-    """Prose has headings and a limit of tokens; a JSON object has lengths and numbers of criteria."""
+    """What makes a layout: prose has headings, a JSON object lengths, notes have themes.
+
+    Prose and notes have a limit of tokens, a JSON object numbers of criteria.
+    """
 
     name: str
     max_candidates: int | None = Field(ge=1)
@@ -57,16 +61,24 @@ class _Settings(Model):
     max_tokens: int | None = Field(default=None, ge=1)
     lengths: Lengths | None = None
     criteria: tuple[int, int] | None = None
+    themes: tuple[Theme, ...] | None = Field(default=None, min_length=1)
     totals: bool = True
 
     @model_validator(mode="after")
     def _of_a_kind(self) -> Self:
-        prose = (self.headings is not None, self.max_tokens is not None)
-        document = (self.lengths is not None, self.criteria is not None)
-        if not (all(prose) ^ all(document)) or any(prose) == any(document):
+        given = {
+            field
+            for field in ("headings", "max_tokens", "lengths", "criteria", "themes")
+            if getattr(self, field) is not None
+        }
+        if given not in (
+            {"headings", "max_tokens"},
+            {"themes", "max_tokens"},
+            {"lengths", "criteria"},
+        ):
             raise ValueError(
-                "a format in prose has headings and max_tokens, one as a JSON object lengths and"
-                " criteria"
+                "a format in prose has headings and max_tokens, one with notes themes and max_tokens,"
+                " one as a JSON object lengths and criteria"
             )
         return self
 
@@ -92,7 +104,7 @@ class ChainFormat:
 
     @classmethod
     def load(cls, name_or_folder: str | Path) -> ChainFormat:
-        """A bundled format ("published", "structured-1", "compact-1") by name, or a folder of your own.
+        """A bundled format ("published", "structured-1", "compact-2") by name, or a folder of your own.
 
         Raises:
             ConfigurationError: no such format, or one of its files is missing or wrong.
@@ -243,7 +255,9 @@ class ChainFormat:
             assert self.ask is not None
             return self.ask.render({"sections": list(sections), "candidates": len(candidates)})
 
-        return self.layout.turn(messages, ask, text, goal, len(candidates))
+        limit = self.settings.max_history
+        counts = Counts(len(candidates), len(history[:limit]), bool(stated))
+        return self.layout.turn(messages, ask, text, goal, counts)
 
     def join(self, text: str, written: str, goal: Section) -> str:
         """Return the chain `text` with what was written for its `turn` to the end of `goal`."""
@@ -277,6 +291,8 @@ class ChainFormat:
 def _layout(settings: _Settings) -> Layout:
     if settings.headings is not None:
         return ProseLayout(settings.headings.rubric, settings.headings.scores)
+    if settings.themes is not None:
+        return NotesLayout(settings.themes)
     assert settings.lengths is not None
     assert settings.criteria is not None
     return JSONLayout(settings.lengths, *settings.criteria)

@@ -24,7 +24,7 @@ from pgenrm_agent.chain.sections import Section, split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.schema import Criterion, Message, Rubric
 
-__all__ = ["SECTIONS", "JSONLayout", "Layout", "ProseLayout", "Turn"]
+__all__ = ["SECTIONS", "Counts", "JSONLayout", "Layout", "ProseLayout", "Turn"]
 
 SECTIONS: tuple[Section, ...] = ("persona", "rubric", "scores")
 JSON_END = "<JSON_END>"
@@ -34,12 +34,21 @@ SYNTAX = 60
 Ask = Callable[[Sequence[Section]], str]
 
 
+class Counts(NamedTuple):
+    """What a prompt shows: how many responses and past choices, and whether any wishes."""
+
+    candidates: int
+    history: int = 0
+    stated: bool = False
+
+
 class Turn(NamedTuple):
     """What an engine is asked for: see `Prompt` and `SamplingParams` of the engines."""
 
     messages: tuple[Message, ...]
     partial: str = ""
     json_schema: Mapping[str, object] | None = None
+    grammar: str | None = None
     stop: tuple[str, ...] = ()
 
 
@@ -54,7 +63,7 @@ class Layout(Protocol):
     in_turns: bool
 
     def turn(
-        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, candidates: int
+        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, counts: Counts
     ) -> Turn:
         """Return what to ask for, to bring `text` to the end of section `goal`."""
 
@@ -87,7 +96,7 @@ class ProseLayout:
         self.scores = scores
 
     def turn(
-        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, candidates: int
+        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, counts: Counts
     ) -> Turn:
         """Ask for the continuation of `text`."""
         return Turn(tuple(messages), partial=text, stop=self.stop(goal))
@@ -165,7 +174,7 @@ class JSONLayout:
         self.counts = tuple(range(fewest, most + 1))
 
     def turn(
-        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, candidates: int
+        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, counts: Counts
     ) -> Turn:
         """Show the sections that stand as earlier answers, and ask for those up to `goal`."""
         document = document_in(text) or {}
@@ -182,7 +191,7 @@ class JSONLayout:
                 key = KEYS[sections[0]]
                 answer = write_document({key: document[key]})
                 shown.append(Message(role="assistant", content=answer))
-        return Turn(tuple(shown), json_schema=self._schema(wanted, document, candidates))
+        return Turn(tuple(shown), json_schema=self._schema(wanted, document, counts.candidates))
 
     def _schema(
         self, wanted: Sequence[Section], document: Document, candidates: int

@@ -16,6 +16,7 @@ class ParsedChain(Model):
 
     totals_from: "marks" for marks x weights, with which the totals that the model wrote agree;
         "reported" for those alone, unchecked.
+    notes: what the model worked out before the persona, where its format has a place for it.
     reasons: why a candidate got its marks, where the chain says so.
     missing: candidates without a total.
     """
@@ -27,5 +28,6 @@ class ParsedChain(Model):
     totals: dict[str, float]
     totals_from: Literal["marks", "reported"]
     reasons: dict[str, str] = Field(default_factory=dict)
+    notes: str = ""
     repairs: tuple[str, ...]
     missing: tuple[str, ...]

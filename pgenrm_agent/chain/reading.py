@@ -1,4 +1,4 @@
-"""Read a chain, whichever way it was written: prose under headings, or one JSON object."""
+"""Read a chain, whichever way it was written: prose, one JSON object, or behind notes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pgenrm_agent.chain.document import (
     persona_of,
     spans_in,
 )
+from pgenrm_agent.chain.notes import criteria_of_noted, noted_in, parse_noted, spans_in_noted
 from pgenrm_agent.chain.parsed import ParsedChain
 from pgenrm_agent.chain.sections import Section, split_sections
 from pgenrm_agent.errors import ChainError
@@ -38,6 +39,8 @@ def parse_chain(
             "no_rubric" (a JSON object whose criteria cannot be read) or
             "no_totals" (scores, but none that is readable, in range and of a candidate).
     """
+    if (noted := noted_in(text)) is not None:
+        return parse_noted(noted, candidate_ids)
     document = document_in(text)
     if document is None:
         return prose.parse_chain(text, candidate_ids, asks_totals=asks_totals)
@@ -46,15 +49,19 @@ def parse_chain(
 
 def read_persona(text: str) -> str | None:
     """Return the persona of a chain, whole or only begun, in one line; None where there is none."""
-    document = document_in(text)
-    if document is None:
+    if (noted := noted_in(text)) is not None:
+        persona = noted.persona
+    elif (document := document_in(text)) is not None:
+        persona = persona_of(document)
+    else:
         return prose.read_persona(text)
-    persona = persona_of(document)
     return persona and " ".join(persona.split())
 
 
 def written_persona(text: str) -> str | None:
     """Return what stands in the place of the persona, working notes included; None for nothing."""
+    if (noted := noted_in(text)) is not None:
+        return noted.persona or None
     document = document_in(text)
     if document is not None:
         return persona_of(document)
@@ -65,6 +72,8 @@ def read_criteria(text: str) -> tuple[Criterion, ...]:
     """Return the criteria of a text that may lack scores yet, weights normalized; () for none."""
     document = document_in(text)
     try:
+        if (noted := noted_in(text)) is not None:
+            return Rubric.normalized(criteria_of_noted(noted)).criteria
         if document is not None:
             return Rubric.normalized(criteria_of(document)).criteria
         end = split_sections(text).spans.get("rubric")
@@ -80,4 +89,4 @@ def read_criteria(text: str) -> tuple[Criterion, ...]:
 
 def section_spans(text: str) -> dict[Section, tuple[int, int]]:
     """Return [start, end) of each section that a text has; headings and keys are left out."""
-    return spans_in(text) or split_sections(text).spans
+    return spans_in_noted(text) or spans_in(text) or split_sections(text).spans

@@ -42,12 +42,15 @@ def markers() -> list[str]:
         "[The End of User's preference history]",
         "[The Start of User Input]",
         "[The End of User Input]",
-        "<JSON_START>",
-        "<JSON_END>",
+        "## Notes",
+        "### Persona",
+        "### Criteria",
+        "### Marks",
         "User:",
         "Chosen:",
         "Rejected:",
         *answer_tags(),
+        *(f"{sign}{size}" for sign in "+-" for size in range(10)),
     ]
     for number in range(1, NUMBERED + 1):
         markers += [f"[The Start of Response {number}]", f"[The End of Response {number}]"]
