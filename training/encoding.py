@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from pgenrm_agent.engines.prompting import render
-from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure_along
 from pgenrm_agent.training.bundled.chains import Example
+from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure_along
 from pgenrm_agent.training.bundled.teacher import operands
 from pgenrm_agent.training.bundled.tokenizer import END, answer_tags
 
@@ -106,7 +106,9 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> Encoded:
     count = len(example.answers)
     assert len(tags) == 2 * count
     counted_texts = [
-        (text, tags[i], tags[count + i]) for i, text in enumerate(example.answers) if text is not None
+        (text, tags[i], tags[count + i])
+        for i, text in enumerate(example.answers)
+        if text is not None
     ]
     spans = cast(list[tuple[int, int]], encoding["offset_mapping"])
     notice_at: list[int] = []

@@ -146,9 +146,7 @@ def parse_noted(noted: Noted, candidate_ids: Sequence[str]) -> ParsedChain:
     if not noted.scores:
         raise ChainError("there are no marks", reason="no_scores")
     pattern = re.compile(
-        ", ".join(
-            rf"{re.escape(criterion.name)} (10|[1-9])" for criterion in rubric.criteria
-        )
+        ", ".join(rf"{re.escape(criterion.name)} (10|[1-9])" for criterion in rubric.criteria)
     )
     marks: dict[str, tuple[float | None, ...]] = {}
     for line in noted.scores.splitlines():
@@ -387,7 +385,10 @@ class Writer:
             slight = f'here is a slight sign of it in " {cited} "."'
             options += [f'"Y{clear}', f'"T{slight}']
             if self.stated:
-                options += [f'"They asked for it, and y{clear}', f'"They asked for it, and t{slight}']
+                options += [
+                    f'"They asked for it, and y{clear}',
+                    f'"They asked for it, and t{slight}',
+                ]
         body = " | ".join(f'{option} "\\n"' for option in options)
         return self._rule(f"r{theme.key}{'p' if sign > 0 else 'm'}", body)
 
@@ -396,7 +397,8 @@ class Writer:
     def _marks(self, names: Sequence[str]) -> str:
         row = ' ", " '.join(f"{_quoted(f'{name} ')} mark" for name in names)
         lines = [
-            f'{_quoted(f"Response {number}: ")} {row} "."' for number in range(1, self.candidates + 1)
+            f'{_quoted(f"Response {number}: ")} {row} "."'
+            for number in range(1, self.candidates + 1)
         ]
         return ' "\\n" '.join(lines)
 

@@ -309,9 +309,7 @@ class _Bench:
         self._say(f"seed {seed}: {PSI}")
         dataset = out / DATASET
         if not dataset.is_file():
-            _write_dataset(
-                self._world, self._training, base, dataset, self._recipe.psi_chains, seed
-            )
+            _write_dataset(self._training, base, dataset, self._recipe.psi_chains, seed)
         recipe = self._recipe.psi.model_copy(update={"seed": seed})
         return train_sft(recipe, base, dataset, out).folder
 
@@ -406,13 +404,9 @@ class _Bench:
             asyncio.run(engine.aclose())
 
 
-def _write_dataset(
-    world: World, answers: Answers, model: Path, path: Path, count: int, seed: int
-) -> None:
+def _write_dataset(answers: Answers, model: Path, path: Path, count: int, seed: int) -> None:
     """Write chains of the rule-based teacher about simulated users, as a dataset for stage 1."""
-    stream = write_examples(
-        "chain", world, answers, format_of(model), split=f"ablation-{seed}", seed=seed
-    )
+    stream = write_examples("chain", answers, format_of(model), seed=seed)
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
         for number, example in enumerate(islice(stream, count)):
             answer = Message(role="assistant", content=example.target)

@@ -34,7 +34,7 @@ from pgenrm_agent.evaluation.running import RunDescription, evaluate
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Model, Scaling
-from pgenrm_agent.training.bundled.chains import wishes_in
+from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.simulation import (
     CLIP,
     VERSION,
@@ -170,12 +170,11 @@ def _bradley_terry(world: World, answers: Answers, seed: int) -> Callable[[Answe
     return lambda test, case: float(_difference(test, case.asked) @ weights)
 
 
-def _teacher_margin(answers: Answers, case: Case) -> float:
+def _teacher_margin(values: np.ndarray[tuple[int, int], np.dtype[np.int64]], case: Case) -> float:
     chain = write_chain(
-        int(answers.kinds[case.asked.query]),
-        [(answers.levels[past.chosen], answers.levels[past.rejected]) for past in case.shown],
-        wishes_in(()),
-        [answers.levels[case.asked.chosen], answers.levels[case.asked.rejected]],
+        [(values[past.chosen], values[past.rejected]) for past in case.shown],
+        np.zeros(len(THEMES), dtype=np.int64),
+        [values[case.asked.chosen], values[case.asked.rejected]],
     )
     return float(chain.totals[0] - chain.totals[1])
 
@@ -188,6 +187,7 @@ def baseline_margins(
     Longest and shortest answer, Bradley-Terry that knows no user, teacher and true utility.
     """
     fitted = _bradley_terry(world, training, seed)
+    values = read(test.texts)
 
     def by_length(judge: LengthJudge, asked: Comparison) -> float:
         chosen, rejected = judge.scores([test.texts[asked.chosen], test.texts[asked.rejected]])
@@ -197,7 +197,7 @@ def baseline_margins(
         "longest answer": lambda case: by_length(LONGEST, case.asked),
         "shortest answer": lambda case: by_length(SHORTEST, case.asked),
         "Bradley-Terry, not personal": lambda case: fitted(test, case),
-        "teacher": lambda case: _teacher_margin(test, case),
+        "teacher": lambda case: _teacher_margin(values, case),
         "true utility": lambda case: world.margin(
             case.user, test, case.asked.query, case.asked.chosen, case.asked.rejected
         ),

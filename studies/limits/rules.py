@@ -30,8 +30,9 @@ from pgenrm_agent.evaluation.baselines import fit_bradley_terry
 from pgenrm_agent.evaluation.metrics import Accuracy, credit
 from pgenrm_agent.schema import Model
 from pgenrm_agent.training.bundled.attributes import KINDS
+from pgenrm_agent.training.bundled.signs import CAPS, THEMES, read
 from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World
-from pgenrm_agent.training.bundled.teacher import final_tally, theme_shares
+from pgenrm_agent.training.bundled.teacher import tally_of
 from studies.bundled.evaluate import (
     Case,
     baseline_margins,
@@ -116,15 +117,12 @@ def _choices_to_tell(
 def _features(answers: Answers, cases: Sequence[Case]) -> dict[str, FloatArray]:
     """(cases, features) each, all odd in the order of the asked answers."""
     rows: dict[str, list[FloatArray]] = {"tally": [], "shared": [], "kind": [], "attributes": []}
+    values = read(answers.texts)
     for case in cases:
-        pairs = [
-            (answers.levels[past.chosen], answers.levels[past.rejected]) for past in case.shown
-        ]
-        tally = final_tally(pairs)
+        pairs = [(values[past.chosen], values[past.rejected]) for past in case.shown]
+        tally = tally_of(pairs, np.zeros(len(THEMES), dtype=np.int64))
         asked = case.asked
-        themes = theme_shares(answers.levels[asked.chosen]) - theme_shares(
-            answers.levels[asked.rejected]
-        )
+        themes = (values[asked.chosen] - values[asked.rejected]) / CAPS
         kind = np.zeros((len(KINDS), len(themes)))
         kind[answers.kinds[asked.query]] = themes
         past = sum((_by_attribute(answers, choice) for choice in case.shown), np.zeros(1))

@@ -1,14 +1,12 @@
-"""Style attributes that a program can measure on any English answer.
+"""The twelve style attributes that simulated users have tastes about; frozen with their world.
 
-Twelve of them make up the simulated users' world: tastes are weights over `features`, and the
-teacher's chains write down `levels`. Each attribute is a count (or a share) over the plain text, so
-anyone can check a reading by hand; none needs a model.
+Tastes are weights over `features`. Each attribute is a count (or a share) over the plain text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,20 +15,13 @@ import numpy.typing as npt
 __all__ = [
     "ATTRIBUTES",
     "KINDS",
-    "LEVELS",
     "Attribute",
     "features",
     "kind_of",
-    "levels",
     "measure",
-    "measure_along",
 ]
 
-LEVELS = 4
-"""Levels run from 0 (absent, lowest) to 3 (highest)."""
-
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,48 +30,33 @@ class Attribute:
 
     key: one word, as it stands in a chain's readings.
     more, less: the criterion's name when a user wants more or less of it.
-    thresholds: raw values at which levels 1, 2 and 3 begin.
-    along: raw values (n,) of the parts of a text up to n cuts; what a cut splits does not count.
+    thresholds: raw values at which the features are 1, 2 and 3.
+    raw: the value of a text.
     """
 
     key: str
     more: str
     less: str
     thresholds: tuple[float, float, float]
-    along: Callable[[str, IntArray], FloatArray]
-
-    def level(self, raw: float) -> int:
-        """Return the level, 0 to 3, of a raw value."""
-        return sum(raw >= threshold for threshold in self.thresholds)
+    raw: Callable[[str], float]
 
 
-def _ended(ends: Sequence[int], cuts: IntArray) -> FloatArray:
-    """How many of the (sorted) ends lie at or before each cut."""
-    return np.searchsorted(np.array(ends, dtype=np.int64), cuts, side="right").astype(np.float64)
-
-
-def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str, IntArray], FloatArray]:
+def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str], float]:
     compiled = re.compile(pattern, flags)
-    return lambda text, cuts: _ended([match.end() for match in compiled.finditer(text)], cuts)
-
-
-def _characters(text: str, cuts: IntArray) -> FloatArray:
-    return cuts.astype(np.float64)
+    return lambda text: sum(1 for _ in compiled.finditer(text))
 
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
 
 
-def _share_of_long_words(text: str, cuts: IntArray) -> FloatArray:
+def _share_of_long_words(text: str) -> float:
     """Percent of words with nine letters or more; 0 for a text without words."""
-    words = [(match.end(), match.end() - match.start()) for match in _WORD.finditer(text)]
-    every = _ended([end for end, _ in words], cuts)
-    long = _ended([end for end, size in words if size >= 9], cuts)
-    return np.divide(100 * long, every, out=np.zeros(len(cuts)), where=every > 0)
+    words = _WORD.findall(text)
+    return 100 * sum(len(word) >= 9 for word in words) / len(words) if words else 0.0
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
-    Attribute("length", "Thoroughness", "Brevity", (120, 220, 340), _characters),
+    Attribute("length", "Thoroughness", "Brevity", (120, 220, 340), len),
     Attribute(
         "lists",
         "Bullet points",
@@ -193,21 +169,7 @@ def kind_of(query: str) -> int:
 
 def measure(text: str) -> FloatArray:
     """Raw values, shape (12,), in the units of each attribute."""
-    values: FloatArray = measure_along(text, [len(text)])[0]
-    return values
-
-
-def measure_along(text: str, cuts: Sequence[int]) -> FloatArray:
-    """Raw values, shape (n, 12), of the first `cuts[i]` characters of the text."""
-    where = np.array(cuts, dtype=np.int64)
-    return np.stack([attribute.along(text, where) for attribute in ATTRIBUTES], axis=1)
-
-
-def levels(raw: FloatArray) -> IntArray:
-    """Raw values (..., 12) -> levels 0-3 of the same shape."""
-    thresholds = np.array([attribute.thresholds for attribute in ATTRIBUTES])
-    levels: IntArray = (raw[..., None] >= thresholds).sum(-1)
-    return levels
+    return np.array([float(attribute.raw(text)) for attribute in ATTRIBUTES])
 
 
 def features(raw: FloatArray) -> FloatArray:

@@ -39,7 +39,7 @@ from pgenrm_agent.training.bundled.texts import (
     foreign,
     restyled,
 )
-from pgenrm_agent.training.bundled.wishes import OFF_TOPIC, WISHES
+from pgenrm_agent.training.bundled.words import WORDS
 
 __all__ = ["Example", "Task", "write_examples"]
 
@@ -187,17 +187,24 @@ def _utility(taste: FloatArray, texts: Sequence[Text]) -> FloatArray:
     return utility
 
 
+def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _wish(theme: int, pole: int, rng: np.random.Generator) -> str:
+    return _pick(WORDS["wishes"][f"{THEMES[theme].key} {'more' if pole > 0 else 'less'}"], rng)
+
+
 def _stated(taste: FloatArray, rng: np.random.Generator) -> tuple[list[str], IntArray]:
     """What they say, their strongest wish first, and what it adds to the tally."""
     wishes = np.zeros(len(THEMES), dtype=np.int64)
     kind = rng.random()
-    said = [OFF_TOPIC[int(rng.integers(len(OFF_TOPIC)))]] if kind < OFF_TOPIC_SHARE else []
+    said = [_pick(WORDS["off_topic"], rng)] if kind < OFF_TOPIC_SHARE else []
     if kind < OFF_TOPIC_SHARE / 2:
         return said, wishes
     for theme in np.argsort(-np.abs(taste))[: int(rng.integers(1, 3))]:
         pole = 1 if taste[theme] > 0 else -1
-        options = WISHES[THEMES[int(theme)].key, pole]
-        said.append(options[int(rng.integers(len(options)))])
+        said.append(_wish(int(theme), pole, rng))
         wishes[theme] = WISH_STRENGTH * pole
     return said, wishes
 
@@ -210,11 +217,7 @@ def _edited(rng: np.random.Generator) -> tuple[IntArray, str]:
         points[theme] = strength * int(rng.choice([-1, 1]))
     if rng.random() < 0.5:
         return points, persona_of(points)
-    words = []
-    for theme in drawn:
-        options = WISHES[THEMES[int(theme)].key, 1 if points[theme] > 0 else -1]
-        words.append(options[int(rng.integers(len(options)))])
-    return points, " ".join(words)
+    return points, " ".join(_wish(int(theme), int(points[theme]), rng) for theme in drawn)
 
 
 def _tags(history: int, width: int) -> list[str]:
@@ -296,9 +299,7 @@ def _reasoning_example(
     )
 
 
-def _said(
-    taste: FloatArray, history: int, rng: np.random.Generator
-) -> tuple[list[str], IntArray]:
+def _said(taste: FloatArray, history: int, rng: np.random.Generator) -> tuple[list[str], IntArray]:
     if rng.random() < (STATED_SHARE if history else STATED_ALONE_SHARE):
         return _stated(taste, rng)
     return [], np.zeros(len(THEMES), dtype=np.int64)

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pgenrm_agent.training.bundled.words import WORDS
+
 __all__ = [
+    "CAPS",
     "LEVELS",
     "SIGNS",
     "THEMES",
@@ -23,6 +26,7 @@ __all__ = [
     "levels",
     "measure",
     "measure_along",
+    "read",
     "theme_values",
 ]
 
@@ -56,8 +60,8 @@ def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str, IntArray]
     return lambda text, cuts: _ended([match.end() for match in compiled.finditer(text)], cuts)
 
 
-def _words(*words: str) -> str:
-    return rf"\b(?:{'|'.join(words)})\b"
+def _words(sign: str) -> str:
+    return rf"\b(?:{'|'.join(WORDS['signs'][sign])})\b"
 
 
 def _characters(text: str, cuts: IntArray) -> FloatArray:
@@ -65,24 +69,7 @@ def _characters(text: str, cuts: IntArray) -> FloatArray:
 
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’]*")
-_FORMAL = re.compile(
-    _words(
-        "accordingly", "additionally", "advised", "aforementioned", "apologi[sz]e", "assistance",
-        "await", "cannot", "commence", "concerning", "consequently", "constitutes?", "consult",
-        "dear (?:sir|madam|colleagues?)", "do not", "does not", "ensure", "furthermore", "hence",
-        "hereby", "herewith", "indicate[sd]?", "individuals?", "inquir(?:y|ies)", "is not", "it is",
-        "kindly", "moreover", "must", "nevertheless", "obtain(?:ed)?", "one (?:should|may|must|can)",
-        "per", "permit(?:ted|s)?", "please be", "prior to", "provided", "purchase[ds]?", "pursuant",
-        "received?", "regarding", "regards", "regret", "remain[s]?", "require[ds]?", "respectfully",
-        "shall", "sincerely", "such", "sufficient", "therefore", "thus", "upon", "utili[sz]e[ds]?",
-        "whereas", "will not", "with respect to", "would not", "yours", "duly", "deemed", "whilst",
-        "thereby", "whom", "decline", "inform(?:ed)?", "attend(?:ed)?", "reply", "request(?:ed|s)?",
-        "retain(?:ed)?", "grant(?:ed)?", "cease", "persons?", "fitting", "suitably", "annual(?:ly)?",
-        "advise", "gratitude", "honou?r", "confirm(?:ed)?", "submit(?:ted)?", "notif(?:y|ied)",
-        "proceed", "matters?", "enclosed", "are to be", "is to be", "at your earliest",
-    ),
-    re.IGNORECASE,
-)  # fmt: skip
+_FORMAL = re.compile(_words("formal"), re.IGNORECASE)
 
 
 def _formal(text: str, cuts: IntArray) -> FloatArray:
@@ -103,13 +90,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         "examples",
         (1, 2, 3),
-        _count(
-            _words(
-                "for example", "for instance", "such as", r"e\.g", "examples?", "like",
-                "including", "includes?", "because", "since", "specifically", "especially",
-            )
-            + "|[(]"
-        ),
+        _count(_words("examples") + "|[(]"),
     ),
     Sign("numbers", (1, 3, 6), _count(r"\d+")),
     Sign(
@@ -117,51 +98,27 @@ SIGNS: tuple[Sign, ...] = (
         (1, 3, 5),
         _count(r"(?:^|(?<=\s))(?:[-*•+–]|\(?\d{1,2}[.):]|\(?[a-hA-H]\)|step \d{1,2}[:.)]?)(?=\s)"),
     ),
-    Sign("layout", (1, 2, 4), _count(r"→|->|;|\||/(?=\s)|(?<=[a-z]):(?= \S)|\n(?=[^\n]{1,60}(?:\n|$))")),
+    Sign(
+        "layout",
+        (1, 2, 4),
+        _count(r"→|->|;|\||/(?=\s)|(?<=[a-z]):(?= \S)|\n(?=[^\n]{1,60}(?:\n|$))"),
+    ),
     Sign(
         "steps",
         (1, 2, 4),
-        _count(
-            _words(
-                "first(?:ly)?", "second(?:ly)?", "third(?:ly)?", "fourth", "then", "next",
-                "finally", "last(?:ly)?", "after(?:wards)?", "before", "once", "until", "steps?",
-                "begin", "start",
-            )
-        ),
+        _count(_words("steps")),
     ),
     Sign(
         "warm",
         (1, 2, 3),
-        _count(
-            _words(
-                "great", "good", "best", "happy", "glad", "hope", "enjoy(?:ed)?", "loves?", "loved",
-                "lovely", "wonderful", "beautiful", "delicious", "perfect", "feel free", "thanks?",
-                "thank you", "welcome", "luck(?:y)?", "fun", "friends?", "help", "sure", "dear",
-                "nice", "sweet", "cheers", "awesome", "amazing", "fantastic", "brilliant", "super",
-                "cozy", "cosy", "yummy", "proud", "hugs?", "cheer", "smile", "treat", "buddy",
-                "pal", "mate", "honey", "folks?", "guys?", "congrat(?:s|ulations)", "worry",
-                "worries", "excited", "delightful", "bless", "sunshine", "together", "care",
-                "you've got this", "don't worry", "well done", "warm", "sorry", "darling", "sweetie",
-                "hun", "champ", "kiddo", "legend", "gorgeous", "tasty", "comfy", "cuddles?",
-                "snuggle", "giggle", "laugh", "neat", "fab", "dude", "bro", "neighbor", "goodies",
-                "joy", "cute", "magic", "favorite", "fancy", "grin", "hero", "star", "thrilled",
-            )
-        ),
+        _count(_words("warm")),
     ),
     Sign(
         "chat",
         (1, 2, 4),
         _count(
             r"!|[:;]-?[)D]|<3|[\U0001F300-\U0001FAFF☀-➿❤]|\b[a-z]+n['’]t\b|['’](?:re|ll|ve|d|m)\b|"
-            + _words(
-                "hey", "hi", "hello", "oh", "ooh", "aww?", "wow", "yay", "yep", "yeah", "yup",
-                "nope", "ok", "okay", "haha", "ha", "lol", "gonna", "wanna", "gotta", "kinda",
-                "ya", "stuff", "honestly", "totally", "tons", "bye", "see you", "have fun",
-                "trust me", "grab", "phew", "ah", "hmm", "cool", "of course", "no problem",
-                "bet", "guess what", "there you go", "here you go", "just", "yikes", "oops", "heck",
-                "darn", "bunch", "loads", "heaps", "massive", "huge", "chuck", "chill", "vibes?",
-                "yucky", "whoa", "psst", "dunno", "a must", "big time", "come on", "my goodness",
-            )
+            + _words("chat")
         ),
     ),
     Sign(
@@ -174,60 +131,24 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         "hedges",
         (1, 2, 3),
-        _count(
-            _words(
-                "may(?:be)?", "might", "could", "perhaps", "possibly", "probably", "likely",
-                "seems?", "appears?", "depends?", "depending", "I think", "I believe", "I guess",
-                "I suppose", "I'd say", "as far as I know", "not sure", "unsure", "uncertain",
-                "unclear", "hard to say", "in some cases", "roughly", "approximately", "tends?",
-                "potentially", "presumably", "arguably", "apparently", "guess", "varies", "vary",
-                "not (?:necessarily|always|guaranteed|certain)", "no guarantee", "suggests?",
-                "as a rule", "more or less", "sort of", "to my knowledge", "worth checking",
-                "double-check", "check", "in doubt", "should be", "ish",
-            )
-        ),
+        _count(_words("hedges")),
     ),
     Sign(
         "soft",
         (2, 4, 6),
-        _count(
-            _words(
-                "can", "usually", "often", "generally", "typically", "sometimes", "some", "about",
-                "around", "if", "unless", "mostly", "most", "many", "would", "should", "whether",
-                "rather", "fairly", "quite",
-            )
-        ),
+        _count(_words("soft")),
     ),
     Sign(
         "caveats",
         (1, 2, 3),
-        _count(
-            _words(
-                "sorry", "apologi[sz]e", "unfortunately", "as an ai", "language model", "but",
-                "however", "although", "though", "while", "important", "note", "consult",
-                "professional", "cannot", "can't", "unable", "exceptions?", "risks?",
-                "ask", "doctor", "verify", "confirm", "careful(?:ly)?", "caution", "that said",
-                "on the other hand", "keep in mind", "limits?", "yet", "only", "otherwise",
-                "in case",
-            )
-        ),
+        _count(_words("caveats")),
     ),
     Sign(
         "confident",
         (1, 2, 3),
-        _count(
-            _words(
-                "definitely", "certainly", "absolutely", "clearly", "obviously", "always", "never",
-                "must", "undoubtedly", "without (?:a |any )?(?:doubt|question|fail)", "no doubt",
-                "no question", "period", "guaranteed", "guarantees?", "exactly", "every time",
-                "nothing beats", "hands down", "simply", "of course", "surely", "the best",
-                "the only", "will", "every", "all", "none", "full stop", "for certain",
-                "for sure", "in fact", "undeniably", "indisputably", "beyond", "bound to",
-                "the answer is", "best", "proven", "works", "do it",
-            )
-        ),
+        _count(_words("confident")),
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -285,3 +206,9 @@ def theme_values(levels: IntArray) -> IntArray:
     """Levels (..., 16) -> theme readings (..., 4), each 0 to its theme's cap."""
     values: IntArray = np.clip(levels @ LOADINGS.T + _BASES, 0, CAPS)
     return values
+
+
+def read(texts: Sequence[str]) -> IntArray:
+    """Theme readings (n, 4) of English texts."""
+    raw = np.array([measure(text) for text in texts]).reshape(len(texts), len(SIGNS))
+    return theme_values(levels(raw))

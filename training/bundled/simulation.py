@@ -32,7 +32,6 @@ from pgenrm_agent.training.bundled.attributes import (
     KINDS,
     features,
     kind_of,
-    levels,
     measure,
 )
 
@@ -209,7 +208,6 @@ class Answers:
     texts: tuple[str, ...]
     group: npt.NDArray[np.int64]
     x: FloatArray
-    levels: npt.NDArray[np.int64]
     members: tuple[npt.NDArray[np.int64], ...]
 
     def subset(self, keep: Sequence[int]) -> Answers:
@@ -258,7 +256,6 @@ def _group(rows: Sequence[tuple[str, list[str]]]) -> Answers:
         texts=tuple(texts),
         group=group,
         x=features(raw) / SPREAD,
-        levels=levels(raw),
         members=tuple(np.flatnonzero(group == index) for index in range(len(rows))),
     )
 

@@ -188,10 +188,12 @@ def write_chain(
 
     Args:
         pairs: theme readings (4,) of the chosen and the rejected text of each shown pair.
-        wishes: (4,) what the stated criteria add to the tally. stated: whether there are any.
+        wishes: (4,) what the stated criteria add to the tally.
         candidates: theme readings (4,) of each candidate, in shown order.
+        stated: whether anything was stated, wish or not.
         edited: (4,) signed points of a persona that somebody put in place of the model's own; the
-            criteria then follow it alone. persona: its words.
+            criteria then follow it alone.
+        persona: the words of the edited persona.
     """
     differences = _differences(pairs)
     tally = tally_of(pairs, wishes) if edited is None else edited
@@ -207,9 +209,7 @@ def write_chain(
             (
                 THEMES[i].name(signs[i]),
                 abs(int(points[i])),
-                _reason(i, signs[i], differences, wishes)
-                if edited is None
-                else EDITED,
+                _reason(i, signs[i], differences, wishes) if edited is None else EDITED,
             )
             for i in sorted(kept)
         ]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pgenrm_agent.training.bundled.foreign import foreign_text
 from pgenrm_agent.training.bundled.restyle import restyle, sentences
-from pgenrm_agent.training.bundled.signs import THEMES, levels, measure, theme_values
+from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.simulation import Answers
+from pgenrm_agent.training.bundled.words import WORDS
 
 __all__ = ["Text", "answers_to", "cut", "draw_length", "draw_text", "foreign", "restyled"]
 
@@ -36,7 +36,7 @@ class Text:
     @classmethod
     def of(cls, text: str) -> Text:
         """Read an English text."""
-        return cls(text, theme_values(levels(measure(text))))
+        return cls(text, read([text])[0])
 
 
 def draw_length(rng: np.random.Generator) -> int:
@@ -60,7 +60,7 @@ def cut(text: str, size: int) -> str:
         if words and len(words) + len(word) > size:
             break
         words = f"{words} {word}" if words else word
-    return words[: LONGEST].rstrip(",;: ")
+    return words[:LONGEST].rstrip(",;: ")
 
 
 def draw_text(answers: Answers, query: int, size: int, rng: np.random.Generator) -> str:
@@ -86,7 +86,9 @@ def draw_text(answers: Answers, query: int, size: int, rng: np.random.Generator)
     return text[:LONGEST].strip() or "Yes."
 
 
-def restyled(text: str, theme: int, pole: int, answers: Answers, query: int, rng: np.random.Generator) -> str:
+def restyled(
+    text: str, theme: int, pole: int, answers: Answers, query: int, rng: np.random.Generator
+) -> str:
     """The text rewritten toward a pole; more substance is more of a real answer."""
     key = THEMES[theme].key
     if key == "substance" and pole > 0 and rng.random() < 0.7:
@@ -96,8 +98,15 @@ def restyled(text: str, theme: int, pole: int, answers: Answers, query: int, rng
 
 
 def foreign(rng: np.random.Generator) -> Text:
-    """A text in another language."""
-    return Text(foreign_text(rng), FOREIGN_VALUES, english=False)
+    """One to five sentences of another language."""
+    sentences_of = WORDS["foreign"][int(rng.integers(len(WORDS["foreign"])))]
+    drawn = [
+        sentences_of[int(rng.integers(len(sentences_of)))] for _ in range(int(rng.integers(1, 6)))
+    ]
+    if rng.random() < 0.3:
+        drawn = " ".join(drawn).split()
+        rng.shuffle(drawn)
+    return Text(" ".join(drawn), FOREIGN_VALUES, english=False)
 
 
 def answers_to(answers: Answers, query: int, count: int, rng: np.random.Generator) -> list[Text]:

@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
-from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, levels, measure
 from pgenrm_agent.training.bundled.chains import Example
+from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure
 from pgenrm_agent.training.bundled.tokenizer import markers, train_tokenizer
 from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack
 from pgenrm_agent.training.psi import train_psi
@@ -33,7 +33,7 @@ RECIPE = {
         "vocabulary": 800,
         "context": 3072,
     },
-    "chain_format": "compact-1",
+    "chain_format": "compact-2",
     "phases": [
         {"tasks": {"read": 0.8, "reason": 0.2}, "tokens": 40000, "tokens_per_step": 2048},
         {"tasks": {"chain": 1.0}, "tokens": 20000, "tokens_per_step": 3072},
@@ -106,13 +106,12 @@ def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
     told = dict(zip(encoded.notice_at, encoded.noticed.tolist(), strict=True))
     texts = {place: tokenizer.decode([encoded.input_ids[place]]) for place in told}
     assert "".join(texts[place] for place in sorted(told) if place < tags[0]).strip() == first
-    numbers, warmth = (
-        next(i for i, attribute in enumerate(ATTRIBUTES) if attribute.key == key)
-        for key in ("numbers", "warmth")
+    numbers, chat = (
+        next(i for i, sign in enumerate(SIGNS) if sign.key == key) for key in ("numbers", "chat")
     )
     adds = [texts[place] for place in sorted(told) if told[place][numbers]]
     assert [text.strip() for text in adds] == ["1", "2", "3"]
-    assert "!" in {texts[place] for place in told if told[place][warmth]}
+    assert "!" in {texts[place] for place in told if told[place][chat]}
     # Numbers only ever grow along an answer, and the second answer starts from nothing.
     along = sorted(zip(encoded.count_at, encoded.counted.tolist(), strict=True))
     counts = [row[numbers] for place, row in along if place < tags[0]]
@@ -216,7 +215,7 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
     assert list(losses) == list(range(20, record["steps"] + 1, 20))  # none twice, none missing
     assert losses[max(losses)] < 6.2  # an untrained model of 800 tokens stands at ln 800 = 6.7
     assert (
-        ChainFormat.load("compact-1").name
+        ChainFormat.load("compact-2").name
         == json.loads((out / "model" / "chain_format.json").read_text())["format"]
     )
 

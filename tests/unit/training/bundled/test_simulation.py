@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.training.bundled.chains import write_examples
 from pgenrm_agent.training.bundled.simulation import Answers, World, load_answers
 
 
@@ -34,16 +31,6 @@ def test_training_and_test_queries_are_disjoint(
     training_answers: Answers, test_answers: Answers
 ) -> None:
     assert not set(training_answers.queries) & set(test_answers.queries)
-
-
-def test_examples_are_the_same_for_the_same_seed(training_answers: Answers) -> None:
-    def draw() -> list[object]:
-        stream = write_examples(
-            "chain", World(), training_answers, ChainFormat.load("compact-1"), split="x", seed=3
-        )
-        return list(islice(stream, 5))
-
-    assert draw() == draw()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,18 @@
+"""The words that signs are counted by, and those that texts are rewritten with: words.yaml."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import yaml
+
+__all__ = ["WORDS"]
+
+WORDS: dict[str, Any] = yaml.safe_load(
+    (resources.files(__package__ or "") / "words.yaml").read_text(encoding="utf-8")
+)
+"""signs: patterns by sign. phrases: openings and endings by pole. swaps: pattern and replacement.
+
+wishes: what people say that they want, by pole; off_topic: what says nothing about style. foreign:
+sentences by language."""
