@@ -428,6 +428,7 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     return Prompt(
         messages=turn.messages,
         json_schema=turn.json_schema if context.engine.capabilities.json_schema else None,
+        grammar=turn.grammar if context.engine.capabilities.grammar else None,
         seed=derive_seed(context.seed, "sample", user, job["pair_id"]),
     )
 

@@ -157,6 +157,7 @@ def chain_of(draft: Draft, content: ParsedChain) -> EvaluationChain:
         level=draft["level"],
         signals_of=draft["signals_of"],
         order=tuple(draft["order"]),
+        notes=content.notes,
         persona=content.persona,
         rubric=content.rubric,
         marks=content.marks,
@@ -187,6 +188,7 @@ def withheld(chain: EvaluationChain) -> EvaluationChain:
     )
     return chain.model_copy(
         update={
+            "notes": "",
             "persona": Persona(text=WITHHELD),
             "rubric": rubric,
             "reasons": {},

@@ -179,6 +179,7 @@ class Sampler:
                 n=len(members),
                 seed=self._seed(drafts[members[0]], goal),
                 json_schema=turn.json_schema if self.able.json_schema else None,
+                grammar=turn.grammar if self.able.grammar else None,
             )
             for turn, members in zip(turns, together.values(), strict=True)
         ]

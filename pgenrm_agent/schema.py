@@ -210,6 +210,7 @@ class EvaluationChain(Model):
     model gave none. `totals[id]` is sum(weight * mark) / sum(weight) over the marked criteria, 1-10.
     `reported[id]` is the total that the model itself wrote. A model that writes totals but no marks
     per criterion has `totals_from == "reported"`.
+    `notes` is what the model worked out before the persona, where its format has a place for that.
     `reasons[id]` is why the candidate got its marks, where the chain says so. `reasoning` is what
     the model thought before it wrote; nothing is read from it.
     `repairs` names what had to be mended to read the text.
@@ -218,6 +219,7 @@ class EvaluationChain(Model):
     level: Level = "individual"
     signals_of: Identifier
     order: tuple[int, ...]
+    notes: str = ""
     persona: Persona
     rubric: Rubric | None
     marks: dict[str, tuple[float | None, ...]]

@@ -8,6 +8,7 @@ from pgenrm_agent.chain.parsed import ParsedChain
 from pgenrm_agent.chain.reading import (
     parse_chain,
     read_criteria,
+    read_notes,
     read_persona,
     section_spans,
     written_persona,
@@ -25,6 +26,7 @@ __all__ = [
     "escape",
     "parse_chain",
     "read_criteria",
+    "read_notes",
     "read_persona",
     "section_spans",
     "split_reasoning",

@@ -58,7 +58,7 @@ _LABEL_ANYWHERE = _words("(?:response(?:no|nr|number)?NUMBER|betterresponse)$")
 _HEADING = _words(
     "(?:[0-9]{1,2}|[a-c])?(?:part(?:[0-9]|one|two|i{1,2}(?:analysis|scoring)).*|part(?:i{1,2})"
     "|(?:the)?(?:users?)?(?:persona|criteria|rubric).*|(?:scoring|analysis|response[0-9]).*"
-    "|(?:weighted|evaluation|personali[sz]ed)+(?:criteria|rubric).*|scores?(?:breakdown)?)"
+    "|(?:weighted|evaluation|personali[sz]ed)+(?:criteria|rubric).*|scores?(?:breakdown)?|notes|marks)"
 )
 _LINE = re.compile(r"\n([^\w\n]*+)([^\n]*)")
 _CODE = re.compile(r"[\"'%+=\\S]")

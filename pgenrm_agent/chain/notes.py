@@ -198,7 +198,7 @@ class NotesLayout:
         """Ask for the continuation of `text`."""
         place = SECTIONS.index(goal)
         stop = tuple(f"\n{HEADINGS[section]}" for section in SECTIONS[place + 1 :][:1])
-        grammar = Writer(self.themes, counts).continuation(text, goal)
+        grammar = Writer(self.themes, counts).grammar(text, goal)
         return Turn(tuple(messages), partial=text, grammar=grammar, stop=stop)
 
     def join(self, text: str, written: str, goal: Section) -> str:
@@ -258,8 +258,8 @@ class Writer:
         self.candidates, self.history, self.stated = counts
         self._rules: dict[str, str] = {}
 
-    def continuation(self, text: str, goal: Section) -> str:
-        """Return the grammar of what may follow `text`, to the end of section `goal`."""
+    def grammar(self, text: str, goal: Section) -> str:
+        """Return the grammar of a chain that begins with `text`, to the end of section `goal`."""
         noted = noted_in(text)
         self._rules = {"mark": '"10" | [1-9]'}
         if noted is None or noted.persona is None:
@@ -268,7 +268,11 @@ class Writer:
             start = self._from_criteria(noted.persona, goal)
         else:
             start = self._marks([criterion.name for criterion in criteria_of_noted(noted)])
-        rules = [f"root ::= {start}", *(f"{name} ::= {body}" for name, body in self._rules.items())]
+        begun = f"{_quoted(text)} " if text else ""
+        rules = [
+            f"root ::= {begun}{start}",
+            *(f"{name} ::= {body}" for name, body in self._rules.items()),
+        ]
         return "\n".join(rules) + "\n"
 
     def _rule(self, name: str, body: str) -> str:
@@ -411,5 +415,10 @@ def cite(numbers: Sequence[int]) -> str:
 
 def _quoted(text: str) -> str:
     """A literal of a grammar."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    return char if char.isprintable() else f"\\U{ord(char):08x}"

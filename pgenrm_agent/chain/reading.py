@@ -18,7 +18,14 @@ from pgenrm_agent.chain.sections import Section, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion, Rubric
 
-__all__ = ["parse_chain", "read_criteria", "read_persona", "section_spans", "written_persona"]
+__all__ = [
+    "parse_chain",
+    "read_criteria",
+    "read_notes",
+    "read_persona",
+    "section_spans",
+    "written_persona",
+]
 
 
 def parse_chain(
@@ -66,6 +73,12 @@ def written_persona(text: str) -> str | None:
     if document is not None:
         return persona_of(document)
     return (split_sections(text).persona or "").strip() or None
+
+
+def read_notes(text: str) -> str:
+    """Return what a model worked out before the persona, where its format has a place for that."""
+    noted = noted_in(text)
+    return noted.notes if noted else ""
 
 
 def read_criteria(text: str) -> tuple[Criterion, ...]:

@@ -407,6 +407,8 @@ def _chain_lines(view: ChainView) -> list[str]:
     lines = [view.persona or "no persona yet"]
     if view.reasoning:
         lines.insert(0, f"  (thought {len(view.reasoning):,} characters before; --raw shows them)")
+    if view.notes:
+        lines = ["  notes", *(f"    {line}" for line in view.notes.splitlines()), *lines]
     for place, (name, weight, why) in enumerate(view.rubric):
         marks = "  ".join(
             f"{candidate} {_mark(row, place)}" for candidate, row in view.marks.items()

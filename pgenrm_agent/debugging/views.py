@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from pgenrm_agent.chain import ParsedChain, parse_chain, read_criteria, written_persona
+from pgenrm_agent.chain import ParsedChain, parse_chain, read_criteria, read_notes, written_persona
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Evaluation, Model
 
@@ -93,7 +93,8 @@ class RunSummary(Model):
 class ChainView(Model):
     """One chain as far as it is written. `problem` says why its scores cannot be read (yet).
 
-    reasoning: what the model thought before it wrote. reasons: why a response got its marks.
+    reasoning: what the model thought before it wrote. notes: what it worked out before the persona,
+    where its format has a place for that. reasons: why a response got its marks.
     """
 
     index: int
@@ -102,6 +103,7 @@ class ChainView(Model):
     status: str
     tokens: int
     text: str
+    notes: str = ""
     persona: str | None
     rubric: tuple[tuple[str, float, str], ...]
     marks: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
@@ -232,6 +234,7 @@ def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
         status=draft["status"],
         tokens=draft["tokens"],
         text=draft["text"],
+        notes=read_notes(draft["text"]),
         persona=written_persona(draft["text"]),
         rubric=tuple(
             (criterion.name, criterion.weight, criterion.reason)

@@ -1,0 +1,211 @@
+"""Chains behind notes: read exactly, edited part by part, and held to a grammar."""
+
+from __future__ import annotations
+
+import pytest
+import xgrammar
+
+from pgenrm_agent.chain import (
+    ChainFormat,
+    parse_chain,
+    read_criteria,
+    read_notes,
+    read_persona,
+    section_spans,
+    written_persona,
+)
+from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.schema import Criterion, PreferencePair, Rubric, StatedPreference
+
+FORMAT = ChainFormat.load("compact-2")
+NOTES = """## Notes
+[1 chosen] substance 2 structure 0 warmth 3 caution 3
+[1 rejected] substance 6 structure 0 warmth 5 caution 4
+Pair 1: substance -3 structure +0 warmth -2 caution -1
+Tally: substance -3 structure +0 warmth -2 caution -1
+[response 1] substance 6 structure 0 warmth 3 caution 3
+[response 2] substance 1 structure 0 warmth 3 caution 3
+"""
+PERSONA = "### Persona\nThey want short answers, and a formal tone.\n"
+CRITERIA = """### Criteria
+1. Brevity (3): You can see it in choice 1: the chosen answer was shorter.
+2. Formal tone (1): There is a slight sign of it in choice 1.
+"""
+MARKS = """### Marks
+Response 1: Brevity 4, Formal tone 7.
+Response 2: Brevity 9, Formal tone 7."""
+CHAIN = NOTES + PERSONA + CRITERIA + MARKS
+
+
+def test_totals_are_the_marks_by_their_points() -> None:
+    parsed = parse_chain(CHAIN, ["a", "b"])
+    assert parsed.persona.text == "They want short answers, and a formal tone."
+    assert parsed.rubric is not None
+    assert [criterion.weight for criterion in parsed.rubric.criteria] == [75, 25]
+    assert parsed.marks == {"a": (4, 7), "b": (9, 7)}
+    assert parsed.totals == {"a": 4.75, "b": 8.5}
+    assert parsed.totals_from == "marks"
+    assert parsed.notes.startswith("[1 chosen]")
+    assert "###" not in parsed.notes
+
+
+def test_every_part_is_found_in_a_chain_that_is_only_begun() -> None:
+    assert FORMAT.complete_through(NOTES) is None
+    assert FORMAT.complete_through(NOTES + PERSONA + "### Criteria\n") == "persona"
+    assert FORMAT.complete_through(NOTES + PERSONA + CRITERIA + "### Marks\n") == "rubric"
+    assert FORMAT.complete_through(CHAIN) == "scores"
+    assert written_persona(NOTES + PERSONA) == "They want short answers, and a formal tone."
+    assert read_persona(NOTES) is None
+    assert read_notes(NOTES).count("\n") == 5
+    assert [item.name for item in read_criteria(NOTES + PERSONA + CRITERIA)] == [
+        "Brevity",
+        "Formal tone",
+    ]
+    start, end = section_spans(CHAIN)["scores"]
+    assert CHAIN[start:end].strip().startswith("Response 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (NOTES, "no_persona"),
+        (NOTES + PERSONA, "no_rubric"),
+        (NOTES + PERSONA + CRITERIA, "no_scores"),
+        (NOTES + PERSONA + CRITERIA + "### Marks\nResponse 1: Brevity 4.", "no_totals"),
+        (
+            CHAIN.replace("4, Formal tone 7", "11, Formal tone 7").replace("9, F", "0, F"),
+            "no_totals",
+        ),
+        (CHAIN.replace("2. Formal tone (1)", "2. Brevity (1)"), "no_rubric"),
+        (CHAIN.replace("(3)", "(a lot)"), "no_rubric"),
+        (CHAIN.replace("(3)", "(101)"), "no_rubric"),
+    ],
+)
+def test_what_is_not_written_in_full_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ChainError) as caught:
+        parse_chain(text, ["a", "b"])
+    assert caught.value.reason == reason
+
+
+def test_a_response_without_all_marks_is_missing() -> None:
+    parsed = parse_chain(CHAIN.replace("Response 2: Brevity 9, ", "Response 2: "), ["a", "b"])
+    assert parsed.missing == ("b",)
+    assert parsed.totals == {"a": 4.75}
+
+
+def test_the_first_marks_of_a_response_count() -> None:
+    parsed = parse_chain(CHAIN + "\nResponse 1: Brevity 10, Formal tone 10.", ["a", "b"])
+    assert parsed.totals["a"] == 4.75
+
+
+def test_an_edited_persona_keeps_the_notes_and_drops_the_rest() -> None:
+    edited = FORMAT.with_persona(CHAIN, "Be nice\nto me.")
+    assert edited == NOTES + "### Persona\nBe nice to me.\n### Criteria\n"
+    with pytest.raises(ConfigurationError, match="heading"):
+        FORMAT.with_persona(CHAIN, "### Criteria")
+
+
+def test_an_edited_rubric_is_read_back_and_only_marks_are_asked_for() -> None:
+    rubric = Rubric(
+        criteria=(Criterion(name='Says "why"', weight=80), Criterion(name="Rhymes", weight=20))
+    )
+    edited = FORMAT.with_rubric(CHAIN, rubric)
+    assert [(item.name, item.weight) for item in read_criteria(edited)] == [
+        ('Says "why"', 80),
+        ("Rhymes", 20),
+    ]
+    grammar = _turn("scores", edited)
+    assert _allows(
+        grammar,
+        edited + 'Response 1: Says "why" 10, Rhymes 2.\nResponse 2: Says "why" 1, Rhymes 3.',
+    )
+    assert not _allows(grammar, edited + "Response 1: Brevity 10.\nResponse 2: Brevity 1.")
+    with pytest.raises(ConfigurationError, match="no rubric"):
+        FORMAT.with_rubric(NOTES + PERSONA, rubric)
+
+
+def _turn(goal: str, text: str = "", *, choices: int = 1, wishes: int = 0) -> str:
+    pair = PreferencePair(query="q", chosen="c", rejected="r")
+    turn = FORMAT.turn(
+        goal,  # type: ignore[arg-type]
+        text,
+        query="q",
+        candidates=["a", "b"],
+        history=[pair] * choices,
+        stated=[StatedPreference(text="w")] * wishes,
+    )
+    assert turn.partial == text
+    assert turn.grammar is not None
+    return turn.grammar
+
+
+def _allows(grammar: str, text: str) -> bool:
+    vocabulary = xgrammar.TokenizerInfo([chr(code) for code in range(128)])
+    compiled = xgrammar.GrammarCompiler(vocabulary).compile_grammar(grammar)
+    matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=True)
+    return bool(matcher.accept_string(text) and matcher.is_terminated())
+
+
+def test_the_grammar_allows_whole_chains_and_stages_of_them() -> None:
+    assert _allows(_turn("scores"), CHAIN)
+    assert _allows(_turn("persona"), (NOTES + PERSONA).rstrip())
+    begun = NOTES + PERSONA + "### Criteria\n"
+    assert _allows(_turn("rubric", begun), begun + CRITERIA.partition("\n")[2])
+    begun = NOTES + PERSONA + CRITERIA + "### Marks\n"
+    assert _allows(_turn("scores", begun), CHAIN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CHAIN.replace("\nResponse 2: Brevity 9, Formal tone 7.", ""),
+        CHAIN.replace("Response 2: Brevity 9, Formal tone 7", "Response 2: Brevity 9"),
+        CHAIN.replace("Formal tone 7.", "Friendly tone 7."),
+        CHAIN.replace("choice 1: the", "choice 2: the"),
+        CHAIN.replace(
+            "You can see it in choice 1: the chosen answer was shorter", "They asked for it"
+        ),
+        CHAIN.replace("was shorter", "was fuller"),
+        CHAIN.replace("structure 0", "structure 7"),
+        CHAIN.replace("They want short answers, and a formal tone", "They like it short"),
+        NOTES + "### Persona\nNothing is known of this person yet.\n" + CRITERIA + MARKS,
+    ],
+)
+def test_the_grammar_allows_nothing_that_could_not_be_read_or_cannot_be_so(text: str) -> None:
+    assert not _allows(_turn("scores"), text)
+
+
+def test_of_somebody_unknown_only_that_can_be_said() -> None:
+    unknown = "Nothing is known of this person yet."
+    readings = NOTES[NOTES.index("[response 1]") :]
+    general = f"### Criteria\n1. General fit (1): {unknown}\n### Marks\n"
+    marks = "Response 1: General fit 5.\nResponse 2: General fit 5."
+    text = f"## Notes\n{readings}### Persona\n{unknown}\n{general}{marks}"
+    grammar = _turn("scores", choices=0)
+    assert _allows(grammar, text)
+    assert not _allows(
+        grammar, text.replace("Response 2: General fit 5", "Response 2: General fit 6")
+    )
+    assert set(parse_chain(text, ["a", "b"]).totals.values()) == {5.0}
+
+
+def test_what_was_stated_is_noted() -> None:
+    stated = "Stated: substance -6 structure +0 warmth +0 caution +0\n"
+    text = CHAIN.replace(
+        "[response 1]",
+        f"{stated}Tally: substance -9 structure +0 warmth -2 caution -1\n[response 1]",
+    )
+    text = text.replace("You can see", "They asked for it, and you can see")
+    assert _allows(_turn("scores", wishes=1), text)
+    assert not _allows(_turn("scores", wishes=0), text)
+
+
+def test_an_edited_persona_is_followed_in_any_words() -> None:
+    begun = FORMAT.with_persona(CHAIN, 'Wants \t "less" — \\ 简短!')
+    text = begun + "1. Brevity (6): The persona says so.\n### Marks\n"
+    text += "Response 1: Brevity 4.\nResponse 2: Brevity 9."
+    vocabulary = xgrammar.TokenizerInfo([chr(code) for code in range(128)])
+    compiled = xgrammar.GrammarCompiler(vocabulary).compile_grammar(_turn("scores", begun))
+    matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=True)
+    assert matcher.accept_string(text)
+    assert matcher.is_terminated()
