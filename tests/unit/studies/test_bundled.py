@@ -15,6 +15,6 @@ def test_the_world_is_as_hard_as_published_benchmarks(training_answers: Answers)
     assert accuracies["Bradley-Terry, not personal"].strict.mean == pytest.approx(0.60, abs=0.04)
     assert accuracies["true utility"].strict.mean == pytest.approx(0.86, abs=0.03)
     assert (
-        accuracies["Bradley-Terry, not personal"].strict.mean + 0.05
-        < accuracies["teacher"].strict.mean
+        accuracies["Bradley-Terry, not personal"].accuracy.mean + 0.05
+        < accuracies["teacher"].accuracy.mean
     )

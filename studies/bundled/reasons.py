@@ -1,0 +1,79 @@
+"""Whether the reasons of the bundled model's chains are true: cited choices, properties, tastes.
+
+A reason such as "You can see it in choices 1 and 3: the chosen answer was shorter." claims something
+that can be counted: of each cited choice, that the chosen text has less of the theme than the
+rejected one (`training.bundled.signs`). A persona names a taste first: the strongest of the tally
+that the rule-based teacher makes of the same choices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from pgenrm_agent.schema import EvaluationChain, Model, PreferencePair
+from pgenrm_agent.training.bundled.signs import read
+from pgenrm_agent.training.bundled.teacher import THEMES, persona_of, tally_of
+
+__all__ = ["ReasonCheck", "check_reasons"]
+
+_CITED = re.compile(r"in choices? ([\d, and]+?)(?:: the chosen answer was (.+?))?\.$")
+_WANTS = re.compile(r"want (.+?)(?:, and .+)?\.$")
+_NAMED = {theme.name(sign): (at, sign) for at, theme in enumerate(THEMES) for sign in (1, -1)}
+
+
+class ReasonCheck(Model):
+    """Counts over chains, and the shares that hold."""
+
+    cited: int = Field(description="choices cited as showing a property")
+    cited_true: int = Field(description="of these, where the property holds by count")
+    personas: int = Field(description="chains over choices from which a taste follows")
+    personas_true: int = Field(
+        description="of these, whose persona names the strongest taste first"
+    )
+
+    @property
+    def cited_share(self) -> float | None:
+        """Share of cited choices and properties that hold, 0-1; None where nothing was cited."""
+        return self.cited_true / self.cited if self.cited else None
+
+    @property
+    def persona_share(self) -> float | None:
+        """Share of personas that name the strongest taste first, 0-1."""
+        return self.personas_true / self.personas if self.personas else None
+
+    def __add__(self, more: ReasonCheck) -> ReasonCheck:
+        fields = type(self).model_fields
+        return ReasonCheck(**{name: getattr(self, name) + getattr(more, name) for name in fields})
+
+
+def check_reasons(
+    chains: Sequence[EvaluationChain], history: Sequence[PreferencePair]
+) -> ReasonCheck:
+    """Check the chains of one evaluation against the past choices that it was shown, in their order."""
+    values = read([text for pair in history for text in (pair.chosen, pair.rejected)])
+    differences = values[0::2] - values[1::2]
+    tally = tally_of(list(zip(values[0::2], values[1::2], strict=True)), np.zeros(len(THEMES)))
+    cited = true = personas = right = 0
+    for chain in chains:
+        for criterion in chain.rubric.criteria if chain.rubric else ():
+            match = _CITED.search(criterion.reason)
+            if match is None or criterion.name not in _NAMED:
+                continue
+            at, sign = _NAMED[criterion.name]
+            numbers = [int(number) for number in re.findall(r"\d+", match[1])]
+            said = match[2] is None or match[2] == THEMES[at].shows(sign)
+            cited += len(numbers)
+            true += sum(
+                said and number <= len(differences) and differences[number - 1][at] * sign > 0
+                for number in numbers
+            )
+        if tally.any():
+            personas += 1
+            meant = _WANTS.search(persona_of(tally))
+            wanted = _WANTS.search(chain.persona.text)
+            right += bool(meant and wanted and wanted[1] == meant[1])
+    return ReasonCheck(cited=cited, cited_true=int(true), personas=personas, personas_true=right)
