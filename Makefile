@@ -107,19 +107,17 @@ $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
 	$(PIP) install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
 	touch $@
 
-# The bundled model as it was made: three runs, each from the weights of the one before, about two
-# hours on two CPU cores. Interrupted, the same command goes on where it was.
+# The bundled model as it was made, about three hours on two CPU cores. Interrupted, the same command
+# goes on where it was.
 train-bundled: $(VENV)/.test $(VENV)/.package
-	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --stop-after 4400 --out $(RUNS)/tiny-1
-	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-reason --start-from $(RUNS)/tiny-1 --out $(RUNS)/tiny-2
-	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-longer --start-from $(RUNS)/tiny-2 --out $(RUNS)/tiny-3
-	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/tiny-3/model --engine vllm --out $(RUNS)/tiny-3/evaluation
-	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny-3 --report $(RUNS)/tiny-3/evaluation/report.json --machine "$(MACHINE)"
+	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --out $(RUNS)/tiny
+	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/tiny/model --engine vllm --out $(RUNS)/tiny/evaluation
+	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny --report $(RUNS)/tiny/evaluation/report.json --machine "$(MACHINE)"
 
 # All three stages: what stands above, then CRE and the curriculum from its weights, measured on the same test.
 # Half an hour more; what it bought so far is in docs/training.md.
 train-stages: train-bundled
-	$(BIN)/pgenrm train cre --data simulated-train:$(DATA):500 --model $(RUNS)/tiny-3/model --out $(RUNS)/cre
+	$(BIN)/pgenrm train cre --data simulated-train:$(DATA):500 --model $(RUNS)/tiny/model --out $(RUNS)/cre
 	$(BIN)/pgenrm train curriculum --data simulated-train:$(DATA):500 --model $(RUNS)/cre/model --out $(RUNS)/curriculum
 	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/curriculum/model --engine vllm \
 	    --out $(RUNS)/curriculum/evaluation
