@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Evaluation, Usage
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["EvaluationCache", "cache_key"]
 
@@ -123,7 +124,7 @@ class EvaluationCache:
         """Remove what was kept about a user; returns how many evaluations that were."""
         with self._lock, self._file:
             return self._file.execute(
-                "DELETE FROM evaluations WHERE user = ?", (_hashed(user_id),)
+                "DELETE FROM evaluations WHERE user = ?", (_hashed(valid_user_id(user_id)),)
             ).rowcount
 
     def close(self) -> None:

@@ -11,10 +11,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    Strict,
     StringConstraints,
     ValidationError,
     model_validator,
 )
+
+from pgenrm_agent.user_ids import GRAMMAR, MAX_USER_ID, normal_user_id
 
 __all__ = [
     "Candidate",
@@ -34,6 +37,7 @@ __all__ = [
     "Scaling",
     "StatedPreference",
     "Usage",
+    "UserId",
     "UserSignals",
     "complaint_of",
 ]
@@ -41,6 +45,15 @@ __all__ = [
 Level = Literal["individual", "prototype"]
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
+UserId = Annotated[
+    str,
+    Strict(),
+    AfterValidator(normal_user_id),
+    Field(
+        description=f"Id of a user: {GRAMMAR}. Kept in Unicode's normal form C.",
+        json_schema_extra={"minLength": 1, "maxLength": MAX_USER_ID, "format": "user-id"},
+    ),
+]
 
 
 def in_utc_if_naive(time: datetime) -> datetime:
@@ -117,7 +130,7 @@ class StatedPreference(Model):
 class UserSignals(Model):
     """What is known of one person: history H and stated criteria E of the paper."""
 
-    user_id: Identifier
+    user_id: UserId
     history: tuple[PreferencePair, ...] = ()
     stated: tuple[StatedPreference, ...] = ()
 
@@ -132,7 +145,7 @@ class Candidate(Model):
 class EvaluationRequest(Model):
     """Which of `candidates` would `user_id` like best as the answer to `query`?"""
 
-    user_id: Identifier
+    user_id: UserId
     query: NonBlank
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     conversation: tuple[Message, ...] = ()

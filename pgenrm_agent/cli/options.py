@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.user_ids import valid_user_id
+
 __all__ = [
     "MAX_SEED",
     "AnswersOption",
+    "AnyUserArgument",
     "BudgetOption",
     "CandidatesArgument",
     "ConcurrencyOption",
@@ -28,6 +32,7 @@ __all__ = [
     "MemoryOption",
     "ModelFolderOption",
     "ModelOption",
+    "OnlyUserOption",
     "OutOption",
     "PastChoicesOption",
     "PricesOption",
@@ -69,6 +74,13 @@ def from_setting(name: str, otherwise: str, default: object = None) -> dict[str,
     }
 
 
+def _user_id(text: str | None) -> str | None:
+    try:
+        return None if text is None else valid_user_id(text, "the user's id")
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _answers_folder() -> Path:
     from pgenrm_agent.settings import read_settings
 
@@ -82,8 +94,22 @@ def _answers_folder() -> Path:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 # Who is asked about, and what.
-UserArgument = Annotated[str, typer.Argument(help="The user's id.")]
-UserOption = Annotated[str, typer.Option("--user", "-u", help="Whose taste counts.")]
+UserArgument = Annotated[str, typer.Argument(help="The user's id.", callback=_user_id)]
+AnyUserArgument = Annotated[
+    str | None, typer.Argument(help="One user; everyone if not given.", callback=_user_id)
+]
+UserOption = Annotated[
+    str, typer.Option("--user", "-u", help="Whose taste counts.", callback=_user_id)
+]
+OnlyUserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        "-u",
+        help="Whose taste counts; else each tool call names somebody.",
+        callback=_user_id,
+    ),
+]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
 CandidatesArgument = Annotated[
     list[str],

@@ -17,6 +17,7 @@ from pgenrm_agent.cli.options import (
     KeysOption,
     MemoryOption,
     ModelOption,
+    OnlyUserOption,
     PricesOption,
     PrototypeOption,
     SeedOption,
@@ -135,12 +136,7 @@ def mcp(
         typer.Option(help="With --http: serve this tenant's memory, to holders of its keys."),
     ] = None,
     key_file: KeysOption,
-    user: Annotated[
-        str | None,
-        typer.Option(
-            "--user", "-u", help="Whose taste counts; else each tool call names somebody."
-        ),
-    ] = None,
+    user: OnlyUserOption = None,
     individual: IndividualOption,
     prototype: PrototypeOption,
     sure: SureOption,

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from pgenrm_agent.cli.options import JsonOption, MemoryOption, QueryOption, UserArgument
+from pgenrm_agent.cli.options import (
+    AnyUserArgument,
+    JsonOption,
+    MemoryOption,
+    QueryOption,
+    UserArgument,
+)
 from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import open_memory, valid_input
@@ -104,7 +110,7 @@ def consent(
 
 @app.command("export")
 def export_users(
-    user: Annotated[str | None, typer.Argument(help="One user; everyone if not given.")] = None,
+    user: AnyUserArgument = None,
     *,
     memory: MemoryOption,
 ) -> None:

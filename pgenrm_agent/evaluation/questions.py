@@ -19,6 +19,7 @@ from pgenrm_agent.schema import (
     NonBlank,
     PreferencePair,
     StatedPreference,
+    UserId,
 )
 
 __all__ = ["Question", "check_questions", "fingerprint", "read_questions"]
@@ -35,7 +36,7 @@ class Question(Model):
     """
 
     id: Identifier
-    user_id: Identifier
+    user_id: UserId
     query: NonBlank
     conversation: tuple[Message, ...] = ()
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=2)]

@@ -35,6 +35,7 @@ from pgenrm_agent.schema import (
     UserSignals,
     complaint_of,
 )
+from pgenrm_agent.user_ids import user_id_of
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -123,7 +124,7 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
     try:
         _refuse_incomplete(values)
         evaluation = await model.ascore(
-            str(values["user_id"]),
+            user_id_of(values["user_id"], "user_id"),
             str(values["query"]),
             _texts(candidates),
             conversation=_read(Message.model_validate, values, "conversation"),
@@ -270,7 +271,7 @@ def score_dataset(
 
 def _refuse_incomplete(values: Mapping[str, object]) -> None:
     for column in sorted(REQUIRED):
-        if not values.get(column):
+        if values.get(column) in (None, "", [], ()):
             raise ConfigurationError(f"{column} is empty: every row needs one")
 
 
@@ -281,7 +282,9 @@ def _signals(values: Mapping[str, object]) -> UserSignals | None:
     history = _read(PreferencePair.model_validate, values, "history")
     stated = _read(lambda text: StatedPreference(text=str(text)), values, "stated")
     with _naming("user_id"):
-        return UserSignals(user_id=str(values["user_id"]), history=history, stated=stated)
+        return UserSignals(
+            user_id=user_id_of(values["user_id"], "user_id"), history=history, stated=stated
+        )
 
 
 def _read(read: Callable[[object], T], values: Mapping[str, object], column: str) -> tuple[T, ...]:

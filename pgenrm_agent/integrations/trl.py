@@ -12,6 +12,7 @@ from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.files import replacing
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, EvaluationRequest, Message
+from pgenrm_agent.user_ids import user_id_of
 
 __all__ = [
     "LabeledPair",
@@ -92,7 +93,7 @@ class PersonalReward:
                 f"the training data has no column {self._user_column!r} with one user's id per "
                 f"completion ({count}): add it, or name another in as_reward_func(user_column=...)"
             )
-        return [str(user) for user in users]
+        return [user_id_of(user, f"column {self._user_column!r}") for user in users]
 
 
 def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> PersonalReward:

@@ -13,11 +13,11 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.schema import (
-    Identifier,
     Model,
     Moment,
     PreferencePair,
     StatedPreference,
+    UserId,
     in_utc_if_naive,
 )
 
@@ -34,7 +34,6 @@ __all__ = [
     "read_record",
     "record_to_row",
     "stated_from_row",
-    "valid_user_id",
 ]
 
 SCHEMA_VERSION = 1
@@ -57,7 +56,7 @@ class PairRecord(Model):
 
     record: Literal["preference_pair"] = "preference_pair"
     schema_version: Literal[1] = 1
-    user_id: Identifier
+    user_id: UserId
     pair: PreferencePair
 
 
@@ -66,7 +65,7 @@ class StatedRecord(Model):
 
     record: Literal["stated_preference"] = "stated_preference"
     schema_version: Literal[1] = 1
-    user_id: Identifier
+    user_id: UserId
     stated: StatedPreference
     created_at: Moment
 
@@ -76,25 +75,12 @@ class ConsentRecord(Model):
 
     record: Literal["consent"] = "consent"
     schema_version: Literal[1] = 1
-    user_id: Identifier
+    user_id: UserId
     consent: bool
 
 
 Record: TypeAlias = PairRecord | StatedRecord | ConsentRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="record")])
-_USER_ID: TypeAdapter[str] = TypeAdapter(Identifier)
-
-
-def valid_user_id(user_id: str) -> str:
-    """Return the id itself, or MemoryStoreError that says what is wrong with it."""
-    try:
-        return _USER_ID.validate_python(user_id, strict=True)
-    except ValidationError as error:
-        shown = repr(user_id)
-        raise MemoryStoreError(
-            f"user_id {shown[:80]}{'...' if len(shown) > 80 else ''} is no usable id: "
-            f"{error.errors()[0]['msg']}; use a text of 1 to 256 characters that is not blank"
-        ) from error
 
 
 def read_record(row: Mapping[str, JsonValue] | str | bytes, where: str) -> Record:

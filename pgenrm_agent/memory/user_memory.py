@@ -29,7 +29,6 @@ from pgenrm_agent.memory.rows import (
     record_to_row,
     same_content,
     stated_from_row,
-    valid_user_id,
 )
 from pgenrm_agent.memory.selection import Selection, oldest_first, select
 from pgenrm_agent.memory.store import (
@@ -43,6 +42,7 @@ from pgenrm_agent.memory.store import (
     rows_of,
 )
 from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
+from pgenrm_agent.user_ids import valid_user_id
 
 if TYPE_CHECKING:
     from chromadb.api.types import Include

@@ -33,6 +33,7 @@ LAYERS = [
         "run_folder",
         "settings",
         "sync_wrappers",
+        "user_ids",
     },
     {"schema", "evaluation_cache"},
     {"chain", "costs", "ranking", "sampling", "aggregation", "common_basis"},
@@ -46,7 +47,17 @@ LAYERS = [
     {"training", "studio", "benchmarks"},
     {"cli"},
 ]
-PURE = {"errors", "schema", "chain", "costs", "ranking", "sampling", "aggregation", "common_basis"}
+PURE = {
+    "errors",
+    "schema",
+    "user_ids",
+    "chain",
+    "costs",
+    "ranking",
+    "sampling",
+    "aggregation",
+    "common_basis",
+}
 
 
 def test_modules_import_only_from_below() -> None:

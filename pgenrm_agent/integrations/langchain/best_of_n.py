@@ -20,6 +20,7 @@ from pgenrm_agent.engines.server_errors import without_key
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, Message
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["BestOfN"]
 
@@ -114,13 +115,13 @@ class BestOfN(BaseChatModel):
         )
 
     def _user(self, named: str | None) -> str:
-        user = named or self.user_id
-        if not user:
+        user = self.user_id if named is None else named
+        if user is None:
             raise ConfigurationError(
                 "no user is named: pass user_id to BestOfN, or to the call: invoke(..., "
                 "user_id=...)"
             )
-        return user
+        return valid_user_id(user)
 
 
 @dataclass(frozen=True)

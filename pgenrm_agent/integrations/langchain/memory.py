@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -14,6 +14,7 @@ from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.langchain.user import UserFrom, named_user
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import PreferencePair, StatedPreference, complaint_of
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["memory_tools"]
 
@@ -44,7 +45,7 @@ class ForgetArguments(BaseModel):
 
 
 class _UserInState(BaseModel):
-    user_id: Annotated[str, InjectedState("user_id")]
+    user_id: Annotated[Any, InjectedState("user_id")] = None
 
 
 def memory_tools(
@@ -56,18 +57,19 @@ def memory_tools(
         reward_model: Whose memory they write to.
         user_id: Whom they write about, always.
         user_from: Where that is not given, who names the user: "config" for
-            `config["configurable"]["user_id"]`, "state" for the graph's state. Never the model:
-            one that could name anybody could delete anybody.
+            `config["configurable"]["user_id"]` or the `context`, "state" for the graph's state.
+            Never the model: one that could name anybody could delete anybody. A call for which the
+            application names nobody raises ConfigurationError.
 
     Raises:
-        ConfigurationError: `user_from` is "argument".
+        ConfigurationError: `user_from` is "argument", or `user_id` is no usable id.
     """
     if user_from == "argument":
         raise ConfigurationError(
             'user_from "argument" would let the calling model write about anybody: use "config" or '
             '"state", or pass user_id'
         )
-    bound = user_id
+    bound = None if user_id is None else valid_user_id(user_id)
 
     def remember_preference(user: str, query: str, chosen: str, rejected: str) -> str:
         pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
@@ -86,7 +88,7 @@ def memory_tools(
     def tool(
         work: Callable[..., str], arguments: type[BaseModel], description: str
     ) -> StructuredTool:
-        def call(config: RunnableConfig, user_id: str | None = None, **given: object) -> str:
+        def call(config: RunnableConfig, user_id: object = None, **given: object) -> str:
             user = named_user(bound, user_from, user_id, config)
             try:
                 return work(user, **given)

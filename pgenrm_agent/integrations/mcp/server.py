@@ -10,10 +10,10 @@ from typing import Annotated, Literal, TypeVar
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from pgenrm_agent.aggregation import typical_chain
-from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.integrations.langchain.tool import describe
 from pgenrm_agent.ranking import RerankItem, ranking_of
@@ -27,14 +27,17 @@ from pgenrm_agent.schema import (
     Usage,
     complaint_of,
 )
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server"]
 
 T = TypeVar("T")
 STAGES = 6  # of the evaluation graph
 
+# A plain `str`: what is given for another type is read as JSON by the SDK, and the id "null" is gone.
 UserArgument = Annotated[
-    str | None,
+    str,
+    BeforeValidator(lambda given: "" if given is None else given),
     Field(description="Id of the user; not needed where the server serves one user."),
 ]
 QueryArgument = Annotated[str, Field(description="What the user asked.")]
@@ -95,7 +98,11 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         user_id: The one user this server is for. The tools then judge and remember for that user,
             and refuse a call that names another. Left out, every call has to name a user, and the
             client can ask about anybody in the memory.
+
+    Raises:
+        ConfigurationError: `user_id` is no usable id.
     """
+    only = None if user_id is None else valid_user_id(user_id)
     server = MCPServer(
         "pgenrm",
         title="pgenrm-agent",
@@ -109,21 +116,25 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         log_level="WARNING",
     )
 
-    def user(named: str | None) -> str:
-        if user_id is not None:
-            if named not in (None, user_id):
-                raise ToolError("this server is for one user only: leave user_id out")
-            return user_id
+    def user(named: str) -> str:
         if not named:
-            raise ToolError("user_id is missing: pass the id of the user")
-        return named
+            if only is None:
+                raise ToolError("user_id is missing: pass the id of the user")
+            return only
+        try:
+            asked = valid_user_id(named)
+        except ConfigurationError as error:
+            raise ToolError(str(error)) from error
+        if only not in (None, asked):
+            raise ToolError("this server is for one user only: leave user_id out")
+        return asked
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
     async def score(
         query: QueryArgument,
         candidates: CandidatesArgument,
         ctx: Context,
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
         timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Scores]:
         """Score candidate answers for one user, 1 to 10, with the persona and rubric behind it."""
@@ -153,7 +164,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         query: QueryArgument,
         candidates: CandidatesArgument,
         ctx: Context,
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
         timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Ranking]:
         """Order candidate answers by how much one user would like them, best first."""
@@ -170,7 +181,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         query: QueryArgument,
         chosen: Annotated[str, Field(description="The answer the user preferred, in full.")],
         rejected: Annotated[str, Field(description="The answer the user liked less, in full.")],
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
     ) -> Remembered:
         """Remember that the user preferred one answer to another."""
         named = user(user_id)
@@ -185,7 +196,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
     async def state_preference(
         text: Annotated[str, Field(description="What the user said, in their words.")],
         kind: Literal["style", "self_description", "demographics", "attributes"] = "style",
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
     ) -> Remembered:
         """Remember what the user says they want from answers."""
         named = user(user_id)
@@ -202,7 +213,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         confirmed: Annotated[
             bool, Field(description="True only when the user has asked to be forgotten.")
         ],
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
     ) -> Forgotten:
         """Remove everything that is remembered about the user, for good."""
         named = user(user_id)

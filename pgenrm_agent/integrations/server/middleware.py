@@ -75,6 +75,6 @@ class MetricsMiddleware:
         finally:
             service: Service = scope["app"].state.service
             # The template, not the path: a path names a user.
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path_format", "unknown")
             service.metrics.requests.labels(route, status).inc()
             service.metrics.seconds.labels(route).observe(time.perf_counter() - started)

@@ -22,6 +22,7 @@ from pgenrm_agent.schema import (
     Scaling,
     StatedPreference,
     Usage,
+    UserId,
     UserSignals,
 )
 
@@ -37,7 +38,6 @@ __all__ = [
     "ScoreResponse",
     "StatementBody",
     "Stored",
-    "UserId",
     "UserList",
     "UserResponse",
     "rerank_response",
@@ -49,11 +49,6 @@ MAX_TEXT = 20_000
 MAX_TURNS = 64
 MAX_SIGNALS = 64
 
-UserId = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}$"),
-    Field(description="1 to 128 of A-Z a-z 0-9 . _ : @ + ~ -, starting with a letter or digit."),
-]
 # Only what every store and tokenizer takes: no text that is blank, none with a NUL.
 Text = Annotated[
     str,

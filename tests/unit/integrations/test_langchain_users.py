@@ -67,13 +67,6 @@ def test_a_bound_person_stays_whatever_the_config_says(rm: PGenRM) -> None:
     assert message.artifact.request.user_id == "ada"
 
 
-def test_without_a_person_in_the_config_the_tool_says_what_to_do(rm: PGenRM) -> None:
-    tool = as_tool(rm, user_from="config")
-    message = last(agent(tool).invoke({"messages": calling(tool, **ASKED), "user_id": "ada"}))
-    assert message.status == "error"
-    assert 'config={"configurable": {"user_id": ...}}' in message.content
-
-
 async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
     tool = as_tool(rm, user_id="ada")
     state = {"messages": calling(tool, **ASKED), "user_id": "ada"}

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from awkward_ids import UNUSABLE, USABLE
 from httpx2 import AsyncClient
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from starlette.types import ASGIApp
 
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.mcp.http import create_mcp_app
 from pgenrm_agent.integrations.mcp.server import create_mcp_server
@@ -143,6 +145,8 @@ async def test_progress_is_told_stage_by_stage(address: str) -> None:
     ("tool", "arguments", "complaint"),
     [
         ("score", ASKED, "user_id is missing"),
+        ("score", {**ASKED, "user_id": None}, "user_id is missing"),
+        ("score", {**ASKED, "user_id": 7}, "user_id"),
         ("score", {**ASKED, "user_id": "ada", "query": " "}, "query"),
         ("score", {**ASKED, "user_id": "ada", "timeout_s": 0}, "timeout_s"),
         ("score", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
@@ -162,6 +166,34 @@ async def test_a_wrong_call_is_a_tool_error_that_says_why(
         result = await client.call_tool(tool, arguments)
     assert result.is_error
     assert complaint in text(result)
+
+
+async def test_every_usable_id_is_scored_remembered_and_forgotten(address: str, rm: PGenRM) -> None:
+    choice = {"query": "How?", "chosen": "So.", "rejected": "Not so."}
+    async with Client(address) as client:
+        for user in USABLE:
+            for tool, arguments in (
+                ("remember", choice),
+                ("state_preference", {"text": "Be brief."}),
+                ("score", ASKED),
+                ("rerank", ASKED),
+            ):
+                result = await client.call_tool(tool, {**arguments, "user_id": user})
+                assert not result.is_error, (user, text(result))
+            assert len(rm.memory.history(user)) == 1
+            done = await client.call_tool("forget", {"confirmed": True, "user_id": user})
+            assert done.structured_content == {"forgotten": 2}
+
+
+@pytest.mark.parametrize("user", [user for user in UNUSABLE if user and user.isascii()], ids=ascii)
+async def test_no_tool_takes_another_id(address: str, rm: PGenRM, user: str) -> None:
+    async with Client(address) as client:
+        for tool, arguments in (("score", ASKED), ("forget", {"confirmed": True})):
+            result = await client.call_tool(tool, {**arguments, "user_id": user})
+            assert result.is_error
+            assert "no usable id" in text(result)
+    with pytest.raises(ConfigurationError, match="no usable id"):
+        create_mcp_server(rm, user_id=user)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
