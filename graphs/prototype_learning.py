@@ -27,6 +27,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 from typing_extensions import TypedDict
 
+from pgenrm_agent.arguments import whole_number
 from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estimate_work, spread
 from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors
@@ -91,6 +92,12 @@ class LearningContext:
     seed: int = 0
     on_progress: OnProgress = lambda what, done, total: None
     ledger: CostLedger = field(default_factory=CostLedger)
+
+    def __post_init__(self) -> None:
+        if self.k is not None:
+            whole_number(self.k, "k", least=1)
+        whole_number(self.queries, "queries", least=1)
+        whole_number(self.seed, "seed", least=0)
 
 
 class Job(TypedDict):

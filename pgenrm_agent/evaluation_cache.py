@@ -17,9 +17,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.arguments import model_of, path_of, refuse_other
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.schema import Evaluation, Usage
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -58,9 +57,10 @@ class EvaluationCache:
         self, path: str | Path, *, max_bytes: int = 256 * 2**20, max_age_s: float = 30 * DAY_S
     ) -> None:
         for name, value in (("max_bytes", max_bytes), ("max_age_s", max_age_s)):
+            refuse_other(value, (int, float), name, "a number above 0")
             if not value > 0:
                 raise ConfigurationError(f"{name} is {value}: pass more than 0")
-        self.path = Path(path)
+        self.path = path_of(path, "path")
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
@@ -78,6 +78,7 @@ class EvaluationCache:
 
     def get(self, key: str) -> Evaluation | None:
         """Return the evaluation, as one that cost nothing; None where there is none that counts."""
+        refuse_other(key, str, "key", "a text")
         oldest = time.time() - self._max_age_s
         try:
             with self._lock:
@@ -87,7 +88,7 @@ class EvaluationCache:
             if row is None:
                 return None
             evaluation = Evaluation.model_validate_json(row[0])
-        except (sqlite3.Error, ValidationError) as error:
+        except (sqlite3.Error, InvalidInput) as error:
             logger.warning("the cache %s cannot be read: %s", self.path, error)
             return None
         free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
@@ -98,6 +99,8 @@ class EvaluationCache:
 
         A file that cannot be written costs no evaluation: that is a warning in the log.
         """
+        refuse_other(key, str, "key", "a text")
+        evaluation = model_of(Evaluation, evaluation, "evaluation")
         user = _hashed(evaluation.request.user_id)
         content = evaluation.model_dump_json().encode()
         try:

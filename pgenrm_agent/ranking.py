@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pgenrm_agent.arguments import whole_number
 from pgenrm_agent.schema import Evaluation, Model
 
 __all__ = ["RerankItem", "RerankResult", "ranking_of"]
@@ -44,6 +45,7 @@ class RerankResult(Model):
 
     def top(self, count: int) -> tuple[RerankItem, ...]:
         """Return the first `count` items that were scored."""
+        whole_number(count, "count")
         return tuple(item for item in self.items if item.score is not None)[: max(count, 0)]
 
 

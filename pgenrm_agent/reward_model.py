@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgenrm_agent.arguments import model_of
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, stated_preference
-from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate, evaluate_each
+from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, run_options
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
     EngineName,
@@ -29,6 +30,7 @@ from pgenrm_agent.opening import (
     memory_exists,
     open_engine_for,
     open_memory,
+    refuse_other_types,
     refuse_unusable,
 )
 from pgenrm_agent.ranking import RerankResult, ranking_of
@@ -112,20 +114,18 @@ class PGenRM(Closeable):
         persona_embedder: Embedder | None = None,
         show_neighbors: bool = False,
     ) -> None:
-        refuse_unusable(model, engine, max_tokens)
+        refuse_unusable(model, engine)
+        refuse_other_types(engine_options=engine_options, memory=memory, chain_format=chain_format)
+        refuse_other_types(checkpointer=checkpointer, cache=cache)
+        refuse_other_types(persona_embedder=persona_embedder)
         self._model = model
         self._engine_wanted = engine
         self._engine_options = engine_options or {}
         self._memory_wanted = memory
         self._format_wanted = chain_format
-        self._scaling = scaling or Scaling()
+        self._scaling = Scaling() if scaling is None else model_of(Scaling, scaling, "scaling")
         self._checkpointer = checkpointer
-        self._run: RunOptions = {
-            "show_neighbors": show_neighbors,
-            "staged": staged,
-            "max_tokens": max_tokens,
-            "prices": prices,
-        }
+        self._run = run_options(show_neighbors, staged, max_tokens, prices)
         self._cache = cache
         self._persona_embedder = persona_embedder
         self._neighbors: Neighbors | None = None
@@ -185,7 +185,7 @@ class PGenRM(Closeable):
             ChainError: None of the sampled texts can be read.
         """
         started = time.perf_counter()
-        scaling = scaling or self._scaling
+        scaling = self._scaling if scaling is None else model_of(Scaling, scaling, "scaling")
         request = evaluation_request(user_id, query, candidates, conversation)
         given = evaluation_input(request, scaling, signals)
         if thread_id is not None and self._checkpointer is None:
@@ -255,6 +255,7 @@ class PGenRM(Closeable):
         """
 
         async def score_request(request: EvaluationRequest) -> Evaluation:
+            request = model_of(EvaluationRequest, request, "request")
             return await self.ascore(
                 request.user_id,
                 request.query,
@@ -458,7 +459,6 @@ class PGenRM(Closeable):
 
     @property
     def _loop(self) -> BackgroundLoop:
-        """Where plain calls are done."""
         self._refuse_closed()
         return self._background
 

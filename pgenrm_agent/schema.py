@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.user_ids import GRAMMAR, MAX_USER_ID, normal_user_id
 
 __all__ = [
@@ -39,7 +42,7 @@ __all__ = [
     "Usage",
     "UserId",
     "UserSignals",
-    "complaint_of",
+    "refusal",
 ]
 
 Level = Literal["individual", "prototype"]
@@ -68,16 +71,63 @@ WEIGHT_SUM_TOLERANCE = 1e-6
 
 
 class Model(BaseModel):
-    """Common configuration: immutable, and a misspelled field is an error."""
+    """Common configuration: immutable, a misspelled field is an error, and errors are ours.
+
+    Raises:
+        InvalidInput: A field is missing, unknown, or of no use.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise refusal(type(self), error) from None
 
-def complaint_of(error: ValidationError) -> str:
-    """Return the first thing that is wrong with an input, in one line: where it stands, and what it is."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    # What pydantic looks at, so that it makes models inside of models without this constructor: a
+    # complaint then names the whole place.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Return the model of these fields."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise refusal(cls, error) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Return the model of a JSON text."""
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as error:
+            raise refusal(cls, error) from None
+
+
+def refusal(kind: type[BaseModel], error: ValidationError) -> InvalidInput:
+    """Return pydantic's complaints in one line: where, what, and the value."""
+    complaints = []
+    for problem in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        said = problem["msg"].removeprefix("Value error, ")
+        whole = f"{place}: {said} (got {_shown(problem['input'])})" if place else said
+        complaints.append((place, said, whole))
+    place, said, _ = complaints[0]
+    details = "; ".join(whole for _, _, whole in complaints)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.strip("_")).lower()
+    return InvalidInput(
+        f"this {name} cannot be used: {details}", place=place, complaint=said, details=details
+    )
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = json.dumps(value, default=lambda inner: type(inner).__name__, skipkeys=True)
+    except (ValueError, RecursionError):  # it holds itself, or is very deep
+        return type(value).__name__
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def new_id() -> str:
@@ -194,6 +244,12 @@ class Rubric(Model):
 
         All weights zero means equal weights.
         """
+        if not isinstance(criteria, (tuple, list)) or not all(
+            isinstance(criterion, Criterion) for criterion in criteria
+        ):
+            raise ConfigurationError(
+                f"criteria is {criteria!r:.80}: pass a tuple of Criterion objects"
+            )
         total = sum(criterion.weight for criterion in criteria)
         if total == 100 and all(criterion.reported_weight is not None for criterion in criteria):
             return cls(criteria=criteria)
@@ -367,8 +423,15 @@ class Evaluation(Model):
     cached: bool = False
 
     def score_of(self, candidate_id: str) -> CandidateScore:
-        """Return the score of one candidate; KeyError for an id that was not in the request."""
+        """Return the score of one candidate.
+
+        Raises:
+            ConfigurationError: The request had no candidate of that id.
+        """
         for score in self.scores:
             if score.candidate_id == candidate_id:
                 return score
-        raise KeyError(candidate_id)
+        raise ConfigurationError(
+            f"no candidate has the id {candidate_id!r}: the request had "
+            f"{', '.join(score.candidate_id for score in self.scores)}"
+        )

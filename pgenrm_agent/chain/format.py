@@ -13,8 +13,9 @@ from typing import Self
 
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from pgenrm_agent.arguments import path_of
 from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
 from pgenrm_agent.chain.layout import JSONLayout, Layout, ProseLayout, Turn
@@ -97,6 +98,7 @@ class ChainFormat:
         Raises:
             ConfigurationError: no such format, or one of its files is missing or wrong.
         """
+        path_of(name_or_folder, "chain_format")
         if isinstance(name_or_folder, Path) or "/" in name_or_folder or "\\" in name_or_folder:
             folder: Traversable = Path(name_or_folder)
         else:
@@ -119,7 +121,7 @@ class ChainFormat:
             files = ("system.j2", "user.j2", *(("ask.j2",) if layout.in_turns else ()))
             sources = [(folder / file).read_text(encoding="utf-8") for file in files]
             templates = [environment.from_string(source) for source in sources]
-        except (OSError, ValueError, ValidationError, TemplateError) as error:
+        except (OSError, ValueError, TemplateError) as error:
             raise ConfigurationError(
                 f"chain format {str(name_or_folder)!r} cannot be read: {error}; a format is a folder"
                 " with format.json, system.j2 and user.j2, and ask.j2 where chains are JSON objects"

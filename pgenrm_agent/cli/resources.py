@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pgenrm_agent.errors import InvalidInput
+
 if TYPE_CHECKING:
     from pgenrm_agent.cli.engine_choice import EngineChoice
     from pgenrm_agent.embedding import Embedder
@@ -94,12 +96,7 @@ def read_text(file: Path) -> str:
 @contextmanager
 def valid_input(where: str = "") -> Iterator[None]:
     """Say in one line what is wrong with an argument."""
-    from pydantic import ValidationError
-
-    from pgenrm_agent.schema import complaint_of
-
     try:
         yield
-    except ValidationError as error:
-        said = complaint_of(error)
-        raise typer.BadParameter(f"{where}: {said}" if where else said) from error
+    except InvalidInput as error:
+        raise typer.BadParameter(f"{where}: {error.details}" if where else str(error)) from error

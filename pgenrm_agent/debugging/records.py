@@ -14,6 +14,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
+from pgenrm_agent.arguments import text_of
 from pgenrm_agent.chain import read_persona
 from pgenrm_agent.debugging.views import (
     Checkpoint,
@@ -89,6 +90,7 @@ class Records:
         """Return a checkpoint by its id, or by the start or end of it; the newest for None."""
         if at is None:
             return (await self.snapshots(run, limit=1))[0]
+        text_of(at, "the checkpoint's id")
         matching = [snapshot for snapshot in await self.snapshots(run) if _is(snapshot, at)]
         if len(matching) != 1:
             how_many = "no" if not matching else str(len(matching))
@@ -130,7 +132,7 @@ class Records:
 
 def config_of(run: str, checkpoint: str | None = None) -> RunnableConfig:
     """Return what LangGraph calls a run by, or one of its checkpoints."""
-    configurable = {"thread_id": run, "checkpoint_ns": ""}
+    configurable = {"thread_id": text_of(run, "run"), "checkpoint_ns": ""}
     if checkpoint is not None:
         configurable["checkpoint_id"] = checkpoint
     return {"configurable": configurable}

@@ -16,10 +16,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pgenrm_agent.costs import CostLedger
-from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.errors import ChainError, ConfigurationError, InvalidInput
 from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
@@ -33,7 +33,6 @@ from pgenrm_agent.schema import (
     StatedPreference,
     Usage,
     UserSignals,
-    complaint_of,
 )
 from pgenrm_agent.user_ids import user_id_of
 
@@ -299,8 +298,8 @@ def _naming(column: str) -> Iterator[None]:
     """Turn what the schema refuses into a ConfigurationError that names the column."""
     try:
         yield
-    except ValidationError as error:
-        raise ConfigurationError(f"{column}: {complaint_of(error)}") from None
+    except InvalidInput as error:
+        raise ConfigurationError(f"{column}: {error}") from None
 
 
 def _texts(candidates: object) -> list[str]:

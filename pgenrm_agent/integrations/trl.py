@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
+from pgenrm_agent.arguments import refuse_other, text_of
 from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.files import replacing
@@ -103,6 +104,8 @@ def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> Per
         reward_model: What judges.
         user_column: The column of the training data with the user's id.
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    text_of(user_column, "user_column")
     return PersonalReward(reward_model, user_column=user_column)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.files import write_text
@@ -71,7 +70,7 @@ class DirectoryLock:
 def describe_owner(directory: Path) -> str:
     try:
         owner = Owner.model_validate_json((directory / OWNER_FILE).read_bytes())
-    except (OSError, ValidationError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return "another process (it left no name)"
     started = owner.started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"process {owner.pid} on {owner.host}, which opened it at {started}"

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.errors import InvalidInput, MemoryStoreError
 from pgenrm_agent.schema import (
     Model,
     Moment,
@@ -83,7 +83,7 @@ Record: TypeAlias = PairRecord | StatedRecord | ConsentRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="record")])
 
 
-def read_record(row: Mapping[str, JsonValue] | str | bytes, where: str) -> Record:
+def read_record(row: object, where: str) -> Record:
     """Validate one exported row. `where` ("users.jsonl, line 3") opens the error message."""
     if isinstance(row, str | bytes):
         try:
@@ -179,7 +179,7 @@ def pair_from_row(identity: str, metadata: Mapping[str, object]) -> PreferencePa
     _check_version(identity, metadata)
     try:
         return PreferencePair.model_validate_json(str(metadata["pair"]))
-    except (KeyError, ValidationError) as error:
+    except (KeyError, InvalidInput) as error:
         raise _unreadable(identity, metadata, error) from error
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
 from pgenrm_agent.files import write_text
@@ -303,6 +304,7 @@ _opening = threading.RLock()
 
 def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
     """Return the store in `directory`, shared by everyone in this process who opens the same directory."""
+    _refuse_no_embedder(embedder)
     with _opening:
         with reported("open the memory in", str(directory), _advice(str(directory))):
             directory = _made(directory)
@@ -322,6 +324,7 @@ def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
 
 def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | None) -> Store:
     """Return the store on the Chroma server at `url`."""
+    _refuse_no_embedder(embedder)
     where = f"the Chroma server at {url}"
     try:
         parts = urlsplit(url)
@@ -436,6 +439,11 @@ def _check_format(directory: Path) -> None:
             "empty or a new directory"
         )
     write_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
+
+
+def _refuse_no_embedder(embedder: object) -> None:
+    if embedder is not None and not hasattr(embedder, "embed"):
+        refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
 
 
 def other_embedder(where: str, stored: str, given: Embedder | None) -> str:

@@ -35,7 +35,7 @@ LAYERS = [
         "sync_wrappers",
         "user_ids",
     },
-    {"schema", "evaluation_cache"},
+    {"schema", "arguments", "evaluation_cache"},
     {"chain", "costs", "ranking", "sampling", "aggregation", "common_basis"},
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.prebuilt import InjectedState
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, create_model
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
-from pgenrm_agent.integrations.langchain.user import UserFrom, named_user
+from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, refuse_unknown_source
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import PreferencePair, StatedPreference, complaint_of
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["memory_tools"]
@@ -64,6 +65,8 @@ def memory_tools(
     Raises:
         ConfigurationError: `user_from` is "argument", or `user_id` is no usable id.
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    refuse_unknown_source(user_from)
     if user_from == "argument":
         raise ConfigurationError(
             'user_from "argument" would let the calling model write about anybody: use "config" or '
@@ -94,9 +97,6 @@ def memory_tools(
                 return work(user, **given)
             except PGenRMError as error:
                 raise ToolException(str(error)) from error
-            except ValidationError as error:
-                said = f"this cannot be remembered: {complaint_of(error)}"
-                raise ToolException(said) from error
 
         in_state = bound is None and user_from == "state"
         return StructuredTool(

@@ -11,8 +11,14 @@ from langchain_core.tools import ArgsSchema, BaseTool, ToolException
 from langgraph.prebuilt import InjectedState
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import PGenRMError
-from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, stream_progress
+from pgenrm_agent.integrations.langchain.user import (
+    UserFrom,
+    named_user,
+    refuse_unknown_source,
+    stream_progress,
+)
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation
 from pgenrm_agent.user_ids import valid_user_id
@@ -135,6 +141,8 @@ def as_tool(
     Raises:
         ConfigurationError: `user_id` is no usable id.
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    refuse_unknown_source(user_from)
     if user_id is not None:
         user_id = valid_user_id(user_id)
     return PGenRMTool(reward_model=reward_model, bound_user=user_id, user_from=user_from)

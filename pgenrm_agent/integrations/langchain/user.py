@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -15,11 +15,19 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.user_ids import user_id_of, valid_user_id
 
-__all__ = ["UserFrom", "named_user", "stream_progress", "user_of_run"]
+__all__ = ["UserFrom", "named_user", "refuse_unknown_source", "stream_progress", "user_of_run"]
 
 UserFrom: TypeAlias = Literal["argument", "config", "state"]
 
 USER_KEY = "user_id"
+
+
+def refuse_unknown_source(user_from: object) -> None:
+    """Raises ConfigurationError for a `user_from` that is none."""
+    if user_from not in get_args(UserFrom):
+        raise ConfigurationError(
+            f"user_from is {user_from!r}: use one of {', '.join(get_args(UserFrom))}"
+        )
 
 
 def user_of_run(config: RunnableConfig | None) -> str | None:

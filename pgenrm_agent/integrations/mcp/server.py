@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
@@ -25,7 +25,6 @@ from pgenrm_agent.schema import (
     Rubric,
     StatedPreference,
     Usage,
-    complaint_of,
 )
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -230,8 +229,6 @@ async def _told(work: Awaitable[T]) -> T:
         return await work
     except PGenRMError as error:
         raise ToolError(str(error)) from error
-    except ValidationError as error:
-        raise ToolError(complaint_of(error)) from error
 
 
 async def _evaluated(
