@@ -42,12 +42,15 @@ __all__ = [
     "Usage",
     "UserId",
     "UserSignals",
+    "YesOrNo",
     "refusal",
 ]
 
 Level = Literal["individual", "prototype"]
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
+YesOrNo = Annotated[bool, Strict()]
+"""True or false; a model that writes "yes" or 1 has not understood what it was asked."""
 UserId = Annotated[
     str,
     Strict(),

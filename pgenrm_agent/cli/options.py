@@ -24,7 +24,9 @@ __all__ = [
     "DryRunOption",
     "EmbedderOption",
     "EngineOption",
+    "ExportOption",
     "FixedSeedOption",
+    "ForceOption",
     "IndividualOption",
     "JsonOption",
     "KeysOption",
@@ -273,6 +275,13 @@ TimeoutOption = Annotated[
         "--timeout", help="Seconds after which the chains that are whole by then have to do."
     ),
 ]
+
+# What is written of people.
+ExportOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write to this file, for you alone to read; else to the output."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 
 # Training runs.
 ModelFolderOption = Annotated[Path, typer.Option("--model", help="Folder of the model.")]

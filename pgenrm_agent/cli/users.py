@@ -10,6 +10,8 @@ import typer
 
 from pgenrm_agent.cli.options import (
     AnyUserArgument,
+    ExportOption,
+    ForceOption,
     JsonOption,
     MemoryOption,
     QueryOption,
@@ -113,8 +115,14 @@ def export_users(
     user: AnyUserArgument = None,
     *,
     memory: MemoryOption,
+    out: ExportOption = None,
+    force: ForceOption = False,
 ) -> None:
-    """Write the memory to standard output, one JSON object a line."""
+    """Write the memory, one JSON object a line."""
+    if out is not None:
+        with waiting("writing"), open_memory(memory) as store:
+            typer.echo(f"{store.export_jsonl(out, user, replace=force)} entries written", err=True)
+        return
     # On a terminal the rows themselves show that it goes on.
     hidden = sys.stdout.isatty()
     with waiting("writing", shown=not hidden) as tell, open_memory(memory) as store:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
-from pgenrm_agent.arguments import refuse_other, text_of
+from pgenrm_agent.arguments import path_of, refuse_other, text_of
 from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_request
-from pgenrm_agent.files import replacing
+from pgenrm_agent.files import exporting
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, EvaluationRequest, Message
 from pgenrm_agent.user_ids import user_id_of
@@ -179,10 +179,17 @@ def write_labeled_pairs(
     *,
     min_margin: float = 0.5,
     every: bool = False,
+    replace: bool = False,
 ) -> int:
-    """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
+    """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many.
+
+    The file is for its owner alone to read. replace: it may take the place of an older file.
+    """
     written = 0
-    with replacing(Path(path)) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        exporting(path_of(path, "path"), replace=replace) as beside,
+        beside.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         for pair in labeled_pairs(evaluations, min_margin=min_margin, every=every):
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
             written += 1

@@ -18,6 +18,7 @@ from pgenrm_agent.schema import (
     PreferencePair,
     StatedPreference,
     UserId,
+    YesOrNo,
     in_utc_if_naive,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "Record",
     "Row",
     "StatedRecord",
+    "UserSummary",
     "pair_from_row",
     "read_record",
     "record_to_row",
@@ -49,6 +51,15 @@ class Row(Model):
 
     id: str
     metadata: dict[str, MetadataValue]
+
+
+class UserSummary(Model):
+    """How much is remembered of one user. `pairs` and `stated` are counts."""
+
+    user_id: str
+    pairs: int
+    stated: int
+    consent: bool
 
 
 class PairRecord(Model):
@@ -76,7 +87,7 @@ class ConsentRecord(Model):
     record: Literal["consent"] = "consent"
     schema_version: Literal[1] = 1
     user_id: UserId
-    consent: bool
+    consent: YesOrNo
 
 
 Record: TypeAlias = PairRecord | StatedRecord | ConsentRecord

@@ -24,13 +24,14 @@ from pgenrm_agent.arguments import (
 )
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.files import replacing
+from pgenrm_agent.files import exporting
 from pgenrm_agent.memory.rows import (
     ConsentRecord,
     PairRecord,
     Record,
     Row,
     StatedRecord,
+    UserSummary,
     check_limits,
     pair_from_row,
     profile_row_id,
@@ -50,22 +51,13 @@ from pgenrm_agent.memory.store import (
     reported,
     rows_of,
 )
-from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
+from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
 
 if TYPE_CHECKING:
     from chromadb.api.types import Include
 
-__all__ = ["UserMemory", "UserSummary", "default_directory"]
-
-
-class UserSummary(Model):
-    """How much is remembered of one user. `pairs` and `stated` are counts."""
-
-    user_id: str
-    pairs: int
-    stated: int
-    consent: bool
+__all__ = ["UserMemory", "default_directory"]
 
 
 def default_directory() -> Path:
@@ -326,13 +318,18 @@ class UserMemory:
             lines.append(line)
         return self._write(records, lambda index: f"{source}, line {lines[index]}: ")
 
-    def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
-        """Write an export to a file, one JSON object a line; returns the number of lines."""
+    def export_jsonl(
+        self, path: Path | str, user_id: str | None = None, *, replace: bool = False
+    ) -> int:
+        """Write an export to a file, one JSON object a line; returns the number of lines.
+
+        The file is for its owner alone to read. replace: it may take the place of an older file.
+        """
         path = path_of(path, "path")
         lines = 0
         with (
             reported("write the export", str(path)),
-            replacing(path) as beside,
+            exporting(path, replace=yes_or_no(replace, "replace")) as beside,
             beside.open("w", encoding="utf-8", newline="\n") as file,
         ):
             for row in self.export(user_id):

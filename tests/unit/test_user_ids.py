@@ -111,6 +111,20 @@ def test_the_shell_lists_shows_and_forgets_every_usable_id(tmp_path: Path) -> No
     assert json.loads(pgenrm("users", "list", *where, "--json").stdout) == []
 
 
+def test_the_shell_exports_into_a_new_private_file(tmp_path: Path) -> None:
+    file, folder = tmp_path / "all.jsonl", tmp_path / "memory"
+    with UserMemory(folder) as memory:
+        memory.remember("ada", PAIR)
+    command = ("users", "export", "--memory", folder, "--out", file)
+    assert pgenrm(*command).returncode == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text())["user_id"] == "ada"
+    refused = pgenrm(*command)
+    assert refused.returncode == 1
+    assert "--force" in refused.complaint
+    assert pgenrm(*command, "--force").returncode == 0
+
+
 @pytest.mark.parametrize("user", [user for user in UNUSABLE if "\0" not in user], ids=ascii)
 def test_the_shell_refuses_what_the_library_refuses(tmp_path: Path, user: str) -> None:
     where = ("--memory", tmp_path / "memory")

@@ -14,7 +14,7 @@ from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, refuse_unknown_source
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.schema import PreferencePair, StatedPreference, YesOrNo
 from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["memory_tools"]
@@ -40,7 +40,7 @@ class StateArguments(BaseModel):
 class ForgetArguments(BaseModel):
     """Leave to delete."""
 
-    confirmed: bool = Field(
+    confirmed: YesOrNo = Field(
         description="True only when the user has asked, in this conversation, to be forgotten."
     )
 

@@ -25,6 +25,7 @@ from pgenrm_agent.schema import (
     Rubric,
     StatedPreference,
     Usage,
+    YesOrNo,
 )
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -210,7 +211,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
     @server.tool(annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=True))
     async def forget(
         confirmed: Annotated[
-            bool, Field(description="True only when the user has asked to be forgotten.")
+            YesOrNo, Field(description="True only when the user has asked to be forgotten.")
         ],
         user_id: UserArgument = "",
     ) -> Forgotten:

@@ -24,6 +24,7 @@ from pgenrm_agent.schema import (
     Usage,
     UserId,
     UserSignals,
+    YesOrNo,
 )
 
 __all__ = [
@@ -184,7 +185,7 @@ class ScoreBody(Model):
     scaling: ScalingBody = ScalingBody()
     signals: SignalsBody | None = None
     timeout_s: Timeout = None
-    include_chains: bool = Field(
+    include_chains: YesOrNo = Field(
         default=False, description="Also return the user's own evaluation chains, in full."
     )
 
@@ -254,7 +255,7 @@ class RerankBody(BaseModel):
     ]
     model: Annotated[str, StringConstraints(max_length=256)] | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
-    return_documents: bool | None = None
+    return_documents: YesOrNo | None = None
     user: UserId | None = None
     timeout_s: Timeout = None
 
@@ -325,7 +326,7 @@ class ConsentBody(Model):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"consent": True}]})
 
-    consent: bool
+    consent: YesOrNo
 
 
 class Stored(Model):

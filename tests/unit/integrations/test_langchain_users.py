@@ -11,6 +11,7 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from pydantic import ValidationError
 
 from pgenrm_agent import as_tool
 from pgenrm_agent.errors import ConfigurationError
@@ -94,6 +95,9 @@ async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> 
     signals = rm.memory.recall("mia")
     assert [pair.chosen for pair in signals.history] == ["So."]
     assert [statement.text for statement in signals.stated] == ["Short answers."]
+    for unclear in ("yes", 1, "true"):
+        with pytest.raises(ValidationError):
+            forget.invoke({"confirmed": unclear}, config)
     unconfirmed = forget.invoke({"confirmed": False}, config)
     assert "ask the user first" in unconfirmed
     assert rm.memory.recall("mia").history

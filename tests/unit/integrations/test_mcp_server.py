@@ -152,6 +152,8 @@ async def test_progress_is_told_stage_by_stage(address: str) -> None:
         ("score", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
         ("rerank", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
         ("score", {**ASKED, "user_id": "ada", "candidates": []}, "candidates"),
+        ("forget", {"confirmed": "true", "user_id": "ada"}, "confirmed"),
+        ("forget", {"confirmed": 1, "user_id": "ada"}, "confirmed"),
         (
             "remember",
             {"query": "q", "chosen": "x", "rejected": "x", "user_id": "ada"},
