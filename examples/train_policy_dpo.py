@@ -34,7 +34,7 @@ with (
         ]
     )
     pairs = f"{folder}/pairs.jsonl"
-    print(f"pairs: {write_labeled_pairs(pairs, results, min_margin=0.2, replace=True)}")
+    print(f"pairs: {write_labeled_pairs(pairs, results, min_margin=0.2)}")
     rows = load_dataset("json", data_files=pairs, split="train", cache_dir=f"{folder}/cache")
     trainer = DPOTrainer(
         model=f"{folder}/policy",
