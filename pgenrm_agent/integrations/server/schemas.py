@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
@@ -258,6 +258,18 @@ class RerankBody(BaseModel):
     return_documents: YesOrNo | None = None
     user: UserId | None = None
     timeout_s: Timeout = None
+
+    @model_validator(mode="after")
+    def _can_be_sent_back(self) -> Self:
+        """Refuse what could not be written into the answer, before a model is asked."""
+        try:
+            self.model_dump_json()
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                "a document cannot be written as JSON again: it is nested too deeply, or holds half"
+                " a character (a lone surrogate)"
+            ) from error
+        return self
 
     def texts(self) -> list[str]:
         """Return the documents' texts, in order."""

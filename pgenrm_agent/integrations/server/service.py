@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.integrations.keys import KeyRing
+from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing
 from pgenrm_agent.integrations.server.admission import Admission
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.tenants import Tenants
@@ -60,7 +60,7 @@ async def _callers_model(
     except (ConfigurationError, OSError) as error:
         # The operator's mistake, not the caller's, who need not learn where the file is.
         logger.error("keys cannot be read: %s", error)
-        raise HTTPException(503, "the server cannot read its keys; its log says how") from error
+        raise HTTPException(503, KEYS_UNREADABLE) from error
     if tenant is None:
         raise HTTPException(
             401,

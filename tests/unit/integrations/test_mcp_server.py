@@ -232,5 +232,12 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
         async with AsyncClient(headers={"Authorization": f"Bearer {own}"}) as http:
             async with Client(streamable_http_client(url, http_client=http)) as client:
                 assert len((await client.list_tools()).tools) == 5
+            for damaged in (b"{}\n", b"no JSON\n", b"\xff\xfe", b'{"id": 1}\n'):
+                whole = ring.path.read_bytes()
+                ring.path.write_bytes(damaged)
+                answer = await http.post(url, json={})
+                assert answer.status_code == 503, damaged
+                assert str(ring.path) not in answer.text
+                ring.path.write_bytes(whole)
             ring.revoke(issued.id)
             assert (await http.post(url, json={})).status_code == 401

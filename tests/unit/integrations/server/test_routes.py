@@ -111,6 +111,30 @@ def test_what_is_remembered_is_shown_used_and_forgotten(running: Running) -> Non
         assert client.get("/v1/users/mia").json()["history"] == []
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        r'{"text": "So. 3", "note": "half \ud800 a character"}',
+        r'{"text": "So. 3", "\udfff": 1}',
+        '{"text": "So. 3", "deep": ' + "[" * 400 + "]" * 400 + "}",
+        '{"text": "So. 3", "deep": ' + '{"a":' * 90_000 + "1" + "}" * 90_000 + "}",
+        r'"So. \ud83d 3"',
+    ],
+    ids=["surrogate", "surrogate as a name", "deep", "very deep", "text"],
+)
+def test_what_could_not_be_sent_back_is_refused_before_a_model_is_asked(
+    running: Running, document: str
+) -> None:
+    body = '{"query": "How?", "user": "ada", "documents": ["Thus. 8", ' + document + "]}"
+    calls = len(running.engine.calls)
+    with running.client() as client:
+        for path in ("/v1/rerank", "/v2/rerank"):
+            answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+            assert 400 <= answer.status_code < 500, answer.text
+            assert answer.json()["code"]
+    assert len(running.engine.calls) == calls
+
+
 def test_users_come_page_by_page(running: Running) -> None:
     with running.client("bloom") as client:
         for name in ("p1", "p2", "p3"):
