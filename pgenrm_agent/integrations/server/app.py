@@ -20,7 +20,11 @@ from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.server.admission import Admission, Limits, OverloadedError
 from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
-from pgenrm_agent.integrations.server.middleware import BodyLimitMiddleware, MetricsMiddleware
+from pgenrm_agent.integrations.server.middleware import (
+    BodyLimitMiddleware,
+    KeyMiddleware,
+    MetricsMiddleware,
+)
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
 from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
@@ -113,7 +117,9 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes)
+    app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes, seconds=limits.body_s)
+    if keys is not None:
+        app.add_middleware(KeyMiddleware, keys=keys)
     app.add_middleware(MetricsMiddleware)
     if keys is None:
         app.add_middleware(LoopbackOnly)  # added last, so it stands first

@@ -39,7 +39,7 @@ ONE_EVENT = {
     "required": ["event", "data"],
 }
 
-ERRORS = errors(401, 409, 413, 422, 429, 502, 503, 504)
+ERRORS = errors(401, 408, 409, 413, 422, 429, 502, 503, 504)
 USER_HEADER = "X-PGenRM-User"
 KEEP_ALIVE_S = 10.0
 UNKNOWN = UserSignals(user_id="somebody")

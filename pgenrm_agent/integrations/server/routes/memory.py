@@ -24,7 +24,7 @@ from pgenrm_agent.schema import UserId
 router = APIRouter(tags=["memory"])
 
 READ = errors(401, 422, 503)
-WRITE = errors(401, 413, 422, 503)
+WRITE = errors(401, 408, 413, 422, 503)
 # An id may hold "/" (as %2F): what is done with a user stands last in a path, and every method that
 # has no such end takes the whole rest as the id.
 UserPath = Annotated[UserId, Path()]
