@@ -183,6 +183,7 @@ def mcp(
         import uvicorn
 
         from pgenrm_agent.integrations.mcp.http import create_mcp_app
+        from pgenrm_agent.integrations.slow_clients import giving_up
 
         typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
         uvicorn.run(
@@ -190,6 +191,7 @@ def mcp(
             host=host,
             port=port,
             log_level="warning",
+            http=giving_up(),
             # A client's open event stream would otherwise hold the process for ever.
             timeout_graceful_shutdown=MCP_SHUTDOWN_S,
         )
@@ -208,6 +210,7 @@ def _run_server(
     import uvicorn
 
     from pgenrm_agent.integrations.server import create_app
+    from pgenrm_agent.integrations.slow_clients import giving_up
 
     failures: list[PGenRMError] = []
 
@@ -230,6 +233,7 @@ def _run_server(
             host=host,
             port=port,
             log_level="warning",
+            http=giving_up(),
             timeout_graceful_shutdown=limits.shutdown_s,
         )
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from pgenrm_agent.integrations.server import Limits
+from pgenrm_agent.integrations.slow_clients import giving_up
 
 if TYPE_CHECKING:
     from .conftest import Serve
@@ -59,6 +61,30 @@ def test_the_key_is_asked_for_before_the_body_and_a_slow_body_is_given_up(
         assert (status, code) == (408, "body_too_slow")
         assert BODY_S / 2 < seconds < 10 * BODY_S
         assert not running.engine.calls
+
+
+def test_headers_that_do_not_come_are_given_up_and_answers_are_waited_for(serve: Serve) -> None:
+    with serve(http=giving_up(0.5), latency_s=0.4) as running:
+        parts = urlsplit(running.url)
+        assert parts.hostname is not None
+        slow = []
+        for sent in (
+            b"",
+            b"POST /v1/score HTTP/1.1\r\nHost: ",
+            b"GET /healthz HTTP/1.1\r\nA: b\r\n",
+        ):
+            client = socket.create_connection((parts.hostname, parts.port or 80), timeout=20)
+            client.sendall(sent)
+            slow.append(client)
+        with running.client() as http:
+            for _ in range(3):  # on one connection
+                assert http.get("/healthz").status_code == 200
+                time.sleep(0.3)
+            asked = {"user_id": "ada", "query": "How?", "candidates": ["So. 3", "Thus. 8"]}
+            assert http.post("/v1/score", json=asked).status_code == 200
+        for client in slow:
+            with suppress(ConnectionResetError):
+                assert client.recv(100) == b""
 
 
 def test_an_evaluation_may_take_longer_than_its_body(serve: Serve) -> None:
