@@ -144,6 +144,7 @@ def test_copying_the_directory_leaves_the_lock_where_it_is(tmp_path: Path) -> No
             capture_output=True,
             text=True,
             check=False,
+            timeout=60,
         )
         assert f"process {os.getpid()} on " in refused.stderr
 
