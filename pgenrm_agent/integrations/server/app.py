@@ -18,6 +18,7 @@ from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.server.admission import Admission, Limits, OverloadedError
+from pgenrm_agent.integrations.server.docs import add_docs
 from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.middleware import (
@@ -108,7 +109,10 @@ def create_app(
         version=version("pgenrm-agent"),
         summary="How much would one particular user like each candidate answer?",
         lifespan=running,
+        docs_url=None,
+        redoc_url=None,
     )
+    add_docs(app)
     for router in (evaluations, memory, operation):
         app.include_router(router)
     app.add_exception_handler(PGenRMError, _failed)

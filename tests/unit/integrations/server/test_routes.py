@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,18 @@ def test_what_could_not_be_sent_back_is_refused_before_a_model_is_asked(
             assert 400 <= answer.status_code < 500, answer.text
             assert answer.json()["code"]
     assert len(running.engine.calls) == calls
+
+
+def test_the_docs_load_nothing_from_elsewhere(running: Running) -> None:
+    with running.client() as client:
+        page = client.get("/docs")
+        paths = client.get("/openapi.json").json()["paths"]
+        assert client.get("/redoc").status_code == 404
+    assert page.status_code == 200
+    assert all(f"{path}</code>" in page.text for path in paths)
+    assert "How do I cook rice?" in page.text
+    assert "<script" not in page.text
+    assert re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"'>)]+)", page.text) == ["openapi.json"]
 
 
 def test_users_come_page_by_page(running: Running) -> None:
