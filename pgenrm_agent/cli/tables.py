@@ -51,7 +51,7 @@ def print_ranking(evaluation: Evaluation) -> None:
             str(place),
             escape(name),
             _reward(score),
-            f"{score.probability_best:.0%}",
+            "-" if score.probability_best is None else f"{score.probability_best:.0%}",
             escape(beginning(texts[name])),
         )
     for score in evaluation.scores:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pgenrm_agent.aggregation import TIE
+from pgenrm_agent.confidence import TIE
 from pgenrm_agent.schema import Model
 
 __all__ = [

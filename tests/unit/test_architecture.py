@@ -35,7 +35,15 @@ LAYERS = [
         "sync_wrappers",
     },
     {"schema", "evaluation_cache"},
-    {"chain", "costs", "ranking", "sampling", "aggregation", "common_basis"},
+    {
+        "aggregation",
+        "chain",
+        "common_basis",
+        "confidence",
+        "costs",
+        "ranking",
+        "sampling",
+    },
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},
     {"prototypes", "opening"},
@@ -46,7 +54,7 @@ LAYERS = [
     {"training", "studio", "benchmarks"},
     {"cli"},
 ]
-PURE = {"errors", "schema", "chain", "costs", "ranking", "sampling", "aggregation", "common_basis"}
+PURE = {"errors", "schema"} | LAYERS[2]
 
 
 def test_modules_import_only_from_below() -> None:
