@@ -345,8 +345,8 @@ def _judged(
         parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError as error:
         return f"unreadable: {error.reason}", None
-    if parsed.missing:
-        return "unreadable: missing_candidates", None
+    if parsed.incomplete:
+        return f"unreadable: {parsed.incomplete.reason}", None
     margin = parsed.totals["chosen"] - parsed.totals["rejected"]
     return (KEPT if margin > 0 else WRONG if margin < 0 else TIE), margin
 

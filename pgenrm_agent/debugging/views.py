@@ -208,9 +208,10 @@ def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
 @functools.lru_cache(maxsize=1024)
 def _parse(text: str, shown: tuple[str, ...], asks_totals: bool) -> ParsedChain | ChainError:
     try:
-        return parse_chain(text, shown, asks_totals=asks_totals)
+        parsed = parse_chain(text, shown, asks_totals=asks_totals)
     except ChainError as error:
         return error
+    return parsed.incomplete or parsed
 
 
 def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:
