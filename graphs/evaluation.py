@@ -36,6 +36,7 @@ from pgenrm_agent.errors import (
     EngineTimeout,
     EngineUnavailable,
 )
+from pgenrm_agent.evidence import evidence_of
 from pgenrm_agent.graphs.results import (
     WITHHELD,
     cannot_write,
@@ -54,6 +55,7 @@ from pgenrm_agent.graphs.state import (
     EvaluationState,
     EvaluationUpdate,
     context_of,
+    default_format,
     is_unknown,
     known_signals,
     scaling_of,
@@ -263,6 +265,7 @@ async def aggregate(
     request = EvaluationRequest.model_validate(state["request"])
     context = context_of(runtime)
     failures = [ChainFailure.model_validate(failure) for failure in state["failures"]]
+    chain_format = context.chain_format or await asyncio.to_thread(default_format, context.engine)
     chains: list[EvaluationChain] = []
     for draft in state["chains"]:
         content = read_draft(draft, request)
@@ -298,6 +301,13 @@ async def aggregate(
         failures=tuple(failures),
         prototype=state["prototype"],
         neighbors=tuple(state["neighbors"]),
+        evidence=evidence_of(
+            request,
+            UserSignals.model_validate(state["signals"][request.user_id]),
+            chain_format,
+            neighbors=len({chain.signals_of for chain in chains if chain.level == "prototype"}),
+            asked_for=scaling_of(state).history,
+        ),
         usage=usage_of(state["usage"], context),
         timings=timings,
         seed=state["seed"],

@@ -20,10 +20,12 @@ __all__ = [
     "Candidate",
     "CandidateScore",
     "ChainFailure",
+    "ClippedText",
     "Criterion",
     "Evaluation",
     "EvaluationChain",
     "EvaluationRequest",
+    "Evidence",
     "Level",
     "Message",
     "Moment",
@@ -35,6 +37,7 @@ __all__ = [
     "StatedPreference",
     "Usage",
     "UserSignals",
+    "Writing",
     "complaint_of",
 ]
 
@@ -115,11 +118,15 @@ class StatedPreference(Model):
 
 
 class UserSignals(Model):
-    """What is known of one person: history H and stated criteria E of the paper."""
+    """What is known of one person: history H and stated criteria E of the paper.
+
+    choices_known: how many past choices there are in all, where whoever selected the history says so.
+    """
 
     user_id: Identifier
     history: tuple[PreferencePair, ...] = ()
     stated: tuple[StatedPreference, ...] = ()
+    choices_known: int | None = None
 
 
 class Candidate(Model):
@@ -334,6 +341,47 @@ class Usage(Model):
     cost: float | None = None
 
 
+class Writing(Model):
+    """In what a text is written, as far as a plain rule can tell; the script is "" without letters."""
+
+    language: Literal["English", "other", "unknown"]
+    script: str
+
+
+class ClippedText(Model):
+    """A text of which prompts show the beginning only.
+
+    place: "query", a candidate's id, "choice 2, chosen", "statement 1". characters: how long it is.
+    shown: how much of it prompts show.
+    """
+
+    place: str
+    characters: int
+    shown: int
+
+
+class Evidence(Model):
+    """What an evaluation rests on, and what it was not made for.
+
+    choices: past choices of the user that prompts show; choices_known: how many there are in all,
+        None where the memory does not say. statements: what the user stated, shown.
+    neighbors: similar users whose chains count.
+    clipped: texts that prompts show the beginning of only.
+    query_writing, candidate_writings: in what they are written; the candidates' by id.
+    warnings: sentences on input beyond what the chain format or its model was made for, and on a
+        user of whom nothing is known.
+    """
+
+    choices: int
+    choices_known: int | None
+    statements: int
+    neighbors: int
+    clipped: tuple[ClippedText, ...]
+    query_writing: Writing
+    candidate_writings: dict[str, Writing]
+    warnings: tuple[str, ...]
+
+
 class Evaluation(Model):
     """Everything there is to know about one scored request.
 
@@ -349,6 +397,7 @@ class Evaluation(Model):
     failures: tuple[ChainFailure, ...] = ()
     prototype: str | None = None
     neighbors: tuple[str, ...] = ()
+    evidence: Evidence
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int

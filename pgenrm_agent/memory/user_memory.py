@@ -204,14 +204,18 @@ class UserMemory:
         if selection == "similar" and query is None:
             raise ConfigurationError("selection 'similar' needs the query to be similar to")
         history: tuple[PreferencePair, ...] = ()
+        choices_known: int | None = None
         if limit != 0:
             pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
             similarity = None
             if pairs and vectors is not None and query is not None:
                 similarity = vectors @ self._store.embedder.embed([query])[0]
             history = select(pairs, selection, limit, seed=seed, similarity=similarity)
+            choices_known = len(pairs)
         stated = tuple(stated for _, stated in self._stated(user_id))
-        return UserSignals(user_id=user_id, history=history, stated=stated)
+        return UserSignals(
+            user_id=user_id, history=history, stated=stated, choices_known=choices_known
+        )
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """Return all remembered choices of a user, oldest first."""

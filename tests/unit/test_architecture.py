@@ -41,6 +41,8 @@ LAYERS = [
         "common_basis",
         "confidence",
         "costs",
+        "evidence",
+        "language",
         "ranking",
         "sampling",
     },

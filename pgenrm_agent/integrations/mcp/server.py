@@ -21,6 +21,7 @@ from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
+    Evidence,
     PreferencePair,
     Rubric,
     StatedPreference,
@@ -39,7 +40,8 @@ UserArgument = Annotated[
 ]
 QueryArgument = Annotated[str, Field(description="What the user asked.")]
 CandidatesArgument = Annotated[
-    list[str], Field(description="The candidate answers, in full.", min_length=1, max_length=64)
+    list[str],
+    Field(description="The candidate answers, in full.", min_length=1, max_length=64),
 ]
 
 
@@ -61,6 +63,7 @@ class Scores(BaseModel):
     best: str | None
     persona: str | None
     rubric: Rubric | None
+    evidence: Evidence
     usage: Usage
     seed: int
 
@@ -69,6 +72,7 @@ class Ranking(BaseModel):
     """Structured output of `rerank`: best first, those not scored last."""
 
     items: tuple[RerankItem, ...]
+    evidence: Evidence
     usage: Usage
     seed: int
 
@@ -138,6 +142,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             best=evaluation.best,
             persona=shown.persona.text if shown else None,
             rubric=shown.rubric if shown else None,
+            evidence=evaluation.evidence,
             usage=evaluation.usage,
             seed=evaluation.seed,
         )
@@ -161,7 +166,10 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
         )
         ranking = Ranking(
-            items=ranking_of(evaluation).items, usage=evaluation.usage, seed=evaluation.seed
+            items=ranking_of(evaluation).items,
+            evidence=evaluation.evidence,
+            usage=evaluation.usage,
+            seed=evaluation.seed,
         )
         return _result([describe(evaluation)], ranking)
 

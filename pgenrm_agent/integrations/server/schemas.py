@@ -15,6 +15,7 @@ from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
     EvaluationChain,
+    Evidence,
     Message,
     Model,
     PreferencePair,
@@ -200,7 +201,8 @@ class ScoreResponse(Model):
     `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
     sampled texts that could not be used, by reason. `prototype` is the group of similar users that
     the user is nearest to, `neighbors` how many of them took part. `chains` holds the user's
-    own chains only: what similar users' signals gave is theirs.
+    own chains only: what similar users' signals gave is theirs. `evidence` says what the scores
+    rest on, with warnings.
     """
 
     scores: list[CandidateScore]
@@ -212,6 +214,7 @@ class ScoreResponse(Model):
     failures: dict[str, int]
     prototype: str | None = None
     neighbors: int = 0
+    evidence: Evidence
     usage: Usage
     seconds: float
     seed: int
@@ -388,6 +391,7 @@ def score_response(evaluation: Evaluation, *, include_chains: bool) -> ScoreResp
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
         prototype=evaluation.prototype,
         neighbors=len(evaluation.neighbors),
+        evidence=evaluation.evidence,
         usage=evaluation.usage,
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,

@@ -103,7 +103,8 @@ async def rerank(
     )
     result = await while_connected(request, start(service, work))
     version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
-    return rerank_response(result, body, version, [] if user else [NOBODY])
+    warnings = result.evaluation.evidence.warnings if user else (NOBODY,)
+    return rerank_response(result, body, version, list(warnings))
 
 
 def _scoring(

@@ -34,6 +34,21 @@ def test_score_answers_with_scores_and_the_reason_why(running: Running) -> None:
         assert len(full["chains"]) == 2
 
 
+def test_a_mistyped_user_is_told_of(running: Running) -> None:
+    asked = {"query": "How?", "documents": ["So. 3", "Thus. 8"], "user": "adda"}
+    known = {"query": "Before?", "chosen": "Yes.", "rejected": "No."}
+    with running.client() as client:
+        client.post("/v1/users/kim/preferences", json=known).raise_for_status()
+        told = client.post("/v1/score", json={**ASKED, "user_id": "kim"}).json()["evidence"]
+        assert (told["choices"], told["choices_known"], told["warnings"]) == (1, 1, [])
+        evidence = client.post("/v1/score", json={**ASKED, "user_id": "adda"}).json()["evidence"]
+        assert (evidence["choices"], evidence["choices_known"], evidence["statements"]) == (0, 0, 0)
+        warning = "nothing is known of user 'adda': is the name right?"
+        assert evidence["warnings"] == [warning]
+        for path in ("/v1/rerank", "/v2/rerank"):
+            assert client.post(path, json=asked).json()["meta"]["warnings"] == [warning]
+
+
 def test_scaling_in_the_request_goes_over_the_servers(running: Running) -> None:
     scaling = {"individual": 5, "seed": 11}
     with running.client() as client:
