@@ -17,6 +17,9 @@ from pydantic import (
 )
 
 __all__ = [
+    "MAX_CANDIDATES",
+    "MAX_TEXT",
+    "MAX_TURNS",
     "Candidate",
     "CandidateScore",
     "ChainFailure",
@@ -42,6 +45,14 @@ __all__ = [
 ]
 
 Level = Literal["individual", "prototype"]
+MAX_TEXT = 50_000
+"""Most characters of a query, an answer, a statement or a turn, however they come in."""
+MAX_CANDIDATES = 128
+"""Most candidates of one request."""
+MAX_TURNS = 256
+"""Most turns of a conversation before a query."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
 
@@ -91,9 +102,9 @@ class PreferencePair(Model):
     `attributes` are named dimensions with weights 0-100 that the person set for this conversation.
     """
 
-    query: NonBlank
-    chosen: NonBlank
-    rejected: NonBlank
+    query: Text
+    chosen: Text
+    rejected: Text
     conversation: tuple[Message, ...] = ()
     attributes: dict[str, float] | None = None
     chosen_score: float | None = None
@@ -114,7 +125,7 @@ class StatedPreference(Model):
     """A criterion that the person put into words (an element of E in the paper)."""
 
     kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
-    text: NonBlank
+    text: Text
 
 
 class UserSignals(Model):
@@ -133,16 +144,16 @@ class Candidate(Model):
     """One answer to be scored. `id` is unique within a request."""
 
     id: Identifier
-    text: NonBlank
+    text: Text
 
 
 class EvaluationRequest(Model):
     """Which of `candidates` would `user_id` like best as the answer to `query`?"""
 
     user_id: Identifier
-    query: NonBlank
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    conversation: tuple[Message, ...] = ()
+    query: Text
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    conversation: Annotated[tuple[Message, ...], Field(max_length=MAX_TURNS)] = ()
 
     @model_validator(mode="after")
     def _unique_ids(self) -> Self:
@@ -150,6 +161,16 @@ class EvaluationRequest(Model):
         repeated = sorted({candidate_id for candidate_id in ids if ids.count(candidate_id) > 1})
         if repeated:
             raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    @model_validator(mode="after")
+    def _short_turns(self) -> Self:
+        longest = max((len(turn.content) for turn in self.conversation), default=0)
+        if longest > MAX_TEXT:
+            raise ValueError(
+                f"a turn of the conversation has {longest:,} characters; at most {MAX_TEXT:,} can be"
+                " judged"
+            )
         return self
 
 

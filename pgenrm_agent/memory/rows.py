@@ -23,7 +23,6 @@ from pgenrm_agent.schema import (
 
 __all__ = [
     "MAX_PAIR_CHARACTERS",
-    "MAX_STATED_CHARACTERS",
     "SCHEMA_VERSION",
     "ConsentRecord",
     "PairRecord",
@@ -39,7 +38,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MAX_PAIR_CHARACTERS = 200_000  # query, both answers and the conversation together
-MAX_STATED_CHARACTERS = 20_000
 
 MetadataValue: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = dict[str, MetadataValue]
@@ -139,8 +137,6 @@ def check_limits(record: Record) -> None:
                     f"field {name} of pair {pair.id} is {value}: give a finite number or leave "
                     "it out"
                 )
-    elif isinstance(record, StatedRecord):
-        _check_size("the stated preference", [record.stated.text], MAX_STATED_CHARACTERS)
 
 
 def record_to_row(record: Record) -> Row:

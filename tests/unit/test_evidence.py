@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.evidence import evidence_line, evidence_of
+from pgenrm_agent.integrations.server.schemas import (
+    PreferenceBody,
+    RerankBody,
+    ScoreBody,
+    StatementBody,
+)
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
+    MAX_CANDIDATES,
+    MAX_TEXT,
     Candidate,
     EvaluationRequest,
     Evidence,
@@ -161,3 +171,34 @@ def test_the_command_line_prints_a_line_and_no_probability_of_a_single_chain(
     printed = " ".join(capsys.readouterr().out.split())
     assert "judged by 0 past choices and 0 statements of 'adda'; nothing is known" in printed
     assert "100%" not in printed
+
+
+LIMITED: list[Callable[[str], object]] = [
+    lambda text: PreferencePair(query=text, chosen="a", rejected="b"),
+    lambda text: PreferencePair(query="q", chosen=text, rejected="b"),
+    lambda text: StatedPreference(text=text),
+    lambda text: evidence(query=text),
+    lambda text: evidence(answers=(text,)),
+    lambda text: evidence(conversation=(Message(role="user", content=text),)),
+    lambda text: PreferenceBody(query="q", chosen=text, rejected="b"),
+    lambda text: StatementBody(text=text),
+    lambda text: ScoreBody(user_id="ada", query=text, candidates=["a"]),
+]
+
+
+@pytest.mark.parametrize("make", LIMITED)
+def test_a_text_has_one_limit_however_it_comes_in(make: Callable[[str], object]) -> None:
+    make("x" * MAX_TEXT)
+    with pytest.raises(ValidationError, match=r"50000 characters|50,001 characters"):
+        make("x" * (MAX_TEXT + 1))
+
+
+def test_a_request_has_one_limit_of_candidates() -> None:
+    evidence(answers=("a",) * MAX_CANDIDATES)
+    for make in (
+        lambda answers: evidence(answers=answers),
+        lambda answers: ScoreBody(user_id="ada", query="q", candidates=list(answers)),
+        lambda answers: RerankBody(query="q", documents=list(answers)),
+    ):
+        with pytest.raises(ValidationError, match="at most 128 items"):
+            make(("a",) * (MAX_CANDIDATES + 1))

@@ -19,6 +19,7 @@ from pgenrm_agent.integrations.langchain.tool import describe
 from pgenrm_agent.ranking import RerankItem, ranking_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
+    MAX_CANDIDATES,
     CandidateScore,
     Evaluation,
     Evidence,
@@ -41,7 +42,7 @@ UserArgument = Annotated[
 QueryArgument = Annotated[str, Field(description="What the user asked.")]
 CandidatesArgument = Annotated[
     list[str],
-    Field(description="The candidate answers, in full.", min_length=1, max_length=64),
+    Field(description="The candidate answers, in full.", min_length=1, max_length=MAX_CANDIDATES),
 ]
 
 

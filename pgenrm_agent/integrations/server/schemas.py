@@ -12,6 +12,9 @@ from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.memory import UserSummary
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
+    MAX_CANDIDATES,
+    MAX_TEXT,
+    MAX_TURNS,
     CandidateScore,
     Evaluation,
     EvaluationChain,
@@ -45,9 +48,6 @@ __all__ = [
     "score_response",
 ]
 
-MAX_CANDIDATES = 64
-MAX_TEXT = 20_000
-MAX_TURNS = 64
 MAX_SIGNALS = 64
 
 UserId = Annotated[
@@ -59,9 +59,6 @@ UserId = Annotated[
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
-]
-Statement = Annotated[
-    str, StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")
 ]
 
 
@@ -138,7 +135,7 @@ class StatementBody(Model):
         json_schema_extra={"examples": [{"text": "Short answers, please.", "kind": "style"}]}
     )
 
-    text: Statement
+    text: Text
     kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
 
     def statement(self) -> StatedPreference:

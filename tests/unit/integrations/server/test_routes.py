@@ -12,7 +12,7 @@ import pytest
 
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
-from pgenrm_agent.schema import PreferencePair
+from pgenrm_agent.schema import MAX_CANDIDATES, MAX_TEXT, MAX_TURNS, PreferencePair
 
 if TYPE_CHECKING:
     from .conftest import Running, Serve
@@ -186,19 +186,55 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
     ("method", "path", "body", "status", "code"),
     [
         ("POST", "/v1/score", {**ASKED, "candidates": []}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "query": "x" * 20_001}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "candidates": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
+        ("POST", "/v1/score", {**ASKED, "query": "x" * (MAX_TEXT + 1)}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "querry": "?"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "timeout_s": 0}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "user_id": "../etc"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "query": "x" * 3_000_000}, 413, "body_too_large"),
-        ("POST", "/v1/score", {**ASKED, "candidates": ["x" * 20_001]}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "conversation": [TURN] * 65}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "candidates": ["x" * (MAX_TEXT + 1)]},
+            422,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "conversation": [TURN] * (MAX_TURNS + 1)},
+            422,
+            "invalid_request",
+        ),
         ("POST", "/v1/score", {**ASKED, "scaling": {"individual": 33}}, 422, "invalid_request"),
-        ("POST", "/v1/score/stream", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
-        ("POST", "/v1/rerank", {"query": "q", "documents": ["a"] * 65}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score/stream",
+            {**ASKED, "candidates": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            {"query": "q", "documents": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
         ("POST", "/v2/rerank", {"query": "q", "documents": []}, 422, "invalid_request"),
-        ("POST", "/v1/users/ada/statements", {"text": "x" * 4_001}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/users/ada/statements",
+            {"text": "x" * (MAX_TEXT + 1)},
+            422,
+            "invalid_request",
+        ),
         ("GET", "/v1/users/%2E%2E%2Fetc", None, 404, "not_found"),
         ("GET", "/v1/users/-ada", None, 422, "invalid_request"),
         ("GET", "/v1/users?limit=1001", None, 422, "invalid_request"),
