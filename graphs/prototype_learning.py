@@ -34,13 +34,14 @@ from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.fields import Model
 from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
 from pgenrm_agent.prototypes.refinement import Samples
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Model, PreferencePair, Prices, StatedPreference, Usage
+from pgenrm_agent.schema import PreferencePair, Prices, StatedPreference, Usage
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig

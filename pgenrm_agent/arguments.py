@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = [
     "items_of",

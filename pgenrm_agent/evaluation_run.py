@@ -23,7 +23,8 @@ from pgenrm_agent.arguments import (
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
-from pgenrm_agent.schema import Evaluation, EvaluationRequest, Model, Prices
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Evaluation, EvaluationRequest, Prices
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgenrm_agent.arguments import whole_number
-from pgenrm_agent.schema import Evaluation, Model
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Evaluation
 
 __all__ = ["RerankItem", "RerankResult", "ranking_of"]
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import re
-import uuid
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    StringConstraints,
-    ValidationError,
-    model_validator,
+from pydantic import Field, model_validator
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import (
+    MAX_CANDIDATES,
+    MAX_TEXT,
+    MAX_TURNS,
+    Identifier,
+    Model,
+    Moment,
+    NonBlank,
+    Text,
+    UserId,
+    new_id,
+    now,
 )
-
-from pgenrm_agent.errors import ConfigurationError, InvalidInput
-from pgenrm_agent.user_ids import GRAMMAR, MAX_USER_ID, normal_user_id
 
 __all__ = [
     "Candidate",
     "CandidateScore",
     "ChainFailure",
+    "ClippedText",
     "Criterion",
     "Evaluation",
     "EvaluationChain",
     "EvaluationRequest",
+    "Evidence",
     "Level",
     "Message",
-    "Moment",
     "Persona",
     "PreferencePair",
     "Prices",
@@ -40,105 +40,12 @@ __all__ = [
     "Scaling",
     "StatedPreference",
     "Usage",
-    "UserId",
     "UserSignals",
-    "YesOrNo",
-    "refusal",
+    "Writing",
 ]
 
 Level = Literal["individual", "prototype"]
-NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
-YesOrNo = Annotated[bool, Strict()]
-"""True or false; a model that writes "yes" or 1 has not understood what it was asked."""
-UserId = Annotated[
-    str,
-    Strict(),
-    AfterValidator(normal_user_id),
-    Field(
-        description=f"Id of a user: {GRAMMAR}. Kept in Unicode's normal form C.",
-        json_schema_extra={"minLength": 1, "maxLength": MAX_USER_ID, "format": "user-id"},
-    ),
-]
-
-
-def in_utc_if_naive(time: datetime) -> datetime:
-    """Return the time itself; one without a time zone is taken as UTC."""
-    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
-
-
-Moment = Annotated[datetime, AfterValidator(in_utc_if_naive)]
-"""A time that can be compared with every other: it has a time zone."""
-
 WEIGHT_SUM_TOLERANCE = 1e-6
-
-
-class Model(BaseModel):
-    """Common configuration: immutable, a misspelled field is an error, and errors are ours.
-
-    Raises:
-        InvalidInput: A field is missing, unknown, or of no use.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, /, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise refusal(type(self), error) from None
-
-    # What pydantic looks at, so that it makes models inside of models without this constructor: a
-    # complaint then names the whole place.
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-
-    @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Return the model of these fields."""
-        try:
-            return super().model_validate(obj, **options)
-        except ValidationError as error:
-            raise refusal(cls, error) from None
-
-    @classmethod
-    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
-        """Return the model of a JSON text."""
-        try:
-            return super().model_validate_json(json_data, **options)
-        except ValidationError as error:
-            raise refusal(cls, error) from None
-
-
-def refusal(kind: type[BaseModel], error: ValidationError) -> InvalidInput:
-    """Return pydantic's complaints in one line: where, what, and the value."""
-    complaints = []
-    for problem in error.errors(include_url=False, include_context=False):
-        place = ".".join(str(part) for part in problem["loc"])
-        said = problem["msg"].removeprefix("Value error, ")
-        whole = f"{place}: {said} (got {_shown(problem['input'])})" if place else said
-        complaints.append((place, said, whole))
-    place, said, _ = complaints[0]
-    details = "; ".join(whole for _, _, whole in complaints)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.strip("_")).lower()
-    return InvalidInput(
-        f"this {name} cannot be used: {details}", place=place, complaint=said, details=details
-    )
-
-
-def _shown(value: object) -> str:
-    try:
-        shown = json.dumps(value, default=lambda inner: type(inner).__name__, skipkeys=True)
-    except (ValueError, RecursionError):  # it holds itself, or is very deep
-        return type(value).__name__
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Message(Model):
@@ -154,9 +61,9 @@ class PreferencePair(Model):
     `attributes` are named dimensions with weights 0-100 that the person set for this conversation.
     """
 
-    query: NonBlank
-    chosen: NonBlank
-    rejected: NonBlank
+    query: Text
+    chosen: Text
+    rejected: Text
     conversation: tuple[Message, ...] = ()
     attributes: dict[str, float] | None = None
     chosen_score: float | None = None
@@ -177,31 +84,35 @@ class StatedPreference(Model):
     """A criterion that the person put into words (an element of E in the paper)."""
 
     kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
-    text: NonBlank
+    text: Text
 
 
 class UserSignals(Model):
-    """What is known of one person: history H and stated criteria E of the paper."""
+    """What is known of one person: history H and stated criteria E of the paper.
+
+    choices_known: how many past choices there are in all, where whoever selected the history says so.
+    """
 
     user_id: UserId
     history: tuple[PreferencePair, ...] = ()
     stated: tuple[StatedPreference, ...] = ()
+    choices_known: int | None = None
 
 
 class Candidate(Model):
     """One answer to be scored. `id` is unique within a request."""
 
     id: Identifier
-    text: NonBlank
+    text: Text
 
 
 class EvaluationRequest(Model):
     """Which of `candidates` would `user_id` like best as the answer to `query`?"""
 
     user_id: UserId
-    query: NonBlank
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    conversation: tuple[Message, ...] = ()
+    query: Text
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    conversation: Annotated[tuple[Message, ...], Field(max_length=MAX_TURNS)] = ()
 
     @model_validator(mode="after")
     def _unique_ids(self) -> Self:
@@ -209,6 +120,16 @@ class EvaluationRequest(Model):
         repeated = sorted({candidate_id for candidate_id in ids if ids.count(candidate_id) > 1})
         if repeated:
             raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    @model_validator(mode="after")
+    def _short_turns(self) -> Self:
+        longest = max((len(turn.content) for turn in self.conversation), default=0)
+        if longest > MAX_TEXT:
+            raise ValueError(
+                f"a turn of the conversation has {longest:,} characters; at most {MAX_TEXT:,} can be"
+                " judged"
+            )
         return self
 
 
@@ -350,7 +271,8 @@ class CandidateScore(Model):
     mean: Eq. 9 divided by the number of levels present, so that it stays on the 1-10 scale; of a
         single neighbor beside the user's own chains, a quarter at most (`aggregation.aggregate`).
     standard_error: of `mean`, from the spread of the chains; None with fewer than two chains.
-    probability_best: chance that this candidate's expected reward is the highest, 0-1.
+    probability_best: chance that the user likes this candidate best of all, 0-1; None where fewer
+        than two chains tell, or where another candidate is not scored (`confidence`).
     `outcome == "not_scored"` has no numbers and a `reason`; it is never a zero or a tie.
     """
 
@@ -405,6 +327,47 @@ class Usage(Model):
     cost: float | None = None
 
 
+class Writing(Model):
+    """In what a text is written, as far as a plain rule can tell; the script is "" without letters."""
+
+    language: Literal["English", "other", "unknown"]
+    script: str
+
+
+class ClippedText(Model):
+    """A text of which prompts show the beginning only.
+
+    place: "query", a candidate's id, "choice 2, chosen", "statement 1". characters: how long it is.
+    shown: how much of it prompts show.
+    """
+
+    place: str
+    characters: int
+    shown: int
+
+
+class Evidence(Model):
+    """What an evaluation rests on, and what it was not made for.
+
+    choices: past choices of the user that prompts show; choices_known: how many there are in all,
+        None where the memory does not say. statements: what the user stated, shown.
+    neighbors: similar users whose chains count.
+    clipped: texts that prompts show the beginning of only.
+    query_writing, candidate_writings: in what they are written; the candidates' by id.
+    warnings: sentences on input beyond what the chain format or its model was made for, and on a
+        user of whom nothing is known.
+    """
+
+    choices: int
+    choices_known: int | None
+    statements: int
+    neighbors: int
+    clipped: tuple[ClippedText, ...]
+    query_writing: Writing
+    candidate_writings: dict[str, Writing]
+    warnings: tuple[str, ...]
+
+
 class Evaluation(Model):
     """Everything there is to know about one scored request.
 
@@ -420,6 +383,7 @@ class Evaluation(Model):
     failures: tuple[ChainFailure, ...] = ()
     prototype: str | None = None
     neighbors: tuple[str, ...] = ()
+    evidence: Evidence
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int

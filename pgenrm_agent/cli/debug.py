@@ -392,6 +392,8 @@ def _print_checkpoint(point: Checkpoint) -> None:
     typer.echo(f"next: {', '.join(point.next) or 'nothing, it is at its end'}")
     for name in point.ranking:
         typer.echo(f"  {point.means[name]:5.2f}  {name}")
+    if point.evidence:
+        typer.echo(point.evidence)
     if point.error:
         typer.echo(f"failed: {point.error}")
 

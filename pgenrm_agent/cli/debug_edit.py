@@ -15,7 +15,8 @@ from pgenrm_agent.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.schema import Candidate, Model, PreferencePair, UserSignals
+    from pgenrm_agent.fields import Model
+    from pgenrm_agent.schema import Candidate, PreferencePair, UserSignals
 
 __all__ = [
     "Editable",

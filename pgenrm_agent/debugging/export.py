@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pgenrm_agent.debugging.records import config_of
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata

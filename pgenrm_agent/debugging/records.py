@@ -21,6 +21,7 @@ from pgenrm_agent.debugging.views import (
     RunSummary,
     Side,
     chain_views,
+    evidence_in,
     means_of,
     ranking_of,
 )
@@ -164,6 +165,7 @@ def checkpoint_of(snapshot: StateSnapshot, *, ran: str | None, current: bool) ->
         tokens=_tokens(snapshot.values),
         means=means_of(snapshot.values),
         ranking=ranking_of(snapshot.values),
+        evidence=evidence_in(snapshot.values),
         finished=not snapshot.next,
         current=current,
     )

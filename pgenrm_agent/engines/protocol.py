@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 from pydantic import Field
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Message, Model
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Message
 
 __all__ = [
     "Capabilities",

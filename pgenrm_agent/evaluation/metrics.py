@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pgenrm_agent.aggregation import TIE
-from pgenrm_agent.schema import Model
+from pgenrm_agent.confidence import TIE
+from pgenrm_agent.fields import Model
 
 __all__ = [
     "CHANCE",

@@ -11,16 +11,8 @@ from pydantic import Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_models
-from pgenrm_agent.schema import (
-    Candidate,
-    Identifier,
-    Message,
-    Model,
-    NonBlank,
-    PreferencePair,
-    StatedPreference,
-    UserId,
-)
+from pgenrm_agent.fields import Identifier, Model, NonBlank, UserId
+from pgenrm_agent.schema import Candidate, Message, PreferencePair, StatedPreference
 
 __all__ = ["Question", "check_questions", "fingerprint", "read_questions"]
 

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.errors import ChainError, ConfigurationError, InvalidInput
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
@@ -27,7 +28,6 @@ from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import (
     Message,
-    Model,
     PreferencePair,
     Scaling,
     StatedPreference,

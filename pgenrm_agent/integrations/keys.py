@@ -14,8 +14,8 @@ from filelock import FileLock
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import write_text
-from pgenrm_agent.schema import Model
 
 __all__ = ["IssuedKey", "KeyRing", "Tenant", "valid_tenant"]
 

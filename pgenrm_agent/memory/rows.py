@@ -12,19 +12,11 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import InvalidInput, MemoryStoreError
-from pgenrm_agent.schema import (
-    Model,
-    Moment,
-    PreferencePair,
-    StatedPreference,
-    UserId,
-    YesOrNo,
-    in_utc_if_naive,
-)
+from pgenrm_agent.fields import Model, Moment, UserId, YesOrNo, in_utc_if_naive
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 __all__ = [
     "MAX_PAIR_CHARACTERS",
-    "MAX_STATED_CHARACTERS",
     "SCHEMA_VERSION",
     "ConsentRecord",
     "PairRecord",
@@ -40,7 +32,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MAX_PAIR_CHARACTERS = 200_000  # query, both answers and the conversation together
-MAX_STATED_CHARACTERS = 20_000
 
 MetadataValue: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = dict[str, MetadataValue]
@@ -136,8 +127,6 @@ def check_limits(record: Record) -> None:
                     f"field {name} of pair {pair.id} is {value}: give a finite number or leave "
                     "it out"
                 )
-    elif isinstance(record, StatedRecord):
-        _check_size("the stated preference", [record.stated.text], MAX_STATED_CHARACTERS)
 
 
 def record_to_row(record: Record) -> Row:

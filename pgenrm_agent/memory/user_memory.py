@@ -200,14 +200,18 @@ class UserMemory:
         user_id = valid_user_id(user_id)
         refuse_unusable(selection, limit, query, seed)
         history: tuple[PreferencePair, ...] = ()
+        choices_known: int | None = None
         if limit != 0:
             pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
             similarity = None
             if pairs and vectors is not None and query is not None:
                 similarity = vectors @ self._store.embedder.embed([query])[0]
             history = select(pairs, selection, limit, seed=seed, similarity=similarity)
+            choices_known = len(pairs)
         stated = tuple(stated for _, stated in self._stated(user_id))
-        return UserSignals(user_id=user_id, history=history, stated=stated)
+        return UserSignals(
+            user_id=user_id, history=history, stated=stated, choices_known=choices_known
+        )
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """Return all remembered choices of a user, oldest first."""

@@ -23,10 +23,10 @@ import numpy as np
 
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.memory.store import CHANGES, Store, reported
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
-from pgenrm_agent.schema import Model
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection

@@ -37,8 +37,8 @@ from pgenrm_agent import (
 )
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.fields import Model
 from pgenrm_agent.integrations.langchain.memory import memory_tools
-from pgenrm_agent.schema import Model
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 ANSWERS = ["So.", "Not so."]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["ROW_FILES", "Located", "read_jsonl", "read_models", "read_records"]
 

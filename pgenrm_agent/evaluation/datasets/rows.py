@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Literal
 
+from pgenrm_agent.fields import Model, UserId
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserId
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 __all__ = ["Example", "PreferenceRow", "Split", "examples"]
 

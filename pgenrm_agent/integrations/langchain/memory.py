@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field, create_model
 
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.fields import YesOrNo
 from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, refuse_unknown_source
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import PreferencePair, StatedPreference, YesOrNo
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["memory_tools"]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.evidence import evidence_line
 from pgenrm_agent.integrations.langchain.user import (
     UserFrom,
     named_user,
@@ -149,7 +150,10 @@ def as_tool(
 
 
 def describe(evaluation: Evaluation) -> str:
-    """Return the ranking as short text, one line per candidate; those not scored come last."""
+    """Return the ranking as short text, one line per candidate, and what it was judged by.
+
+    Those not scored come last.
+    """
     texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     return "\n".join(_lines(evaluation, texts))
 
@@ -166,6 +170,8 @@ def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
             yield f"Not scored: {candidate_id} ({score.reason}): {_shortened(texts[candidate_id])}"
     if evaluation.best is None and len(evaluation.ranking) > 1:
         yield "The first places are tied."
+    line = evidence_line(evaluation.request.user_id, evaluation.evidence)
+    yield f"{line[0].upper()}{line[1:]}{'' if line.endswith('?') else '.'}"
 
 
 def _shortened(text: str) -> str:

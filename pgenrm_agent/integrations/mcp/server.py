@@ -15,17 +15,18 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_run import Progress
+from pgenrm_agent.fields import MAX_CANDIDATES, YesOrNo
 from pgenrm_agent.integrations.langchain.tool import describe
 from pgenrm_agent.ranking import RerankItem, ranking_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
+    Evidence,
     PreferencePair,
     Rubric,
     StatedPreference,
     Usage,
-    YesOrNo,
 )
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -42,7 +43,8 @@ UserArgument = Annotated[
 ]
 QueryArgument = Annotated[str, Field(description="What the user asked.")]
 CandidatesArgument = Annotated[
-    list[str], Field(description="The candidate answers, in full.", min_length=1, max_length=64)
+    list[str],
+    Field(description="The candidate answers, in full.", min_length=1, max_length=MAX_CANDIDATES),
 ]
 
 
@@ -64,6 +66,7 @@ class Scores(BaseModel):
     best: str | None
     persona: str | None
     rubric: Rubric | None
+    evidence: Evidence
     usage: Usage
     seed: int
 
@@ -72,6 +75,7 @@ class Ranking(BaseModel):
     """Structured output of `rerank`: best first, those not scored last."""
 
     items: tuple[RerankItem, ...]
+    evidence: Evidence
     usage: Usage
     seed: int
 
@@ -149,6 +153,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             best=evaluation.best,
             persona=shown.persona.text if shown else None,
             rubric=shown.rubric if shown else None,
+            evidence=evaluation.evidence,
             usage=evaluation.usage,
             seed=evaluation.seed,
         )
@@ -172,7 +177,10 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
         )
         ranking = Ranking(
-            items=ranking_of(evaluation).items, usage=evaluation.usage, seed=evaluation.seed
+            items=ranking_of(evaluation).items,
+            evidence=evaluation.evidence,
+            usage=evaluation.usage,
+            seed=evaluation.seed,
         )
         return _result([describe(evaluation)], ranking)
 

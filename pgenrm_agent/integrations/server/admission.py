@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["Admission", "Limits", "OverloadedError", "Place"]
 

@@ -9,22 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT, MAX_TURNS, Model, UserId, YesOrNo
 from pgenrm_agent.memory import UserSummary
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
     EvaluationChain,
+    Evidence,
     Message,
-    Model,
     PreferencePair,
     Rubric,
     Scaling,
     StatedPreference,
     Usage,
-    UserId,
     UserSignals,
-    YesOrNo,
 )
 
 __all__ = [
@@ -45,18 +44,12 @@ __all__ = [
     "score_response",
 ]
 
-MAX_CANDIDATES = 64
-MAX_TEXT = 20_000
-MAX_TURNS = 64
 MAX_SIGNALS = 64
 
 # Only what every store and tokenizer takes: no text that is blank, none with a NUL.
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
-]
-Statement = Annotated[
-    str, StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")
 ]
 
 
@@ -133,7 +126,7 @@ class StatementBody(Model):
         json_schema_extra={"examples": [{"text": "Short answers, please.", "kind": "style"}]}
     )
 
-    text: Statement
+    text: Text
     kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
 
     def statement(self) -> StatedPreference:
@@ -196,7 +189,8 @@ class ScoreResponse(Model):
     `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
     sampled texts that could not be used, by reason. `prototype` is the group of similar users that
     the user is nearest to, `neighbors` how many of them took part. `chains` holds the user's
-    own chains only: what similar users' signals gave is theirs.
+    own chains only: what similar users' signals gave is theirs. `evidence` says what the scores
+    rest on, with warnings.
     """
 
     scores: list[CandidateScore]
@@ -208,6 +202,7 @@ class ScoreResponse(Model):
     failures: dict[str, int]
     prototype: str | None = None
     neighbors: int = 0
+    evidence: Evidence
     usage: Usage
     seconds: float
     seed: int
@@ -396,6 +391,7 @@ def score_response(evaluation: Evaluation, *, include_chains: bool) -> ScoreResp
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
         prototype=evaluation.prototype,
         neighbors=len(evaluation.neighbors),
+        evidence=evaluation.evidence,
         usage=evaluation.usage,
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,

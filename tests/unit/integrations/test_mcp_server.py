@@ -98,6 +98,16 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
     assert "Persona: This person wants a useful answer." in told
     assert "- Usefulness, 100 %" in told
     assert result.structured_content["usage"]["chains_sampled"] == 2
+    assert result.structured_content["evidence"]["choices"] == 0
+
+
+async def test_a_mistyped_user_is_told_of(address: str) -> None:
+    async with Client(address) as client:
+        for tool in ("score", "rerank"):
+            result = await client.call_tool(tool, {**ASKED, "user_id": "adda"})
+            assert "0 past choices and 0 statements of 'adda'" in text(result)
+            warnings = result.structured_content["evidence"]["warnings"]
+            assert warnings == ["nothing is known of user 'adda': is the name right?"]
 
 
 async def test_rerank_keeps_the_original_places(address: str) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import StreamingResponse
 
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.evaluation_run import OnProgress, Progress
+from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import error_of, errors
 from pgenrm_agent.integrations.server.schemas import (
     RerankBody,
@@ -25,7 +26,7 @@ from pgenrm_agent.integrations.server.schemas import (
 from pgenrm_agent.integrations.server.service import CallersModel, TheService
 from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Evaluation, UserId, UserSignals
+from pgenrm_agent.schema import Evaluation, UserSignals
 
 router = APIRouter(tags=["evaluation"])
 
@@ -115,7 +116,8 @@ async def rerank(
     )
     result = await while_connected(request, start(service, work))
     version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
-    return rerank_response(result, body, version, [] if user else [NOBODY])
+    warnings = result.evaluation.evidence.warnings if user else (NOBODY,)
+    return rerank_response(result, body, version, list(warnings))
 
 
 def _scoring(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import errors
 from pgenrm_agent.integrations.server.schemas import (
     ConsentBody,
@@ -19,7 +20,6 @@ from pgenrm_agent.integrations.server.schemas import (
 )
 from pgenrm_agent.integrations.server.service import CallersModel
 from pgenrm_agent.prototypes import PrototypeStatus
-from pgenrm_agent.schema import UserId
 
 router = APIRouter(tags=["memory"])
 

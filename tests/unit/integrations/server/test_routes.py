@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT, MAX_TURNS
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.schema import PreferencePair
@@ -33,6 +34,21 @@ def test_score_answers_with_scores_and_the_reason_why(running: Running) -> None:
         assert answer["chains"] is None
         full = client.post("/v1/score", json={**ASKED, "include_chains": True}).json()
         assert len(full["chains"]) == 2
+
+
+def test_a_mistyped_user_is_told_of(running: Running) -> None:
+    asked = {"query": "How?", "documents": ["So. 3", "Thus. 8"], "user": "adda"}
+    known = {"query": "Before?", "chosen": "Yes.", "rejected": "No."}
+    with running.client() as client:
+        client.post("/v1/users/kim/preferences", json=known).raise_for_status()
+        told = client.post("/v1/score", json={**ASKED, "user_id": "kim"}).json()["evidence"]
+        assert (told["choices"], told["choices_known"], told["warnings"]) == (1, 1, [])
+        evidence = client.post("/v1/score", json={**ASKED, "user_id": "adda"}).json()["evidence"]
+        assert (evidence["choices"], evidence["choices_known"], evidence["statements"]) == (0, 0, 0)
+        warning = "nothing is known of user 'adda': is the name right?"
+        assert evidence["warnings"] == [warning]
+        for path in ("/v1/rerank", "/v2/rerank"):
+            assert client.post(path, json=asked).json()["meta"]["warnings"] == [warning]
 
 
 def test_scaling_in_the_request_goes_over_the_servers(running: Running) -> None:
@@ -208,19 +224,55 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
     ("method", "path", "body", "status", "code"),
     [
         ("POST", "/v1/score", {**ASKED, "candidates": []}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "query": "x" * 20_001}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "candidates": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
+        ("POST", "/v1/score", {**ASKED, "query": "x" * (MAX_TEXT + 1)}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "querry": "?"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "timeout_s": 0}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "user_id": ".."}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "query": "x" * 3_000_000}, 413, "body_too_large"),
-        ("POST", "/v1/score", {**ASKED, "candidates": ["x" * 20_001]}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "conversation": [TURN] * 65}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "candidates": ["x" * (MAX_TEXT + 1)]},
+            422,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "conversation": [TURN] * (MAX_TURNS + 1)},
+            422,
+            "invalid_request",
+        ),
         ("POST", "/v1/score", {**ASKED, "scaling": {"individual": 33}}, 422, "invalid_request"),
-        ("POST", "/v1/score/stream", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
-        ("POST", "/v1/rerank", {"query": "q", "documents": ["a"] * 65}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score/stream",
+            {**ASKED, "candidates": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            {"query": "q", "documents": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
         ("POST", "/v2/rerank", {"query": "q", "documents": []}, 422, "invalid_request"),
-        ("POST", "/v1/users/ada/statements", {"text": "x" * 4_001}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/users/ada/statements",
+            {"text": "x" * (MAX_TEXT + 1)},
+            422,
+            "invalid_request",
+        ),
         ("PUT", "/v1/users/ada/consent", {"consent": "yes"}, 422, "invalid_request"),
         ("PUT", "/v1/users/ada/consent", {"consent": 1}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "include_chains": "on"}, 422, "invalid_request"),
