@@ -204,7 +204,7 @@ def test_all_stated_preferences_are_recalled_in_the_order_they_were_stated(
     [
         ({"selection": "similar"}, "needs the query"),
         ({"selection": "best"}, "'best' is unknown"),
-        ({"limit": -1}, "limit -1"),
+        ({"limit": -1}, "limit is -1"),
     ],
 )
 def test_a_recall_that_makes_no_sense_is_refused(
