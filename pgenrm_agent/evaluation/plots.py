@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pgenrm_agent.evaluation.metrics import Reliability
 from pgenrm_agent.evaluation.summary import JudgeSummary
@@ -175,7 +175,7 @@ def svg_text(figure: Figure) -> str:
     # Text stays text: it is smaller, and sharp at any size. The salt makes equal plots equal files.
     # A name may hold "$": it is no formula.
     for words in figure.findobj(Text):
-        cast("Text", words).set_parse_math(False)
+        words.set_parse_math(False)
     settings = {"svg.fonttype": "none", "svg.hashsalt": "pgenrm", "text.parse_math": False}
     with matplotlib.rc_context(settings):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -59,7 +59,7 @@ def user_of_run(config: RunnableConfig | None) -> str | None:
 
 def _in_context() -> object:
     try:
-        runtime: Runtime[object] | None = get_runtime()
+        runtime: Runtime[Any] | None = get_runtime()
     except (RuntimeError, KeyError):  # no run at all; or a plain runnable's
         return None
     context = None if runtime is None else runtime.context
