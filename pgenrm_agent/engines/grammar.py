@@ -132,20 +132,19 @@ class Grammars:
                 " ask without a grammar or JSON schema"
             ) from error
         metadata = json.loads(known.dump_metadata()) | {"stop_token_ids": sorted(ends)}
-        self._compiler = xgrammar.GrammarCompiler(
-            xgrammar.TokenizerInfo.from_vocab_and_metadata(
-                cast("list[bytes | str]", texts), json.dumps(metadata)
-            ),
-            cache_limit_bytes=CACHE_BYTES,
+        vocabulary_info = xgrammar.TokenizerInfo.from_vocab_and_metadata(
+            cast("list[bytes | str]", texts), json.dumps(metadata)
         )
+        self._compiler = xgrammar.GrammarCompiler(vocabulary_info, cache_limit_bytes=CACHE_BYTES)
         self._tokenizer = tokenizer
-        self._texts = texts
-        self._ends = sorted(ends)
-        in_order = sorted((text, token) for token, text in enumerate(texts) if text)
-        self._sorted_texts = [text for text, _ in in_order]
-        self._sorted_tokens = np.array([token for _, token in in_order])
+        self._ends = set(ends)
+        self._pieces = vocabulary_info.decoded_vocab
+        self._token_of = {piece: token for token, piece in enumerate(self._pieces) if piece}
+        self._in_order = sorted(self._token_of)
+        self._longest = max(map(len, self._in_order))
         self._bits = xgrammar.allocate_token_bitmask(1, vocabulary)
         self._encoded = lru_cache(CACHE_JUMPS)(self._encode)
+        self._longer = lru_cache(CACHE_JUMPS)(self._rests)
 
     def matcher(self, grammar: str, begun: str = "") -> GrammarMatcher:
         """Return what follows an answer through a grammar in EBNF; `fork` it for each answer.
@@ -176,23 +175,63 @@ class Grammars:
         before: the tokens before them, `context` of them.
 
         The tokens are those that the tokenizer makes of the forced text behind the text before it, as
-        in the texts that models learn from. The last of them is left to the model where the grammar
-        allows a token that begins with it: what follows may be written as one token with it.
+        in the texts that models learn from. Where the end of it may be written as one token with what
+        follows ("[" in front of "1 chosen]"), the tokens that reach into that end are left to the model.
         """
         text = _forced_text(matcher)
         tokens = list(self._encoded(tuple(before), text)) if text else []
+        sure = self._sure_of(matcher, text.encode()) if tokens else 0
+        written = 0
         for accepted, token in enumerate(tokens):
-            last = accepted == len(tokens) - 1
-            if last and self._may_merge(matcher, token):
-                tokens.pop()
-            elif not matcher.accept_token(token):
+            written += len(self._pieces[token])
+            if written > sure:
+                tokens = tokens[:accepted]
+                break
+            if not matcher.accept_token(token):
                 matcher.rollback(accepted)
                 tokens = []
                 break
         complete = matcher.is_terminated() or (
-            matcher.is_completed() and self._allowed(matcher) <= set(self._ends)
+            matcher.is_completed() and set(np.flatnonzero(self._allowed(matcher))) <= self._ends
         )
         return tokens, complete
+
+    def _sure_of(self, matcher: GrammarMatcher, text: bytes) -> int:
+        """How many bytes of a forced text no token can share with what follows it."""
+        if not matcher.accept_string(text):
+            return 0
+        allowed = self._allowed(matcher)
+        sure = next(
+            (
+                start
+                for start in range(max(0, len(text) - self._longest), len(text))
+                if self._goes_on(matcher, allowed, text[start:])
+            ),
+            len(text),
+        )
+        matcher.rollback(1)
+        return sure
+
+    def _goes_on(self, matcher: GrammarMatcher, allowed: np.ndarray, end: bytes) -> bool:
+        """Whether a token begins with `end`, and goes on as the grammar allows behind it."""
+        tokens, rests = self._longer(end)
+        if allowed[tokens].any():
+            return True
+        for rest in rests:
+            if matcher.accept_string(rest):
+                matcher.rollback(1)
+                return True
+        return False
+
+    def _rests(self, end: bytes) -> tuple[np.ndarray, list[bytes]]:
+        """How tokens that begin with `end` go on: the rests that are tokens, and the others."""
+        first = bisect_right(self._in_order, end)
+        last = bisect_left(self._in_order, end + b"\xff" * 4)
+        rests = [piece[len(end) :] for piece in self._in_order[first:last]]
+        tokens = [self._token_of[rest] for rest in rests if rest in self._token_of]
+        return np.array(tokens, dtype=np.int64), [
+            rest for rest in rests if rest not in self._token_of
+        ]
 
     def _encode(self, before: tuple[int, ...], text: str) -> tuple[int, ...]:
         """The tokens of a text behind others; none if the tokenizer does not give the text back."""
@@ -205,16 +244,10 @@ class Grammars:
                     return tuple(tokens[length:])
         return ()
 
-    def _may_merge(self, matcher: GrammarMatcher, token: int) -> bool:
-        """Whether a grammar allows a token that begins with another one."""
-        text = self._texts[token]
-        start = bisect_right(self._sorted_texts, text)
-        end = bisect_left(self._sorted_texts, text + chr(0x10FFFF))
-        return not self._allowed(matcher).isdisjoint(self._sorted_tokens[start:end].tolist())
-
-    def _allowed(self, matcher: GrammarMatcher) -> set[int]:
+    def _allowed(self, matcher: GrammarMatcher) -> np.ndarray:
+        """Which tokens may come next, one byte a token."""
         matcher.fill_next_token_bitmask(self._bits)
-        return set(np.flatnonzero(_unpacked(self._bits)[0]).tolist())
+        return _unpacked(self._bits)[0]
 
 
 def _forced_text(matcher: GrammarMatcher) -> str:
