@@ -79,7 +79,8 @@ class TransformersEngine:
         million parameters are timed, and as many threads taken as pay. torch has one number for the
         whole process: it is set while the engine samples, and restored afterwards.
 
-    An answer is held to a JSON schema by xgrammar, from its first token on; where the model thinks
+    An answer is held to a JSON schema or grammar by xgrammar, from its first token on, and what they
+    leave no choice of is written without asking the model; where the model thinks
     first (its template opens the thinking, or its first token does), from the end of that on. A model
     that spells its opening mark in several tokens does not get to think before such an answer.
 
