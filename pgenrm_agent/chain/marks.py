@@ -42,8 +42,10 @@ _MARK_FIRST = re.compile(
 _LINKS = tuple(" (\"'*_")
 # "8 for" of "8 for Response 1", "6 (" of "6 (Response 2)".
 _MARK_FOR = re.compile(
-    r"(?<![\w.,])\d{1,3}(?:[.,]\d{1,2})?(?: ?/ ?\d{1,3}| out of \d{1,3})?(?: (?:points?|punkten?|puntos))?[*_]{0,3}"
-    r"(?P<for> {1,2}(?:(?:for|to|für|an|pour|à|para|per|voor|aan|за) {1,2}(?:(?:the|die|la|de) )?|(?P<bracket>\())"
+    r"(?<![\w.,])\d{1,3}(?:[.,]\d{1,2})?(?: ?/ ?\d{1,3}| out of \d{1,3})?"
+    r"(?: (?:points?|punkten?|puntos))?[*_]{0,3}"
+    r"(?P<for> {1,2}(?:(?:for|to|für|an|pour|à|para|per|voor|aan|за) {1,2}(?:(?:the|die|la|de) )?"
+    r"|(?P<bracket>\())"
     r"[\"'*_]{0,3})$"
 )
 LONGEST_MARK_FOR = 60
