@@ -15,10 +15,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from pgenrm_agent.arguments import model_of, path_of, refuse_other
-from pgenrm_agent.errors import ConfigurationError, InvalidInput
+from pgenrm_agent.errors import ConfigurationError, InvalidInput, MemoryStoreError
 from pgenrm_agent.schema import Evaluation, Usage
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -67,10 +68,7 @@ class EvaluationCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
-            self._file = sqlite3.connect(self.path, check_same_thread=False, timeout=30)
-            # What a user is forgotten with is overwritten, not left in free pages.
-            self._file.execute("PRAGMA secure_delete = ON")
-            self._file.executescript(_SCHEMA)
+            self._file = _opened(self.path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"{self.path} cannot be used as a cache of evaluations ({error}): name another file"
@@ -124,16 +122,34 @@ class EvaluationCache:
             )
 
     def forget(self, user_id: str) -> int:
-        """Remove what was kept about a user; returns how many evaluations that were."""
-        with self._lock, self._file:
-            return self._file.execute(
-                "DELETE FROM evaluations WHERE user = ?", (_hashed(valid_user_id(user_id)),)
-            ).rowcount
+        """Remove what was kept about a user; returns how many evaluations that were.
+
+        It works on a closed cache, too: its memory may be open for longer.
+
+        Raises MemoryStoreError where the file cannot be written.
+        """
+        user = _hashed(valid_user_id(user_id))
+        try:
+            with closing(_opened(self.path)) as file, file:
+                return file.execute("DELETE FROM evaluations WHERE user = ?", (user,)).rowcount
+        except sqlite3.Error as error:
+            raise MemoryStoreError(
+                f"what the cache {self.path} keeps of a user could not be removed ({error}): make the"
+                " file writable, or delete it, and forget them again"
+            ) from error
 
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
         with self._lock:
             self._file.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    file = sqlite3.connect(path, check_same_thread=False, timeout=30)
+    # What a user is forgotten with is overwritten, not left in free pages.
+    file.execute("PRAGMA secure_delete = ON")
+    file.executescript(_SCHEMA)
+    return file
 
 
 def _hashed(user_id: str) -> str:

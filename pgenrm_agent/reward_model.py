@@ -89,7 +89,8 @@ class PGenRM(Closeable):
             work in async code (for SQLite: `AsyncSqliteSaver`).
         staged: Write chains section by section, so that a run can be stopped and edited in between;
             slower than writing them whole.
-        cache: Keeps evaluations on disk, so that the same one is not made twice; yours to close.
+        cache: Keeps evaluations on disk, so that the same one is not made twice; yours to close. Who
+            is forgotten by the memory is forgotten by it.
         persona_embedder: Finds similar users by their personas. None means the bundled model's own
             token embeddings; with a sentence encoder, `SentenceTransformerEmbedder(...)`, users are
             grouped by what their personas mean. Prototypes built with one embedder are refused by
@@ -127,6 +128,8 @@ class PGenRM(Closeable):
         self._checkpointer = checkpointer
         self._run = run_options(show_neighbors, staged, max_tokens, prices)
         self._cache = cache
+        if cache is not None and memory is not None and not isinstance(memory, (str, Path)):
+            memory.also_forget.add(cache.forget)
         self._persona_embedder = persona_embedder
         self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
@@ -299,10 +302,7 @@ class PGenRM(Closeable):
 
     async def aforget(self, user_id: str) -> int:
         """Remove everything kept about `user_id`; returns how many entries the memory had."""
-        forgotten = await asyncio.to_thread(lambda: self.memory.forget(user_id))
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.forget, user_id)
-        return forgotten
+        return await asyncio.to_thread(lambda: self.memory.forget(user_id))
 
     forget = blocking(aforget)
 
@@ -313,6 +313,8 @@ class PGenRM(Closeable):
             self._refuse_closed()
             if self._memory is None:
                 self._memory = open_memory(self._memory_wanted)
+                if self._cache is not None:
+                    self._memory.also_forget.add(self._cache.forget)
             return self._memory
 
     def with_memory(self, memory: UserMemory | str | Path) -> PGenRM:
@@ -485,13 +487,11 @@ class PGenRM(Closeable):
 
         with self._lock:
             self._refuse_closed()
-            if from_memory and self._memory is None:
-                self._memory = open_memory(self._memory_wanted)
-            if from_memory and self._neighbors is None and self._memory is not None:
+            if from_memory and self._neighbors is None:
                 from pgenrm_agent.prototypes import Neighbors
 
                 embedder = self._persona_embedder or default_persona_embedder()
-                self._neighbors = Neighbors(self._memory, embedder)
+                self._neighbors = Neighbors(self.memory, embedder)
             if self._graph is None:
                 model, engine = self._model, self._engine_wanted
                 self._format = format_for(model, engine, self._format_wanted)

@@ -19,6 +19,7 @@ __all__ = [
     "AnswersOption",
     "AnyUserArgument",
     "BudgetOption",
+    "CacheOption",
     "CandidatesArgument",
     "ConcurrencyOption",
     "DryRunOption",
@@ -258,6 +259,14 @@ PricesOption = Annotated[
         help="What a million tokens read and a million tokens written cost, such as 0.15,0.60:"
         " results then say what they cost.",
         **from_setting("prices", "not known"),
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="File that keeps evaluations: the same one is not made, and paid for, twice.",
+        **from_setting("cache", "nothing is kept"),
     ),
 ]
 BudgetOption = Annotated[

@@ -14,12 +14,14 @@ from pgenrm_agent.errors import InvalidInput
 if TYPE_CHECKING:
     from pgenrm_agent.cli.engine_choice import EngineChoice
     from pgenrm_agent.embedding import Embedder
+    from pgenrm_agent.evaluation_cache import EvaluationCache
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Prices, Scaling
 
 __all__ = [
     "is_url",
+    "open_cache",
     "open_embedder",
     "open_memory",
     "open_reward_model",
@@ -41,6 +43,27 @@ def open_memory(memory: str | None) -> UserMemory:
     return UserMemory(url=memory) if is_url(memory) else UserMemory(memory)
 
 
+@contextmanager
+def open_cache(file: Path | None) -> Iterator[EvaluationCache | None]:
+    """Open the cache that `--cache` names, as large and old as the settings let it be."""
+    if file is None:
+        yield None
+        return
+    from pgenrm_agent.evaluation_cache import DAY_S, EvaluationCache
+    from pgenrm_agent.settings import read_settings
+
+    settings = read_settings()
+    cache = EvaluationCache(
+        file.expanduser(),
+        max_bytes=int(settings.cache_megabytes * 2**20),
+        max_age_s=settings.cache_days * DAY_S,
+    )
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
 def open_embedder(name: str | None) -> Embedder | None:
     """Return the sentence-transformers model of that name, or in that folder; None for the default."""
     if name is None:
@@ -58,6 +81,7 @@ def open_reward_model(
     scaling: Scaling | None = None,
     embedder: str | None = None,
     prices: Prices | None = None,
+    cache: EvaluationCache | None = None,
 ) -> PGenRM:
     """Return the reward model that the shared options describe."""
     from pgenrm_agent.reward_model import PGenRM
@@ -70,6 +94,7 @@ def open_reward_model(
         scaling=scaling,
         persona_embedder=open_embedder(embedder),
         prices=prices,
+        cache=cache,
     )
 
 

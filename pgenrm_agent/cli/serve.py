@@ -12,6 +12,7 @@ from pgenrm_agent.cli.costs import prices_of
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.keys import keys_in_force
 from pgenrm_agent.cli.options import (
+    CacheOption,
     EmbedderOption,
     IndividualOption,
     KeysOption,
@@ -24,7 +25,7 @@ from pgenrm_agent.cli.options import (
     SureOption,
     from_setting,
 )
-from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
+from pgenrm_agent.cli.resources import is_url, open_cache, open_reward_model, scaling_of
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.extras import require
 
@@ -81,6 +82,7 @@ def serve(
     engine: EngineChoice,
     embedder: EmbedderOption,
     prices: PricesOption,
+    cache: CacheOption,
 ) -> None:
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
     require("pgenrm serve", "fastapi", "prometheus_client", "uvicorn", extra="server")
@@ -95,14 +97,18 @@ def serve(
         )
     ring = None if no_keys else keys_in_force(key_file)
     folder = None if ring is None else _tenants_folder(memory)
-    with open_reward_model(
-        memory,
-        model,
-        engine,
-        scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
-        embedder=embedder,
-        prices=prices_of(prices),
-    ) as reward_model:
+    with (
+        open_cache(cache) as kept,
+        open_reward_model(
+            memory,
+            model,
+            engine,
+            scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
+            embedder=embedder,
+            prices=prices_of(prices),
+            cache=kept,
+        ) as reward_model,
+    ):
         _run_server(
             reward_model,
             ring,
@@ -146,6 +152,7 @@ def mcp(
     engine: EngineChoice,
     embedder: EmbedderOption,
     prices: PricesOption,
+    cache: CacheOption,
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     require("pgenrm mcp", "mcp")
@@ -167,14 +174,18 @@ def mcp(
         refuse_other_machines(
             host, "name a --tenant whose keys open it (`pgenrm keys add TENANT` makes one)"
         )
-    with open_reward_model(
-        memory,
-        model,
-        engine,
-        scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
-        embedder=embedder,
-        prices=prices_of(prices),
-    ) as reward_model:
+    with (
+        open_cache(cache) as kept,
+        open_reward_model(
+            memory,
+            model,
+            engine,
+            scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
+            embedder=embedder,
+            prices=prices_of(prices),
+            cache=kept,
+        ) as reward_model,
+    ):
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)
         if not http:

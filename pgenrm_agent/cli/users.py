@@ -10,6 +10,7 @@ import typer
 
 from pgenrm_agent.cli.options import (
     AnyUserArgument,
+    CacheOption,
     ExportOption,
     ForceOption,
     JsonOption,
@@ -19,7 +20,7 @@ from pgenrm_agent.cli.options import (
 )
 from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.cli.output import show as show_result
-from pgenrm_agent.cli.resources import open_memory, valid_input
+from pgenrm_agent.cli.resources import open_cache, open_memory, valid_input
 from pgenrm_agent.cli.score import text_or_file
 
 __all__ = ["app"]
@@ -88,12 +89,15 @@ def forget(
     user: UserArgument,
     *,
     memory: MemoryOption,
+    cache: CacheOption,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove every trace of a user."""
+    """Remove every trace of a user, from the cache, too."""
     if not yes:
         typer.confirm(f"Forget everything about {user}?", abort=True)
-    with open_memory(memory) as store:
+    with open_cache(cache) as kept, open_memory(memory) as store:
+        if kept is not None:
+            store.also_forget.add(kept.forget)
         typer.echo(f"{store.forget(user)} entries removed")
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
@@ -89,6 +89,8 @@ class Store:
         self._writing = threading.RLock()
         self.pid = os.getpid()
         self.users_of_this = 1
+        self.also_forget: set[Callable[[str], object]] = set()
+        """What is called with a user who is forgotten, by every memory on this store."""
         self._lock = lock
         self._copies = copies
         self._database = database

@@ -114,6 +114,7 @@ class UserMemory:
         else:
             store = connect(text_of(url, "url"), embedder, headers)
         self._shared = store
+        self.also_forget = store.also_forget
         self._close = weakref.finalize(self, release, store)
         # At exit the operating system releases everything, and Chroma's threads may be gone.
         self._close.atexit = False
@@ -152,7 +153,7 @@ class UserMemory:
         self._write([record])
 
     def forget(self, user_id: str) -> int:
-        """Remove every row of a user from every collection; returns how many there were."""
+        """Remove every row of a user, and call what is in `also_forget`; returns how many rows."""
         user_id = valid_user_id(user_id)
         store = self._store
         forgotten = 0
@@ -167,6 +168,8 @@ class UserMemory:
                 if forgotten > before:
                     store.changed(collection)
             store.wrote()
+        for forget in tuple(self.also_forget):
+            forget(user_id)
         return forgotten
 
     # --- reading ---
