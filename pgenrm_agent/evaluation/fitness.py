@@ -145,10 +145,10 @@ def _likes(taste: str) -> Callable[[ObviousCase], bool]:
 
 
 _KINDS: dict[str, Callable[[ObviousCase], bool]] = {
-    "30-500 characters, three choices": _is("long", few=False),
-    "30-500 characters, one or two": _is("long", few=True),
-    "3-70 characters, three choices": _is("short", few=False),
-    "3-70 characters, one or two": _is("short", few=True),
+    "30-500 characters, 3 choices": _is("long", few=False),
+    "30-500 characters, 1-2 choices": _is("long", few=True),
+    "3-70 characters, 3 choices": _is("short", few=False),
+    "3-70 characters, 1-2 choices": _is("short", few=True),
     **{f"{count} candidates": _offers(count) for count in (2, 3, 4)},
     **{f"taste: {taste}": _likes(taste) for taste in get_args(Taste)},
 }

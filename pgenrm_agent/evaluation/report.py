@@ -110,7 +110,7 @@ def fitness_in_words(fitness: Fitness) -> str:
     verdict = {
         "fit": f"{fitness.judge} is fit",
         "not fit": f"{fitness.judge} is not fit",
-        "unsure": f"It is too unsure to say whether {fitness.judge} is fit",
+        "unsure": f"It cannot be said for sure whether {fitness.judge} is fit",
     }[fitness.verdict]
     every = fitness.every
     return (
@@ -123,8 +123,8 @@ def fitness_in_words(fitness: Fitness) -> str:
 def fitness_cells(fitness: Fitness) -> dict[str, str]:
     """Return what a judge makes of the obvious cases as it is shown, by name and in its order."""
     return {
-        "right, % (95 % interval)": _right(fitness.every),
-        **{name: _right(share) for name, share in fitness.splits.items()},
+        f"right, % of {fitness.every.cases} cases (95 % interval)": _right(fitness.every),
+        **{f"{name} ({share.cases})": _right(share) for name, share in fitness.splits.items()},
         "first place shared, %": _share(fitness.tied),
         "not scored, %": _share(fitness.not_scored),
         "unreadable samples, %": _share(fitness.unreadable),
@@ -233,7 +233,8 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _right(share: RightShare) -> str:
-    return f"{100 * share.right:.1f} ({_interval(share.interval)}; {share.cases} cases)"
+    low, high = 100 * share.interval.low, 100 * share.interval.high
+    return f"{100 * share.right:.1f} ({low:.0f} to {high:.0f})"
 
 
 def _share(value: float | None) -> str:

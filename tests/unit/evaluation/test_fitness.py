@@ -107,7 +107,7 @@ def test_a_judge_that_knows_the_person_is_fit(tmp_path: Path) -> None:
     assert (fitness.every.right, fitness.every.cases) == (1.0, 96)
     assert fitness.every.interval.low > 0.95
     assert {share.right for share in fitness.splits.values()} == {1.0}
-    assert sum(fitness.splits[name].cases for name in fitness.splits if "choices" in name) == 48
+    assert sum(fitness.splits[name].cases for name in fitness.splits if "choices" in name) == 96
     assert sum(fitness.splits[name].cases for name in fitness.splits if "taste" in name) == 96
     assert sum(fitness.splits[name].cases for name in fitness.splits if "candidates" in name) == 96
     assert fitness.chance == pytest.approx((1 / 2 * 48 + 1 / 3 * 32 + 1 / 4 * 16) / 96)
@@ -124,11 +124,11 @@ def test_a_judge_that_misses_too_many_is_not_fit(tmp_path: Path) -> None:
     assert "p-genrm is not fit" in fitness_in_words(fitness)
 
 
-def test_a_judge_at_the_border_is_too_unsure_to_say(tmp_path: Path) -> None:
+def test_of_a_judge_at_the_border_nothing_is_said_for_sure(tmp_path: Path) -> None:
     fitness = judge(tmp_path, script(knows_but_for(1 / 6)))
     assert fitness.verdict == "unsure"
     assert fitness.every.interval.low < FIT < fitness.every.right
-    assert "too unsure to say" in fitness_in_words(fitness)
+    assert "cannot be said for sure" in fitness_in_words(fitness)
 
 
 def test_a_few_cases_are_too_few_to_say_even_where_all_are_right(tmp_path: Path) -> None:
