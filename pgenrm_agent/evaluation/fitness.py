@@ -32,7 +32,7 @@ from pgenrm_agent.evaluation.metrics import (
     wilson_interval,
 )
 from pgenrm_agent.evaluation.records import Record
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["FIT", "Fitness", "RightShare", "assess_fitness"]
 

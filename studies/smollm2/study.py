@@ -17,9 +17,10 @@ from typing import Literal
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Evaluation, Model, PreferencePair, Scaling, UserSignals
+from pgenrm_agent.schema import Evaluation, PreferencePair, Scaling, UserSignals
 
 __all__ = [
     "ANSWERS",

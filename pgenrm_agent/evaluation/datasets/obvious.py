@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_models
 from pgenrm_agent.evaluation.questions import Question
-from pgenrm_agent.schema import Candidate, Identifier, Model, NonBlank, PreferencePair
+from pgenrm_agent.fields import Identifier, Model, NonBlank
+from pgenrm_agent.schema import Candidate, PreferencePair
 
 __all__ = ["ObviousCase", "Taste", "read_obvious"]
 
