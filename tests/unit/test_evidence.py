@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import InvalidInput
 from pgenrm_agent.evidence import evidence_line, evidence_of
 from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT
 from pgenrm_agent.integrations.server.schemas import (
@@ -188,7 +188,7 @@ LIMITED: list[Callable[[str], object]] = [
 @pytest.mark.parametrize("make", LIMITED)
 def test_a_text_has_one_limit_however_it_comes_in(make: Callable[[str], object]) -> None:
     make("x" * MAX_TEXT)
-    with pytest.raises(ValidationError, match=r"50000 characters|50,001 characters"):
+    with pytest.raises(InvalidInput, match=r"50000 characters|50,001 characters"):
         make("x" * (MAX_TEXT + 1))
 
 
@@ -199,5 +199,5 @@ def test_a_request_has_one_limit_of_candidates() -> None:
         lambda answers: ScoreBody(user_id="ada", query="q", candidates=list(answers)),
         lambda answers: RerankBody(query="q", documents=list(answers)),
     ):
-        with pytest.raises(ValidationError, match="at most 128 items"):
+        with pytest.raises(InvalidInput, match="at most 128 items"):
             make(("a",) * (MAX_CANDIDATES + 1))

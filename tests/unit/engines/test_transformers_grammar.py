@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from pgenrm_agent.engines import Prompt, SamplingParams, decoding
 from pgenrm_agent.engines.attention import read_prompts
 from pgenrm_agent.engines.decoding import Row, SamplingRules, decode
 from pgenrm_agent.engines.grammar import Grammars
 from pgenrm_agent.engines.transformers import TransformersEngine
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import Message
 
@@ -198,7 +197,7 @@ async def test_an_answer_that_its_grammar_does_not_begin_with_is_refused_alone(
     assert "'## Nots'" in refused[0].detail
     with pytest.raises(ConfigurationError, match="no grammar"):
         await engine.sample([prompt(grammar="root ::= nowhere")], LONG)
-    with pytest.raises(ValidationError, match="to a grammar"):
+    with pytest.raises(InvalidInput, match="to a grammar"):
         prompt(json_schema=SCHEMA)
 
 
