@@ -45,5 +45,6 @@ with PGenRM(scaling=Scaling(individual=8, prototype=0, seed=7)) as rm:
     evaluation = rm.score("ben", QUESTION, ANSWERS, signals=known)
     for answer in evaluation.ranking:
         score = evaluation.score_of(answer)
-        print(f"{answer}: {score.mean:.2f} of 10, best with {score.probability_best:.0%}")
+        chance = "-" if score.probability_best is None else f"{score.probability_best:.0%}"
+        print(f"{answer}: {score.mean:.2f} of 10, best with {chance}")
     print(f"persona: {evaluation.chains[0].persona.text}")

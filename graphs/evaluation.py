@@ -36,16 +36,15 @@ from pgenrm_agent.errors import (
     EngineTimeout,
     EngineUnavailable,
 )
+from pgenrm_agent.evidence import evidence_of
 from pgenrm_agent.graphs.results import (
     WITHHELD,
     cannot_write,
     chain_of,
     failure_of,
-    is_complete,
     not_scored,
     read_draft,
     reason_of,
-    totals_in,
     usage_of,
     withheld,
 )
@@ -56,6 +55,7 @@ from pgenrm_agent.graphs.state import (
     EvaluationState,
     EvaluationUpdate,
     context_of,
+    default_format,
     is_unknown,
     known_signals,
     scaling_of,
@@ -218,14 +218,13 @@ async def generate_rubric(
 async def sample_scores(
     state: EvaluationState, runtime: Runtime[EvaluationContext]
 ) -> EvaluationUpdate:
-    """Extend all chains to their end, and sample those again that do not score their candidates.
+    """Extend all chains to their end, and sample those again that do not count.
 
     Chains of an earlier round stay as they are.
 
-    A chain that is unreadable, truncated or lacks candidates is sampled anew with another seed, for
+    A chain that is unreadable, truncated or lacks a mark is sampled anew with another seed, for
     `Scaling.resamples` rounds: from where this stage found it if its rubric stood then, else from
-    the start, or from what a person wrote of it. Of several attempts the one with the most totals is
-    kept; the others are failures.
+    the start, or from what a person wrote of it. The attempts before are failures.
     """
     started = time.perf_counter()
     sampler = await Sampler.of(state, runtime)
@@ -235,18 +234,15 @@ async def sample_scores(
     parsed = [read_draft(draft, sampler.request) for draft in chains]
     failures: list[ChainFailure] = []
     for attempt in range(1, sampler.scaling.resamples + 1):
-        again = [i for i, content in enumerate(parsed) if not is_complete(content)]
+        again = {i: content for i, content in enumerate(parsed) if isinstance(content, ChainError)}
         reasons = [*map(reason_of, parsed), *(failure.reason for failure in failures)]
         if not again or sampler.time_is_up or cannot_write(reasons):
             break
         restarted = [sampler.restart(begun[i], attempt) for i in again]
         fresh = await sampler.extend(restarted, to="scores", spare=True)
-        for i, draft in zip(again, fresh, strict=True):
-            content = read_draft(draft, sampler.request)
-            if totals_in(content) >= totals_in(parsed[i]):
-                chains[i], draft = draft, chains[i]
-                parsed[i], content = content, parsed[i]
-            failures.append(failure_of(draft, content))
+        for (i, error), draft in zip(again.items(), fresh, strict=True):
+            failures.append(failure_of(chains[i], error))
+            chains[i], parsed[i] = draft, read_draft(draft, sampler.request)
     return {
         "chains": [*state["chains"][:settled], *chains],
         "settled": settled + len(chains),
@@ -269,6 +265,7 @@ async def aggregate(
     request = EvaluationRequest.model_validate(state["request"])
     context = context_of(runtime)
     failures = [ChainFailure.model_validate(failure) for failure in state["failures"]]
+    chain_format = context.chain_format or await asyncio.to_thread(default_format, context.engine)
     chains: list[EvaluationChain] = []
     for draft in state["chains"]:
         content = read_draft(draft, request)
@@ -304,6 +301,13 @@ async def aggregate(
         failures=tuple(failures),
         prototype=state["prototype"],
         neighbors=tuple(state["neighbors"]),
+        evidence=evidence_of(
+            request,
+            UserSignals.model_validate(state["signals"][request.user_id]),
+            chain_format,
+            neighbors=len({chain.signals_of for chain in chains if chain.level == "prototype"}),
+            asked_for=scaling_of(state).history,
+        ),
         usage=usage_of(state["usage"], context),
         timings=timings,
         seed=state["seed"],

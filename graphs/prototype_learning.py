@@ -27,19 +27,21 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 from typing_extensions import TypedDict
 
+from pgenrm_agent.arguments import whole_number
 from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estimate_work, spread
 from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.fields import Model
 from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
 from pgenrm_agent.prototypes.refinement import Samples
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Model, PreferencePair, Prices, StatedPreference, Usage
+from pgenrm_agent.schema import PreferencePair, Prices, StatedPreference, Usage
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -91,6 +93,12 @@ class LearningContext:
     seed: int = 0
     on_progress: OnProgress = lambda what, done, total: None
     ledger: CostLedger = field(default_factory=CostLedger)
+
+    def __post_init__(self) -> None:
+        if self.k is not None:
+            whole_number(self.k, "k", least=1)
+        whole_number(self.queries, "queries", least=1)
+        whole_number(self.seed, "seed", least=0)
 
 
 class Job(TypedDict):

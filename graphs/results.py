@@ -24,11 +24,9 @@ __all__ = [
     "cannot_write",
     "chain_of",
     "failure_of",
-    "is_complete",
     "not_scored",
     "read_draft",
     "reason_of",
-    "totals_in",
     "usage_of",
     "withheld",
 ]
@@ -55,13 +53,14 @@ def read_draft(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainE
             return ChainError(f"{cut}: {error}", reason=error.reason)
         return ChainError(cut, reason="truncated")
     try:
-        return parse_chain(
+        parsed = parse_chain(
             draft["text"],
             tuple(request.candidates[i].id for i in draft["order"]),
             asks_totals=draft["asks_totals"],
         )
     except ChainError as error:
         return error
+    return parsed.incomplete or parsed
 
 
 def cannot_write(reasons: Sequence[str | None]) -> bool:
@@ -119,31 +118,17 @@ def usage_of(counted: Mapping[str, int], context: EvaluationContext) -> Usage:
 
 
 def reason_of(content: ParsedChain | ChainError) -> str | None:
-    """Return why a text cannot be used, in a word; None for a chain, even without all candidates."""
+    """Return why a text cannot be used, in a word; None for a chain."""
     return content.reason if isinstance(content, ChainError) else None
 
 
-def is_complete(content: ParsedChain | ChainError) -> bool:
-    """Return whether every candidate shown was scored."""
-    return isinstance(content, ParsedChain) and not content.missing
-
-
-def totals_in(content: ParsedChain | ChainError) -> int:
-    """Return how many candidates were scored."""
-    return len(content.totals) if isinstance(content, ParsedChain) else 0
-
-
-def failure_of(draft: Draft, content: ParsedChain | ChainError) -> ChainFailure:
-    """Return why a draft cannot be used, or not for all candidates."""
-    if isinstance(content, ParsedChain):
-        reason, message = "missing_candidates", f"no total for {', '.join(content.missing)}"
-    else:
-        reason, message = content.reason, str(content)
+def failure_of(draft: Draft, error: ChainError) -> ChainFailure:
+    """Return why a draft cannot be used."""
     return ChainFailure(
         level=draft["level"],
         signals_of=draft["signals_of"],
-        reason=reason,
-        message=message,
+        reason=error.reason,
+        message=str(error),
         text=draft["text"],
         tokens=draft["tokens"],
         seed=draft["seed"],

@@ -75,9 +75,9 @@ class Sampler:
             engine = await asyncio.to_thread(default_engine)
         # A server may have to be asked, which takes seconds.
         able = await asyncio.to_thread(lambda: engine.capabilities)
-        chain_format = context.chain_format or await asyncio.to_thread(
-            default_format, context.engine
-        )
+        chain_format = context.chain_format
+        if chain_format is None:
+            chain_format = await asyncio.to_thread(default_format, context.engine)
         return cls(
             request=EvaluationRequest.model_validate(state["request"]),
             scaling=scaling_of(state),
@@ -187,12 +187,8 @@ class Sampler:
         try:
             answers = await self._sample(prompts, turns[0], used)
         except SchemaRefused:
-            if self.context.chain_format is not None:
+            if not await self._takes_up_prose():
                 raise
-            # Found out with this call: from now on this engine writes prose, and what was begun
-            # in the other format is begun anew.
-            self.able = await asyncio.to_thread(lambda: self.engine.capabilities)
-            self.chain_format = await asyncio.to_thread(default_format, self.engine)
             return await self.extend(drafts, to=to, pause=pause, spare=spare)
         except EngineError as error:
             if not spare:
@@ -201,10 +197,17 @@ class Sampler:
             for i in (i for members in together.values() for i in members):
                 extended[i] = _failed(drafts[i], finish, str(error))
             return extended
+        ends = {completion.finish_reason for answer in answers for completion in answer}
+        held = any(prompt.json_schema for prompt in prompts)
+        refused = held and "failed" in ends and await self._takes_up_prose()
         for members, completions in zip(together.values(), answers, strict=True):
             for i, completion in zip(members, completions, strict=True):
+                if refused and completion.finish_reason == "failed":
+                    continue
                 extended[i] = self._extended(drafts[i], completion, goal)
                 self.usage["chains_sampled"] += extended[i]["status"] != "open"
+        if refused:
+            return await self.extend(extended, to=to, pause=pause, spare=spare)
         return extended
 
     def restart(self, draft: Draft, attempt: int) -> Draft:
@@ -238,6 +241,20 @@ class Sampler:
                 "engine": timings["engine"] + self.engine_seconds,
             },
         }
+
+    async def _takes_up_prose(self) -> bool:
+        """Whether the engine has found out, by this call or another's, that it can hold to no schema.
+
+        From then on the sampler writes prose, and what was begun in the other format is begun anew.
+        """
+        if self.context.chain_format is not None or not self.able.json_schema:
+            return False
+        able = await asyncio.to_thread(lambda: self.engine.capabilities)
+        if able.json_schema:
+            return False
+        self.able = able
+        self.chain_format = await asyncio.to_thread(default_format, self.engine)
+        return True
 
     async def _sample(
         self, prompts: Sequence[Prompt], turn: Turn, used: int

@@ -254,6 +254,7 @@ def known_signals(state: EvaluationState, context: EvaluationContext, seed: int)
             pairs, scaling.history_selection, scaling.history, seed=seed, similarity=similarity
         ),
         stated=_STATED.validate_python(stated or ()),
+        choices_known=len(pairs) if scaling.history else None,
     )
 
 

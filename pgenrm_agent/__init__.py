@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         EngineError,
         EngineTimeout,
         EngineUnavailable,
+        InvalidInput,
         MemoryStoreError,
         PGenRMError,
     )
@@ -82,6 +83,7 @@ __all__ = [
     "EvaluationCache",
     "EvaluationChain",
     "EvaluationRequest",
+    "InvalidInput",
     "MemoryStoreError",
     "Message",
     "PGenRM",
@@ -115,7 +117,7 @@ _HOME = {
         "engines.protocol": "Capabilities Completion Engine Prompt SamplingParams",
         "evaluation_cache": "EvaluationCache",
         "errors": "BudgetReached ChainError ConfigurationError EngineError EngineTimeout "
-        "EngineUnavailable MemoryStoreError PGenRMError",
+        "EngineUnavailable InvalidInput MemoryStoreError PGenRMError",
         "integrations.langchain.node": "as_node",
         "integrations.langchain.tool": "as_tool",
         "integrations.trl": "as_reward_func",

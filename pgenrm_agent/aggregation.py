@@ -14,20 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgenrm_agent.common_basis import common_basis
+from pgenrm_agent.confidence import (
+    CHAIN_NOISE,
+    TIE,
+    ChainNoise,
+    column_means,
+    covariance_of_chains,
+    probability_best,
+)
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import CandidateScore, ChainFailure, Evaluation, EvaluationChain, Level
 
 __all__ = ["aggregate", "best_of", "count_reasons", "rank", "typical_chain"]
 
 Floats = NDArray[np.float64]
 
-# Totals are weighted means of integer marks; sums in another order differ in the last bits only.
-TIE = 1e-9
 # Two neighbors have half of a score by Eq. 9, a quarter each; one alone would have half.
 LARGEST_NEIGHBOR_SHARE = 1 / 4
-# Antithetic pairs: the Monte Carlo error of a probability is below 0.006 (one standard deviation).
-DRAW_PAIRS = 4096
 
 
 def aggregate(
@@ -37,6 +40,7 @@ def aggregate(
     *,
     level_weights: Mapping[Level, float] | None = None,
     seed: int = 0,
+    noise: ChainNoise = CHAIN_NOISE,
 ) -> tuple[CandidateScore, ...]:
     """Score each candidate from the totals of its chains (paper Eq. 9); the request's order.
 
@@ -56,13 +60,9 @@ def aggregate(
     The standard error is that of this mean, from the unbiased variance of each level's chains. A
     level with a single chain borrows the other level's variance; None where no level has two.
 
-    `probability_best` is the posterior chance, under a flat prior, that the candidate's expected
-    total is the highest: expected totals are drawn from a multivariate Student t around the means,
-    with the covariance of the means and (chains - levels) degrees of freedom. Candidates that were
-    scored in the same chains share those chains' moods (a strict chain is strict with all), which
-    the covariance takes out, as a paired comparison does; candidates in different groups are
-    independent. The draws are seeded by `seed`. Equal draws share. Without any spread to go by (one
-    chain), the means are compared directly and ties share.
+    `probability_best` is the chance that the user likes the candidate best of all, from the chains'
+    spread and what is known of chains' noise (`confidence`), drawn by `seed`. None where fewer than
+    two chains count for some candidate, or where some candidate is not scored.
 
     Raises ConfigurationError for a weight that is negative or not finite, or for weights that are
     all 0.
@@ -75,7 +75,7 @@ def aggregate(
     ]
     totals = [_totals(candidate_ids, [c for c in chains if c.level == level]) for level in levels]
     counts = [np.sum(~np.isnan(table), axis=0) for table in totals]
-    per_level = [_column_means(table) for table in totals]
+    per_level = [column_means(table) for table in totals]
 
     number = len(candidate_ids)
     compared = np.array([candidate_id not in left_out for candidate_id in candidate_ids])
@@ -98,12 +98,8 @@ def aggregate(
 
     covariance = _covariance_of_means(totals, share)
     variances = np.diagonal(covariance)
-    freedom = sum((np.maximum(count - 1, 0) for count in counts), np.zeros(number, dtype=int))
-    probability = np.zeros(number)
-    if scored.any():
-        probability[scored] = _probability_best(
-            means[scored], covariance[np.ix_(scored, scored)], freedom[scored], seed
-        )
+    # Of a candidate that is not scored nobody knows whether it is the best.
+    chances = probability_best(totals, share, seed=seed, noise=noise) if scored.all() else None
 
     means_of: dict[Level, Floats] = dict(zip(levels, per_level, strict=True))
     chain_counts = sum(counts, np.zeros(number, dtype=int))
@@ -116,7 +112,7 @@ def aggregate(
             else None,
             individual_mean=_level_mean(means_of, "individual", column),
             prototype_mean=_level_mean(means_of, "prototype", column),
-            probability_best=float(probability[column]),
+            probability_best=None if chances is None else float(chances[column]),
             chains=int(chain_counts[column]),
         )
         if scored[column]
@@ -237,18 +233,10 @@ def _largest_part(chains: Sequence[EvaluationChain], table: Floats) -> Floats:
     return parts
 
 
-def _column_means(table: Floats) -> Floats:
-    present = ~np.isnan(table)
-    count = present.sum(axis=0)
-    total = np.where(present, table, 0.0).sum(axis=0)
-    means: Floats = np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0)
-    return means
-
-
 def _covariance_of_means(totals: Sequence[Floats], share: Floats) -> Floats:
     """Covariance of the candidates' means. NaN on the diagonal where no spread is known."""
     number = share.shape[1]
-    spreads = [_covariance_of_chains(table) for table in totals]
+    spreads = [covariance_of_chains(table) for table in totals]
     covariance = np.zeros((number, number))
     for row, table in enumerate(totals):
         spread = spreads[row]
@@ -264,53 +252,6 @@ def _covariance_of_means(totals: Sequence[Floats], share: Floats) -> Floats:
         # An absent level has no share and adds nothing, whatever its spread (0 * NaN is NaN).
         covariance += np.where(part > 0, part * spread, 0.0)
     return covariance
-
-
-def _covariance_of_chains(table: Floats) -> Floats:
-    """Unbiased covariance of totals over the chains two candidates share; NaN below two."""
-    present = ~np.isnan(table)
-    seen = present.astype(np.float64)
-    # Centring first keeps the one-pass formula exact to rounding.
-    centered = np.where(present, table - np.nan_to_num(_column_means(table)), 0.0)
-    together = seen.T @ seen
-    sums = centered.T @ seen
-    cross = centered.T @ centered - np.divide(
-        sums * sums.T, together, out=np.zeros_like(sums), where=together > 0
-    )
-    covariance: Floats = np.divide(
-        cross, together - 1, out=np.full(cross.shape, np.nan), where=together > 1
-    )
-    return covariance
-
-
-def _probability_best(
-    means: Floats, covariance: Floats, freedom: NDArray[np.int_], seed: int
-) -> Floats:
-    number = len(means)
-    variances = np.diagonal(covariance).copy()
-    known = ~np.isnan(variances)
-    if number == 1 or not known.any():
-        return _shares(means.reshape(1, -1)).reshape(-1)
-    # A candidate with one chain among better known ones is as uncertain as the others on average.
-    covariance = covariance.copy()
-    np.fill_diagonal(covariance, np.where(known, variances, np.mean(variances[known])))
-    values, vectors = np.linalg.eigh(covariance)
-    # Pairwise covariances over different chains need not form a positive matrix: clip.
-    spread = vectors * np.sqrt(np.clip(values, 0.0, None))
-    generator = np.random.default_rng(derive_seed(seed, "probability_best"))
-    degrees = int(np.min(freedom[known]))
-    normal = generator.standard_normal((DRAW_PAIRS, number))
-    scale = np.sqrt(generator.chisquare(degrees, size=(DRAW_PAIRS, 1)) / degrees)
-    offset = (normal / scale) @ spread.T
-    shares = _shares(np.concatenate([means + offset, means - offset]))
-    return np.asarray(shares.mean(axis=0), dtype=np.float64)
-
-
-def _shares(draws: Floats) -> Floats:
-    """One row per draw: 1 for its highest entry, divided among equals."""
-    top = draws.max(axis=1, keepdims=True)
-    equal = draws >= top - TIE * (1.0 + np.abs(top))
-    return np.asarray(equal / equal.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 def _level_mean(means: Mapping[Level, Floats], level: Level, column: int) -> float | None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pgenrm_agent.errors import BudgetReached, ConfigurationError
-from pgenrm_agent.schema import Model, Prices, Usage
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Prices, Usage
 
 __all__ = [
     "PERSONA_SHARE",

@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from pgenrm_agent.fields import Model
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Evaluation, Model, PreferencePair, Scaling
+from pgenrm_agent.schema import Candidate, Evaluation, PreferencePair, Scaling
 
 __all__ = ["DemoData", "DemoEvaluation", "DemoResult", "DemoUser", "demo_data", "run_demo"]
 

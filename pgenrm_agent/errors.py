@@ -2,6 +2,7 @@
 
     PGenRMError
     ├── ConfigurationError      a setting, argument or installed extra is wrong
+    │   └── InvalidInput        a value that its type refuses; a ValueError, too
     ├── EngineError             the model could not be asked
     │   ├── EngineUnavailable   it cannot be reached or loaded
     │   └── EngineTimeout       it did not answer in time
@@ -23,6 +24,7 @@ __all__ = [
     "EngineError",
     "EngineTimeout",
     "EngineUnavailable",
+    "InvalidInput",
     "MemoryStoreError",
     "PGenRMError",
 ]
@@ -34,6 +36,20 @@ class PGenRMError(Exception):
 
 class ConfigurationError(PGenRMError):
     """A setting, an argument or a missing optional package."""
+
+
+class InvalidInput(ConfigurationError, ValueError):
+    """A value that its type refuses.
+
+    `place` is the first part of it that is wrong ("candidates.0.text"; empty for the whole),
+    `complaint` what is wrong there, and `details` all complaints in one line.
+    """
+
+    def __init__(self, message: str, *, place: str, complaint: str, details: str) -> None:
+        super().__init__(message)
+        self.place = place
+        self.complaint = complaint
+        self.details = details
 
 
 class EngineError(PGenRMError):

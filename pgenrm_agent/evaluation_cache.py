@@ -15,12 +15,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.arguments import model_of, path_of, refuse_other
+from pgenrm_agent.errors import ConfigurationError, InvalidInput, MemoryStoreError
 from pgenrm_agent.schema import Evaluation, Usage
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["EvaluationCache", "cache_key"]
 
@@ -57,19 +58,17 @@ class EvaluationCache:
         self, path: str | Path, *, max_bytes: int = 256 * 2**20, max_age_s: float = 30 * DAY_S
     ) -> None:
         for name, value in (("max_bytes", max_bytes), ("max_age_s", max_age_s)):
+            refuse_other(value, (int, float), name, "a number above 0")
             if not value > 0:
                 raise ConfigurationError(f"{name} is {value}: pass more than 0")
-        self.path = Path(path)
+        self.path = path_of(path, "path")
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
-            self._file = sqlite3.connect(self.path, check_same_thread=False, timeout=30)
-            # What a user is forgotten with is overwritten, not left in free pages.
-            self._file.execute("PRAGMA secure_delete = ON")
-            self._file.executescript(_SCHEMA)
+            self._file = _opened(self.path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"{self.path} cannot be used as a cache of evaluations ({error}): name another file"
@@ -77,6 +76,7 @@ class EvaluationCache:
 
     def get(self, key: str) -> Evaluation | None:
         """Return the evaluation, as one that cost nothing; None where there is none that counts."""
+        refuse_other(key, str, "key", "a text")
         oldest = time.time() - self._max_age_s
         try:
             with self._lock:
@@ -86,7 +86,7 @@ class EvaluationCache:
             if row is None:
                 return None
             evaluation = Evaluation.model_validate_json(row[0])
-        except (sqlite3.Error, ValidationError) as error:
+        except (sqlite3.Error, InvalidInput) as error:
             logger.warning("the cache %s cannot be read: %s", self.path, error)
             return None
         free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
@@ -97,6 +97,8 @@ class EvaluationCache:
 
         A file that cannot be written costs no evaluation: that is a warning in the log.
         """
+        refuse_other(key, str, "key", "a text")
+        evaluation = model_of(Evaluation, evaluation, "evaluation")
         user = _hashed(evaluation.request.user_id)
         content = evaluation.model_dump_json().encode()
         try:
@@ -120,16 +122,34 @@ class EvaluationCache:
             )
 
     def forget(self, user_id: str) -> int:
-        """Remove what was kept about a user; returns how many evaluations that were."""
-        with self._lock, self._file:
-            return self._file.execute(
-                "DELETE FROM evaluations WHERE user = ?", (_hashed(user_id),)
-            ).rowcount
+        """Remove what was kept about a user; returns how many evaluations that were.
+
+        It works on a closed cache, too: its memory may be open for longer.
+
+        Raises MemoryStoreError where the file cannot be written.
+        """
+        user = _hashed(valid_user_id(user_id))
+        try:
+            with closing(_opened(self.path)) as file, file:
+                return file.execute("DELETE FROM evaluations WHERE user = ?", (user,)).rowcount
+        except sqlite3.Error as error:
+            raise MemoryStoreError(
+                f"what the cache {self.path} keeps of a user could not be removed ({error}): make the"
+                " file writable, or delete it, and forget them again"
+            ) from error
 
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
         with self._lock:
             self._file.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    file = sqlite3.connect(path, check_same_thread=False, timeout=30)
+    # What a user is forgotten with is overwritten, not left in free pages.
+    file.execute("PRAGMA secure_delete = ON")
+    file.executescript(_SCHEMA)
+    return file
 
 
 def _hashed(user_id: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
+from pgenrm_agent.arguments import items_of, model_of, models_of, text_of
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import (
     Candidate,
@@ -17,6 +15,7 @@ from pgenrm_agent.schema import (
     StatedPreference,
     UserSignals,
 )
+from pgenrm_agent.user_ids import valid_user_id
 
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.state import EvaluationInput
@@ -35,24 +34,19 @@ def evaluation_request(
     Raises:
         ConfigurationError: The schema refuses a part of it.
     """
-    if isinstance(candidates, (str, Candidate)):
-        raise ConfigurationError(
-            "candidates is a single answer: pass a list, such as ['first answer', 'second answer']"
-        )
-    try:
-        return EvaluationRequest(
-            user_id=user_id,
-            query=query,
-            candidates=tuple(
-                candidate
-                if isinstance(candidate, Candidate)
-                else Candidate(id=f"answer-{number}", text=candidate)
-                for number, candidate in enumerate(candidates, start=1)
-            ),
-            conversation=tuple(conversation),
-        )
-    except ValidationError as error:
-        raise _refused("request", error) from None
+    return EvaluationRequest(
+        user_id=valid_user_id(user_id),
+        query=text_of(query, "query"),
+        candidates=tuple(
+            Candidate(id=f"answer-{number}", text=candidate)
+            if isinstance(candidate, str)
+            else model_of(Candidate, candidate, f"candidates[{number - 1}]")
+            for number, candidate in enumerate(
+                items_of(candidates, "candidates", "answers, such as ['first', 'second']"), start=1
+            )
+        ),
+        conversation=models_of(Message, conversation, "conversation"),
+    )
 
 
 def evaluation_input(
@@ -68,6 +62,9 @@ def evaluation_input(
     Raises:
         ConfigurationError: The signals are somebody else's.
     """
+    request = model_of(EvaluationRequest, request, "request")
+    scaling = model_of(Scaling, scaling, "scaling")
+    signals = None if signals is None else model_of(UserSignals, signals, "signals")
     if signals is not None and signals.user_id != request.user_id:
         raise ConfigurationError(
             f"the signals are those of user {signals.user_id!r}, and the answers are for "
@@ -88,20 +85,6 @@ def stated_preference(stated: StatedPreference | str) -> StatedPreference:
     Raises:
         ConfigurationError: The text is blank.
     """
-    if isinstance(stated, StatedPreference):
-        return stated
-    try:
+    if isinstance(stated, str):
         return StatedPreference(text=stated)
-    except ValidationError as error:
-        raise _refused("stated preference", error) from None
-
-
-def _refused(what: str, error: ValidationError) -> ConfigurationError:
-    """Return the schema's complaints in one line: where, what, and the value."""
-    complaints = []
-    for problem in error.errors(include_url=False, include_context=False):
-        place = ".".join(str(part) for part in problem["loc"])
-        shown = json.dumps(problem["input"], default=lambda value: type(value).__name__)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        complaints.append(f"{place}: {problem['msg']} (got {shown})" if place else problem["msg"])
-    return ConfigurationError(f"this {what} cannot be used: {'; '.join(complaints)}")
+    return model_of(StatedPreference, stated, "stated")

@@ -11,10 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
 
+from pgenrm_agent.arguments import (
+    items_of,
+    model_of,
+    refuse_other,
+    seconds_of,
+    text_of,
+    whole_number,
+    yes_or_no,
+)
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
-from pgenrm_agent.schema import Evaluation, EvaluationRequest, Model, Prices
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Evaluation, EvaluationRequest, Prices
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -33,6 +43,20 @@ class RunOptions(TypedDict):
     staged: bool
     max_tokens: int | None
     prices: Prices | None
+
+
+def run_options(
+    show_neighbors: bool, staged: bool, max_tokens: int | None, prices: Prices | None
+) -> RunOptions:
+    """Return the options; raises ConfigurationError for one of another type."""
+    return {
+        "show_neighbors": yes_or_no(show_neighbors, "show_neighbors"),
+        "staged": yes_or_no(staged, "staged"),
+        "max_tokens": None
+        if max_tokens is None
+        else whole_number(max_tokens, "max_tokens", least=1),
+        "prices": None if prices is None else model_of(Prices, prices, "prices"),
+    }
 
 
 class Progress(Model):
@@ -69,6 +93,13 @@ async def evaluate(
     handed over loaded. One that was cut short by its
     `timeout`, or lacks a score, is not kept.
     """
+    timeout = seconds_of(timeout, "timeout")
+    if timeout is not None and timeout <= 0:
+        raise ConfigurationError(f"timeout is {timeout}: pass more than 0 seconds, or None")
+    if thread_id is not None:
+        text_of(thread_id, "thread_id")
+    if on_progress is not None and not callable(on_progress):
+        refuse_other(on_progress, (), "on_progress", "a function that takes a Progress")
 
     async def run() -> Evaluation:
         return await run_evaluation(
@@ -164,8 +195,6 @@ async def run_evaluation(
     timeout: seconds from now after which chains that are not whole are given up.
     """
     if timeout is not None:
-        if not timeout > 0:
-            raise ConfigurationError(f"timeout is {timeout}: pass more than 0 seconds, or None")
         context = replace(context, deadline=time.monotonic() + timeout)
     config: RunnableConfig = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
     state: dict[str, object] = {}
@@ -192,9 +221,8 @@ async def evaluate_each(
     concurrency: int,
 ) -> list[Evaluation | PGenRMError]:
     """Score requests, `concurrency` at a time; each has its result, or its error, in its place."""
-    if concurrency < 1:
-        raise ConfigurationError(f"concurrency is {concurrency}: pass at least 1")
-    places = asyncio.Semaphore(concurrency)
+    asked = cast("tuple[EvaluationRequest, ...]", items_of(requests, "requests", "requests"))
+    places = asyncio.Semaphore(whole_number(concurrency, "concurrency", least=1))
 
     async def score_request(request: EvaluationRequest) -> Evaluation | PGenRMError:
         async with places:
@@ -203,4 +231,4 @@ async def evaluate_each(
             except PGenRMError as error:
                 return error
 
-    return await all_or_cancel([score_request(request) for request in requests])
+    return await all_or_cancel([score_request(request) for request in asked])

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "write_json", "write_text"]
+from pgenrm_agent.errors import ConfigurationError
+
+__all__ = ["exporting", "replacing", "write_json", "write_text"]
 
 PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 
@@ -29,11 +31,42 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         if private:
-            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE))
+            beside.unlink(missing_ok=True)  # of a process that was killed, or somebody's link
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
         yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def exporting(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """`replacing` for what tells of people: for its owner alone to read, and in nothing's place.
+
+    replace: a regular file may be there, whose place it takes.
+
+    Raises:
+        ConfigurationError: Something is there: a file, or what is none (a link, a device, a folder).
+    """
+    _refuse_taken(path, replace)
+    with replacing(path, private=True) as beside:
+        yield beside
+        _refuse_taken(path, replace)
+
+
+def _refuse_taken(path: Path, replace: bool) -> None:
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(kind):
+        raise ConfigurationError(
+            f"{path} is no regular file, and an export replaces nothing else: name another file"
+        )
+    if not replace:
+        raise ConfigurationError(
+            f"{path} is there already: name another file, or replace it (replace=True, --force)"
+        )
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:

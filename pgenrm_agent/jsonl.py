@@ -13,7 +13,7 @@ from typing import IO, Generic, Self, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 
 __all__ = ["RecordLog", "read_records"]
 
@@ -88,10 +88,15 @@ class RecordLog(Generic[Row]):
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
                 records.append(self._kind.model_validate_json(line))
-            except ValidationError as error:
+            except (InvalidInput, ValidationError) as error:
+                said = (
+                    error.complaint
+                    if isinstance(error, InvalidInput)
+                    else error.errors(include_url=False)[0]["msg"]
+                )
                 raise ConfigurationError(
                     f"{self._path}, line {number} is no {self._kind.__name__.lower()}"
-                    f" ({error.errors(include_url=False)[0]['msg']}): it was changed or written by"
+                    f" ({said}): it was changed or written by"
                     " another version; use another folder"
                 ) from None
         return records

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines import load_engine, refuse_missing
 from pgenrm_agent.engines.protocol import Engine
@@ -26,6 +27,7 @@ __all__ = [
     "memory_exists",
     "open_engine_for",
     "open_memory",
+    "refuse_other_types",
     "refuse_unusable",
 ]
 
@@ -35,7 +37,6 @@ EngineName = Literal["transformers", "vllm", "openai"]
 def refuse_unusable(
     model: str | Path | BaseChatModel | None,
     engine: Engine | EngineName | None,
-    max_tokens: int | None,
 ) -> None:
     """Before anything is opened.
 
@@ -49,10 +50,38 @@ def refuse_unusable(
         )
     if isinstance(engine, str):
         refuse_missing(engine)
-    if max_tokens is not None and max_tokens < 1:
-        raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
+    elif engine is not None and not callable(getattr(engine, "sample", None)):
+        refuse_other(engine, (), "engine", "an engine, or the name of one")
+    if model is not None and not hasattr(model, "ainvoke"):
+        refuse_other(model, (str, Path), "model", "a folder, a name or a LangChain chat model")
     if isinstance(model, (str, Path)) and engine in (None, "transformers", "vllm"):
         model_source(model)
+
+
+def refuse_other_types(**options: object) -> None:
+    """Raises ConfigurationError for an option of `PGenRM` that is of no use as that."""
+    for name, value in options.items():
+        kinds, methods, wanted = _WANTED[name]
+        if not (value is None or (methods and all(hasattr(value, method) for method in methods))):
+            refuse_other(value, kinds, name, wanted)
+
+
+# By option: its types, else the methods that it needs, and how it is called in an error. The types
+# themselves are in packages that take long to load.
+_WANTED: Mapping[str, tuple[tuple[type, ...], tuple[str, ...], str]] = {
+    "engine": ((), ("sample", "name", "aclose"), "an engine"),
+    "store": ((str, Path), (), "a file's path, a PostgreSQL URL, or None"),
+    "engine_options": ((Mapping,), (), "a dict of the engine's arguments"),
+    "memory": (
+        (str, Path),
+        ("recall", "remember"),
+        "a UserMemory, a folder or the URL of a Chroma server",
+    ),
+    "chain_format": ((ChainFormat, str, Path), (), "a format's name or folder"),
+    "checkpointer": ((), ("aput", "aget_tuple"), "a LangGraph checkpointer"),
+    "cache": ((), ("get", "put", "forget"), "an EvaluationCache"),
+    "persona_embedder": ((), ("embed", "name"), "an embedder, such as HashingEmbedder()"),
+}
 
 
 def open_engine_for(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgenrm_agent.schema import Evaluation, Model
+from pgenrm_agent.arguments import whole_number
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Evaluation
 
 __all__ = ["RerankItem", "RerankResult", "ranking_of"]
 
@@ -44,6 +46,7 @@ class RerankResult(Model):
 
     def top(self, count: int) -> tuple[RerankItem, ...]:
         """Return the first `count` items that were scored."""
+        whole_number(count, "count")
         return tuple(item for item in self.items if item.score is not None)[: max(count, 0)]
 
 

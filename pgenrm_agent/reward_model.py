@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgenrm_agent.arguments import model_of
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, stated_preference
-from pgenrm_agent.evaluation_run import OnProgress, RunOptions, evaluate, evaluate_each
+from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, run_options
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
     EngineName,
@@ -29,6 +30,7 @@ from pgenrm_agent.opening import (
     memory_exists,
     open_engine_for,
     open_memory,
+    refuse_other_types,
     refuse_unusable,
 )
 from pgenrm_agent.ranking import RerankResult, ranking_of
@@ -87,7 +89,8 @@ class PGenRM(Closeable):
             work in async code (for SQLite: `AsyncSqliteSaver`).
         staged: Write chains section by section, so that a run can be stopped and edited in between;
             slower than writing them whole.
-        cache: Keeps evaluations on disk, so that the same one is not made twice; yours to close.
+        cache: Keeps evaluations on disk, so that the same one is not made twice; yours to close. Who
+            is forgotten by the memory is forgotten by it.
         persona_embedder: Finds similar users by their personas. None means the bundled model's own
             token embeddings; with a sentence encoder, `SentenceTransformerEmbedder(...)`, users are
             grouped by what their personas mean. Prototypes built with one embedder are refused by
@@ -112,21 +115,21 @@ class PGenRM(Closeable):
         persona_embedder: Embedder | None = None,
         show_neighbors: bool = False,
     ) -> None:
-        refuse_unusable(model, engine, max_tokens)
+        refuse_unusable(model, engine)
+        refuse_other_types(engine_options=engine_options, memory=memory, chain_format=chain_format)
+        refuse_other_types(checkpointer=checkpointer, cache=cache)
+        refuse_other_types(persona_embedder=persona_embedder)
         self._model = model
         self._engine_wanted = engine
         self._engine_options = engine_options or {}
         self._memory_wanted = memory
         self._format_wanted = chain_format
-        self._scaling = scaling or Scaling()
+        self._scaling = Scaling() if scaling is None else model_of(Scaling, scaling, "scaling")
         self._checkpointer = checkpointer
-        self._run: RunOptions = {
-            "show_neighbors": show_neighbors,
-            "staged": staged,
-            "max_tokens": max_tokens,
-            "prices": prices,
-        }
+        self._run = run_options(show_neighbors, staged, max_tokens, prices)
         self._cache = cache
+        if cache is not None and memory is not None and not isinstance(memory, (str, Path)):
+            memory.also_forget.add(cache.forget)
         self._persona_embedder = persona_embedder
         self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
@@ -185,7 +188,7 @@ class PGenRM(Closeable):
             ChainError: None of the sampled texts can be read.
         """
         started = time.perf_counter()
-        scaling = scaling or self._scaling
+        scaling = self._scaling if scaling is None else model_of(Scaling, scaling, "scaling")
         request = evaluation_request(user_id, query, candidates, conversation)
         given = evaluation_input(request, scaling, signals)
         if thread_id is not None and self._checkpointer is None:
@@ -255,6 +258,7 @@ class PGenRM(Closeable):
         """
 
         async def score_request(request: EvaluationRequest) -> Evaluation:
+            request = model_of(EvaluationRequest, request, "request")
             return await self.ascore(
                 request.user_id,
                 request.query,
@@ -298,10 +302,7 @@ class PGenRM(Closeable):
 
     async def aforget(self, user_id: str) -> int:
         """Remove everything kept about `user_id`; returns how many entries the memory had."""
-        forgotten = await asyncio.to_thread(lambda: self.memory.forget(user_id))
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.forget, user_id)
-        return forgotten
+        return await asyncio.to_thread(lambda: self.memory.forget(user_id))
 
     forget = blocking(aforget)
 
@@ -312,6 +313,8 @@ class PGenRM(Closeable):
             self._refuse_closed()
             if self._memory is None:
                 self._memory = open_memory(self._memory_wanted)
+                if self._cache is not None:
+                    self._memory.also_forget.add(self._cache.forget)
             return self._memory
 
     def with_memory(self, memory: UserMemory | str | Path) -> PGenRM:
@@ -458,7 +461,6 @@ class PGenRM(Closeable):
 
     @property
     def _loop(self) -> BackgroundLoop:
-        """Where plain calls are done."""
         self._refuse_closed()
         return self._background
 
@@ -485,13 +487,11 @@ class PGenRM(Closeable):
 
         with self._lock:
             self._refuse_closed()
-            if from_memory and self._memory is None:
-                self._memory = open_memory(self._memory_wanted)
-            if from_memory and self._neighbors is None and self._memory is not None:
+            if from_memory and self._neighbors is None:
                 from pgenrm_agent.prototypes import Neighbors
 
                 embedder = self._persona_embedder or default_persona_embedder()
-                self._neighbors = Neighbors(self._memory, embedder)
+                self._neighbors = Neighbors(self.memory, embedder)
             if self._graph is None:
                 model, engine = self._model, self._engine_wanted
                 self._format = format_for(model, engine, self._format_wanted)

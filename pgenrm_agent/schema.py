@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
+from pydantic import Field, model_validator
+
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import (
+    MAX_CANDIDATES,
+    MAX_TEXT,
+    MAX_TURNS,
+    Identifier,
+    Model,
+    Moment,
+    NonBlank,
+    Text,
+    UserId,
+    new_id,
+    now,
 )
 
 __all__ = [
     "Candidate",
     "CandidateScore",
     "ChainFailure",
+    "ClippedText",
     "Criterion",
     "Evaluation",
     "EvaluationChain",
     "EvaluationRequest",
+    "Evidence",
     "Level",
     "Message",
-    "Moment",
     "Persona",
     "PreferencePair",
     "Prices",
@@ -35,44 +41,11 @@ __all__ = [
     "StatedPreference",
     "Usage",
     "UserSignals",
-    "complaint_of",
+    "Writing",
 ]
 
 Level = Literal["individual", "prototype"]
-NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
-
-
-def in_utc_if_naive(time: datetime) -> datetime:
-    """Return the time itself; one without a time zone is taken as UTC."""
-    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
-
-
-Moment = Annotated[datetime, AfterValidator(in_utc_if_naive)]
-"""A time that can be compared with every other: it has a time zone."""
-
 WEIGHT_SUM_TOLERANCE = 1e-6
-
-
-class Model(BaseModel):
-    """Common configuration: immutable, and a misspelled field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def complaint_of(error: ValidationError) -> str:
-    """Return the first thing that is wrong with an input, in one line: where it stands, and what it is."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
-
-
-def new_id() -> str:
-    return uuid.uuid4().hex
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Message(Model):
@@ -88,9 +61,9 @@ class PreferencePair(Model):
     `attributes` are named dimensions with weights 0-100 that the person set for this conversation.
     """
 
-    query: NonBlank
-    chosen: NonBlank
-    rejected: NonBlank
+    query: Text
+    chosen: Text
+    rejected: Text
     conversation: tuple[Message, ...] = ()
     attributes: dict[str, float] | None = None
     chosen_score: float | None = None
@@ -111,31 +84,35 @@ class StatedPreference(Model):
     """A criterion that the person put into words (an element of E in the paper)."""
 
     kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
-    text: NonBlank
+    text: Text
 
 
 class UserSignals(Model):
-    """What is known of one person: history H and stated criteria E of the paper."""
+    """What is known of one person: history H and stated criteria E of the paper.
 
-    user_id: Identifier
+    choices_known: how many past choices there are in all, where whoever selected the history says so.
+    """
+
+    user_id: UserId
     history: tuple[PreferencePair, ...] = ()
     stated: tuple[StatedPreference, ...] = ()
+    choices_known: int | None = None
 
 
 class Candidate(Model):
     """One answer to be scored. `id` is unique within a request."""
 
     id: Identifier
-    text: NonBlank
+    text: Text
 
 
 class EvaluationRequest(Model):
     """Which of `candidates` would `user_id` like best as the answer to `query`?"""
 
-    user_id: Identifier
-    query: NonBlank
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    conversation: tuple[Message, ...] = ()
+    user_id: UserId
+    query: Text
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    conversation: Annotated[tuple[Message, ...], Field(max_length=MAX_TURNS)] = ()
 
     @model_validator(mode="after")
     def _unique_ids(self) -> Self:
@@ -143,6 +120,16 @@ class EvaluationRequest(Model):
         repeated = sorted({candidate_id for candidate_id in ids if ids.count(candidate_id) > 1})
         if repeated:
             raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
+        return self
+
+    @model_validator(mode="after")
+    def _short_turns(self) -> Self:
+        longest = max((len(turn.content) for turn in self.conversation), default=0)
+        if longest > MAX_TEXT:
+            raise ValueError(
+                f"a turn of the conversation has {longest:,} characters; at most {MAX_TEXT:,} can be"
+                " judged"
+            )
         return self
 
 
@@ -181,6 +168,12 @@ class Rubric(Model):
 
         All weights zero means equal weights.
         """
+        if not isinstance(criteria, (tuple, list)) or not all(
+            isinstance(criterion, Criterion) for criterion in criteria
+        ):
+            raise ConfigurationError(
+                f"criteria is {criteria!r:.80}: pass a tuple of Criterion objects"
+            )
         total = sum(criterion.weight for criterion in criteria)
         if total == 100 and all(criterion.reported_weight is not None for criterion in criteria):
             return cls(criteria=criteria)
@@ -280,7 +273,8 @@ class CandidateScore(Model):
     mean: Eq. 9 divided by the number of levels present, so that it stays on the 1-10 scale; of a
         single neighbor beside the user's own chains, a quarter at most (`aggregation.aggregate`).
     standard_error: of `mean`, from the spread of the chains; None with fewer than two chains.
-    probability_best: chance that this candidate's expected reward is the highest, 0-1.
+    probability_best: chance that the user likes this candidate best of all, 0-1; None where fewer
+        than two chains tell, or where another candidate is not scored (`confidence`).
     `outcome == "not_scored"` has no numbers and a `reason`; it is never a zero or a tie.
     """
 
@@ -335,6 +329,47 @@ class Usage(Model):
     cost: float | None = None
 
 
+class Writing(Model):
+    """In what a text is written, as far as a plain rule can tell; the script is "" without letters."""
+
+    language: Literal["English", "other", "unknown"]
+    script: str
+
+
+class ClippedText(Model):
+    """A text of which prompts show the beginning only.
+
+    place: "query", a candidate's id, "choice 2, chosen", "statement 1". characters: how long it is.
+    shown: how much of it prompts show.
+    """
+
+    place: str
+    characters: int
+    shown: int
+
+
+class Evidence(Model):
+    """What an evaluation rests on, and what it was not made for.
+
+    choices: past choices of the user that prompts show; choices_known: how many there are in all,
+        None where the memory does not say. statements: what the user stated, shown.
+    neighbors: similar users whose chains count.
+    clipped: texts that prompts show the beginning of only.
+    query_writing, candidate_writings: in what they are written; the candidates' by id.
+    warnings: sentences on input beyond what the chain format or its model was made for, and on a
+        user of whom nothing is known.
+    """
+
+    choices: int
+    choices_known: int | None
+    statements: int
+    neighbors: int
+    clipped: tuple[ClippedText, ...]
+    query_writing: Writing
+    candidate_writings: dict[str, Writing]
+    warnings: tuple[str, ...]
+
+
 class Evaluation(Model):
     """Everything there is to know about one scored request.
 
@@ -350,14 +385,22 @@ class Evaluation(Model):
     failures: tuple[ChainFailure, ...] = ()
     prototype: str | None = None
     neighbors: tuple[str, ...] = ()
+    evidence: Evidence
     usage: Usage = Usage()
     timings: dict[str, float] = Field(default_factory=dict)
     seed: int
     cached: bool = False
 
     def score_of(self, candidate_id: str) -> CandidateScore:
-        """Return the score of one candidate; KeyError for an id that was not in the request."""
+        """Return the score of one candidate.
+
+        Raises:
+            ConfigurationError: The request had no candidate of that id.
+        """
         for score in self.scores:
             if score.candidate_id == candidate_id:
                 return score
-        raise KeyError(candidate_id)
+        raise ConfigurationError(
+            f"no candidate has the id {candidate_id!r}: the request had "
+            f"{', '.join(score.candidate_id for score in self.scores)}"
+        )

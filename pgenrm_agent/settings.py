@@ -118,6 +118,11 @@ class Settings(BaseSettings):
     prices: Annotated[str, AfterValidator(_checked_prices)] | None = Field(
         None, description="What a million tokens read and written cost, such as 0.15,0.60."
     )
+    cache: Folder | None = Field(
+        None, description="File that keeps evaluations, so that the same one is not made twice."
+    )
+    cache_megabytes: float = Field(256, gt=0, description="Most of them kept; the oldest go.")
+    cache_days: float = Field(30, gt=0, description="Days after which one is not used any more.")
     runs: Place | None = Field(
         None, description="SQLite file, or PostgreSQL URL, with the runs of debugging."
     )

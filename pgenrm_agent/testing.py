@@ -33,6 +33,7 @@ class ScriptedEngine:
             continued from there; any other reply is taken as the continuation itself.
         json_schema: Whether it is taken to hold its answers to `Prompt.json_schema`. It does not
             look at the schema: the replies have to fit it.
+        grammar: The same for `Prompt.grammar`.
         latency_s: Seconds that every call takes.
         fail_times: How many of the first calls raise EngineTimeout.
 
@@ -47,12 +48,13 @@ class ScriptedEngine:
         *,
         continues: bool = True,
         json_schema: bool = False,
+        grammar: bool = False,
         latency_s: float = 0.0,
         fail_times: int = 0,
     ) -> None:
         self._reply = reply
         self._capabilities = Capabilities(
-            continues=continues, seeds="exact", json_schema=json_schema
+            continues=continues, seeds="exact", json_schema=json_schema, grammar=grammar
         )
         self._latency_s = latency_s
         self._failures_left = fail_times

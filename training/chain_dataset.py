@@ -31,11 +31,12 @@ from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingPa
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_models
 from pgenrm_agent.evaluation.datasets.rows import Example
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import replacing, write_text
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Message, Model
+from pgenrm_agent.schema import Message
 
 __all__ = [
     "CHAINS",
@@ -345,8 +346,8 @@ def _judged(
         parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError as error:
         return f"unreadable: {error.reason}", None
-    if parsed.missing:
-        return "unreadable: missing_candidates", None
+    if parsed.incomplete:
+        return f"unreadable: {parsed.incomplete.reason}", None
     margin = parsed.totals["chosen"] - parsed.totals["rejected"]
     return (KEPT if margin > 0 else WRONG if margin < 0 else TIE), margin
 

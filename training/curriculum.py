@@ -15,10 +15,10 @@ from pathlib import Path
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.evaluation.datasets.rows import Example
+from pgenrm_agent.fields import Model
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.progress import counting
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Model
 from pgenrm_agent.training.chain_dataset import choice_messages
 from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import read_chain

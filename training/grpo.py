@@ -201,7 +201,7 @@ def train_grpo(
     from accelerate import PartialState
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from pgenrm_agent.engines.decoding import ATTENTION
+    from pgenrm_agent.engines.attention import ATTENTION
     from pgenrm_agent.training.shared_prompt import SharedPromptTrainer, can_share
 
     if not choices:

@@ -58,7 +58,7 @@ class Rater(Protocol):
 
 
 def read_chain(text: str, *, chosen_first: bool, asks_totals: bool = True) -> ParsedChain | None:
-    """The chain over the chosen and the rejected answer; None where the text is none, or was cut off.
+    """The chain over the chosen and the rejected answer; None where the text is none, or not whole.
 
     chosen_first: whether the chosen answer was shown as response 1. asks_totals: whether the model was
     asked to work out totals, which its marks then have to agree with.
@@ -68,7 +68,7 @@ def read_chain(text: str, *, chosen_first: bool, asks_totals: bool = True) -> Pa
         parsed = parse_chain(text, ids, asks_totals=asks_totals)
     except ChainError:
         return None
-    return None if parsed.missing or "truncated" in parsed.repairs else parsed
+    return None if parsed.incomplete or "truncated" in parsed.repairs else parsed
 
 
 def outcome_reward(chain: ParsedChain | None) -> float:

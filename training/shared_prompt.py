@@ -19,7 +19,8 @@ from accelerate.utils import DistributedType
 from transformers import DynamicCache, PreTrainedModel
 from trl import GRPOTrainer
 
-from pgenrm_agent.engines.decoding import Row, SamplingRules, attends_to_everything, decode
+from pgenrm_agent.engines.attention import attends_to_everything
+from pgenrm_agent.engines.decoding import Row, SamplingRules, decode
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.training.run import process_number
 
@@ -40,7 +41,7 @@ def can_share(config: PreTrainedConfig, distributed: DistributedType) -> bool:
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer with shared prompts; the model needs the attention `engines.decoding.ATTENTION`."""
+    """TRL's trainer with shared prompts; the model needs the attention `engines.attention.ATTENTION`."""
 
     def _generate_single_turn(
         self, prompt_ids: Sequence[Sequence[int]], *_: object, **__: object
@@ -64,13 +65,11 @@ class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]
             for number, ids in enumerate(prompt_ids)
         ]
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        rules = SamplingRules(self.temperature, self.top_p, frozenset(self.eos_token_ids), None)
+        rules = SamplingRules(self.temperature, self.top_p, frozenset(self.eos_token_ids))
         model.eval()
         try:
             with self.accelerator.autocast():  # as the log-probabilities are read
-                decode(
-                    _without_adapter_shell(model), list(place_of), rows, rules, lambda row: False
-                )
+                decode(_without_adapter_shell(model), list(place_of), rows, rules)
         finally:
             model.train()
         # With the end token that was drawn: it is learned from, and a model may have several.

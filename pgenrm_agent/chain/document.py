@@ -18,7 +18,8 @@ from typing import TypeAlias
 from pgenrm_agent.chain.parsed import ParsedChain
 from pgenrm_agent.chain.sections import Section, split_reasoning
 from pgenrm_agent.errors import ChainError
-from pgenrm_agent.schema import Criterion, Model, Persona, Rubric
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Criterion, Persona, Rubric
 
 __all__ = [
     "KEYS",

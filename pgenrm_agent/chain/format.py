@@ -9,25 +9,21 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from pgenrm_agent.arguments import path_of
 from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
 from pgenrm_agent.chain.layout import Counts, JSONLayout, Layout, ProseLayout, Turn
 from pgenrm_agent.chain.notes import NotesLayout, Theme
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import (
-    Message,
-    Model,
-    PreferencePair,
-    Rubric,
-    StatedPreference,
-)
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Message, PreferencePair, Rubric, StatedPreference
 
 __all__ = ["ChainFormat"]
 
@@ -63,6 +59,7 @@ class _Settings(Model):
     criteria: tuple[int, int] | None = None
     themes: tuple[Theme, ...] | None = Field(default=None, min_length=1)
     totals: bool = True
+    language: str | None = None
 
     @model_validator(mode="after")
     def _of_a_kind(self) -> Self:
@@ -92,6 +89,7 @@ class ChainFormat:
     asks_totals: the model works out totals, which its marks then have to agree with.
     in_turns: the sections can be written in turns of a conversation, by any engine; otherwise a
         chain is written section by section only by an engine that continues a begun answer.
+    shows_conversation: whether a prompt shows the conversation before the query.
     digest: a hash of its files: two formats of one name can differ.
     """
 
@@ -100,6 +98,7 @@ class ChainFormat:
     system: Template
     user: Template
     ask: Template | None
+    shows_conversation: bool
     digest: str
 
     @classmethod
@@ -109,6 +108,7 @@ class ChainFormat:
         Raises:
             ConfigurationError: no such format, or one of its files is missing or wrong.
         """
+        path_of(name_or_folder, "chain_format")
         if isinstance(name_or_folder, Path) or "/" in name_or_folder or "\\" in name_or_folder:
             folder: Traversable = Path(name_or_folder)
         else:
@@ -131,14 +131,25 @@ class ChainFormat:
             files = ("system.j2", "user.j2", *(("ask.j2",) if layout.in_turns else ()))
             sources = [(folder / file).read_text(encoding="utf-8") for file in files]
             templates = [environment.from_string(source) for source in sources]
-        except (OSError, ValueError, ValidationError, TemplateError) as error:
+        except (OSError, ValueError, TemplateError) as error:
             raise ConfigurationError(
                 f"chain format {str(name_or_folder)!r} cannot be read: {error}; a format is a folder"
                 " with format.json, system.j2 and user.j2, and ask.j2 where chains are JSON objects"
             ) from error
         system, user, *ask = templates
         digest = hashlib.sha256("\0".join([described, *sources]).encode()).hexdigest()
-        return cls(settings, layout, system, user, ask[0] if ask else None, digest)
+        given = set().union(
+            *(meta.find_undeclared_variables(environment.parse(source)) for source in sources)
+        )
+        return cls(
+            settings,
+            layout,
+            system,
+            user,
+            ask[0] if ask else None,
+            shows_conversation="conversation" in given,
+            digest=digest,
+        )
 
     @property
     def name(self) -> str:
@@ -149,6 +160,16 @@ class ChainFormat:
     def max_candidates(self) -> int | None:
         """Most responses in one prompt; None for no limit of its own."""
         return self.settings.max_candidates
+
+    @property
+    def max_history(self) -> int | None:
+        """Most past choices in one prompt; None for no limit of its own."""
+        return self.settings.max_history
+
+    @property
+    def language(self) -> str | None:
+        """The only language that its model was trained on; None where nothing is known of that."""
+        return self.settings.language
 
     @property
     def asks_totals(self) -> bool:
@@ -194,26 +215,23 @@ class ChainFormat:
                 f"{len(candidates)} candidates in one prompt, and chain format {self.name} shows at"
                 f" most {limit}; split them into groups"
             )
-        clip = self.settings.clip
-        query_size = clip.query if clip else None
-        answer_size = clip.answer if clip else None
         shown = {
-            "query": _shown(query, query_size),
-            "candidates": [_shown(text, answer_size) for text in candidates],
+            "query": escape(self.beginning("query", query)),
+            "candidates": [escape(self.beginning("answer", text)) for text in candidates],
             "conversation": _turns(conversation),
             "history": [
                 {
-                    "query": _shown(pair.query, query_size),
-                    "chosen": _shown(pair.chosen, answer_size),
-                    "rejected": _shown(pair.rejected, answer_size),
+                    "query": escape(self.beginning("query", pair.query)),
+                    "chosen": escape(self.beginning("answer", pair.chosen)),
+                    "rejected": escape(self.beginning("answer", pair.rejected)),
                     "conversation": _turns(pair.conversation),
                 }
-                for pair in history[: self.settings.max_history]
+                for pair in history[: self.max_history]
             ],
             "stated": [
                 {
                     "kind": statement.kind,
-                    "text": _shown(statement.text, clip.stated if clip else None),
+                    "text": escape(self.beginning("stated", statement.text)),
                 }
                 for statement in stated
             ],
@@ -226,6 +244,14 @@ class ChainFormat:
                 f" {', '.join(sorted(shown))}"
             ) from error
         return (Message(role="system", content=system), Message(role="user", content=user))
+
+    def beginning(self, kind: Literal["query", "answer", "stated"], text: str) -> str:
+        """Return as much of a text as a prompt shows: all, or cut at a word where it is too long."""
+        text, clip = text.strip(), self.settings.clip
+        size: int | None = getattr(clip, kind) if clip else None
+        if size is not None and len(text) > size:
+            return f"{text[:size].rsplit(' ', 1)[0]} ..."
+        return text
 
     def turn(
         self,
@@ -298,13 +324,5 @@ def _layout(settings: _Settings) -> Layout:
     return JSONLayout(settings.lengths, *settings.criteria)
 
 
-def _shown(text: str, size: int | None) -> str:
-    """Text as a prompt shows it: escaped, and cut at a word where it is too long."""
-    text = text.strip()
-    if size is not None and len(text) > size:
-        text = f"{text[:size].rsplit(' ', 1)[0]} ..."
-    return escape(text)
-
-
 def _turns(conversation: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": _shown(turn.content, None)} for turn in conversation]
+    return [{"role": turn.role, "content": escape(turn.content.strip())} for turn in conversation]

@@ -1,14 +1,13 @@
 """Read a breakdown of scores: which mark each response got on each criterion.
 
-Reads "Response 1: Clarity 8, Depth 7" as well as "Clarity: Response 1 = 8, Response 2 = 6" and
-"Response 1: 8 on Clarity", and tables of either orientation, with responses named in any language of
-`words`. What stands between two labels is read by `numbers`; a number that belongs to no response or
-no criterion is no mark.
+Reads "Response 1: Clarity 8, Depth 7" as well as "Clarity: Response 1 = 8, Response 2 = 6",
+"Response 1: 8 on Clarity" and "Clarity: 8 for Response 1", and tables of either orientation, with
+responses named as in `response_names`. What stands between two labels is read by `numbers`; a number
+that belongs to no response or no criterion is no mark.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from pgenrm_agent.chain.numbers import REFUSED, Mark, read_mark, scale_in
-from pgenrm_agent.chain.words import RESPONSES, TOTALS, is_wide, unwide
+from pgenrm_agent.chain.response_names import numbered, responses_in
+from pgenrm_agent.chain.words import TOTALS, is_wide, unwide
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["Marks", "mentions", "plain_words", "read_marks", "response_key", "weighted_total"]
+__all__ = ["Marks", "mentions", "plain_words", "read_marks", "weighted_total"]
 
 MARK_LOW, MARK_HIGH = 1.0, 10.0
 AGREES = 0.15
@@ -40,12 +40,25 @@ _MARK_FIRST = re.compile(
     r"(?:the\s)?[\"'*_]{0,3}$"
 )
 _LINKS = tuple(" (\"'*_")
+# "8 for" of "8 for Response 1", "6 (" of "6 (Response 2)".
+_MARK_FOR = re.compile(
+    r"(?<![\w.,])\d{1,3}(?:[.,]\d{1,2})?(?: ?/ ?\d{1,3}| out of \d{1,3})?"
+    r"(?: (?:points?|punkten?|puntos))?[*_]{0,3}"
+    r"(?P<for> {1,2}(?:(?:for|to|für|an|pour|à|para|per|voor|aan|за) {1,2}(?:(?:the|die|la|de) )?"
+    r"|(?P<bracket>\())"
+    r"[\"'*_]{0,3})$"
+)
+LONGEST_MARK_FOR = 60
+_CLAUSE_END = re.compile(r"[,;.!?]\s|\n|\s(?:and|und|et|y|e|en|и|while|but)\s")
+# "on" of "8 for Response 1 on Clarity", "'s" of "8 for Response 1's Clarity".
+_LINKED = re.compile(
+    r"[\"'*_)]{0,3}(?:['’]s|(?:['’]s)? (?:on|for|in|auf|bei|für|pour|sur|en|por|per|su|em|voor|op|за|по)"
+    r"(?: the)?) [\"'*_]{0,3}"
+)
+_COMPARED = re.compile(r"[\"'*_]{0,3}['’]s\s{0,2}\(?\d")
 # What may stand between a criterion and its colon where the criterion heads a list of responses.
 _HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
 _SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
-_RESPONSE_KEY = re.compile(
-    rf"(?:the )?(?:(?:{'|'.join(RESPONSES)})\s{{0,2}}#?\s?)?(\d{{1,3}})(?: (?:score|total|mark))?"
-)
 _CORRECTED = re.compile(
     r"\b(?:no|wait|actually|correct\w*|revis\w*|rather|scratch|sorry|second|reconsider\w*|final\w*|nein"
     r"|korrig\w*|corrig\w*|нет|anzi|não)\b|更正|訂正|不对"
@@ -96,13 +109,6 @@ def mentions(name: str, text: str) -> bool:
     return next(_places(_words_of(name), text), None) is not None
 
 
-def response_key(key: str) -> int | None:
-    """Which response, from 0, a JSON key such as "response_1" names; None for another key."""
-    words = key[:40].casefold().replace("_", " ").replace("-", " ").strip()
-    match = _RESPONSE_KEY.fullmatch(words)
-    return int(match[1]) - 1 if match else None
-
-
 def weighted_total(
     criteria: Sequence[Criterion], row: Sequence[float | None]
 ) -> tuple[float, float] | None:
@@ -144,6 +150,7 @@ def read_marks(
         text = text.rstrip("0123456789.,")
     if "|" in text:
         text = _untabled(text)
+    text = numbered(text, [_folded(criterion.name) for criterion in criteria])
     reading = _Reading(criteria, len(ids))
     reading.read(text)
     return reading.settled(ids, reported)
@@ -164,30 +171,48 @@ class _Reading:
         response: int | None = None
         criterion: int | None = None
         newest: Literal["response", "criterion"] = "response"
-        named_at = 0
+        named_at = response_at = 0
         # "8 on Clarity and 3 on Depth": the number stands before its criterion.
         number_first = False
+        # What "8 for Response 1" gives the response that follows.
+        ahead = _mark_for(text, 0, labels[0], 100.0, scale) if labels else None
         last = len(labels) - 1
         for place, label in enumerate(labels):
             following = labels[place + 1] if place < last else None
             gap = text[label.end : following.start if following else len(text)]
+            given, ahead = ahead, None
             if label.kind == "response":
                 if newest == "criterion" and not _heads(text, named_at, label.start):
                     criterion = None
                 response, newest, number_first = label.place, "response", False
+                response_at = label.end
+                if given is not None:
+                    if following and following.kind == "criterion" and _LINKED.fullmatch(gap):
+                        criterion = following.place if following.place >= 0 else None
+                    if criterion is not None:
+                        self._put(response, criterion, given, "")
+                    response = None
+                    ahead = _mark_for(text, label.end, following, self._weight(criterion), scale)
+                    continue
             else:
                 criterion = label.place if label.place >= 0 else None
                 newest, named_at = "criterion", label.end
+                ahead = _mark_for(text, label.end, following, self._weight(criterion), scale)
+                if ahead is not None:
+                    if response is None or _SENTENCE_END.search(text, response_at, label.start):
+                        response = None
+                        continue
+                    ahead = None  # "Response 1: Clarity 8 for Response 2's standards"
             if following and following.kind == "criterion" and following.place >= 0:
-                ahead = None
+                first = None
                 if (
                     response is not None
                     and (newest == "response" or number_first)
                     and gap[-1:] in _LINKS
                 ):
-                    ahead = _MARK_FIRST.search(gap)
-                if ahead and response is not None:
-                    mark = read_mark(ahead[1] + (ahead[2] or ""), 100.0, scale)
+                    first = _MARK_FIRST.search(gap)
+                if first and response is not None:
+                    mark = read_mark(first[1] + (first[2] or ""), 100.0, scale)
                     self._put(response, following.place, mark or REFUSED, "")
                     number_first = True
                     continue
@@ -205,6 +230,9 @@ class _Reading:
                 response = None
             else:
                 criterion = None
+
+    def _weight(self, criterion: int | None) -> float:
+        return 100.0 if criterion is None else self.criteria[criterion].weight
 
     def _put(self, response: int, criterion: int, mark: Mark, before: str) -> None:
         if not 0 <= response < self.responses:
@@ -271,6 +299,26 @@ class _Reading:
         return without
 
 
+def _mark_for(
+    text: str, start: int, label: _Label | None, weight: float, scale: float | None
+) -> Mark | None:
+    """The mark that stands in front of a response's name, as in "8 for Response 1".
+
+    start: where the label before ends. label: None, or a criterion's, has no such mark.
+    """
+    if label is None or label.kind != "response":
+        return None
+    begin = max(start, label.start - LONGEST_MARK_FOR)
+    match = _MARK_FOR.search(text[begin : label.start])
+    if match is None or _COMPARED.match(text, label.end):
+        return None
+    if match["bracket"] and text[label.end : label.end + 1] != ")":
+        return None
+    before = text[begin : begin + match.start("for")]
+    ends = [end.end() for end in _CLAUSE_END.finditer(before)]
+    return read_mark(before[ends[-1] if ends else 0 :], weight, scale)
+
+
 def _untabled(text: str) -> str:
     """Each row of a Markdown table as a line: "clarity: response 1: 8 ; response 2: 6"."""
     ruled = _TABLE_RULE.search(text) is not None
@@ -295,7 +343,7 @@ def _labels(text: str, names: Sequence[str]) -> list[_Label]:
     """Responses, criteria and totals in the order of the text, without overlaps."""
     labels = [
         _Label(match.start(), match.end(), "response", int(match[1]) - 1)
-        for match in _responses_in(text)
+        for match in responses_in(text)
     ]
     plain = text.translate(_PLAIN)
     for place, name in enumerate(names):
@@ -317,23 +365,6 @@ def _labels(text: str, names: Sequence[str]) -> list[_Label]:
         if not kept or label.start >= kept[-1].end:
             kept.append(label)
     return kept
-
-
-def _responses_in(text: str) -> Iterator[re.Match[str]]:
-    """Every response that is named, by the first word for one that the text has with a number."""
-    for word in RESPONSES:
-        if word in text:
-            pattern = _response(word)
-            if pattern.search(text):
-                return pattern.finditer(text)
-    return iter(())
-
-
-@functools.cache
-def _response(word: str) -> re.Pattern[str]:
-    # A pattern that begins with plain letters is searched for fast, so it looks back behind them.
-    alone = "" if is_wide(word[0]) else rf"(?<!\w{word})"
-    return re.compile(rf"{word}{alone}[ _#-]{{0,2}}(\d{{1,3}})(?!\d)")
 
 
 def _words_of(name: str) -> str:

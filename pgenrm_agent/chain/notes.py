@@ -24,7 +24,8 @@ from pgenrm_agent.chain.layout import SECTIONS, Ask, Counts, Turn
 from pgenrm_agent.chain.parsed import ParsedChain
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.schema import Criterion, Message, Model, Persona, Rubric
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Criterion, Message, Persona, Rubric
 
 __all__ = [
     "Noted",

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pgenrm_agent.chain.marks import MARK_HIGH, MARK_LOW, response_key
+from pgenrm_agent.chain.marks import MARK_HIGH, MARK_LOW
 from pgenrm_agent.chain.numbers import read_total
+from pgenrm_agent.chain.response_names import numbered, response_key
 from pgenrm_agent.chain.sections import JSON_MARKER
 from pgenrm_agent.chain.words import RESPONSES, SCORES, TOTALS
 from pgenrm_agent.errors import ChainError
@@ -114,9 +115,8 @@ def last_scores(text: str) -> Mapping[str, object]:
             value, _ = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
             end = text.find("}", place)
-            value = {
-                f"response_{score[1]}": score[2] for score in _TOTAL.finditer(text, place, end + 1)
-            }
+            scores = _TOTAL.finditer(numbered(text[place : end + 1].casefold()))
+            value = {f"response_{score[1]}": score[2] for score in scores}
         if isinstance(value, dict) and any(response_key(key) is not None for key in value):
             return value
         place = text.rfind("{", 0, place)
@@ -257,7 +257,7 @@ def _mended(text: str, block: _Block) -> ScoresObject | None:
     cut = closing < 0 and block.end == len(text)
     region = region if closing < 0 else region[: closing + 1]
     totals: dict[str, object] = {}
-    for total in _TOTAL.finditer(region):
+    for total in _TOTAL.finditer(numbered(region.casefold())):
         totals.setdefault(f"response_{total[1]}", read_total(total[2]))
     return ScoresObject(block.begin, rationale[:LONGEST_RATIONALE], totals, cut)
 

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from pgenrm_agent.schema import Model, Persona, Rubric
+from pgenrm_agent.errors import ChainError
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Persona, Rubric
 
 __all__ = ["ParsedChain"]
 
@@ -31,3 +33,30 @@ class ParsedChain(Model):
     notes: str = ""
     repairs: tuple[str, ...]
     missing: tuple[str, ...]
+
+    @property
+    def incomplete(self) -> ChainError | None:
+        """Why the chain does not count; None where it does.
+
+        A chain counts with a mark for every candidate and criterion. One that gives totals for all
+        and no marks at all counts, too, unchecked.
+
+        The reason is "missing_candidates" or "missing_marks".
+        """
+        if self.missing:
+            told = f"no total for {', '.join(self.missing)}"
+            return ChainError(told, reason="missing_candidates")
+        if not self.marks or self.rubric is None:
+            return None
+        nothing: tuple[None, ...] = (None,) * len(self.rubric.criteria)
+        gaps = [
+            f"{candidate_id} on {criterion.name}"
+            for candidate_id in self.totals
+            for criterion, mark in zip(
+                self.rubric.criteria, self.marks.get(candidate_id, nothing), strict=True
+            )
+            if mark is None
+        ]
+        if not gaps:
+            return None
+        return ChainError(f"no mark for {', '.join(gaps)}", reason="missing_marks")

@@ -20,7 +20,7 @@ from pgenrm_agent.chain.words import (
     WIDE_FILLERS,
     is_wide,
 )
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = [
     "JSON_MARKER",

@@ -12,11 +12,14 @@ __all__ = [
     "AFTER_A_MARK",
     "ARITHMETIC",
     "BEFORE_A_MARK",
+    "BEHIND_A_NAME",
+    "CARDINALS",
     "CONJUNCTIONS",
     "FILLERS",
     "FINALLY",
     "MODELS",
     "NOT_A_MARK",
+    "ORDINALS",
     "PART_ONE",
     "PART_STARTS",
     "PART_TWO",
@@ -173,6 +176,46 @@ RESPONSES = (
     *("응답", "답변", "answer", "candidate", "option", "completion"),
 )
 """What a response is called; of those in a text, the first one that is followed by a number counts."""
+
+
+def _numbers(*rows: str) -> dict[str, int]:
+    """The words for 1, 2, 3, ... of each row; "|" parts the forms of one."""
+    return {
+        word: number
+        for row in rows
+        for number, forms in enumerate(row.split(), 1)
+        for word in forms.split("|")
+    }
+
+
+CARDINALS = _numbers(
+    "one two three four five six seven eight nine ten",
+    "eins zwei drei vier fünf sechs sieben acht neun zehn",
+    "un|une deux trois quatre cinq six sept huit neuf dix",
+    "uno|una dos tres cuatro cinco seis siete ocho nueve diez",
+    "uno due tre quattro cinque sei sette otto nove dieci",
+    "um|uma dois|duas três quatro cinco seis sete oito nove dez",
+    "een|één twee drie vier vijf zes zeven acht negen tien",
+    "один два три четыре пять шесть семь восемь девять десять",
+    "一 二 三 四 五 六 七 八 九 十",
+)
+ORDINALS = _numbers(
+    "first second third fourth fifth sixth seventh eighth ninth tenth",
+    "erste|ersten|erster zweite|zweiten dritte|dritten vierte|vierten fünfte|fünften sechste|sechsten",
+    "première deuxième|seconde troisième quatrième cinquième sixième septième huitième",
+    "primera segunda tercera cuarta quinta sexta séptima octava novena décima",
+    "prima seconda terza quarta quinta sesta settima ottava nona decima",
+    "primeira segunda terceira quarta quinta sexta sétima oitava nona décima",
+    "eerste tweede derde vierde vijfde zesde zevende achtste negende tiende",
+    "первый второй третий четвёртый|четвертый пятый шестой седьмой восьмой",
+)
+"""As they agree with the words for a response."""
+BEHIND_A_NAME = (
+    "gets?|got|is|was|has|had|earns?|scores?|receives?|deserves?|rates?|ranks?|on|for|in|at|and|vs|with"
+    "|bekommt|erhält|ist|hat|und|bei|für|obtient|reçoit|mérite|est|et|pour|recibe|obtiene|merece|es|y"
+    "|para|riceve|ottiene|merita|è|per|recebe|obtém|é|krijgt|heeft|en|voor|получает|имеет|и|за"
+)
+"""What follows a response's name, where a name may be taken for other words."""
 
 TOTALS = (
     *("total", "totals", "overall", "average", "sum", "final score", "weighted score"),

@@ -26,6 +26,8 @@ from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     CandidatesArgument,
     EmbedderOption,
+    ExportOption,
+    ForceOption,
     IndividualOption,
     JsonOption,
     MemoryOption,
@@ -40,6 +42,7 @@ from pgenrm_agent.cli.output import beginning, print_json
 from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import read_text, scaling_of
 from pgenrm_agent.cli.score import read_candidates
+from pgenrm_agent.files import exporting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -286,10 +289,17 @@ def compare(
 
 
 @app.command("export")
-def export_run(run: RunArgument, *, store: StoreOption) -> None:
-    """Write a run to standard output as one JSON text, what is known of the user included."""
+def export_run(
+    run: RunArgument, *, store: StoreOption, out: ExportOption = None, force: ForceOption = False
+) -> None:
+    """Write a run as one JSON text, what is known of the user included."""
     with session_on(store) as session:
-        typer.echo(session.export(run))
+        text = session.export(run)
+    if out is None:
+        typer.echo(text)
+        return
+    with exporting(out, replace=force) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 @app.command("import")
@@ -382,6 +392,8 @@ def _print_checkpoint(point: Checkpoint) -> None:
     typer.echo(f"next: {', '.join(point.next) or 'nothing, it is at its end'}")
     for name in point.ranking:
         typer.echo(f"  {point.means[name]:5.2f}  {name}")
+    if point.evidence:
+        typer.echo(point.evidence)
     if point.error:
         typer.echo(f"failed: {point.error}")
 

@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.schema import Candidate, Model, PreferencePair, UserSignals
+    from pgenrm_agent.fields import Model
+    from pgenrm_agent.schema import Candidate, PreferencePair, UserSignals
 
 __all__ = [
     "Editable",
@@ -137,5 +138,5 @@ def _json(text: str, what: str) -> object:
 def _valid(kind: type[M], row: object, what: str) -> M:
     try:
         return kind.model_validate(row)
-    except ValueError as error:
-        raise ConfigurationError(f"these {what} cannot be used: {error}") from None
+    except InvalidInput as error:
+        raise ConfigurationError(f"these {what} cannot be used: {error.details}") from None

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["DoctorReport", "EngineState", "PackageState", "SettingState", "examine"]
 

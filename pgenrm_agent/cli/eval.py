@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -39,6 +40,7 @@ from pgenrm_agent.extras import require
 if TYPE_CHECKING:
     from pgenrm_agent.costs import Estimate
     from pgenrm_agent.engines import Engine
+    from pgenrm_agent.evaluation.datasets.obvious import ObviousCase
     from pgenrm_agent.evaluation.judges import Judge
     from pgenrm_agent.evaluation.records import Record
     from pgenrm_agent.reward_model import PGenRM
@@ -53,6 +55,9 @@ app = typer.Typer(
 )
 RESULTS = "results.parquet"
 SUMMARY = "summary.json"
+OBVIOUS_RUNS = 5
+"""Runs over the obvious cases unless told otherwise: a judge that draws is right by luck once."""
+COSTS = ("tokens read", "tokens written", "seconds a question")
 
 
 @app.callback()
@@ -62,10 +67,16 @@ def evaluate(
     *,
     data: Annotated[
         str | None,
-        typer.Option(help="Dataset, such as people:FILE, or a JSONL file of questions."),
+        typer.Option(
+            help="Dataset, such as people:FILE, or a JSONL file of questions; obvious: is a judge fit?"
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; a run there continues.")
+        Path | None,
+        typer.Option(
+            help="Folder of the results; a run there continues.",
+            show_default="in the data folder for obvious",
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None,
@@ -79,7 +90,12 @@ def evaluate(
     individual: IndividualOption,
     prototype: SimilarOption = 0,
     temperature: TemperatureOption = 1.0,
-    runs: Annotated[int, typer.Option(min=1, help="Independent runs.")] = 1,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Independent runs.", show_default=f"1, for obvious {OBVIOUS_RUNS}"
+        ),
+    ] = None,
     seed: FixedSeedOption,
     memory: MemoryOption,
     embedder: EmbedderOption,
@@ -91,12 +107,15 @@ def evaluate(
 ) -> None:
     """Measure how often a model is right about users, beside its baselines.
 
+    With --data obvious, say whether it is fit: anybody would name the right answer of these cases.
+
     Writes records.jsonl (continues there after a stop), results.parquet, summary.json and
     report.html into the folder.
     """
     if context.invoked_subcommand is not None:
         return
-    if data is None or out is None:
+    obvious = data is not None and data.partition(":")[0] == "obvious"
+    if data is None or (out is None and not obvious):
         raise typer.BadParameter("--data and --out are needed: see pgenrm eval --help")
     require("pgenrm eval", "matplotlib", "pyarrow", "scipy", extra="evaluation")
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
@@ -127,6 +146,10 @@ def evaluate(
         individual=individual, prototype=prototype, history=history, temperature=temperature
     )
     priced = prices_of(prices, budget)
+    runs = runs or (OBVIOUS_RUNS if obvious else 1)
+    # With a hash of the weights, which a new training changes.
+    judged_model = weights_of(folder) if folder.is_dir() else str(model)
+    out = out or _folder_of(data, judged_model, engine, scaling, seed)
 
     def model_on(runner: Engine) -> PGenRM:
         return PGenRM(
@@ -170,8 +193,7 @@ def evaluate(
         questions=len(questions.questions),
         fingerprint="",
         engine=engine.name or "transformers",
-        # With a hash of the weights, which a new training changes.
-        model=weights_of(folder) if folder.is_dir() else str(model),
+        model=judged_model,
         seed=seed,
         machine=describe_machine(),
         bundled_model=model is None,
@@ -195,7 +217,7 @@ def evaluate(
                 )
 
     records = asyncio.run(run())
-    _finish(records, out, estimate, ledger.usage, as_json=as_json)
+    _finish(records, questions.obvious, out, estimate, ledger.usage, as_json=as_json)
 
 
 @app.command()
@@ -239,17 +261,36 @@ def compare(
     Console().print(table)
 
 
+def _folder_of(data: str, model: str, engine: EngineChoice, scaling: Scaling, seed: int) -> Path:
+    """Return where the results of these settings are kept, so that the same command goes on there."""
+    from pgenrm_agent.run_folder import digest
+    from pgenrm_agent.settings import data_folder
+
+    settings = {**engine.labels, "model": model, "seed": str(seed)}
+    name = digest([json.dumps(settings, sort_keys=True), scaling.model_dump_json()])
+    return data_folder() / "evaluations" / f"{data.replace(':', '-')}-{name[:12]}"
+
+
 def _finish(
-    records: Sequence[Record], out: Path, estimate: Estimate, usage: Usage, *, as_json: bool
+    records: Sequence[Record],
+    obvious: Sequence[ObviousCase],
+    out: Path,
+    estimate: Estimate,
+    usage: Usage,
+    *,
+    as_json: bool,
 ) -> None:
-    """Write results, summary and report, and print the table."""
+    """Write results, summary and report, and print the table; of obvious cases, the verdict."""
     from pgenrm_agent.evaluation.comparisons import failures_of
+    from pgenrm_agent.evaluation.fitness import assess_fitness
     from pgenrm_agent.evaluation.records import write_parquet
     from pgenrm_agent.evaluation.report import (
         REPORT,
         accuracy_in_words,
         cells,
         failures_in_words,
+        fitness_cells,
+        fitness_in_words,
         write_report,
     )
     from pgenrm_agent.evaluation.running import RUN, RunDescription
@@ -257,6 +298,8 @@ def _finish(
     from pgenrm_agent.files import write_json
 
     rows = summarize(records)
+    fitness = assess_fitness(records, obvious) if obvious else []
+    verdicts = [fitness_in_words(judged) for judged in fitness]
     described = RunDescription.model_validate_json((out / RUN).read_text(encoding="utf-8"))
     write_parquet(records, out / RESULTS)
     summary = {
@@ -264,19 +307,24 @@ def _finish(
         "judges": [row.model_dump(mode="json") for row in rows],
         "failures": failures_of(records),
     }
+    if fitness:
+        summary["fitness"] = [judged.model_dump(mode="json") for judged in fitness]
     write_json(out / SUMMARY, summary)
-    write_report(rows, described, out / REPORT)
+    write_report(rows, described, out / REPORT, verdicts=verdicts)
     if as_json:
         print_json({**summary, "usage": usage, "estimate": estimate})
         return
-    table = Table("", *(row.judge for row in rows), title=described.source, title_justify="left")
-    columns = [cells(row) for row in rows]
-    for name in columns[0]:
-        if any(column[name] != "-" for column in columns):
-            table.add_row(name, *(column[name] for column in columns))
+    columns = {row.judge: cells(row) for row in rows}
+    for judged in fitness:
+        spent = columns[judged.judge]
+        columns[judged.judge] = {**fitness_cells(judged), **{name: spent[name] for name in COSTS}}
+    table = Table("", *columns, title=described.source, title_justify="left")
+    for name in next(iter(columns.values())):
+        if any(column[name] != "-" for column in columns.values()):
+            table.add_row(name, *(column[name] for column in columns.values()))
     console = Console()
     console.print(table)
-    for sentence in (*map(accuracy_in_words, rows), failures_in_words(rows)):
+    for sentence in (*(verdicts or map(accuracy_in_words, rows)), failures_in_words(rows)):
         if sentence:
             console.print(sentence, markup=False)
     if line := cost_line(usage):

@@ -11,16 +11,23 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.user_ids import valid_user_id
+
 __all__ = [
     "MAX_SEED",
     "AnswersOption",
+    "AnyUserArgument",
     "BudgetOption",
+    "CacheOption",
     "CandidatesArgument",
     "ConcurrencyOption",
     "DryRunOption",
     "EmbedderOption",
     "EngineOption",
+    "ExportOption",
     "FixedSeedOption",
+    "ForceOption",
     "IndividualOption",
     "JsonOption",
     "KeysOption",
@@ -28,6 +35,7 @@ __all__ = [
     "MemoryOption",
     "ModelFolderOption",
     "ModelOption",
+    "OnlyUserOption",
     "OutOption",
     "PastChoicesOption",
     "PricesOption",
@@ -69,6 +77,13 @@ def from_setting(name: str, otherwise: str, default: object = None) -> dict[str,
     }
 
 
+def _user_id(text: str | None) -> str | None:
+    try:
+        return None if text is None else valid_user_id(text, "the user's id")
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def _answers_folder() -> Path:
     from pgenrm_agent.settings import read_settings
 
@@ -82,8 +97,22 @@ def _answers_folder() -> Path:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 # Who is asked about, and what.
-UserArgument = Annotated[str, typer.Argument(help="The user's id.")]
-UserOption = Annotated[str, typer.Option("--user", "-u", help="Whose taste counts.")]
+UserArgument = Annotated[str, typer.Argument(help="The user's id.", callback=_user_id)]
+AnyUserArgument = Annotated[
+    str | None, typer.Argument(help="One user; everyone if not given.", callback=_user_id)
+]
+UserOption = Annotated[
+    str, typer.Option("--user", "-u", help="Whose taste counts.", callback=_user_id)
+]
+OnlyUserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        "-u",
+        help="Whose taste counts; else each tool call names somebody.",
+        callback=_user_id,
+    ),
+]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]
 CandidatesArgument = Annotated[
     list[str],
@@ -232,6 +261,14 @@ PricesOption = Annotated[
         **from_setting("prices", "not known"),
     ),
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="File that keeps evaluations: the same one is not made, and paid for, twice.",
+        **from_setting("cache", "nothing is kept"),
+    ),
+]
 BudgetOption = Annotated[
     float | None,
     typer.Option(
@@ -247,6 +284,13 @@ TimeoutOption = Annotated[
         "--timeout", help="Seconds after which the chains that are whole by then have to do."
     ),
 ]
+
+# What is written of people.
+ExportOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write to this file, for you alone to read; else to the output."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 
 # Training runs.
 ModelFolderOption = Annotated[Path, typer.Option("--model", help="Folder of the model.")]

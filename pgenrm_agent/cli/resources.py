@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pgenrm_agent.errors import InvalidInput
+
 if TYPE_CHECKING:
     from pgenrm_agent.cli.engine_choice import EngineChoice
     from pgenrm_agent.embedding import Embedder
+    from pgenrm_agent.evaluation_cache import EvaluationCache
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Prices, Scaling
 
 __all__ = [
     "is_url",
+    "open_cache",
     "open_embedder",
     "open_memory",
     "open_reward_model",
@@ -39,6 +43,27 @@ def open_memory(memory: str | None) -> UserMemory:
     return UserMemory(url=memory) if is_url(memory) else UserMemory(memory)
 
 
+@contextmanager
+def open_cache(file: Path | None) -> Iterator[EvaluationCache | None]:
+    """Open the cache that `--cache` names, as large and old as the settings let it be."""
+    if file is None:
+        yield None
+        return
+    from pgenrm_agent.evaluation_cache import DAY_S, EvaluationCache
+    from pgenrm_agent.settings import read_settings
+
+    settings = read_settings()
+    cache = EvaluationCache(
+        file.expanduser(),
+        max_bytes=int(settings.cache_megabytes * 2**20),
+        max_age_s=settings.cache_days * DAY_S,
+    )
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
 def open_embedder(name: str | None) -> Embedder | None:
     """Return the sentence-transformers model of that name, or in that folder; None for the default."""
     if name is None:
@@ -56,6 +81,7 @@ def open_reward_model(
     scaling: Scaling | None = None,
     embedder: str | None = None,
     prices: Prices | None = None,
+    cache: EvaluationCache | None = None,
 ) -> PGenRM:
     """Return the reward model that the shared options describe."""
     from pgenrm_agent.reward_model import PGenRM
@@ -68,6 +94,7 @@ def open_reward_model(
         scaling=scaling,
         persona_embedder=open_embedder(embedder),
         prices=prices,
+        cache=cache,
     )
 
 
@@ -94,12 +121,7 @@ def read_text(file: Path) -> str:
 @contextmanager
 def valid_input(where: str = "") -> Iterator[None]:
     """Say in one line what is wrong with an argument."""
-    from pydantic import ValidationError
-
-    from pgenrm_agent.schema import complaint_of
-
     try:
         yield
-    except ValidationError as error:
-        said = complaint_of(error)
-        raise typer.BadParameter(f"{where}: {said}" if where else said) from error
+    except InvalidInput as error:
+        raise typer.BadParameter(f"{where}: {error.details}" if where else str(error)) from error

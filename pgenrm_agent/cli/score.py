@@ -13,6 +13,7 @@ from pgenrm_agent.cli.costs import cost_line, prices_of
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     MAX_SEED,
+    CacheOption,
     CandidatesArgument,
     EmbedderOption,
     IndividualOption,
@@ -29,7 +30,13 @@ from pgenrm_agent.cli.options import (
     from_setting,
 )
 from pgenrm_agent.cli.output import print_notice, show, waiting
-from pgenrm_agent.cli.resources import open_reward_model, read_text, scaling_of, valid_input
+from pgenrm_agent.cli.resources import (
+    open_cache,
+    open_reward_model,
+    read_text,
+    scaling_of,
+    valid_input,
+)
 
 if TYPE_CHECKING:
     from pgenrm_agent.demo import DemoResult
@@ -89,14 +96,16 @@ def _scoring(
         engine: EngineChoice,
         embedder: EmbedderOption,
         prices: PricesOption,
+        cache: CacheOption,
         timeout: TimeoutOption = None,
         as_json: JsonOption = False,
     ) -> None:
         scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
         answers = read_candidates(candidates)
         with (
+            open_cache(cache) as kept,
             open_reward_model(
-                memory, model, engine, embedder=embedder, prices=prices_of(prices)
+                memory, model, engine, embedder=embedder, prices=prices_of(prices), cache=kept
             ) as reward_model,
             waiting("sampling evaluation chains"),
         ):

@@ -12,18 +12,20 @@ from pgenrm_agent.cli.costs import prices_of
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.keys import keys_in_force
 from pgenrm_agent.cli.options import (
+    CacheOption,
     EmbedderOption,
     IndividualOption,
     KeysOption,
     MemoryOption,
     ModelOption,
+    OnlyUserOption,
     PricesOption,
     PrototypeOption,
     SeedOption,
     SureOption,
     from_setting,
 )
-from pgenrm_agent.cli.resources import is_url, open_reward_model, scaling_of
+from pgenrm_agent.cli.resources import is_url, open_cache, open_reward_model, scaling_of
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.extras import require
 
@@ -80,6 +82,7 @@ def serve(
     engine: EngineChoice,
     embedder: EmbedderOption,
     prices: PricesOption,
+    cache: CacheOption,
 ) -> None:
     """Serve over HTTP: score, rerank, preferences, metrics. OpenAPI at /docs."""
     require("pgenrm serve", "fastapi", "prometheus_client", "uvicorn", extra="server")
@@ -94,14 +97,18 @@ def serve(
         )
     ring = None if no_keys else keys_in_force(key_file)
     folder = None if ring is None else _tenants_folder(memory)
-    with open_reward_model(
-        memory,
-        model,
-        engine,
-        scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
-        embedder=embedder,
-        prices=prices_of(prices),
-    ) as reward_model:
+    with (
+        open_cache(cache) as kept,
+        open_reward_model(
+            memory,
+            model,
+            engine,
+            scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
+            embedder=embedder,
+            prices=prices_of(prices),
+            cache=kept,
+        ) as reward_model,
+    ):
         _run_server(
             reward_model,
             ring,
@@ -135,12 +142,7 @@ def mcp(
         typer.Option(help="With --http: serve this tenant's memory, to holders of its keys."),
     ] = None,
     key_file: KeysOption,
-    user: Annotated[
-        str | None,
-        typer.Option(
-            "--user", "-u", help="Whose taste counts; else each tool call names somebody."
-        ),
-    ] = None,
+    user: OnlyUserOption = None,
     individual: IndividualOption,
     prototype: PrototypeOption,
     sure: SureOption,
@@ -150,6 +152,7 @@ def mcp(
     engine: EngineChoice,
     embedder: EmbedderOption,
     prices: PricesOption,
+    cache: CacheOption,
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     require("pgenrm mcp", "mcp")
@@ -171,14 +174,18 @@ def mcp(
         refuse_other_machines(
             host, "name a --tenant whose keys open it (`pgenrm keys add TENANT` makes one)"
         )
-    with open_reward_model(
-        memory,
-        model,
-        engine,
-        scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
-        embedder=embedder,
-        prices=prices_of(prices),
-    ) as reward_model:
+    with (
+        open_cache(cache) as kept,
+        open_reward_model(
+            memory,
+            model,
+            engine,
+            scaling=scaling_of(individual, prototype, sure=sure, seed=seed),
+            embedder=embedder,
+            prices=prices_of(prices),
+            cache=kept,
+        ) as reward_model,
+    ):
         reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)
         if not http:
@@ -187,6 +194,7 @@ def mcp(
         import uvicorn
 
         from pgenrm_agent.integrations.mcp.http import create_mcp_app
+        from pgenrm_agent.integrations.slow_clients import giving_up
 
         typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
         uvicorn.run(
@@ -194,6 +202,7 @@ def mcp(
             host=host,
             port=port,
             log_level="warning",
+            http=giving_up(),
             # A client's open event stream would otherwise hold the process for ever.
             timeout_graceful_shutdown=MCP_SHUTDOWN_S,
         )
@@ -212,6 +221,7 @@ def _run_server(
     import uvicorn
 
     from pgenrm_agent.integrations.server import create_app
+    from pgenrm_agent.integrations.slow_clients import giving_up
 
     failures: list[PGenRMError] = []
 
@@ -234,6 +244,7 @@ def _run_server(
             host=host,
             port=port,
             log_level="warning",
+            http=giving_up(),
             timeout_graceful_shutdown=limits.shutdown_s,
         )
     )

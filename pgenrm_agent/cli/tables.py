@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.cli.output import beginning
+from pgenrm_agent.evidence import evidence_line
 from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain, UserSignals
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
 
 
 def print_ranking(evaluation: Evaluation) -> None:
-    """Print the candidates, best first; those not scored come last, with the reason."""
+    """Print the candidates, best first, those not scored last; and what they were judged by."""
     by_id = {score.candidate_id: score for score in evaluation.scores}
     texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     table = Table(
@@ -51,7 +52,7 @@ def print_ranking(evaluation: Evaluation) -> None:
             str(place),
             escape(name),
             _reward(score),
-            f"{score.probability_best:.0%}",
+            "-" if score.probability_best is None else f"{score.probability_best:.0%}",
             escape(beginning(texts[name])),
         )
     for score in evaluation.scores:
@@ -59,7 +60,10 @@ def print_ranking(evaluation: Evaluation) -> None:
             table.add_row(
                 "-", escape(score.candidate_id), "not scored", "", escape(score.reason or "")
             )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    line = evidence_line(evaluation.request.user_id, evaluation.evidence)
+    console.print(line, markup=False, highlight=False)
 
 
 def print_users(users: Sequence[UserSummary]) -> None:

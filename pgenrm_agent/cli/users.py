@@ -8,10 +8,19 @@ from typing import Annotated
 
 import typer
 
-from pgenrm_agent.cli.options import JsonOption, MemoryOption, QueryOption, UserArgument
+from pgenrm_agent.cli.options import (
+    AnyUserArgument,
+    CacheOption,
+    ExportOption,
+    ForceOption,
+    JsonOption,
+    MemoryOption,
+    QueryOption,
+    UserArgument,
+)
 from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.cli.output import show as show_result
-from pgenrm_agent.cli.resources import open_memory, valid_input
+from pgenrm_agent.cli.resources import open_cache, open_memory, valid_input
 from pgenrm_agent.cli.score import text_or_file
 
 __all__ = ["app"]
@@ -80,12 +89,15 @@ def forget(
     user: UserArgument,
     *,
     memory: MemoryOption,
+    cache: CacheOption,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove every trace of a user."""
+    """Remove every trace of a user, from the cache, too."""
     if not yes:
         typer.confirm(f"Forget everything about {user}?", abort=True)
-    with open_memory(memory) as store:
+    with open_cache(cache) as kept, open_memory(memory) as store:
+        if kept is not None:
+            store.also_forget.add(kept.forget)
         typer.echo(f"{store.forget(user)} entries removed")
 
 
@@ -104,11 +116,17 @@ def consent(
 
 @app.command("export")
 def export_users(
-    user: Annotated[str | None, typer.Argument(help="One user; everyone if not given.")] = None,
+    user: AnyUserArgument = None,
     *,
     memory: MemoryOption,
+    out: ExportOption = None,
+    force: ForceOption = False,
 ) -> None:
-    """Write the memory to standard output, one JSON object a line."""
+    """Write the memory, one JSON object a line."""
+    if out is not None:
+        with waiting("writing"), open_memory(memory) as store:
+            typer.echo(f"{store.export_jsonl(out, user, replace=force)} entries written", err=True)
+        return
     # On a terminal the rows themselves show that it goes on.
     hidden = sys.stdout.isatty()
     with waiting("writing", shown=not hidden) as tell, open_memory(memory) as store:

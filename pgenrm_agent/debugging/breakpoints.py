@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from pgenrm_agent.debugging.views import chain_views, disagreement, ranking_of
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["Breakpoint"]
 

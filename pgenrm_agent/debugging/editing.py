@@ -7,12 +7,13 @@ from typing import TypeAlias, cast
 
 from langgraph.types import StateSnapshot
 
+from pgenrm_agent.arguments import items_of, models_of, text_of, whole_number
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.debugging.edits import rubric_of, with_persona, with_rubric
 from pgenrm_agent.debugging.records import Records, checkpoint_of, config_of, id_of
 from pgenrm_agent.debugging.views import Checkpoint
 from pgenrm_agent.engines.protocol import Engine
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.graphs.evaluation import EvaluationGraph
 from pgenrm_agent.graphs.state import Draft, EvaluationState
 from pgenrm_agent.schema import (
@@ -50,6 +51,7 @@ class Editor:
 
     async def persona(self, run: str, persona: str, chain: int | None) -> Checkpoint:
         """Write another persona, in every chain or in one."""
+        text_of(persona, "persona")
         self._refuse_without_continuation()
         return await self._edit_chains(
             run,
@@ -80,13 +82,14 @@ class Editor:
         stated: Sequence[StatedPreference] | None,
     ) -> Checkpoint:
         """Show other past choices of the user, and other stated criteria if given."""
+        past = models_of(PreferencePair, history, "history")
 
         def change(values: EvaluationState) -> dict[str, object]:
             user = str(values["request"]["user_id"])
             signals = UserSignals.model_validate(values["signals"][user])
-            update: dict[str, object] = {"history": tuple(history)}
+            update: dict[str, object] = {"history": past}
             if stated is not None:
-                update["stated"] = tuple(stated)
+                update["stated"] = models_of(StatedPreference, stated, "stated")
             changed = signals.model_copy(update=update).model_dump(mode="json")
             return {"signals": {**values["signals"], user: changed}}
 
@@ -94,10 +97,11 @@ class Editor:
 
     async def neighbors(self, run: str, names: Sequence[str]) -> Checkpoint:
         """Let only these of the similar users take part."""
+        wanted = items_of(names, "names", "neighbors' names")
 
         def change(values: EvaluationState) -> dict[str, object]:
             present = values["neighbors"]
-            unknown = [name for name in names if name not in present]
+            unknown = [name for name in wanted if name not in present]
             if unknown:
                 raise ConfigurationError(
                     f"{unknown[0]!r} is no neighbor in run {run}: choose from {', '.join(present)}"
@@ -105,13 +109,13 @@ class Editor:
             chains = [
                 draft
                 for draft in values["chains"]
-                if draft["level"] == "individual" or draft["signals_of"] in names
+                if draft["level"] == "individual" or draft["signals_of"] in wanted
             ]
             if not chains:
                 raise ConfigurationError(
                     f"run {run} would have no chain left: keep one of {', '.join(present)}"
                 )
-            return {"chains": chains, "neighbors": [name for name in present if name in names]}
+            return {"chains": chains, "neighbors": [name for name in present if name in wanted]}
 
         return await self._edit_state(
             run, "neighbors", lambda values: bool(values.get("neighbors")), change
@@ -119,22 +123,25 @@ class Editor:
 
     async def candidates(self, run: str, candidates: Sequence[Candidate]) -> Checkpoint:
         """Score other answers."""
+        answers = [answer.model_dump() for answer in models_of(Candidate, candidates, "candidates")]
 
         def change(values: EvaluationState) -> dict[str, object]:
-            answers = [candidate.model_dump() for candidate in candidates]
             try:
                 request = EvaluationRequest.model_validate(
                     {**values["request"], "candidates": answers}
                 )
-            except ValueError as error:
-                raise ConfigurationError(f"these candidates cannot be used: {error}") from None
+            except InvalidInput as error:
+                raise ConfigurationError(
+                    f"these candidates cannot be used: {error.details}"
+                ) from None
             return {"request": request.model_dump(mode="json")}
 
         return await self._edit_state(run, "candidates", _is_recalled, change)
 
     async def rewind(self, run: str, to: str | int) -> Checkpoint:
         """Go on from an earlier checkpoint: its id, or how many steps to go back."""
-        if isinstance(to, int):
+        if not isinstance(to, str):
+            whole_number(to, "to")
             lineage = await self._records.lineage(run)
             if not 0 < to < len(lineage):
                 raise ConfigurationError(
@@ -157,6 +164,9 @@ class Editor:
         has: Callable[[Draft], bool],
         change: Callable[[Draft], Draft],
     ) -> Checkpoint:
+        if chain is not None:
+            whole_number(chain, "chain")
+
         def made(values: Mapping[str, object]) -> bool:
             drafts = cast(list[Draft], values.get("chains") or [])
             if chain is None:

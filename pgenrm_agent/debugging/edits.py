@@ -56,7 +56,7 @@ def rubric_of(criteria: Sequence[tuple[str, float, str]]) -> Rubric:
                 for name, weight, why in criteria
             )
         )
-    except ValueError as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"this rubric cannot be used ({error}): give each criterion a name and a weight from 0"
             " to 100"

@@ -9,13 +9,11 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import ValidationError
-
+from pgenrm_agent.debugging.records import config_of
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata
 
 __all__ = ["copy_run", "dump_run", "load_run"]
@@ -63,14 +61,14 @@ async def load_run(saver: BaseCheckpointSaver[str], text: str, run: str | None) 
     try:
         file = _File.model_validate_json(text)
         ids = [str(entry.checkpoint["id"]) for entry in file.checkpoints]
-    except (ValidationError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise ConfigurationError(
             f"this is no exported run ({str(error).splitlines()[0]}): pass what `export` wrote"
         ) from None
-    name = run or file.run
+    name = file.run if run is None else run
     if not ids:
         raise ConfigurationError("this export has no checkpoints in it")
-    if await saver.aget_tuple({"configurable": {"thread_id": name, "checkpoint_ns": ""}}):
+    if await saver.aget_tuple(config_of(name)):
         raise ConfigurationError(f"there is a run {name!r} already: import it under another id")
     for entry in file.checkpoints:
         await _put(saver, name, entry, {})
@@ -93,7 +91,7 @@ async def copy_run(
 
 async def _kept(saver: BaseCheckpointSaver[str], run: str) -> list[_Kept]:
     kept = []
-    config: RunnableConfig = {"configurable": {"thread_id": run, "checkpoint_ns": ""}}
+    config = config_of(run)
     async for saved in saver.alist(config):
         above = saved.parent_config
         kept.append(

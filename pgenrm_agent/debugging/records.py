@@ -14,12 +14,14 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
+from pgenrm_agent.arguments import text_of
 from pgenrm_agent.chain import read_persona
 from pgenrm_agent.debugging.views import (
     Checkpoint,
     RunSummary,
     Side,
     chain_views,
+    evidence_in,
     means_of,
     ranking_of,
 )
@@ -89,6 +91,7 @@ class Records:
         """Return a checkpoint by its id, or by the start or end of it; the newest for None."""
         if at is None:
             return (await self.snapshots(run, limit=1))[0]
+        text_of(at, "the checkpoint's id")
         matching = [snapshot for snapshot in await self.snapshots(run) if _is(snapshot, at)]
         if len(matching) != 1:
             how_many = "no" if not matching else str(len(matching))
@@ -130,7 +133,7 @@ class Records:
 
 def config_of(run: str, checkpoint: str | None = None) -> RunnableConfig:
     """Return what LangGraph calls a run by, or one of its checkpoints."""
-    configurable = {"thread_id": run, "checkpoint_ns": ""}
+    configurable = {"thread_id": text_of(run, "run"), "checkpoint_ns": ""}
     if checkpoint is not None:
         configurable["checkpoint_id"] = checkpoint
     return {"configurable": configurable}
@@ -162,6 +165,7 @@ def checkpoint_of(snapshot: StateSnapshot, *, ran: str | None, current: bool) ->
         tokens=_tokens(snapshot.values),
         means=means_of(snapshot.values),
         ranking=ranking_of(snapshot.values),
+        evidence=evidence_in(snapshot.values),
         finished=not snapshot.next,
         current=current,
     )

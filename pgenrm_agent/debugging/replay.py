@@ -42,6 +42,8 @@ async def replay(
     )
     evaluation = Evaluation.model_validate(state["evaluation"])
     recorded = Evaluation.model_validate(lineage[scored[-1]].values["evaluation"])
+    # What prompts showed depends on the engine's format, and there is no engine.
+    evaluation = evaluation.model_copy(update={"evidence": recorded.evidence})
     return Replay(
         steps=steps, evaluation=evaluation, same=_content(evaluation) == _content(recorded)
     )

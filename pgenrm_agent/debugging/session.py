@@ -21,6 +21,7 @@ from typing import cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 
+from pgenrm_agent.arguments import items_of, model_of, refuse_other, whole_number
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import SECTIONS, ChainFormat
 from pgenrm_agent.debugging.breakpoints import Breakpoint
@@ -50,6 +51,7 @@ from pgenrm_agent.graphs.state import (
     SignalSource,
     default_format,
 )
+from pgenrm_agent.opening import refuse_other_types
 from pgenrm_agent.schema import (
     Candidate,
     EvaluationRequest,
@@ -93,6 +95,7 @@ class DebugSession(Closeable):
         memory: SignalSource | None = None,
         neighbors: NeighborSource | None = None,
     ) -> None:
+        refuse_other_types(store=store, engine=engine, chain_format=chain_format)
         self._engine = engine
         self._context = EvaluationContext(
             engine=engine,
@@ -157,8 +160,9 @@ class DebugSession(Closeable):
         Raises:
             ConfigurationError: The id is taken, or the signals are somebody else's.
         """
-        given = evaluation_input(request, scaling or Scaling(), signals)
-        name = run or uuid.uuid4().hex[:12]
+        given = evaluation_input(request, Scaling() if scaling is None else scaling, signals)
+        name = uuid.uuid4().hex[:12] if run is None else run
+        refuse_other({} if labels is None else labels, Mapping, "labels", "a dict of texts")
         await self._refuse_taken(name)
         config = config_of(name)
         config["metadata"] = {f"label_{key}": value for key, value in (labels or {}).items()}
@@ -188,8 +192,10 @@ class DebugSession(Closeable):
         on_step: called after every node, in the session's own thread.
         """
         points = [
-            point if isinstance(point, Breakpoint) else Breakpoint.parse(point)
-            for point in breakpoints
+            Breakpoint.parse(point)
+            if isinstance(point, str)
+            else model_of(Breakpoint, point, "a breakpoint")
+            for point in items_of(breakpoints, "breakpoints", "breakpoints")
         ]
         for point in points:
             if point.node is not None:
@@ -255,6 +261,7 @@ class DebugSession(Closeable):
         """
         state = cast(EvaluationState, (await self._records.snapshot(run, at)).values)
         drafts = state.get("chains") or []
+        whole_number(chain, "chain")
         if not 0 <= chain < len(drafts):
             raise ConfigurationError(f"run {run} has no chain {chain} there: it has {len(drafts)}")
         draft, chain_format = drafts[chain], await asyncio.to_thread(self._format)
@@ -376,7 +383,7 @@ class DebugSession(Closeable):
     @at_home
     async def afork(self, run: str, at: str | None = None, *, name: str | None = None) -> str:
         """Make a new run with everything up to a checkpoint in it; returns its id."""
-        name = name or uuid.uuid4().hex[:12]
+        name = uuid.uuid4().hex[:12] if name is None else name
         await self._refuse_taken(name)
         lineage = [id_of(snapshot) for snapshot in await self._records.lineage(run, at)]
         await copy_run(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})

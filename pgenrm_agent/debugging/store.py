@@ -45,7 +45,7 @@ async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckp
 
     try:
         return await resources.enter_async_context(in_sqlite(_made(Path(where))))
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         raise ConfigurationError(
             f"runs cannot be kept in {where} ({error}): name another file, or one that this library made"
         ) from error

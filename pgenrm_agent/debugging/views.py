@@ -11,7 +11,9 @@ from pydantic import Field
 
 from pgenrm_agent.chain import ParsedChain, parse_chain, read_criteria, read_notes, written_persona
 from pgenrm_agent.errors import ChainError
-from pgenrm_agent.schema import Evaluation, Model
+from pgenrm_agent.evidence import evidence_line
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Evaluation, Evidence
 
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.state import Draft
@@ -28,6 +30,7 @@ __all__ = [
     "chain_views",
     "differences",
     "disagreement",
+    "evidence_in",
     "means_of",
     "ranking_of",
 ]
@@ -41,6 +44,7 @@ class Checkpoint(Model):
     edit: what was edited here ("persona", "rubric", "neighbors", "history", "candidates").
     error: why the next node failed, when it was tried.
     tokens: sampled so far. means, ranking: of the candidates that readable chains score so far.
+    evidence: what the result rests on, in a line; None before there is a result.
     current: whether the run goes on from here.
     """
 
@@ -58,6 +62,7 @@ class Checkpoint(Model):
     tokens: int = 0
     means: dict[str, float] = Field(default_factory=dict)
     ranking: tuple[str, ...] = ()
+    evidence: str | None = None
     finished: bool = False
     current: bool = False
 
@@ -184,6 +189,15 @@ def ranking_of(values: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(sorted(means, key=lambda name: -means[name]))
 
 
+def evidence_in(values: Mapping[str, object]) -> str | None:
+    """Return in a line what the evaluation of a state rests on; None before there is one."""
+    evaluation = values.get("evaluation")
+    if not isinstance(evaluation, dict):
+        return None
+    evidence = Evidence.model_validate(evaluation["evidence"])
+    return evidence_line(evaluation["request"]["user_id"], evidence)
+
+
 def disagreement(values: Mapping[str, object]) -> float:
     """Return the largest standard deviation, over the candidates, of the chains' totals (0 to 4.5)."""
     return max((statistics.pstdev(totals) for totals in _totals(values).values()), default=0.0)
@@ -210,9 +224,10 @@ def _read(draft: Draft, ids: tuple[str, ...]) -> ParsedChain | ChainError:
 @functools.lru_cache(maxsize=1024)
 def _parse(text: str, shown: tuple[str, ...], asks_totals: bool) -> ParsedChain | ChainError:
     try:
-        return parse_chain(text, shown, asks_totals=asks_totals)
+        parsed = parse_chain(text, shown, asks_totals=asks_totals)
     except ChainError as error:
         return error
+    return parsed.incomplete or parsed
 
 
 def _view(index: int, draft: Draft, ids: tuple[str, ...]) -> ChainView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.extras import require
@@ -22,16 +23,19 @@ __all__ = [
     "refuse_missing",
 ]
 
+ENGINES = ("transformers", "vllm", "openai")
 PACKAGES = frozenset({"openai", "vllm"})
 """Engines whose package, of the same name, comes with an extra."""
 
 
 def refuse_missing(name: str) -> None:
-    """Refuse an engine whose package is not installed, before anything is loaded for it.
+    """Refuse an unknown engine, and one whose package is not installed, before anything is loaded.
 
     Raises:
-        ConfigurationError: It is not; which extra brings it.
+        ConfigurationError: Which engines there are, or which extra brings the package.
     """
+    if name not in ENGINES:
+        raise ConfigurationError(f"no engine named {name!r}: use {', '.join(ENGINES)}")
     if name in PACKAGES:
         require(f"engine {name!r}", name)
 
@@ -46,6 +50,8 @@ def load_engine(
             which extra brings it).
         EngineUnavailable: the model cannot be loaded or the server cannot be reached.
     """
+    refuse_other(name, str, "name", f"one of {', '.join(ENGINES)}")
+    refuse_other(model, (str, Path), "model", "a folder or a name")
     make: Callable[..., Engine]
     try:
         if name == "transformers":
@@ -61,7 +67,7 @@ def load_engine(
 
             make = cast("Callable[..., Engine]", OpenAIEngine)
         else:
-            raise ConfigurationError(f"no engine named {name!r}: use transformers, vllm or openai")
+            raise ConfigurationError(f"no engine named {name!r}: use {', '.join(ENGINES)}")
     except ImportError as error:
         raise ConfigurationError(
             f"engine {name!r} needs a package that is not installed ({error.name}):"

@@ -256,7 +256,8 @@ class Gathering:
     ) -> list[list[Completion]]:
         """Await the work, until `timeout_s` after the call began, and return the samples.
 
-        Raises the first error where every sample ended in one.
+        Raises the first error where every sample ended in one, or the first `SchemaRefused`: without
+        a schema there is an answer yet.
         """
         try:
             now = asyncio.get_running_loop().time()
@@ -269,7 +270,7 @@ class Gathering:
         outcomes = [outcome for places in self._places for outcome in places]
         errors = [outcome for outcome in outcomes if isinstance(outcome, PGenRMError)]
         if errors and len(errors) == len(outcomes):
-            raise errors[0]
+            raise next((error for error in errors if isinstance(error, SchemaRefused)), errors[0])
         [late] = failed_samples(1, TIME_OVER.format(seconds=timeout_s or 0.0), "timeout")
         return [
             [

@@ -20,13 +20,15 @@ from pgenrm_agent.schema import Message
 __all__ = ["LIMITS", "METHOD", "Dialect", "Request", "learn"]
 
 Request: TypeAlias = dict[str, object]
-"""A request in full: "messages" are `Message`s and "json_schema" is the schema itself; the other
-fields are named as in OpenAI's API."""
+"""A request in full: "messages" are `Message`s, "json_schema" is the schema itself and "json_grammar"
+the grammar of its texts, for a server that may take one; the other fields are named as in OpenAI's API."""
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 METHOD = "method:"
 """Begins the ways to hold to a schema that are methods of LangChain's `with_structured_output`."""
 SCHEMA_WAYS = ("json_schema", "json_object")
+GRAMMAR_WAY = "structural_tag"
+"""vLLM's way to be given a grammar. Given a schema, it leaves white space to the model."""
 BOUNDS = frozenset(
     {
         *("maxLength", "minLength", "maxItems", "minItems", "uniqueItems", "pattern", "format"),
@@ -48,6 +50,8 @@ class Dialect:
     together: most samples it gives in one answer; None: as many as asked for.
     folds_system: whether a system text goes into the user turn.
     schema_ways: ways to hold an answer to a schema that it may know, the next one to try first.
+    takes_grammar: whether it may know how to hold an answer to a grammar, which is tried before the
+        ways to hold it to a schema.
     keywords: keywords of a schema that it refuses.
     strict: whether a schema is sent as strict.
     """
@@ -58,6 +62,7 @@ class Dialect:
     together: int | None = None
     folds_system: bool = False
     schema_ways: tuple[str, ...] = SCHEMA_WAYS
+    takes_grammar: bool = True
     keywords: frozenset[str] = frozenset()
     strict: bool = True
 
@@ -74,8 +79,11 @@ class Dialect:
             told["n"] = min(count, self.together)
         if told.get("n") == 1:
             del told["n"]
-        schema = told.pop("json_schema", None)
-        if isinstance(schema, Mapping) and self.schema_ways:
+        schema, grammar = told.pop("json_schema", None), told.pop("json_grammar", None)
+        if grammar is not None and self.takes_grammar:
+            held = {"type": "grammar", "grammar": grammar}
+            told["response_format"] = {"type": GRAMMAR_WAY, "format": held}
+        elif isinstance(schema, Mapping) and self.schema_ways:
             self._hold_to_schema(told, schema)
         return told
 
@@ -143,8 +151,9 @@ _UNKNOWN = _compiled(
 _TOO_COMPLEX = _compiled(r"too many states|complex|nesting|depth|too (?:large|deep|long|many)")
 _SCHEMA_WORDS = (
     r"response[_ ]?(?:format|schema|mime)|json[_ ]?(?:schema|object|mode)|structured[_ ]?output"
-    r"|guided|grammar|schema"
+    r"|guided|grammar|schema|structural[_ ]?tag"
 )
+_HOLDING = _compiled(rf"{_SCHEMA_WORDS}|tool|function[_ -]?call")
 _STRICT = _compiled(_field_word("strict"))
 
 
@@ -200,9 +209,17 @@ def _learn_strict(dialect: Dialect, sent: Request, said: str) -> Dialect | None:
     return replace(dialect, strict=False)
 
 
-def _next_way(dialect: Dialect, sent: Request, _: str) -> Dialect:
+def _way(sent: Request) -> object:
     form = sent["response_format"]
-    way = form["type"] if isinstance(form, Mapping) else None
+    return form["type"] if isinstance(form, Mapping) else None
+
+
+def _without_grammar(dialect: Dialect, sent: Request, _: str) -> Dialect | None:
+    return replace(dialect, takes_grammar=False) if _way(sent) == GRAMMAR_WAY else None
+
+
+def _next_way(dialect: Dialect, sent: Request, _: str) -> Dialect:
+    way = _way(sent)
     return replace(dialect, schema_ways=tuple(name for name in dialect.schema_ways if name != way))
 
 
@@ -215,6 +232,14 @@ def _fold(dialect: Dialect, sent: Request, _: str) -> Dialect | None:
 _TABLE = (
     _Optional(
         ("response_format",),
+        _HOLDING,
+        _without_grammar,
+        "it is given the schema, and a model may fill its token limit with white space between the"
+        " parts of an answer unless vLLM is started with --structured-outputs-config"
+        """ '{{"backend": "guidance", "disable_any_whitespace": true}}'""",
+    ),
+    _Optional(
+        ("response_format",),
         _compiled(r"schema|propert|keyword|response_format|for '\w+' type"),
         _learn_keywords,
         "answers are held to the schema without {new}",
@@ -222,7 +247,7 @@ _TABLE = (
     _Optional(("response_format",), _STRICT, _learn_strict, "schemas are sent as not strict"),
     _Optional(
         ("response_format",),
-        _compiled(rf"{_SCHEMA_WORDS}|tool|function[_ -]?call"),
+        _HOLDING,
         _next_way,
         "answers are held to a schema in another way, or not at all",
     ),

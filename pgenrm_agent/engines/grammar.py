@@ -1,27 +1,34 @@
-"""What an answer may be: JSON schemas as grammars, and the mask over the next token (xgrammar).
+"""What an answer may be: grammars, JSON schemas as grammars, and what follows from them (xgrammar).
 
 A grammar is EBNF as xgrammar reads it, with `root` as its first rule. A JSON schema becomes one, so
 that every engine in this process holds answers to the same texts: keys in the schema's order, no
 white space that the model could choose.
+
+Two things follow from a grammar and what is written so far: which tokens may come next (`TokenMask`),
+and what has to come next (`Grammars.jump`), which then is written without asking the model.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
+from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.engines.reasoning import special_tokens
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-    from xgrammar import CompiledGrammar, GrammarMatcher
+    from xgrammar import GrammarMatcher
 
-__all__ = ["Grammars", "TokenMask", "json_grammar"]
+__all__ = ["Grammars", "TokenMask", "grammar_of", "json_grammar"]
 
 NOT_HELD = frozenset(
     {
@@ -32,11 +39,23 @@ NOT_HELD = frozenset(
 """Keywords that xgrammar takes and does not hold to."""
 CACHE_BYTES = 2**28
 """How much of compiled grammars is kept."""
+CACHE_JUMPS = 2**14
+"""How many forced texts are kept as tokens."""
+CONTEXTS = (8, 4, 2, 1, 0)
+"""How many of the tokens before a forced text are encoded with it; fewer where more do not come back."""
 NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 DATA = frozenset({"const", "enum", "default", "examples"})
 # What a string of bounded length may hold, in xgrammar 0.2: control characters, which JSON forbids.
 _BOUNDED = r"[^\"\\\r\n]"
 _WITHOUT_CONTROL = r"[^\"\\\x00-\x1f]"
+
+
+def grammar_of(prompt: Prompt) -> str | None:
+    """Return the grammar that a prompt's answers are held to, if they are.
+
+    Raises ConfigurationError for a JSON schema that cannot be held to.
+    """
+    return prompt.grammar if prompt.json_schema is None else json_grammar(prompt.json_schema)
 
 
 def json_grammar(schema: Mapping[str, object]) -> str:
@@ -50,7 +69,7 @@ def json_grammar(schema: Mapping[str, object]) -> str:
                 f"a JSON schema with {keyword!r} cannot be held to: leave it out and check the answer"
             )
     try:
-        return _grammar_of(json.dumps(schema))
+        return _from_schema(json.dumps(schema))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"this is no JSON schema to hold to ({_words(error)}): {schema}"
@@ -58,7 +77,7 @@ def json_grammar(schema: Mapping[str, object]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _grammar_of(schema: str) -> str:
+def _from_schema(schema: str) -> str:
     import xgrammar
 
     grammar = xgrammar.Grammar.from_json_schema(schema, any_whitespace=False, separators=(",", ":"))
@@ -86,10 +105,13 @@ def _keywords(schema: object) -> Iterator[str]:
 
 
 class Grammars:
-    """Compiles grammars for one model, each once. To compile takes up to some seconds.
+    """Compiles grammars for one model, each once, and knows the tokens of what they force.
 
-    vocabulary: width of the model's logits. ends: its end tokens.
+    To compile takes up to some seconds. vocabulary: width of the model's logits. ends: its end tokens.
     """
+
+    context = max(CONTEXTS)
+    """How many tokens before it a jump looks at."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, ends: Collection[int]
@@ -107,34 +129,137 @@ class Grammars:
         except ValueError as error:
             raise ConfigurationError(
                 f"the tokenizer {tokenizer.name_or_path} cannot be used with grammars ({error}):"
-                " ask without a JSON schema"
+                " ask without a grammar or JSON schema"
             ) from error
         metadata = json.loads(known.dump_metadata()) | {"stop_token_ids": sorted(ends)}
-        self._without_end = not ends
-        self._compiler = xgrammar.GrammarCompiler(
-            xgrammar.TokenizerInfo.from_vocab_and_metadata(
-                cast("list[bytes | str]", texts), json.dumps(metadata)
-            ),
-            cache_limit_bytes=CACHE_BYTES,
+        vocabulary_info = xgrammar.TokenizerInfo.from_vocab_and_metadata(
+            cast("list[bytes | str]", texts), json.dumps(metadata)
         )
+        self._compiler = xgrammar.GrammarCompiler(vocabulary_info, cache_limit_bytes=CACHE_BYTES)
+        self._tokenizer = tokenizer
+        self._ends = set(ends)
+        self._pieces = vocabulary_info.decoded_vocab
+        self._token_of = {piece: token for token, piece in enumerate(self._pieces) if piece}
+        self._in_order = sorted(self._token_of)
+        self._longest = max(map(len, self._in_order))
+        self._bits = xgrammar.allocate_token_bitmask(1, vocabulary)
+        self._encoded = lru_cache(CACHE_JUMPS)(self._encode)
+        self._longer = lru_cache(CACHE_JUMPS)(self._rests)
 
-    def compile(self, grammar: str) -> CompiledGrammar:
-        """Return a grammar in EBNF, compiled.
+    def matcher(self, grammar: str, begun: str = "") -> GrammarMatcher:
+        """Return what follows an answer through a grammar in EBNF; `fork` it for each answer.
 
-        Raises ConfigurationError for one that is none.
+        begun: how the answer begins.
+
+        Raises ConfigurationError for a grammar that is none, and for an answer that does not begin so.
         """
+        import xgrammar
+
         try:
-            return self._compiler.compile_grammar(grammar)
+            compiled = self._compiler.compile_grammar(grammar)
         except RuntimeError as error:
             raise ConfigurationError(
                 f"this is no grammar ({_words(error)}): {grammar[:200]}"
             ) from error
+        matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends)
+        if begun and not matcher.accept_string(begun):
+            raise ConfigurationError(
+                f"the begun answer cannot be held to its grammar, which no answer of it begins with:"
+                f" {begun[:200]!r}; change Prompt.partial, or leave Prompt.grammar None"
+            )
+        return matcher
 
-    def matcher(self, grammar: CompiledGrammar) -> GrammarMatcher:
-        """Return what follows one answer through a grammar, from its beginning."""
-        import xgrammar
+    def jump(self, matcher: GrammarMatcher, before: Sequence[int]) -> tuple[list[int], bool]:
+        """Accept the tokens that have to come next; return them, and whether the answer is complete.
 
-        return xgrammar.GrammarMatcher(grammar, terminate_without_stop_token=self._without_end)
+        before: the tokens before them, `context` of them.
+
+        The tokens are those that the tokenizer makes of the forced text behind the text before it, as
+        in the texts that models learn from. Where the end of it may be written as one token with what
+        follows ("[" in front of "1 chosen]"), the tokens that reach into that end are left to the model.
+        """
+        text = _forced_text(matcher)
+        tokens = list(self._encoded(tuple(before), text)) if text else []
+        sure = self._sure_of(matcher, text.encode()) if tokens else 0
+        written = 0
+        for accepted, token in enumerate(tokens):
+            written += len(self._pieces[token])
+            if written > sure:
+                tokens = tokens[:accepted]
+                break
+            if not matcher.accept_token(token):
+                matcher.rollback(accepted)
+                tokens = []
+                break
+        complete = matcher.is_terminated() or (
+            matcher.is_completed() and set(np.flatnonzero(self._allowed(matcher))) <= self._ends
+        )
+        return tokens, complete
+
+    def _sure_of(self, matcher: GrammarMatcher, text: bytes) -> int:
+        """How many bytes of a forced text no token can share with what follows it."""
+        if not matcher.accept_string(text):
+            return 0
+        allowed = self._allowed(matcher)
+        sure = next(
+            (
+                start
+                for start in range(max(0, len(text) - self._longest), len(text))
+                if self._goes_on(matcher, allowed, text[start:])
+            ),
+            len(text),
+        )
+        matcher.rollback(1)
+        return sure
+
+    def _goes_on(self, matcher: GrammarMatcher, allowed: np.ndarray, end: bytes) -> bool:
+        """Whether a token begins with `end`, and goes on as the grammar allows behind it."""
+        tokens, rests = self._longer(end)
+        if allowed[tokens].any():
+            return True
+        for rest in rests:
+            if matcher.accept_string(rest):
+                matcher.rollback(1)
+                return True
+        return False
+
+    def _rests(self, end: bytes) -> tuple[np.ndarray, list[bytes]]:
+        """How tokens that begin with `end` go on: the rests that are tokens, and the others."""
+        first = bisect_right(self._in_order, end)
+        last = bisect_left(self._in_order, end + b"\xff" * 4)
+        rests = [piece[len(end) :] for piece in self._in_order[first:last]]
+        tokens = [self._token_of[rest] for rest in rests if rest in self._token_of]
+        return np.array(tokens, dtype=np.int64), [
+            rest for rest in rests if rest not in self._token_of
+        ]
+
+    def _encode(self, before: tuple[int, ...], text: str) -> tuple[int, ...]:
+        """The tokens of a text behind others; none if the tokenizer does not give the text back."""
+        for length in CONTEXTS:
+            known = list(before[-length:]) if length else []
+            if len(known) == length:
+                start = self._tokenizer.decode(known, clean_up_tokenization_spaces=False)
+                tokens = self._tokenizer.encode(f"{start}{text}", add_special_tokens=False)
+                if tokens[:length] == known:
+                    return tuple(tokens[length:])
+        return ()
+
+    def _allowed(self, matcher: GrammarMatcher) -> np.ndarray:
+        """Which tokens may come next, one byte a token."""
+        matcher.fill_next_token_bitmask(self._bits)
+        return _unpacked(self._bits)[0]
+
+
+def _forced_text(matcher: GrammarMatcher) -> str:
+    try:
+        return matcher.find_jump_forward_string()
+    except UnicodeDecodeError as error:  # It ends, or begins, within a character.
+        return bytes(error.object[: error.start]).decode()
+
+
+def _unpacked(bits: torch.Tensor) -> np.ndarray:
+    """Bit masks of tokens as one byte a token."""
+    return np.unpackbits(bits.numpy().view(np.uint8), axis=-1, bitorder="little")
 
 
 class TokenMask:
@@ -151,6 +276,7 @@ class TokenMask:
         held = [row for row, matcher in enumerate(matchers) if matcher is not None]
         if not held:
             return
+        import torch
         import xgrammar
 
         rows, vocabulary = logits.shape
@@ -161,6 +287,12 @@ class TokenMask:
             matcher = matchers[row]
             assert matcher is not None
             matcher.fill_next_token_bitmask(self._bits, row)
-        xgrammar.apply_token_bitmask_inplace(
-            logits, self._bits[:rows].to(logits.device), vocab_size=vocabulary, indices=held
-        )
+        bits = self._bits[:rows]
+        if logits.device.type == "cpu":  # numpy takes a quarter of the time of xgrammar's kernel
+            bits[[row for row, matcher in enumerate(matchers) if matcher is None]] = -1
+            allowed = torch.from_numpy(_unpacked(bits)[:, :vocabulary]).view(torch.bool)
+            logits.masked_fill_(allowed.logical_not_(), float("-inf"))
+        else:
+            xgrammar.apply_token_bitmask_inplace(
+                logits, bits.to(logits.device), vocab_size=vocabulary, indices=held
+            )

@@ -43,7 +43,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
     from transformers.utils.logging import disable_progress_bar
 
-    from pgenrm_agent.engines.decoding import ATTENTION, attends_to_everything, layer_kinds
+    from pgenrm_agent.engines.attention import ATTENTION, attends_to_everything, layer_kinds
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = dtype or ("bfloat16" if place.startswith("cuda") else "float32")

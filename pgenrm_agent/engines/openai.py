@@ -7,6 +7,7 @@ repetitions and pace are in asking.py, its answers are read in answers.py: here 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ from pgenrm_agent.engines.answers import (
 )
 from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
+from pgenrm_agent.engines.grammar import json_grammar
 from pgenrm_agent.engines.outcomes import read_once
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
@@ -85,7 +87,8 @@ class OpenAIEngine:
 
     What a server refuses by name is left out, renamed or said in another way from then on, with one
     line in the log: `stop`, `seed`, `n`, `temperature`, `top_p`, the token limit, the system role,
-    the way to hold to a schema.
+    the way to hold to a schema. A vLLM server is given a grammar of compact JSON: by a schema it lets
+    the model write white space without end.
 
     Raises:
         ConfigurationError: the package `openai` is missing, no key is known, or a number is out of
@@ -225,7 +228,9 @@ class OpenAIEngine:
             self._is_vllm = owners.get(self._model) == "vllm"
         return self._is_vllm
 
-    def request(self, prompt: Prompt, params: SamplingParams, *, n: int, seed: int) -> Request:
+    async def request(
+        self, prompt: Prompt, params: SamplingParams, *, n: int, seed: int
+    ) -> Request:
         """Return all that is wanted of an answer; the server's dialect makes a request of it."""
         request: Request = {
             "messages": prompt.messages,
@@ -245,6 +250,10 @@ class OpenAIEngine:
             request |= VLLM_FIELDS
         if prompt.json_schema is not None:
             request["json_schema"] = prompt.json_schema
+            if self._is_vllm and self._asking.dialect.takes_grammar:
+                with contextlib.suppress(ConfigurationError):  # A schema may say more than one can.
+                    grammar = await asyncio.to_thread(json_grammar, prompt.json_schema)
+                    request["json_grammar"] = grammar
         return request
 
     async def send(self, request: Request) -> tuple[list[Answer], Usage]:
@@ -333,7 +342,7 @@ class _PromptSampling:
         stopped: is told the places whose thinking a stop string ended, with what came of them.
         """
         seed = first_seed(self.prompt.seed) + first
-        request = self.engine.request(self.prompt, self.params, n=count, seed=seed)
+        request = await self.engine.request(self.prompt, self.params, n=count, seed=seed)
         told, (answers, usage) = await self.asking.ask(request, self.engine.send, self.gathering)
         answers = answers[:count]
         shares = share_tokens(answers, usage.completion)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Message, Model
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import Message
 
 __all__ = [
     "Capabilities",
@@ -31,7 +32,7 @@ class Capabilities(Model):
     seeds: "exact": same prompt and seed give the same samples whatever else is in the batch;
         "per_batch": only when the whole batch is the same; "none": a seed is ignored.
     json_schema: holds an answer to `Prompt.json_schema`. A server is taken to, until it refuses.
-    grammar: can constrain the output to a grammar.
+    grammar: holds an answer to `Prompt.grammar`.
     """
 
     continues: bool
@@ -46,6 +47,9 @@ class Prompt(Model):
     Sample j of a prompt is drawn with a seed derived from (seed, j).
     json_schema: what the answer, without what is thought before it, has to be an instance of. It
         goes with an empty `partial`.
+    grammar: what the whole answer, `partial` included, has to be written by: EBNF as xgrammar reads
+        it, with `root` as its first rule. Not together with a JSON schema. An engine without
+        `Capabilities.grammar` leaves it out of account.
     """
 
     messages: tuple[Message, ...]
@@ -53,6 +57,13 @@ class Prompt(Model):
     n: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
     json_schema: Mapping[str, object] | None = None
+    grammar: str | None = None
+
+    @model_validator(mode="after")
+    def _held_in_a_single_way(self) -> Self:
+        if self.json_schema is not None and self.grammar is not None:
+            raise ValueError("an answer is held to a JSON schema or to a grammar: pass one of both")
+        return self
 
 
 class SamplingParams(Model):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 
 from pgenrm_agent.chain import split_reasoning
 from pgenrm_agent.engines.decoding import Row
-from pgenrm_agent.engines.grammar import Grammars, json_grammar
-from pgenrm_agent.engines.protocol import Completion, FinishReason
+from pgenrm_agent.engines.grammar import Grammars, grammar_of
+from pgenrm_agent.engines.protocol import Completion, FinishReason, Prompt
 from pgenrm_agent.engines.reasoning import (
     NO_ANSWER,
     OPENING_MARKS,
@@ -25,7 +24,7 @@ from pgenrm_agent.engines.reasoning import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from xgrammar import CompiledGrammar
+    from xgrammar import GrammarMatcher
 
 __all__ = ["RowReader", "SampleRow"]
 
@@ -37,19 +36,19 @@ LONGEST_MARK = 16
 class SampleRow(Row):
     """A row of a prompt.
 
-    opened: the mark with which the prompt opened the thinking. grammar: what the answer is held to.
-    answer_at: how many of its tokens were thought, once the answer has begun.
+    opened: the mark with which the prompt opened the thinking. grammar: follows what the answer is
+    held to, at its beginning. answer_at: how many of its tokens were thought, once the answer has begun.
     """
 
     opened: str = ""
-    grammar: CompiledGrammar | None = None
+    grammar: GrammarMatcher | None = None
     answer_at: int = 0
 
 
 class RowReader:
     """Reads rows of one model.
 
-    vocabulary: width of the model's logits. ends: its end tokens. device: where the logits are.
+    vocabulary: width of the model's logits. ends: its end tokens.
     """
 
     def __init__(
@@ -57,29 +56,35 @@ class RowReader:
         tokenizer: PreTrainedTokenizerBase,
         vocabulary: int,
         ends: frozenset[int],
-        device: torch.device,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._ends = ends
-        self._device = device
-        self._grammars: Grammars | None = None
+        self.grammars: Grammars | None = None
         self._compiling = threading.Lock()
         self._pieces: list[str] | None = None
-        self._suspects: dict[tuple[str, ...], torch.Tensor] = {}
+        self._suspects: dict[tuple[str, ...], np.ndarray] = {}
         self._mark_ends: frozenset[int] | None = None
         self.marks = ThinkingTokens.of(tokenizer)
 
-    def compile(self, json_schema: Mapping[str, object]) -> CompiledGrammar:
-        """Return a schema as what `begin` takes. The first time it takes up to some seconds.
+    def matcher(self, prompt: Prompt) -> GrammarMatcher | None:
+        """Return what follows the answers to a prompt through their grammar, if they have one.
 
-        Raises ConfigurationError for a schema that cannot be held to.
+        The first time for a grammar it takes up to some seconds.
+
+        Raises ConfigurationError for a schema or grammar that cannot be held to, and for a begun
+        answer that its grammar does not allow.
         """
-        grammar = json_grammar(json_schema)
+        grammar = grammar_of(prompt)
+        if grammar is None:
+            return None
+        begun = split_reasoning(prompt.partial)
         with self._compiling:
-            if self._grammars is None:
-                self._grammars = Grammars(self._tokenizer, self._vocabulary, self._ends)
-            return self._grammars.compile(grammar)
+            if self.grammars is None:
+                self.grammars = Grammars(self._tokenizer, self._vocabulary, self._ends)
+            return self.grammars.matcher(
+                grammar, begun.answer.lstrip() if begun.reasoning else begun.answer
+            )
 
     def begin(
         self,
@@ -88,28 +93,32 @@ class RowReader:
         limit: int,
         *,
         opened: str = "",
-        grammar: CompiledGrammar | None = None,
+        grammar: GrammarMatcher | None = None,
+        begun: bool = False,
     ) -> SampleRow:
-        """Return a row that is about to be written. A grammar holds from the thinking's end on."""
+        """Return a row that is about to be written. A grammar holds from the thinking's end on.
+
+        begun: whether the prompt holds the beginning of the answer, before which nothing is thought.
+        """
         row = SampleRow(place, noise, limit, opened=opened, grammar=grammar, thinking=bool(opened))
         if grammar is not None and not opened:
-            row.may_think = bool(self.marks.opening)
+            row.may_think = bool(self.marks.opening) and not begun
             self._hold(row)
         return row
 
-    def suspects(self, rows: Sequence[SampleRow], stop: tuple[str, ...]) -> torch.Tensor | None:
+    def suspects(self, rows: Sequence[SampleRow], stop: tuple[str, ...]) -> np.ndarray | None:
         """Return which tokens may end a stop string, or change whether a row thinks."""
         waiting = any(row.grammar is not None and (row.opened or row.may_think) for row in rows)
         if not stop and not waiting:
             return None
         if stop not in self._suspects:
             # Logits may be wider than the vocabulary; such tokens have no text.
-            mask = torch.zeros(max(len(self._texts()), self._vocabulary), dtype=torch.bool)
+            mask = np.zeros(max(len(self._texts()), self._vocabulary), dtype=bool)
             lasts = {mark[-1] for mark in stop}
             ends = self._ends_of_marks()
             for token, piece in enumerate(self._texts()):
                 mask[token] = token in ends or any(last in piece for last in lasts)
-            self._suspects[stop] = mask.to(self._device)
+            self._suspects[stop] = mask
         return self._suspects[stop]
 
     def ends_here(self, row: SampleRow, stop: tuple[str, ...]) -> bool:
@@ -174,8 +183,8 @@ class RowReader:
 
     def _hold(self, row: SampleRow) -> None:
         """Hold a row to its grammar, if it has one, from here on."""
-        if row.grammar is not None and self._grammars is not None:
-            row.matcher = self._grammars.matcher(row.grammar)
+        if row.grammar is not None:
+            row.matcher = row.grammar.fork()
 
     def _ends_of_marks(self) -> frozenset[int]:
         """Tokens that are a mark of thinking, or may be the last of several that spell one."""

@@ -31,8 +31,9 @@ from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from xgrammar import CompiledGrammar
+    from xgrammar import GrammarMatcher
 
+    from pgenrm_agent.engines.decoding import Work
     from pgenrm_agent.engines.rows import SampleRow
 
 __all__ = ["TransformersEngine"]
@@ -49,7 +50,7 @@ class _Asked:
 
     prompt: Prompt
     encoded: EncodedPrompt
-    grammar: CompiledGrammar | None
+    grammar: GrammarMatcher | None
 
 
 @dataclass(eq=False)
@@ -78,7 +79,8 @@ class TransformersEngine:
         million parameters are timed, and as many threads taken as pay. torch has one number for the
         whole process: it is set while the engine samples, and restored afterwards.
 
-    An answer is held to a JSON schema by xgrammar, from its first token on; where the model thinks
+    An answer is held to a JSON schema or grammar by xgrammar, from its first token on, and what they
+    leave no choice of is written without asking the model; where the model thinks
     first (its template opens the thinking, or its first token does), from the end of that on. A model
     that spells its opening mark in several tokens does not get to think before such an answer.
 
@@ -103,6 +105,7 @@ class TransformersEngine:
         self._model, self._tokenizer, self._label, self._source = load_model(
             model, tokenizer, device, dtype, adapter
         )
+        from pgenrm_agent.engines.decoding import Work
         from pgenrm_agent.engines.rows import RowReader
 
         self._max_batch = max_batch
@@ -113,9 +116,8 @@ class TransformersEngine:
             context=int(getattr(self._model.config, "max_position_embeddings", None) or 2**31),
             remedy="use a model with a longer context",
         )
-        self._reader = RowReader(
-            self._tokenizer, self._model.config.vocab_size, self._ends, self._model.device
-        )
+        self._reader = RowReader(self._tokenizer, self._model.config.vocab_size, self._ends)
+        self._done = Work()
         self._threads = None
         if self._model.device.type == "cpu":
             self._threads = choose_threads(threads, self._model.num_parameters(), self._probe)
@@ -145,9 +147,14 @@ class TransformersEngine:
         return self._threads
 
     @property
+    def work(self) -> Work:
+        """How much it has done: steps of the model, and tokens drawn and written."""
+        return self._done
+
+    @property
     def capabilities(self) -> Capabilities:
         """Say what it can do."""
-        return Capabilities(continues=True, seeds="exact", json_schema=True)
+        return Capabilities(continues=True, seeds="exact", json_schema=True, grammar=True)
 
     async def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams
@@ -219,10 +226,7 @@ class TransformersEngine:
 
     def _prepare(self, prompt: Prompt) -> _Asked | PGenRMError:
         try:
-            encoded = self._encoder.encode(prompt)
-            schema = prompt.json_schema
-            grammar = None if schema is None else self._reader.compile(schema)
-            return _Asked(prompt, encoded, grammar)
+            return _Asked(prompt, self._encoder.encode(prompt), self._reader.matcher(prompt))
         except ConfigurationError as error:
             return error
 
@@ -284,6 +288,7 @@ class TransformersEngine:
                         limit,
                         opened=asked.encoded.opened,
                         grammar=asked.grammar,
+                        begun=bool(asked.prompt.partial),
                     )
                     rows.append(row)
                     job.written.append(row)
@@ -312,14 +317,10 @@ class TransformersEngine:
             self._ends,
             self._reader.suspects(waiting, params.stop),
             frozenset(self._reader.marks.opening),
-        )
-        decode(
-            self._model,
-            [prompts[place] for place in used],
-            waiting,
-            rules,
             lambda row: self._reader.ends_here(cast("SampleRow", row), params.stop),
+            self._reader.grammars,
         )
+        self._done += decode(self._model, [prompts[place] for place in used], waiting, rules)
 
     def _completions(self, job: _Job) -> list[list[Completion]]:
         """What a job's rows say; those that are not whole have run out of time."""

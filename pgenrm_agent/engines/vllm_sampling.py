@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pgenrm_agent.background_loop import all_or_cancel
-from pgenrm_agent.engines.grammar import json_grammar
+from pgenrm_agent.engines.grammar import grammar_of
 from pgenrm_agent.engines.openai import first_seed
 from pgenrm_agent.engines.outcomes import TIME_OVER, read_once
 from pgenrm_agent.engines.prompting import EncodedPrompt
@@ -97,8 +97,10 @@ class VLLMSampler:
         Raises what vLLM raises, and ConfigurationError for a schema that cannot be held to.
         """
         grammar = None
-        if prompt.json_schema is not None:  # In a thread: the loop has every other sample to serve.
-            grammar = await asyncio.to_thread(json_grammar, prompt.json_schema)
+        if not prompt.partial:
+            # vLLM follows a grammar from the first new token, so what is begun is written free of it.
+            # In a thread: the loop has every other sample to serve.
+            grammar = await asyncio.to_thread(grammar_of, prompt)
         call = _Call(prompt, encoded, params, deadline, grammar)
         count = 1 if params.temperature < GREEDY_BELOW else prompt.n
         if not (params.stop or grammar):

@@ -9,6 +9,8 @@ was not scored. Three figures follow, and the headline is the first:
     strict    over all comparisons; a tie and "not scored" count as wrong
     accuracy  over the scored comparisons; a tie counts one half
     coverage  the share of comparisons that was scored
+
+A question with several comparisons counts as a whole in `question_credit`: it is right where all are.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from pgenrm_agent.aggregation import TIE
-from pgenrm_agent.schema import Model
+from pgenrm_agent.confidence import TIE
+from pgenrm_agent.fields import Model
 
 __all__ = [
     "CHANCE",
@@ -48,10 +50,12 @@ __all__ = [
     "paired_difference",
     "plus_minus",
     "position_bias",
+    "question_credit",
     "reliability",
     "spearman",
     "strict",
     "top_label",
+    "wilson_interval",
 ]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -209,6 +213,15 @@ def credit(better: float | None, worse: float | None = 0.0) -> float:
     return 1.0 if better > worse else 0.0
 
 
+def question_credit(credits: Sequence[float]) -> float:
+    """Return the credit of a whole question from those of its comparisons: that of the worst one.
+
+    With one candidate graded above all others, it is 1 where that candidate alone came first, 1/2
+    where it shares the first place, and NaN where a candidate was not scored.
+    """
+    return math.nan if any(map(math.isnan, credits)) else min(credits)
+
+
 def expected(credits: Sequence[float], chances: Sequence[float]) -> list[float]:
     """Return what each comparison would be credited with on average if the user chose again.
 
@@ -295,6 +308,19 @@ def bootstrap_interval(
         batch=200,
     ).confidence_interval
     return Interval(low=float(interval.low), high=float(interval.high))
+
+
+def wilson_interval(share: float, count: int) -> Interval:
+    """Return the 95 % score interval (Wilson 1927) of the mean of `count` values of 0-1.
+
+    Unlike a resampled one it has a width where all values are equal. Of values between 0 and 1, such
+    as means over runs, it is too wide rather than too narrow: none spread more than 0s and 1s.
+    """
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = share * (1 - share) / count + z**2 / (4 * count**2)
+    reach = z * math.sqrt(spread) / (1 + z**2 / count)
+    return Interval(low=max(0.0, center - reach), high=min(1.0, center + reach))
 
 
 def paired_difference(

@@ -169,9 +169,14 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 def svg_text(figure: Figure) -> str:
     """Return a figure as SVG, the same file for the same plot."""
     import matplotlib
+    from matplotlib.text import Text
 
     text = io.StringIO()
     # Text stays text: it is smaller, and sharp at any size. The salt makes equal plots equal files.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pgenrm"}):
+    # A name may hold "$": it is no formula.
+    for words in figure.findobj(Text):
+        words.set_parse_math(False)
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "pgenrm", "text.parse_math": False}
+    with matplotlib.rc_context(settings):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()

@@ -11,15 +11,8 @@ from pydantic import Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_models
-from pgenrm_agent.schema import (
-    Candidate,
-    Identifier,
-    Message,
-    Model,
-    NonBlank,
-    PreferencePair,
-    StatedPreference,
-)
+from pgenrm_agent.fields import Identifier, Model, NonBlank, UserId
+from pgenrm_agent.schema import Candidate, Message, PreferencePair, StatedPreference
 
 __all__ = ["Question", "check_questions", "fingerprint", "read_questions"]
 
@@ -35,7 +28,7 @@ class Question(Model):
     """
 
     id: Identifier
-    user_id: Identifier
+    user_id: UserId
     query: NonBlank
     conversation: tuple[Message, ...] = ()
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=2)]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import replacing
-from pgenrm_agent.schema import Model
 
 if TYPE_CHECKING:
     import pyarrow

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pgenrm_agent.evaluation.metrics import plus_minus
+from pgenrm_agent.evaluation.fitness import FIT, Fitness, RightShare
+from pgenrm_agent.evaluation.metrics import Interval, plus_minus
 from pgenrm_agent.evaluation.plots import (
     plot_accuracy,
     plot_bars,
@@ -21,7 +22,15 @@ from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary
 from pgenrm_agent.files import write_text
 
-__all__ = ["REPORT", "accuracy_in_words", "cells", "failures_in_words", "write_report"]
+__all__ = [
+    "REPORT",
+    "accuracy_in_words",
+    "cells",
+    "failures_in_words",
+    "fitness_cells",
+    "fitness_in_words",
+    "write_report",
+]
 
 REPORT = "report.html"
 MOST_GROUPS = 24
@@ -43,7 +52,7 @@ def accuracy_in_words(row: JudgeSummary) -> str:
         return (
             f"{row.judge} scored nothing: none of its {row.comparisons} comparisons was readable."
         )
-    within = f", 95 % interval {_interval(row)}" if row.interval else ""
+    within = f", 95 % interval {_interval(row.interval)}" if row.interval else ""
     sentence = (
         f"{row.judge} is right in {100 * row.strict.mean:.1f} % of comparisons{within}:"
         f" {VERDICTS[row.against_chance]}."
@@ -70,7 +79,7 @@ def cells(row: JudgeSummary) -> dict[str, str]:
     failed = sum(row.failed_samples.values())
     return {
         "strict, %": plus_minus(row.strict),
-        "95 % interval": _interval(row),
+        "95 % interval": _interval(row.interval),
         "against chance": VERDICTS[row.against_chance].removesuffix(" than chance"),
         "accuracy, %": plus_minus(row.accuracy),
         "coverage, %": _share(row.coverage),
@@ -96,8 +105,43 @@ def cells(row: JudgeSummary) -> dict[str, str]:
     }
 
 
-def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) -> None:
-    """Write the report; replaces the file in one step."""
+def fitness_in_words(fitness: Fitness) -> str:
+    """Return the verdict on a judge, and the figures that it rests on."""
+    verdict = {
+        "fit": f"{fitness.judge} is fit",
+        "not fit": f"{fitness.judge} is not fit",
+        "unsure": f"It cannot be said for sure whether {fitness.judge} is fit",
+    }[fitness.verdict]
+    every = fitness.every
+    return (
+        f"{verdict}: it is right in {100 * every.right:.1f} % of {every.cases} obvious cases, 95 %"
+        f" interval {_interval(every.interval)}, where {100 * FIT:.0f} % is asked for and chance"
+        f" reaches {100 * fitness.chance:.0f} %."
+    )
+
+
+def fitness_cells(fitness: Fitness) -> dict[str, str]:
+    """Return what a judge makes of the obvious cases as it is shown, by name and in its order."""
+    return {
+        f"right, % of {fitness.every.cases} cases (95 % interval)": _right(fitness.every),
+        **{f"{name} ({share.cases})": _right(share) for name, share in fitness.splits.items()},
+        "first place shared, %": _share(fitness.tied),
+        "not scored, %": _share(fitness.not_scored),
+        "unreadable samples, %": _share(fitness.unreadable),
+        "contradictory, %": _share(fitness.contradictory),
+        "first shown preferred, %": _share(fitness.prefers_first),
+        "cases always missed": str(len(fitness.always_missed)),
+    }
+
+
+def write_report(
+    rows: Sequence[JudgeSummary],
+    run: RunDescription,
+    path: Path,
+    *,
+    verdicts: Sequence[str] = (),
+) -> None:
+    """Write the report; replaces the file in one step. verdicts: sentences to begin with."""
     table = [(row, cells(row)) for row in rows]
     # A line in which nobody has anything to show only takes room.
     used = [name for name in cells(rows[0]) if any(shown[name] != "-" for _, shown in table)]
@@ -111,7 +155,7 @@ def write_report(rows: Sequence[JudgeSummary], run: RunDescription, path: Path) 
     text = environment.get_template("report.html.j2").render(
         run=run,
         rows=rows,
-        sentences=[accuracy_in_words(row) for row in rows],
+        sentences=[*verdicts, *map(accuracy_in_words, rows)],
         failures=failures_in_words(rows),
         columns=used,
         table=table,
@@ -182,10 +226,15 @@ def _plot(title: str, about: str, svg: str) -> dict[str, str]:
     return {"title": title, "about": about, "image": f"data:image/svg+xml;base64,{encoded}"}
 
 
-def _interval(row: JudgeSummary) -> str:
-    if row.interval is None:
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
         return "-"
-    return f"{100 * row.interval.low:.1f} to {100 * row.interval.high:.1f}"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _right(share: RightShare) -> str:
+    low, high = 100 * share.interval.low, 100 * share.interval.high
+    return f"{100 * share.right:.1f} ({low:.0f} to {high:.0f})"
 
 
 def _share(value: float | None) -> str:

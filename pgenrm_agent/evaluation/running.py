@@ -15,10 +15,10 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.judges import Judge
 from pgenrm_agent.evaluation.questions import Question, check_questions, fingerprint
 from pgenrm_agent.evaluation.records import Record, Verdict
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import write_text
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Model
 
 __all__ = ["RECORDS", "RUN", "RunDescription", "evaluate"]
 

@@ -42,7 +42,7 @@ from pgenrm_agent.evaluation.metrics import (
     top_label,
 )
 from pgenrm_agent.evaluation.records import Record
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["JudgeSummary", "compare", "summarize"]
 

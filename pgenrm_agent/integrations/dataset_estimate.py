@@ -21,6 +21,7 @@ from pgenrm_agent.integrations.dataset_scoring import (
 from pgenrm_agent.jsonl import read_records
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Prices, Usage
+from pgenrm_agent.user_ids import user_id_of
 
 __all__ = ["estimate_dataset"]
 
@@ -94,7 +95,7 @@ def _knowing(values: Mapping[str, object], model: PGenRM, job: DatasetJob) -> Ma
     if "history" in values or "stated" in values or not values.get("user_id"):
         return values
     signals = model.memory.recall(
-        str(values["user_id"]),
+        user_id_of(values["user_id"], "user_id"),
         query=str(values.get("query")),
         limit=job.scaling.history,
         selection=job.scaling.history_selection,

@@ -16,10 +16,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pgenrm_agent.costs import CostLedger
-from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.errors import ChainError, ConfigurationError, InvalidInput
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
@@ -27,14 +28,13 @@ from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import (
     Message,
-    Model,
     PreferencePair,
     Scaling,
     StatedPreference,
     Usage,
     UserSignals,
-    complaint_of,
 )
+from pgenrm_agent.user_ids import user_id_of
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -123,7 +123,7 @@ async def score_row(model: PGenRM, row: Row, job: DatasetJob) -> RowResult:
     try:
         _refuse_incomplete(values)
         evaluation = await model.ascore(
-            str(values["user_id"]),
+            user_id_of(values["user_id"], "user_id"),
             str(values["query"]),
             _texts(candidates),
             conversation=_read(Message.model_validate, values, "conversation"),
@@ -270,7 +270,7 @@ def score_dataset(
 
 def _refuse_incomplete(values: Mapping[str, object]) -> None:
     for column in sorted(REQUIRED):
-        if not values.get(column):
+        if values.get(column) in (None, "", [], ()):
             raise ConfigurationError(f"{column} is empty: every row needs one")
 
 
@@ -281,7 +281,9 @@ def _signals(values: Mapping[str, object]) -> UserSignals | None:
     history = _read(PreferencePair.model_validate, values, "history")
     stated = _read(lambda text: StatedPreference(text=str(text)), values, "stated")
     with _naming("user_id"):
-        return UserSignals(user_id=str(values["user_id"]), history=history, stated=stated)
+        return UserSignals(
+            user_id=user_id_of(values["user_id"], "user_id"), history=history, stated=stated
+        )
 
 
 def _read(read: Callable[[object], T], values: Mapping[str, object], column: str) -> tuple[T, ...]:
@@ -296,8 +298,8 @@ def _naming(column: str) -> Iterator[None]:
     """Turn what the schema refuses into a ConfigurationError that names the column."""
     try:
         yield
-    except ValidationError as error:
-        raise ConfigurationError(f"{column}: {complaint_of(error)}") from None
+    except InvalidInput as error:
+        raise ConfigurationError(f"{column}: {error}") from None
 
 
 def _texts(candidates: object) -> list[str]:

@@ -14,8 +14,8 @@ from filelock import FileLock
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import write_text
-from pgenrm_agent.schema import Model
 
 __all__ = ["IssuedKey", "KeyRing", "Tenant", "valid_tenant"]
 
@@ -23,6 +23,7 @@ __all__ = ["IssuedKey", "KeyRing", "Tenant", "valid_tenant"]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 _TENANT = TypeAdapter[str](Tenant)
 PREFIX = "pgenrm_"
+KEYS_UNREADABLE = "the server cannot read its keys; its log says how"
 
 
 class IssuedKey(Model):
@@ -109,6 +110,14 @@ class KeyRing:
         lines = (key.model_dump_json() + "\n" for key in keys)
         write_text(self.path, "".join(lines), private=True)
 
+    def _lines(self) -> list[str]:
+        try:
+            return self.path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"{self.path} is no text ({error}): restore it, or make new keys"
+            ) from error
+
     def _reread(self) -> None:
         try:
             status = self.path.stat()
@@ -120,7 +129,7 @@ class KeyRing:
         if stamp == self._stamp:
             return
         by_digest: dict[str, IssuedKey] = {}
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(self._lines(), start=1):
             if not line.strip():
                 continue
             try:

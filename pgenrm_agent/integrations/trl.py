@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
+from pgenrm_agent.arguments import path_of, refuse_other, text_of
 from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_request
-from pgenrm_agent.files import replacing
+from pgenrm_agent.files import exporting
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, EvaluationRequest, Message
+from pgenrm_agent.user_ids import user_id_of
 
 __all__ = [
     "LabeledPair",
@@ -92,7 +94,7 @@ class PersonalReward:
                 f"the training data has no column {self._user_column!r} with one user's id per "
                 f"completion ({count}): add it, or name another in as_reward_func(user_column=...)"
             )
-        return [str(user) for user in users]
+        return [user_id_of(user, f"column {self._user_column!r}") for user in users]
 
 
 def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> PersonalReward:
@@ -102,6 +104,8 @@ def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> Per
         reward_model: What judges.
         user_column: The column of the training data with the user's id.
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    text_of(user_column, "user_column")
     return PersonalReward(reward_model, user_column=user_column)
 
 
@@ -175,10 +179,17 @@ def write_labeled_pairs(
     *,
     min_margin: float = 0.5,
     every: bool = False,
+    replace: bool = False,
 ) -> int:
-    """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many."""
+    """Write `labeled_pairs` as JSONL, which `datasets.load_dataset("json")` reads; returns how many.
+
+    The file is for its owner alone to read. replace: it may take the place of an older file.
+    """
     written = 0
-    with replacing(Path(path)) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        exporting(path_of(path, "path"), replace=replace) as beside,
+        beside.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         for pair in labeled_pairs(evaluations, min_margin=min_margin, every=every):
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
             written += 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.files import write_text
@@ -31,14 +31,16 @@ class Owner(BaseModel):
 class DirectoryLock:
     """Held from `acquire` until `release` or the death of the process, SIGKILL included.
 
-    A POSIX record lock belongs to the process: unlike flock it is not inherited by a forked child,
-    so a child that outlives its parent does not keep the directory locked. It is lost when *any*
-    descriptor of the lock file is closed in this process, so nothing else here may open that file.
+    It belongs to the descriptor (flock): a POSIX record lock would be lost as soon as anything in
+    this process closes another descriptor of the file, as a copy of the directory does. A forked
+    child closes its copy of the descriptor at once, so a child that outlives its parent does not keep
+    the directory locked.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._descriptor: int | None = None
+        _locks.add(self)
 
     def acquire(self) -> None:
         """Take the lock or raise MemoryStoreError that names the owner."""
@@ -71,7 +73,7 @@ class DirectoryLock:
 def describe_owner(directory: Path) -> str:
     try:
         owner = Owner.model_validate_json((directory / OWNER_FILE).read_bytes())
-    except (OSError, ValidationError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return "another process (it left no name)"
     started = owner.started.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"process {owner.pid} on {owner.host}, which opened it at {started}"
@@ -87,4 +89,16 @@ else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_locks: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for lock in list(_locks):
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -9,37 +9,29 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from pgenrm_agent.errors import MemoryStoreError
-from pgenrm_agent.schema import (
-    Identifier,
-    Model,
-    Moment,
-    PreferencePair,
-    StatedPreference,
-    in_utc_if_naive,
-)
+from pgenrm_agent.errors import InvalidInput, MemoryStoreError
+from pgenrm_agent.fields import Model, Moment, UserId, YesOrNo, in_utc_if_naive
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 __all__ = [
     "MAX_PAIR_CHARACTERS",
-    "MAX_STATED_CHARACTERS",
     "SCHEMA_VERSION",
     "ConsentRecord",
     "PairRecord",
     "Record",
     "Row",
     "StatedRecord",
+    "UserSummary",
     "pair_from_row",
     "read_record",
     "record_to_row",
     "stated_from_row",
-    "valid_user_id",
 ]
 
 SCHEMA_VERSION = 1
 MAX_PAIR_CHARACTERS = 200_000  # query, both answers and the conversation together
-MAX_STATED_CHARACTERS = 20_000
 
 MetadataValue: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = dict[str, MetadataValue]
@@ -52,12 +44,21 @@ class Row(Model):
     metadata: dict[str, MetadataValue]
 
 
+class UserSummary(Model):
+    """How much is remembered of one user. `pairs` and `stated` are counts."""
+
+    user_id: str
+    pairs: int
+    stated: int
+    consent: bool
+
+
 class PairRecord(Model):
     """A remembered choice, as it is exported."""
 
     record: Literal["preference_pair"] = "preference_pair"
     schema_version: Literal[1] = 1
-    user_id: Identifier
+    user_id: UserId
     pair: PreferencePair
 
 
@@ -66,7 +67,7 @@ class StatedRecord(Model):
 
     record: Literal["stated_preference"] = "stated_preference"
     schema_version: Literal[1] = 1
-    user_id: Identifier
+    user_id: UserId
     stated: StatedPreference
     created_at: Moment
 
@@ -76,28 +77,15 @@ class ConsentRecord(Model):
 
     record: Literal["consent"] = "consent"
     schema_version: Literal[1] = 1
-    user_id: Identifier
-    consent: bool
+    user_id: UserId
+    consent: YesOrNo
 
 
 Record: TypeAlias = PairRecord | StatedRecord | ConsentRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="record")])
-_USER_ID: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
-def valid_user_id(user_id: str) -> str:
-    """Return the id itself, or MemoryStoreError that says what is wrong with it."""
-    try:
-        return _USER_ID.validate_python(user_id, strict=True)
-    except ValidationError as error:
-        shown = repr(user_id)
-        raise MemoryStoreError(
-            f"user_id {shown[:80]}{'...' if len(shown) > 80 else ''} is no usable id: "
-            f"{error.errors()[0]['msg']}; use a text of 1 to 256 characters that is not blank"
-        ) from error
-
-
-def read_record(row: Mapping[str, JsonValue] | str | bytes, where: str) -> Record:
+def read_record(row: object, where: str) -> Record:
     """Validate one exported row. `where` ("users.jsonl, line 3") opens the error message."""
     if isinstance(row, str | bytes):
         try:
@@ -139,8 +127,6 @@ def check_limits(record: Record) -> None:
                     f"field {name} of pair {pair.id} is {value}: give a finite number or leave "
                     "it out"
                 )
-    elif isinstance(record, StatedRecord):
-        _check_size("the stated preference", [record.stated.text], MAX_STATED_CHARACTERS)
 
 
 def record_to_row(record: Record) -> Row:
@@ -193,7 +179,7 @@ def pair_from_row(identity: str, metadata: Mapping[str, object]) -> PreferencePa
     _check_version(identity, metadata)
     try:
         return PreferencePair.model_validate_json(str(metadata["pair"]))
-    except (KeyError, ValidationError) as error:
+    except (KeyError, InvalidInput) as error:
         raise _unreadable(identity, metadata, error) from error
 
 

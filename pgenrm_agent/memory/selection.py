@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pgenrm_agent.arguments import text_of, whole_number
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["Selection", "oldest_first", "select"]
+__all__ = ["Selection", "oldest_first", "refuse_unusable", "select"]
 
 Selection: TypeAlias = Literal["random", "similar", "recent"]
 
@@ -67,6 +68,26 @@ def select(
         )
         order = [pair for _, pair in ranked]
     return tuple(order[:limit])
+
+
+def refuse_unusable(selection: object, limit: object, query: object, seed: object) -> None:
+    """Refuse what `UserMemory.recall` cannot select by.
+
+    Raises:
+        ConfigurationError: The selection is unknown or lacks its query, or another is no number or
+            text that can be used.
+    """
+    if selection not in get_args(Selection):
+        raise ConfigurationError(
+            f"selection {selection!r} is unknown: use one of {', '.join(get_args(Selection))}"
+        )
+    if limit is not None:
+        whole_number(limit, "limit", least=0)
+    if query is not None:
+        text_of(query, "query")
+    elif selection == "similar":
+        raise ConfigurationError("selection 'similar' needs the query to be similar to")
+    whole_number(seed, "seed", least=0)
 
 
 def oldest_first(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:

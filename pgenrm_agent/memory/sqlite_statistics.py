@@ -11,10 +11,11 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["before_opening", "end_refresh", "refresh_statistics"]
+__all__ = ["before_opening", "end_refresh", "holds_collections", "refresh_statistics"]
 
 _STATISTICS = "PRAGMA analysis_limit = 400; ANALYZE;"
 _WAIT_S = 30
@@ -41,6 +42,20 @@ def before_opening(database: Path) -> int:
         connection.executescript(_STATISTICS)
         (rows,) = connection.execute("SELECT max(id) FROM embeddings").fetchone()
     return int(rows or 0)
+
+
+def holds_collections(database: Path, names: Set[str]) -> bool:
+    """Return whether these collections are in a file that nobody has open.
+
+    Raises sqlite3.Error when the file cannot be read.
+    """
+    if not database.exists():
+        return False
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
+        tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'collections'")
+        if not tables.fetchone():
+            return False
+        return names <= {name for (name,) in connection.execute("SELECT name FROM collections")}
 
 
 def refresh_statistics(database: Path) -> subprocess.Popen[bytes] | None:

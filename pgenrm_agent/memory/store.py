@@ -6,23 +6,24 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
-from pgenrm_agent.files import write_text
-from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock
+from pgenrm_agent.memory.mark import check_version, read_mark, write_mark
+from pgenrm_agent.memory.ownership import DirectoryLock
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
 from pgenrm_agent.memory.sqlite_statistics import (
     before_opening,
     end_refresh,
+    holds_collections,
     refresh_statistics,
 )
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
@@ -52,8 +53,6 @@ READ_AT_ONCE = 2000
 INTERACTIONS = "interactions"
 USERS = "users"
 
-FORMAT_FILE = "pgenrm-memory.json"
-FORMAT = "pgenrm-memory"
 MARK = "pgenrm_schema_version"  # in the metadata of each of our collections
 
 CHANGES = "changes_in"  # in the metadata of a collection whose changes are noted; see Store.changed
@@ -65,13 +64,6 @@ SYNC_SHARE = 20
 
 FIRST_UPKEEP = 16
 """Writes after which the planner's statistics are refreshed; then after twice as many, and so on."""
-
-
-class Format(BaseModel):
-    """What the directory says about itself."""
-
-    format: str
-    schema_version: int
 
 
 class Store:
@@ -97,6 +89,8 @@ class Store:
         self._writing = threading.RLock()
         self.pid = os.getpid()
         self.users_of_this = 1
+        self.also_forget: set[Callable[[str], object]] = set()
+        """What is called with a user who is forgotten, by every memory on this store."""
         self._lock = lock
         self._copies = copies
         self._database = database
@@ -303,6 +297,7 @@ _opening = threading.RLock()
 
 def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
     """Return the store in `directory`, shared by everyone in this process who opens the same directory."""
+    _refuse_no_embedder(embedder)
     with _opening:
         with reported("open the memory in", str(directory), _advice(str(directory))):
             directory = _made(directory)
@@ -322,6 +317,7 @@ def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
 
 def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | None) -> Store:
     """Return the store on the Chroma server at `url`."""
+    _refuse_no_embedder(embedder)
     where = f"the Chroma server at {url}"
     try:
         parts = urlsplit(url)
@@ -377,18 +373,24 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
     try:
         chroma = directory / "chroma"
         with reported("open the memory in", where, _advice(where)):
-            _check_format(directory)
+            marked = read_mark(directory)
             chroma.mkdir(exist_ok=True)
             copies = VectorIndexCopies(chroma, directory / "index-copies")
             copies.restore()
             database = chroma / "chroma.sqlite3"
             rows = before_opening(database)
+            if marked.used and not holds_collections(database, {INTERACTIONS, USERS}):
+                raise MemoryStoreError(
+                    f"the memory in {where} has lost what it held: {database} is missing or empty. "
+                    "Restore it from a backup, or move the directory away and import an export into "
+                    "a new one"
+                )
         from chromadb import PersistentClient
 
         with reported("open the memory in", where, _advice(where)):
             client = cast("Client", PersistentClient(chroma, settings=_settings()))
         try:
-            return Store(
+            store = Store(
                 client,
                 where,
                 embedder=embedder,
@@ -397,6 +399,9 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
                 database=database,
                 rows=rows,
             )
+            if not marked.used:
+                write_mark(directory, marked.model_copy(update={"used": True}))
+            return store
         except BaseException:
             client.close()
             raise
@@ -414,28 +419,9 @@ def _made(directory: Path) -> Path:
     return directory.resolve()
 
 
-def _check_format(directory: Path) -> None:
-    """Refuse a directory that is something else, and mark a new one as ours."""
-    marker = directory / FORMAT_FILE
-    if marker.exists():
-        try:
-            marked = Format.model_validate_json(marker.read_bytes())
-        except ValidationError as error:
-            raise MemoryStoreError(
-                f"{marker} is damaged: restore the directory from a backup, or move it away and "
-                "import an export into a new one"
-            ) from error
-        if marked.format != FORMAT:
-            raise MemoryStoreError(f"{directory} is no pgenrm memory ({marker.name} says so)")
-        check_version(marked.schema_version, str(directory))
-        return
-    foreign = {path.name for path in directory.iterdir()} - {LOCK_FILE, OWNER_FILE}
-    if foreign:
-        raise MemoryStoreError(
-            f"{directory} is not empty and no pgenrm memory (it holds {min(foreign)!r}): give an "
-            "empty or a new directory"
-        )
-    write_text(marker, Format(format=FORMAT, schema_version=SCHEMA_VERSION).model_dump_json())
+def _refuse_no_embedder(embedder: object) -> None:
+    if embedder is not None and not hasattr(embedder, "embed"):
+        refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
 
 
 def other_embedder(where: str, stored: str, given: Embedder | None) -> str:
@@ -446,14 +432,6 @@ def other_embedder(where: str, stored: str, given: Embedder | None) -> str:
         f"{mismatch}, not of {given.name!r}: open it with that embedder, or export it and import into "
         "a new memory"
     )
-
-
-def check_version(version: int, where: str) -> None:
-    if version > SCHEMA_VERSION:
-        raise MemoryStoreError(
-            f"the memory in {where} has schema version {version}, this pgenrm-agent reads up to "
-            f"{SCHEMA_VERSION}: upgrade pgenrm-agent"
-        )
 
 
 def _advice(where: str) -> str:

@@ -8,20 +8,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from pydantic import JsonValue
 
+from pgenrm_agent.arguments import (
+    items_of,
+    model_of,
+    models_of,
+    path_of,
+    text_of,
+    whole_number,
+    yes_or_no,
+)
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.files import replacing
+from pgenrm_agent.files import exporting
 from pgenrm_agent.memory.rows import (
     ConsentRecord,
     PairRecord,
     Record,
     Row,
     StatedRecord,
+    UserSummary,
     check_limits,
     pair_from_row,
     profile_row_id,
@@ -29,9 +39,8 @@ from pgenrm_agent.memory.rows import (
     record_to_row,
     same_content,
     stated_from_row,
-    valid_user_id,
 )
-from pgenrm_agent.memory.selection import Selection, oldest_first, select
+from pgenrm_agent.memory.selection import Selection, oldest_first, refuse_unusable, select
 from pgenrm_agent.memory.store import (
     Store,
     all_rows,
@@ -42,21 +51,13 @@ from pgenrm_agent.memory.store import (
     reported,
     rows_of,
 )
-from pgenrm_agent.schema import Model, PreferencePair, StatedPreference, UserSignals
+from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
+from pgenrm_agent.user_ids import valid_user_id
 
 if TYPE_CHECKING:
     from chromadb.api.types import Include
 
-__all__ = ["UserMemory", "UserSummary", "default_directory"]
-
-
-class UserSummary(Model):
-    """How much is remembered of one user. `pairs` and `stated` are counts."""
-
-    user_id: str
-    pairs: int
-    stated: int
-    consent: bool
+__all__ = ["UserMemory", "default_directory"]
 
 
 def default_directory() -> Path:
@@ -108,10 +109,12 @@ class UserMemory:
         if url is None:
             if headers:
                 raise ConfigurationError("headers are for a Chroma server: give its url, too")
-            store = open_embedded(Path(path) if path is not None else default_directory(), embedder)
+            folder = default_directory() if path is None else path_of(path, "path")
+            store = open_embedded(folder, embedder)
         else:
-            store = connect(url, embedder, headers)
+            store = connect(text_of(url, "url"), embedder, headers)
         self._shared = store
+        self.also_forget = store.also_forget
         self._close = weakref.finalize(self, release, store)
         # At exit the operating system releases everything, and Chroma's threads may be gone.
         self._close.atexit = False
@@ -126,30 +129,31 @@ class UserMemory:
         Raises:
             MemoryStoreError: The user has another pair with this id, or it cannot be stored.
         """
-        return self.remember_many(user_id, [pair])[0]
+        return self.remember_many(user_id, [model_of(PreferencePair, pair, "pair")])[0]
 
     def remember_many(self, user_id: str, pairs: Iterable[PreferencePair]) -> list[str]:
         """Store several choices of one user; nothing is stored when one of them is refused."""
         user_id = valid_user_id(user_id)
-        records = [PairRecord(user_id=user_id, pair=pair) for pair in pairs]
+        checked = models_of(PreferencePair, pairs, "pairs")
+        records = [PairRecord(user_id=user_id, pair=pair) for pair in checked]
         self._write(records)
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
         """Store what a user said they want; returns the row's id. Again, it does nothing."""
-        record = StatedRecord(
-            user_id=valid_user_id(user_id), stated=stated, created_at=datetime.now(UTC)
-        )
+        user_id, stated = valid_user_id(user_id), model_of(StatedPreference, stated, "stated")
+        record = StatedRecord(user_id=user_id, stated=stated, created_at=datetime.now(UTC))
         self._write([record])
         return record_to_row(record).id
 
     def set_consent(self, user_id: str, consent: bool) -> None:
         """Set whether this user's choices may help to score answers for similar users."""
+        consent = yes_or_no(consent, "consent")
         record = ConsentRecord(user_id=valid_user_id(user_id), consent=consent)
         self._write([record])
 
     def forget(self, user_id: str) -> int:
-        """Remove every row of a user from every collection; returns how many there were."""
+        """Remove every row of a user, and call what is in `also_forget`; returns how many rows."""
         user_id = valid_user_id(user_id)
         store = self._store
         forgotten = 0
@@ -164,6 +168,8 @@ class UserMemory:
                 if forgotten > before:
                     store.changed(collection)
             store.wrote()
+        for forget in tuple(self.also_forget):
+            forget(user_id)
         return forgotten
 
     # --- reading ---
@@ -195,23 +201,20 @@ class UserMemory:
             MemoryStoreError: The store cannot be read.
         """
         user_id = valid_user_id(user_id)
-        if selection not in get_args(Selection):
-            raise ConfigurationError(
-                f"selection {selection!r} is unknown: use one of {', '.join(get_args(Selection))}"
-            )
-        if limit is not None and limit < 0:
-            raise ConfigurationError(f"limit {limit} is negative: use 0 or more, or None for all")
-        if selection == "similar" and query is None:
-            raise ConfigurationError("selection 'similar' needs the query to be similar to")
+        refuse_unusable(selection, limit, query, seed)
         history: tuple[PreferencePair, ...] = ()
+        choices_known: int | None = None
         if limit != 0:
             pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
             similarity = None
             if pairs and vectors is not None and query is not None:
                 similarity = vectors @ self._store.embedder.embed([query])[0]
             history = select(pairs, selection, limit, seed=seed, similarity=similarity)
+            choices_known = len(pairs)
         stated = tuple(stated for _, stated in self._stated(user_id))
-        return UserSignals(user_id=user_id, history=history, stated=stated)
+        return UserSignals(
+            user_id=user_id, history=history, stated=stated, choices_known=choices_known
+        )
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """Return all remembered choices of a user, oldest first."""
@@ -226,7 +229,8 @@ class UserMemory:
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
         """Return those of `user_ids` who agreed; a few hundred in one read."""
-        owners = {profile_row_id(valid_user_id(user_id)): user_id for user_id in user_ids}
+        ids = {valid_user_id(user_id): user_id for user_id in items_of(user_ids, "user_ids", "ids")}
+        owners = {profile_row_id(valid): str(given) for valid, given in ids.items()}
         store = self._store
         agreed: set[str] = set()
         with reported("read", store.where):
@@ -241,6 +245,8 @@ class UserMemory:
         A user is in it once for each of their choices. By Chroma's vector index, so now and then one
         of them is missed.
         """
+        text_of(query, "query")
+        whole_number(limit, "limit", least=1)
         store = self._store
         with reported("read", store.where):
             vector = store.embedder.embed([query])
@@ -312,20 +318,25 @@ class UserMemory:
         """
         records: list[Record] = []
         lines: list[int] = []
-        for line, row in enumerate(rows, start=1):
+        for line, row in enumerate(items_of(rows, "rows", "exported rows"), start=1):
             if isinstance(row, str) and not row.strip():
                 continue
             records.append(read_record(row, f"{source}, line {line}"))
             lines.append(line)
         return self._write(records, lambda index: f"{source}, line {lines[index]}: ")
 
-    def export_jsonl(self, path: Path | str, user_id: str | None = None) -> int:
-        """Write an export to a file, one JSON object a line; returns the number of lines."""
-        path = Path(path).expanduser()
+    def export_jsonl(
+        self, path: Path | str, user_id: str | None = None, *, replace: bool = False
+    ) -> int:
+        """Write an export to a file, one JSON object a line; returns the number of lines.
+
+        The file is for its owner alone to read. replace: it may take the place of an older file.
+        """
+        path = path_of(path, "path")
         lines = 0
         with (
             reported("write the export", str(path)),
-            replacing(path) as beside,
+            exporting(path, replace=yes_or_no(replace, "replace")) as beside,
             beside.open("w", encoding="utf-8", newline="\n") as file,
         ):
             for row in self.export(user_id):
@@ -335,7 +346,7 @@ class UserMemory:
 
     def import_jsonl(self, path: Path | str) -> int:
         """Import a file that `export_jsonl` wrote; returns how many rows were new."""
-        path = Path(path).expanduser()
+        path = path_of(path, "path")
         with (
             reported("read the import", str(path), "it must be UTF-8 text, one JSON object a line"),
             path.open(encoding="utf-8", newline="\n") as file,

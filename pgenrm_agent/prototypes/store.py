@@ -12,20 +12,21 @@ filtered query does not, nor as much as a count of the members.
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.memory.store import CHANGES, Store, reported
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
-from pgenrm_agent.schema import Model
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -35,6 +36,7 @@ __all__ = ["PrototypeEntry", "PrototypeStatus", "PrototypeStore"]
 POINTER = "prototypes"
 CURRENT = "current"
 CENTROIDS, MEMBERS, CHANGED = "prototypes-", "members-", "changes-"
+STAMP = "%Y%m%dT%H%M%S%f"  # begins the name of a version
 # Bulk writing: Chroma rewrites its vector index after this many rows.
 SYNC_THRESHOLD = 20_000
 READ_AT_ONCE = 5000
@@ -165,7 +167,7 @@ class PrototypeStore:
             )
         store = self._memory.shared_store()
         now = datetime.now(UTC)
-        version = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+        version = _later_version(store, now)
         names = list(labels) or [""] * len(centroids)
         agreed = self._memory.consenting({member.user_id for member in members})
         with reported("write prototypes to", store.where):
@@ -314,6 +316,18 @@ def _existing(store: Store, name: str) -> Collection | None:
 def _changes_of(store: Store, version: str) -> int:
     noted = _existing(store, CHANGED + version)
     return 0 if noted is None else noted.count()
+
+
+_VERSION = re.compile(rf"(?:{CENTROIDS}|{MEMBERS}|{CHANGED})(\d{{8}}T\d{{12}})-[0-9a-f]+")
+
+
+def _later_version(store: Store, now: datetime) -> str:
+    """Return a name that sorts behind those of all versions there are, wherever the clock stood."""
+    for collection in store.client.list_collections():
+        if begun := _VERSION.fullmatch(collection.name):
+            last = datetime.strptime(begun[1], STAMP).replace(tzinfo=UTC)
+            now = max(now, last + timedelta(microseconds=1))
+    return f"{now.strftime(STAMP)}-{secrets.token_hex(3)}"
 
 
 def _add(rows: Collection, members: Sequence[Member], start: int) -> None:

@@ -83,7 +83,7 @@ def create_studio(
             return first_page(session.runs(), str(error), form)
         return _to(run)
 
-    @app.get("/runs/{run}")
+    @app.get("/runs/{run:path}")
     def look(run: str, at: str | None = None, chain: int | None = None) -> Response:
         page = run_page(session, run, at=at, chain=chain, live=workers.busy(run))
         return show("run.html", page=page, notice=workers.notice(run))
@@ -92,20 +92,20 @@ def create_studio(
     def compare(left: str, right: str) -> Response:
         return show("compare.html", comparison=session.compare(left, right))
 
-    @app.post("/runs/{run}/step")
+    @app.post("/runs/{run:path}/step")
     def step(run: str, form: Form) -> Response:
         return after(run, lambda: workers.step(run))
 
-    @app.post("/runs/{run}/resume")
+    @app.post("/runs/{run:path}/resume")
     def resume(run: str, form: Form) -> Response:
         points = [point for point in form.get("break", ()) if point]
         return after(run, lambda: workers.resume(run, points))
 
-    @app.post("/runs/{run}/pause")
+    @app.post("/runs/{run:path}/pause")
     def pause(run: str, form: Form) -> Response:
         return after(run, lambda: workers.pause(run))
 
-    @app.post("/runs/{run}/rewind")
+    @app.post("/runs/{run:path}/rewind")
     def rewind(run: str, form: Form) -> Response:
         def back() -> str:
             session.rewind(run, first(form, "at"))
@@ -113,7 +113,7 @@ def create_studio(
 
         return after(run, lambda: workers.act(run, back))
 
-    @app.post("/runs/{run}/fork")
+    @app.post("/runs/{run:path}/fork")
     def fork(run: str, form: Form) -> Response:
         made: list[str] = []
 
@@ -124,7 +124,7 @@ def create_studio(
         refused = after(run, lambda: workers.act(run, branch))
         return _to(made[0]) if made else refused
 
-    @app.post("/runs/{run}/persona")
+    @app.post("/runs/{run:path}/persona")
     def persona(run: str, form: Form) -> Response:
         def edit() -> str:
             session.edit_persona(run, first(form, "persona"), chain=whole(form, "chain", None))
@@ -132,7 +132,7 @@ def create_studio(
 
         return after(run, lambda: workers.act(run, edit))
 
-    @app.post("/runs/{run}/rubric")
+    @app.post("/runs/{run:path}/rubric")
     def rubric(run: str, form: Form) -> Response:
         def edit() -> str:
             session.edit_rubric(run, criteria(form), chain=whole(form, "chain", None))

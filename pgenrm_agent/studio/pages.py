@@ -71,10 +71,12 @@ def run_page(
         else next(checkpoint for checkpoint in timeline if checkpoint.current)
     )
     state = session.state(run, point.id)
-    request = EvaluationRequest.model_validate(state["request"])
+    # The first item of a time line stands before the run's input.
+    asked = state.get("request") or session.state(run)["request"]
+    request = EvaluationRequest.model_validate(asked)
     names = [candidate.id for candidate in request.candidates]
     chains = chain_views(state)
-    chosen = chains[min(chain or 0, len(chains) - 1)] if chains else None
+    chosen = chains[min(max(chain or 0, 0), len(chains) - 1)] if chains else None
     return RunPage(
         run=run,
         at=point,

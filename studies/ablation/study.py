@@ -42,11 +42,12 @@ from pgenrm_agent.evaluation.metrics import (
     plus_minus,
 )
 from pgenrm_agent.evaluation.records import Record
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import replacing, write_json, write_text
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import format_of, refuse_without_model
 from pgenrm_agent.run_folder import refuse_other_settings, weights_of
-from pgenrm_agent.schema import Message, Model
+from pgenrm_agent.schema import Message
 from pgenrm_agent.training.bundled.chains import write_examples
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow

@@ -23,19 +23,13 @@ from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.metrics import Difference, MeanError, mean_error, paired_difference
 from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.evaluation_run import run_evaluation
+from pgenrm_agent.fields import Model
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
 from pgenrm_agent.graphs.state import EvaluationContext
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes import Match
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import (
-    Candidate,
-    EvaluationRequest,
-    Model,
-    PreferencePair,
-    Scaling,
-    UserSignals,
-)
+from pgenrm_agent.schema import Candidate, EvaluationRequest, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.training.bundled.simulation import Answers, World, as_pair
 from studies.attacks.texts import KINDS, LENGTH, addition, harmless
 from studies.bundled.evaluate import Case, chance, draw_cases

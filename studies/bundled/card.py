@@ -14,6 +14,7 @@ from pgenrm_agent.evaluation.metrics import plus_minus
 from pgenrm_agent.files import write_text
 from pgenrm_agent.run_folder import RUN
 from pgenrm_agent.training.bundled.simulation import load_answers
+from studies.bundled.calibration import Calibration, Figures
 from studies.bundled.evaluate import EvaluationReport
 
 __all__ = ["write_card"]
@@ -25,15 +26,18 @@ STAGES = {
 SIMULATED = ("simulated", "simulated-train")
 
 
-def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
+def write_card(
+    run: Path, report: Path, data: Path, machine: str, calibration: Path | None = None
+) -> Path:
     """Write `run/model/MODEL_CARD.md`; returns its path.
 
     run: of any stage, on a model that began with `pgenrm train psi`; its record names the runs before it.
+    calibration: what `calibrate` measured, for the table of the probability of being best.
 
     Raises:
         ConfigurationError: the run or the report is not there, or the first of the runs is no psi run.
     """
-    for path in (run / RUN, report):
+    for path in filter(None, (run / RUN, report, calibration)):
         if not path.is_file():
             raise ConfigurationError(
                 f"{path}: no such file; run `pgenrm train psi` and `python -m studies.bundled evaluate` first"
@@ -75,8 +79,14 @@ def write_card(run: Path, report: Path, data: Path, machine: str) -> Path:
             written=chains.total(),
             rows=sorted(measured.accuracy.items(), key=lambda item: item[1].strict.mean),
             plus_minus=plus_minus,
+            calibrated=calibration and _before_and_after(calibration),
         )
     )
     target = run / "model" / "MODEL_CARD.md"
     write_text(target, text)
     return target
+
+
+def _before_and_after(calibration: Path) -> list[tuple[Figures, Figures]]:
+    measured = Calibration.model_validate_json(calibration.read_text(encoding="utf-8"))
+    return list(zip(measured.before, measured.after, strict=True))

@@ -31,9 +31,10 @@ from pgenrm_agent.evaluation.metrics import Accuracy, credit, position_bias
 from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.evaluation.running import RunDescription, evaluate
+from pgenrm_agent.fields import Model
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate, Model, Scaling
+from pgenrm_agent.schema import Candidate, Scaling
 from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.simulation import (
     CLIP,

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from pgenrm_agent.schema import EvaluationChain, Model, PreferencePair
+from pgenrm_agent.fields import Model
+from pgenrm_agent.schema import EvaluationChain, PreferencePair
 from pgenrm_agent.training.bundled.signs import read
 from pgenrm_agent.training.bundled.teacher import THEMES, persona_of, tally_of
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from pgenrm_agent.evaluation.metrics import CHANCE, Accuracy, credit
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 from pgenrm_agent.training.bundled.simulation import CLIP, SHARPNESS, Answers, Comparison, World
 from studies.bundled.evaluate import Case, draw_cases
 

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from pgenrm_agent.evaluation.baselines import fit_bradley_terry
 from pgenrm_agent.evaluation.metrics import Accuracy, credit
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 from pgenrm_agent.training.bundled.attributes import KINDS
 from pgenrm_agent.training.bundled.signs import CAPS, THEMES, read
 from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World

@@ -32,10 +32,10 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.evaluation.datasets.sources import load_rows
 from pgenrm_agent.evaluation.metrics import Accuracy, MeanError, credit, mean_error
+from pgenrm_agent.fields import Model
 from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
-from pgenrm_agent.schema import Model
 from studies.people.reference import VoteFactors, fit_vote_factors
 
 __all__ = [

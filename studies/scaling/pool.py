@@ -21,11 +21,12 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError, ConfigurationError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Candidate, Level, Model, Scaling
+from pgenrm_agent.schema import Candidate, Level, Scaling
 from pgenrm_agent.training.bundled.simulation import Answers, World
 from studies.bundled.evaluate import Case, chance
 from studies.limits.bayes import IdealPredictor

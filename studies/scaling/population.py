@@ -21,11 +21,12 @@ from pgenrm_agent.engines.protocol import (
     Prompt,
     SamplingParams,
 )
+from pgenrm_agent.fields import Model
 from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes.fitting import Choices, FittedPrototypes, fit_prototypes
 from pgenrm_agent.prototypes.refinement import nearest
-from pgenrm_agent.schema import Model, PreferencePair
+from pgenrm_agent.schema import PreferencePair
 from pgenrm_agent.training.bundled.simulation import Answers, SimulatedUser, World, as_pair
 from studies.bundled.evaluate import Case, draw_cases
 

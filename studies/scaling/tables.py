@@ -28,8 +28,9 @@ from pgenrm_agent.evaluation.metrics import (
     position_bias,
     strict,
 )
+from pgenrm_agent.fields import Model
 from pgenrm_agent.sampling import plan_rounds
-from pgenrm_agent.schema import CandidateScore, EvaluationChain, Model, Persona
+from pgenrm_agent.schema import CandidateScore, EvaluationChain, Persona
 from studies.scaling.pool import BUDGETS, Budget, Part, SampledChain, ScalingRecord
 from studies.scaling.population import CHOSEN, UNREFINED, Agreement
 

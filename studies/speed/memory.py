@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.schema import Model, PreferencePair
+from pgenrm_agent.schema import PreferencePair
 
 __all__ = ["MemoryMeasurements", "Quantiles", "fill_and_measure", "measure_memory"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pgenrm_agent.embedding import Vectors
+from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors, PrototypeStore
-from pgenrm_agent.schema import Model
 
 __all__ = ["MatchMeasurements", "measure_matching", "measure_refinement"]
 

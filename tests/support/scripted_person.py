@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 
+from pgenrm_agent.chain import read_criteria
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
@@ -29,8 +30,11 @@ def reply(prompt: Prompt, sample: int) -> str:
     warm = "loves red" in prompt.partial or "Warmth" in prompt.partial
     marks = {"Red": 9 if warm else 3, "Green": 8 - sample % 2, "Blue": 10}
     named = "Warmth" if "loves red" in prompt.partial or "Warmth" in prompt.partial else "Fit"
+    begun = [(criterion.name, criterion.weight) for criterion in read_criteria(prompt.partial)]
     whole = write_chain(
-        [marks[text] for text in shown], criteria=[(named, 100)], persona="Wants short answers."
+        [marks[text] for text in shown],
+        criteria=begun or [(named, 100)],
+        persona="Wants short answers.",
     )
     if not prompt.partial:
         return whole

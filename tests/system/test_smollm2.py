@@ -6,8 +6,6 @@ What SmolLM2-135M writes means nothing; that it has the form does.
 from __future__ import annotations
 
 import json
-import shutil
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -16,40 +14,25 @@ from vllm_server import Server
 from pgenrm_agent import Candidate, Engine, Evaluation, EvaluationRequest, PGenRM, Scaling
 from pgenrm_agent.chain import ChainFormat, read_criteria, written_persona
 from pgenrm_agent.debugging import DebugSession
-from pgenrm_agent.schema import PreferencePair, UserSignals
+from studies.smollm2.study import (
+    ANSWERS,
+    QUERY,
+    SIGNALS,
+    WAYS,
+    Way,
+    score_chains,
+    short_format,
+)
 
 pytestmark = pytest.mark.long
 
 CHAINS = 5
-SIGNALS = UserSignals(
-    user_id="ada",
-    history=(
-        PreferencePair(
-            query="How do I cook rice?",
-            chosen="- Rinse it.\n- Boil it.",
-            rejected="Rice is such a joy, and my grandmother could talk about it all day.",
-        ),
-    ),
-)
-QUERY = "How do I keep basil alive?"
-ANSWERS = ("- Water it.\n- Give it light.", "Basil is a tender annual that rewards patience.")
 
 
 @pytest.fixture(scope="module")
 def short_chains(tmp_path_factory: pytest.TempPathFactory) -> ChainFormat:
     """The format of any judge with shorter texts: the model fills every string it is given."""
-    folder = tmp_path_factory.mktemp("format") / "structured-short"
-    with resources.as_file(
-        resources.files("pgenrm_agent.chain") / "formats" / "structured-1"
-    ) as shipped:
-        shutil.copytree(shipped, folder)
-    settings = json.loads((folder / "format.json").read_text())
-    settings |= {
-        "name": "structured-short",
-        "lengths": {"persona": 40, "name": 14, "reason": 16, "why": 20},
-    }
-    (folder / "format.json").write_text(json.dumps(settings))
-    return ChainFormat.load(folder)
+    return short_format(tmp_path_factory.mktemp("format") / "structured-short")
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +50,9 @@ def served(smollm2_server: Server) -> Engine:
     return OpenAIEngine(server.model, base_url=server.url, api_key=server.key, timeout_s=500)
 
 
-def scored(engine: Engine, chain_format: ChainFormat, *, staged: bool) -> Evaluation:
-    scaling = Scaling(individual=CHAINS, prototype=0, resamples=0, seed=1)
-    with PGenRM(engine=engine, chain_format=chain_format, scaling=scaling, staged=staged) as rm:
-        return rm.score("ada", QUERY, ANSWERS, signals=SIGNALS)
-
-
-def check(evaluation: Evaluation, *, cut: int = 0) -> None:
-    """cut: how many chains may have run into the token limit."""
-    assert {failure.reason for failure in evaluation.failures} <= {"truncated"}
-    assert len(evaluation.failures) <= cut
-    assert len(evaluation.chains) == CHAINS - len(evaluation.failures)
+def check(evaluation: Evaluation) -> None:
+    assert not evaluation.failures
+    assert len(evaluation.chains) == CHAINS
     for chain in evaluation.chains:
         assert set(chain.totals) == {"answer-1", "answer-2"}
         assert chain.totals_from == "marks"
@@ -89,19 +64,18 @@ def check(evaluation: Evaluation, *, cut: int = 0) -> None:
     assert len({chain.text for chain in evaluation.chains}) == len(evaluation.chains)
 
 
-@pytest.mark.parametrize("staged", [False, True])
-def test_every_chain_of_a_model_in_this_process_can_be_read(
-    in_process: Engine, short_chains: ChainFormat, staged: bool
+@pytest.mark.parametrize("way", WAYS)
+async def test_every_chain_of_a_model_in_this_process_can_be_read(
+    in_process: Engine, short_chains: ChainFormat, way: Way
 ) -> None:
-    check(scored(in_process, short_chains, staged=staged))
+    check(await score_chains(in_process, short_chains, way=way, chains=CHAINS, seed=1))
 
 
-@pytest.mark.parametrize("staged", [False, True])
-def test_every_chain_of_a_model_behind_a_server_can_be_read(
-    served: Engine, short_chains: ChainFormat, staged: bool
+@pytest.mark.parametrize("way", WAYS)
+async def test_every_chain_of_a_model_behind_a_server_can_be_read(
+    served: Engine, short_chains: ChainFormat, way: Way
 ) -> None:
-    # A server decides itself whether white space is free, and a model may fill its limit with it.
-    check(scored(served, short_chains, staged=staged), cut=2)
+    check(await score_chains(served, short_chains, way=way, chains=CHAINS, seed=1))
 
 
 def test_it_is_asked_for_the_shipped_format_without_being_told(in_process: Engine) -> None:

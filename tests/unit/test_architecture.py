@@ -33,9 +33,20 @@ LAYERS = [
         "run_folder",
         "settings",
         "sync_wrappers",
+        "user_ids",
     },
-    {"schema", "evaluation_cache"},
-    {"chain", "costs", "ranking", "sampling", "aggregation", "common_basis"},
+    {"fields", "schema", "arguments", "evaluation_cache"},
+    {
+        "aggregation",
+        "chain",
+        "common_basis",
+        "confidence",
+        "costs",
+        "evidence",
+        "language",
+        "ranking",
+        "sampling",
+    },
     {"engines", "embedding", "model_files", "testing"},
     {"memory"},
     {"prototypes", "opening"},
@@ -46,7 +57,7 @@ LAYERS = [
     {"training", "studio", "benchmarks"},
     {"cli"},
 ]
-PURE = {"errors", "schema", "chain", "costs", "ranking", "sampling", "aggregation", "common_basis"}
+PURE = {"errors", "fields", "schema", "user_ids"} | LAYERS[2]
 
 
 def test_modules_import_only_from_below() -> None:

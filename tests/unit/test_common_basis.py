@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgenrm_agent.aggregation import aggregate, rank
+from pgenrm_agent.aggregation import aggregate, best_of, rank
 from pgenrm_agent.common_basis import common_basis
 from pgenrm_agent.schema import EvaluationChain, Level, Persona
 
@@ -47,6 +47,20 @@ def test_a_strict_chain_that_misses_a_candidate_does_not_lift_it() -> None:
     assert rank(scores) == ("c0", "c1", "c2")
     assert [score.mean for score in scores] == [9, 8, 7]
     assert [score.chains for score in scores] == [2, 2, 2]
+
+
+def test_a_candidate_does_not_win_because_one_chain_misses_it() -> None:
+    """Both are worth the same wherever both are; by all totals it would be 7.0 against 5.0."""
+    both, one_missing = chain(7, 7, order=(0, 1)), chain(3, None, order=(0, 1))
+    scores = aggregate(IDS[:2], [both, one_missing])
+    assert [score.mean for score in scores] == [5.0, None]
+    assert scores[1].reason == (
+        "too few chains have scored it together with the others: 1 of 2 usable ones have scored it"
+        " at all"
+    )
+    scores = aggregate(IDS[:2], [both, both, one_missing, one_missing])
+    assert [score.mean for score in scores] == [7.0, 7.0]
+    assert best_of(scores) is None
 
 
 def test_a_candidate_that_few_chains_score_is_not_scored_and_says_why() -> None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import pgenrm
 
 from pgenrm_agent import EvaluationCache, PGenRM, PreferencePair, Prices, Scaling
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
@@ -106,6 +108,60 @@ def test_who_is_forgotten_leaves_the_file(
     assert b"secret color" not in cache.path.read_bytes()
     rm.score("bob", "Which color?", ANSWERS)
     assert len(engine.calls) == 2
+
+
+def test_who_is_forgotten_by_the_memory_leaves_the_file(
+    rm: PGenRM, cache: EvaluationCache, tmp_path: Path
+) -> None:
+    for forgets in ("its own object", "another object", "once the cache is closed"):
+        rm.score("ada", "Which secret color?", ANSWERS)
+        assert b"secret color" in cache.path.read_bytes()
+        if forgets == "once the cache is closed":
+            cache.close()
+        if forgets == "another object":
+            with UserMemory(tmp_path / "memory") as memory:
+                memory.forget("ada")
+        else:
+            rm.memory.forget("ada")
+        assert b"secret color" not in cache.path.read_bytes(), forgets
+
+
+def test_a_memory_that_the_model_never_opened_has_the_file_forget(
+    engine: ScriptedEngine, cache: EvaluationCache, tmp_path: Path
+) -> None:
+    with UserMemory(tmp_path / "memory") as memory:
+        with PGenRM(engine=engine, memory=memory, scaling=SCALING, cache=cache) as model:
+            signals = UserSignals(user_id="ada", history=(PAIR,))
+            model.score("ada", "Which secret color?", ANSWERS, signals=signals)
+        assert b"secret color" in cache.path.read_bytes()
+        memory.forget("ada")
+    assert b"secret color" not in cache.path.read_bytes()
+
+
+def test_a_cache_that_cannot_forget_says_so(
+    rm: PGenRM, cache: EvaluationCache, tmp_path: Path
+) -> None:
+    cache.close()
+    cache.path.write_text("no database any more " * 100)
+    with pytest.raises(MemoryStoreError, match="keeps of a user could not be removed"):
+        rm.forget("ada")
+
+
+def test_commands_keep_evaluations_and_forget_them(tmp_path: Path) -> None:
+    file = tmp_path / "cache" / "evaluations.sqlite"
+    memory = ("--memory", tmp_path / "memory")
+    request = ("score", "-u", "ada", "-q", "Which secret color?", *ANSWERS, "--individual", 1)
+    env = {"PGENRM_CACHE": str(file), "PGENRM_CACHE_DAYS": "1"}
+    first, second = (
+        json.loads(pgenrm(*request, "--seed", 1, *memory, "--json", env=env).stdout)
+        for _ in range(2)
+    )
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["scores"] == second["scores"]
+    assert b"secret color" in file.read_bytes()
+    done = pgenrm("users", "forget", "ada", "--yes", *memory, "--cache", file)
+    assert done.returncode == 0
+    assert b"secret color" not in file.read_bytes()
 
 
 def test_what_is_too_old_or_too_much_goes(

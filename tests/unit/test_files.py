@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from pgenrm_agent.files import replacing, write_json, write_text
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import exporting, replacing, write_json, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -43,6 +45,40 @@ def test_a_private_file_is_never_readable_by_others(tmp_path: Path) -> None:
         assert stat.S_IMODE(beside.stat().st_mode) == 0o600
         beside.write_text("secret")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_private_file_is_not_written_through_a_planted_link(tmp_path: Path) -> None:
+    file, elsewhere = tmp_path / "file", tmp_path / "elsewhere"
+    (tmp_path / f"file.{os.getpid()}.new").symlink_to(elsewhere)
+    write_text(file, "secret", private=True)
+    assert not elsewhere.exists()
+    assert file.read_text() == "secret"
+
+
+def test_an_export_takes_the_place_of_nothing_unless_told_to(tmp_path: Path) -> None:
+    new, old, link, folder = (tmp_path / name for name in ("new", "old", "link", "folder"))
+    old.write_text("kept")
+    link.symlink_to(old)
+    folder.mkdir()
+
+    def export(path: Path, *, replace: bool) -> None:
+        with exporting(path, replace=replace) as beside:
+            beside.write_text("exported")
+
+    for path in (old, link, folder, Path("/dev/null"), tmp_path / "link"):
+        with pytest.raises(ConfigurationError, match=r"is there already|no regular file"):
+            export(path, replace=False)
+    for path in (link, folder, Path("/dev/null")):
+        with pytest.raises(ConfigurationError, match="no regular file"):
+            export(path, replace=True)
+    assert old.read_text() == "kept"
+    assert link.is_symlink()
+    export(new, replace=False)
+    export(old, replace=True)
+    for path in (new, old):
+        assert path.read_text() == "exported"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(tmp_path.iterdir()) == sorted([new, old, link, folder])
 
 
 def test_line_breaks_are_written_as_they_are(tmp_path: Path) -> None:

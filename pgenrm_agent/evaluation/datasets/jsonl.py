@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
-from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.schema import Model
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
+from pgenrm_agent.fields import Model
 
 __all__ = ["ROW_FILES", "Located", "read_jsonl", "read_models", "read_records"]
 
@@ -39,11 +37,9 @@ def read_models(path: Path, kind: type[AnyModel]) -> list[AnyModel]:
             continue
         try:
             models.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "row"
+        except InvalidInput as error:
             raise ConfigurationError(
-                f"{path}, line {number}, field {field}: {first['msg']}"
+                f"{path}, line {number}, field {error.place or 'row'}: {error.complaint}"
             ) from None
     return models
 

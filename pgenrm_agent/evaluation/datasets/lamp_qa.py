@@ -10,8 +10,9 @@ from pydantic import Field
 from pgenrm_agent.evaluation.datasets.jsonl import read_models, read_records
 from pgenrm_agent.evaluation.datasets.parsing import naming, required, required_text, texts
 from pgenrm_agent.evaluation.questions import Question, check_questions
+from pgenrm_agent.fields import Identifier, Model, NonBlank
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Candidate, Identifier, Model, NonBlank, StatedPreference
+from pgenrm_agent.schema import Candidate, StatedPreference
 
 __all__ = ["RankedQuestion", "lamp_questions", "read_lamp_qa"]
 

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
-from pydantic import ValidationError
-
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
@@ -143,7 +141,6 @@ def naming(where: str, field: str | None = None) -> Iterator[None]:
     """Turn what the schema refuses into one line that says where."""
     try:
         yield
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = field or ".".join(str(part) for part in first["loc"]) or "chosen"
-        raise ConfigurationError(f"{where}, field {field}: {first['msg']}") from error
+    except InvalidInput as error:
+        field = field or error.place or "chosen"
+        raise ConfigurationError(f"{where}, field {field}: {error.complaint}") from None

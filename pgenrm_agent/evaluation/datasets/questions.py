@@ -10,6 +10,7 @@ from typing import cast, get_args
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.lamp_qa import lamp_questions
+from pgenrm_agent.evaluation.datasets.obvious import ObviousCase, read_obvious
 from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, Split, examples
 from pgenrm_agent.evaluation.datasets.sources import load_rows
 from pgenrm_agent.evaluation.questions import Question, read_questions
@@ -20,10 +21,14 @@ __all__ = ["QuestionSet", "question_of", "read_source"]
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """What is asked, and choices that judges may be fitted on; none of them is asked about."""
+    """What is asked, and choices that judges may be fitted on; none of them is asked about.
+
+    obvious: the cases behind the questions, where the source is `obvious`.
+    """
 
     questions: list[Question]
     training: list[PreferencePair]
+    obvious: tuple[ObviousCase, ...] = ()
 
 
 def read_source(
@@ -32,7 +37,8 @@ def read_source(
     """Read the questions of one split of a dataset.
 
     source: anything `load_rows` reads; or a JSONL file of `Question`s (lists of any length with
-        grades), which brings its own histories; or `lamp-qa:QUESTIONS:ANSWERS`, see `lamp_questions`.
+        grades), which brings its own histories; or `lamp-qa:QUESTIONS:ANSWERS`, see `lamp_questions`;
+        or `obvious`, `obvious:PART`, see `read_obvious`.
     history: past choices shown with each question, from the same user's past.
     limit: at most this many, users in turn, so that few questions are still many users'.
 
@@ -42,6 +48,10 @@ def read_source(
         asked_of, _, answers = source.removeprefix("lamp-qa:").rpartition(":")
         ranked = lamp_questions(Path(asked_of), Path(answers), posts=history, seed=seed)
         return QuestionSet(questions=ranked[:limit], training=[])
+    kind, _, part = source.partition(":")
+    if kind == "obvious":
+        cases = tuple(read_obvious(part)[:limit])
+        return QuestionSet(questions=[case.question for case in cases], training=[], obvious=cases)
     if _holds_questions(Path(source)):
         return QuestionSet(questions=read_questions(Path(source))[:limit], training=[])
     splits = get_args(Split)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Literal
 
+from pgenrm_agent.fields import Model, UserId
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Identifier, Model, PreferencePair, StatedPreference
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 __all__ = ["Example", "PreferenceRow", "Split", "examples"]
 
@@ -23,7 +24,7 @@ class PreferenceRow(Model):
     topic, reason: what the choice was about, and why they made it, where the dataset tells.
     """
 
-    user_id: Identifier
+    user_id: UserId
     pair: PreferencePair
     split: Split
     stated: tuple[StatedPreference, ...] = ()
@@ -34,7 +35,7 @@ class PreferenceRow(Model):
 class Example(Model):
     """A choice to predict, and what may be shown of the user: their past, never the choice itself."""
 
-    user_id: Identifier
+    user_id: UserId
     history: tuple[PreferencePair, ...]
     stated: tuple[StatedPreference, ...] = ()
     asked: PreferencePair

@@ -13,13 +13,14 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field, SkipValidation, ValidationError
+from pydantic import ConfigDict, Field, SkipValidation
 
 from pgenrm_agent.engines.chat_errors import keys_of, words_of
 from pgenrm_agent.engines.server_errors import without_key
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, Message
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["BestOfN"]
 
@@ -114,13 +115,13 @@ class BestOfN(BaseChatModel):
         )
 
     def _user(self, named: str | None) -> str:
-        user = named or self.user_id
-        if not user:
+        user = self.user_id if named is None else named
+        if user is None:
             raise ConfigurationError(
                 "no user is named: pass user_id to BestOfN, or to the call: invoke(..., "
                 "user_id=...)"
             )
-        return user
+        return valid_user_id(user)
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _reason(error: Exception, keys: Sequence[str]) -> str:
 def _can_be_judged(text: str) -> bool:
     try:
         Candidate(id="answer", text=text)
-    except ValidationError:
+    except InvalidInput:
         return False
     return True
 

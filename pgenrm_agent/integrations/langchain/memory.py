@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.prebuilt import InjectedState
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, create_model
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
-from pgenrm_agent.integrations.langchain.user import UserFrom, named_user
+from pgenrm_agent.fields import YesOrNo
+from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, refuse_unknown_source
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import PreferencePair, StatedPreference, complaint_of
+from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["memory_tools"]
 
@@ -38,13 +41,13 @@ class StateArguments(BaseModel):
 class ForgetArguments(BaseModel):
     """Leave to delete."""
 
-    confirmed: bool = Field(
+    confirmed: YesOrNo = Field(
         description="True only when the user has asked, in this conversation, to be forgotten."
     )
 
 
 class _UserInState(BaseModel):
-    user_id: Annotated[str, InjectedState("user_id")]
+    user_id: Annotated[Any, InjectedState("user_id")] = None
 
 
 def memory_tools(
@@ -56,18 +59,21 @@ def memory_tools(
         reward_model: Whose memory they write to.
         user_id: Whom they write about, always.
         user_from: Where that is not given, who names the user: "config" for
-            `config["configurable"]["user_id"]`, "state" for the graph's state. Never the model:
-            one that could name anybody could delete anybody.
+            `config["configurable"]["user_id"]` or the `context`, "state" for the graph's state.
+            Never the model: one that could name anybody could delete anybody. A call for which the
+            application names nobody raises ConfigurationError.
 
     Raises:
-        ConfigurationError: `user_from` is "argument".
+        ConfigurationError: `user_from` is "argument", or `user_id` is no usable id.
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    refuse_unknown_source(user_from)
     if user_from == "argument":
         raise ConfigurationError(
             'user_from "argument" would let the calling model write about anybody: use "config" or '
             '"state", or pass user_id'
         )
-    bound = user_id
+    bound = None if user_id is None else valid_user_id(user_id)
 
     def remember_preference(user: str, query: str, chosen: str, rejected: str) -> str:
         pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
@@ -86,15 +92,12 @@ def memory_tools(
     def tool(
         work: Callable[..., str], arguments: type[BaseModel], description: str
     ) -> StructuredTool:
-        def call(config: RunnableConfig, user_id: str | None = None, **given: object) -> str:
+        def call(config: RunnableConfig, user_id: object = None, **given: object) -> str:
             user = named_user(bound, user_from, user_id, config)
             try:
                 return work(user, **given)
             except PGenRMError as error:
                 raise ToolException(str(error)) from error
-            except ValidationError as error:
-                said = f"this cannot be remembered: {complaint_of(error)}"
-                raise ToolException(said) from error
 
         in_state = bound is None and user_from == "state"
         return StructuredTool(

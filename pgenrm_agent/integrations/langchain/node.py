@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from pgenrm_agent.arguments import refuse_other, text_of
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request
 from pgenrm_agent.reward_model import PGenRM
@@ -52,6 +53,7 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
         return {self._to: state["evaluation"]}
 
     def _read(self, state: Mapping[str, Any]) -> tuple[str, str, Sequence[str | Candidate]]:
+        refuse_other(state, Mapping, "the graph's state", "a dict, as TypedDict states are")
         missing = [
             field for field in (self._user, self._query, self._candidates) if field not in state
         ]
@@ -80,4 +82,7 @@ def as_node(
         user: The field that holds the user's id.
         to: The field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    for name, field in (("query", query), ("candidates", candidates), ("user", user), ("to", to)):
+        text_of(field, name)
     return EvaluationNode(reward_model, query=query, candidates=candidates, user=user, to=to)

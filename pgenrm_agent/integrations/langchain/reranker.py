@@ -16,10 +16,11 @@ from pydantic import ConfigDict, Field, SkipValidation
 from typing_extensions import TypedDict
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.integrations.langchain.user import user_in_config
+from pgenrm_agent.integrations.langchain.user import user_of_run
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Message, UserSignals
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["PersonalDocumentReranker", "PersonalReranker", "RerankInput"]
 
@@ -45,8 +46,8 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
 
     Attributes:
         reward_model: What judges.
-        user_id: Whose taste counts. Left out: `config["configurable"]["user_id"]`, else the
-            input's.
+        user_id: Whose taste counts. Left out: `config["configurable"]["user_id"]` or the `context`
+            of the run, else the input's.
         top_n: How many items to return; None means all.
     """
 
@@ -110,7 +111,7 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
 
     Attributes:
         reward_model: What judges.
-        user_id: Whose taste counts. Left out: `config["configurable"]["user_id"]` of the chain or
+        user_id: Whose taste counts. Left out: that of the config or context of the chain or
             graph in which the retriever is a step. A retriever called by itself hands no config on:
             make the reranker with `user_id` then.
         top_n: How many documents to return; None means all.
@@ -170,10 +171,11 @@ def _candidates(documents: Sequence[Document]) -> list[Candidate]:
 
 
 def _user(bound: str | None, config: RunnableConfig | None, given: str | None) -> str:
-    user = bound or user_in_config(config) or given
-    if not user:
+    user = bound if bound is not None else user_of_run(config)
+    user = given if user is None else user
+    if user is None:
         raise ConfigurationError(
             "no user is named: pass user_id when making the reranker, or run the chain or graph "
-            'that it is a step of with config={"configurable": {"user_id": ...}}'
+            'that it is a step of with config={"configurable": {"user_id": ...}}, or with context='
         )
-    return user
+    return valid_user_id(user)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
@@ -11,10 +11,18 @@ from langchain_core.tools import ArgsSchema, BaseTool, ToolException
 from langgraph.prebuilt import InjectedState
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import PGenRMError
-from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, stream_progress
+from pgenrm_agent.evidence import evidence_line
+from pgenrm_agent.integrations.langchain.user import (
+    UserFrom,
+    named_user,
+    refuse_unknown_source,
+    stream_progress,
+)
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["PGenRMTool", "as_tool", "describe"]
 
@@ -40,7 +48,7 @@ class RankForArguments(RankArguments):
 class RankForStateArguments(RankArguments):
     """Arguments of a tool that judges for the user in the graph's state; the model sees no id."""
 
-    user_id: Annotated[str, InjectedState("user_id")]
+    user_id: Annotated[Any, InjectedState("user_id")] = None
 
 
 class PGenRMTool(BaseTool):
@@ -50,7 +58,8 @@ class PGenRMTool(BaseTool):
     has no `user_id` argument, so that the model which calls it cannot look into others'
     preferences. Inside a LangGraph run every stage is told on the custom stream.
 
-    A request that cannot be scored is answered to the model as a tool error, in one line.
+    A request that cannot be scored is answered to the model as a tool error, in one line. Where the
+    application was to name the user and has not, ConfigurationError is raised.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -82,7 +91,7 @@ class PGenRMTool(BaseTool):
         self,
         query: str,
         candidates: list[str],
-        user_id: str | None = None,
+        user_id: object = None,
         *,
         config: RunnableConfig,
         run_manager: CallbackManagerForToolRun | None = None,
@@ -100,7 +109,7 @@ class PGenRMTool(BaseTool):
         self,
         query: str,
         candidates: list[str],
-        user_id: str | None = None,
+        user_id: object = None,
         *,
         config: RunnableConfig,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
@@ -125,14 +134,26 @@ def as_tool(
         user_id: Whom the tool judges for, always.
         user_from: Where that is not given, who names the user. "argument": the model that calls
             the tool, which so can ask about anyone in the memory. "config": the run's
-            `config["configurable"]["user_id"]`. "state": the field `user_id` of the graph's state.
-            With the last two the tool has no such argument, and the model cannot choose.
+            `config["configurable"]["user_id"]`, or the field `user_id` of its `context`, as a text,
+            a whole number or a UUID. "state": the field `user_id` of the graph's state, a text.
+            With the last two the tool has no such argument, and the model cannot choose; a call for
+            which the application names nobody raises ConfigurationError.
+
+    Raises:
+        ConfigurationError: `user_id` is no usable id.
     """
+    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+    refuse_unknown_source(user_from)
+    if user_id is not None:
+        user_id = valid_user_id(user_id)
     return PGenRMTool(reward_model=reward_model, bound_user=user_id, user_from=user_from)
 
 
 def describe(evaluation: Evaluation) -> str:
-    """Return the ranking as short text, one line per candidate; those not scored come last."""
+    """Return the ranking as short text, one line per candidate, and what it was judged by.
+
+    Those not scored come last.
+    """
     texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
     return "\n".join(_lines(evaluation, texts))
 
@@ -149,6 +170,8 @@ def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
             yield f"Not scored: {candidate_id} ({score.reason}): {_shortened(texts[candidate_id])}"
     if evaluation.best is None and len(evaluation.ranking) > 1:
         yield "The first places are tied."
+    line = evidence_line(evaluation.request.user_id, evaluation.evidence)
+    yield f"{line[0].upper()}{line[1:]}{'' if line.endswith('?') else '.'}"
 
 
 def _shortened(text: str) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from mcp.server.mcpserver import MCPServer
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pgenrm_agent.integrations.keys import KeyRing, valid_tenant
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing, valid_tenant
 from pgenrm_agent.integrations.loopback import LoopbackOnly
 
 __all__ = ["Guarded", "create_mcp_app"]
+
+logger = logging.getLogger(__name__)
 
 
 class Guarded:
@@ -26,8 +31,16 @@ class Guarded:
         self._tenant = valid_tenant(tenant)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401 where it brings no key of the tenant."""
-        if scope["type"] == "http" and not self._admits(Headers(scope=scope)):
+        """Pass the request on; answer 401 where it brings no key of the tenant, 503 without keys."""
+        try:
+            admitted = scope["type"] != "http" or self._admits(Headers(scope=scope))
+        except (ConfigurationError, OSError) as error:
+            # The operator's mistake, not the caller's, who need not learn where the file is.
+            logger.error("keys cannot be read: %s", error)
+            refusal = JSONResponse({"error": KEYS_UNREADABLE}, status_code=503)
+            await refusal(scope, receive, send)
+            return
+        if not admitted:
             message = f"this needs a key of tenant {self._tenant}: send `Authorization: Bearer KEY`"
             refusal = JSONResponse(
                 {"error": message}, status_code=401, headers={"WWW-Authenticate": "Bearer"}

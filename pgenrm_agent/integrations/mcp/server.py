@@ -10,36 +10,41 @@ from typing import Annotated, Literal, TypeVar
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from pgenrm_agent.aggregation import typical_chain
-from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_run import Progress
+from pgenrm_agent.fields import MAX_CANDIDATES, YesOrNo
 from pgenrm_agent.integrations.langchain.tool import describe
 from pgenrm_agent.ranking import RerankItem, ranking_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
+    Evidence,
     PreferencePair,
     Rubric,
     StatedPreference,
     Usage,
-    complaint_of,
 )
+from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server"]
 
 T = TypeVar("T")
 STAGES = 6  # of the evaluation graph
 
+# A plain `str`: what is given for another type is read as JSON by the SDK, and the id "null" is gone.
 UserArgument = Annotated[
-    str | None,
+    str,
+    BeforeValidator(lambda given: "" if given is None else given),
     Field(description="Id of the user; not needed where the server serves one user."),
 ]
 QueryArgument = Annotated[str, Field(description="What the user asked.")]
 CandidatesArgument = Annotated[
-    list[str], Field(description="The candidate answers, in full.", min_length=1, max_length=64)
+    list[str],
+    Field(description="The candidate answers, in full.", min_length=1, max_length=MAX_CANDIDATES),
 ]
 
 
@@ -61,6 +66,7 @@ class Scores(BaseModel):
     best: str | None
     persona: str | None
     rubric: Rubric | None
+    evidence: Evidence
     usage: Usage
     seed: int
 
@@ -69,6 +75,7 @@ class Ranking(BaseModel):
     """Structured output of `rerank`: best first, those not scored last."""
 
     items: tuple[RerankItem, ...]
+    evidence: Evidence
     usage: Usage
     seed: int
 
@@ -95,7 +102,11 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         user_id: The one user this server is for. The tools then judge and remember for that user,
             and refuse a call that names another. Left out, every call has to name a user, and the
             client can ask about anybody in the memory.
+
+    Raises:
+        ConfigurationError: `user_id` is no usable id.
     """
+    only = None if user_id is None else valid_user_id(user_id)
     server = MCPServer(
         "pgenrm",
         title="pgenrm-agent",
@@ -109,21 +120,25 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         log_level="WARNING",
     )
 
-    def user(named: str | None) -> str:
-        if user_id is not None:
-            if named not in (None, user_id):
-                raise ToolError("this server is for one user only: leave user_id out")
-            return user_id
+    def user(named: str) -> str:
         if not named:
-            raise ToolError("user_id is missing: pass the id of the user")
-        return named
+            if only is None:
+                raise ToolError("user_id is missing: pass the id of the user")
+            return only
+        try:
+            asked = valid_user_id(named)
+        except ConfigurationError as error:
+            raise ToolError(str(error)) from error
+        if only not in (None, asked):
+            raise ToolError("this server is for one user only: leave user_id out")
+        return asked
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
     async def score(
         query: QueryArgument,
         candidates: CandidatesArgument,
         ctx: Context,
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
         timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Scores]:
         """Score candidate answers for one user, 1 to 10, with the persona and rubric behind it."""
@@ -138,6 +153,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             best=evaluation.best,
             persona=shown.persona.text if shown else None,
             rubric=shown.rubric if shown else None,
+            evidence=evaluation.evidence,
             usage=evaluation.usage,
             seed=evaluation.seed,
         )
@@ -153,7 +169,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         query: QueryArgument,
         candidates: CandidatesArgument,
         ctx: Context,
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
         timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Ranking]:
         """Order candidate answers by how much one user would like them, best first."""
@@ -161,7 +177,10 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
         )
         ranking = Ranking(
-            items=ranking_of(evaluation).items, usage=evaluation.usage, seed=evaluation.seed
+            items=ranking_of(evaluation).items,
+            evidence=evaluation.evidence,
+            usage=evaluation.usage,
+            seed=evaluation.seed,
         )
         return _result([describe(evaluation)], ranking)
 
@@ -170,7 +189,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         query: QueryArgument,
         chosen: Annotated[str, Field(description="The answer the user preferred, in full.")],
         rejected: Annotated[str, Field(description="The answer the user liked less, in full.")],
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
     ) -> Remembered:
         """Remember that the user preferred one answer to another."""
         named = user(user_id)
@@ -185,7 +204,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
     async def state_preference(
         text: Annotated[str, Field(description="What the user said, in their words.")],
         kind: Literal["style", "self_description", "demographics", "attributes"] = "style",
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
     ) -> Remembered:
         """Remember what the user says they want from answers."""
         named = user(user_id)
@@ -200,9 +219,9 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
     @server.tool(annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=True))
     async def forget(
         confirmed: Annotated[
-            bool, Field(description="True only when the user has asked to be forgotten.")
+            YesOrNo, Field(description="True only when the user has asked to be forgotten.")
         ],
-        user_id: UserArgument = None,
+        user_id: UserArgument = "",
     ) -> Forgotten:
         """Remove everything that is remembered about the user, for good."""
         named = user(user_id)
@@ -219,8 +238,6 @@ async def _told(work: Awaitable[T]) -> T:
         return await work
     except PGenRMError as error:
         raise ToolError(str(error)) from error
-    except ValidationError as error:
-        raise ToolError(complaint_of(error)) from error
 
 
 async def _evaluated(

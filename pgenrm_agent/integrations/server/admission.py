@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pgenrm_agent.schema import Model
+from pgenrm_agent.fields import Model
 
 __all__ = ["Admission", "Limits", "OverloadedError", "Place"]
 
@@ -24,12 +24,14 @@ class Limits(Model):
         running: Evaluations at the same time; they share the engine's batches.
         waiting: Evaluations that may wait for their turn; one more is answered 429.
         body_bytes: Largest request body.
+        body_s: How long a request body may take to come.
         shutdown_s: How long running requests get to finish when the server is stopped.
     """
 
     running: Annotated[int, Field(ge=1)] = 16
     waiting: Annotated[int, Field(ge=0)] = 48
     body_bytes: Annotated[int, Field(ge=1024)] = 2 * 1024 * 1024
+    body_s: Annotated[float, Field(gt=0)] = 30
     shutdown_s: Annotated[int, Field(ge=1)] = 30
 
 

@@ -18,9 +18,14 @@ from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.server.admission import Admission, Limits, OverloadedError
+from pgenrm_agent.integrations.server.docs import add_docs
 from pgenrm_agent.integrations.server.errors import CODES, error_of
 from pgenrm_agent.integrations.server.metrics import Metrics
-from pgenrm_agent.integrations.server.middleware import BodyLimitMiddleware, MetricsMiddleware
+from pgenrm_agent.integrations.server.middleware import (
+    BodyLimitMiddleware,
+    KeyMiddleware,
+    MetricsMiddleware,
+)
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
 from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
@@ -104,7 +109,10 @@ def create_app(
         version=version("pgenrm-agent"),
         summary="How much would one particular user like each candidate answer?",
         lifespan=running,
+        docs_url=None,
+        redoc_url=None,
     )
+    add_docs(app)
     for router in (evaluations, memory, operation):
         app.include_router(router)
     app.add_exception_handler(PGenRMError, _failed)
@@ -113,7 +121,9 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes)
+    app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes, seconds=limits.body_s)
+    if keys is not None:
+        app.add_middleware(KeyMiddleware, keys=keys)
     app.add_middleware(MetricsMiddleware)
     if keys is None:
         app.add_middleware(LoopbackOnly)  # added last, so it stands first

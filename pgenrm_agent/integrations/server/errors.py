@@ -30,12 +30,14 @@ CODES = {
     401: "no_valid_key",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     409: "contradiction",
     413: "body_too_large",
     503: "keys_unavailable",
 }
 MEANINGS = {
     401: "No key in force came with the request.",
+    408: "The body did not come in time.",
     409: "The request contradicts itself.",
     413: "The body is larger than the server takes.",
     422: "The request cannot be used; the message says where and why.",

@@ -1,37 +1,64 @@
-"""What stands before every route: counting and timing, and the limit on a request's body."""
+"""What stands before every route: counting and timing, the key, and the limits on a request's body."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 
 from fastapi import HTTPException
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing
+from pgenrm_agent.integrations.server.errors import CODES
+from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
 
-__all__ = ["BodyLimitMiddleware", "MetricsMiddleware"]
+__all__ = ["BodyLimitMiddleware", "KeyMiddleware", "MetricsMiddleware"]
+
+KEYED = ("/v1/", "/v2/")
+"""What the paths of routes begin with that need a key; the others tell nothing of anybody."""
+
+logger = logging.getLogger(__name__)
 
 
 class BodyLimitMiddleware:
-    """ASGI middleware: reading a body of more than `most` bytes raises HTTPException 413.
+    """ASGI middleware: a body of more than `most` bytes raises HTTPException 413, a slow one 408.
 
     FastAPI's own limit answers in plain text, past the handlers that give errors their one shape.
+    seconds: how long the whole body may take to come.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
         self._app = app
         self._most = most
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, with a bounded body."""
         read = 0
+        whole = False
+        end = time.monotonic() + self._seconds
 
         async def bounded() -> Message:
-            nonlocal read
+            nonlocal read, whole
+            if whole:  # what comes now is that the client hangs up
+                return await receive()
             # What is announced is refused before it is sent; what is not is counted.
             if read == 0 and _announced(scope) > self._most:
                 raise self._refusal()
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except TimeoutError:
+                raise HTTPException(
+                    408,
+                    f"the body did not come within {self._seconds:g} s",
+                    headers={"Connection": "close"},
+                ) from None
+            whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._most:
                 raise self._refusal()
@@ -40,7 +67,11 @@ class BodyLimitMiddleware:
         await self._app(scope, bounded if scope["type"] == "http" else receive, send)
 
     def _refusal(self) -> HTTPException:
-        return HTTPException(413, f"the body has more than {self._most} bytes")
+        return HTTPException(
+            413,
+            f"the body has more than {self._most} bytes",
+            headers={"Connection": "close"},
+        )
 
 
 def _announced(scope: Scope) -> int:
@@ -48,6 +79,41 @@ def _announced(scope: Scope) -> int:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
+
+
+class KeyMiddleware:
+    """ASGI middleware: answers 401 to what comes without a key in force, before its body is read.
+
+    The tenant of the key is in the request's state, as `tenant`. 503 while the keys cannot be read.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http" and scope["path"].startswith(KEYED):
+            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            try:
+                tenant = self._keys.tenant_of(key.strip()) if scheme.lower() == "bearer" else None
+            except (ConfigurationError, OSError) as error:
+                # The operator's mistake, not the caller's, who need not learn where the file is.
+                logger.error("keys cannot be read: %s", error)
+                await _refusal(503, KEYS_UNREADABLE, {})(scope, receive, send)
+                return
+            if tenant is None:
+                message = "this needs a key in force: send it as `Authorization: Bearer KEY`"
+                headers = {"WWW-Authenticate": "Bearer"}
+                await _refusal(401, message, headers)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["tenant"] = tenant
+        await self._app(scope, receive, send)
+
+
+def _refusal(status: int, message: str, headers: dict[str, str]) -> JSONResponse:
+    body = ErrorBody(code=CODES[status], message=message)
+    return JSONResponse(body.model_dump(), status, headers={**headers, "Connection": "close"})
 
 
 class MetricsMiddleware:
@@ -75,6 +141,6 @@ class MetricsMiddleware:
         finally:
             service: Service = scope["app"].state.service
             # The template, not the path: a path names a user.
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("route"), "path_format", "unknown")
             service.metrics.requests.labels(route, status).inc()
             service.metrics.seconds.labels(route).observe(time.perf_counter() - started)

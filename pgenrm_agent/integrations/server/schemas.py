@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT, MAX_TURNS, Model, UserId, YesOrNo
 from pgenrm_agent.memory import UserSummary
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
     CandidateScore,
     Evaluation,
     EvaluationChain,
+    Evidence,
     Message,
-    Model,
     PreferencePair,
     Rubric,
     Scaling,
@@ -37,30 +38,18 @@ __all__ = [
     "ScoreResponse",
     "StatementBody",
     "Stored",
-    "UserId",
     "UserList",
     "UserResponse",
     "rerank_response",
     "score_response",
 ]
 
-MAX_CANDIDATES = 64
-MAX_TEXT = 20_000
-MAX_TURNS = 64
 MAX_SIGNALS = 64
 
-UserId = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}$"),
-    Field(description="1 to 128 of A-Z a-z 0-9 . _ : @ + ~ -, starting with a letter or digit."),
-]
 # Only what every store and tokenizer takes: no text that is blank, none with a NUL.
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
-]
-Statement = Annotated[
-    str, StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")
 ]
 
 
@@ -137,7 +126,7 @@ class StatementBody(Model):
         json_schema_extra={"examples": [{"text": "Short answers, please.", "kind": "style"}]}
     )
 
-    text: Statement
+    text: Text
     kind: Literal["style", "self_description", "demographics", "attributes"] = "style"
 
     def statement(self) -> StatedPreference:
@@ -189,7 +178,7 @@ class ScoreBody(Model):
     scaling: ScalingBody = ScalingBody()
     signals: SignalsBody | None = None
     timeout_s: Timeout = None
-    include_chains: bool = Field(
+    include_chains: YesOrNo = Field(
         default=False, description="Also return the user's own evaluation chains, in full."
     )
 
@@ -200,7 +189,8 @@ class ScoreResponse(Model):
     `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
     sampled texts that could not be used, by reason. `prototype` is the group of similar users that
     the user is nearest to, `neighbors` how many of them took part. `chains` holds the user's
-    own chains only: what similar users' signals gave is theirs.
+    own chains only: what similar users' signals gave is theirs. `evidence` says what the scores
+    rest on, with warnings.
     """
 
     scores: list[CandidateScore]
@@ -212,6 +202,7 @@ class ScoreResponse(Model):
     failures: dict[str, int]
     prototype: str | None = None
     neighbors: int = 0
+    evidence: Evidence
     usage: Usage
     seconds: float
     seed: int
@@ -259,9 +250,21 @@ class RerankBody(BaseModel):
     ]
     model: Annotated[str, StringConstraints(max_length=256)] | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
-    return_documents: bool | None = None
+    return_documents: YesOrNo | None = None
     user: UserId | None = None
     timeout_s: Timeout = None
+
+    @model_validator(mode="after")
+    def _can_be_sent_back(self) -> Self:
+        """Refuse what could not be written into the answer, before a model is asked."""
+        try:
+            self.model_dump_json()
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                "a document cannot be written as JSON again: it is nested too deeply, or holds half"
+                " a character (a lone surrogate)"
+            ) from error
+        return self
 
     def texts(self) -> list[str]:
         """Return the documents' texts, in order."""
@@ -330,7 +333,7 @@ class ConsentBody(Model):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"consent": True}]})
 
-    consent: bool
+    consent: YesOrNo
 
 
 class Stored(Model):
@@ -388,6 +391,7 @@ def score_response(evaluation: Evaluation, *, include_chains: bool) -> ScoreResp
         failures=dict(Counter(failure.reason for failure in evaluation.failures)),
         prototype=evaluation.prototype,
         neighbors=len(evaluation.neighbors),
+        evidence=evaluation.evidence,
         usage=evaluation.usage,
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,

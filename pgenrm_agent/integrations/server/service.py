@@ -8,9 +8,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.exceptions import HTTPException
 
-from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.server.admission import Admission
 from pgenrm_agent.integrations.server.metrics import Metrics
@@ -46,27 +44,15 @@ TheService = Annotated[Service, Depends(_service)]
 
 
 async def _callers_model(
+    request: Request,
     service: TheService,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> PGenRM:
-    """Return the reward model of the tenant whose key came with the request; 401 without one.
+    """Return the reward model of the tenant whose key came with the request.
 
-    503 while the file of keys cannot be read.
+    `KeyMiddleware` has looked it up; `credentials` are for the OpenAPI description.
     """
-    if service.keys is None:
-        return await service.tenants.reward_model(ONLY_TENANT)
-    try:
-        tenant = None if credentials is None else service.keys.tenant_of(credentials.credentials)
-    except (ConfigurationError, OSError) as error:
-        # The operator's mistake, not the caller's, who need not learn where the file is.
-        logger.error("keys cannot be read: %s", error)
-        raise HTTPException(503, "the server cannot read its keys; its log says how") from error
-    if tenant is None:
-        raise HTTPException(
-            401,
-            "this needs a key in force: send it as `Authorization: Bearer KEY`",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+    tenant = ONLY_TENANT if service.keys is None else request.state.tenant
     return await service.tenants.reward_model(tenant)
 
 

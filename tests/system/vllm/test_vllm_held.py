@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ async def test_no_stop_string_fires_within_the_thinking(engine: VLLMEngine) -> N
     assert (plain.reasoning, plain.text) == ("", "the answer said ")
     assert sample.finish_reason == plain.finish_reason == "stop"
     assert sample.tokens > plain.tokens
+
+
+async def test_a_grammar_holds_and_stop_strings_cut_within_it(engine: VLLMEngine) -> None:
+    assert engine.capabilities.grammar
+    grammar = r'''root ::= "## Marks\n" mark mark
+mark ::= "Response " [1-3] ": " ([1-9] | "10") "\n"'''
+    asked = prompt("why", n=4).model_copy(update={"grammar": grammar})
+    [samples] = await engine.sample([asked], SamplingParams(max_tokens=120))
+    for sample in samples:
+        assert re.fullmatch(r"## Marks\n(Response [1-3]: ([1-9]|10)\n){2}", sample.text)
+    [cut] = await engine.sample([asked], SamplingParams(max_tokens=120, stop=("Response",)))
+    assert {sample.text for sample in cut} == {"## Marks\n"}
 
 
 async def test_a_schema_holds_with_and_without_thinking_before_it(engine: VLLMEngine) -> None:

@@ -192,6 +192,8 @@ HOSTILE = {
     "headings": "## Part 1\n",
     "parts": "A. ",
     "responses": "Response 1 ",
+    "responses in words": "the second answer, response a: ",
+    "marks before responses": "8 for Response 1, ",
     "quotes": '"rationale":"',
     "totals": '"better_response":{',
     "spaces": " ",
@@ -233,6 +235,8 @@ ALIKE = "\n".join(f"{number}. {'a ' * 38}b{number} (4%)" for number in range(24)
 WHOLE = {
     "names that begin alike": chain_of(ALIKE, "a " * (MEGABYTE // 2)),
     "a run of marks": chain_of(SHORT, "Response 1: a1 " + "8 " * (MEGABYTE // 2)),
+    "marks before names": chain_of(SHORT, "a1: " + "8 for Response 1, " * (MEGABYTE // 18)),
+    "responses without digits": chain_of(SHORT, "the second answer, answer a: a1 8. " * 25_000),
     "marks upon marks": chain_of(SHORT, "Response 1: " + "a1 8 " * (MEGABYTE // 5)),
     "criteria without end": chain_of("a (1%)\n" * (MEGABYTE // 7), "x"),
     "criteria on one line": chain_of("a (1%), " * (MEGABYTE // 8), "x"),

@@ -230,9 +230,40 @@ def test_lamp_qa_ranks_systems_from_its_files_to_the_report(
     assert '<th scope="row">Spearman of systems</th>' in report
 
 
+def test_the_obvious_cases_tell_whether_a_judge_is_fit_and_go_on_without_a_folder(
+    seeded_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
+    command = (
+        *("eval", "--data", "obvious", "--engine", "openai", "--model", PROSE),
+        *("--individual", 1, "--limit", 6, "--prices", "1,1"),
+    )
+    done = pgenrm(*command, "--runs", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    (fitness,) = json.loads(done.stdout)["fitness"]
+    assert (fitness["runs"], fitness["every"]["cases"]) == (1, 6)
+    assert fitness["verdict"] in ("not fit", "unsure")  # it likes what is "good", and nothing is
+    (records,) = tmp_path.glob("evaluations/obvious-*/records.jsonl")
+    kept = records.read_text(encoding="utf-8")
+
+    done = pgenrm(*command)
+    assert done.returncode == 0, done.stderr
+    assert records.read_text(encoding="utf-8").startswith(kept)
+    (summary,) = json.loads((records.parent / "summary.json").read_text())["fitness"]
+    assert summary["runs"] == 5
+    printed = " ".join(done.stdout.split())
+    for shown in ("of 6 obvious cases", "3-70 characters", "taste: brief", "tokens read", "cost"):
+        assert shown in printed
+    assert "obvious cases" in (records.parent / "report.html").read_text(encoding="utf-8")
+
+    assert pgenrm(*command, "--seed", 8, "--runs", 1).returncode == 0
+    assert len(list(tmp_path.glob("evaluations/*"))) == 2, "other settings, another folder"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
+        (("eval", "--data", "obvious:medium"), 1, "obvious:long"),
         (("eval",), 2, "--data and --out are needed"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--judge", "abacus"), 1, "abacus"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--prototype", "4"), 1, "--memory"),

@@ -14,7 +14,7 @@ from scripted_server import Body, Reply, ScriptedServer, completion, refusal
 
 from pgenrm_agent.engines.asking import Pace
 from pgenrm_agent.engines.openai import OpenAIEngine
-from pgenrm_agent.engines.protocol import Prompt, SamplingParams
+from pgenrm_agent.engines.protocol import Prompt, SamplingParams, SchemaRefused
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
 from pgenrm_agent.schema import Message
 
@@ -243,6 +243,18 @@ async def test_what_was_learned_is_said_once(
         await engine.sample([ask()] * 6, FEW)
         await engine.sample([ask()] * 6, FEW)
     assert len([record for record in caplog.records if "seed" in record.getMessage()]) == 1
+
+
+async def test_a_schema_that_is_refused_is_said_before_what_else_fails(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    """Without a schema there is an answer yet: whoever asks has to learn that."""
+    server.script = lambda body, number: (
+        refusal(418, "no tea") if number == 0 else refusal(400, "response_format is not supported")
+    )
+    prompt = ask().model_copy(update={"json_schema": {"type": "object"}})
+    with pytest.raises(SchemaRefused):
+        await connect(concurrency=1).sample([prompt, prompt], FEW)
 
 
 async def test_a_server_of_vllm_that_refuses_seeds_promises_none(

@@ -161,6 +161,30 @@ def test_ways_to_hold_to_a_schema_end() -> None:
     assert "response_format" not in dialect.translate(FULL)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Invalid grammar specification: 'triggers'",
+        "Invalid response_format structural_tag specification.",
+        "Outlines backend does not support structural tags",
+        "1 validation error: response_format.type: Input should be 'text' or 'json_schema'",
+    ],
+)
+def test_a_grammar_that_is_refused_leaves_the_schema(said: str) -> None:
+    request: Request = {**FULL, "json_grammar": 'root ::= "{}"'}
+    told = Dialect().translate(request)
+    assert told["response_format"] == {
+        "type": "structural_tag",
+        "format": {"type": "grammar", "grammar": 'root ::= "{}"'},
+    }
+    fault = ServerFault(ServerWords(said, said), status=400)
+    after, lessons = learn(Dialect(), told, fault)
+    assert after == Dialect(takes_grammar=False)
+    assert len(lessons) == 1
+    assert "disable_any_whitespace" in lessons[0]
+    assert after.translate(request) == Dialect().translate(FULL)
+
+
 def test_a_strict_schema_names_every_property_and_no_others() -> None:
     held: Any = Dialect().translate(FULL)["response_format"]
     assert held["json_schema"]["strict"] is True

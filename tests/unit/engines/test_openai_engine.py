@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from scripted_server import Body, Reply, ScriptedServer, completion, refusal
 
+from pgenrm_agent.engines.grammar import json_grammar
 from pgenrm_agent.engines.openai import OpenAIEngine, first_seed
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import (
@@ -232,6 +233,22 @@ async def test_vllm_with_less_room_than_the_limit_fills_the_room(
     )
     [[sample]] = await connect().sample(prompts(), FEW_TOKENS)
     assert sample.finish_reason == "length"
+
+
+async def test_vllm_is_given_a_grammar_without_white_space(
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine]
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    asked = prompts(json_schema=schema)
+    await connect().sample(asked, FEW_TOKENS)
+    server.owner = "vllm"
+    engine = connect()
+    await engine.sample(asked, FEW_TOKENS)
+    await engine.sample(prompts(json_schema={**schema, "not": {"required": ["b"]}}), FEW_TOKENS)
+
+    forms = [body["response_format"] for body in server.requests]
+    assert [form["type"] for form in forms] == ["json_schema", "structural_tag", "json_schema"]
+    assert forms[1]["format"] == {"type": "grammar", "grammar": json_grammar(schema)}
 
 
 async def test_an_unreachable_server_is_unavailable(server: ScriptedServer) -> None:

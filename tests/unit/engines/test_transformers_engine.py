@@ -233,12 +233,12 @@ def test_no_draw_lets_a_token_win_that_has_no_chance() -> None:
     from pgenrm_agent.engines.decoding import Row, SamplingRules, _choose
     from pgenrm_agent.engines.grammar import TokenMask
 
-    rules = SamplingRules(1.0, 1.0, frozenset(), None)
+    rules = SamplingRules(1.0, 1.0, frozenset())
     rows = [Row(0, np.random.Generator(np.random.Philox(key=[7, place])), 99) for place in range(8)]
     logits = torch.full((len(rows), 2**17), -60.0)
     logits[:, 5] = 0.0
     for _ in range(32):
-        assert _choose(logits, rows, rules, TokenMask()).tolist() == [5] * len(rows)
+        assert _choose(logits, rows, rules, TokenMask()) == [5] * len(rows)
 
 
 def test_the_source_is_where_the_model_and_its_adapter_lie(

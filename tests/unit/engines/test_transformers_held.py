@@ -177,7 +177,7 @@ async def test_no_string_holds_a_control_character_or_a_special_token(tiny_llama
     assert len(special_tokens(tokenizer)) > len(tokenizer.all_special_ids)
     grammars = Grammars(tokenizer, len(tokenizer), engine._ends)
     for string in ({"type": "string"}, {"type": "string", "maxLength": 50}):
-        matcher = grammars.matcher(grammars.compile(json_grammar(string)))
+        matcher = grammars.matcher(json_grammar(string))
         assert matcher.accept_string('"a')
         logits = torch.zeros(1, len(tokenizer))
         TokenMask().apply(logits, [matcher])
@@ -192,8 +192,8 @@ def test_a_grammar_of_ones_own_holds(tiny_llama: Path) -> None:
     engine = TransformersEngine(tiny_llama, device="cpu")
     grammars = Grammars(engine._tokenizer, len(engine._tokenizer), engine._ends)
     with pytest.raises(ConfigurationError, match="no grammar"):
-        grammars.compile("root ::= (")
-    matcher = grammars.matcher(grammars.compile('root ::= "mark " [1-9] [0-9]? "\\n"'))
+        grammars.matcher("root ::= (")
+    matcher = grammars.matcher('root ::= "mark " [1-9] [0-9]? "\\n"')
     for text, held in (("mark 1", True), ("2\n", True), ("3", False)):
         assert matcher.accept_string(text) is held
     assert matcher.is_completed()

@@ -215,7 +215,10 @@ async def test_chains_become_a_verdict(questions: list[Question], tmp_path: Path
         await blind.judge(questions[1], seed=3, run_seed=1)
     assert verdict.scores == (3.0, 8.0)
     assert len(verdict.totals) == 4
-    assert verdict.probability_best == (0.0, 1.0)
+    worse, better = verdict.probability_best
+    assert worse is not None
+    assert better == pytest.approx(1.0 - worse)
+    assert better > 0.9
     assert (verdict.slips, verdict.compared) == (0, 8)
     seen = [
         "Earlier question of 1?" in prompts[0].messages[0].content for prompts, _ in engine.calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgenrm_agent.evaluation.lineup import JUDGES
-from pgenrm_agent.evaluation.plots import plot_bars
+from pgenrm_agent.evaluation.plots import plot_accuracy, plot_bars
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import accuracy_in_words, cells, write_report
 from pgenrm_agent.evaluation.running import RunDescription
@@ -45,6 +46,14 @@ def records(judge: str, right: Callable[[int], bool]) -> list[Record]:
             )
         )
     return judged
+
+
+@pytest.mark.parametrize("name", ["$x^{$", "$\\frac$ & <b>", "costs $5 or $6", "a\\b_{"])
+def test_a_name_is_no_formula(name: str) -> None:
+    drawn = plot_bars({name: 1.0, "plain": 2.0}, name)
+    assert drawn.count(html.escape(name, quote=False)) == 2
+    judged = summarize(records(name, lambda number: number % 2 == 0))
+    assert html.escape(name, quote=False) in plot_accuracy(judged)
 
 
 @pytest.fixture

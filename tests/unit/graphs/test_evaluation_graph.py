@@ -20,7 +20,7 @@ from pgenrm_agent.errors import ChainError, ConfigurationError, EngineTimeout
 from pgenrm_agent.graphs.evaluation import build_graph, graph
 from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput
 from pgenrm_agent.schema import Evaluation, PreferencePair, StatedPreference, UserSignals
-from pgenrm_agent.testing import ScriptedEngine
+from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 PUBLISHED = ChainFormat.load("published")
 NODES = [
@@ -189,22 +189,69 @@ async def test_without_resamples_the_remaining_chains_are_used() -> None:
     assert evaluation.best == "green"
 
 
-async def test_a_candidate_that_no_chain_scores_is_not_scored_and_says_why() -> None:
-    def without_blue(prompt: Prompt, _: int) -> str:
-        texts = shown(prompt)
-        text = chain_text([MARKS[text] for text in texts])
-        place = texts.index("blue") + 1
-        return re.sub(rf',? ?"response_{place}": 5.0|Response {place}: Fit 5', "", text).replace(
-            "{, ", "{"
-        )
+def without_blue(prompt: Prompt, _: int) -> str:
+    """A chain that neither marks nor totals one of its candidates."""
+    texts = shown(prompt)
+    text = chain_text([MARKS[text] for text in texts])
+    place = texts.index("blue") + 1
+    return re.sub(rf',? ?"response_{place}": 5.0|Response {place}: Fit 5', "", text).replace(
+        "{, ", "{"
+    )
 
-    evaluation = await evaluate(request(individual=3, resamples=1), ScriptedEngine(without_blue))
-    blue = evaluation.score_of("blue")
-    assert blue.outcome == "not_scored"
-    assert blue.reason is not None
-    assert "missing_candidates 3" in blue.reason
-    assert evaluation.ranking == ("green", "red")
+
+async def test_a_chain_without_all_candidates_is_a_failure_and_sampled_again() -> None:
+    good = taste(MARKS)
+
+    def reply(prompt: Prompt, sample: int) -> str:
+        first = len(engine.calls) == 1 and sample == 0
+        return without_blue(prompt, 0) if first else good(prompt, 0)
+
+    engine = ScriptedEngine(reply)
+    evaluation = await evaluate(request(individual=3), engine)
+    assert len(engine.calls) == 2
+    assert [chain.totals for chain in evaluation.chains] == [MARKS] * 3
     assert {failure.reason for failure in evaluation.failures} == {"missing_candidates"}
+    assert "no total for blue" in evaluation.failures[0].message
+
+
+async def test_where_no_chain_has_all_candidates_none_counts() -> None:
+    with pytest.raises(ChainError, match="missing_candidates 6"):
+        await evaluate(request(individual=3, resamples=1), ScriptedEngine(without_blue))
+
+
+@pytest.mark.parametrize("format_name", ["published", "compact-1"])
+async def test_a_chain_that_lacks_one_mark_does_not_count(format_name: str) -> None:
+    """The criterion without a mark has a fifth of the weight, and the totals agree."""
+
+    def reply(prompt: Prompt, sample: int) -> str:
+        marks = [[MARKS[text], MARKS[text]] for text in shown(prompt)]
+        whole = write_chain(marks, criteria=(("Fit", 80), ("Depth", 20)))
+        return re.sub(r"(Response 2: Fit \d+), Depth \d+", r"\1", whole) if sample == 0 else whole
+
+    evaluation = await evaluate(
+        request(individual=6, resamples=0),
+        ScriptedEngine(reply),
+        chain_format=ChainFormat.load(format_name),
+    )
+    assert [failure.reason for failure in evaluation.failures] == ["missing_marks"] * 3
+    assert " on Depth" in evaluation.failures[0].message
+    assert len(evaluation.chains) == 3
+
+
+async def test_what_is_not_scored_in_any_group_says_why_and_leaves_no_probability() -> None:
+    names = [f"c{number}" for number in range(5)]
+
+    def reply(prompt: Prompt, _: int) -> str:
+        return "No." if "c0" in shown(prompt) else chain_text([5.0] * len(shown(prompt)))
+
+    evaluation = await evaluate(
+        request(names, individual=4, resamples=0),
+        ScriptedEngine(reply),
+        chain_format=ChainFormat.load("compact-1"),
+    )
+    assert evaluation.score_of("c0").outcome == "not_scored"
+    assert "none of the" in (evaluation.score_of("c0").reason or "")
+    assert {score.probability_best for score in evaluation.scores} == {None}
 
 
 class Truncating(ScriptedEngine):

@@ -367,7 +367,7 @@ def test_the_bundled_model_learns_uses_and_draws_prototypes(tmp_path: Path) -> N
         learned = rm.learn_prototypes(k=2, queries=1, keep=tmp_path / "kept.sqlite")
         assert learned.prototypes <= 2
         user = f"{data.users[0].id}-a"
-        scaling = Scaling(individual=2, prototype=4, seed=1)
+        scaling = Scaling(individual=4, prototype=4, seed=1)
         evaluation = rm.score(user, data.query, list(data.candidates.values()), scaling=scaling)
         levels = {chain.level for chain in evaluation.chains}
         assert levels == {"individual", "prototype"}

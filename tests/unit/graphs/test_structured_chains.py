@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import jsonschema
 import pytest
+from scripted_server import Body, Reply, ScriptedServer, completion, refusal
 
 from pgenrm_agent import PGenRM
 from pgenrm_agent.chain import read_criteria
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.engines import Completion, Prompt, SamplingParams
+from pgenrm_agent.engines.openai import OpenAIEngine
 from pgenrm_agent.engines.protocol import SchemaRefused
 from pgenrm_agent.errors import ChainError, EngineError, EngineTimeout
 from pgenrm_agent.schema import (
     Candidate,
     EvaluationRequest,
+    Message,
     PreferencePair,
     Prices,
     Scaling,
@@ -111,6 +116,43 @@ async def test_a_server_that_turns_out_unable_is_asked_for_prose_from_then_on() 
             assert evaluation.chains[0].rubric is not None
     assert len(engine.calls) == 2
     assert "<JSON_START>" in engine.calls[0][0][0].messages[0].content
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("taken", [0, 1, 3, 5])
+async def test_evaluations_at_once_on_a_server_that_turns_out_unable_lose_no_chain(
+    taken: int, staged: bool
+) -> None:
+    """taken: how many requests with a schema the server answers before it refuses them."""
+    server = ScriptedServer()
+    asked = count()
+
+    def reply(body: Body, _: int) -> Reply:
+        if "response_format" not in body:
+            return completion(write_chain([5, 5])).after(0.01)
+        number = next(asked)
+        if number >= taken:
+            return refusal(400, "response_format is not supported").after(0.02 * (number % 3))
+        held = body["response_format"]["json_schema"]["schema"]
+        messages = tuple(Message.model_validate(message) for message in body["messages"])
+        return completion(brief(Prompt(messages=messages, json_schema=held))).after(0.01)
+
+    server.script = reply
+    engine = OpenAIEngine("m", base_url=server.url, api_key="none", concurrency=4)
+    scaling = SCALING.model_copy(update={"resamples": 0})
+    try:
+        async with PGenRM(engine=engine, scaling=scaling, staged=staged) as rm:
+            evaluations = await asyncio.gather(
+                *(rm.ascore("ada", f"Color {n}?", ANSWERS, signals=SIGNALS) for n in range(3))
+            )
+    finally:
+        await engine.aclose()
+        server.close()
+    for evaluation in evaluations:
+        assert len(evaluation.chains) == 4
+        assert not evaluation.failures
+        assert evaluation.usage.chains_sampled == 4
+        assert len({chain.seed for chain in evaluation.chains}) == 4
 
 
 class RefusingLater(ScriptedEngine):

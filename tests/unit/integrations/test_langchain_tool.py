@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,16 +84,24 @@ def test_the_text_is_a_short_ranking_and_the_artifact_the_evaluation(rm: PGenRM)
     assert message.content == (
         "Answers as ada would like them, best first:\n"
         "1. answer-2: 8.00 ± 0.00 of 10: green\n"
-        "2. answer-1: 3.00 ± 0.00 of 10: red"
+        "2. answer-1: 3.00 ± 0.00 of 10: red\n"
+        "Judged by 0 past choices and 0 statements of 'ada'; nothing is known of user 'ada': is the"
+        " name right?"
     )
     assert isinstance(message.artifact, Evaluation)
     assert message.artifact.best == "answer-2"
 
 
-def test_answers_that_were_not_scored_are_named_in_the_text(rm: PGenRM) -> None:
-    message = call(as_tool(rm), query="Which?", candidates=["red", "mauve"], user_id="ada")
-    assert "1. answer-1: 3.00" in message.content
-    assert "Not scored: answer-2 (none of the 2 readable chains gives it a total" in message.content
+def test_answers_that_were_not_scored_are_named_in_the_text(tmp_path: Path) -> None:
+    """Five answers are two groups for this format, and of one of them nothing can be read."""
+    scaling = Scaling(individual=2, resamples=0, seed=1)
+    with PGenRM(
+        engine=ScriptedEngine(answer), memory=tmp_path, scaling=scaling, chain_format="compact-1"
+    ) as reward_model:
+        five = ["red", "green", "red", "green", "mauve"]
+        message = call(as_tool(reward_model), query="Which?", candidates=five, user_id="ada")
+    assert "Not scored: answer-5 (" in message.content
+    assert "5 candidates are more than a prompt of format compact-1 holds (4)" in message.content
 
 
 def test_a_tie_is_told(rm: PGenRM) -> None:

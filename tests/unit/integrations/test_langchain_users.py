@@ -11,6 +11,7 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from pydantic import ValidationError
 
 from pgenrm_agent import as_tool
 from pgenrm_agent.errors import ConfigurationError
@@ -67,13 +68,6 @@ def test_a_bound_person_stays_whatever_the_config_says(rm: PGenRM) -> None:
     assert message.artifact.request.user_id == "ada"
 
 
-def test_without_a_person_in_the_config_the_tool_says_what_to_do(rm: PGenRM) -> None:
-    tool = as_tool(rm, user_from="config")
-    message = last(agent(tool).invoke({"messages": calling(tool, **ASKED), "user_id": "ada"}))
-    assert message.status == "error"
-    assert 'config={"configurable": {"user_id": ...}}' in message.content
-
-
 async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:
     tool = as_tool(rm, user_id="ada")
     state = {"messages": calling(tool, **ASKED), "user_id": "ada"}
@@ -101,6 +95,9 @@ async def test_memory_tools_write_about_the_person_in_the_config(rm: PGenRM) -> 
     signals = rm.memory.recall("mia")
     assert [pair.chosen for pair in signals.history] == ["So."]
     assert [statement.text for statement in signals.stated] == ["Short answers."]
+    for unclear in ("yes", 1, "true"):
+        with pytest.raises(ValidationError):
+            forget.invoke({"confirmed": unclear}, config)
     unconfirmed = forget.invoke({"confirmed": False}, config)
     assert "ask the user first" in unconfirmed
     assert rm.memory.recall("mia").history

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import uvicorn
+from awkward_ids import UNUSABLE, USABLE
 from httpx2 import AsyncClient
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from starlette.types import ASGIApp
 
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.mcp.http import create_mcp_app
 from pgenrm_agent.integrations.mcp.server import create_mcp_server
@@ -96,6 +98,16 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
     assert "Persona: This person wants a useful answer." in told
     assert "- Usefulness, 100 %" in told
     assert result.structured_content["usage"]["chains_sampled"] == 2
+    assert result.structured_content["evidence"]["choices"] == 0
+
+
+async def test_a_mistyped_user_is_told_of(address: str) -> None:
+    async with Client(address) as client:
+        for tool in ("score", "rerank"):
+            result = await client.call_tool(tool, {**ASKED, "user_id": "adda"})
+            assert "0 past choices and 0 statements of 'adda'" in text(result)
+            warnings = result.structured_content["evidence"]["warnings"]
+            assert warnings == ["nothing is known of user 'adda': is the name right?"]
 
 
 async def test_rerank_keeps_the_original_places(address: str) -> None:
@@ -143,11 +155,15 @@ async def test_progress_is_told_stage_by_stage(address: str) -> None:
     ("tool", "arguments", "complaint"),
     [
         ("score", ASKED, "user_id is missing"),
+        ("score", {**ASKED, "user_id": None}, "user_id is missing"),
+        ("score", {**ASKED, "user_id": 7}, "user_id"),
         ("score", {**ASKED, "user_id": "ada", "query": " "}, "query"),
         ("score", {**ASKED, "user_id": "ada", "timeout_s": 0}, "timeout_s"),
         ("score", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
         ("rerank", {**ASKED, "user_id": "ada", "timeout_s": 1e-6}, "time was over"),
         ("score", {**ASKED, "user_id": "ada", "candidates": []}, "candidates"),
+        ("forget", {"confirmed": "true", "user_id": "ada"}, "confirmed"),
+        ("forget", {"confirmed": 1, "user_id": "ada"}, "confirmed"),
         (
             "remember",
             {"query": "q", "chosen": "x", "rejected": "x", "user_id": "ada"},
@@ -162,6 +178,34 @@ async def test_a_wrong_call_is_a_tool_error_that_says_why(
         result = await client.call_tool(tool, arguments)
     assert result.is_error
     assert complaint in text(result)
+
+
+async def test_every_usable_id_is_scored_remembered_and_forgotten(address: str, rm: PGenRM) -> None:
+    choice = {"query": "How?", "chosen": "So.", "rejected": "Not so."}
+    async with Client(address) as client:
+        for user in USABLE:
+            for tool, arguments in (
+                ("remember", choice),
+                ("state_preference", {"text": "Be brief."}),
+                ("score", ASKED),
+                ("rerank", ASKED),
+            ):
+                result = await client.call_tool(tool, {**arguments, "user_id": user})
+                assert not result.is_error, (user, text(result))
+            assert len(rm.memory.history(user)) == 1
+            done = await client.call_tool("forget", {"confirmed": True, "user_id": user})
+            assert done.structured_content == {"forgotten": 2}
+
+
+@pytest.mark.parametrize("user", [user for user in UNUSABLE if user and user.isascii()], ids=ascii)
+async def test_no_tool_takes_another_id(address: str, rm: PGenRM, user: str) -> None:
+    async with Client(address) as client:
+        for tool, arguments in (("score", ASKED), ("forget", {"confirmed": True})):
+            result = await client.call_tool(tool, {**arguments, "user_id": user})
+            assert result.is_error
+            assert "no usable id" in text(result)
+    with pytest.raises(ConfigurationError, match="no usable id"):
+        create_mcp_server(rm, user_id=user)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -198,5 +242,12 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
         async with AsyncClient(headers={"Authorization": f"Bearer {own}"}) as http:
             async with Client(streamable_http_client(url, http_client=http)) as client:
                 assert len((await client.list_tools()).tools) == 5
+            for damaged in (b"{}\n", b"no JSON\n", b"\xff\xfe", b'{"id": 1}\n'):
+                whole = ring.path.read_bytes()
+                ring.path.write_bytes(damaged)
+                answer = await http.post(url, json={})
+                assert answer.status_code == 503, damaged
+                assert str(ring.path) not in answer.text
+                ring.path.write_bytes(whole)
             ring.revoke(issued.id)
             assert (await http.post(url, json={})).status_code == 401

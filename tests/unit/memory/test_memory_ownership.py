@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.memory.ownership import OWNER_FILE, DirectoryLock
+from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE, DirectoryLock
 from pgenrm_agent.schema import PreferencePair
 
 PAIR = PreferencePair(query="How do I bake bread?", chosen="a", rejected="b", id="p1")
@@ -132,6 +135,40 @@ def test_a_forked_child_may_not_use_the_memory_and_does_it_no_harm(tmp_path: Pat
         assert f"process {os.getpid()} on " in refused.stderr
 
 
+def test_copying_the_directory_leaves_the_lock_where_it_is(tmp_path: Path) -> None:
+    with UserMemory(tmp_path / "memory"):
+        shutil.copytree(tmp_path / "memory", tmp_path / "copy")
+        (tmp_path / "memory" / LOCK_FILE).read_bytes()
+        refused = subprocess.run(
+            [sys.executable, "-P", "-c", HOLD, str(tmp_path / "memory")],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert f"process {os.getpid()} on " in refused.stderr
+
+
+def test_a_forked_child_that_lives_on_does_not_keep_the_directory_locked(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    lock.acquire()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)  # until the parent closes its end
+        os._exit(0)
+    os.close(reading)
+    try:
+        lock.release()
+        holder = held_by_another_process(tmp_path)
+        holder.kill()
+        holder.wait()
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+
+
 # --- directories that are no memory ---
 
 
@@ -147,6 +184,36 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pgenrm-memory.json").write_text('{"format": "pgenrm-memory", "schema_version": 2}')
     with pytest.raises(MemoryStoreError, match=r"schema version 2.*upgrade pgenrm-agent"):
         UserMemory(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["deleted", "emptied", "another database"])
+def test_a_memory_that_has_lost_its_database_is_not_opened_as_an_empty_one(
+    tmp_path: Path, lost: str
+) -> None:
+    with UserMemory(tmp_path) as memory:
+        memory.remember("ann", PAIR)
+    database = tmp_path / "chroma" / "chroma.sqlite3"
+    kept = database.read_bytes()
+    database.unlink()
+    if lost == "emptied":
+        database.touch()
+    if lost == "another database":
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE notes (text)")
+    for _ in range(2):
+        with pytest.raises(MemoryStoreError, match=r"lost what it held.*chroma\.sqlite3"):
+            UserMemory(tmp_path)
+    database.write_bytes(kept)
+    with UserMemory(tmp_path) as memory:
+        assert memory.history("ann") == (PAIR,)
+
+
+def test_a_memory_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    UserMemory(tmp_path).close()
+    shutil.rmtree(tmp_path / "chroma")
+    (tmp_path / "pgenrm-memory.json").write_text('{"format": "pgenrm-memory", "schema_version": 1}')
+    with UserMemory(tmp_path) as memory:
+        assert memory.users() == []
 
 
 def test_a_damaged_store_is_one_clear_line(tmp_path: Path) -> None:

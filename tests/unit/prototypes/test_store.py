@@ -105,6 +105,24 @@ def test_a_build_that_ended_half_way_is_never_seen_and_is_cleared_away(memory: U
     assert len(memory.shared_store().client.list_collections()) == 5
 
 
+def test_versions_written_before_the_clock_was_set_back_are_cleared_away(
+    memory: UserMemory,
+) -> None:
+    store = PrototypeStore(memory)
+    client = memory.shared_store().client
+    ahead = write(store, 1)
+    later = f"2999{ahead[4:]}"
+    for collection in client.list_collections():
+        if collection.name.endswith(ahead):
+            collection.modify(name=collection.name.replace(ahead, later))
+    write(store, 2)
+    newest = write(store, 3)
+    assert newest > later
+    assert numbers_in(PrototypeStore(memory)) == {"3"}
+    left = [collection.name for collection in client.list_collections()]
+    assert not [name for name in left if "-" in name and not name.endswith(newest)]
+
+
 def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory) -> None:
     writer, reader = PrototypeStore(memory), PrototypeStore(memory)
     write(writer, 0)

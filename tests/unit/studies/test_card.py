@@ -10,6 +10,7 @@ import pytest
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.metrics import Accuracy, MeanError
+from studies.bundled.calibration import Calibration, Figures
 from studies.bundled.card import write_card
 from studies.bundled.evaluate import EvaluationReport
 
@@ -82,6 +83,25 @@ def test_a_card_tells_the_stages_that_made_the_model(few_answers: Path, tmp_path
     )
     assert "private" not in text
     assert "has seen no real person's\nchoice" in text
+
+
+def test_a_card_tells_what_the_probability_of_being_best_is_worth(
+    few_answers: Path, tmp_path: Path
+) -> None:
+    card(PSI, few_answers, tmp_path)
+    figures = Figures(
+        chains=8, comparisons=400, confidence=0.9, right=0.7, ece=0.2, auroc=0.66, log_loss=0.6
+    )
+    better = figures.model_copy(update={"confidence": 0.71, "ece": 0.03})
+    calibration = Calibration(noise={}, before=(figures,), after=(better,))
+    path = tmp_path / "calibration.json"
+    path.write_text(calibration.model_dump_json())
+    text = write_card(
+        tmp_path, tmp_path / "report.json", few_answers, "a machine", path
+    ).read_text()
+    assert "over 400 simulated validation users" in text
+    assert "| 8 | by the spread alone | 90.0 % | 70.0 % | 0.200 | 0.660 |" in text
+    assert "| 8 | with what is known of chains | 71.0 % | 70.0 % | 0.030 | 0.660 |" in text
 
 
 def test_a_card_says_when_real_people_were_learned_from(few_answers: Path, tmp_path: Path) -> None:

@@ -51,13 +51,16 @@ def record(
     return ScalingRecord.model_validate(fields | changed)
 
 
-def study() -> ScalingReport:
-    """Two seeds of one user: of the second, own chains are wrong and similar users' right."""
-    right = [1.0] * 32
+def study(margin: float = 1.0) -> ScalingReport:
+    """Two seeds of one user: of the second, own chains are wrong and similar users' right.
+
+    margin: of the first seed's own chains; those of similar users have twice as much.
+    """
+    right = [margin] * 32
     mixed = [1.0, -1.0] * 16
     return report(
         [
-            record("pool", 0, right, [2.0] * 16),
+            record("pool", 0, right, [2 * margin] * 16),
             record("pool", 1, mixed, [2.0] * 16),
             *(record("alone", seed, [-1.0], [], history=0) for seed in (0, 1)),
             *(
@@ -180,7 +183,7 @@ def test_stopping_spends_less_where_all_chains_agree() -> None:
 
     Own chains that cancel and others' that agree leave seed 1 less sure at first than seed 0 is.
     """
-    stopping = {row.threshold: row for row in study().stopping}
+    stopping = {row.threshold: row for row in study(margin=2.5).stopping}
     unsure = report(
         [record("pool", seed, [1.0, -1.0] * 16, [1.0, -1.0] * 8) for seed in (0, 1)]
         + [
@@ -192,7 +195,7 @@ def test_stopping_spends_less_where_all_chains_agree() -> None:
     )
     assert {row.chains.mean for row in unsure.stopping} == {1.0}
     sure = report(
-        [record("pool", seed, [1.0] * 32, [1.0] * 16) for seed in (0, 1)]
+        [record("pool", seed, [5.0] * 32, [5.0] * 16) for seed in (0, 1)]
         + [
             record(part, seed, [1.0], [], history=0)
             for part in ("alone", "with others")
@@ -200,7 +203,8 @@ def test_stopping_spends_less_where_all_chains_agree() -> None:
         ],
         AGREEMENT,
     )
-    assert {row.chains.mean for row in sure.stopping} == {6 / 24}
+    # No chains make as sure as 0.99.
+    assert [row.chains.mean for row in sure.stopping] == [6 / 24, 6 / 24, 6 / 24, 1.0]
     spent = [stopping[threshold].chains.mean for threshold in (0.8, 0.9, 0.95, 0.99)]
     assert spent == sorted(spent)
     assert 6 / 24 <= spent[0] < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -49,6 +50,24 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(studio: Studio) -> No
 )
 def test_another_host_name_is_refused(client: httpx.Client, host: str) -> None:
     assert client.get("/", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("run", ["plain", "team/ada", "a/step", "用户 一?#%2F"])
+def test_every_item_of_a_time_line_is_shown_whatever_chain_is_asked_for(
+    studio: Studio, client: httpx.Client, run: str
+) -> None:
+    begin(studio.session, run)
+    page = f"/runs/{quote(run, safe='')}"
+    studio.session.resume(run)
+    timeline = studio.session.timeline(run)
+    assert len(timeline) >= 7
+    for checkpoint in timeline:
+        for chain in (-5, 0, 99):
+            shown = client.get(page, params={"at": checkpoint.id, "chain": chain})
+            assert shown.status_code == 200, (checkpoint, shown.text)
+    back = client.post(f"{page}/rewind", data={"key": form_key(TOKEN), "at": timeline[2].id})
+    assert back.status_code == 200
+    assert "rewound" in back.text
 
 
 def test_a_run_that_a_stranger_wrote_is_listed_as_one_that_cannot_be_read(tmp_path: Path) -> None:

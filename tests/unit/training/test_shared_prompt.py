@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from pgenrm_agent.engines.decoding import ATTENTION
+from pgenrm_agent.engines.attention import ATTENTION
 from pgenrm_agent.training.shared_prompt import SharedPromptTrainer, can_share
 
 

@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.evaluation_run import OnProgress, Progress
+from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import error_of, errors
 from pgenrm_agent.integrations.server.schemas import (
     RerankBody,
     RerankResponse,
     ScoreBody,
     ScoreResponse,
-    UserId,
     rerank_response,
     score_response,
 )
@@ -40,10 +40,21 @@ ONE_EVENT = {
     "required": ["event", "data"],
 }
 
-ERRORS = errors(401, 409, 413, 422, 429, 502, 503, 504)
-UserHeader = Annotated[UserId | None, Header(alias="X-PGenRM-User")]
+ERRORS = errors(401, 408, 409, 413, 422, 429, 502, 503, 504)
+USER_HEADER = "X-PGenRM-User"
 KEEP_ALIVE_S = 10.0
 UNKNOWN = UserSignals(user_id="somebody")
+
+
+def _utf8(value: object) -> object:
+    """Return a header's text; Starlette reads its bytes as Latin-1."""
+    return value.encode("latin-1").decode() if isinstance(value, str) else value
+
+
+UserHeader = Annotated[
+    Annotated[UserId, BeforeValidator(_utf8)] | None,
+    Header(alias=USER_HEADER, description="The id itself, in UTF-8; nothing in it is decoded."),
+]
 NOBODY = "no user was named (field `user` or header X-PGenRM-User): judged for somebody unknown"
 
 
@@ -91,6 +102,8 @@ async def rerank(
     header: UserHeader = None,
 ) -> RerankResponse:
     """Order documents by what one user would like: v1 in the shape of Cohere v1 and Jina, v2 of Cohere v2."""
+    if len(request.headers.getlist(USER_HEADER)) > 1:
+        raise HTTPException(409, "the header X-PGenRM-User is there twice: send it once")
     if body.user and header and body.user != header:
         raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two users")
     user = body.user or header
@@ -103,7 +116,8 @@ async def rerank(
     )
     result = await while_connected(request, start(service, work))
     version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
-    return rerank_response(result, body, version, [] if user else [NOBODY])
+    warnings = result.evaluation.evidence.warnings if user else (NOBODY,)
+    return rerank_response(result, body, version, list(warnings))
 
 
 def _scoring(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import errors
 from pgenrm_agent.integrations.server.schemas import (
     ConsentBody,
@@ -14,7 +15,6 @@ from pgenrm_agent.integrations.server.schemas import (
     PreferenceBody,
     StatementBody,
     Stored,
-    UserId,
     UserList,
     UserResponse,
 )
@@ -24,7 +24,9 @@ from pgenrm_agent.prototypes import PrototypeStatus
 router = APIRouter(tags=["memory"])
 
 READ = errors(401, 422, 503)
-WRITE = errors(401, 413, 422, 503)
+WRITE = errors(401, 408, 413, 422, 503)
+# An id may hold "/" (as %2F): what is done with a user stands last in a path, and every method that
+# has no such end takes the whole rest as the id.
 UserPath = Annotated[UserId, Path()]
 
 
@@ -41,7 +43,7 @@ async def users(
     return UserList(users=shown, next=shown[-1].user_id if len(later) > limit else None)
 
 
-@router.get("/v1/users/{user_id}", responses=READ)
+@router.get("/v1/users/{user_id:path}", responses=READ)
 async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
     """Everything that is remembered of one user."""
 
@@ -57,26 +59,28 @@ async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
     return await asyncio.to_thread(read)
 
 
-@router.post("/v1/users/{user_id}/preferences", status_code=201, responses={**WRITE, **errors(409)})
+@router.post(
+    "/v1/users/{user_id:path}/preferences", status_code=201, responses={**WRITE, **errors(409)}
+)
 async def remember(user_id: UserPath, body: PreferenceBody, reward_model: CallersModel) -> Stored:
     """Remember that the user preferred one answer to another."""
     return Stored(id=await reward_model.aremember(user_id, body.pair()))
 
 
-@router.post("/v1/users/{user_id}/statements", status_code=201, responses=WRITE)
+@router.post("/v1/users/{user_id:path}/statements", status_code=201, responses=WRITE)
 async def state(user_id: UserPath, body: StatementBody, reward_model: CallersModel) -> Stored:
     """Remember what the user says they want."""
     return Stored(id=await reward_model.astate_preference(user_id, body.statement()))
 
 
-@router.put("/v1/users/{user_id}/consent", responses=WRITE)
+@router.put("/v1/users/{user_id:path}/consent", responses=WRITE)
 async def consent(user_id: UserPath, body: ConsentBody, reward_model: CallersModel) -> ConsentBody:
     """Set whether the user's choices may help to score answers for similar users."""
     await asyncio.to_thread(reward_model.memory.set_consent, user_id, body.consent)
     return body
 
 
-@router.delete("/v1/users/{user_id}", responses=READ)
+@router.delete("/v1/users/{user_id:path}", responses=READ)
 async def forget(user_id: UserPath, reward_model: CallersModel) -> Forgotten:
     """Remove every trace of the user."""
     return Forgotten(forgotten=await reward_model.aforget(user_id))

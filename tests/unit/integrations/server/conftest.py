@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -66,7 +67,7 @@ def serve(
         limits: Limits | None = None,
         latency_s: float = 0.0,
         keyless: bool = False,
-        http: Literal["auto", "h11", "httptools"] = "auto",
+        http: Literal["auto", "h11", "httptools"] | type[asyncio.Protocol] = "auto",
     ) -> Iterator[Running]:
         folder: Path = tmp_path_factory.mktemp("server")
         ring = KeyRing(folder / "keys.jsonl")

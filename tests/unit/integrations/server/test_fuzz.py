@@ -7,10 +7,24 @@ from typing import TYPE_CHECKING
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from pgenrm_agent.user_ids import normal_user_id
 
 if TYPE_CHECKING:
     from .conftest import Running
 
+
+def _is_usable(text: str) -> bool:
+    try:
+        return normal_user_id(text) == text
+    except ValueError:
+        return False
+
+
+schemathesis.openapi.format(
+    "user-id", st.text(st.characters(codec="utf-8"), min_size=1, max_size=256).filter(_is_usable)
+)
 
 # Examples per route: enough to meet every kind of wrong value, and done within a minute or two.
 EXAMPLES = 10

@@ -29,7 +29,7 @@ def test_coheres_clients_work_by_changing_the_base_url(
         (0, round(4 / 9, 6)),
     ]
     assert answer.meta is not None
-    assert answer.meta.warnings is None
+    assert answer.meta.warnings == ["nothing is known of user 'ada': is the name right?"]
 
 
 def test_coheres_client_names_the_user_in_a_header_too(running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT, MAX_TURNS
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.schema import PreferencePair
@@ -32,6 +34,21 @@ def test_score_answers_with_scores_and_the_reason_why(running: Running) -> None:
         assert answer["chains"] is None
         full = client.post("/v1/score", json={**ASKED, "include_chains": True}).json()
         assert len(full["chains"]) == 2
+
+
+def test_a_mistyped_user_is_told_of(running: Running) -> None:
+    asked = {"query": "How?", "documents": ["So. 3", "Thus. 8"], "user": "adda"}
+    known = {"query": "Before?", "chosen": "Yes.", "rejected": "No."}
+    with running.client() as client:
+        client.post("/v1/users/kim/preferences", json=known).raise_for_status()
+        told = client.post("/v1/score", json={**ASKED, "user_id": "kim"}).json()["evidence"]
+        assert (told["choices"], told["choices_known"], told["warnings"]) == (1, 1, [])
+        evidence = client.post("/v1/score", json={**ASKED, "user_id": "adda"}).json()["evidence"]
+        assert (evidence["choices"], evidence["choices_known"], evidence["statements"]) == (0, 0, 0)
+        warning = "nothing is known of user 'adda': is the name right?"
+        assert evidence["warnings"] == [warning]
+        for path in ("/v1/rerank", "/v2/rerank"):
+            assert client.post(path, json=asked).json()["meta"]["warnings"] == [warning]
 
 
 def test_scaling_in_the_request_goes_over_the_servers(running: Running) -> None:
@@ -111,6 +128,42 @@ def test_what_is_remembered_is_shown_used_and_forgotten(running: Running) -> Non
         assert client.get("/v1/users/mia").json()["history"] == []
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        r'{"text": "So. 3", "note": "half \ud800 a character"}',
+        r'{"text": "So. 3", "\udfff": 1}',
+        '{"text": "So. 3", "deep": ' + "[" * 400 + "]" * 400 + "}",
+        '{"text": "So. 3", "deep": ' + '{"a":' * 90_000 + "1" + "}" * 90_000 + "}",
+        r'"So. \ud83d 3"',
+    ],
+    ids=["surrogate", "surrogate as a name", "deep", "very deep", "text"],
+)
+def test_what_could_not_be_sent_back_is_refused_before_a_model_is_asked(
+    running: Running, document: str
+) -> None:
+    body = '{"query": "How?", "user": "ada", "documents": ["Thus. 8", ' + document + "]}"
+    calls = len(running.engine.calls)
+    with running.client() as client:
+        for path in ("/v1/rerank", "/v2/rerank"):
+            answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+            assert 400 <= answer.status_code < 500, answer.text
+            assert answer.json()["code"]
+    assert len(running.engine.calls) == calls
+
+
+def test_the_docs_load_nothing_from_elsewhere(running: Running) -> None:
+    with running.client() as client:
+        page = client.get("/docs")
+        paths = client.get("/openapi.json").json()["paths"]
+        assert client.get("/redoc").status_code == 404
+    assert page.status_code == 200
+    assert all(f"{path}</code>" in page.text for path in paths)
+    assert "How do I cook rice?" in page.text
+    assert "<script" not in page.text
+    assert re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"'>)]+)", page.text) == ["openapi.json"]
+
+
 def test_users_come_page_by_page(running: Running) -> None:
     with running.client("bloom") as client:
         for name in ("p1", "p2", "p3"):
@@ -171,21 +224,59 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
     ("method", "path", "body", "status", "code"),
     [
         ("POST", "/v1/score", {**ASKED, "candidates": []}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "query": "x" * 20_001}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "candidates": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
+        ("POST", "/v1/score", {**ASKED, "query": "x" * (MAX_TEXT + 1)}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "querry": "?"}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "timeout_s": 0}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "user_id": "../etc"}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "user_id": ".."}, 422, "invalid_request"),
         ("POST", "/v1/score", {**ASKED, "query": "x" * 3_000_000}, 413, "body_too_large"),
-        ("POST", "/v1/score", {**ASKED, "candidates": ["x" * 20_001]}, 422, "invalid_request"),
-        ("POST", "/v1/score", {**ASKED, "conversation": [TURN] * 65}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "candidates": ["x" * (MAX_TEXT + 1)]},
+            422,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/v1/score",
+            {**ASKED, "conversation": [TURN] * (MAX_TURNS + 1)},
+            422,
+            "invalid_request",
+        ),
         ("POST", "/v1/score", {**ASKED, "scaling": {"individual": 33}}, 422, "invalid_request"),
-        ("POST", "/v1/score/stream", {**ASKED, "candidates": ["a"] * 65}, 422, "invalid_request"),
-        ("POST", "/v1/rerank", {"query": "q", "documents": ["a"] * 65}, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/score/stream",
+            {**ASKED, "candidates": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            {"query": "q", "documents": ["a"] * (MAX_CANDIDATES + 1)},
+            422,
+            "invalid_request",
+        ),
         ("POST", "/v2/rerank", {"query": "q", "documents": []}, 422, "invalid_request"),
-        ("POST", "/v1/users/ada/statements", {"text": "x" * 4_001}, 422, "invalid_request"),
-        ("GET", "/v1/users/%2E%2E%2Fetc", None, 404, "not_found"),
-        ("GET", "/v1/users/-ada", None, 422, "invalid_request"),
+        (
+            "POST",
+            "/v1/users/ada/statements",
+            {"text": "x" * (MAX_TEXT + 1)},
+            422,
+            "invalid_request",
+        ),
+        ("PUT", "/v1/users/ada/consent", {"consent": "yes"}, 422, "invalid_request"),
+        ("PUT", "/v1/users/ada/consent", {"consent": 1}, 422, "invalid_request"),
+        ("POST", "/v1/score", {**ASKED, "include_chains": "on"}, 422, "invalid_request"),
+        ("GET", "/v1/users/ada%09", None, 422, "invalid_request"),
         ("GET", "/v1/users?limit=1001", None, 422, "invalid_request"),
         ("GET", "/v1/nothing", None, 404, "not_found"),
         ("DELETE", "/v1/score", None, 405, "method_not_allowed"),

@@ -1,0 +1,140 @@
+"""What all models share: errors of our own, limits, and kinds of fields."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    ValidationError,
+)
+
+from pgenrm_agent.errors import InvalidInput
+from pgenrm_agent.user_ids import GRAMMAR, MAX_USER_ID, normal_user_id
+
+__all__ = [
+    "MAX_CANDIDATES",
+    "MAX_TEXT",
+    "MAX_TURNS",
+    "Identifier",
+    "Model",
+    "Moment",
+    "NonBlank",
+    "Text",
+    "UserId",
+    "YesOrNo",
+    "in_utc_if_naive",
+    "new_id",
+    "now",
+    "refusal",
+]
+
+MAX_TEXT = 50_000
+"""Most characters of a query, an answer, a statement or a turn, however they come in."""
+MAX_CANDIDATES = 128
+"""Most candidates of one request."""
+MAX_TURNS = 256
+"""Most turns of a conversation before a query."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
+NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
+YesOrNo = Annotated[bool, Strict()]
+"""True or false; a model that writes "yes" or 1 has not understood what it was asked."""
+UserId = Annotated[
+    str,
+    Strict(),
+    AfterValidator(normal_user_id),
+    Field(
+        description=f"Id of a user: {GRAMMAR}. Kept in Unicode's normal form C.",
+        json_schema_extra={"minLength": 1, "maxLength": MAX_USER_ID, "format": "user-id"},
+    ),
+]
+
+
+def in_utc_if_naive(time: datetime) -> datetime:
+    """Return the time itself; one without a time zone is taken as UTC."""
+    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
+
+
+Moment = Annotated[datetime, AfterValidator(in_utc_if_naive)]
+"""A time that can be compared with every other: it has a time zone."""
+
+
+class Model(BaseModel):
+    """Common configuration: immutable, a misspelled field is an error, and errors are ours.
+
+    Raises:
+        InvalidInput: A field is missing, unknown, or of no use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise refusal(type(self), error) from None
+
+    # What pydantic looks at, so that it makes models inside of models without this constructor: a
+    # complaint then names the whole place.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Return the model of these fields."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise refusal(cls, error) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Return the model of a JSON text."""
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as error:
+            raise refusal(cls, error) from None
+
+
+def refusal(kind: type[BaseModel], error: ValidationError) -> InvalidInput:
+    """Return pydantic's complaints in one line: where, what, and the value."""
+    complaints = []
+    for problem in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        said = problem["msg"].removeprefix("Value error, ")
+        whole = f"{place}: {said} (got {_shown(problem['input'])})" if place else said
+        complaints.append((place, said, whole))
+    place, said, _ = complaints[0]
+    details = "; ".join(whole for _, _, whole in complaints)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.strip("_")).lower()
+    return InvalidInput(
+        f"this {name} cannot be used: {details}", place=place, complaint=said, details=details
+    )
+
+
+def _shown(value: object) -> str:
+    try:
+        shown = json.dumps(value, default=lambda inner: type(inner).__name__, skipkeys=True)
+    except (ValueError, RecursionError):  # it holds itself, or is very deep
+        return type(value).__name__
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def new_id() -> str:
+    """Return a random id."""
+    return uuid.uuid4().hex
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)

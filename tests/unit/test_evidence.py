@@ -1,0 +1,203 @@
+"""What an evaluation rests on, and what it warns of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.errors import InvalidInput
+from pgenrm_agent.evidence import evidence_line, evidence_of
+from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT
+from pgenrm_agent.integrations.server.schemas import (
+    PreferenceBody,
+    RerankBody,
+    ScoreBody,
+    StatementBody,
+)
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import (
+    Candidate,
+    EvaluationRequest,
+    Evidence,
+    Message,
+    PreferencePair,
+    Scaling,
+    StatedPreference,
+    UserSignals,
+)
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+
+COMPACT, PUBLISHED = ChainFormat.load("compact-1"), ChainFormat.load("published")
+PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
+QUERY = "How do I cook the rice?"
+ANSWERS = ("Simmer it for twelve minutes.", "It is such a joy to cook it!")
+
+
+def evidence(
+    *,
+    query: str = QUERY,
+    answers: tuple[str, ...] = ANSWERS,
+    history: tuple[PreferencePair, ...] = (PAIR,),
+    stated: tuple[StatedPreference, ...] = (),
+    known: int | None = None,
+    conversation: tuple[Message, ...] = (),
+    chain_format: ChainFormat = COMPACT,
+    asked_for: int = 3,
+    neighbors: int = 0,
+) -> Evidence:
+    candidates = tuple(Candidate(id=f"a{i}", text=text) for i, text in enumerate(answers, start=1))
+    return evidence_of(
+        EvaluationRequest(
+            user_id="ada", query=query, candidates=candidates, conversation=conversation
+        ),
+        UserSignals(user_id="ada", history=history, stated=stated, choices_known=known),
+        chain_format,
+        neighbors=neighbors,
+        asked_for=asked_for,
+    )
+
+
+def test_what_is_as_it_should_be_has_no_warning() -> None:
+    told = evidence(known=14, stated=(StatedPreference(text="Be brief."),), neighbors=4)
+    assert (told.choices, told.choices_known, told.statements, told.neighbors) == (1, 14, 1, 4)
+    assert told.query_writing.language == "English"
+    assert told.clipped == told.warnings == ()
+    assert evidence_line("ada", told) == (
+        "judged by 1 of 14 past choices and 1 statement of 'ada', and by 4 similar users"
+    )
+
+
+def test_a_user_of_whom_nothing_is_known_may_be_mistyped() -> None:
+    warning = "nothing is known of user 'ada': is the name right?"
+    for known in (0, None):
+        told = evidence(history=(), known=known)
+        assert told.warnings == (warning,)
+        assert evidence_line("ada", told) == (
+            f"judged by 0 past choices and 0 statements of 'ada'; {warning}"
+        )
+
+
+def test_nobody_is_called_unknown_whose_choices_were_not_asked_for() -> None:
+    assert evidence(history=(), asked_for=0).warnings == ()
+    assert evidence(history=(), known=5).warnings == ()
+    assert evidence(history=(), stated=(StatedPreference(text="Be brief."),)).warnings == ()
+
+
+def test_texts_that_prompts_cut_are_told_with_their_lengths() -> None:
+    long = "the rice " * 100
+    pair = PreferencePair(query="Tea?", chosen=long, rejected="No.")
+    told = evidence(
+        query=long,
+        answers=(long, "Short."),
+        history=(PAIR, pair),
+        stated=(StatedPreference(text=long),),
+    )
+    assert [(text.place, text.characters) for text in told.clipped] == [
+        ("query", 899),
+        ("a1", 899),
+        ("choice 2, chosen", 899),
+        ("statement 1", 899),
+    ]
+    limits = (240, 600, 600, 200)
+    assert all(text.shown <= limit for text, limit in zip(told.clipped, limits, strict=True))
+    (prompt,) = [
+        message.content
+        for message in COMPACT.messages(query=long, candidates=["x"])
+        if message.role == "user"
+    ]
+    assert f"{long[: told.clipped[0].shown]} ..." in prompt
+    (warning,) = told.warnings
+    assert warning.startswith("too long for format compact-1")
+    assert "query (" in warning
+    assert warning.endswith(" and 1 more")
+    assert evidence(query=long, chain_format=PUBLISHED).clipped == ()
+
+
+def test_more_candidates_than_a_prompt_holds_are_told_to_be_judged_in_groups() -> None:
+    (warning,) = evidence(answers=ANSWERS * 3).warnings
+    assert warning.startswith("6 candidates are more than a prompt of format compact-1 holds (4)")
+    assert evidence(answers=ANSWERS * 3, chain_format=PUBLISHED).warnings == ()
+
+
+def test_a_conversation_that_the_format_does_not_show_is_told() -> None:
+    turns = (Message(role="user", content="Hello."),)
+    (warning,) = evidence(conversation=turns).warnings
+    assert "no place for a conversation" in warning
+    assert evidence(conversation=turns, chain_format=PUBLISHED).warnings == ()
+
+
+def test_another_language_is_told_where_the_model_knows_english_only() -> None:
+    german = "Koche den Reis zwölf Minuten und lass ihn ruhen."
+    (warning,) = evidence(answers=(german, ANSWERS[0])).warnings
+    assert warning.startswith("not in English")
+    assert warning.endswith(": a1")
+    assert evidence(answers=(german,), chain_format=PUBLISHED).warnings == ()
+
+
+def test_choices_that_a_format_has_no_room_for_are_not_counted() -> None:
+    many = tuple(PAIR.model_copy(update={"id": str(number)}) for number in range(9))
+    told = evidence(history=many, known=9)
+    assert (told.choices, told.choices_known) == (6, 9)
+
+
+@pytest.mark.parametrize("limit", [2, 64])
+def test_the_memory_says_how_many_choices_there_are(tmp_path: Path, limit: int) -> None:
+    scaling = Scaling(individual=2, prototype=0, history=limit, seed=1)
+    engine = ScriptedEngine(write_chain([5, 4]))
+    with PGenRM(engine=engine, memory=tmp_path, scaling=scaling) as rm:
+        for number in range(5):
+            rm.remember("ada", PAIR.model_copy(update={"id": str(number)}))
+        told = rm.score("ada", QUERY, list(ANSWERS)).evidence
+        assert (told.choices, told.choices_known) == (min(5, limit), 5)
+        passed = UserSignals(user_id="ada", history=(PAIR,))
+        told = rm.score("ada", QUERY, list(ANSWERS), signals=passed).evidence
+        assert (told.choices, told.choices_known) == (1, 1)
+        assert rm.score("adda", QUERY, list(ANSWERS)).evidence.warnings
+
+
+def test_the_command_line_prints_a_line_and_no_probability_of_a_single_chain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pgenrm_agent.cli.tables import print_ranking
+
+    engine = ScriptedEngine(write_chain([5, 4]))
+    with PGenRM(engine=engine, memory=tmp_path) as rm:
+        scaling = Scaling(individual=1, prototype=0, seed=1)
+        print_ranking(rm.score("adda", QUERY, list(ANSWERS), scaling=scaling))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "judged by 0 past choices and 0 statements of 'adda'; nothing is known" in printed
+    assert "100%" not in printed
+
+
+LIMITED: list[Callable[[str], object]] = [
+    lambda text: PreferencePair(query=text, chosen="a", rejected="b"),
+    lambda text: PreferencePair(query="q", chosen=text, rejected="b"),
+    lambda text: StatedPreference(text=text),
+    lambda text: evidence(query=text),
+    lambda text: evidence(answers=(text,)),
+    lambda text: evidence(conversation=(Message(role="user", content=text),)),
+    lambda text: PreferenceBody(query="q", chosen=text, rejected="b"),
+    lambda text: StatementBody(text=text),
+    lambda text: ScoreBody(user_id="ada", query=text, candidates=["a"]),
+]
+
+
+@pytest.mark.parametrize("make", LIMITED)
+def test_a_text_has_one_limit_however_it_comes_in(make: Callable[[str], object]) -> None:
+    make("x" * MAX_TEXT)
+    with pytest.raises(InvalidInput, match=r"50000 characters|50,001 characters"):
+        make("x" * (MAX_TEXT + 1))
+
+
+def test_a_request_has_one_limit_of_candidates() -> None:
+    evidence(answers=("a",) * MAX_CANDIDATES)
+    for make in (
+        lambda answers: evidence(answers=answers),
+        lambda answers: ScoreBody(user_id="ada", query="q", candidates=list(answers)),
+        lambda answers: RerankBody(query="q", documents=list(answers)),
+    ):
+        with pytest.raises(InvalidInput, match="at most 128 items"):
+            make(("a",) * (MAX_CANDIDATES + 1))
