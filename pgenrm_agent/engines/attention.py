@@ -60,7 +60,7 @@ def read_prompts(
     logits: dict[int, torch.Tensor] = {}
     before: Sequence[int] = ()
     cache = DynamicCache()
-    for place in sorted(range(len(prompts)), key=lambda place: prompts[place]):
+    for place in sorted(range(len(prompts)), key=lambda place: list(prompts[place])):
         prompt = prompts[place]
         shared = _common(before, prompt)
         cache = _beginning(cache, shared if shared >= SHARED_FROM else 0)
@@ -86,6 +86,9 @@ def _beginning(cache: DynamicCache, length: int) -> DynamicCache:
     begun = DynamicCache()
     if length:
         for number, layer in enumerate(cache.layers):
+            assert isinstance(layer, DynamicLayer)
+            assert layer.keys is not None
+            assert layer.values is not None
             begun.update(layer.keys[:, :, :length], layer.values[:, :, :length], number)
     return begun
 
@@ -288,7 +291,7 @@ class RowCache:
         among[by_line] = np.arange(len(line)) - np.repeat(per_line.cumsum() - per_line, per_line)
         self.by_prompt = _Grid.of(line, among, len(self.prefix.numbers), device)
         self.unseen = self._unseen(int(counts.max()))
-        logits = self._model(
+        logits: torch.Tensor = self._model(
             input_ids=torch.tensor([[token for new in tokens for token in new]], device=device),
             attention_mask=self._no_mask,
             position_ids=torch.from_numpy(self.prefix.lengths[line] + column)[None].to(device),

@@ -160,7 +160,8 @@ class _Writer:
         """Append what a row's grammar leaves no choice of."""
         if row.matcher is None:
             return ()
-        grammars, forced, complete = self._rules.grammars, [], row.matcher.is_terminated()
+        forced: list[int] = []
+        grammars, complete = self._rules.grammars, row.matcher.is_terminated()
         if grammars is not None and not complete:
             known = [*self._prompts[row.prompt][-grammars.context :], *row.tokens]
             forced, complete = grammars.jump(row.matcher, known[-grammars.context :])

@@ -146,12 +146,10 @@ class Grammars:
         self._encoded = lru_cache(CACHE_JUMPS)(self._encode)
         self._longer = lru_cache(CACHE_JUMPS)(self._rests)
 
-    def matcher(self, grammar: str, begun: str = "") -> GrammarMatcher:
+    def matcher(self, grammar: str) -> GrammarMatcher:
         """Return what follows an answer through a grammar in EBNF; `fork` it for each answer.
 
-        begun: how the answer begins.
-
-        Raises ConfigurationError for a grammar that is none, and for an answer that does not begin so.
+        Raises ConfigurationError for a grammar that is none.
         """
         import xgrammar
 
@@ -161,13 +159,7 @@ class Grammars:
             raise ConfigurationError(
                 f"this is no grammar ({_words(error)}): {grammar[:200]}"
             ) from error
-        matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends)
-        if begun and not matcher.accept_string(begun):
-            raise ConfigurationError(
-                f"the begun answer cannot be held to its grammar, which no answer of it begins with:"
-                f" {begun[:200]!r}; change Prompt.partial, or leave Prompt.grammar None"
-            )
-        return matcher
+        return xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends)
 
     def jump(self, matcher: GrammarMatcher, before: Sequence[int]) -> tuple[list[int], bool]:
         """Accept the tokens that have to come next; return them, and whether the answer is complete.
@@ -247,7 +239,8 @@ class Grammars:
     def _allowed(self, matcher: GrammarMatcher) -> np.ndarray:
         """Which tokens may come next, one byte a token."""
         matcher.fill_next_token_bitmask(self._bits)
-        return _unpacked(self._bits)[0]
+        allowed: np.ndarray = _unpacked(self._bits)[0]
+        return allowed
 
 
 def _forced_text(matcher: GrammarMatcher) -> str:

@@ -47,8 +47,8 @@ class Prompt(Model):
     Sample j of a prompt is drawn with a seed derived from (seed, j).
     json_schema: what the answer, without what is thought before it, has to be an instance of. It
         goes with an empty `partial`.
-    grammar: what the whole answer, `partial` included, has to be written by: EBNF as xgrammar reads
-        it, with `root` as its first rule. Not together with a JSON schema. An engine without
+    grammar: what is written behind `partial` is held to it: EBNF as xgrammar reads it, with `root`
+        as its first rule. Not together with a JSON schema. An engine without
         `Capabilities.grammar` leaves it out of account.
     """
 

@@ -72,19 +72,15 @@ class RowReader:
 
         The first time for a grammar it takes up to some seconds.
 
-        Raises ConfigurationError for a schema or grammar that cannot be held to, and for a begun
-        answer that its grammar does not allow.
+        Raises ConfigurationError for a schema or grammar that cannot be held to.
         """
         grammar = grammar_of(prompt)
         if grammar is None:
             return None
-        begun = split_reasoning(prompt.partial)
         with self._compiling:
             if self.grammars is None:
                 self.grammars = Grammars(self._tokenizer, self._vocabulary, self._ends)
-            return self.grammars.matcher(
-                grammar, begun.answer.lstrip() if begun.reasoning else begun.answer
-            )
+            return self.grammars.matcher(grammar)
 
     def begin(
         self,

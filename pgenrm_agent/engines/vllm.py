@@ -86,11 +86,10 @@ class VLLMEngine:
     within 4 GiB and half of the free memory, unless `kv_cache_memory_bytes`,
     `gpu_memory_utilization` or VLLM_CPU_KVCACHE_SPACE says otherwise.
 
-    An answer is held to a JSON schema or grammar by vLLM's structured outputs, unless it is begun
-    (`Prompt.partial`): vLLM follows a grammar from its first new token only. Where the model thinks first (its
-    template opens the thinking, or its first token does), schema and stop strings hold from the end of
-    that on. Of a model that spells its opening mark in several tokens this engine does not know it in
-    time: its answer is held from the first token on, and a stop string may end its thinking.
+    An answer is held to a JSON schema or grammar by vLLM's structured outputs. Where the model thinks
+    first (its template opens the thinking, or its first token does), schema and stop strings hold from
+    the end of that on. Of a model that spells its opening mark in several tokens this engine does not
+    know it in time: its answer is held from the first token on, and a stop string may end its thinking.
 
     Raises:
         ConfigurationError: vLLM is not installed, does not know an argument, has no batch-invariant

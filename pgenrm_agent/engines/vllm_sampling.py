@@ -96,11 +96,8 @@ class VLLMSampler:
 
         Raises what vLLM raises, and ConfigurationError for a schema that cannot be held to.
         """
-        grammar = None
-        if not prompt.partial:
-            # vLLM follows a grammar from the first new token, so what is begun is written free of it.
-            # In a thread: the loop has every other sample to serve.
-            grammar = await asyncio.to_thread(grammar_of, prompt)
+        # In a thread: the loop has every other sample to serve.
+        grammar = await asyncio.to_thread(grammar_of, prompt)
         call = _Call(prompt, encoded, params, deadline, grammar)
         count = 1 if params.temperature < GREEDY_BELOW else prompt.n
         if not (params.stop or grammar):
