@@ -260,7 +260,7 @@ class Writer:
         self._rules: dict[str, str] = {}
 
     def grammar(self, text: str, goal: Section) -> str:
-        """Return the grammar of a chain that begins with `text`, to the end of section `goal`."""
+        """Return the grammar of what may follow `text`, to the end of section `goal`."""
         noted = noted_in(text)
         self._rules = {"mark": '"10" | [1-9]'}
         if noted is None or noted.persona is None:
@@ -269,9 +269,8 @@ class Writer:
             start = self._from_criteria(noted.persona, goal)
         else:
             start = self._marks([criterion.name for criterion in criteria_of_noted(noted)])
-        begun = f"{_quoted(text)} " if text else ""
         rules = [
-            f"root ::= {begun}{start}",
+            f"root ::= {start}",
             *(f"{name} ::= {body}" for name, body in self._rules.items()),
         ]
         return "\n".join(rules) + "\n"

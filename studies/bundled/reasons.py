@@ -57,7 +57,9 @@ def check_reasons(
     """Check the chains of one evaluation against the past choices that it was shown, in their order."""
     values = read([text for pair in history for text in (pair.chosen, pair.rejected)])
     differences = values[0::2] - values[1::2]
-    tally = tally_of(list(zip(values[0::2], values[1::2], strict=True)), np.zeros(len(THEMES)))
+    tally = tally_of(
+        list(zip(values[0::2], values[1::2], strict=True)), np.zeros(len(THEMES), dtype=np.int64)
+    )
     cited = true = personas = right = 0
     for chain in chains:
         for criterion in chain.rubric.criteria if chain.rubric else ():

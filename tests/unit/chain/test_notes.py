@@ -117,9 +117,9 @@ def test_an_edited_rubric_is_read_back_and_only_marks_are_asked_for() -> None:
     grammar = _turn("scores", edited)
     assert _allows(
         grammar,
-        edited + 'Response 1: Says "why" 10, Rhymes 2.\nResponse 2: Says "why" 1, Rhymes 3.',
+        'Response 1: Says "why" 10, Rhymes 2.\nResponse 2: Says "why" 1, Rhymes 3.',
     )
-    assert not _allows(grammar, edited + "Response 1: Brevity 10.\nResponse 2: Brevity 1.")
+    assert not _allows(grammar, "Response 1: Brevity 10.\nResponse 2: Brevity 1.")
     with pytest.raises(ConfigurationError, match="no rubric"):
         FORMAT.with_rubric(NOTES + PERSONA, rubric)
 
@@ -150,9 +150,9 @@ def test_the_grammar_allows_whole_chains_and_stages_of_them() -> None:
     assert _allows(_turn("scores"), CHAIN)
     assert _allows(_turn("persona"), (NOTES + PERSONA).rstrip())
     begun = NOTES + PERSONA + "### Criteria\n"
-    assert _allows(_turn("rubric", begun), begun + CRITERIA.partition("\n")[2])
+    assert _allows(_turn("rubric", begun), CRITERIA.partition("\n")[2])
     begun = NOTES + PERSONA + CRITERIA + "### Marks\n"
-    assert _allows(_turn("scores", begun), CHAIN)
+    assert _allows(_turn("scores", begun), MARKS.partition("\n")[2])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_what_was_stated_is_noted() -> None:
 
 def test_an_edited_persona_is_followed_in_any_words() -> None:
     begun = FORMAT.with_persona(CHAIN, 'Wants \t "less" — \\ 简短!')
-    text = begun + "1. Brevity (6): The persona says so.\n### Marks\n"
+    text = "1. Brevity (6): The persona says so.\n### Marks\n"
     text += "Response 1: Brevity 4.\nResponse 2: Brevity 9."
     vocabulary = xgrammar.TokenizerInfo([chr(code) for code in range(128)])
     compiled = xgrammar.GrammarCompiler(vocabulary).compile_grammar(_turn("scores", begun))

@@ -82,7 +82,7 @@ def test_every_chain_is_one_that_the_grammar_allows(examples: list[Example]) -> 
         matcher = xgrammar.GrammarMatcher(
             compiler.compile_grammar(grammar), terminate_without_stop_token=True
         )
-        assert matcher.accept_string(text), text
+        assert matcher.accept_string(text[len(start) :]), text
         assert matcher.is_terminated(), text
 
 
