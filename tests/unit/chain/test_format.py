@@ -78,9 +78,9 @@ def test_prompts_are_what_they_were(name: str, case: str) -> None:
 
 
 def test_every_prompt_in_prose_says_that_texts_are_data() -> None:
-    """The bundled model's prompt has no prose: it was trained on that one, and follows no instructions."""
+    """The bundled models' prompts have no prose: they were trained on those, and follow no instructions."""
     folder = resources.files("pgenrm_agent.chain") / "formats"
-    names = {item.name for item in folder.iterdir() if item.is_dir()} - {"compact-1"}
+    names = {item.name for item in folder.iterdir() if item.is_dir()} - {"compact-1", "compact-2"}
     assert "published" in names
     for name in names:
         system = ChainFormat.load(name).messages(query="q", candidates=["a", "b"])[0].content
@@ -182,7 +182,7 @@ def test_headings_other_than_the_formats_own_are_recognized_as_present() -> None
 
 
 def test_an_unknown_format_names_the_bundled_ones() -> None:
-    with pytest.raises(ConfigurationError, match="bundled are: compact-1, published"):
+    with pytest.raises(ConfigurationError, match="bundled are: compact-1, compact-2, published"):
         ChainFormat.load("compact-9")
 
 
