@@ -29,7 +29,7 @@ PARALLEL := $(MAKE) --no-print-directory --jobs 2
 # Folders too: a file that was removed changes the time of its folder.
 SOURCES := $(shell find pgenrm_agent graphs training -not -path '*__pycache__*')
 
-# The folder with train.jsonl.gz and val.jsonl.gz (docs/training.md), and where a training run goes.
+# The folder with train.jsonl.gz and val.jsonl.gz (docs/notebook/training.md), and where a training run goes.
 DATA ?= $(PGENRM_RESPONSES)
 RUNS ?= runs
 MACHINE ?= not told
@@ -117,7 +117,7 @@ train-bundled: $(VENV)/.test $(VENV)/.package
 	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny-3 --report $(RUNS)/tiny-3/evaluation/report.json --machine "$(MACHINE)"
 
 # All three stages: what stands above, then CRE and the curriculum from its weights, measured on the same test.
-# Half an hour more; what it bought so far is in docs/training.md.
+# Half an hour more; what it bought so far is in docs/notebook/training.md.
 train-stages: train-bundled
 	$(BIN)/pgenrm train cre --data simulated-train:$(DATA):500 --model $(RUNS)/tiny-3/model --out $(RUNS)/cre
 	$(BIN)/pgenrm train curriculum --data simulated-train:$(DATA):500 --model $(RUNS)/cre/model --out $(RUNS)/curriculum

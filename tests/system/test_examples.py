@@ -27,7 +27,7 @@ from pgenrm_agent.schema import Scaling
 ROOT = Path(__file__).parents[2]
 CHOICES = ROOT / "examples" / "choices.jsonl"
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"python examples/(\w+\.py)[^\n]*\n```\n+```text\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", re.DOTALL)
 CURL = re.compile(r"```sh\n(curl (?:(?!```).)*)```.*?```json\n(.*?)```", re.DOTALL)
@@ -157,13 +157,13 @@ def test_the_debugging_page_turns_the_order_by_the_choices(
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    before, after, *_ = run_block("docs/debugging.md", capsys).splitlines()
+    before, after, *_ = run_block("docs/how-to/debugging.md", capsys).splitlines()
     assert (before, after) == ("plain > chatty", "chatty > plain")
 
 
 @pytest.mark.long
 def test_the_server_page_gets_the_response_that_it_shows(server: str) -> None:
-    page = ROOT / "docs" / "server.md"
+    page = ROOT / "docs" / "how-to" / "server.md"
     block = CURL.search(page.read_text(encoding="utf-8"))
     assert block is not None
     command = block[1].replace("http://127.0.0.1:8000", server)
