@@ -29,7 +29,11 @@ exclude_patterns = ["_build"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 4
 
-autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": "model_config"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "model_config",
+}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 # Docstrings put code between single backticks.

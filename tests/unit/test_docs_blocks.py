@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import pgenrm_agent
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(?:python|py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    (?:from \S+ import |import \w)", re.MULTILINE)
@@ -48,9 +50,9 @@ def faults(scripts: dict[str, str], folder: Path) -> list[str]:
         file = folder / f"page_{number}.py"
         file.write_text(code, encoding="utf-8")
         names[file.name] = page
+    options = "--isolated --no-cache --select F63,F7,F82 --output-format json".split()
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F63,F7,F82"]
-        + ["--output-format", "json", str(folder)],
+        [sys.executable, "-m", "ruff", "check", *options, str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -89,14 +91,20 @@ def test_python_stands_in_blocks_that_say_so(page: str) -> None:
     """An indented block, or one of another language, would not be looked at."""
     outside = BLOCK.sub("", PAGES[page])
     assert INDENTED.findall(outside) == []
-    assert re.findall(r"^(?:from pgenrm_agent\S* import .*|import pgenrm_agent.*)", outside, re.M) == []
+    assert (
+        re.findall(r"^(?:from pgenrm_agent\S* import .*|import pgenrm_agent.*)", outside, re.M)
+        == []
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         ("```python\nprint(rm)\n```\n", "Undefined name `rm`"),
-        ("```python\nrm = 1\n```\n\n```python\nrm.score(answers)\n```\n", "Undefined name `answers`"),
+        (
+            "```python\nrm = 1\n```\n\n```python\nrm.score(answers)\n```\n",
+            "Undefined name `answers`",
+        ),
         ("```python\nprint(later)\n```\n\n```python\nlater = 1\n```\n", "Undefined name `later`"),
         ("```py\nfor item in:\n    pass\n```\n", "Expected"),
         ("```python\nawait rm\n```\n", "`await` statement outside"),
@@ -110,3 +118,9 @@ def test_a_name_of_an_earlier_block_is_known(tmp_path: Path) -> None:
     text = "```python\nrm = 1\n```\n\nThen:\n\n```python\nprint(rm)\n```\n"
     assert faults({"page": script(text)}, tmp_path) == []
     assert script(text).splitlines()[7] == "print(rm)"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE))
+    assert listed == set(pgenrm_agent.__all__) - {"__version__"}
