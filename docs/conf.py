@@ -51,7 +51,9 @@ def append_commands(app: Sphinx, page: str, source: list[str]) -> None:
     if page == "reference/command-line":
         group = get_command(commands)
         context = typer.Context(group, info_name="pgenrm")
-        source[0] += "\n" + get_docs_for_click(obj=group, ctx=context, indent=1, name="pgenrm")
+        told = get_docs_for_click(obj=group, ctx=context, indent=1, name="pgenrm")
+        # In the lists of commands their help is cut short; it stands whole under each command.
+        source[0] += "\n" + re.sub(r"^(\* `[\w-]+`): .*\.\.\.$", r"\1", told, flags=re.MULTILINE)
 
 
 def list_fields(

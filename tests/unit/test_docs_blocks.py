@@ -50,7 +50,7 @@ def faults(scripts: dict[str, str], folder: Path) -> list[str]:
         file = folder / f"page_{number}.py"
         file.write_text(code, encoding="utf-8")
         names[file.name] = page
-    options = "--isolated --no-cache --select F63,F7,F82 --output-format json".split()
+    options = ["--isolated", "--no-cache", "--select", "F63,F7,F82", "--output-format", "json"]
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", *options, str(folder)],
         capture_output=True,
