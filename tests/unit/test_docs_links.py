@@ -24,7 +24,8 @@ SOURCES = [
         for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*"))
         # docs/notebook/log.md is a notebook of the past.
-        if path.suffix in (".py", ".yaml", ".j2", ".md") and path.name not in ("log.md", "conf.py")
+        if path.suffix in (".py", ".yaml", ".j2", ".jsonl", ".md")
+        and path.name not in ("log.md", "conf.py")
     ),
 ]
 
