@@ -3,6 +3,7 @@
 #
 #     make test       linters, type checker, unit tests, one test of each real part: under 6 minutes
 #     make test-all   and what is marked `long`: kills, training, vLLM, browser, load: under 30 minutes
+#     make docs       the documentation as a site, in docs/_build
 #     make test-oldest   the unit tests on the lowest versions that pyproject.toml allows
 #
 # on two idle cores, installation not counted. `make test PYTEST_OPTIONS="tests/unit/chain"` runs a part.
@@ -29,12 +30,12 @@ PARALLEL := $(MAKE) --no-print-directory --jobs 2
 # Folders too: a file that was removed changes the time of its folder.
 SOURCES := $(shell find pgenrm_agent graphs training -not -path '*__pycache__*')
 
-# The folder with train.jsonl.gz and val.jsonl.gz (docs/training.md), and where a training run goes.
+# The folder with train.jsonl.gz and val.jsonl.gz (docs/notebook/training.md), and where a training run goes.
 DATA ?= $(PGENRM_RESPONSES)
 RUNS ?= runs
 MACHINE ?= not told
 
-.PHONY: demo test test-all test-oldest check quick-tests all-tests train-bundled train-stages clean
+.PHONY: demo test test-all test-oldest check docs quick-tests all-tests train-bundled train-stages clean
 
 demo: $(VENV)/.package
 	$(BIN)/pgenrm demo
@@ -43,8 +44,8 @@ demo: $(VENV)/.package
 test: $(VENV)/.test $(VENV)/.package
 	$(PARALLEL) check quick-tests
 
-test-all: $(VENV)/.test $(VENV)/.package $(VENV)/.langgraph
-	$(PARALLEL) check all-tests
+test-all: $(VENV)/.test $(VENV)/.docs $(VENV)/.package $(VENV)/.langgraph
+	$(PARALLEL) check docs all-tests
 
 test-oldest:
 	$(MAKE) quick-tests VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt VLLM= \
@@ -63,6 +64,12 @@ check: $(VENV)/.test $(VENV)/.package
 	$(BIN)/ruff format --check .
 	ln -sfn $(CURDIR)/studies $(VENV)/studies
 	cd $(VENV) && $(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p pgenrm_agent -p studies
+
+# A warning ends the build: a link to nowhere, a name that is no longer there.
+docs: $(VENV)/.docs $(VENV)/.package
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html \
+	    --doctree-dir $(VENV)/doctrees docs docs/_build
+	@echo "The site is in docs/_build: open docs/_build/index.html"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -92,6 +99,11 @@ $(VENV)/.test: $(VENV)/.core
 	$(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+# The reference is made of the package's docstrings, so the site is built where the package is.
+$(VENV)/.docs: $(VENV)/.core
+	$(INSTALL) "$$(echo $(WHEEL))[docs]"
+	touch $@
+
 # `langgraph dev` asks for older releases of protobuf and jsonschema-rs than the tests do. So it has an
 # environment of its own, which takes from the first one whatever it does not hold itself.
 $(VENV)/.langgraph: $(VENV)/.test
@@ -115,7 +127,7 @@ train-bundled: $(VENV)/.test $(VENV)/.package
 	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny --report $(RUNS)/tiny/evaluation/report.json --machine "$(MACHINE)"
 
 # All three stages: what stands above, then CRE and the curriculum from its weights, measured on the same test.
-# Half an hour more; what it bought so far is in docs/training.md.
+# Half an hour more; what it bought so far is in docs/notebook/training.md.
 train-stages: train-bundled
 	$(BIN)/pgenrm train cre --data simulated-train:$(DATA):500 --model $(RUNS)/tiny/model --out $(RUNS)/cre
 	$(BIN)/pgenrm train curriculum --data simulated-train:$(DATA):500 --model $(RUNS)/cre/model --out $(RUNS)/curriculum
@@ -125,4 +137,4 @@ train-stages: train-bundled
 	    --report $(RUNS)/curriculum/evaluation/report.json --machine "$(MACHINE)"
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info
+	rm -rf $(VENV) .venv-oldest build dist docs/_build *.egg-info

@@ -62,7 +62,7 @@ class Posterior(NamedTuple):
 
 
 CHAIN_NOISE = ChainNoise(chains=5.0, spread=0.6, bias=1.75, lapse=0.02)
-"""Measured with the bundled model on 120 validation users: see docs/log.md."""
+"""Measured with the bundled model on 120 validation users: see docs/notebook/log.md."""
 
 FEWEST_CHAINS = 2
 """Fewest chains by which a probability is told."""

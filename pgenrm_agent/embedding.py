@@ -174,7 +174,7 @@ class ModelTokensEmbedder:
     """A weighted mean of a causal model's token embeddings over a text, as a unit vector.
 
     Needs no other model than the one that judges. The states of later layers would serve worse: in a
-    small causal model they tell what comes next more than what was said (docs/scaling.md has figures).
+    small causal model they tell what comes next more than what was said (figures: docs/notebook/scaling.md).
     Tokenizers learn frequent pieces first, so a later id is a rarer piece and says more: a token
     weighs log(id + 2) squared.
     """

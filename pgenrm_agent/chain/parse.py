@@ -3,7 +3,7 @@
 Only what the model wrote is read; the prompt never is. Marks and weights are read per criterion and
 the totals are recomputed from them (paper Eq. 2: s = Extract(S)); the model's own totals are a second
 reading, and the two have to agree. Nothing is guessed: a number that cannot be placed, that is in
-doubt or out of range is left out and noted in `repairs`. docs/chain-format.md lists what is repaired
+doubt or out of range is left out and noted in `repairs`. docs/reference/chain-format.md lists what is repaired
 and what is refused.
 
 `sections` finds the parts of the text, `objects` the JSON object, `rubric` the criteria, `marks` the

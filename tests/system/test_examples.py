@@ -27,7 +27,7 @@ from pgenrm_agent.schema import Scaling
 ROOT = Path(__file__).parents[2]
 CHOICES = ROOT / "examples" / "choices.jsonl"
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"python examples/(\w+\.py)[^\n]*\n```\n+```text\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", re.DOTALL)
 CURL = re.compile(r"```sh\n(curl (?:(?!```).)*)```.*?```json\n(.*?)```", re.DOTALL)
@@ -152,18 +152,44 @@ def test_the_readme_ranks_the_answer_first_that_its_user_would_choose(
 
 
 @pytest.mark.long
+def test_the_tutorial_runs_from_its_first_block_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its blocks share one Python session, and its commands see what that left behind."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "tutorial.md"
+    session: dict[str, object] = {"__name__": "__main__"}
+    outputs = []
+    for number in range(len(PYTHON.findall(page.read_text(encoding="utf-8")))):
+        block = list(PYTHON.finditer(page.read_text(encoding="utf-8")))[number]
+        exec(compile(block[1], str(page), "exec"), session)
+        outputs.append(capsys.readouterr().out)
+        compare(page, block, outputs[-1])
+    assert "Rice" in outputs[0].splitlines()[0]
+    assert "Simmer" in outputs[1].splitlines()[0]
+
+    commands = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    programs = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for block in commands[1:]:  # the first one installs
+        done = subprocess.run(
+            ["bash", "-ec", block], env=programs, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
 def test_the_debugging_page_turns_the_order_by_the_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    before, after, *_ = run_block("docs/debugging.md", capsys).splitlines()
+    before, after, *_ = run_block("docs/how-to/debugging.md", capsys).splitlines()
     assert (before, after) == ("plain > chatty", "chatty > plain")
 
 
 @pytest.mark.long
 def test_the_server_page_gets_the_response_that_it_shows(server: str) -> None:
-    page = ROOT / "docs" / "server.md"
+    page = ROOT / "docs" / "how-to" / "server.md"
     block = CURL.search(page.read_text(encoding="utf-8"))
     assert block is not None
     command = block[1].replace("http://127.0.0.1:8000", server)

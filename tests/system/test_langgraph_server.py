@@ -68,7 +68,7 @@ def client(
     free_port: Callable[[], int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[SyncLangGraphClient]:
-    """A client of `langgraph dev`, started with the settings that docs/debugging.md tells."""
+    """A client of `langgraph dev`, started with the settings that docs/how-to/debugging.md tells."""
     program = os.environ.get("PGENRM_LANGGRAPH") or shutil.which("langgraph")
     needs(
         program,

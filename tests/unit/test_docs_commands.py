@@ -24,7 +24,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "Makefile",
-    # docs/log.md is a notebook of the past.
+    # docs/notebook/log.md is a notebook of the past.
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md"),
     *sorted((ROOT / "examples").glob("*.py")),
 ]
@@ -136,8 +136,8 @@ def test_commands_are_found_wherever_they_are_printed() -> None:
     assert {printed.page for printed in PRINTED} >= {
         "README.md",
         "Makefile",
-        "docs/benchmarks.md",
-        "docs/training.md",
+        "docs/notebook/benchmarks.md",
+        "docs/notebook/training.md",
     }
     assert len(PRINTED) > 80
 

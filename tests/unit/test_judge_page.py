@@ -11,7 +11,7 @@ from import_graph import ROOT
 from readings import CORPUS, Reading, readings
 from server_behaviors import BEHAVIORS
 
-PAGE = ROOT / "docs" / "how-to" / "judges-tried.md"
+PAGE = ROOT / "docs" / "notebook" / "judges-tried.md"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

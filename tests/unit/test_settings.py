@@ -240,7 +240,9 @@ def test_the_help_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_documentation_tells_of_every_setting() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text(
+        encoding="utf-8"
+    )
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
         assert f"| `{name}` | {default} | {field.description} |" in page

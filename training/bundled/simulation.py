@@ -226,7 +226,7 @@ def load_answers(path: Path, *, fewest: int = 8) -> Answers:
     if not path.is_file():
         raise ConfigurationError(
             f"{path}: no such file. The training answers are not part of the project;"
-            " docs/training.md tells where to get them. Name their folder with --data."
+            " docs/notebook/training.md tells where to get them. Name their folder with --data."
         )
     rows: list[tuple[str, list[str]]] = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:

@@ -206,5 +206,10 @@ def test_the_examples_of_the_pages_are_what_the_pages_print(cases: list[Case]) -
             for text in past_texts(case):
                 assert text in texts | past, (case["id"], page, text)
     named = {page for case in examples for page in case["pages"]}
-    for page in ("README.md", "docs/server.md", "examples/mcp_client.py", "docs/debugging.md"):
+    for page in (
+        "README.md",
+        "docs/how-to/server.md",
+        "examples/mcp_client.py",
+        "docs/how-to/debugging.md",
+    ):
         assert page in named
