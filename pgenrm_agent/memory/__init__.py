@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pgenrm_agent.memory.rows import UserSummary
 from pgenrm_agent.memory.selection import Selection
-from pgenrm_agent.memory.user_memory import UserMemory, default_directory
+from pgenrm_agent.memory.store import default_directory
+from pgenrm_agent.memory.user_memory import UserMemory
 
 __all__ = ["Selection", "UserMemory", "UserSummary", "default_directory"]

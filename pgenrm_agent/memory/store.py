@@ -39,6 +39,7 @@ __all__ = [
     "Store",
     "all_rows",
     "connect",
+    "default_directory",
     "in_batches",
     "open_embedded",
     "release",
@@ -239,6 +240,17 @@ class Store:
         if name != INTERACTIONS:
             return {}
         return {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
+
+
+def default_directory() -> Path:
+    """Return where the memory is kept when nothing else is said.
+
+    `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
+    directory of the operating system.
+    """
+    from pgenrm_agent.settings import data_folder
+
+    return data_folder() / "memory"
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from pgenrm_agent.memory.store import (
     Store,
     all_rows,
     connect,
+    default_directory,
     in_batches,
     open_embedded,
     release,
@@ -57,18 +58,7 @@ from pgenrm_agent.user_ids import valid_user_id
 if TYPE_CHECKING:
     from chromadb.api.types import Include
 
-__all__ = ["UserMemory", "default_directory"]
-
-
-def default_directory() -> Path:
-    """Return where the memory is kept when nothing else is said.
-
-    `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
-    directory of the operating system.
-    """
-    from pgenrm_agent.settings import data_folder
-
-    return data_folder() / "memory"
+__all__ = ["UserMemory"]
 
 
 class UserMemory:
