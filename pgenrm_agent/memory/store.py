@@ -242,6 +242,17 @@ class Store:
         return {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
 
 
+def default_directory() -> Path:
+    """Return where the memory is kept when nothing else is said.
+
+    `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
+    directory of the operating system.
+    """
+    from pgenrm_agent.settings import data_folder
+
+    return data_folder() / "memory"
+
+
 @contextmanager
 def default_directory() -> Path:
     """Return where the memory is kept when nothing else is said.
