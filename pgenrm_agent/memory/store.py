@@ -254,17 +254,6 @@ def default_directory() -> Path:
 
 
 @contextmanager
-def default_directory() -> Path:
-    """Return where the memory is kept when nothing else is said.
-
-    `memory` in the folder that the setting `home` (PGENRM_HOME) names, else in the user's data
-    directory of the operating system.
-    """
-    from pgenrm_agent.settings import data_folder
-
-    return data_folder() / "memory"
-
-
 def reported(doing: str, where: str, advice: str = "") -> Iterator[None]:
     """Turn whatever Chroma, SQLite or the file system raises into one MemoryStoreError line."""
     try:
