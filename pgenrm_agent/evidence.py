@@ -38,9 +38,12 @@ def evidence_of(
         neighbors: Similar users whose chains count.
         asked_for: How many past choices were to be selected at most.
     """
-    history = signals.history[: chain_format.max_history]
     known = signals.choices_known
-    clipped = tuple(_clipped(request, signals, chain_format))
+    history, stated = chain_format.fitting(
+        request.query, [item.text for item in request.candidates], signals.history, signals.stated
+    )
+    shown = signals.model_copy(update={"history": tuple(history), "stated": tuple(stated)})
+    clipped = tuple(_clipped(request, shown, chain_format))
     query_writing = writing_of(request.query)
     candidate_writings = {
         candidate.id: writing_of(candidate.text) for candidate in request.candidates
@@ -49,14 +52,15 @@ def evidence_of(
     warnings = [
         _nothing_known(request.user_id) if unknown else "",
         _cut(clipped, chain_format),
+        _left_out(signals, shown, chain_format),
         _groups(request, chain_format),
         _no_conversation(request, chain_format),
         _language(query_writing, candidate_writings, chain_format),
     ]
     return Evidence(
-        choices=len(history),
+        choices=len(shown.history),
         choices_known=None if known is None else max(known, len(signals.history)),
-        statements=len(signals.stated),
+        statements=len(shown.stated),
         neighbors=neighbors,
         clipped=clipped,
         query_writing=query_writing,
@@ -87,7 +91,7 @@ def _clipped(
         ("query", "query", request.query),
         *((candidate.id, "answer", candidate.text) for candidate in request.candidates),
     ]
-    for number, pair in enumerate(signals.history[: chain_format.max_history], start=1):
+    for number, pair in enumerate(signals.history, start=1):
         texts += [
             (f"choice {number}, query", "query", pair.query),
             (f"choice {number}, chosen", "answer", pair.chosen),
@@ -113,6 +117,20 @@ def _cut(clipped: Sequence[ClippedText], chain_format: ChainFormat) -> str:
     rest = len(clipped) - len(named)
     told = ", ".join(named) + (f" and {rest} more" if rest else "")
     return f"too long for format {chain_format.name}, so judged by the first characters: {told}"
+
+
+def _left_out(known: UserSignals, shown: UserSignals, chain_format: ChainFormat) -> str:
+    """What was recalled for the prompt and does not fit into it."""
+    choices = len(known.history) - len(shown.history)
+    statements = len(known.stated) - len(shown.stated)
+    told = " and ".join(
+        f"{count} {_plural(noun, count)}"
+        for count, noun in ((choices, "past choice"), (statements, "statement"))
+        if count
+    )
+    if not told:
+        return ""
+    return f"left out, since a prompt of format {chain_format.name} has no room for more: {told}"
 
 
 def _groups(request: EvaluationRequest, chain_format: ChainFormat) -> str:

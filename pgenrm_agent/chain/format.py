@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,12 +22,21 @@ from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
 from pgenrm_agent.chain.layout import Counts, JSONLayout, Layout, ProseLayout, Turn
 from pgenrm_agent.chain.notes import NotesLayout, Theme
+from pgenrm_agent.chain.room import Room, estimated_tokens, within
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model
-from pgenrm_agent.schema import Message, PreferencePair, Rubric, StatedPreference
+from pgenrm_agent.schema import (
+    Message,
+    PreferencePair,
+    Rubric,
+    StatedPreference,
+)
 
 __all__ = ["ChainFormat"]
+
+LONGEST_WORD = 40
+"""A text is cut between words where there are any: some scripts have no blanks."""
 
 
 class _Clip(Model):
@@ -53,6 +64,7 @@ class _Settings(Model):
     max_candidates: int | None = Field(ge=1)
     max_history: int | None = Field(ge=0)
     clip: _Clip | None
+    room: Room | None = None
     headings: _Headings | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     lengths: Lengths | None = None
@@ -215,6 +227,7 @@ class ChainFormat:
                 f"{len(candidates)} candidates in one prompt, and chain format {self.name} shows at"
                 f" most {limit}; split them into groups"
             )
+        history, stated = self.fitting(query, candidates, history, stated)
         shown = {
             "query": escape(self.beginning("query", query)),
             "candidates": [escape(self.beginning("answer", text)) for text in candidates],
@@ -226,7 +239,7 @@ class ChainFormat:
                     "rejected": escape(self.beginning("answer", pair.rejected)),
                     "conversation": _turns(pair.conversation),
                 }
-                for pair in history[: self.max_history]
+                for pair in history
             ],
             "stated": [
                 {
@@ -247,11 +260,43 @@ class ChainFormat:
 
     def beginning(self, kind: Literal["query", "answer", "stated"], text: str) -> str:
         """Return as much of a text as a prompt shows: all, or cut at a word where it is too long."""
-        text, clip = text.strip(), self.settings.clip
-        size: int | None = getattr(clip, kind) if clip else None
-        if size is not None and len(text) > size:
-            return f"{text[:size].rsplit(' ', 1)[0]} ..."
-        return text
+        text, clip, room = text.strip(), self.settings.clip, self.settings.room
+        shown = text if clip is None else text[: getattr(clip, kind)]
+        if room is not None:
+            shown = within(shown, room.text)
+        if shown == text:
+            return text
+        whole, _, part = shown.rpartition(" ")
+        return f"{whole if whole and len(part) <= LONGEST_WORD else shown} ..."
+
+    def fitting(
+        self,
+        query: str,
+        candidates: Sequence[str],
+        history: Sequence[PreferencePair],
+        stated: Sequence[StatedPreference],
+    ) -> tuple[Sequence[PreferencePair], Sequence[StatedPreference]]:
+        """Return what a prompt has room for: past choices and statements, the first of each.
+
+        Statements take at most half of the room that the candidates leave.
+        """
+        history, room = history[: self.max_history], self.settings.room
+        if room is None:
+            return history, stated
+
+        def size(kind: Literal["query", "answer", "stated"], text: str) -> float:
+            return estimated_tokens(self.beginning(kind, text))
+
+        answers = sorted(size("answer", text) for text in candidates)
+        left = room.prompt - size("query", query) - sum(answers[-(self.max_candidates or 0) :])
+        said = list(accumulate(size("stated", statement.text) for statement in stated))
+        stated = stated[: bisect_right(said, left / 2)]
+        left -= said[len(stated) - 1] if stated else 0
+        chosen = accumulate(
+            size("query", pair.query) + size("answer", pair.chosen) + size("answer", pair.rejected)
+            for pair in history
+        )
+        return history[: bisect_right(list(chosen), left)], stated
 
     def turn(
         self,
@@ -281,8 +326,8 @@ class ChainFormat:
             assert self.ask is not None
             return self.ask.render({"sections": list(sections), "candidates": len(candidates)})
 
-        limit = self.settings.max_history
-        counts = Counts(len(candidates), len(history[:limit]), bool(stated))
+        history, stated = self.fitting(query, candidates, history, stated)
+        counts = Counts(len(candidates), len(history), bool(stated))
         return self.layout.turn(messages, ask, text, goal, counts)
 
     def join(self, text: str, written: str, goal: Section) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.errors import InvalidInput
 from pgenrm_agent.evidence import evidence_line, evidence_of
 from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT
 from pgenrm_agent.integrations.server.schemas import (
@@ -116,6 +115,19 @@ def test_texts_that_prompts_cut_are_told_with_their_lengths() -> None:
     assert evidence(query=long, chain_format=PUBLISHED).clipped == ()
 
 
+def test_choices_that_a_prompt_has_no_room_for_are_told() -> None:
+    long = "火车九点开，沿着海岸大约需要两个小时才能到达那里。" * 20
+    pairs = tuple(
+        PreferencePair(query="几点?", chosen=f"{number} {long}", rejected=f"- {number} {long}")
+        for number in range(5)
+    )
+    told = evidence(history=pairs)
+    assert 0 < told.choices < 5
+    left_out = f"no room for more: {5 - told.choices} past choices"
+    assert any(warning.endswith(left_out) for warning in told.warnings)
+    assert all(f"choice {told.choices + 1}," not in text.place for text in told.clipped)
+
+
 def test_more_candidates_than_a_prompt_holds_are_told_to_be_judged_in_groups() -> None:
     (warning,) = evidence(answers=ANSWERS * 3).warnings
     assert warning.startswith("6 candidates are more than a prompt of format compact-1 holds (4)")
@@ -188,7 +200,7 @@ LIMITED: list[Callable[[str], object]] = [
 @pytest.mark.parametrize("make", LIMITED)
 def test_a_text_has_one_limit_however_it_comes_in(make: Callable[[str], object]) -> None:
     make("x" * MAX_TEXT)
-    with pytest.raises(InvalidInput, match=r"50000 characters|50,001 characters"):
+    with pytest.raises(ValueError, match=r"50000 characters|50,001 characters"):
         make("x" * (MAX_TEXT + 1))
 
 
@@ -199,5 +211,5 @@ def test_a_request_has_one_limit_of_candidates() -> None:
         lambda answers: ScoreBody(user_id="ada", query="q", candidates=list(answers)),
         lambda answers: RerankBody(query="q", documents=list(answers)),
     ):
-        with pytest.raises(InvalidInput, match="at most 128 items"):
+        with pytest.raises(ValueError, match="at most 128 items"):
             make(("a",) * (MAX_CANDIDATES + 1))

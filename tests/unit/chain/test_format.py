@@ -258,3 +258,18 @@ def test_a_copied_bundled_format_renders_the_same(tmp_path: Path) -> None:
     assert ours == ChainFormat.load("published").messages(
         query="q", candidates=CANDIDATES, history=HISTORY
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("word " * 300, "word ..."),
+        ("字" * 900, "字字 ..."),
+        ("one " + "字" * 900, "字字 ..."),
+        ("x" * 900, "xxx ..."),
+    ],
+)
+def test_a_long_text_is_cut_between_words_where_there_are_any(text: str, ends: str) -> None:
+    shown = ChainFormat.load("compact-2").beginning("answer", text)
+    assert shown.endswith(ends)
+    assert 100 < len(shown) <= 604
