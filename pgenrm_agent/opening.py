@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines import load_engine, refuse_missing
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.memory import UserMemory
 
 __all__ = [
-    "EngineName",
     "default_persona_embedder",
     "format_for",
     "memory_exists",
@@ -30,8 +30,6 @@ __all__ = [
     "refuse_other_types",
     "refuse_unusable",
 ]
-
-EngineName = Literal["transformers", "vllm", "openai"]
 
 
 def refuse_unusable(

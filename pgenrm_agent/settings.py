@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
@@ -24,6 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.errors import ConfigurationError
 
 __all__ = [
@@ -91,7 +92,7 @@ class Settings(BaseSettings):
         None, description="Folder of the user memory, or the URL of a Chroma server."
     )
     model: Place | None = Field(None, description="Model folder or name; else the bundled model.")
-    engine: Literal["transformers", "vllm", "openai"] | None = Field(
+    engine: EngineName | None = Field(
         None, description="What runs the model; else transformers, or openai with a base_url."
     )
     base_url: str | None = Field(

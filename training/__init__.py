@@ -1,1 +1,4 @@
-"""Training in three stages, of a model from scratch or of any instruct model; see `pgenrm train`."""
+"""Training in three stages, of a model from scratch or of any instruct model; see `pgenrm train`.
+
+Installed, this folder is `pgenrm_agent.training`.
+"""

@@ -38,7 +38,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.run_folder import RUN, record_of
-from pgenrm_agent.training.bundled.chains import write_examples
+from pgenrm_agent.training.bundled.examples import write_examples
 from pgenrm_agent.training.bundled.simulation import Answers, load_answers
 from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack

@@ -23,11 +23,11 @@ from pgenrm_agent.benchmarks.load import throughput_by_callers, time_by_samples
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.demo import demo_data
+from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines import Engine, load_engine
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
-from pgenrm_agent.opening import EngineName
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 

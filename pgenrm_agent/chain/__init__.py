@@ -3,9 +3,7 @@
 from pgenrm_agent.chain.escape import escape
 from pgenrm_agent.chain.format import ChainFormat
 from pgenrm_agent.chain.layout import SECTIONS, Turn
-from pgenrm_agent.chain.parse import answer_in
-from pgenrm_agent.chain.parsed import ParsedChain
-from pgenrm_agent.chain.reading import (
+from pgenrm_agent.chain.parse import (
     parse_chain,
     read_criteria,
     read_notes,
@@ -13,6 +11,8 @@ from pgenrm_agent.chain.reading import (
     section_spans,
     written_persona,
 )
+from pgenrm_agent.chain.parsed import ParsedChain
+from pgenrm_agent.chain.prose import answer_in
 from pgenrm_agent.chain.sections import Section, Sections, split_reasoning, split_sections
 
 __all__ = [

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from pgenrm_agent.chain.parsed import ParsedChain
+from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section, split_reasoning
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model
@@ -39,7 +39,6 @@ JSONSchema: TypeAlias = dict[str, object]
 
 KEYS: dict[Section, str] = {"persona": "persona", "rubric": "criteria", "scores": "scores"}
 NESTED = "evaluation"
-MARK_LOW, MARK_HIGH = 1, 10
 MOST_OBJECTS = 8
 WEIGHT_TOLERANCE = 1.0
 """By how much weights may miss a sum of 100 before that is noted."""
@@ -270,16 +269,11 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
             marks[candidate_id] = row
         if isinstance(score, Mapping) and (why := _text(score.get("why")).strip()):
             reasons[candidate_id] = why
-    weights = [criterion.weight for criterion in rubric.criteria]
-    totals = {
-        candidate_id: sum(w * mark for w, mark in zip(weights, whole, strict=True)) / sum(weights)
-        for candidate_id, row in marks.items()
-        if len(whole := [mark for mark in row if mark is not None]) == len(weights)
-    }
+    totals = complete_totals(rubric.criteria, marks)
     if not totals:
         raise ChainError(
             f"no response has a mark from {MARK_LOW} to {MARK_HIGH} for each of the"
-            f" {len(weights)} criteria",
+            f" {len(names)} criteria",
             reason="no_totals",
         )
     missing = tuple(name for name in candidate_ids if name not in totals)

@@ -17,13 +17,13 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from pgenrm_agent.chain.numbers import REFUSED, Mark, read_mark, scale_in
+from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, weighted_total
 from pgenrm_agent.chain.response_names import numbered, responses_in
 from pgenrm_agent.chain.words import TOTALS, is_wide, unwide
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["Marks", "mentions", "plain_words", "read_marks", "weighted_total"]
+__all__ = ["Marks", "mentions", "plain_words", "read_marks"]
 
-MARK_LOW, MARK_HIGH = 1.0, 10.0
 AGREES = 0.15
 """How near a total that the model wrote has to be, to settle which of two numbers is a mark."""
 MOST_READINGS = 64
@@ -107,24 +107,6 @@ def plain_words(text: str) -> str:
 def mentions(name: str, text: str) -> bool:
     """Whether a text of `plain_words` names a criterion, not as a part of other words."""
     return next(_places(_words_of(name), text), None) is not None
-
-
-def weighted_total(
-    criteria: Sequence[Criterion], row: Sequence[float | None]
-) -> tuple[float, float] | None:
-    """sum(weight * mark) / sum(weight) over the marked criteria, and their share of the weight.
-
-    None where nothing that weighs anything is marked.
-    """
-    share = total = whole = 0.0
-    for criterion, mark in zip(criteria, row, strict=True):
-        whole += criterion.weight
-        if mark is not None:
-            share += criterion.weight
-            total += criterion.weight * mark
-    if not share:
-        return None
-    return min(MARK_HIGH, max(MARK_LOW, total / share)), share / whole
 
 
 def read_marks(

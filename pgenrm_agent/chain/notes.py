@@ -21,7 +21,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from pgenrm_agent.chain.layout import SECTIONS, Ask, Counts, Turn
-from pgenrm_agent.chain.parsed import ParsedChain
+from pgenrm_agent.chain.parsed import ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.fields import Model
@@ -156,15 +156,7 @@ def parse_noted(noted: Noted, candidate_ids: Sequence[str]) -> ParsedChain:
         number = int(response[1]) if response else 0
         if row and 0 < number <= len(candidate_ids) and candidate_ids[number - 1] not in marks:
             marks[candidate_ids[number - 1]] = tuple(float(mark) for mark in row.groups())
-    totals = {
-        candidate_id: sum(
-            criterion.weight * mark
-            for criterion, mark in zip(rubric.criteria, row, strict=True)
-            if mark is not None
-        )
-        / 100
-        for candidate_id, row in marks.items()
-    }
+    totals = complete_totals(rubric.criteria, marks)
     if not totals:
         raise ChainError("no response has a mark for every criterion", reason="no_totals")
     return ParsedChain(

@@ -1,239 +1,105 @@
-"""Read an evaluation chain: persona, rubric, marks and totals, from what models really write.
-
-Only what the model wrote is read; the prompt never is. Marks and weights are read per criterion and
-the totals are recomputed from them (paper Eq. 2: s = Extract(S)); the model's own totals are a second
-reading, and the two have to agree. Nothing is guessed: a number that cannot be placed, that is in
-doubt or out of range is left out and noted in `repairs`. docs/reference/chain-format.md lists what is repaired
-and what is refused.
-
-`sections` finds the parts of the text, `objects` the JSON object, `rubric` the criteria, `marks` the
-marks by means of `numbers`; here they are put together, and compared.
-"""
+"""Read a chain, whichever way it was written: prose, one JSON object, or behind notes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from pgenrm_agent.chain.marks import read_marks, weighted_total
-from pgenrm_agent.chain.objects import encodable, read_totals, scores_object
+import pgenrm_agent.chain.prose as prose
+from pgenrm_agent.chain.document import (
+    criteria_of,
+    document_in,
+    parse_document,
+    persona_of,
+    spans_in,
+)
+from pgenrm_agent.chain.notes import criteria_of_noted, noted_in, parse_noted, spans_in_noted
 from pgenrm_agent.chain.parsed import ParsedChain
-from pgenrm_agent.chain.quotes import without_quotations
-from pgenrm_agent.chain.rubric import breakdown_of, read_rubric
-from pgenrm_agent.chain.sections import split_reasoning, split_sections
+from pgenrm_agent.chain.sections import Section, split_sections
 from pgenrm_agent.errors import ChainError
-from pgenrm_agent.schema import Criterion, Persona
+from pgenrm_agent.schema import Criterion, Rubric
 
-__all__ = ["answer_in", "parse_chain", "read_persona"]
-
-SMALLEST_SHARE = 0.5
-"""Least share of the rubric's weight that must be marked for a total to be recomputed."""
-FURTHEST = 1.0
-"""How far a total that the model wrote may be from marks x weights."""
-CLEAR_GAP = 0.5
-"""From here on a difference of two totals is an order, which both readings have to share."""
-LONGEST_PROSE = 60_000
-
-_NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:|Strength:)")
-_HEADING = re.compile(r"#{1,6}\s|(?:\*\*|__)[^*_]{1,60}(?:\*\*|__):?$")
+__all__ = [
+    "parse_chain",
+    "read_criteria",
+    "read_notes",
+    "read_persona",
+    "section_spans",
+    "written_persona",
+]
 
 
 def parse_chain(
     text: str, candidate_ids: Sequence[str], *, asks_totals: bool = True
 ) -> ParsedChain:
-    """Read one chain.
+    """Read one chain. Text before the end of a reasoning model's thinking is no part of it.
 
     Args:
-        text: what the model wrote.
-        candidate_ids: ids in the order in which the prompt showed the candidates.
-        asks_totals: whether the model was to work out totals. Where it was not, those that it writes
-            are kept in `reported`, and count for nothing.
+        text: What the model wrote.
+        candidate_ids: Ids in the order in which the prompt showed the candidates.
+        asks_totals: Whether the model was asked to work out totals, so that they have to agree with
+            its marks. Where it was not, those that it writes in prose count for nothing.
 
     Raises:
-        ChainError: with reason "empty" (no text), "unfinished_reasoning" (the model thought and
+        ChainError: With reason "empty" (no text), "unfinished_reasoning" (the model thought and
             never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
-            before the scores), "contradictory" (the model's totals are not what its marks come to) or
+            before the scores), "contradictory" (the model's totals are not what its marks come to),
+            "no_rubric" (a JSON object whose criteria cannot be read) or
             "no_totals" (scores, but none that is readable, in range and of a candidate).
     """
-    text = answer_in(encodable(text))
-    if not text or text.isspace():
-        raise ChainError("the model wrote nothing", reason="empty")
-    sections = split_sections(text)
-    scores = scores_object(text, sections.spans.get("scores", (0, 0))[0])
-    if scores.begin < sections.spans.get("scores", (len(text), 0))[0]:
-        # An object without a heading or marker before it: what precedes it is the analysis.
-        sections = split_sections(text[: scores.begin])
-    notes = dict.fromkeys(scores.notes)
-    persona = _persona(sections.persona or "")
-    rationale = without_quotations(scores.rationale)
-    breakdown = breakdown_of(rationale)
-    prose = ""
-    if "scores" in sections.spans:
-        prose = _own_words(text[sections.spans["scores"][0] : scores.begin])
-    rubric, mended = read_rubric(sections.rubric, rationale, breakdown or prose)
-    written = read_totals(scores.totals, candidate_ids)
-    notes.update(dict.fromkeys((*mended, *written.notes)))
-    marks: dict[str, tuple[float | None, ...]] = {}
-    computed: dict[str, float] = {}
-    if rubric is not None:
-        checked = written.totals if asks_totals else {}
-        reading = read_marks(breakdown, rubric.criteria, candidate_ids, checked, cut=scores.cut)
-        if not reading.rows and prose:
-            notes["marks_from_prose"] = None
-            reading = read_marks(
-                without_quotations(prose), rubric.criteria, candidate_ids, checked, cut=False
-            )
-            if not reading.rows:
-                del notes["marks_from_prose"]
-        marks = reading.rows
-        notes.update(dict.fromkeys(reading.notes))
-        if asks_totals:
-            _compare(rubric.criteria, marks, written.totals)
-        computed = _computed(rubric.criteria, marks, notes, alike=asks_totals, cut=scores.cut)
-    # One basis for all candidates of a chain, so that they stay comparable.
-    from_marks = not asks_totals or (
-        bool(computed)
-        and (len(computed) >= len(written.totals) or not set(computed) <= set(written.totals))
-    )
-    if computed and not from_marks:
-        notes["marks_incomplete"] = None
-    totals = computed if from_marks else written.totals
-    if not from_marks and written.off_scale is not None:
-        raise ChainError(
-            f"a total is {written.off_scale:g}, and the scale is 1 to 10: what the other totals mean is"
-            " unknown, and there are no marks to tell; ask the model for totals from 1 to 10",
-            reason="no_totals",
-        )
-    if not totals:
-        raise ChainError(
-            "the scores cannot be read: no mark and no total from 1 to 10 belongs to a candidate",
-            reason="no_totals",
-        )
-    return ParsedChain(
-        persona=persona,
-        rubric=rubric,
-        marks=marks,
-        reported=written.totals,
-        totals=totals,
-        totals_from="marks" if from_marks else "reported",
-        repairs=tuple(notes),
-        missing=tuple(candidate_id for candidate_id in candidate_ids if candidate_id not in totals),
-    )
-
-
-def answer_in(text: str) -> str:
-    """`text` without what a reasoning model thought before its answer.
-
-    Raises ChainError "unfinished_reasoning" when it never came to an answer.
-    """
-    _, answer, finished = split_reasoning(text)
-    if not finished:
-        raise ChainError(
-            "the model's reasoning never ends, so there is no answer: its tokens ran out, or it wrote"
-            " a chain's end marker in it; turn its reasoning off or down, or allow more tokens"
-            " (max_tokens in the chain format's format.json)",
-            reason="unfinished_reasoning",
-        )
-    return answer
+    if (noted := noted_in(text)) is not None:
+        return parse_noted(noted, candidate_ids)
+    document = document_in(text)
+    if document is None:
+        return prose.parse_chain(text, candidate_ids, asks_totals=asks_totals)
+    return parse_document(document, candidate_ids)
 
 
 def read_persona(text: str) -> str | None:
-    """The persona that a chain, whole or only begun, opens with; None where there is none.
-
-    Working notes by themselves are none: whoever is compared by their persona would be compared by them.
-    """
-    return _prose(split_sections(text).persona or "") or None
-
-
-def _persona(section: str) -> Persona:
-    """The prose of the section; its working notes only where there is nothing else."""
-    words = _prose(section) or " ".join(section.split())
-    if not words:
-        raise ChainError(
-            "there is no persona: nothing is written before the criteria and scores",
-            reason="no_persona",
-        )
-    return Persona(text=words)
+    """Return the persona of a chain, whole or only begun, in one line; None where there is none."""
+    if (noted := noted_in(text)) is not None:
+        persona = noted.persona
+    elif (document := document_in(text)) is not None:
+        persona = persona_of(document)
+    else:
+        return prose.read_persona(text)
+    return persona and " ".join(persona.split())
 
 
-def _prose(section: str) -> str:
-    lines = (line.strip() for line in section.splitlines())
-    return " ".join(
-        line for line in lines if line and not _NOTES.match(line) and not _HEADING.match(line)
-    )
+def written_persona(text: str) -> str | None:
+    """Return what stands in the place of the persona, working notes included; None for nothing."""
+    if (noted := noted_in(text)) is not None:
+        return noted.persona or None
+    document = document_in(text)
+    if document is not None:
+        return persona_of(document)
+    return (split_sections(text).persona or "").strip() or None
 
 
-def _own_words(section: str) -> str:
-    """What precedes the object, without working notes."""
-    lines = section[-LONGEST_PROSE:].splitlines()
-    return "\n".join(line for line in lines if not _NOTES.match(line))
+def read_notes(text: str) -> str:
+    """Return what a model worked out before the persona, where its format has a place for that."""
+    noted = noted_in(text)
+    return noted.notes if noted else ""
 
 
-def _compare(
-    criteria: Sequence[Criterion],
-    marks: Mapping[str, Sequence[float | None]],
-    reported: Mapping[str, float],
-) -> None:
-    """Compare what the marks come to, over the criteria that are marked, with the reported totals.
-
-    Raises ChainError "contradictory" where they differ too far, or order two candidates otherwise.
-    """
-    pairs: list[tuple[float, float, str]] = []
-    for candidate_id, row in marks.items():
-        weighted = weighted_total(criteria, row)
-        if weighted is None or candidate_id not in reported:
-            continue
-        total, own = weighted[0], reported[candidate_id]
-        if abs(total - own) > FURTHEST:
-            raise ChainError(
-                f"the marks of candidate {candidate_id} come to {total:.2f}, and the model's own total"
-                f" for it is {own:g}; one of the two was read or worked out wrong",
-                reason="contradictory",
-            )
-        pairs.append((total, own, candidate_id))
-    pairs.sort()
-    # Behind each candidate, the highest total among those whose marks are clearly lower.
-    behind = 0
-    highest: tuple[float, float, str] | None = None
-    for total, own, candidate_id in pairs:
-        while total - pairs[behind][0] > CLEAR_GAP:
-            if highest is None or pairs[behind][1] > highest[1]:
-                highest = pairs[behind]
-            behind += 1
-        if highest and highest[1] - own > CLEAR_GAP:
-            raise ChainError(
-                f"the marks put candidate {candidate_id} ({total:.2f}) before {highest[2]}"
-                f" ({highest[0]:.2f}), and the model's own totals put it behind ({own:g} and"
-                f" {highest[1]:g}); one of the two was read or worked out wrong",
-                reason="contradictory",
-            )
+def read_criteria(text: str) -> tuple[Criterion, ...]:
+    """Return the criteria of a text that may lack scores yet, weights normalized; () for none."""
+    document = document_in(text)
+    try:
+        if (noted := noted_in(text)) is not None:
+            return Rubric.normalized(criteria_of_noted(noted)).criteria
+        if document is not None:
+            return Rubric.normalized(criteria_of(document)).criteria
+        end = split_sections(text).spans.get("rubric")
+        if end is None:
+            return ()
+        # The reader wants whole chains, so the analysis gets the smallest scores there can be.
+        smallest = '\n<JSON_START>{"better_response":{"response_1":5}}'
+        rubric = prose.parse_chain(text[: end[1]] + smallest, ["1"]).rubric
+    except ChainError:
+        return ()
+    return rubric.criteria if rubric else ()
 
 
-def _computed(
-    criteria: Sequence[Criterion],
-    marks: Mapping[str, Sequence[float | None]],
-    notes: dict[str, None],
-    *,
-    alike: bool,
-    cut: bool,
-) -> dict[str, float]:
-    """What the marks come to, over the criteria that are marked, which carry SMALLEST_SHARE at least.
-
-    alike: a candidate with no mark on a criterion that others have one on gets no total. cut: nor
-    does one without any of its marks, since a cut text may have gone on about it.
-    """
-    marked = [
-        any(row[place] is not None for row in marks.values()) for place in range(len(criteria))
-    ]
-    totals: dict[str, float] = {}
-    for candidate_id, row in marks.items():
-        if None in row:
-            notes["mark_missing"] = None
-            if cut or any(
-                alike and mark is None and used for mark, used in zip(row, marked, strict=True)
-            ):
-                continue
-        weighted = weighted_total(criteria, row)
-        if weighted is not None and weighted[1] >= SMALLEST_SHARE:
-            totals[candidate_id] = weighted[0]
-    return totals
+def section_spans(text: str) -> dict[Section, tuple[int, int]]:
+    """Return [start, end) of each section that a text has; headings and keys are left out."""
+    return spans_in_noted(text) or spans_in(text) or split_sections(text).spans

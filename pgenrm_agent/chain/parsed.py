@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model
-from pgenrm_agent.schema import Persona, Rubric
+from pgenrm_agent.schema import Criterion, Persona, Rubric
 
-__all__ = ["ParsedChain"]
+__all__ = ["MARK_HIGH", "MARK_LOW", "ParsedChain", "complete_totals", "weighted_total"]
+
+MARK_LOW, MARK_HIGH = 1, 10
 
 
 class ParsedChain(Model):
@@ -60,3 +63,32 @@ class ParsedChain(Model):
         if not gaps:
             return None
         return ChainError(f"no mark for {', '.join(gaps)}", reason="missing_marks")
+
+
+def weighted_total(
+    criteria: Sequence[Criterion], row: Sequence[float | None]
+) -> tuple[float, float] | None:
+    """sum(weight * mark) / sum(weight) over the marked criteria (Eq. 2), and their share of the weight.
+
+    None where nothing that weighs anything is marked.
+    """
+    share = total = whole = 0.0
+    for criterion, mark in zip(criteria, row, strict=True):
+        whole += criterion.weight
+        if mark is not None:
+            share += criterion.weight
+            total += criterion.weight * mark
+    if not share:
+        return None
+    return min(MARK_HIGH, max(MARK_LOW, total / share)), share / whole
+
+
+def complete_totals(
+    criteria: Sequence[Criterion], marks: Mapping[str, Sequence[float | None]]
+) -> dict[str, float]:
+    """Return the totals of the candidates that have a mark for every criterion."""
+    return {
+        candidate_id: weighted[0]
+        for candidate_id, row in marks.items()
+        if None not in row and (weighted := weighted_total(criteria, row)) is not None
+    }

@@ -17,8 +17,8 @@ from pgenrm_agent.cli.options import EngineOption, from_setting
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pgenrm_agent.engine_names import EngineName
     from pgenrm_agent.engines import Engine
-    from pgenrm_agent.opening import EngineName
 
 __all__ = ["EngineChoice", "chooses_engine"]
 

@@ -7,10 +7,11 @@ comes from the environment or a settings file (pgenrm_agent/settings.py).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -166,7 +167,7 @@ ModelOption = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    Literal["transformers", "vllm", "openai"] | None,
+    EngineName | None,
     typer.Option("--engine", help="What runs the model.", **from_setting("engine", "transformers")),
 ]
 EmbedderOption = Annotated[

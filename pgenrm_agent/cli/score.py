@@ -80,7 +80,10 @@ def _print_demo(result: DemoResult) -> None:
 def _scoring(
     name: str, about: str, show_result: Callable[[Evaluation, bool], None]
 ) -> Callable[..., None]:
-    """Make a command that scores answers for one user; `show_result` prints what it found, as JSON or not."""
+    """Make a command that scores answers for one user; `show_result` prints what it found, as JSON or not.
+
+    `score` and `rerank` are two of these: an option added here is on both.
+    """
 
     def command(
         *,

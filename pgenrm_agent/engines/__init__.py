@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.arguments import refuse_other
+from pgenrm_agent.engine_names import ENGINES, EngineName
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.extras import require
@@ -23,7 +24,6 @@ __all__ = [
     "refuse_missing",
 ]
 
-ENGINES = ("transformers", "vllm", "openai")
 PACKAGES = frozenset({"openai", "vllm"})
 """Engines whose package, of the same name, comes with an extra."""
 
@@ -40,9 +40,7 @@ def refuse_missing(name: str) -> None:
         require(f"engine {name!r}", name)
 
 
-def load_engine(
-    name: Literal["transformers", "vllm", "openai"], model: str | Path, **options: object
-) -> Engine:
+def load_engine(name: EngineName, model: str | Path, **options: object) -> Engine:
     """An engine by name; `options` go to its constructor.
 
     Raises:

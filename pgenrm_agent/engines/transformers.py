@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from pgenrm_agent.engines.loading import end_tokens, load_model
 from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples, part_for_part
 from pgenrm_agent.engines.prompting import EncodedPrompt, PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.threads import Threads, choose_threads, computing_with
+from pgenrm_agent.engines.transformers_loading import end_tokens, load_model
 from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
 
 if TYPE_CHECKING:

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
-from pgenrm_agent.engines.loading import opened_from
 from pgenrm_agent.engines.outcomes import part_for_part
 from pgenrm_agent.engines.prompting import PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
+from pgenrm_agent.engines.transformers_loading import opened_from
 from pgenrm_agent.engines.vllm_sampling import VLLMSampler
 from pgenrm_agent.engines.vllm_start import ProcessLog, cpu_cache_bytes
 from pgenrm_agent.errors import (

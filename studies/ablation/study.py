@@ -48,7 +48,7 @@ from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import format_of, refuse_without_model
 from pgenrm_agent.run_folder import refuse_other_settings, weights_of
 from pgenrm_agent.schema import Message
-from pgenrm_agent.training.bundled.chains import write_examples
+from pgenrm_agent.training.bundled.examples import write_examples
 from pgenrm_agent.training.bundled.simulation import VERSION, Answers, World, load_answers
 from pgenrm_agent.training.chain_dataset import DATASET, ChainRow
 from pgenrm_agent.training.grpo import Stage, train_grpo

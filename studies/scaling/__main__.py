@@ -17,7 +17,7 @@ from pgenrm_agent.cli.options import AnswersOption, EngineOption, JsonOption, Ou
 from pgenrm_agent.cli.output import print_json
 
 if TYPE_CHECKING:
-    from pgenrm_agent.opening import EngineName
+    from pgenrm_agent.engine_names import EngineName
     from pgenrm_agent.training.bundled.simulation import Answers
     from studies.scaling.pool import ScalingRecord, Study
     from studies.scaling.population import Agreement

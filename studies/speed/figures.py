@@ -21,11 +21,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 from pgenrm_agent.benchmarks.report import Figure, Series, SpeedReport, series_of
+from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
-from pgenrm_agent.opening import EngineName
 from studies.speed.memory import MemoryMeasurements, measure_memory
 from studies.speed.parser import measure_parser
 from studies.speed.prototypes import measure_matching, measure_refinement

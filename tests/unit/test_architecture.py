@@ -25,6 +25,7 @@ LAYERS = [
     {
         "background_loop",
         "errors",
+        "engine_names",
         "extras",
         "files",
         "jsonl",

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pgenrm_agent.engines import Prompt, SamplingParams, load_engine
-from pgenrm_agent.engines.loading import opened_from
 from pgenrm_agent.engines.transformers import TransformersEngine
+from pgenrm_agent.engines.transformers_loading import opened_from
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 from pgenrm_agent.schema import Message
 

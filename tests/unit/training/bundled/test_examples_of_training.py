@@ -12,7 +12,7 @@ import xgrammar
 from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.chain.layout import Counts
 from pgenrm_agent.chain.notes import Writer
-from pgenrm_agent.training.bundled.chains import Example, write_examples
+from pgenrm_agent.training.bundled.examples import Example, write_examples
 from pgenrm_agent.training.bundled.restyle import restyle
 from pgenrm_agent.training.bundled.signs import read
 from pgenrm_agent.training.bundled.simulation import Answers
