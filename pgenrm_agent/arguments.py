@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.fields import Model
 
 __all__ = [
@@ -87,7 +87,15 @@ def model_of(kind: type[M], value: object, where: str) -> M:
     if isinstance(value, kind):
         return value
     refuse_other(value, Mapping, where, f"a {kind.__name__}")
-    return kind.model_validate(value)
+    try:
+        return kind.model_validate(value)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{where}: {error}",
+            place=f"{where}.{error.place}" if error.place else where,
+            complaint=error.complaint,
+            details=error.details,
+        ) from None
 
 
 def items_of(values: object, where: str, wanted: str) -> tuple[object, ...]:

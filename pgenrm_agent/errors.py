@@ -45,7 +45,9 @@ class InvalidInput(ConfigurationError, ValueError):
     `complaint` what is wrong there, and `details` all complaints in one line.
     """
 
-    def __init__(self, message: str, *, place: str, complaint: str, details: str) -> None:
+    def __init__(
+        self, message: str, *, place: str = "", complaint: str = "", details: str = ""
+    ) -> None:
         super().__init__(message)
         self.place = place
         self.complaint = complaint

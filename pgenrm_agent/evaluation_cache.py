@@ -65,6 +65,7 @@ class EvaluationCache:
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
+        self.forgotten = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
@@ -129,6 +130,9 @@ class EvaluationCache:
         Raises MemoryStoreError where the file cannot be written.
         """
         user = _hashed(valid_user_id(user_id))
+        self.forgotten += 1
+        if not self.path.exists():
+            return 0
         try:
             with closing(_opened(self.path)) as file, file:
                 return file.execute("DELETE FROM evaluations WHERE user = ?", (user,)).rowcount

@@ -38,9 +38,13 @@ def evaluation_request(
         user_id=valid_user_id(user_id),
         query=text_of(query, "query"),
         candidates=tuple(
-            Candidate(id=f"answer-{number}", text=candidate)
-            if isinstance(candidate, str)
-            else model_of(Candidate, candidate, f"candidates[{number - 1}]")
+            model_of(
+                Candidate,
+                {"id": f"answer-{number}", "text": candidate}
+                if isinstance(candidate, str)
+                else candidate,
+                f"candidates[{number - 1}]",
+            )
             for number, candidate in enumerate(
                 items_of(candidates, "candidates", "answers, such as ['first', 'second']"), start=1
             )

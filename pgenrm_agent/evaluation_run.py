@@ -120,10 +120,15 @@ async def evaluate(
     known = await asyncio.to_thread(cache.get, key)
     if known is not None:
         return known.model_copy(update={"timings": {"total": time.perf_counter() - started}})
+    forgotten = cache.forgotten
     evaluation = await run()
     cut = any(failure.reason == "timeout" for failure in evaluation.failures)
-    # What is shown of neighbors is not theirs who ask, so it would outlive a neighbor's wish to go.
-    if not cut and not context.show_neighbors and len(evaluation.ranking) == len(evaluation.scores):
+    # What comes of neighbors would outlive a neighbor's wish to go.
+    shared = any(chain.level == "prototype" for chain in evaluation.chains)
+    if cut or shared or len(evaluation.ranking) < len(evaluation.scores):
+        return evaluation
+    # Somebody may have been forgotten, or have chosen anew, while it was written.
+    if cache.forgotten == forgotten and await asyncio.to_thread(_key, given, context) == key:
         await asyncio.to_thread(cache.put, key, evaluation)
     return evaluation
 
@@ -147,6 +152,7 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str:
             "scaling": given.get("scaling"),
             "model": model_identity(context.engine),
             "format": [chain_format.name, chain_format.digest],
+            "memory": str(getattr(context.memory, "where", "")),  # a tenant's own
             "prototypes": context.neighbors.version() if context.neighbors else None,
             "options": [context.staged, context.max_tokens, context.show_neighbors],
         }

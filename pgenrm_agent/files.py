@@ -47,11 +47,17 @@ def exporting(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Raises:
         ConfigurationError: Something is there: a file, or what is none (a link, a device, a folder).
+            Or no file can be written there.
     """
-    _refuse_taken(path, replace)
-    with replacing(path, private=True) as beside:
-        yield beside
+    try:
         _refuse_taken(path, replace)
+        with replacing(path, private=True) as beside:
+            yield beside
+            _refuse_taken(path, replace)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written ({error.strerror or error}): name another file"
+        ) from error
 
 
 def _refuse_taken(path: Path, replace: bool) -> None:

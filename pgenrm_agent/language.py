@@ -16,10 +16,12 @@ from pgenrm_agent.schema import Writing
 
 __all__ = ["writing_of"]
 
+FEW = 4
+"""Words that are too few to tell a language by their accents."""
 LONGEST = 5_000
 """Characters that are looked at, from the beginning."""
 
-# No single letters, which formulas have; of the others, no words that English has, too.
+# No single letters, which formulas have.
 _ENGLISH_WORDS = """
 about after all an and any are as at be because been before but by can could did do does each every
 for from get had has have he her here him his how if in into is it its just keep let like made make
@@ -48,7 +50,43 @@ bir bu çok daha değil gibi için ile ise ki kadar olarak sonra şu veya
 adalah akan atau dalam dan dari dengan ini itu juga ke oleh pada saya sebagai tidak untuk yang"""
 _ENGLISH = frozenset(_ENGLISH_WORDS.split())
 _OTHERS = frozenset(_OTHER_WORDS.split())
-_ELSEWHERE = frozenset(word for word in _OTHERS - _ENGLISH if len(word) > 1)
+_ENGLISH_TOO = frozenset(
+    [
+        "ale",
+        "bet",
+        "come",
+        "con",
+        "dan",
+        "dat",
+        "den",
+        "die",
+        "dos",
+        "elle",
+        "fra",
+        "het",
+        "hay",
+        "hun",
+        "las",
+        "los",
+        "man",
+        "men",
+        "mit",
+        "pa",
+        "par",
+        "per",
+        "plus",
+        "pour",
+        "san",
+        "sin",
+        "son",
+        "till",
+        "van",
+        "vet",
+    ]
+)
+_ELSEWHERE = frozenset(
+    word for word in _OTHERS - _ENGLISH - _ENGLISH_TOO if len(word) > 1 and word != "no"
+)
 _WORD = re.compile(r"(?<!['’])[^\W\d_]+")
 _SCRIPTS = {"CJK": "Han"}
 
@@ -66,7 +104,9 @@ def writing_of(text: str) -> Writing:
     english = sum(word in _ENGLISH for word in words)
     foreign = [word for word in words if word in _ELSEWHERE or not word.isascii()]
     others = len(foreign)
-    if others > english and len(set(foreign)) > 1:
+    small = {word for word in foreign if word in _ELSEWHERE}
+    # Names and loans have accents in English, too.
+    if others > english and len(set(foreign)) > 1 and (small or 2 * others > len(words) > FEW):
         return Writing(language="other", script=script)
     if english > others and 8 * english >= len(words):
         return Writing(language="English", script=script)

@@ -149,7 +149,7 @@ def _tokens_of(
     start = end - len(text)
     if prompt[start:end] != text:  # shortened, or with a marker made harmless
         return [], []
-    inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][0] >= start]
+    inside = [i for i in range(max(0, tag - len(text) - 1), tag) if spans[i][1] > start]
     return inside, [min(spans[i][1], end) - start for i in inside]
 
 

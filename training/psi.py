@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, cast
@@ -37,7 +38,7 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.model_files import FORMAT_FILE
-from pgenrm_agent.run_folder import RUN, record_of
+from pgenrm_agent.run_folder import RUN, record_of, refuse_other_settings
 from pgenrm_agent.training.bundled.examples import write_examples
 from pgenrm_agent.training.bundled.simulation import Answers, load_answers
 from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
@@ -116,18 +117,19 @@ class ChainTrainer(Trainer):
         core = self.accelerator.unwrap_model(model)
         # Rows are padded on the right, so causal attention alone keeps padding out: no mask, and
         # the fast kernel.
-        outputs = core.model(
-            input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True
-        )
-        targets = inputs["labels"][:, 1:]
-        learned = targets != IGNORED
-        logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
-        loss = cross_entropy(logits.float(), targets[learned])
-        kind = "" if model.training else "eval_"
-        self._parts[f"{kind}chain_loss"].append(float(loss.detach()))
-        for name, part in core.side_losses(outputs.hidden_states, inputs).items():
-            self._parts[kind + name].append(float(part.detach()))
-            loss = loss + (LOOK_WEIGHT if name.endswith("look") else 1.0) * part
+        with self.accelerator.autocast():
+            outputs = core.model(
+                input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True
+            )
+            targets = inputs["labels"][:, 1:]
+            learned = targets != IGNORED
+            logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
+            loss = cross_entropy(logits.float(), targets[learned])
+            kind = "" if model.training else "eval_"
+            self._parts[f"{kind}chain_loss"].append(float(loss.detach()))
+            for name, part in core.side_losses(outputs.hidden_states, inputs).items():
+                self._parts[kind + name].append(float(part.detach()))
+                loss = loss + (LOOK_WEIGHT if name.endswith("look") else 1.0) * part
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
@@ -248,6 +250,17 @@ def train_psi(
         torch.set_num_threads(recipe.threads)
     out.mkdir(parents=True, exist_ok=True)
     chain_format = ChainFormat.load(recipe.chain_format)
+    refuse_other_settings(
+        out,
+        {
+            "recipe": recipe.model_dump(mode="json", exclude={"name", "threads", "save_every"}),
+            "chain_format": chain_format.digest,
+            "data": sha256((data / "train.jsonl.gz").read_bytes()).hexdigest()
+            if (data / "train.jsonl.gz").is_file()
+            else "",
+        },
+        what="a run",
+    )
     every = load_answers(data / "train.jsonl.gz")
     held = range(len(every.queries) - DEV_QUERIES, len(every.queries))
     answers = every.subset(range(len(every.queries) - DEV_QUERIES))

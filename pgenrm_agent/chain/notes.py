@@ -207,7 +207,7 @@ class NotesLayout:
         noted = noted_in(text)
         if noted is None:
             return None
-        if noted.scores:
+        if noted.scores and noted.scores.endswith("."):
             return "scores"
         if noted.scores is not None:
             return "rubric"
@@ -220,8 +220,11 @@ class NotesLayout:
     def with_persona(self, text: str, persona: str) -> str:
         """Raises ConfigurationError for a persona that holds a heading of a chain."""
         noted = noted_in(text)
-        end = noted.spans["persona"][0] if noted and noted.persona is not None else len(text)
-        edited = self.join(f"{text[:end].rstrip()}\n", " ".join(persona.split()), "persona")
+        if noted and noted.persona is not None:
+            before = text[: noted.spans["persona"][0]].rstrip()
+        else:  # cut within its notes, which nobody has to read
+            before = f"{NOTES}\n{PERSONA}"
+        edited = self.join(f"{before}\n", " ".join(persona.split()), "persona")
         again = noted_in(edited)
         if again is None or again.persona != " ".join(persona.split()):
             raise ConfigurationError(
@@ -236,7 +239,7 @@ class NotesLayout:
         if noted is None or not noted.rubric:
             raise ConfigurationError("this chain has no rubric that could be replaced")
         lines = [
-            f"{number}. {criterion.name} ({criterion.weight:.6g}): {criterion.reason}".rstrip()
+            f"{number}. {criterion.name} ({_points(criterion.weight)}): {criterion.reason}".rstrip()
             for number, criterion in enumerate(rubric.criteria, 1)
         ]
         head = text[: noted.spans["rubric"][0]].rstrip()
@@ -397,6 +400,10 @@ class Writer:
             for number in range(1, self.candidates + 1)
         ]
         return ' "\\n" '.join(lines)
+
+
+def _points(weight: float) -> str:
+    return f"{weight:.4f}".rstrip("0").rstrip(".")
 
 
 def cite(numbers: Sequence[int]) -> str:

@@ -21,7 +21,7 @@ def giving_up(seconds: float = HEADERS_S) -> type[asyncio.Protocol]:
     base: Any = AutoHTTPProtocol
 
     class GivingUp(base):  # type: ignore[misc]
-        """Looks now and then whether a request has begun since it looked last."""
+        """Looks now and then whether a request has begun, or an answer ended, since it looked last."""
 
         _cycle_seen: object = None
         _looking: asyncio.TimerHandle | None = None
@@ -35,13 +35,17 @@ def giving_up(seconds: float = HEADERS_S) -> type[asyncio.Protocol]:
                 self._looking.cancel()
             super().connection_lost(error)
 
-        def _look_later(self) -> None:
-            self._cycle_seen = self.cycle
+        def _look_later(self, seen: object = None) -> None:
+            self._cycle_seen = self.cycle if seen is None else seen
             self._looking = self.loop.call_later(seconds, self._look)
 
         def _look(self) -> None:
-            answering = self.cycle is not None and not self.cycle.response_complete
-            if answering or self.cycle is not self._cycle_seen:
+            if self.transport.is_closing():
+                return
+            written = self.cycle is None or self.cycle.response_complete
+            if not written or self.transport.get_write_buffer_size():
+                self._look_later(seen=object())  # the time begins when the answer is out
+            elif self.cycle is not self._cycle_seen:
                 self._look_later()
             else:
                 self.transport.abort()

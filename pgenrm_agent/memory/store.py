@@ -412,7 +412,8 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
                 rows=rows,
             )
             if not marked.used:
-                write_mark(directory, marked.model_copy(update={"used": True}))
+                with reported("open the memory in", where):
+                    write_mark(directory, marked.model_copy(update={"used": True}))
             return store
         except BaseException:
             client.close()

@@ -158,8 +158,14 @@ class UserMemory:
                 if forgotten > before:
                     store.changed(collection)
             store.wrote()
+        failed: MemoryStoreError | None = None
         for forget in tuple(self.also_forget):
-            forget(user_id)
+            try:
+                forget(user_id)
+            except MemoryStoreError as error:  # the others have to forget them, too
+                failed = error
+        if failed is not None:
+            raise failed
         return forgotten
 
     # --- reading ---

@@ -17,7 +17,7 @@ from pydantic import Field
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import EvaluationChain, PreferencePair
 from pgenrm_agent.training.bundled.signs import read
-from pgenrm_agent.training.bundled.teacher import THEMES, persona_of, tally_of
+from pgenrm_agent.training.bundled.teacher import THEMES, tally_of
 
 __all__ = ["ReasonCheck", "check_reasons"]
 
@@ -54,12 +54,20 @@ class ReasonCheck(Model):
 def check_reasons(
     chains: Sequence[EvaluationChain], history: Sequence[PreferencePair]
 ) -> ReasonCheck:
-    """Check the chains of one evaluation against the past choices that it was shown, in their order."""
+    """Check the chains of one evaluation against the past choices that it was shown, in their order.
+
+    For somebody who stated nothing, and texts in English.
+    """
     values = read([text for pair in history for text in (pair.chosen, pair.rejected)])
     differences = values[0::2] - values[1::2]
     tally = tally_of(
         list(zip(values[0::2], values[1::2], strict=True)), np.zeros(len(THEMES), dtype=np.int64)
     )
+    strongest = {
+        THEMES[at].wants(int(np.sign(tally[at])))
+        for at in np.flatnonzero(np.abs(tally) == np.abs(tally).max())
+        if tally[at]
+    }
     cited = true = personas = right = 0
     for chain in chains:
         for criterion in chain.rubric.criteria if chain.rubric else ():
@@ -74,9 +82,8 @@ def check_reasons(
                 said and number <= len(differences) and differences[number - 1][at] * sign > 0
                 for number in numbers
             )
-        if tally.any():
+        if strongest:
             personas += 1
-            meant = _WANTS.search(persona_of(tally))
             wanted = _WANTS.search(chain.persona.text)
-            right += bool(meant and wanted and wanted[1] == meant[1])
+            right += bool(wanted and wanted[1] in strongest)
     return ReasonCheck(cited=cited, cited_true=int(true), personas=personas, personas_true=right)

@@ -98,6 +98,29 @@ def test_signals_that_say_the_same_are_the_same(rm: PGenRM, engine: ScriptedEngi
     assert len(engine.calls) == 1
 
 
+@pytest.mark.parametrize("shown", [None, UserSignals(user_id="ada", history=(PAIR,))])
+def test_who_is_forgotten_while_it_is_written_does_not_come_back(
+    cache: EvaluationCache, tmp_path: Path, shown: UserSignals | None
+) -> None:
+    def reply(_: object, __: int) -> str:
+        model.memory.forget("ada")
+        return write_chain([8, 3])
+
+    with PGenRM(
+        engine=ScriptedEngine(reply), memory=tmp_path / "memory", scaling=SCALING, cache=cache
+    ) as model:
+        model.remember("ada", PAIR)
+        model.score("ada", "Which color?", ANSWERS, signals=shown)
+        assert cache.forget("ada") == 0
+
+
+def test_a_cache_that_is_gone_has_nothing_to_forget(cache: EvaluationCache) -> None:
+    cache.close()
+    cache.path.unlink()
+    assert cache.forget("ada") == 0
+    assert not cache.path.exists()
+
+
 def test_who_is_forgotten_leaves_the_file(
     rm: PGenRM, engine: ScriptedEngine, cache: EvaluationCache
 ) -> None:

@@ -58,3 +58,17 @@ def test_other_languages(text: str, script: str) -> None:
 def test_what_cannot_be_told_is_unknown(text: str, script: str) -> None:
     writing = writing_of(text)
     assert (writing.language, writing.script) == ("unknown", script)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Why men die",
+        "Best men's plus size jeans?",
+        "Los Angeles vs Las Vegas",
+        "naïve café menu",
+        "pros and cons: die casting vs. ale brewing",
+    ],
+)
+def test_english_with_words_that_other_languages_have_is_not_called_foreign(text: str) -> None:
+    assert writing_of(text).language != "other"

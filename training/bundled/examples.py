@@ -95,19 +95,19 @@ def write_examples(
 ) -> Iterator[Example]:
     """An endless stream of examples, the same for the same arguments.
 
-    `outcomes` counts chains by "kept", "ranking disagrees with the choice" and "tie".
+    `outcomes` counts chains by "kept" and "ranking disagrees with the choice".
     """
     rng = np.random.default_rng(seed)
     counted: Counter[str] = Counter() if outcomes is None else outcomes
     while True:
         if task == "read":
-            yield _reading_example(answers, chain_format, rng)
+            example = _reading_example(answers, chain_format, rng)
         elif task == "reason":
-            yield _reasoning_example(answers, chain_format, rng)
+            example = _reasoning_example(answers, chain_format, rng)
         else:
             example = _chain_example(answers, chain_format, rng, counted)
-            if example is not None:
-                yield example
+        if example is not None:
+            yield example
 
 
 def _draw(distribution: Distribution, rng: np.random.Generator) -> int:
@@ -150,7 +150,9 @@ def _texts(
         drawn = [Text.of(draw_text(answers, query, length(), rng)) for _ in range(count)]
     else:
         drawn = _restyled(answers, query, count, taste, length, rng)
-    return drawn if len({text.text for text in drawn}) > 1 else _twins(drawn[0].text, count)
+    if count > 1 and len({text.text for text in drawn}) == 1:
+        return _twins(drawn[0].text, count)
+    return drawn
 
 
 def _twins(base: str, count: int) -> list[Text]:
@@ -230,19 +232,23 @@ def _prompt(
     queries: Sequence[str],
     texts: Sequence[Text],
     stated: Sequence[str] = (),
-) -> tuple[Message, ...]:
-    """queries: of the past choices, and the one to judge for. texts: two for each choice, then candidates."""
+) -> tuple[Message, ...] | None:
+    """The prompt; None where it has no room for all of that.
+
+    queries: of the past choices, and the one to judge for. texts: two for each choice, then candidates.
+    """
     *past, query = queries
-    return chain_format.messages(
-        query=query,
-        candidates=[text.text for text in texts[2 * len(past) :]],
-        history=[
-            PreferencePair(query=asked, chosen=texts[2 * i].text, rejected=texts[2 * i + 1].text)
-            for i, asked in enumerate(past)
-        ],
-        stated=tuple(StatedPreference(text=text) for text in stated),
-        conversation=(),
-    )
+    candidates = [text.text for text in texts[2 * len(past) :]]
+    history = [
+        PreferencePair(query=asked, chosen=texts[2 * i].text, rejected=texts[2 * i + 1].text)
+        for i, asked in enumerate(past)
+    ]
+    said = [StatedPreference(text=text) for text in stated]
+    shown, told = chain_format.fitting(query, candidates, history, said)
+    cut = any(chain_format.beginning("answer", text.text) != text.text for text in texts)
+    if cut or len(shown) < len(history) or len(told) < len(said):
+        return None
+    return chain_format.messages(query=query, candidates=candidates, history=history, stated=said)
 
 
 def _countable(texts: Sequence[Text]) -> tuple[str | None, ...]:
@@ -251,7 +257,7 @@ def _countable(texts: Sequence[Text]) -> tuple[str | None, ...]:
 
 def _reading_example(
     answers: Answers, chain_format: ChainFormat, rng: np.random.Generator
-) -> Example:
+) -> Example | None:
     history, width = _draw(READ_HISTORY, rng), _draw(READ_CANDIDATES, rng)
     asked = rng.integers(len(answers.queries), size=history + 1)
     texts: list[Text] = []
@@ -263,6 +269,8 @@ def _reading_example(
         reading(tag, text.values) for tag, text in zip(_tags(history, width), texts, strict=True)
     ]
     messages = _prompt(chain_format, [answers.queries[int(i)] for i in asked], texts)
+    if messages is None:
+        return None
     return Example(messages, "Readings:\n", "\n".join(lines), _countable(texts))
 
 
@@ -341,9 +349,11 @@ def _chain_example(
         if chain.totals[favorite] < rivals.max() - 1e-9:
             outcomes["ranking disagrees with the choice"] += 1
             return None
-    outcomes["kept"] += 1
     texts += shown
     messages = _prompt(chain_format, [answers.queries[i] for i in asked], texts, stated)
+    if messages is None:
+        return None
+    outcomes["kept"] += 1
     return Example(
         messages,
         "",

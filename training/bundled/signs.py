@@ -80,7 +80,11 @@ def _formal(text: str, cuts: IntArray) -> FloatArray:
     words = [(match.end(), match.end() - match.start()) for match in _WORD.finditer(text)]
     every = np.maximum(8.0, _ended([end for end, _ in words], cuts))
     long = [end for end, size in words if size >= 9]
-    formal = [match.end() for match in _FORMAL.finditer(text) if match.end() - match.start() < 9]
+    formal = [
+        match.end()
+        for match in _FORMAL.finditer(text)
+        if " " in match[0] or len(match[0]) < 9  # a long word counts already
+    ]
     return 100 * (_ended(long, cuts) + _ended(sorted(formal), cuts)) / every
 
 

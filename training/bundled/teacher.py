@@ -253,6 +253,7 @@ def operands(chain: str) -> list[tuple[int, int, int]]:
     responses: list[dict[str, int]] = []
     start = 0
     section = ""
+    edited = f": {EDITED}" in chain  # then criteria follow from the persona's words
     for line in chain.splitlines(keepends=True):
         body = line.rstrip("\n")
         if body.startswith("#"):
@@ -274,11 +275,11 @@ def operands(chain: str) -> list[tuple[int, int, int]]:
             before = tally or change
             rows += [(at, before[key], change[key]) for key, at in places.items()]
             tally = places
-        elif section == PERSONA and tally and not body.startswith("#"):
+        elif section == PERSONA and tally and not edited and not body.startswith("#"):
             for words, key in _WANTED.items():
                 if (at := body.find(words)) >= 0:
                     rows.append((start + at, tally[key], tally[key]))
-        elif section == CRITERIA and (match := _CRITERION.match(body)):
+        elif section == CRITERIA and not edited and (match := _CRITERION.match(body)):
             key = _KEY_OF.get(match[1], "")
             if key in tally:
                 rows += [(start + match.start(group), tally[key], tally[key]) for group in (1, 2)]
@@ -292,6 +293,7 @@ def operands(chain: str) -> list[tuple[int, int, int]]:
                 if key in tally:
                     read = responses[int(response[1]) - 1][key]
                     at = start + response.start(2) + match.start(2)
-                    rows += [(at + i, read, tally[key]) for i in range(len(match[2]))]
+                    wanted = read if edited else tally[key]
+                    rows += [(at + i, read, wanted) for i in range(len(match[2]))]
         start += len(line)
     return rows

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, SkipValidation
 from typing_extensions import TypedDict
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.fields import MAX_TEXT
 from pgenrm_agent.integrations.langchain.user import user_of_run
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.reward_model import PGenRM
@@ -152,7 +153,9 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
                 else {"personal_score": item.score}
             )
         for index in range(len(documents)):
-            notes.setdefault(index, {"not_scored": "the document is blank"})
+            size = len(documents[index].page_content)
+            unusable = f"it has {size:,} characters" if size > MAX_TEXT else "the document is blank"
+            notes.setdefault(index, {"not_scored": unusable})
         return [
             documents[index].model_copy(
                 update={"metadata": {**documents[index].metadata, "original_index": index, **note}}
@@ -162,11 +165,11 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
 
 
 def _candidates(documents: Sequence[Document]) -> list[Candidate]:
-    """Return the documents that have a text; a candidate's id is its document's place."""
+    """Return the documents that can be judged; a candidate's id is its document's place."""
     return [
         Candidate(id=str(index), text=document.page_content)
         for index, document in enumerate(documents)
-        if document.page_content.strip()
+        if document.page_content.strip() and len(document.page_content) <= MAX_TEXT
     ]
 
 

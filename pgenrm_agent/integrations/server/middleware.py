@@ -81,6 +81,12 @@ def _announced(scope: Scope) -> int:
     return 0
 
 
+def _path(scope: Scope) -> str:
+    """Return the path that routes are matched with: without the prefix under which a proxy has the server."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "").rstrip("/"))
+
+
 class KeyMiddleware:
     """ASGI middleware: answers 401 to what comes without a key in force, before its body is read.
 
@@ -93,7 +99,7 @@ class KeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and scope["path"].startswith(KEYED):
+        if scope["type"] == "http" and _path(scope).startswith(KEYED):
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             try:
                 tenant = self._keys.tenant_of(key.strip()) if scheme.lower() == "bearer" else None

@@ -54,6 +54,7 @@ def test_every_part_is_found_in_a_chain_that_is_only_begun() -> None:
     assert FORMAT.complete_through(NOTES + PERSONA + "### Criteria\n") == "persona"
     assert FORMAT.complete_through(NOTES + PERSONA + CRITERIA + "### Marks\n") == "rubric"
     assert FORMAT.complete_through(CHAIN) == "scores"
+    assert FORMAT.complete_through(CHAIN[:-3]) == "rubric"
     assert written_persona(NOTES + PERSONA) == "They want short answers, and a formal tone."
     assert read_persona(NOTES) is None
     assert read_notes(NOTES).count("\n") == 5
@@ -103,9 +104,18 @@ def test_an_edited_persona_keeps_the_notes_and_drops_the_rest() -> None:
     assert edited == NOTES + "### Persona\nBe nice to me.\n### Criteria\n"
     with pytest.raises(ConfigurationError, match="heading"):
         FORMAT.with_persona(CHAIN, "### Criteria")
+    cut = FORMAT.with_persona(NOTES[:200], "Be nice.")
+    assert cut == "## Notes\n### Persona\nBe nice.\n### Criteria\n"
 
 
 def test_an_edited_rubric_is_read_back_and_only_marks_are_asked_for() -> None:
+    odd = Rubric.normalized(
+        tuple(Criterion(name=f"C{weight}", weight=weight) for weight in (14, 1, 0.001))
+    )
+    again = read_criteria(FORMAT.with_rubric(CHAIN, odd))
+    assert [item.weight for item in again] == pytest.approx(
+        [item.weight for item in odd.criteria], abs=1e-3
+    )
     rubric = Rubric(
         criteria=(Criterion(name='Says "why"', weight=80), Criterion(name="Rhymes", weight=20))
     )

@@ -19,7 +19,7 @@ from pgenrm_agent.schema import (
 )
 
 FORMAT = ChainFormat.load("compact-2")
-CHAIN_TOKENS = 500
+CHAIN_TOKENS = 740  # of the teacher, over six choices, wishes and four candidates, at most
 ENGLISH = "The train leaves at nine, and it takes about two hours to get there by the coast. " * 8
 CODE = "for (i = 0; i < 10; i++) { a[i] = b[i] * 3; } // " * 12
 CHINESE = "火车九点开，沿着海岸大约需要两个小时才能到达那里。" * 30

@@ -16,9 +16,10 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
 from pgenrm_agent.training.bundled.examples import Example
 from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure
+from pgenrm_agent.training.bundled.simulation import load_answers
 from pgenrm_agent.training.bundled.tokenizer import markers, train_tokenizer
 from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack
-from pgenrm_agent.training.psi import train_psi
+from pgenrm_agent.training.psi import Steps, train_psi
 from pgenrm_agent.training.reading import build_model
 from pgenrm_agent.training.recipe import ModelShape, PsiRecipe
 
@@ -117,6 +118,36 @@ def test_readings_are_asked_for_within_each_answer_and_at_its_end() -> None:
     counts = [row[numbers] for place, row in along if place < tags[0]]
     assert counts == sorted(counts)
     assert {row[numbers] for place, row in along if place > tags[0]} == {0}
+
+
+def test_the_first_word_behind_a_label_belongs_to_its_answer() -> None:
+    prompt = "Chosen: Hello there [1 chosen]\nRejected: Yes [1 rejected]"
+    tokenizer = train_tokenizer([prompt] * 20, size=512, context=64)
+    example = Example(
+        (Message(role="user", content=prompt),),
+        "",
+        "[1 chosen] a\n[1 rejected] b",
+        answers=("Hello there", "Yes"),
+    )
+    encoded = encode(example, tokenizer)
+    noticed = tokenizer.decode([encoded.input_ids[place] for place in encoded.notice_at])
+    assert noticed.split() == ["Hello", "there", "Yes"]
+
+
+def test_steps_are_the_same_in_any_order(psi_answers: Path) -> None:
+    tokenizer = train_tokenizer(["some plain text"] * 20, size=512, context=3072)
+    answers = load_answers(psi_answers / "train.jsonl.gz")
+    recipe = PsiRecipe.model_validate(RECIPE)
+    chain_format = ChainFormat.load("compact-2")
+    first, second = (Steps(recipe, answers, chain_format, tokenizer) for _ in range(2))
+    forward = [first[step]["input_ids"] for step in (0, 1, len(first) - 1)]
+    backward = [second[step]["input_ids"] for step in (len(first) - 1, 1, 0)]
+    for step, again in zip(forward, backward[::-1], strict=True):
+        assert torch.equal(step, again)
+    assert first.tokens(len(first)) == sum(
+        round(phase.tokens / phase.tokens_per_step) * phase.tokens_per_step
+        for phase in recipe.phases
+    )
 
 
 def test_where_to_look_is_asked_of_the_models_own_attention() -> None:

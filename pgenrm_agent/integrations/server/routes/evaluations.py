@@ -116,7 +116,9 @@ async def rerank(
     )
     result = await while_connected(request, start(service, work))
     version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
-    warnings = result.evaluation.evidence.warnings if user else (NOBODY,)
+    warnings = result.evaluation.evidence.warnings
+    if not user:
+        warnings = (NOBODY, *(told for told in warnings if UNKNOWN.user_id not in told))
     return rerank_response(result, body, version, list(warnings))
 
 

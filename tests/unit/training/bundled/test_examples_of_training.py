@@ -46,6 +46,24 @@ def test_one_and_two_past_choices_are_as_frequent_as_three(examples: list[Exampl
     assert min(width.values()) > 0.6 * max(width.values())
 
 
+def test_a_single_answer_keeps_its_period(examples: list[Example]) -> None:
+    lonely = [
+        example.answers[-1]
+        for example in examples
+        if _shown(example)[1] == 1 and example.answers[-1]
+    ]
+    assert 0.2 < np.mean([text.endswith(".") for text in lonely]) < 0.95
+
+
+def test_every_choice_of_the_notes_stands_in_the_prompt(examples: list[Example]) -> None:
+    for example in examples:
+        history, width = _shown(example)
+        prompt = "".join(message.content for message in example.messages)
+        assert prompt.count(" chosen]") == history
+        assert prompt.count("[response ") == width
+        assert len(example.answers) == 2 * history + width
+
+
 def test_texts_have_all_lengths(examples: list[Example]) -> None:
     sizes = np.array([len(text) for example in examples for text in example.answers if text])
     assert (sizes < 70).mean() > 0.25

@@ -77,6 +77,12 @@ def test_an_edited_persona_alone_makes_the_rubric() -> None:
     assert "### Persona\nBe nice to me.\n" in chain.text
     assert "1. Friendly tone (6): The persona says so." in chain.text
     assert "Brevity" not in chain.text
+    tallies = chain.text.index("Tally:"), chain.text.index("[response")
+    shown = [source for _, *sources in operands(chain.text) for source in sources]
+    behind = [row for row in operands(chain.text) if row[0] > chain.text.index("### Persona")]
+    assert shown
+    assert behind
+    assert not any(tallies[0] < source < tallies[1] for _, *two in behind for source in two)
 
 
 def _number(text: str, place: int) -> int:
