@@ -233,11 +233,13 @@ def _prompt(
     texts: Sequence[Text],
     stated: Sequence[str] = (),
 ) -> tuple[Message, ...] | None:
-    """The prompt; None where it has no room for all of that.
+    """The prompt; None where it has no room for all of that, or a choice is between equal texts.
 
     queries: of the past choices, and the one to judge for. texts: two for each choice, then candidates.
     """
     *past, query = queries
+    if any(texts[2 * i].text == texts[2 * i + 1].text for i in range(len(past))):
+        return None
     candidates = [text.text for text in texts[2 * len(past) :]]
     history = [
         PreferencePair(query=asked, chosen=texts[2 * i].text, rejected=texts[2 * i + 1].text)
