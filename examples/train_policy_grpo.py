@@ -1,6 +1,7 @@
 """Train a policy on what one user likes: GRPO, with the reward model as TRL's reward function."""
 
 import tempfile
+from statistics import fmean
 
 from datasets import Dataset
 from small_policy import ADVICE, listed, make_policy, warm
@@ -42,6 +43,9 @@ with (
     )
     trainer.remove_callback(PrinterCallback)  # the figures are printed below
     trainer.train()
-    curve = [row["reward"] for row in trainer.state.log_history if "reward" in row]
-    print(f"reward, first half: {sum(curve[: STEPS // 2]) / (STEPS // 2):.2f}")
-    print(f"reward, second half: {sum(curve[STEPS // 2 :]) / (STEPS - STEPS // 2):.2f}")
+    # None: no answer of that step could be scored.
+    curve = [row.get("reward") for row in trainer.state.log_history if "reward" in row]
+    halves = curve[: STEPS // 2], curve[STEPS // 2 :]
+    first, second = (fmean(reward for reward in half if reward is not None) for half in halves)
+    print(f"reward, first half: {first:.2f}")
+    print(f"reward, second half: {second:.2f}")

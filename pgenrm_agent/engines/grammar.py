@@ -45,9 +45,10 @@ CONTEXTS = (8, 4, 2, 1, 0)
 """How many of the tokens before a forced text are encoded with it; fewer where more do not come back."""
 NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 DATA = frozenset({"const", "enum", "default", "examples"})
-# What a string of bounded length may hold, in xgrammar 0.2: control characters, which JSON forbids.
+# What a string of bounded length may hold, in xgrammar 0.2: control characters, which JSON forbids, and
+# halves of surrogates, which are no text: one of them reads back as three characters.
 _BOUNDED = r"[^\"\\\r\n]"
-_WITHOUT_CONTROL = r"[^\"\\\x00-\x1f]"
+_WITHOUT_CONTROL = r"[ !#-\[\]-\ud7ff\ue000-\U0010ffff]"
 
 
 def grammar_of(prompt: Prompt) -> str | None:

@@ -110,7 +110,7 @@ HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     "</textarea></pre># **markdown** [x](javascript:alert(1)) {{ 7*7 }} \u202eemirc\u202c "
     + "unbroken"
-    * 12_800
+    * 6_000
 )
 
 
@@ -120,10 +120,13 @@ def test_a_hostile_candidate_is_shown_as_text(page: Page, studio: Studio, keep: 
         update={
             "query": HOSTILE[:400],
             "user_id": SIGNALS.user_id,
-            "candidates": (Candidate(id="<i>x</i>\u202e", text=HOSTILE), REQUEST.candidates[0]),
+            "candidates": (
+                Candidate(id="<i>x</i>\u202e", text=HOSTILE),
+                REQUEST.candidates[0],
+            ),
         }
     )
-    assert len(HOSTILE) > 100_000
+    assert len(HOSTILE) > 40_000
     run = studio.session.start(asked, scaling=SCALING, signals=SIGNALS)
     open_run(page, studio, run)
     page.locator(".answer summary").first.click()

@@ -81,7 +81,7 @@ def test_the_demonstration_brings_enough_choices_for_a_taste() -> None:
 
 def test_the_same_seed_gives_the_same_demo_and_another_one_does_not(tmp_path: Path) -> None:
     def scored(seed: int, folder: str) -> dict[str, Evaluation]:
-        result = run(tmp_path / folder, "--individual", 1, "--seed", seed)
+        result = run(tmp_path / folder, "--individual", 4, "--seed", seed)
         return {
             name: evaluation.model_copy(update={"timings": {}})
             for name, evaluation in evaluations(result).items()

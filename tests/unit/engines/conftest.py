@@ -44,7 +44,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 
-    torch.manual_seed(0)
+    torch.manual_seed(5)
     words = "the person asked how and the answer said why, then what: one two three. "
     tokenizer = train_tokenizer([words * 20], size=600, context=256)
     config = LlamaConfig(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from pgenrm_agent.engines.grammar import json_grammar
+from pgenrm_agent.engines.grammar import grammar_of
 from pgenrm_agent.engines.prompting import EncodedPrompt
 from pgenrm_agent.engines.protocol import Prompt, SamplingParams
 from pgenrm_agent.engines.vllm import VLLMEngine
@@ -57,11 +56,11 @@ async def test_a_schema_is_read_beside_the_loop(
 ) -> None:
     threads: list[threading.Thread] = []
 
-    def recorded(schema: Mapping[str, object]) -> str:
+    def recorded(prompt: Prompt) -> str | None:
         threads.append(threading.current_thread())
-        return json_grammar(schema)
+        return grammar_of(prompt)
 
-    monkeypatch.setattr("pgenrm_agent.engines.vllm_sampling.json_grammar", recorded)
+    monkeypatch.setattr("pgenrm_agent.engines.vllm_sampling.grammar_of", recorded)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     sampler = VLLMSampler(None, tokenizer, 256, None)  # type: ignore[arg-type]
     prompt = Prompt(messages=(Message(role="user", content="How?"),), json_schema={"not": {}})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from pgenrm_agent.user_ids import normal_user_id
@@ -25,6 +26,17 @@ def _is_usable(text: str) -> bool:
 schemathesis.openapi.format(
     "user-id", st.text(st.characters(codec="utf-8"), min_size=1, max_size=256).filter(_is_usable)
 )
+
+
+def _names_a_user(case: schemathesis.Case) -> bool:
+    """Whether an id in path or header is one: the description's format cannot say what is printable."""
+    named = [unquote(str((case.path_parameters or {}).get("user_id", "ada")))]
+    header = (case.headers or {}).get("X-PGenRM-User")
+    if header is not None:
+        # The header is UTF-8, and clients send its bytes.
+        named.append(str(header).encode("latin-1", "replace").decode("utf-8", "replace"))
+    return all(map(_is_usable, named))
+
 
 # Examples per route: enough to meet every kind of wrong value, and done within a minute or two.
 EXAMPLES = 10
@@ -47,6 +59,7 @@ def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
         )
         @given(case=operation.as_strategy())
         def answered(case: schemathesis.Case) -> None:
+            assume(_names_a_user(case))
             case.call_and_validate(base_url=running.url, headers=headers, timeout=120)
 
         tried += 1
