@@ -265,7 +265,9 @@ async def aggregate(
     request = EvaluationRequest.model_validate(state["request"])
     context = context_of(runtime)
     failures = [ChainFailure.model_validate(failure) for failure in state["failures"]]
-    chain_format = context.chain_format or await asyncio.to_thread(default_format, context.engine)
+    chain_format = context.chain_format
+    if chain_format is None:
+        chain_format = await asyncio.to_thread(default_format, context.engine)
     chains: list[EvaluationChain] = []
     for draft in state["chains"]:
         content = read_draft(draft, request)

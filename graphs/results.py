@@ -38,6 +38,7 @@ WITHHELD = "(withheld: what is written of a similar person is not for others)"
 TELLING = 8
 # How a sample ends that says nothing about what the model can write.
 INTERRUPTED = frozenset({"filtered", "refused", "timeout", "failed"})
+INCOMPLETE = frozenset({"missing_candidates", "missing_marks"})
 
 
 def read_draft(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainError:
@@ -66,10 +67,11 @@ def read_draft(draft: Draft, request: EvaluationRequest) -> ParsedChain | ChainE
 def cannot_write(reasons: Sequence[str | None]) -> bool:
     """Return whether a model does not write what it is asked for.
 
-    reasons: why each of its texts cannot be used; None for one that can.
+    reasons: why each of its texts cannot be used; None for one that can. A text that can be read, and
+    lacks a mark, tells that it does write it.
     """
     return len(reasons) >= TELLING and all(
-        reason is not None and reason not in INTERRUPTED for reason in reasons
+        reason is not None and reason not in INTERRUPTED | INCOMPLETE for reason in reasons
     )
 
 

@@ -18,13 +18,13 @@ from pgenrm_agent.arguments import model_of
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.costs import CostLedger
+from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, stated_preference
 from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, run_options
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
-    EngineName,
     default_persona_embedder,
     format_for,
     memory_exists,

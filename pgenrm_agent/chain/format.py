@@ -120,9 +120,9 @@ class ChainFormat:
         Raises:
             ConfigurationError: no such format, or one of its files is missing or wrong.
         """
-        given = path_of(name_or_folder, "chain_format")
+        path = path_of(name_or_folder, "chain_format")
         if isinstance(name_or_folder, Path) or "/" in name_or_folder or "\\" in name_or_folder:
-            folder: Traversable = given
+            folder: Traversable = path
         else:
             formats = resources.files("pgenrm_agent.chain") / "formats"
             folder = formats / name_or_folder

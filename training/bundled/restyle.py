@@ -55,11 +55,11 @@ def _swap(
     text: str, pairs: Sequence[tuple[str, str]], share: float, rng: np.random.Generator
 ) -> str:
     for old, new in pairs:
-        text = re.sub(
-            old,
-            lambda match, new=new: new if rng.random() < share else match[0],
-            text,  # type: ignore[misc]
-        )
+
+        def replaced(match: re.Match[str], new: str = new) -> str:
+            return new if rng.random() < share else match[0]
+
+        text = re.sub(old, replaced, text)
     return text
 
 

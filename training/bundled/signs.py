@@ -85,7 +85,8 @@ def _formal(text: str, cuts: IntArray) -> FloatArray:
         for match in _FORMAL.finditer(text)
         if " " in match[0] or len(match[0]) < 9  # a long word counts already
     ]
-    return 100 * (_ended(long, cuts) + _ended(sorted(formal), cuts)) / every
+    share: FloatArray = 100 * (_ended(long, cuts) + _ended(sorted(formal), cuts)) / every
+    return share
 
 
 SIGNS: tuple[Sign, ...] = (
