@@ -119,22 +119,21 @@ $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
 	$(PIP) install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
 	touch $@
 
-# The bundled model as it was made, about three hours on two CPU cores. Interrupted, the same command
+# The bundled model as it was made, about two and a half hours on two CPU cores. Interrupted, the same command
 # goes on where it was.
 train-bundled: $(VENV)/.test $(VENV)/.package
 	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --out $(RUNS)/tiny
-	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/tiny/model --engine vllm --out $(RUNS)/tiny/evaluation
-	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny --report $(RUNS)/tiny/evaluation/report.json --machine "$(MACHINE)"
+	$(BIN)/python -m studies.bundled measure --data $(DATA) --model $(RUNS)/tiny/model --out $(RUNS)/tiny/measured
+	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny --measured $(RUNS)/tiny/measured --machine "$(MACHINE)"
 
 # All three stages: what stands above, then CRE and the curriculum from its weights, measured on the same test.
 # Half an hour more; what it bought so far is in docs/notebook/training.md.
 train-stages: train-bundled
 	$(BIN)/pgenrm train cre --data simulated-train:$(DATA):500 --model $(RUNS)/tiny/model --out $(RUNS)/cre
 	$(BIN)/pgenrm train curriculum --data simulated-train:$(DATA):500 --model $(RUNS)/cre/model --out $(RUNS)/curriculum
-	$(BIN)/python -m studies.bundled evaluate --data $(DATA) --model $(RUNS)/curriculum/model --engine vllm \
-	    --out $(RUNS)/curriculum/evaluation
-	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/curriculum \
-	    --report $(RUNS)/curriculum/evaluation/report.json --machine "$(MACHINE)"
+	$(BIN)/python -m studies.bundled measure --data $(DATA) --model $(RUNS)/curriculum/model --out $(RUNS)/curriculum/measured
+	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/curriculum --measured $(RUNS)/curriculum/measured \
+	    --machine "$(MACHINE)"
 
 clean:
 	rm -rf $(VENV) .venv-oldest build dist docs/_build *.egg-info

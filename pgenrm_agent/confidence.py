@@ -10,7 +10,7 @@ beforehand of chains' noise (`ChainNoise`):
 - Even the mean of endlessly many chains misses the user's own judgement, by `bias` a candidate.
 - In a share `lapse` of cases the chains say nothing of what the user chooses.
 
-`python -m studies.bundled calibrate` measures the four on simulated users whom training never saw.
+`python -m studies.bundled measure` measures the four on simulated users whom training never saw.
 """
 
 from __future__ import annotations

@@ -18,14 +18,13 @@ from pgenrm_agent.cli.options import (
     FixedSeedOption,
     JsonOption,
     ModelFolderOption,
-    TemperatureOption,
 )
 from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pgenrm_agent.evaluation.records import Record
     from studies.bundled.calibration import Calibration
-    from studies.bundled.evaluate import EvaluationReport
+    from studies.bundled.measure import Measured
 
 __all__ = ["app"]
 
@@ -33,132 +32,93 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
-def evaluate(
+def measure(
     *,
     data: AnswersOption,
     model: ModelFolderOption,
     out: Annotated[
-        Path, typer.Option(help="Folder for records.jsonl and report.json; continues there.")
+        Path, typer.Option(help="Folder for measured.json and the records; continues there.")
     ],
-    users: Annotated[int, typer.Option(min=2, help="Simulated users, one comparison each.")] = 1000,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to measure; repeat for several: test, obvious, pages, reasons, calibration, speed.",
+            show_default="all",
+        ),
+    ] = None,
+    users: Annotated[
+        int, typer.Option(min=2, help="Simulated test users, one comparison each.")
+    ] = 1000,
+    validation: Annotated[int, typer.Option(min=20, help="Simulated validation users.")] = 400,
     history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
     chains: Annotated[int, typer.Option(min=1, help="Samples per evaluation.")] = 8,
-    temperature: TemperatureOption = 1.0,
     seed: FixedSeedOption,
     engine: EngineOption,
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to apply.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy on users and queries that training never saw, beside the baselines."""
+    """Measure all that the model card tells: test users, obvious cases, reasons, confidence, speed."""
     from pgenrm_agent.engines import load_engine
-    from pgenrm_agent.evaluation.metrics import plus_minus
-    from pgenrm_agent.files import write_json
     from pgenrm_agent.model_files import format_of
-    from pgenrm_agent.progress import counting
-    from pgenrm_agent.run_folder import refuse_other_settings, weights_of
-    from pgenrm_agent.training.bundled.simulation import World, load_answers
-    from studies.bundled.evaluate import evaluate_model
+    from pgenrm_agent.progress import counting_tasks
+    from pgenrm_agent.run_folder import weights_of
+    from studies.bundled.measure import PARTS, Sizes
+    from studies.bundled.measure import measure as measure_parts
 
-    settings = {
-        "model": weights_of(model),
-        "adapter": adapter and weights_of(adapter),
-        "history": history,
-        "chains": chains,
-        "temperature": temperature,
-        "seed": seed,
-    }
-    refuse_other_settings(out, settings, what="an evaluation")
+    unknown = [name for name in part or () if name not in PARTS]
+    if unknown:
+        raise ConfigurationError(f"part {unknown[0]!r} is unknown: use {', '.join(PARTS)}")
+    sizes = Sizes(users=users, validation=validation, history=history, chains=chains, seed=seed)
+    name = weights_of(model) + (f" with {weights_of(adapter)}" if adapter else "")
     runner = load_engine(
         engine or "transformers", model, **({"adapter": adapter} if adapter else {})
     )
 
-    async def measure() -> EvaluationReport:
+    async def run_parts() -> Measured:
         async with aclosing(runner):
-            with counting("comparisons") as progress:
-                return await evaluate_model(
+            with counting_tasks() as progress:
+                return await measure_parts(
                     runner,
                     format_of(model),
-                    World(),
-                    load_answers(data / "train.jsonl.gz"),
-                    load_answers(data / "val.jsonl.gz"),
+                    name,
+                    data,
                     out,
-                    users=users,
-                    history=history,
-                    chains=chains,
-                    seed=seed,
-                    temperature=temperature,
+                    parts=[known for known in PARTS if not part or known in part],
+                    sizes=sizes,
                     progress=progress,
                 )
 
-    report = asyncio.run(measure())
-    write_json(out / "report.json", report.model_dump(mode="json"))
+    measured = asyncio.run(run_parts())
     if as_json:
-        print_json(report)
+        print_json(measured)
         return
-    title = f"{users} comparisons, {history} past choices"
-    table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
-    for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
-        shown = plus_minus(value.strict), plus_minus(value.accuracy), f"{100 * value.coverage:.1f}"
-        table.add_row(name, *shown)
-    Console().print(table)
+    _print_measured(measured)
 
 
-@app.command()
-def calibrate(
-    *,
-    data: AnswersOption,
-    model: ModelFolderOption,
-    out: Annotated[
-        Path, typer.Option(help="Folder for records.jsonl and calibration.json; continues there.")
-    ],
-    users: Annotated[int, typer.Option(min=20, help="Simulated validation users.")] = 400,
-    history: Annotated[int, typer.Option(min=0, max=6, help="Past choices shown.")] = 3,
-    chains: Annotated[int, typer.Option(min=3, help="Samples per evaluation.")] = 8,
-    seed: FixedSeedOption,
-    engine: EngineOption,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure chains' noise, which the probability of being best allows for."""
-    from pgenrm_agent.engines import load_engine
-    from pgenrm_agent.files import write_json
-    from pgenrm_agent.model_files import format_of
-    from pgenrm_agent.progress import counting
-    from pgenrm_agent.run_folder import refuse_other_settings, weights_of
-    from pgenrm_agent.training.bundled.simulation import World, load_answers
-    from studies.bundled.calibration import calibrate as measure
-    from studies.bundled.calibration import sampled_of
-    from studies.bundled.evaluate import chance, draw_cases, judge_cases
+def _print_measured(measured: Measured) -> None:
+    from pgenrm_agent.evaluation.metrics import plus_minus
+    from pgenrm_agent.evaluation.report import fitness_in_words
 
-    settings = {"model": weights_of(model), "history": history, "chains": chains, "seed": seed}
-    refuse_other_settings(out, settings, what="a calibration")
-    answers = load_answers(data / "val.jsonl.gz")
-    cases = draw_cases(
-        World(), answers, split="validation", count=users, history=history, seed=seed
-    )
-    runner = load_engine(engine or "transformers", model)
-
-    async def judge() -> list[Record]:
-        async with aclosing(runner):
-            with counting("comparisons") as progress:
-                return await judge_cases(
-                    runner,
-                    format_of(model),
-                    answers,
-                    cases,
-                    out,
-                    chains=chains,
-                    temperature=1.0,
-                    seed=seed,
-                    progress=progress,
-                )
-
-    records = asyncio.run(judge())
-    calibration = measure(sampled_of(records, [chance(case, answers) for case in cases]))
-    write_json(out / "calibration.json", calibration.model_dump(mode="json"))
-    if as_json:
-        print_json(calibration)
-    else:
-        _print_calibration(calibration)
+    console = Console()
+    if report := measured.test:
+        title = f"{report.users} comparisons, {report.history} past choices"
+        table = Table("", "strict, %", "accuracy, %", "coverage, %", title=title)
+        for name, value in sorted(report.accuracy.items(), key=lambda item: item[1].strict.mean):
+            coverage = f"{100 * value.coverage:.1f}"
+            table.add_row(name, plus_minus(value.strict), plus_minus(value.accuracy), coverage)
+        console.print(table)
+    for name, fitness in (("obvious cases", measured.obvious), ("pages", measured.pages)):
+        if fitness:
+            console.print(f"{name}: {fitness_in_words(fitness)}", markup=False)
+    if measured.reasons:
+        console.print(measured.reasons.model_dump(), markup=False)
+    if measured.calibration:
+        _print_calibration(measured.calibration)
+    if measured.speed:
+        console.print(
+            f"{measured.speed.median:.1f} s an evaluation"
+            f" ({measured.speed.least:.1f} to {measured.speed.most:.1f})"
+        )
 
 
 def _print_calibration(calibration: Calibration) -> None:
@@ -184,17 +144,14 @@ def _print_calibration(calibration: Calibration) -> None:
 def card(
     *,
     folder: Annotated[Path, typer.Option("--run", help="Folder of the run of the last stage.")],
-    report: Annotated[Path, typer.Option(help="report.json of `evaluate`.")],
+    measured: Annotated[Path, typer.Option(help="Folder of `measure`, with every part in it.")],
     data: AnswersOption,
     machine: Annotated[str, typer.Option(help="What the model was trained on, in words.")],
-    calibration: Annotated[
-        Path | None, typer.Option(help="calibration.json of `calibrate`.")
-    ] = None,
 ) -> None:
     """Write MODEL_CARD.md into the run's model folder, from what was measured."""
     from studies.bundled.card import write_card
 
-    typer.echo(str(write_card(folder, report, data, machine, calibration)))
+    typer.echo(str(write_card(folder, measured, data, machine)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What is known of chains' noise (`confidence.ChainNoise`), measured on simulated users.
 
-    python -m studies.bundled calibrate --model runs/psi/model --data FOLDER --out runs/psi/calibration
+    python -m studies.bundled measure --part calibration --model MODEL --data FOLDER --out FOLDER
 
 Users of the split "validation", whom neither training nor the model card's figures know, choose
 between two answers; the chains of each comparison are kept. From them follow the prior spread and

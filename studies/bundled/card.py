@@ -14,8 +14,7 @@ from pgenrm_agent.evaluation.metrics import plus_minus
 from pgenrm_agent.files import write_text
 from pgenrm_agent.run_folder import RUN
 from pgenrm_agent.training.bundled.simulation import load_answers
-from studies.bundled.calibration import Calibration, Figures
-from studies.bundled.evaluate import EvaluationReport
+from studies.bundled.measure import MEASURED, PARTS, Measured
 
 __all__ = ["write_card"]
 
@@ -26,22 +25,26 @@ STAGES = {
 SIMULATED = ("simulated", "simulated-train")
 
 
-def write_card(
-    run: Path, report: Path, data: Path, machine: str, calibration: Path | None = None
-) -> Path:
+def write_card(run: Path, measured: Path, data: Path, machine: str) -> Path:
     """Write `run/model/MODEL_CARD.md`; returns its path.
 
     run: of any stage, on a model that began with `pgenrm train psi`; its record names the runs before it.
-    calibration: what `calibrate` measured, for the table of the probability of being best.
+    measured: folder of what `studies.bundled.measure` measured, every part of it.
 
     Raises:
-        ConfigurationError: the run or the report is not there, or the first of the runs is no psi run.
+        ConfigurationError: the run or a figure is not there, or the first of the runs is no psi run.
     """
-    for path in filter(None, (run / RUN, report, calibration)):
+    for path in (run / RUN, measured / MEASURED):
         if not path.is_file():
             raise ConfigurationError(
-                f"{path}: no such file; run `pgenrm train psi` and `python -m studies.bundled evaluate` first"
+                f"{path}: no such file; run `pgenrm train psi` and `python -m studies.bundled measure` first"
             )
+    figures = Measured.model_validate_json((measured / MEASURED).read_text(encoding="utf-8"))
+    missing = [part for part in PARTS if getattr(figures, part) is None]
+    if missing or figures.test is None or figures.calibration is None:
+        raise ConfigurationError(
+            f"{measured / MEASURED} has no {', '.join(missing)}: run `python -m studies.bundled measure`"
+        )
     runs = [json.loads((run / RUN).read_text(encoding="utf-8"))]
     while runs[0].get("start_from"):
         runs.insert(0, runs[0]["start_from"])
@@ -56,7 +59,6 @@ def write_card(
         for record in runs
         if "stage" in record
     ]
-    measured = EvaluationReport.model_validate_json(report.read_text(encoding="utf-8"))
     answers = load_answers(data / "train.jsonl.gz")
     chains: Counter[str] = Counter()
     for record in supervised:
@@ -70,23 +72,21 @@ def write_card(
             reinforced=reinforced,
             stages=STAGES,
             real_choices=any(record["source_kind"] not in SIMULATED for record in reinforced),
-            report=measured,
+            report=figures.test,
+            figures=figures,
             machine=machine,
             parameters=supervised[0]["parameters"],
             training_answers=len(answers.texts),
             training_queries=len(answers.queries),
             kept=chains["kept"],
             written=chains.total(),
-            rows=sorted(measured.accuracy.items(), key=lambda item: item[1].strict.mean),
+            rows=sorted(figures.test.accuracy.items(), key=lambda item: item[1].strict.mean),
             plus_minus=plus_minus,
-            calibrated=calibration and _before_and_after(calibration),
+            calibrated=list(
+                zip(figures.calibration.before, figures.calibration.after, strict=True)
+            ),
         )
     )
     target = run / "model" / "MODEL_CARD.md"
     write_text(target, text)
     return target
-
-
-def _before_and_after(calibration: Path) -> list[tuple[Figures, Figures]]:
-    measured = Calibration.model_validate_json(calibration.read_text(encoding="utf-8"))
-    return list(zip(measured.before, measured.after, strict=True))

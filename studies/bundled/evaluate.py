@@ -1,6 +1,6 @@
 """Measure a model on users and queries that training never saw, beside what it must beat.
 
-    python -m studies.bundled evaluate --model runs/psi/model --data FOLDER --out runs/psi/evaluation
+    python -m studies.bundled measure --part test --model MODEL --data FOLDER --out FOLDER
 
 Each test user brings a few past choices and one more, held back; the model ranks the two answers of
 that one. Baselines see the same comparisons. What is asked, kept and counted is the evaluation

@@ -99,11 +99,12 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
         # What the stage before left behind still writes chains.
         assert json.loads(row)["chain/format_errors"] < 1
     report = run(
-        *("evaluate", "--data", few_answers, "--model", third["model"], "--users", 4),
-        *("--chains", 1, "--out", tmp_path / "measured"),
+        *("measure", "--part", "test", "--data", few_answers, "--model", third["model"]),
+        *("--users", 4, "--chains", 1, "--out", tmp_path / "measured"),
         app=bundled,
     )
-    model = report["accuracy"]["model, 1 samples"]
+    assert report["obvious"] is None
+    model = report["test"]["accuracy"]["model, 1 samples"]
     assert model["comparisons"] == 4
     assert model["coverage"] > 0
     assert model["strict"]["mean"] <= model["accuracy"]["mean"]
@@ -111,7 +112,7 @@ def test_chains_sft_merge_cre_curriculum_and_evaluation_follow_each_other(
     refused = CliRunner().invoke(
         bundled,
         [
-            *("evaluate", "--data", str(few_answers), "--model", merged["model"]),
+            *("measure", "--data", str(few_answers), "--model", merged["model"]),
             *("--users", "4", "--chains", "1", "--out", str(tmp_path / "measured")),
         ],
     )

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.metrics import Accuracy, MeanError
+from pgenrm_agent.evaluation.fitness import Fitness, RightShare
+from pgenrm_agent.evaluation.metrics import Accuracy, Interval, MeanError
 from studies.bundled.calibration import Calibration, Figures
 from studies.bundled.card import write_card
 from studies.bundled.evaluate import EvaluationReport
+from studies.bundled.measure import MEASURED, PARTS, Measured, Speed
+from studies.bundled.reasons import ReasonCheck
 
 PSI: dict[str, Any] = {
     "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"},
@@ -58,10 +61,46 @@ def card(record: dict[str, Any], data: Path, folder: Path) -> str:
             "silent": Accuracy.of([float("nan")] * 50),
         },
     )
+    right = RightShare(right=0.875, interval=Interval(low=0.79, high=0.93), cases=96)
+    fitness = Fitness(
+        judge="p-genrm",
+        verdict="unsure",
+        every=right,
+        chance=0.4,
+        runs=5,
+        splits={"taste: brief": right.model_copy(update={"right": 0.75, "cases": 12})},
+        tied=0.02,
+        not_scored=0.0,
+        unreadable=0.0,
+        contradictory=None,
+        prefers_first=0.48,
+        always_missed=("readme-rice",),
+    )
+    figures = Figures(
+        chains=8, comparisons=400, confidence=0.9, right=0.7, ece=0.2, auroc=0.66, log_loss=0.6
+    )
+    better = figures.model_copy(update={"confidence": 0.71, "ece": 0.03})
+    measured = Measured(
+        test=report,
+        obvious=fitness,
+        pages=fitness.model_copy(update={"runs": 10}),
+        reasons=ReasonCheck(cited=200, cited_true=190, personas=50, personas_true=46),
+        calibration=Calibration(noise={}, before=(figures,), after=(better,)),
+        speed=Speed(
+            median=2.25,
+            least=2.0,
+            most=3.0,
+            chains=8,
+            candidates=3,
+            history=3,
+            engine="transformers:model",
+            machine="2 CPU cores",
+        ),
+    )
     (folder / "model").mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(record))
-    (folder / "report.json").write_text(report.model_dump_json())
-    return write_card(folder, folder / "report.json", data, "a machine").read_text()
+    (folder / MEASURED).write_text(measured.model_dump_json())
+    return write_card(folder, folder, data, "a machine").read_text()
 
 
 def test_a_card_tells_the_stages_that_made_the_model(few_answers: Path, tmp_path: Path) -> None:
@@ -85,23 +124,17 @@ def test_a_card_tells_the_stages_that_made_the_model(few_answers: Path, tmp_path
     assert "has seen no real person's\nchoice" in text
 
 
-def test_a_card_tells_what_the_probability_of_being_best_is_worth(
-    few_answers: Path, tmp_path: Path
-) -> None:
-    card(PSI, few_answers, tmp_path)
-    figures = Figures(
-        chains=8, comparisons=400, confidence=0.9, right=0.7, ece=0.2, auroc=0.66, log_loss=0.6
-    )
-    better = figures.model_copy(update={"confidence": 0.71, "ece": 0.03})
-    calibration = Calibration(noise={}, before=(figures,), after=(better,))
-    path = tmp_path / "calibration.json"
-    path.write_text(calibration.model_dump_json())
-    text = write_card(
-        tmp_path, tmp_path / "report.json", few_answers, "a machine", path
-    ).read_text()
+def test_a_card_tells_all_that_was_measured(few_answers: Path, tmp_path: Path) -> None:
+    text = card(PSI, few_answers, tmp_path)
     assert "over 400 simulated validation users" in text
     assert "| 8 | by the spread alone | 90.0 % | 70.0 % | 0.200 | 0.660 |" in text
     assert "| 8 | with what is known of chains | 71.0 % | 70.0 % | 0.030 | 0.660 |" in text
+    assert "| all | 87.5 % | 79 to 93 | 96 |\n| taste: brief | 75.0 % | 79 to 93 | 12 |" in text
+    assert "Verdict: unsure. Ties: 2.0 %." in text
+    assert "wrong in every run: readme-rice." in text
+    assert "Of 200 choices that chains cite for a property, it holds by count in 95.0 %" in text
+    assert "92.0 % name the strongest taste" in text
+    assert "2.2 s\n(2.0 to 3.0) on 2 CPU cores" in text
 
 
 def test_a_card_says_when_real_people_were_learned_from(few_answers: Path, tmp_path: Path) -> None:
@@ -112,6 +145,13 @@ def test_a_card_says_when_real_people_were_learned_from(few_answers: Path, tmp_p
 
 def test_a_card_without_what_it_is_made_of_is_refused(few_answers: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"run\.json: no such file"):
-        write_card(tmp_path, tmp_path / "report.json", few_answers, "a machine")
+        write_card(tmp_path, tmp_path, few_answers, "a machine")
     with pytest.raises(ConfigurationError, match="no record of a `pgenrm train psi` run"):
         card(CRE | {"start_from": {}}, few_answers, tmp_path)
+    for part in PARTS:
+        path = tmp_path / MEASURED
+        figures = json.loads(path.read_text())
+        path.write_text(json.dumps(figures | {part: None}))
+        with pytest.raises(ConfigurationError, match=f"has no {part}: run"):
+            write_card(tmp_path, tmp_path, few_answers, "a machine")
+        path.write_text(json.dumps(figures))
