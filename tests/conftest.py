@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from hypothesis import settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.testing import write_chain
 
-pytest_plugins = ["fixtures.models", "fixtures.studio", "fixtures.training"]
+pytest_plugins = ["fixtures.models", "fixtures.postgres", "fixtures.studio", "fixtures.training"]
 
 # A thread for each process, before anything loads torch: two pytest workers, and what they start,
 # share the cores already, and idle threads that spin would take them from each other.
@@ -58,10 +59,31 @@ def chroma_executable() -> str:
     return executable
 
 
+@pytest.fixture
+def chroma_server(chroma_process: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a real Chroma server, with the vault of its memory in the settings."""
+    url, vault = chroma_process
+    monkeypatch.setenv("PGENRM_VAULT", str(vault))
+    return url
+
+
 @pytest.fixture(scope="session")
-def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real Chroma server."""
+def chroma_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The URL of a real Chroma server, and where the keys of its memory are."""
     directory = tmp_path_factory.mktemp("server")
+    with _chroma_in(directory) as url:
+        yield url, directory / "vault.sqlite3"
+
+
+@pytest.fixture
+def empty_chroma(tmp_path: Path) -> Iterator[str]:
+    """The URL of a real Chroma server that nobody else uses."""
+    with _chroma_in(tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def _chroma_in(directory: Path) -> Iterator[str]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     with (directory / "log").open("wb") as log:
