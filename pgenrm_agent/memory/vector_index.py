@@ -5,6 +5,10 @@ which it rewrites in place every `sync_threshold` writes. A process killed durin
 leaves files that do not belong together, and from then on every read of the collection fails,
 though no row is lost (seen here; upstream reports: chroma-core/chroma #7238, #6949).
 
+A file of the index has room for more vectors than there are, and Chroma writes that room as it lies in
+the process's memory, whose texts are then on the disk. It is overwritten with zeros after each write of
+the files: once when a collection gets its first row, and in each rewrite.
+
 SQLite also tells which write the index files stand for (`max_seq_id`, updated after the files), and
 Chroma keeps every later write in its log. So: after each rewrite the files are copied under that
 number, and before the store is opened, files that differ from the copy *of the number SQLite
@@ -16,12 +20,17 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
 from contextlib import closing
 from pathlib import Path
 
 __all__ = ["VectorIndexCopies"]
 
 _COMPLETED = "index_metadata.pickle"  # the last file of a rewrite
+_ROOMY = ("data_level0.bin", "length.bin")
+# hnswlib's header begins with its format, then the offset of the level, the room, and the number of
+# vectors, and the bytes of each of them.
+_HEADER = struct.Struct("<i8xQQQ")
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -36,6 +45,7 @@ class VectorIndexCopies:
         self._chroma = chroma
         self._copies = copies
         self._seen: dict[str, _Stamp] = {}
+        self._cleared: dict[str, _Stamp] = {}
 
     def restore(self) -> list[str]:
         """Mend what a kill may have left; returns the ids of the segments that were mended.
@@ -45,6 +55,7 @@ class VectorIndexCopies:
         if not (self._chroma / "chroma.sqlite3").exists():
             return []
         mended = []
+        self._clear_room()
         written = self._written()
         for segment, number in written.items():
             folder = self._chroma / segment
@@ -66,6 +77,7 @@ class VectorIndexCopies:
 
     def after_write(self) -> None:
         """Copy the index files of every segment that Chroma has rewritten since the last call."""
+        self._clear_room()
         changed = {
             folder.name: stamp
             for folder in self._chroma.iterdir()
@@ -81,6 +93,14 @@ class VectorIndexCopies:
                 self._copy(segment, number)
             self._seen[segment] = stamp
         self._drop_copies(written)
+
+    def _clear_room(self) -> None:
+        """Overwrite what index files hold behind their last vector."""
+        for folder in self._chroma.iterdir():
+            stamp = _stamp(folder, *_ROOMY) if folder.is_dir() else ()
+            if stamp and stamp != self._cleared.get(folder.name):
+                _clear(folder)
+                self._cleared[folder.name] = _stamp(folder, *_ROOMY)
 
     def _written(self) -> dict[str, int]:
         """Vector segment -> the log number its files stand for; 0 when never written."""
@@ -112,6 +132,25 @@ class VectorIndexCopies:
             for folder in self._copies.iterdir():
                 if folder.name not in written:
                     shutil.rmtree(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Overwrite the room behind the vectors of an index with zeros, where its header can be read."""
+    try:
+        header = (folder / "header.bin").read_bytes()
+        _, _, vectors, vector_bytes = _HEADER.unpack_from(header)
+        for name, used in (
+            ("data_level0.bin", vectors * vector_bytes),
+            ("length.bin", vectors * 4),
+        ):
+            with (folder / name).open("r+b") as file:
+                file.seek(used)
+                room = file.read()
+                if room.strip(b"\0"):  # else as it was, its time included
+                    file.seek(used)
+                    file.write(bytes(len(room)))
+    except (FileNotFoundError, struct.error):
+        return  # torn by a kill: `restore` puts a whole one in its place
 
 
 def _stamp(folder: Path, *names: str) -> _Stamp:
