@@ -16,9 +16,8 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 
 import numpy as np
 from langgraph.channels import DeltaChannel
@@ -35,7 +34,18 @@ from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
 from pgenrm_agent.fields import Model
+from pgenrm_agent.files import PRIVATE
 from pgenrm_agent.graphs.checkpoints import in_sqlite
+from pgenrm_agent.graphs.learning_jobs import (
+    Job,
+    LearnedPersona,
+    OpenPersona,
+    job_of,
+    merged,
+    open_personas,
+    pairs_by_choice,
+    sealed_persona,
+)
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
@@ -49,7 +59,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
 __all__ = [
-    "LearnedPersona",
     "LearnedPrototypes",
     "LearningContext",
     "LearningGraph",
@@ -101,31 +110,6 @@ class LearningContext:
         whole_number(self.seed, "seed", least=0)
 
 
-class Job(TypedDict):
-    """One persona to derive: of whom, for the query of which of their choices."""
-
-    user_id: str
-    pair_id: str
-
-
-class LearnedPersona(Job):
-    """One derived persona."""
-
-    text: str
-
-
-Item = TypeVar("Item", bound=Job)
-
-
-def merged(items: Sequence[Item], more: Sequence[Sequence[Item]]) -> list[Item]:
-    """Return `items`, and after them those of each write that are not among them yet.
-
-    One item a choice, however often a node was run: a write that comes again changes nothing.
-    """
-    every = chain(items, chain.from_iterable(more))
-    return list({(item["user_id"], item["pair_id"]): item for item in every}.values())
-
-
 class LearningState(TypedDict, total=False):
     """jobs: what to derive. done: how many of them are. unreadable: those without a persona.
 
@@ -159,16 +143,19 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
     Raises ConfigurationError when nobody with a past choice has agreed.
     """
     context = runtime.context
+    vault = context.memory.shared_store().vault
 
     def look() -> list[Job]:
         jobs: list[Job] = []
         for user in context.memory.users():
             if not (user.consent and user.pairs):
                 continue
+            key = vault.key_of(user.user_id)
             ids = [pair.id for pair in context.memory.history(user.user_id)]
             rng = random.Random(derive_seed(context.seed, "survey", user.user_id))
             chosen = rng.sample(ids, min(context.queries, len(ids)))
-            jobs += [Job(user_id=user.user_id, pair_id=pair) for pair in chosen]
+            if key is not None:  # else forgotten in this moment
+                jobs += [job_of(key, pair_id) for pair_id in chosen]
         return jobs
 
     jobs = await asyncio.to_thread(look)
@@ -186,6 +173,7 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     Raises BudgetReached where the batch does not fit into the budget.
     """
     context = runtime.context
+    vault = context.memory.shared_store().vault
     ledger = context.ledger
     done = state["done"]
     jobs = state["jobs"][done : done + context.batch]
@@ -204,11 +192,13 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
             stop=chain_format.turn("persona", query="-", candidates=["-"]).stop,
         ),
     )
+    keys = await asyncio.to_thread(vault.keys_behind, {job["user"] for job in jobs})
     personas: list[LearnedPersona] = []
     for i, (completion,) in zip(asked, answers, strict=True):
         text = read_persona(chain_format.join("", completion.text, "persona"))
-        if completion.finish_reason == "stop" and text is not None:
-            personas.append(LearnedPersona(**jobs[i], text=text))
+        key = keys.get(jobs[i]["user"])  # None: forgotten while it was sampled
+        if completion.finish_reason == "stop" and text is not None and key is not None:
+            personas.append(sealed_persona(jobs[i], key, text))
         read += completion.prompt_tokens
         written += completion.tokens
     ledger.set(PERSONAS, read, written, pieces=done + len(jobs))
@@ -236,14 +226,11 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
 
     def work() -> LearningState:
         # Who withdrew or was forgotten since the survey is not learned from.
-        agreed = context.memory.consenting({persona["user_id"] for persona in state["personas"]})
+        vault = context.memory.shared_store().vault
+        keys = vault.keys_behind({persona["user"] for persona in state["personas"]})
+        agreed = context.memory.consenting(key.user_id for key in keys.values())
         pairs = {user: list(context.memory.history(user)) for user in sorted(agreed)}
-        known = {(user, pair.id) for user, own in pairs.items() for pair in own}
-        personas = [
-            persona
-            for persona in state["personas"]
-            if (persona["user_id"], persona["pair_id"]) in known
-        ]
+        personas = open_personas(state["personas"], pairs, vault)
         if not personas:
             raise ConfigurationError(
                 f"none of {len(state['jobs'])} personas could be read, of users who still agree: "
@@ -254,11 +241,11 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
         # Fitting takes its time: ask again.
         agreed = context.memory.consenting(agreed)
         members = [
-            Member(persona["user_id"], int(prototype), vector)
+            Member(persona.user_id, int(prototype), vector)
             for persona, prototype, vector in zip(
                 personas, fitted.labels, choices.samples.persona, strict=True
             )
-            if persona["user_id"] in agreed
+            if persona.user_id in agreed
         ]
         version = PrototypeStore(context.memory).replace(
             fitted.prototypes,
@@ -347,6 +334,7 @@ async def learn_prototypes(
         state = await build_graph().ainvoke({}, endless, context=context)
         return _learned(state, context)
     Path(keep).parent.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(Path(keep).touch, mode=PRIVATE)
     async with in_sqlite(keep) as saver:
         graph = build_graph(saver)
         # What was begun with other users, another model or other settings is another run.
@@ -374,6 +362,7 @@ async def learn_prototypes(
 
 def _thread_of(context: LearningContext) -> str:
     parts = (
+        "sealed",  # states of before were not
         context.memory.where,
         context.engine.name,
         context.embedder.name,
@@ -398,7 +387,7 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
     return LearnedPrototypes(
         version=done["version"],
         prototypes=version.k if version else 0,
-        users=len({persona["user_id"] for persona in done["personas"]}),
+        users=len({persona["user"] for persona in done["personas"]}),
         personas=len(done["personas"]),
         unreadable=done["unreadable"],
         reason=done["reason"],
@@ -414,12 +403,15 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
 
 def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     """Return the prompt of a past choice, with the user's others as history; None if it is gone."""
-    user = job["user_id"]
-    pairs = {pair.id: pair for pair in context.memory.history(user)}
-    asked = pairs.pop(job["pair_id"], None)
+    key = context.memory.shared_store().vault.keys_behind([job["user"]]).get(job["user"])
+    if key is None:
+        return None
+    user = key.user_id
+    pairs = pairs_by_choice(key, context.memory.history(user))
+    asked = pairs.pop((job["user"], job["choice"]), None)
     if asked is None:
         return None
-    rng = random.Random(derive_seed(context.seed, "persona", user, job["pair_id"]))
+    rng = random.Random(derive_seed(context.seed, "persona", user, asked.id))
     shown = rng.sample(list(pairs.values()), min(context.history, len(pairs)))
     stated: Sequence[StatedPreference] = context.memory.recall(user, limit=0).stated
     if not shown and not stated:
@@ -437,17 +429,17 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
         messages=turn.messages,
         json_schema=turn.json_schema if context.engine.capabilities.json_schema else None,
         grammar=turn.grammar if context.engine.capabilities.grammar else None,
-        seed=derive_seed(context.seed, "sample", user, job["pair_id"]),
+        seed=derive_seed(context.seed, "sample", user, asked.id),
     )
 
 
 def _embedded(
-    personas: Sequence[LearnedPersona],
+    personas: Sequence[OpenPersona],
     pairs: dict[str, list[PreferencePair]],
     context: LearningContext,
 ) -> Choices:
     """Return one row per persona; each text is embedded once."""
-    texts = dict.fromkeys(persona["text"] for persona in personas)
+    texts = dict.fromkeys(persona.text for persona in personas)
     for own in pairs.values():
         for pair in own:
             texts |= dict.fromkeys((pair.query, pair.chosen, pair.rejected))
@@ -466,8 +458,8 @@ def _embedded(
     past = np.zeros(shape[:2], dtype=bool)
     asked: list[PreferencePair] = []
     for row, persona in enumerate(personas):
-        others = {pair.id: pair for pair in pairs[persona["user_id"]]}
-        asked.append(others.pop(persona["pair_id"]))
+        others = {pair.id: pair for pair in pairs[persona.user_id]}
+        asked.append(others.pop(persona.pair_id))
         for step, pair in enumerate(list(others.values())[-longest:]):
             past_query[row, step] = vectors[pair.query]
             past_difference[row, step] = vectors[pair.chosen] - vectors[pair.rejected]
@@ -476,7 +468,7 @@ def _embedded(
     def stacked(wanted: Sequence[str]) -> Vectors:
         return np.stack([vectors[text] for text in wanted])
 
-    written = tuple(persona["text"] for persona in personas)
+    written = tuple(persona.text for persona in personas)
     numbers = {user: number for number, user in enumerate(pairs)}
     samples = Samples(
         persona=stacked(written),
@@ -490,5 +482,5 @@ def _embedded(
     return Choices(
         samples,
         written,
-        users=tuple(numbers[persona["user_id"]] for persona in personas),
+        users=tuple(numbers[persona.user_id] for persona in personas),
     )

@@ -17,6 +17,7 @@ EXTRA_OF = {
     "openai": "openai",
     "prometheus_client": "server",
     "psycopg": "postgres",
+    "psycopg_pool": "postgres",
     "pyarrow": "evaluation",
     "ray": "ray",
     "scipy": "evaluation",

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["exporting", "replacing", "write_json", "write_text"]
+__all__ = ["PRIVATE", "exporting", "replacing", "write_json", "write_text"]
 
 PRIVATE = stat.S_IRUSR | stat.S_IWUSR
+"""The mode of files that their owner alone may read."""
 
 
 @contextmanager

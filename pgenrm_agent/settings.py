@@ -3,7 +3,7 @@
 The command line, the servers and the studio read them; an option on the command line counts more.
 In the order of what counts most: the environment; `pgenrm.toml` in the working directory, or the
 file that PGENRM_CONFIG names; `pgenrm.toml` in the user's configuration folder; the defaults below.
-Used as a library, the package takes nothing but `home` from here.
+Used as a library, the package takes nothing but `home` and `vault` from here.
 """
 
 from __future__ import annotations
@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     )
     memory: Place | None = Field(
         None, description="Folder of the user memory, or the URL of a Chroma server."
+    )
+    vault: Place | None = Field(
+        None,
+        description="File, or PostgreSQL URL, with the keys of a memory on a Chroma server.",
     )
     model: Place | None = Field(None, description="Model folder or name; else the bundled model.")
     engine: EngineName | None = Field(

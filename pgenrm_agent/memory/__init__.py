@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgenrm_agent.memory.rows import UserSummary
+from pgenrm_agent.memory.records import UserSummary
 from pgenrm_agent.memory.selection import Selection
 from pgenrm_agent.memory.store import default_directory
 from pgenrm_agent.memory.user_memory import UserMemory

@@ -38,7 +38,7 @@ def read_mark(directory: Path) -> Mark:
             ) from error
         if marked.format != FORMAT:
             raise MemoryStoreError(f"{directory} is no pgenrm memory ({marker.name} says so)")
-        check_version(marked.schema_version, str(directory))
+        check_version(marked.schema_version, str(directory), str(directory))
         return marked
     foreign = {path.name for path in directory.iterdir()} - {LOCK_FILE, OWNER_FILE}
     if foreign:
@@ -55,8 +55,16 @@ def write_mark(directory: Path, mark: Mark) -> Mark:
     return mark
 
 
-def check_version(version: int, where: str) -> None:
-    """Refuse what a newer version of this library wrote."""
+def check_version(version: int, where: str, directory: str = "DIRECTORY") -> None:
+    """Refuse what a newer version of this library wrote, and what an older one left unsealed.
+
+    directory: the folder to convert, where it is known.
+    """
+    if version < SCHEMA_VERSION:
+        raise MemoryStoreError(
+            f"the memory in {where} has schema version {version}, which does not seal what users wrote"
+            f" and chose: `pgenrm users convert {directory} NEW` writes all of it into a new folder"
+        )
     if version > SCHEMA_VERSION:
         raise MemoryStoreError(
             f"the memory in {where} has schema version {version}, this pgenrm-agent reads up to "

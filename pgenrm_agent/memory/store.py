@@ -6,10 +6,10 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,6 +26,9 @@ from pgenrm_agent.memory.sqlite_statistics import (
     holds_collections,
     refresh_statistics,
 )
+from pgenrm_agent.memory.vault import Vault
+from pgenrm_agent.memory.vault_file import FileVault
+from pgenrm_agent.memory.vault_opening import open_vault
 from pgenrm_agent.memory.vector_index import VectorIndexCopies
 
 if TYPE_CHECKING:
@@ -35,24 +38,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHANGES",
+    "INTERACTIONS",
     "MARK",
+    "USERS",
     "Store",
-    "all_rows",
+    "chroma_settings",
     "connect",
     "default_directory",
-    "in_batches",
     "open_embedded",
     "release",
     "reported",
-    "rows_of",
 ]
-
-StoredRow: TypeAlias = tuple[str, dict[str, object]]
-T = TypeVar("T")
-READ_AT_ONCE = 2000
 
 INTERACTIONS = "interactions"
 USERS = "users"
+
+VAULT = "vault"  # in the metadata of the interactions: whose keys seal the rows
+VAULT_FILE = "vault.sqlite3"  # beside Chroma's own directory
 
 MARK = "pgenrm_schema_version"  # in the metadata of each of our collections
 
@@ -78,6 +80,7 @@ class Store:
         client: Client,
         where: str,
         *,
+        vault: Vault,
         embedder: Embedder | None,
         lock: DirectoryLock | None = None,
         copies: VectorIndexCopies | None = None,
@@ -87,6 +90,7 @@ class Store:
         """lock, copies, database, rows (about how many it holds): of an embedded store."""
         self.client = client
         self.where = where
+        self.vault = vault
         self._writing = threading.RLock()
         self.pid = os.getpid()
         self.users_of_this = 1
@@ -107,6 +111,7 @@ class Store:
                     configuration={"hnsw": {"sync_threshold": rows // SYNC_SHARE}}
                 )
             self.users = self._collection(USERS, given=False)
+            self._bind(vault)
             # The first read replays the log; do it now, while nobody else can be writing.
             self.interactions.count()
             self.users.count()
@@ -129,9 +134,12 @@ class Store:
             )
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Serialize writes: an idempotent write reads before it writes."""
-        with self._writing:
+    def writing(self, *, forgetting: bool = False) -> Iterator[None]:
+        """Serialize writes: an idempotent write reads before it writes.
+
+        forgetting: no other process writes meanwhile, so that nothing of the user comes after.
+        """
+        with self._writing, self.vault.writing(alone=forgetting):
             yield
             due, self._refresh_due = self._refresh_due, False
         # Not under the lock: starting a process takes a while.
@@ -174,6 +182,7 @@ class Store:
             with reported("close the memory in", self.where):
                 self.client.close()
         finally:
+            self.vault.close()
             if self._lock is not None:
                 self._lock.release()
 
@@ -236,10 +245,25 @@ class Store:
             )
         return collection
 
+    def _bind(self, vault: Vault) -> None:
+        """Refuse keys that are another memory's, and have this one keep to its keys."""
+        marks = self.interactions.metadata or {}
+        if marks.get(VAULT, vault.id) != vault.id:
+            raise MemoryStoreError(
+                f"the keys in {vault.where} are not those that sealed the memory in {self.where}: "
+                "restore the vault from a backup, or name the right one"
+            )
+        vault.bind(str(self.interactions.id))
+        if VAULT not in marks:
+            self.interactions.modify(metadata={**marks, VAULT: vault.id})
+
     def _marks(self, name: str) -> dict[str, str | int]:
         if name != INTERACTIONS:
             return {}
-        return {"embedder": self.embedder.name, "dimension": self.embedder.dimension}
+        return {
+            "embedder": self.embedder.name,
+            "dimension": self.embedder.dimension,
+        }
 
 
 def default_directory() -> Path:
@@ -270,38 +294,6 @@ def reported(doing: str, where: str, advice: str = "") -> Iterator[None]:
         ) from error
 
 
-def rows_of(
-    collection: Collection,
-    *,
-    ids: list[str] | None = None,
-    where: dict[str, object] | None = None,
-) -> list[StoredRow]:
-    """Return the rows with these ids, or that a condition selects, as (id, metadata)."""
-    got = collection.get(ids=ids, where=where, include=["metadatas"])  # type: ignore[arg-type]
-    return [
-        (identity, dict(metadata))
-        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True)
-    ]
-
-
-def all_rows(collection: Collection) -> Iterator[StoredRow]:
-    """Yield every row as (id, metadata), read a few thousand at a time."""
-    offset = 0
-    while True:
-        got = collection.get(limit=READ_AT_ONCE, offset=offset, include=["metadatas"])
-        for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True):
-            yield identity, dict(metadata)
-        if len(got["ids"]) < READ_AT_ONCE:
-            return
-        offset += READ_AT_ONCE
-
-
-def in_batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yield the items in parts of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 _open: dict[tuple[int, int], Store] = {}
 # Reentrant: dropping the last reference to a UserMemory, wherever that happens, releases its store.
 _opening = threading.RLock()
@@ -327,8 +319,13 @@ def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
         return store
 
 
-def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | None) -> Store:
-    """Return the store on the Chroma server at `url`."""
+def connect(
+    url: str,
+    vault: Path | str | None,
+    embedder: Embedder | None,
+    headers: Mapping[str, str] | None,
+) -> Store:
+    """Return the store on the Chroma server at `url`, with its keys in `vault` (see `open_vault`)."""
     _refuse_no_embedder(embedder)
     where = f"the Chroma server at {url}"
     try:
@@ -342,24 +339,26 @@ def connect(url: str, embedder: Embedder | None, headers: Mapping[str, str] | No
         )
     from chromadb import HttpClient
 
-    with reported(
-        "reach", where, "start it with `chroma run --path DIRECTORY`, or correct the url"
-    ):
-        client = cast(
-            "Client",
-            HttpClient(
-                host=parts.hostname,
-                port=port or (443 if parts.scheme == "https" else 8000),
-                ssl=parts.scheme == "https",
-                headers=dict(headers or {}),
-                settings=_settings(),
-            ),
-        )
-    try:
-        return Store(client, where, embedder=embedder)
-    except BaseException:
-        client.close()
-        raise
+    with ExitStack() as opened:
+        keys = open_vault(vault)
+        opened.callback(keys.close)
+        with reported(
+            "reach", where, "start it with `chroma run --path DIRECTORY`, or correct the url"
+        ):
+            client = cast(
+                "Client",
+                HttpClient(
+                    host=parts.hostname,
+                    port=port or (443 if parts.scheme == "https" else 8000),
+                    ssl=parts.scheme == "https",
+                    headers=dict(headers or {}),
+                    settings=chroma_settings(),
+                ),
+            )
+        opened.callback(client.close)
+        store = Store(client, where, vault=keys, embedder=embedder)
+        opened.pop_all()
+        return store
 
 
 def release(store: Store) -> None:
@@ -379,12 +378,12 @@ def release(store: Store) -> None:
 
 def _open_first(directory: Path, embedder: Embedder | None) -> Store:
     where = str(directory)
-    with reported("open the memory in", where, _advice(where)):
-        lock = DirectoryLock(directory)
-        lock.acquire()
-    try:
-        chroma = directory / "chroma"
+    with ExitStack() as opened:
         with reported("open the memory in", where, _advice(where)):
+            lock = DirectoryLock(directory)
+            lock.acquire()
+            opened.callback(lock.release)
+            chroma = directory / "chroma"
             marked = read_mark(directory)
             chroma.mkdir(exist_ok=True)
             copies = VectorIndexCopies(chroma, directory / "index-copies")
@@ -397,30 +396,28 @@ def _open_first(directory: Path, embedder: Embedder | None) -> Store:
                     "Restore it from a backup, or move the directory away and import an export into "
                     "a new one"
                 )
+            vault = FileVault(directory / VAULT_FILE, make=not marked.used)
+            opened.callback(vault.close)
         from chromadb import PersistentClient
 
         with reported("open the memory in", where, _advice(where)):
-            client = cast("Client", PersistentClient(chroma, settings=_settings()))
-        try:
-            store = Store(
-                client,
-                where,
-                embedder=embedder,
-                lock=lock,
-                copies=copies,
-                database=database,
-                rows=rows,
-            )
-            if not marked.used:
-                with reported("open the memory in", where):
-                    write_mark(directory, marked.model_copy(update={"used": True}))
-            return store
-        except BaseException:
-            client.close()
-            raise
-    except BaseException:
-        lock.release()
-        raise
+            client = cast("Client", PersistentClient(chroma, settings=chroma_settings()))
+            opened.callback(client.close)
+        store = Store(
+            client,
+            where,
+            vault=vault,
+            embedder=embedder,
+            lock=lock,
+            copies=copies,
+            database=database,
+            rows=rows,
+        )
+        if not marked.used:
+            with reported("open the memory in", where):
+                write_mark(directory, marked.model_copy(update={"used": True}))
+        opened.pop_all()
+        return store
 
 
 def _made(directory: Path) -> Path:
@@ -454,7 +451,8 @@ def _advice(where: str) -> str:
     )
 
 
-def _settings() -> Settings:
+def chroma_settings() -> Settings:
+    """Return the settings of every Chroma that is opened here: nothing is told to anybody."""
     from chromadb.config import Settings
 
     return Settings(anonymized_telemetry=False)

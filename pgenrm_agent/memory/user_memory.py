@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -25,33 +25,35 @@ from pgenrm_agent.arguments import (
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.files import exporting
-from pgenrm_agent.memory.rows import (
+from pgenrm_agent.memory.reading import all_rows, in_batches, pages, rows_of
+from pgenrm_agent.memory.records import (
     ConsentRecord,
     PairRecord,
     Record,
-    Row,
     StatedRecord,
     UserSummary,
-    check_limits,
-    pair_from_row,
-    profile_row_id,
     read_record,
-    record_to_row,
-    same_content,
-    stated_from_row,
+)
+from pgenrm_agent.memory.rows import (
+    KIND,
+    PSEUDONYM,
+    STATED,
+    consent_in,
+    pair_in,
+    profile_row_id,
+    stated_in,
+    stated_row_id,
 )
 from pgenrm_agent.memory.selection import Selection, oldest_first, refuse_unusable, select
 from pgenrm_agent.memory.store import (
     Store,
-    all_rows,
     connect,
     default_directory,
-    in_batches,
     open_embedded,
     release,
     reported,
-    rows_of,
 )
+from pgenrm_agent.memory.writing import forget_rows, write_records
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -76,6 +78,7 @@ class UserMemory:
         path: Path | str | None = None,
         *,
         url: str | None = None,
+        vault: Path | str | None = None,
         embedder: Embedder | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -84,12 +87,16 @@ class UserMemory:
         Args:
             path: The directory; None means `default_directory()`.
             url: A Chroma server such as "http://127.0.0.1:8000", instead of a directory.
+            vault: Where the keys are that seal what is on a server: a file, for processes of one
+                machine, or a PostgreSQL URL for those of several; None means the setting `vault`. The
+                keys of a directory are in it.
             embedder: For recall by similarity; None means HashingEmbedder. A store keeps to the
                 embedder it was made with and refuses another.
             headers: Sent to the server with every request, such as its access token.
 
         Raises:
-            ConfigurationError: A directory and a server are both given, or headers without a server.
+            ConfigurationError: A directory and a server are both given, or headers or a vault without
+                a server, or a server without a vault.
             MemoryStoreError: The store cannot be opened, or belongs to another process.
         """
         if url is not None and path is not None:
@@ -97,12 +104,14 @@ class UserMemory:
                 f"UserMemory got a directory ({path}) and a server ({url}): give one of them"
             )
         if url is None:
-            if headers:
-                raise ConfigurationError("headers are for a Chroma server: give its url, too")
+            if headers or vault is not None:
+                raise ConfigurationError(
+                    f"{'headers are' if headers else 'a vault is'} for a Chroma server: give its url, too"
+                )
             folder = default_directory() if path is None else path_of(path, "path")
             store = open_embedded(folder, embedder)
         else:
-            store = connect(text_of(url, "url"), embedder, headers)
+            store = connect(text_of(url, "url"), vault, embedder, headers)
         self._shared = store
         self.also_forget = store.also_forget
         self._close = weakref.finalize(self, release, store)
@@ -126,38 +135,30 @@ class UserMemory:
         user_id = valid_user_id(user_id)
         checked = models_of(PreferencePair, pairs, "pairs")
         records = [PairRecord(user_id=user_id, pair=pair) for pair in checked]
-        self._write(records)
+        write_records(self._store, records)
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
         """Store what a user said they want; returns the row's id. Again, it does nothing."""
         user_id, stated = valid_user_id(user_id), model_of(StatedPreference, stated, "stated")
         record = StatedRecord(user_id=user_id, stated=stated, created_at=datetime.now(UTC))
-        self._write([record])
-        return record_to_row(record).id
+        keys = write_records(self._store, [record]).keys
+        return stated_row_id(keys[user_id], stated)
 
     def set_consent(self, user_id: str, consent: bool) -> None:
         """Set whether this user's choices may help to score answers for similar users."""
         consent = yes_or_no(consent, "consent")
         record = ConsentRecord(user_id=valid_user_id(user_id), consent=consent)
-        self._write([record])
+        write_records(self._store, [record])
 
     def forget(self, user_id: str) -> int:
-        """Remove every row of a user, and call what is in `also_forget`; returns how many rows."""
+        """Remove every row of a user, then their key; returns how many rows that were.
+
+        Then what is in `also_forget` is called. Whatever copy of a row is left anywhere can no longer
+        be read or traced.
+        """
         user_id = valid_user_id(user_id)
-        store = self._store
-        forgotten = 0
-        with store.writing(), reported("forget a user in", store.where):
-            for collection in store.collections():
-                before = forgotten
-                # Again until nothing is found: on a server others may be writing.
-                while ids := collection.get(where={"user_id": user_id}, include=[])["ids"]:
-                    for some in in_batches(ids, store.max_batch):
-                        collection.delete(ids=list(some))
-                    forgotten += len(ids)
-                if forgotten > before:
-                    store.changed(collection)
-            store.wrote()
+        forgotten = forget_rows(self._store, user_id)
         failed: MemoryStoreError | None = None
         for forget in tuple(self.also_forget):
             try:
@@ -218,21 +219,24 @@ class UserMemory:
 
     def consent(self, user_id: str) -> bool:
         """Return whether the user has agreed to take part; False until they do."""
-        store = self._store
-        with reported("read", store.where):
-            rows = rows_of(store.users, ids=[profile_row_id(valid_user_id(user_id))])
-        return any(metadata.get("consent") is True for _, metadata in rows)
+        return bool(self.consenting([valid_user_id(user_id)]))
 
     def consenting(self, user_ids: Iterable[str]) -> set[str]:
         """Return those of `user_ids` who agreed; a few hundred in one read."""
-        ids = {valid_user_id(user_id): user_id for user_id in items_of(user_ids, "user_ids", "ids")}
-        owners = {profile_row_id(valid): str(given) for valid, given in ids.items()}
+        given = {
+            valid_user_id(user_id): user_id for user_id in items_of(user_ids, "user_ids", "ids")
+        }
         store = self._store
         agreed: set[str] = set()
         with reported("read", store.where):
+            keys = store.vault.keys_of(given)
+            owners = {profile_row_id(key): key for key in keys.values()}
             for some in in_batches(list(owners), store.max_batch):
-                rows = rows_of(store.users, ids=list(some))
-                agreed |= {owners[row] for row, metadata in rows if metadata.get("consent") is True}
+                agreed |= {
+                    str(given[owners[row_id].user_id])
+                    for row_id, metadata in rows_of(store.users, ids=list(some))
+                    if consent_in(row_id, metadata, owners[row_id])
+                }
         return agreed
 
     def users_who_were_asked(self, query: str, *, limit: int) -> list[str]:
@@ -249,8 +253,9 @@ class UserMemory:
             got = store.interactions.query(
                 query_embeddings=vector, n_results=limit, include=["metadatas"]
             )
-        rows = (got["metadatas"] or [[]])[0]
-        return [str(metadata["user_id"]) for metadata in rows]
+            asked = [str(metadata[PSEUDONYM]) for metadata in (got["metadatas"] or [[]])[0]]
+            keys = store.vault.keys_behind(asked)
+        return [keys[pseudonym].user_id for pseudonym in asked if pseudonym in keys]
 
     def users(self) -> list[UserSummary]:
         """Return everyone of whom anything is remembered, by id."""
@@ -258,15 +263,18 @@ class UserMemory:
         pairs: Counter[str] = Counter()
         stated: Counter[str] = Counter()
         consents: dict[str, bool] = {}
-        with store.writing(), reported("list the users in", store.where):
+        with reported("list the users in", store.where):
+            keys = {key.pseudonym: key for key in store.vault.everybody()}
             for _, metadata in all_rows(store.interactions):
-                pairs[str(metadata["user_id"])] += 1
-            for _, metadata in all_rows(store.users):
-                user_id = str(metadata["user_id"])
-                if metadata.get("kind") == "stated":
-                    stated[user_id] += 1
+                if key := keys.get(str(metadata[PSEUDONYM])):
+                    pairs[key.user_id] += 1
+            for row_id, metadata in all_rows(store.users):
+                if (key := keys.get(str(metadata[PSEUDONYM]))) is None:
+                    continue
+                if metadata.get(KIND) == STATED:
+                    stated[key.user_id] += 1
                 else:
-                    consents[user_id] = metadata.get("consent") is True
+                    consents[key.user_id] = consent_in(row_id, metadata, key)
         return [
             UserSummary(
                 user_id=user_id,
@@ -319,7 +327,10 @@ class UserMemory:
                 continue
             records.append(read_record(row, f"{source}, line {line}"))
             lines.append(line)
-        return self._write(records, lambda index: f"{source}, line {lines[index]}: ")
+        written = write_records(
+            self._store, records, lambda index: f"{source}, line {lines[index]}: "
+        )
+        return written.new
 
     def export_jsonl(
         self, path: Path | str, user_id: str | None = None, *, replace: bool = False
@@ -396,24 +407,30 @@ class UserMemory:
         store = self._store
         include: Include = ["metadatas", "embeddings"] if with_vectors else ["metadatas"]
         with reported("read", store.where):
-            got = store.interactions.get(where={"user_id": user_id}, include=include)
-            pairs = [
-                pair_from_row(identity, metadata)
-                for identity, metadata in zip(got["ids"], got["metadatas"] or (), strict=True)
-            ]
-            vectors = got["embeddings"] if with_vectors else None
-            return pairs, None if vectors is None else np.asarray(vectors, dtype=np.float32)
+            key = store.vault.key_of(user_id)
+            if key is None:
+                return [], None
+            pairs: list[PreferencePair] = []
+            vectors: list[Vectors] = []
+            for page in pages(store.interactions, include, {PSEUDONYM: key.pseudonym}):
+                rows = zip(page["ids"], page["metadatas"] or (), strict=True)
+                pairs += [pair_in(row_id, metadata, key) for row_id, metadata in rows]
+                if with_vectors and page["ids"]:
+                    vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
+            return pairs, np.concatenate(vectors) if vectors else None
 
     def _stated(self, user_id: str) -> list[tuple[datetime, StatedPreference]]:
         store = self._store
         with reported("read", store.where):
+            key = store.vault.key_of(user_id)
+            if key is None:
+                return []
             # One condition and a filter here: Chroma takes four times as long for two conditions.
-            rows = [
-                row
-                for row in rows_of(store.users, where={"user_id": user_id})
-                if row[1].get("kind") == "stated"
+            statements = [
+                (*stated_in(row_id, metadata, key), row_id)
+                for row_id, metadata in rows_of(store.users, where={PSEUDONYM: key.pseudonym})
+                if metadata.get(KIND) == STATED
             ]
-            statements = [(*stated_from_row(*row), row[0]) for row in rows]
         statements.sort(key=lambda statement: (statement[0], statement[2]))
         return [(created_at, stated) for created_at, stated, _ in statements]
 
@@ -424,76 +441,8 @@ class UserMemory:
             yield StatedRecord(user_id=user_id, stated=stated, created_at=created_at)
         store = self._store
         with reported("read", store.where):
-            profile = rows_of(store.users, ids=[profile_row_id(user_id)])
-        if profile:
-            yield ConsentRecord(user_id=user_id, consent=profile[0][1].get("consent") is True)
-
-    def _write(self, records: Sequence[Record], where: Callable[[int], str] = lambda _: "") -> int:
-        """Store what is new of `records`; returns how many rows that were.
-
-        `where(index)` opens an error about that record.
-        """
-        for record in records:
-            check_limits(record)
-        store = self._store
-        with store.writing(), reported("write to", store.where):
-            fresh = self._fresh(records, where)
-            pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
-            for some in in_batches(pairs, store.max_batch):
-                vectors = store.embedder.embed([record.pair.query for _, record in some])
-                rows = [row for row, _ in some]
-                store.interactions.add(
-                    ids=[row.id for row in rows],
-                    embeddings=vectors,
-                    metadatas=[row.metadata for row in rows],
-                )
-                store.wrote()
-                if not store.embedded:
-                    # `add` leaves a row alone that another process has just added.
-                    self._fresh([record for _, record in some], where)
-            others = [row for row, record in fresh if not isinstance(record, PairRecord)]
-            for batch in in_batches(others, store.max_batch):
-                store.users.upsert(
-                    ids=[row.id for row in batch],
-                    # These rows are read by id and user only; Chroma wants a vector all the same.
-                    embeddings=np.ones((len(batch), 1), dtype=np.float32),
-                    metadatas=[row.metadata for row in batch],
-                )
-                store.wrote()
-        return len(fresh)
-
-    def _fresh(
-        self, records: Sequence[Record], where: Callable[[int], str]
-    ) -> list[tuple[Row, Record]]:
-        """Return the records that say something new, the last word per row; refuses contradictions."""
-        store = self._store
-        rows = [record_to_row(record) for record in records]
-        known: dict[str, Mapping[str, object]] = {}
-        for collection, kinds in (
-            (store.interactions, (PairRecord,)),
-            (store.users, (StatedRecord, ConsentRecord)),
-        ):
-            ids = {
-                row.id
-                for row, record in zip(rows, records, strict=True)
-                if isinstance(record, kinds)
-            }
-            for some in in_batches(sorted(ids), store.max_batch):
-                known.update(rows_of(collection, ids=list(some)))
-        fresh: dict[str, tuple[Row, Record]] = {}
-        for index, (row, record) in enumerate(zip(rows, records, strict=True)):
-            before = fresh[row.id][0].metadata if row.id in fresh else known.get(row.id)
-            if isinstance(record, PairRecord):
-                if before is None:
-                    fresh[row.id] = row, record
-                elif not same_content(pair_from_row(row.id, before), record.pair):
-                    raise MemoryStoreError(
-                        f"{where(index)}user {record.user_id!r} already has a pair with the id "
-                        f"{record.pair.id!r} and another content: give the new pair another id"
-                    )
-            elif isinstance(record, ConsentRecord):
-                if before is None or before.get("consent") is not record.consent:
-                    fresh[row.id] = row, record
-            elif before is None:
-                fresh[row.id] = row, record
-        return list(fresh.values())
+            key = store.vault.key_of(user_id)
+            profile = [] if key is None else rows_of(store.users, ids=[profile_row_id(key)])
+            consents = [] if key is None else [consent_in(*row, key) for row in profile]
+        for consent in consents:
+            yield ConsentRecord(user_id=user_id, consent=consent)

@@ -25,6 +25,7 @@ from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.memory.rows import PSEUDONYM
 from pgenrm_agent.memory.store import CHANGES, Store, reported
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
 
@@ -158,7 +159,7 @@ class PrototypeStore:
 
         Raises ConfigurationError for no members or shapes that do not fit, MemoryStoreError when it
         cannot be written; the version before then still counts. Whoever withdraws consent or is
-        forgotten while it is written is left out.
+        forgotten while it is written is left out, as is who is not in the memory.
         """
         if not members or centroids.ndim != 2 or members[0].vector.shape != centroids[0].shape:
             raise ConfigurationError(
@@ -170,6 +171,10 @@ class PrototypeStore:
         version = _later_version(store, now)
         names = list(labels) or [""] * len(centroids)
         agreed = self._memory.consenting({member.user_id for member in members})
+        with reported("read", store.where):
+            keys = store.vault.keys_of(member.user_id for member in members)
+        members = [member for member in members if member.user_id in keys]
+        agreed &= keys.keys()
         with reported("write prototypes to", store.where):
             kept = store.collection(CENTROIDS + version)
             kept.add(
@@ -184,14 +189,26 @@ class PrototypeStore:
                 some = members[start : start + store.max_batch]
                 # The lock by batch: users go on remembering things while a build is written.
                 with store.writing():
-                    _add(rows, some, start)
+                    rows.add(
+                        ids=[f"{start + number}" for number in range(len(some))],
+                        embeddings=np.stack([member.vector for member in some]),
+                        metadatas=[
+                            {
+                                PSEUDONYM: keys[member.user_id].pseudonym,
+                                "prototype": member.prototype,
+                            }
+                            for member in some
+                        ],
+                    )
                     store.wrote()
                 progress(min(start + len(some), len(members)), len(members))
             with store.writing():
                 # Rows written after somebody was forgotten would outlive them; from here on,
                 # `forget` finds them.
-                for user_id in agreed - self._memory.consenting(agreed):
-                    rows.delete(where={"user_id": user_id})
+                still = store.vault.keys_of(keys)
+                forgotten = {user for user, key in keys.items() if still.get(user) != key}
+                for user_id in forgotten | (agreed - self._memory.consenting(agreed)):
+                    rows.delete(where={PSEUDONYM: keys[user_id].pseudonym})
                 store.collection(POINTER).upsert(
                     ids=[CURRENT],
                     embeddings=np.ones((1, 1), dtype=np.float32),
@@ -214,7 +231,7 @@ class PrototypeStore:
         """Let a user into the prototype nearest to their persona, without a rebuild.
 
         A later call replaces what an earlier one wrote; what the build wrote of them stays. Nothing
-        happens where there is no version.
+        happens where there is no version, or nothing is known of the user.
         """
         store = self._memory.shared_store()
         with self._lock:
@@ -226,10 +243,13 @@ class PrototypeStore:
                 rows = _existing(store, MEMBERS + version.version)
                 if rows is None:
                     return  # a new version has just come; they join that one the next time
+                key = store.vault.key_of(user_id)
+                if key is None:
+                    return  # forgotten: nothing may be written of them any more
                 rows.upsert(
-                    ids=[f"joined:{user_id}"],
+                    ids=[f"joined:{key.pseudonym}"],
                     embeddings=np.asarray([vector], dtype=np.float32),
-                    metadatas=[{"user_id": user_id, "prototype": prototype}],
+                    metadatas=[{PSEUDONYM: key.pseudonym, "prototype": prototype}],
                 )
                 store.changed(rows)
                 store.wrote()
@@ -246,7 +266,10 @@ class PrototypeStore:
             rows = None if version is None else _existing(store, MEMBERS + version.version)
             if rows is not None:
                 with store.writing(), reported("write prototypes to", store.where):
-                    rows.delete(where={"user_id": user_id})
+                    key = store.vault.key_of(user_id)
+                    if key is None:
+                        return  # `forget` took their rows
+                    rows.delete(where={PSEUDONYM: key.pseudonym})
                     store.changed(rows)
                     store.wrote()
             self._loaded = None
@@ -271,15 +294,15 @@ class PrototypeStore:
             if kept is None or rows is None:
                 return None
             got = kept.get(include=["embeddings", "metadatas"])
-            users: list[str] = []
+            pseudonyms: list[str] = []
             prototypes: list[int] = []
             vectors: list[Vectors] = []
             while True:
                 part = rows.get(
-                    limit=READ_AT_ONCE, offset=len(users), include=["embeddings", "metadatas"]
+                    limit=READ_AT_ONCE, offset=len(pseudonyms), include=["embeddings", "metadatas"]
                 )
                 metadatas = part["metadatas"] or []
-                users += [str(metadata["user_id"]) for metadata in metadatas]
+                pseudonyms += [str(metadata[PSEUDONYM]) for metadata in metadatas]
                 prototypes += [int(str(metadata["prototype"])) for metadata in metadatas]
                 vectors.append(np.asarray(part["embeddings"], dtype=np.float32))
                 if len(metadatas) < READ_AT_ONCE:
@@ -289,6 +312,8 @@ class PrototypeStore:
         order = np.argsort([int(row_id) for row_id in got["ids"]])
         centroids = np.asarray(got["embeddings"], dtype=np.float32)[order]
         stacked = np.concatenate([part for part in vectors if part.size] or [centroids[:0]])
+        keys = store.vault.keys_behind(pseudonyms)
+        known = [row for row, pseudonym in enumerate(pseudonyms) if pseudonym in keys]
         return PrototypeSet(
             version=version,
             built_at=pointer["built_at"],
@@ -296,9 +321,9 @@ class PrototypeStore:
             salt=pointer["salt"],
             centroids=centroids,
             labels=tuple(str((got["metadatas"] or [])[i].get("label", "")) for i in order),
-            user_ids=tuple(users),
-            prototype_of=np.array(prototypes, dtype=np.int64),
-            vectors=stacked,
+            user_ids=tuple(keys[pseudonyms[row]].user_id for row in known),
+            prototype_of=np.array(prototypes, dtype=np.int64)[known],
+            vectors=stacked[known],
             built_members=int(pointer["members"]),
             built_pairs=int(pointer["pairs"]),
         )
@@ -328,16 +353,6 @@ def _later_version(store: Store, now: datetime) -> str:
             last = datetime.strptime(begun[1], STAMP).replace(tzinfo=UTC)
             now = max(now, last + timedelta(microseconds=1))
     return f"{now.strftime(STAMP)}-{secrets.token_hex(3)}"
-
-
-def _add(rows: Collection, members: Sequence[Member], start: int) -> None:
-    rows.add(
-        ids=[f"{start + number}" for number in range(len(members))],
-        embeddings=np.stack([member.vector for member in members]),
-        metadatas=[
-            {"user_id": member.user_id, "prototype": member.prototype} for member in members
-        ],
-    )
 
 
 def _remove_older(store: Store, version: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,12 @@ def test_a_newer_or_foreign_collection_is_refused(chroma_server: str) -> None:
     UserMemory(url=chroma_server).close()
 
 
+def test_keys_of_another_memory_are_refused(chroma_server: str, tmp_path: Path) -> None:
+    UserMemory(url=chroma_server).close()
+    with pytest.raises(MemoryStoreError, match="are not those that sealed the memory"):
+        UserMemory(url=chroma_server, vault=tmp_path / "vault.sqlite3")
+
+
 def test_forgetting_leaves_collections_of_other_programs_alone(chroma_server: str) -> None:
     from chromadb import HttpClient
 
@@ -99,8 +106,10 @@ def test_forgetting_leaves_collections_of_other_programs_alone(chroma_server: st
     client.close()
 
 
-def test_a_server_that_is_not_there_is_one_clear_line(free_port: Callable[[], int]) -> None:
+def test_a_server_that_is_not_there_is_one_clear_line(
+    free_port: Callable[[], int], tmp_path: Path
+) -> None:
     with pytest.raises(MemoryStoreError) as refused:
-        UserMemory(url=f"http://127.0.0.1:{free_port()}")
+        UserMemory(url=f"http://127.0.0.1:{free_port()}", vault=tmp_path / "vault.sqlite3")
     assert "cannot reach the Chroma server at http://127.0.0.1:" in str(refused.value)
     assert "chroma run" in str(refused.value)

@@ -23,7 +23,8 @@ from users_learned_from import PERSONAS, context, describe, fill, names_in_force
 from pgenrm_agent import PGenRM, Scaling
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError
-from pgenrm_agent.graphs.prototype_learning import Job, build_graph, learn_prototypes, merged
+from pgenrm_agent.graphs.learning_jobs import Job, merged
+from pgenrm_agent.graphs.prototype_learning import build_graph, learn_prototypes
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import PrototypeStore
 from pgenrm_agent.prototypes.fitting import Choices, FittedPrototypes, fit_prototypes, names_of
@@ -147,7 +148,7 @@ async def next_nodes(kept: Path) -> tuple[str, ...]:
 
 
 jobs = st.lists(
-    st.builds(Job, user_id=st.sampled_from("abc"), pair_id=st.sampled_from("123")), max_size=5
+    st.builds(Job, user=st.sampled_from("abc"), choice=st.sampled_from("123")), max_size=5
 )
 
 
@@ -158,7 +159,7 @@ def test_what_is_written_again_is_there_once_in_whatever_batches(
     together = merged([], [*first, *then])
     assert merged(merged([], first), then) == together
     assert merged(together, [*first, *then]) == together
-    keys = [(job["user_id"], job["pair_id"]) for job in together]
+    keys = [(job["user"], job["choice"]) for job in together]
     assert len(keys) == len(set(keys))
 
 

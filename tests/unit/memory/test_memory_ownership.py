@@ -50,7 +50,7 @@ def test_a_second_process_is_told_who_owns_the_store_and_what_to_do(tmp_path: Pa
         message = str(refused.value)
         assert f"process {holder.pid} on " in message
         assert f"chroma run --path {tmp_path}/chroma" in message
-        assert "UserMemory(url='http://127.0.0.1:8000')" in message
+        assert f"url='http://127.0.0.1:8000', vault='{tmp_path}/vault.sqlite3'" in message
         assert "\n" not in message
     finally:
         holder.kill()
@@ -181,8 +181,8 @@ def test_a_directory_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_newer_store_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pgenrm-memory.json").write_text('{"format": "pgenrm-memory", "schema_version": 2}')
-    with pytest.raises(MemoryStoreError, match=r"schema version 2.*upgrade pgenrm-agent"):
+    (tmp_path / "pgenrm-memory.json").write_text('{"format": "pgenrm-memory", "schema_version": 3}')
+    with pytest.raises(MemoryStoreError, match=r"schema version 3.*upgrade pgenrm-agent"):
         UserMemory(tmp_path)
 
 
@@ -211,7 +211,8 @@ def test_a_memory_that_has_lost_its_database_is_not_opened_as_an_empty_one(
 def test_a_memory_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
     UserMemory(tmp_path).close()
     shutil.rmtree(tmp_path / "chroma")
-    (tmp_path / "pgenrm-memory.json").write_text('{"format": "pgenrm-memory", "schema_version": 1}')
+    (tmp_path / "vault.sqlite3").unlink()
+    (tmp_path / "pgenrm-memory.json").write_text('{"format": "pgenrm-memory", "schema_version": 2}')
     with UserMemory(tmp_path) as memory:
         assert memory.users() == []
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.memory.rows import StatedRecord
+from pgenrm_agent.memory.records import StatedRecord
 from pgenrm_agent.memory.selection import select
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 

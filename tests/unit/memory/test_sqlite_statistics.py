@@ -40,7 +40,7 @@ def plan(directory: Path) -> str:
         ).fetchone()
         steps = connection.execute(
             "EXPLAIN QUERY PLAN SELECT embedding_id FROM embeddings WHERE segment_id = ? AND id IN "
-            "(SELECT id FROM embedding_metadata WHERE key = 'user_id' AND string_value = 'ann')",
+            "(SELECT id FROM embedding_metadata WHERE key = 'pseudonym' AND string_value = 'x')",
             (segment,),
         )
         return str(steps.fetchone()[3])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory, UserSummary, default_directory
-from pgenrm_agent.memory.rows import read_record
+from pgenrm_agent.memory.records import read_record
 from pgenrm_agent.memory.selection import select
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
@@ -386,6 +386,13 @@ def test_directory_and_server_together_are_refused(tmp_path: Path) -> None:
         UserMemory(tmp_path, url="http://127.0.0.1:8000")
     with pytest.raises(MemoryStoreError, match="write it like"):
         UserMemory(url="127.0.0.1:8000")
+    with pytest.raises(ConfigurationError, match="a vault is for a Chroma server"):
+        UserMemory(tmp_path, vault=tmp_path / "keys")
+
+
+def test_a_server_without_a_vault_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="keys are kept elsewhere: pass vault="):
+        UserMemory(url="http://127.0.0.1:8000")
 
 
 def test_the_default_directory_can_be_moved(

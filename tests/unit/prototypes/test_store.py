@@ -22,15 +22,26 @@ PAIR = PreferencePair(query="Tea?", chosen="Yes.", rejected="Perhaps, it depends
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[UserMemory]:
     with UserMemory(tmp_path / "memory") as opened:
+        joining = [f"{who}{number}" for who in "xy" for number in range(5)]
+        known(opened, "ann", "bob", "eve", "new", "new-1", "half-9", *joining)
         yield opened
 
 
-def write(store: PrototypeStore, number: int, *, users: int = 30, k: int = 3) -> str:
+def known(memory: UserMemory, *users: str) -> None:
+    """Make keys, as whoever is in the memory has one."""
+    memory.shared_store().vault.keys_for(users)
+
+
+def write(
+    memory: UserMemory, store: PrototypeStore, number: int, *, users: int = 30, k: int = 3
+) -> str:
     """A version in which every number says which version it is: mixtures cannot go unseen."""
     vector = np.full(4, 0.5, dtype=np.float32)
+    names = [f"u{i}-{number}" for i in range(users)]
+    known(memory, *names)
     return store.replace(
         np.stack([vector] * k),
-        [Member(f"u{i}-{number}", (i + number) % k, vector) for i in range(users)],
+        [Member(user, (i + number) % k, vector) for i, user in enumerate(names)],
         embedder=f"e{number}",
         labels=[f"label {number}"] * k,
     )
@@ -73,8 +84,8 @@ def test_what_was_written_is_read_back(memory: UserMemory) -> None:
 
 def test_a_new_version_replaces_the_old_and_leaves_nothing_of_it(memory: UserMemory) -> None:
     store = PrototypeStore(memory)
-    write(store, 1)
-    second = write(store, 2)
+    write(memory, store, 1)
+    second = write(memory, store, 2)
     assert numbers_in(store) == {"2"}
     names = {collection.name for collection in memory.shared_store().client.list_collections()}
     assert names == {
@@ -88,7 +99,7 @@ def test_a_new_version_replaces_the_old_and_leaves_nothing_of_it(memory: UserMem
 
 def test_a_build_that_ended_half_way_is_never_seen_and_is_cleared_away(memory: UserMemory) -> None:
     store = PrototypeStore(memory)
-    write(store, 1)
+    write(memory, store, 1)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -101,7 +112,7 @@ def test_a_build_that_ended_half_way_is_never_seen_and_is_cleared_away(memory: U
             progress=stop,
         )
     assert numbers_in(store) == {"1"}
-    write(store, 3)
+    write(memory, store, 3)
     assert len(memory.shared_store().client.list_collections()) == 5
 
 
@@ -110,13 +121,13 @@ def test_versions_written_before_the_clock_was_set_back_are_cleared_away(
 ) -> None:
     store = PrototypeStore(memory)
     client = memory.shared_store().client
-    ahead = write(store, 1)
+    ahead = write(memory, store, 1)
     later = f"2999{ahead[4:]}"
     for collection in client.list_collections():
         if collection.name.endswith(ahead):
             collection.modify(name=collection.name.replace(ahead, later))
-    write(store, 2)
-    newest = write(store, 3)
+    write(memory, store, 2)
+    newest = write(memory, store, 3)
     assert newest > later
     assert numbers_in(PrototypeStore(memory)) == {"3"}
     left = [collection.name for collection in client.list_collections()]
@@ -125,7 +136,7 @@ def test_versions_written_before_the_clock_was_set_back_are_cleared_away(
 
 def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory) -> None:
     writer, reader = PrototypeStore(memory), PrototypeStore(memory)
-    write(writer, 0)
+    write(memory, writer, 0)
     seen: list[set[str]] = []
     done = threading.Event()
 
@@ -137,7 +148,7 @@ def test_no_reader_sees_a_mixture_while_versions_are_written(memory: UserMemory)
     for thread in threads:
         thread.start()
     for number in range(1, 7):
-        write(writer, number, users=600)  # more than one batch
+        write(memory, writer, number, users=600)  # more than one batch
     done.set()
     for thread in threads:
         thread.join()
@@ -150,6 +161,7 @@ def test_whoever_is_forgotten_while_a_version_is_written_is_not_in_it(memory: Us
     centroids = np.eye(4, dtype=np.float32)[:2]
     users = [f"user-{number:04d}" for number in range(600)]  # more than one batch
     last = users[-1]
+    known(memory, *users)
     for user in (users[0], last):
         memory.set_consent(user, True)
 
@@ -222,14 +234,14 @@ def test_two_who_write_at_the_same_time_do_not_hide_each_other(memory: UserMemor
 
 def test_an_unchanged_version_is_read_once_and_a_changed_one_again(memory: UserMemory) -> None:
     store, second = PrototypeStore(memory), PrototypeStore(memory)
-    write(store, 1)
+    write(memory, store, 1)
     first = second.current()
     assert second.current() is first
     memory.remember("u0-1", PAIR)  # other collections' changes are none of this one
     assert second.current() is first
     store.join("new-1", np.full(4, 0.5, dtype=np.float32))
     assert second.current() is not first
-    write(store, 2)
+    write(memory, store, 2)
     names = {collection.name for collection in memory.shared_store().client.list_collections()}
     assert not [name for name in names if name.startswith("changes-")]
 
@@ -316,14 +328,14 @@ with UserMemory(url=sys.argv[1]) as memory:
 def test_another_process_on_a_server_sees_no_mixture_either(chroma_server: str) -> None:
     with UserMemory(url=chroma_server) as memory:
         store = PrototypeStore(memory)
-        write(store, 0)
+        write(memory, store, 0)
         reader = subprocess.Popen(
             [sys.executable, "-P", "-c", READER, chroma_server], stdout=subprocess.PIPE, text=True
         )
         assert reader.stdout is not None
         assert reader.stdout.readline().strip() == "reading"
         for number in range(1, 6):
-            write(store, number, users=300)
+            write(memory, store, number, users=300)
         said, _ = reader.communicate(timeout=240)
         assert reader.returncode == 0
         assert int(said) >= 2

@@ -1,0 +1,134 @@
+"""How rows come into the memory and leave it: sealed, once each, and with nothing left of whoever goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.memory.reading import in_batches, rows_of
+from pgenrm_agent.memory.records import (
+    ConsentRecord,
+    PairRecord,
+    Record,
+    StatedRecord,
+    check_limits,
+    same_content,
+)
+from pgenrm_agent.memory.rows import PSEUDONYM, Row, consent_in, pair_in, row_of
+from pgenrm_agent.memory.store import Store, reported
+from pgenrm_agent.memory.vault import UserKey
+
+__all__ = ["Written", "forget_rows", "write_records"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many records were new, and the keys of everybody they are of, by user id."""
+
+    new: int
+    keys: Mapping[str, UserKey]
+
+
+def write_records(
+    store: Store, records: Sequence[Record], where: Callable[[int], str] = lambda _: ""
+) -> Written:
+    """Store what is new of `records`. `where(index)` opens an error about that record.
+
+    Raises:
+        MemoryStoreError: A record says something else than one of its id does, or it cannot be stored.
+    """
+    for record in records:
+        check_limits(record)
+    with store.writing(), reported("write to", store.where):
+        # Before the rows: a key outlives a kill before anything is sealed with it.
+        keys = store.vault.keys_for(record.user_id for record in records)
+        fresh = _fresh(store, records, keys, where)
+        pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
+        for some in in_batches(pairs, store.max_batch):
+            vectors = store.embedder.embed([record.pair.query for _, record in some])
+            rows = [row for row, _ in some]
+            store.interactions.add(
+                ids=[row.id for row in rows],
+                embeddings=vectors,
+                metadatas=[row.metadata for row in rows],
+            )
+            store.wrote()
+            if not store.embedded:
+                # `add` leaves a row alone that another process has just added.
+                _fresh(store, [record for _, record in some], keys, where)
+        others = [row for row, record in fresh if not isinstance(record, PairRecord)]
+        for batch in in_batches(others, store.max_batch):
+            store.users.upsert(
+                ids=[row.id for row in batch],
+                # These rows are read by id and user only; Chroma wants a vector all the same.
+                embeddings=np.ones((len(batch), 1), dtype=np.float32),
+                metadatas=[row.metadata for row in batch],
+            )
+            store.wrote()
+    return Written(len(fresh), keys)
+
+
+def forget_rows(store: Store, user_id: str) -> int:
+    """Remove every row of a user, and at last their key; returns how many rows that were.
+
+    Raises:
+        MemoryStoreError: The store cannot be written. Their key is still there then.
+    """
+    forgotten = 0
+    with store.writing(forgetting=True), reported("forget a user in", store.where):
+        key = store.vault.key_of(user_id)
+        if key is None:
+            return 0
+        for collection in store.collections():
+            before = forgotten
+            while ids := collection.get(
+                where={PSEUDONYM: key.pseudonym}, limit=store.max_batch, include=[]
+            )["ids"]:
+                collection.delete(ids=ids)
+                forgotten += len(ids)
+            if forgotten > before:
+                store.changed(collection)
+        store.wrote()
+        store.vault.remove(user_id)
+    return forgotten
+
+
+def _fresh(
+    store: Store,
+    records: Sequence[Record],
+    keys: Mapping[str, UserKey],
+    where: Callable[[int], str],
+) -> list[tuple[Row, Record]]:
+    """Return the records that say something new, the last word per row; refuses contradictions."""
+    rows = [row_of(record, keys[record.user_id]) for record in records]
+    known: dict[str, Mapping[str, object]] = {}
+    for collection, kinds in (
+        (store.interactions, (PairRecord,)),
+        (store.users, (StatedRecord, ConsentRecord)),
+    ):
+        ids = {
+            row.id for row, record in zip(rows, records, strict=True) if isinstance(record, kinds)
+        }
+        for some in in_batches(sorted(ids), store.max_batch):
+            known.update(rows_of(collection, ids=list(some)))
+    fresh: dict[str, tuple[Row, Record]] = {}
+    for index, (row, record) in enumerate(zip(rows, records, strict=True)):
+        key = keys[record.user_id]
+        before = fresh[row.id][0].metadata if row.id in fresh else known.get(row.id)
+        if isinstance(record, PairRecord):
+            if before is None:
+                fresh[row.id] = row, record
+            elif not same_content(pair_in(row.id, before, key), record.pair):
+                raise MemoryStoreError(
+                    f"{where(index)}user {record.user_id!r} already has a pair with the id "
+                    f"{record.pair.id!r} and another content: give the new pair another id"
+                )
+        elif isinstance(record, ConsentRecord):
+            if before is None or consent_in(row.id, before, key) is not record.consent:
+                fresh[row.id] = row, record
+        elif before is None:
+            fresh[row.id] = row, record
+    return list(fresh.values())
