@@ -1,7 +1,7 @@
-"""Every Python block of the tutorial and the guides compiles and knows every name that it uses.
+"""Blocks of the documentation compile, know every name that they use, and say why if nobody runs them.
 
-The blocks of a page are read in order, as a reader would paste them: a name may come from an earlier
-block. Running them is for the tests in tests/system/test_examples.py.
+The Python blocks of a page are read in order, as a reader would paste them: a name may come from an
+earlier block. tests/system/test_printed_pages.py runs them.
 """
 
 from __future__ import annotations
@@ -18,29 +18,26 @@ from pathlib import Path
 import pytest
 
 import pgenrm_agent
+from studies.printed.pages import RUN, blocks_of, pages, printed_of
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(?:python|py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-INDENTED = re.compile(r"^    (?:from \S+ import |import \w)", re.MULTILINE)
-NOTEBOOK = ROOT / "docs" / "notebook"
-PAGES = {
-    page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if NOTEBOOK not in page.parents
-}
+PAGES = {name: path.read_text(encoding="utf-8") for name, path in pages().items()}
+COMMANDS = r"(?:\S*/)?(?:pgenrm|python3?|pip|make|curl|chroma) "
+INDENTED = re.compile(rf"(?:^\n|\A)    (?:from \S+ import |import \w|{COMMANDS}).*", re.MULTILINE)
+MARK = re.compile(r"<!--(?! picture:)")
 
 
 def script(text: str) -> str:
-    """The blocks of a page as one program, each on the lines where the page has it."""
+    """The Python blocks of a page as one program, each on the lines where the page has it."""
     lines = [""] * (text.count("\n") + 1)
-    for block in BLOCK.finditer(text):
-        first = text.count("\n", 0, block.start(1))
-        code = block[1].splitlines()
-        lines[first : first + len(code)] = code
+    for block in blocks_of(text):
+        if block.language == "python":
+            code = block.text.splitlines()
+            lines[block.line - 1 : block.line - 1 + len(code)] = code
     return "\n".join(lines) + "\n"
 
 
-SCRIPTS = {page: script(text) for page, text in PAGES.items() if BLOCK.search(text)}
+SCRIPTS = {page: code for page, text in PAGES.items() if (code := script(text)).strip()}
 
 
 def faults(scripts: dict[str, str], folder: Path) -> list[str]:
@@ -71,6 +68,19 @@ def imported_names(code: str) -> Iterator[tuple[str, str]]:
                 yield node.module or "", alias.name
 
 
+def unmarked(text: str) -> list[str]:
+    """What of a page nobody runs, without saying so: commands that stand in no block of their language."""
+    loose = list(INDENTED.findall(text))
+    for block in blocks_of(text):
+        language = block.language
+        commands = re.findall(rf"^(?:\$ )?{COMMANDS}.*|^from pgenrm_agent.*", block.text, re.M)
+        if commands and (language not in (*RUN, "mermaid") and not language.startswith("{")):
+            loose += commands
+        if block.marks.get("not run") == "":
+            loose.append(f"line {block.line} does not say why it is not run")
+    return loose
+
+
 def test_every_name_is_defined(tmp_path: Path) -> None:
     assert faults(SCRIPTS, tmp_path) == []
 
@@ -87,14 +97,20 @@ def test_blocks_compile_and_what_they_import_exists(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_stands_in_blocks_that_say_so(page: str) -> None:
-    """An indented block, or one of another language, would not be looked at."""
-    outside = BLOCK.sub("", PAGES[page])
-    assert INDENTED.findall(outside) == []
-    assert (
-        re.findall(r"^(?:from pgenrm_agent\S* import .*|import pgenrm_agent.*)", outside, re.M)
-        == []
-    )
+def test_what_can_be_run_stands_in_blocks_that_are_run(page: str) -> None:
+    assert unmarked(PAGES[page]) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_output_has_its_command(page: str) -> None:
+    assert all(printed.shown.text.strip() for printed in printed_of(blocks_of(PAGES[page])))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_mark_is_one_of_a_block(page: str) -> None:
+    """A mark with a slip in its name, or with no block behind it, would be passed over."""
+    used = sum(len(block.marks) for block in blocks_of(PAGES[page]))
+    assert len(MARK.findall(PAGES[page])) == used
 
 
 @pytest.mark.parametrize(
@@ -106,12 +122,27 @@ def test_python_stands_in_blocks_that_say_so(page: str) -> None:
             "Undefined name `answers`",
         ),
         ("```python\nprint(later)\n```\n\n```python\nlater = 1\n```\n", "Undefined name `later`"),
-        ("```py\nfor item in:\n    pass\n```\n", "Expected"),
+        ("```python\nfor item in:\n    pass\n```\n", "Expected"),
         ("```python\nawait rm\n```\n", "`await` statement outside"),
     ],
 )
 def test_a_faulty_page_is_noticed(text: str, fault: str, tmp_path: Path) -> None:
     assert any(fault in message for message in faults({"page": script(text)}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Then:\n\n    pgenrm score -u ada\n",
+        "Then:\n\n    from pgenrm_agent import PGenRM\n",
+        "```py\nfrom pgenrm_agent import PGenRM\n```\n",
+        "```\npython examples/score.py\n```\n",
+        "```text\n$ pgenrm doctor\n```\n",
+        "<!-- not run -->\n```sh\npgenrm doctor\n```\n",
+    ],
+)
+def test_a_command_that_nobody_runs_is_noticed(text: str) -> None:
+    assert len(unmarked(text)) == 1
 
 
 def test_a_name_of_an_earlier_block_is_known(tmp_path: Path) -> None:

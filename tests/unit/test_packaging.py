@@ -6,8 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from email import message_from_bytes
+from email.message import Message
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +30,59 @@ FOLDERS = {
 }
 
 
+SOURCES = ("pyproject.toml", "README.md", "LICENSE")
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """The wheel of this tree: sizes in bytes by path."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the source distribution of this tree unpacks to."""
     tree = tmp_path_factory.mktemp("tree")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in SOURCES:
         shutil.copy(ROOT / name, tree)
+    _run(tree, "-c", "from setuptools import build_meta; build_meta.build_sdist('out')")
+    (built,) = (tree / "out").glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        archive.extractall(tree / "out", filter="data")
+    return tree / "out" / built.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def built(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution."""
+    out = tmp_path_factory.mktemp("wheel")
+    options = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir")
+    _run(sdist, "-m", "pip", "--disable-pip-version-check", "wheel", *options, str(out), ".")
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> dict[str, int]:
+    """What is in the wheel: sizes in bytes by path."""
+    with zipfile.ZipFile(built) as archive:
+        return {entry.filename: entry.file_size for entry in archive.infolist()}
+
+
+@pytest.fixture(scope="module")
+def metadata(built: Path) -> Message:
+    """What the wheel says of itself; its text is the README."""
+    with zipfile.ZipFile(built) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(name), policy=default)
+
+
+def _run(folder: Path, *arguments: str) -> None:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-index",
-            "--no-build-isolation",
-            "--wheel-dir",
-            str(tree / "out"),
-            str(tree),
-        ],
+        [sys.executable, *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    (built,) = (tree / "out").glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
-        return {entry.filename: entry.file_size for entry in archive.infolist()}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +106,20 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: dict[str, int]) -> No
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert expected - set(wheel) == set()
+
+
+def test_the_source_distribution_has_what_the_wheel_is_built_of_and_no_more(sdist: Path) -> None:
+    files = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+    tops = {name.partition("/")[0] for name in files}
+    assert tops == {*FOLDERS, *SOURCES, "PKG-INFO", "setup.cfg", "pgenrm_agent.egg-info"}
+    assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_the_wheel_says_who_made_it_and_what_it_needs(metadata: Message) -> None:
+    assert metadata["Author"] == "the pgenrm-agent developers"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
 
 
 def test_type_information_and_license_are_in_the_wheel(wheel: dict[str, int]) -> None:

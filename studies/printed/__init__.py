@@ -1,0 +1,1 @@
+"""What the pages print, made anew from their own blocks; and the picture of the README."""
