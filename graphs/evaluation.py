@@ -38,7 +38,6 @@ from pgenrm_agent.errors import (
 )
 from pgenrm_agent.evidence import evidence_of
 from pgenrm_agent.graphs.results import (
-    WITHHELD,
     cannot_write,
     chain_of,
     failure_of,
@@ -49,11 +48,13 @@ from pgenrm_agent.graphs.results import (
     withheld,
 )
 from pgenrm_agent.graphs.sampler import Sampler, count_owners, empty_draft, plan_budgets
+from pgenrm_agent.graphs.sealing import sealed_signals, sealing, signals_in
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
     EvaluationInput,
     EvaluationState,
     EvaluationUpdate,
+    JSONObject,
     context_of,
     default_format,
     is_unknown,
@@ -67,7 +68,6 @@ from pgenrm_agent.schema import (
     EvaluationChain,
     EvaluationRequest,
     Scaling,
-    UserSignals,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ async def match_prototype(
             match, similar = await _similar_people(state, runtime, sampler, unknown=unknown)
             prototype = match.prototype if match else None
             names = list(similar)
-            signals |= {name: known.model_dump(mode="json") for name, known in similar.items()}
+            signals |= similar
         chains += [
             empty_draft(chain)
             for chain in sampler.plan_prototype(
@@ -234,14 +234,18 @@ async def sample_scores(
     parsed = [read_draft(draft, sampler.request) for draft in chains]
     failures: list[ChainFailure] = []
     for attempt in range(1, sampler.scaling.resamples + 1):
-        again = {i: content for i, content in enumerate(parsed) if isinstance(content, ChainError)}
+        again = {
+            i: content
+            for i, content in enumerate(parsed)
+            if isinstance(content, ChainError) and sampler.can_write(chains[i])
+        }
         reasons = [*map(reason_of, parsed), *(failure.reason for failure in failures)]
         if not again or sampler.time_is_up or cannot_write(reasons):
             break
         restarted = [sampler.restart(begun[i], attempt) for i in again]
         fresh = await sampler.extend(restarted, to="scores", spare=True)
         for (i, error), draft in zip(again.items(), fresh, strict=True):
-            failures.append(failure_of(chains[i], error))
+            failures.append(failure_of(chains[i], error, sampler.context))
             chains[i], parsed[i] = draft, read_draft(draft, sampler.request)
     return {
         "chains": [*state["chains"][:settled], *chains],
@@ -272,7 +276,7 @@ async def aggregate(
     for draft in state["chains"]:
         content = read_draft(draft, request)
         if isinstance(content, ChainError):
-            failures.append(failure_of(draft, content))
+            failures.append(failure_of(draft, content, context))
         else:
             chains.append(chain_of(draft, content))
     done: EvaluationUpdate = {"round": state["round"] + 1}
@@ -288,12 +292,6 @@ async def aggregate(
     timings = {**state["timings"], "aggregate": spent}
     if not context.show_neighbors:
         chains = [withheld(chain) for chain in chains]
-        failures = [
-            failure.model_copy(update={"text": "", "message": WITHHELD})
-            if failure.level == "prototype"
-            else failure
-            for failure in failures
-        ]
     evaluation = Evaluation(
         request=request,
         scores=scores,
@@ -305,7 +303,7 @@ async def aggregate(
         neighbors=tuple(state["neighbors"]),
         evidence=evidence_of(
             request,
-            UserSignals.model_validate(state["signals"][request.user_id]),
+            signals_in(state)[request.user_id],
             chain_format,
             neighbors=len({chain.signals_of for chain in chains if chain.level == "prototype"}),
             asked_for=scaling_of(state).history,
@@ -349,8 +347,8 @@ async def _similar_people(
     sampler: Sampler,
     *,
     unknown: bool,
-) -> tuple[Match | None, dict[str, UserSignals]]:
-    """Return the match, and what is known of each similar user of whom anything is, by opaque name."""
+) -> tuple[Match | None, dict[str, JSONObject]]:
+    """Return the match, and each similar user's sealed signals, if there are any, by opaque name."""
     source = context_of(runtime).neighbors
     assert source is not None
     scaling, request = sampler.scaling, sampler.request
@@ -362,9 +360,9 @@ async def _similar_people(
         if draft["level"] == "individual" and (persona := read_persona(draft["text"])) is not None
     ] or state["personas"]
 
-    def look_up() -> tuple[Match | None, dict[str, UserSignals]]:
+    def look_up() -> tuple[Match | None, dict[str, JSONObject]]:
         match = source.match(request.user_id, personas, request.query, count)
-        similar: dict[str, UserSignals] = {}
+        similar: dict[str, JSONObject] = {}
         for user, name in zip(match.neighbors, match.names, strict=True) if match else ():
             signals = source.memory.recall(
                 user,
@@ -374,7 +372,8 @@ async def _similar_people(
                 seed=derive_seed(state["seed"], "recall", name),
             )
             if not is_unknown(signals):
-                similar[name] = signals.model_copy(update={"user_id": name})
+                signals = signals.model_copy(update={"user_id": name})
+                similar[name] = sealed_signals(user, signals, source)
         return match, similar
 
     return await asyncio.to_thread(look_up)
@@ -388,12 +387,12 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Evaluat
     builder = StateGraph(
         EvaluationState, context_schema=EvaluationContext, input_schema=EvaluationInput
     )
-    builder.add_node("recall", recall)
-    builder.add_node("derive_persona", derive_persona, retry_policy=RETRIES)
-    builder.add_node("match_prototype", match_prototype)
-    builder.add_node("generate_rubric", generate_rubric, retry_policy=RETRIES)
-    builder.add_node("sample_scores", sample_scores, retry_policy=RETRIES)
-    builder.add_node("aggregate", aggregate)
+    builder.add_node("recall", sealing(recall))
+    builder.add_node("derive_persona", sealing(derive_persona), retry_policy=RETRIES)
+    builder.add_node("match_prototype", sealing(match_prototype))
+    builder.add_node("generate_rubric", sealing(generate_rubric), retry_policy=RETRIES)
+    builder.add_node("sample_scores", sealing(sample_scores), retry_policy=RETRIES)
+    builder.add_node("aggregate", sealing(aggregate))
     builder.add_edge(START, "recall")
     builder.add_edge("recall", "derive_persona")
     builder.add_edge("derive_persona", "match_prototype")

@@ -30,6 +30,7 @@ from pgenrm_agent.arguments import whole_number
 from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estimate_work, spread
 from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors
+from pgenrm_agent.engines.confidential import silent, unseen
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
@@ -330,8 +331,9 @@ async def learn_prototypes(
     Raises ConfigurationError when the SQLite checkpointer is not installed, and what nodes raise.
     """
     if keep is None:
-        endless: RunnableConfig = {"recursion_limit": 1_000_000}  # one step a batch
-        state = await build_graph().ainvoke({}, endless, context=context)
+        # One step a batch. The state holds personas of others, which are for no tracer or callback.
+        endless: RunnableConfig = {"recursion_limit": 1_000_000, "callbacks": [silent()]}
+        state = await unseen(lambda: build_graph().ainvoke({}, endless, context=context))
         return _learned(state, context)
     Path(keep).parent.mkdir(parents=True, exist_ok=True)
     await asyncio.to_thread(Path(keep).touch, mode=PRIVATE)
@@ -342,6 +344,7 @@ async def learn_prototypes(
         config: RunnableConfig = {
             "configurable": {"thread_id": thread},
             "recursion_limit": 1_000_000,
+            "callbacks": [silent()],
         }
         if fresh:
             await saver.adelete_thread(thread)
@@ -349,8 +352,9 @@ async def learn_prototypes(
         # that follows, LangGraph names none, and a run begun anew would do everything twice.
         begun = await saver.aget_tuple(config) is not None
         # "sync": a batch is on disk before the next is sampled.
-        state = await graph.ainvoke(
-            None if begun else {}, config, context=context, durability="sync"
+        given: LearningState | None = None if begun else {}
+        state = await unseen(
+            lambda: graph.ainvoke(given, config, context=context, durability="sync")
         )
         await saver.adelete_thread(thread)
         others = [checkpoint async for checkpoint in saver.alist(None, limit=1)]
@@ -430,6 +434,7 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
         json_schema=turn.json_schema if context.engine.capabilities.json_schema else None,
         grammar=turn.grammar if context.engine.capabilities.grammar else None,
         seed=derive_seed(context.seed, "sample", user, asked.id),
+        confidential=True,
     )
 
 

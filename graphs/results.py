@@ -124,14 +124,15 @@ def reason_of(content: ParsedChain | ChainError) -> str | None:
     return content.reason if isinstance(content, ChainError) else None
 
 
-def failure_of(draft: Draft, error: ChainError) -> ChainFailure:
-    """Return why a draft cannot be used."""
+def failure_of(draft: Draft, error: ChainError, context: EvaluationContext) -> ChainFailure:
+    """Return why a draft cannot be used; of a similar user's, in a word, unless these are shown."""
+    shown = draft["level"] == "individual" or context.show_neighbors
     return ChainFailure(
         level=draft["level"],
         signals_of=draft["signals_of"],
         reason=error.reason,
-        message=str(error),
-        text=draft["text"],
+        message=str(error) if shown else WITHHELD,
+        text=draft["text"] if shown else "",
         tokens=draft["tokens"],
         seed=draft["seed"],
         attempt=draft["attempt"],

@@ -29,6 +29,7 @@ from pgenrm_agent.engines.protocol import (
     SchemaRefused,
 )
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout
+from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
 from pgenrm_agent.graphs.state import (
     Draft,
     EvaluationContext,
@@ -82,10 +83,7 @@ class Sampler:
             request=EvaluationRequest.model_validate(state["request"]),
             scaling=scaling_of(state),
             seed=state["seed"],
-            signals={
-                owner: UserSignals.model_validate(signals)
-                for owner, signals in state["signals"].items()
-            },
+            signals=signals_in(state),
             engine=engine,
             able=able,
             chain_format=chain_format,
@@ -107,6 +105,10 @@ class Sampler:
     def own_signals(self) -> UserSignals:
         """What is known of the user whom the answers are scored for."""
         return self.signals[self.request.user_id]
+
+    def can_write(self, draft: Draft) -> bool:
+        """Return whether the draft's user still takes part, so that a prompt can be made of theirs."""
+        return draft["signals_of"] in self.signals
 
     def plan_individual(self, *, have: int, round_: int) -> tuple[PlannedChain, ...]:
         """Plan the user's own chains that are new in a round. have: owners planned already."""
@@ -153,7 +155,12 @@ class Sampler:
         deadline, no call is made.
         """
         together: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
-        drafts = [self._in_format(draft) for draft in drafts]
+        drafts = [
+            self._in_format(draft)
+            if self.can_write(draft)
+            else _failed(draft, "failed", NO_LONGER_OPEN)
+            for draft in drafts
+        ]
         for i, draft in enumerate(drafts):
             if draft["status"] == "open" and not self._has(draft["text"], to):
                 key = (draft["signals_of"], tuple(draft["order"]), draft["text"])
@@ -180,6 +187,7 @@ class Sampler:
                 seed=self._seed(drafts[members[0]], goal),
                 json_schema=turn.json_schema if self.able.json_schema else None,
                 grammar=turn.grammar if self.able.grammar else None,
+                confidential=drafts[members[0]]["level"] == "prototype",
             )
             for turn, members in zip(turns, together.values(), strict=True)
         ]
@@ -356,6 +364,7 @@ def empty_draft(chain: PlannedChain) -> Draft:
         "asks_totals": True,
         "finish": "stop",
         "problem": "",
+        "sealed": "",
     }
 
 

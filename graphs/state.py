@@ -7,7 +7,7 @@ needs beyond data (engine, memory, chain format) comes in its context and is nev
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -99,6 +99,15 @@ class NeighborSource(Protocol):
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
         """Return the `count` most similar users; None where there is no version."""
 
+    def seal(self, user_id: str, text: str) -> str:
+        """Return a text of a similar user, sealed; the same text is sealed alike."""
+
+    def seal_beside(self, sealed: str, text: str) -> str:
+        """Return a text, sealed as one of the user whose `sealed` is."""
+
+    def unseal(self, sealed: Iterable[str]) -> dict[str, str]:
+        """Return the texts by what was sealed; those of users who no longer take part are missing."""
+
 
 @dataclass(frozen=True)
 class EvaluationContext:
@@ -146,6 +155,7 @@ class Draft(TypedDict):
     edited: the text as a person last edited it, which every further attempt begins with.
     asks_totals: whether its format has the model work out totals.
     finish: how its last part ended. problem: what is said about that, where it is not whole.
+    sealed: text, reasoning, edited text and problem of a similar user's chain, which are empty then.
     """
 
     level: Level
@@ -161,6 +171,7 @@ class Draft(TypedDict):
     asks_totals: bool
     finish: FinishReason
     problem: str
+    sealed: str
 
 
 class EvaluationInput(TypedDict):
@@ -179,7 +190,7 @@ class EvaluationUpdate(TypedDict, total=False):
     """What the nodes add.
 
     signals: what is known of each user whose signals enter a prompt, by `Draft.signals_of`; of
-        similar people under opaque names.
+        similar people under opaque names, and sealed outside of nodes.
     personas: written only to match the user to a prototype, where no chain of their own is wanted.
     prototype, neighbors: the one the user is nearest to, and similar people, most similar first.
     round: how many rounds of `plan_rounds` are done. settled: how many of `chains` came through

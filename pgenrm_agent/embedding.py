@@ -162,7 +162,11 @@ class SentenceTransformerEmbedder:
                     "pip install sentence-transformers"
                 ) from error
             try:
-                self._model = SentenceTransformer(str(self._source), device=self._device)
+                self._model = SentenceTransformer(
+                    str(self._source),
+                    device=self._device,
+                    model_kwargs={"use_safetensors": True},  # a pickle could run code
+                )
             except (OSError, ValueError) as error:
                 raise ConfigurationError(
                     f"cannot load the sentence-transformers model {str(self._source)!r}: {error}"
@@ -224,7 +228,9 @@ class ModelTokensEmbedder:
 
                 try:
                     tokenizer = AutoTokenizer.from_pretrained(self._folder)
-                    model = AutoModel.from_pretrained(self._folder, dtype="float32")
+                    model = AutoModel.from_pretrained(
+                        self._folder, dtype="float32", use_safetensors=True
+                    )
                 except (OSError, ValueError) as error:
                     raise ConfigurationError(f"cannot load {self._folder}: {error}") from error
                 table = model.get_input_embeddings().weight.detach().numpy()

@@ -17,6 +17,7 @@ __all__ = [
     "format_of",
     "model_source",
     "named_format",
+    "refuse_pickled_weights",
     "refuse_without_model",
 ]
 
@@ -25,6 +26,9 @@ PUBLISHED = "published"
 _CHECKPOINT = re.compile(r"p-?genrm", re.IGNORECASE)
 FORMAT_FILE = "chain_format.json"
 
+_PICKLED = re.compile(
+    r"(?:pytorch_model|adapter_model|model|weights|consolidated).*\.(?:bin|pt|pth|ckpt|pkl|pickle)"
+)
 _HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
 
@@ -44,16 +48,30 @@ def bundled_model() -> Path:
 def refuse_without_model(folder: Path) -> None:
     """Before long work that needs a saved model.
 
-    Raises ConfigurationError when `folder` holds none.
+    Raises ConfigurationError when `folder` holds none, or its weights are pickled.
     """
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"{folder} holds no model (config.json): name a model's folder")
+    refuse_pickled_weights(folder)
+
+
+def refuse_pickled_weights(folder: Path) -> None:
+    """Raises ConfigurationError for a folder whose only weights are in a pickle, which could run code."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(file.name for file in folder.glob("*") if _PICKLED.fullmatch(file.name))
+    if pickled:
+        raise ConfigurationError(
+            f"{folder} has its weights in a pickle ({pickled[0]}), which is not read, since that can"
+            " run code: save them as safetensors (`save_pretrained` of transformers or PEFT does)"
+        )
 
 
 def model_source(model: str | Path) -> str | Path:
     """Return where an engine is to load a model from: a folder, or a name on the hub as it is.
 
-    Raises EngineUnavailable for a path that holds no model. A string is a path where it leads to
+    Raises EngineUnavailable for a path that holds no model, and ConfigurationError for weights in a
+    pickle. A string is a path where it leads to
     something, or cannot be a name on the hub.
     """
     return _source(model, "config.json", "a saved model")
@@ -77,6 +95,7 @@ def _source(place: str | Path, file: str, what: str) -> str | Path:
         raise EngineUnavailable(
             f"{folder}: no {file} there; pass the folder of {what}, or a hub name"
         )
+    refuse_pickled_weights(folder)
     return folder
 
 

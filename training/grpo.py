@@ -247,7 +247,10 @@ def train_grpo(
         and can_share(AutoConfig.from_pretrained(model), state.distributed_type)
     )
     policy = AutoModelForCausalLM.from_pretrained(
-        model, dtype=start_width(recipe), **({"attn_implementation": ATTENTION} if shares else {})
+        model,
+        dtype=start_width(recipe),
+        use_safetensors=True,
+        **({"attn_implementation": ATTENTION} if shares else {}),
     )
     last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("reward",), resumed=last)

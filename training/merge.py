@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.model_files import FORMAT_FILE
+from pgenrm_agent.model_files import FORMAT_FILE, refuse_pickled_weights
 
 __all__ = ["merge_adapter"]
 
@@ -42,6 +42,7 @@ def merge_adapter(
     config = adapter / "adapter_config.json"
     if not config.is_file():
         raise ConfigurationError(f"{adapter} holds no adapter (adapter_config.json)")
+    refuse_pickled_weights(adapter)
     if out.exists() and any(out.iterdir()):
         raise ConfigurationError(f"{out} is not empty: name a new folder")
     if precision not in (None, "float32", "bfloat16"):
@@ -49,7 +50,9 @@ def merge_adapter(
     base = str(model or json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
     try:
         written = AutoConfig.from_pretrained(base).dtype or torch.float32
-        loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            base, dtype=torch.float32, use_safetensors=True
+        )
         merged = PeftModel.from_pretrained(loaded, str(adapter)).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(

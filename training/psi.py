@@ -285,7 +285,9 @@ def train_psi(
     pad = cast(int, tokenizer.pad_token_id)
     model = build_model(recipe.shape, tokenizer)
     if earlier is not None:
-        model.load_state_dict(ReadingLlama.from_pretrained(earlier).state_dict())
+        model.load_state_dict(
+            ReadingLlama.from_pretrained(earlier, use_safetensors=True).state_dict()
+        )
     last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     on_gpu = torch.cuda.is_available()

@@ -142,7 +142,9 @@ def train_sft(
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows, held_out, plan = _encode_all(recipe, tokenizer, read, data)
-    start = AutoModelForCausalLM.from_pretrained(model, dtype=start_width(recipe))
+    start = AutoModelForCausalLM.from_pretrained(
+        model, dtype=start_width(recipe), use_safetensors=True
+    )
     last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
     trainer = SFTTrainer(

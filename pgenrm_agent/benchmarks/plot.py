@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pgenrm_agent.benchmarks.report import Series, SpeedReport
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.plots import svg_text
+from pgenrm_agent.figures import svg_text
 from pgenrm_agent.files import write_text
 
 __all__ = ["draw_speed"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,8 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal, Self
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
 from pydantic import Field, model_validator
 
 from pgenrm_agent.arguments import path_of
@@ -24,6 +23,7 @@ from pgenrm_agent.chain.layout import Counts, JSONLayout, Layout, ProseLayout, T
 from pgenrm_agent.chain.notes import NotesLayout, Theme
 from pgenrm_agent.chain.room import Room, estimated_tokens, within
 from pgenrm_agent.chain.sections import Section
+from pgenrm_agent.chain.templates import compiled, given_to, rendered
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import (
@@ -132,34 +132,27 @@ class ChainFormat:
                     f"no chain format named {name_or_folder!r}; bundled are: {known}."
                     " A folder of your own is given as a path"
                 )
-        # A folder may come with a downloaded model, so its templates get to see data only.
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False
-        )
         try:
             described = (folder / "format.json").read_text(encoding="utf-8")
             settings = _Settings.model_validate(json.loads(described))
             layout = _layout(settings)
             files = ("system.j2", "user.j2", *(("ask.j2",) if layout.in_turns else ()))
             sources = [(folder / file).read_text(encoding="utf-8") for file in files]
-            templates = [environment.from_string(source) for source in sources]
-        except (OSError, ValueError, TemplateError) as error:
+            templates = [compiled(source) for source in sources]
+        except (OSError, ValueError, TemplateError, RecursionError) as error:
             raise ConfigurationError(
                 f"chain format {str(name_or_folder)!r} cannot be read: {error}; a format is a folder"
                 " with format.json, system.j2 and user.j2, and ask.j2 where chains are JSON objects"
             ) from error
         system, user, *ask = templates
         digest = hashlib.sha256("\0".join([described, *sources]).encode()).hexdigest()
-        given = set().union(
-            *(meta.find_undeclared_variables(environment.parse(source)) for source in sources)
-        )
         return cls(
             settings,
             layout,
             system,
             user,
             ask[0] if ask else None,
-            shows_conversation="conversation" in given,
+            shows_conversation=any("conversation" in given_to(source) for source in sources),
             digest=digest,
         )
 
@@ -249,14 +242,17 @@ class ChainFormat:
                 for statement in stated
             ],
         }
+        system, user = self._rendered(self.system, shown), self._rendered(self.user, shown)
+        return (Message(role="system", content=system), Message(role="user", content=user))
+
+    def _rendered(self, template: Template, shown: Mapping[str, object]) -> str:
         try:
-            system, user = self.system.render(shown), self.user.render(shown)
-        except TemplateError as error:
+            return rendered(template, shown)
+        except (TemplateError, TypeError, MemoryError) as error:
             raise ConfigurationError(
                 f"chain format {self.name} cannot be rendered: {error}; its templates are given"
                 f" {', '.join(sorted(shown))}"
             ) from error
-        return (Message(role="system", content=system), Message(role="user", content=user))
 
     def beginning(self, kind: Literal["query", "answer", "stated"], text: str) -> str:
         """Return as much of a text as a prompt shows: all, or cut at a word where it is too long."""
@@ -324,7 +320,8 @@ class ChainFormat:
 
         def ask(sections: Sequence[Section]) -> str:
             assert self.ask is not None
-            return self.ask.render({"sections": list(sections), "candidates": len(candidates)})
+            shown = {"sections": list(sections), "candidates": len(candidates)}
+            return self._rendered(self.ask, shown)
 
         history, stated = self.fitting(query, candidates, history, stated)
         counts = Counts(len(candidates), len(history), bool(stated))

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.engines.protocol import Engine
     from pgenrm_agent.memory import Selection, UserMemory
     from pgenrm_agent.prototypes import Match, Neighbors
+    from pgenrm_agent.memory.seal import Seal
     from pgenrm_agent.schema import UserSignals
 
 __all__ = ["labels_of", "open_session", "session_on"]
@@ -149,6 +150,23 @@ class _Remembered:
 
     def match(self, user_id: str, personas: Sequence[str], query: str, count: int) -> Match | None:
         return self._neighbors.match(user_id, personas, query, count)
+
+    def seal(self, user_id: str, text: str) -> str:
+        return self._seal.seal(user_id, text)
+
+    def seal_beside(self, sealed: str, text: str) -> str:
+        return self._seal.seal_beside(sealed, text)
+
+    def unseal(self, sealed: Iterable[str]) -> dict[str, str]:
+        from pgenrm_agent.opening import memory_exists
+
+        return self._seal.unseal(sealed) if memory_exists(self._wanted) else {}
+
+    @cached_property
+    def _seal(self) -> Seal:
+        from pgenrm_agent.memory.seal import Seal
+
+        return Seal(self.memory)
 
     def close(self) -> None:
         if "memory" in vars(self):

@@ -55,6 +55,7 @@ def studio(
     require("the studio", "fastapi", "uvicorn", "aiosqlite", extra="studio")
     import uvicorn
 
+    from pgenrm_agent.integrations.slow_clients import giving_up
     from pgenrm_agent.studio.app import create_studio
 
     scaling = scaling_of(individual, prototype, seed=seed)
@@ -80,6 +81,7 @@ def studio(
             create_studio(session, token=token, scaling=scaling, labels=labels),
             log_level="warning",
             access_log=False,  # its lines would hold the token
+            http=giving_up(),
             timeout_graceful_shutdown=2,
         )
         uvicorn.Server(config).run(sockets=[listening])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
@@ -12,10 +13,15 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.debugging.edits import rubric_of, with_persona, with_rubric
 from pgenrm_agent.debugging.records import Records, checkpoint_of, config_of, id_of
 from pgenrm_agent.debugging.views import Checkpoint
-from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.graphs.evaluation import EvaluationGraph
-from pgenrm_agent.graphs.state import Draft, EvaluationState
+from pgenrm_agent.graphs.sealing import seal_update
+from pgenrm_agent.graphs.state import (
+    Draft,
+    EvaluationContext,
+    EvaluationState,
+    EvaluationUpdate,
+)
 from pgenrm_agent.schema import (
     Candidate,
     EvaluationRequest,
@@ -34,7 +40,7 @@ class Editor:
     """Changes states of runs. An edit goes back to where the edited thing was made.
 
     chain_format: returns the format in which chains are written now.
-    engine: what will continue the edited texts; None means the bundled model.
+    context: with the engine that will continue the edited texts, and what seals similar users' texts.
     """
 
     def __init__(
@@ -42,12 +48,12 @@ class Editor:
         records: Records,
         graph: EvaluationGraph,
         chain_format: Callable[[], ChainFormat],
-        engine: Engine | None,
+        context: EvaluationContext,
     ) -> None:
         self._records = records
         self._graph = graph
         self._format = chain_format
-        self._engine = engine
+        self._context = context
 
     async def persona(self, run: str, persona: str, chain: int | None) -> Checkpoint:
         """Write another persona, in every chain or in one."""
@@ -177,7 +183,8 @@ class Editor:
             drafts = enumerate(values["chains"])
             return {
                 "chains": [
-                    change(draft) if chain in (None, place) else draft for place, draft in drafts
+                    change(draft) if chain in (None, place) and not draft["sealed"] else draft
+                    for place, draft in drafts
                 ]
             }
 
@@ -187,8 +194,9 @@ class Editor:
         node, base = await self._where_made(run, what, made)
         config = config_of(run, id_of(base))
         config["metadata"] = {"edit": what}
-        update = change(cast(EvaluationState, base.values))
-        await self._graph.aupdate_state(config, update, as_node=node)
+        update = cast(EvaluationUpdate, change(cast(EvaluationState, base.values)))
+        sealed = await asyncio.to_thread(seal_update, update, base.values, self._context.neighbors)
+        await self._graph.aupdate_state(config, sealed, as_node=node)
         return checkpoint_of(await self._records.snapshot(run), ran=None, current=True)
 
     async def _where_made(self, run: str, what: str, made: Made) -> tuple[str, StateSnapshot]:
@@ -207,7 +215,7 @@ class Editor:
         return lineage[first - 1].next[0], same_place[-1]
 
     def _refuse_without_continuation(self) -> None:
-        engine = self._engine
+        engine = self._context.engine
         if not (engine is None or self._format().in_turns or engine.capabilities.continues):
             raise ConfigurationError(
                 f"engine {engine.name} cannot continue an edited text: edit the history or the"

@@ -6,6 +6,7 @@ kill kept from becoming the next checkpoint, is no part of it: that node counts 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import cast
 
@@ -16,6 +17,7 @@ from langgraph.types import StateSnapshot
 
 from pgenrm_agent.arguments import text_of
 from pgenrm_agent.chain import read_persona
+from pgenrm_agent.debugging.validation import check_state
 from pgenrm_agent.debugging.views import (
     Checkpoint,
     RunSummary,
@@ -25,19 +27,30 @@ from pgenrm_agent.debugging.views import (
     means_of,
     ranking_of,
 )
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.graphs.checkpoints import skipping_refused
 from pgenrm_agent.graphs.evaluation import EvaluationGraph
+from pgenrm_agent.graphs.sealing import open_state
+from pgenrm_agent.graphs.state import NeighborSource
 
 __all__ = ["Records", "checkpoint_of", "config_of", "id_of", "side_of"]
 
 
 class Records:
-    """Reads the runs that a graph's checkpointer holds."""
+    """Reads the runs that a graph's checkpointer holds.
 
-    def __init__(self, graph: EvaluationGraph, saver: BaseCheckpointSaver[str]) -> None:
+    neighbors: opens what is sealed in them. Where another process owns the memory, it stays sealed.
+    """
+
+    def __init__(
+        self,
+        graph: EvaluationGraph,
+        saver: BaseCheckpointSaver[str],
+        neighbors: NeighborSource | None,
+    ) -> None:
         self._graph = graph
         self._saver = saver
+        self._neighbors = neighbors
 
     async def exists(self, run: str) -> bool:
         """Return whether the store has a run of this id."""
@@ -57,8 +70,9 @@ class Records:
         begun = str(root.checkpoint.get("ts", ""))
         try:
             snapshot = await self.snapshot(run)
-        except ConfigurationError as error:
-            return RunSummary(run=run, created_at=begun, labels=labels, error=str(error))
+        except Exception as error:  # whatever is wrong with it, the others are to be seen
+            told = str(error) if isinstance(error, ConfigurationError) else repr(error)
+            return RunSummary(run=run, created_at=begun, labels=labels, error=told)
         request = cast(dict[str, object], snapshot.values.get("request") or {})
         return RunSummary(
             run=run,
@@ -85,7 +99,7 @@ class Records:
         snapshots = [snapshot async for snapshot in history]
         if not snapshots:
             raise ConfigurationError(f"there is no run {run!r} in this store")
-        return snapshots
+        return await asyncio.to_thread(lambda: [self._opened(snapshot) for snapshot in snapshots])
 
     async def snapshot(self, run: str, at: str | None = None) -> StateSnapshot:
         """Return a checkpoint by its id, or by the start or end of it; the newest for None."""
@@ -106,8 +120,9 @@ class Records:
         place: str | None = id_of(await self.snapshot(run, at))
         lineage: list[StateSnapshot] = []
         while place is not None and place in by_id:
-            lineage.append(by_id[place])
-            place = _parent(by_id[place])
+            # Taken out: in a damaged store a checkpoint may be its own ancestor.
+            lineage.append(by_id.pop(place))
+            place = _parent(lineage[-1])
         return lineage[::-1]
 
     async def timeline(self, run: str) -> tuple[Checkpoint, ...]:
@@ -129,6 +144,13 @@ class Records:
             if snapshot.values.get("evaluation"):
                 return ranking_of(snapshot.values)
         return ()
+
+    def _opened(self, snapshot: StateSnapshot) -> StateSnapshot:
+        check_state(snapshot.values)
+        try:
+            return snapshot._replace(values=open_state(snapshot.values, self._neighbors))
+        except MemoryStoreError:
+            return snapshot._replace(values=open_state(snapshot.values, None))
 
 
 def config_of(run: str, checkpoint: str | None = None) -> RunnableConfig:

@@ -43,6 +43,7 @@ from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
+from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
     EvaluationInput,
@@ -74,8 +75,8 @@ class DebugSession(Closeable):
     is a plain one, which also works inside a running event loop, and `astep` is awaited; so
     with the others. The constructor waits for the store. One run is acted on by one caller at a
     time; others may look meanwhile. A run id or checkpoint id that is not in the store raises
-    ConfigurationError, and so does every edit that cannot be made. A session shows the texts of
-    similar users' chains.
+    ConfigurationError, and so does every edit that cannot be made. A session with `neighbors` shows
+    the texts of similar users' chains; the store and exports have them sealed.
 
     Args:
         store: A SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
@@ -114,8 +115,8 @@ class DebugSession(Closeable):
             self.close()
             raise
         self._graph: EvaluationGraph = build_graph(self._saver)
-        self._records = Records(self._graph, self._saver)
-        self._editor = Editor(self._records, self._graph, self._format, engine)
+        self._records = Records(self._graph, self._saver, neighbors)
+        self._editor = Editor(self._records, self._graph, self._format, self._context)
 
     def _format(self) -> ChainFormat:
         """Return the format in which chains are written now: a server's is found out by asking it."""
@@ -268,7 +269,11 @@ class DebugSession(Closeable):
         through = chain_format.complete_through(draft["text"])
         following = 0 if through is None else SECTIONS.index(through) + 1
         request = EvaluationRequest.model_validate(state["request"])
-        signals = UserSignals.model_validate(state["signals"][draft["signals_of"]])
+        signals = signals_in(state).get(draft["signals_of"])
+        if signals is None:
+            raise ConfigurationError(
+                f"chain {chain} of run {run} has no prompt to show: {NO_LONGER_OPEN}"
+            )
         return chain_format.turn(
             SECTIONS[min(following, len(SECTIONS) - 1)],
             draft["text"],

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.engines.answers import Answer
+from pgenrm_agent.engines.confidential import WITHHELD_WORDS, unlogged
 from pgenrm_agent.engines.dialect import Dialect, Request, learn
 from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples
 from pgenrm_agent.engines.protocol import (
@@ -102,11 +103,16 @@ class Asking:
         self._schema_refusal = ""
 
     async def ask(
-        self, request: Request, send: Callable[[Request], Awaitable[T]], gathering: Gathering
+        self,
+        request: Request,
+        send: Callable[[Request], Awaitable[T]],
+        gathering: Gathering,
+        *,
+        confidential: bool = False,
     ) -> tuple[Request, T]:
         """Return the request as it was answered, and the answer.
 
-        send: makes one attempt; raises ServerFault.
+        send: makes one attempt; raises ServerFault. confidential: see `Prompt`.
 
         Raises SchemaRefused where the server knows no way to hold to a schema, and what `explain`
         makes of any other fault.
@@ -114,10 +120,14 @@ class Asking:
         async with self._pace.slot:
             if gathering.hopeless is not None:
                 raise gathering.hopeless
-            return await self._ask(request, send, gathering)
+            return await self._ask(request, send, gathering, confidential)
 
     async def _ask(
-        self, request: Request, send: Callable[[Request], Awaitable[T]], gathering: Gathering
+        self,
+        request: Request,
+        send: Callable[[Request], Awaitable[T]],
+        gathering: Gathering,
+        confidential: bool,
     ) -> tuple[Request, T]:
         attempts, alone = 0, False
         while True:
@@ -127,7 +137,8 @@ class Asking:
                 raise gathering.hopeless
             told = self._translated(request)  # Much may have been learned meanwhile.
             try:
-                answer = await send(told)
+                with unlogged(confidential):
+                    answer = await send(told)
             except ServerFault as caught:
                 # Handled below, so that no error has it for its context: it may quote the key.
                 fault = caught
@@ -136,6 +147,9 @@ class Asking:
                 if alone:
                     self.adopt("n", "fewer samples are asked for in one request", together=1)
                 return told, answer
+            if confidential:
+                fault.words = replace(fault.words, text=WITHHELD_WORDS)
+                fault.__cause__ = None
             self._learn(told, fault)
             if self._translated(request) != told:
                 continue

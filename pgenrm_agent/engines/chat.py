@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.background_loop import BackgroundLoop
@@ -23,6 +24,7 @@ from pgenrm_agent.engines.answers import (
 )
 from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.chat_errors import fault_of, keys_of
+from pgenrm_agent.engines.confidential import counted_span, silent, unseen, unwatched
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
@@ -37,6 +39,7 @@ from pgenrm_agent.schema import Message
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.runnables import RunnableConfig
 
 __all__ = ["ChatModelEngine"]
 
@@ -81,6 +84,9 @@ class ChatModelEngine:
 
     What a server refuses by name is left out or said in another way from then on, as in the OpenAI
     engine.
+
+    Of confidential prompts, no callback, tracer, cache or log sees anything; traces have a span with
+    counts for them.
 
     Raises:
         ConfigurationError: `chat_model` is no chat model, or a number is out of its range.
@@ -159,7 +165,14 @@ class ChatModelEngine:
             )
         if self._max_tokens is not None:
             params = params.model_copy(update={"max_tokens": self._max_tokens})
-        return await self._loop.run(lambda: self._sample_all(prompts, params))
+        hidden = [place for place, prompt in enumerate(prompts) if prompt.confidential]
+        async with counted_span(sum(prompts[place].n for place in hidden)) as counts:
+            samples = await self._loop.run(lambda: self._sample_all(prompts, params))
+            unseen_samples = [sample for place in hidden for sample in samples[place]]
+            counts["whole"] = sum(sample.finish_reason == "stop" for sample in unseen_samples)
+            counts["prompt_tokens"] = sum(sample.prompt_tokens for sample in unseen_samples)
+            counts["completion_tokens"] = sum(sample.tokens for sample in unseen_samples)
+        return samples
 
     async def aclose(self) -> None:
         """Cancel what is in flight. The chat model itself is its owner's. Again: nothing happens."""
@@ -192,7 +205,12 @@ class ChatModelEngine:
             request["stop"] = list(params.stop)
         if prompt.json_schema is not None:
             request["json_schema"] = prompt.json_schema
-        told, (answer, usage) = await self._asking.ask(request, self._send, gathering)
+        told, (answer, usage) = await self._asking.ask(
+            request,
+            partial(self._send, confidential=prompt.confidential),
+            gathering,
+            confidential=prompt.confidential,
+        )
         [tokens] = share_tokens([answer], usage.completion)
         sample = self._asking.sample(answer, params, tokens=tokens, prompt_tokens=usage.prompt)
         if "stop" in told and answer.ended == "stop" and answer.is_only_thought:
@@ -200,21 +218,29 @@ class ChatModelEngine:
             return await asked_again(self._sample(prompt, params, gathering), sample)
         return [sample]
 
-    async def _send(self, request: Request) -> tuple[Answer, Usage]:
+    async def _send(self, request: Request, *, confidential: bool) -> tuple[Answer, Usage]:
         """Make one attempt. Raises ServerFault."""
+        if not confidential:
+            return await self._ask_model(self._chat_model, request, None)
+        model = unwatched(self._chat_model)
+        return await unseen(lambda: self._ask_model(model, request, {"callbacks": [silent()]}))
+
+    async def _ask_model(
+        self, model: BaseChatModel, request: Request, config: RunnableConfig | None
+    ) -> tuple[Answer, Usage]:
         messages = request["messages"]
         assert isinstance(messages, tuple)
         asked = [_langchain(message) for message in messages]
-        model = self._set_up(request)
+        model = self._set_up(model, request)
         form = request.get("response_format")
         further = {name: request[name] for name in ("stop",) if name in request}
         try:
             if isinstance(form, Mapping) and str(form["type"]).startswith(METHOD):
-                answer = await _ask_structured(model, asked, form)
+                answer = await _ask_structured(model, asked, form, config)
             else:
                 if form is not None:
                     further["response_format"] = form
-                answer = await model.ainvoke(asked, **further)  # type: ignore[arg-type]
+                answer = await model.ainvoke(asked, config, **further)  # type: ignore[arg-type]
         except (PGenRMError, ServerFault):
             raise
         except Exception as error:
@@ -230,7 +256,7 @@ class ChatModelEngine:
             return cut_answer, usage
         return _read(answer)
 
-    def _set_up(self, request: Request) -> BaseChatModel:
+    def _set_up(self, model: BaseChatModel, request: Request) -> BaseChatModel:
         """The model with what the request asks for, as far as it has fields for it.
 
         Fields of a copy rather than arguments of the call: an integration sends its fields to its
@@ -254,11 +280,14 @@ class ChatModelEngine:
             if name in request:
                 body = getattr(self._chat_model, "extra_body", None) or {}
                 wanted["extra_body"] = {**body, name: request[name]}
-        return self._chat_model.model_copy(update=wanted) if wanted else self._chat_model
+        return model.model_copy(update=wanted) if wanted else model
 
 
 async def _ask_structured(
-    model: BaseChatModel, messages: list[BaseMessage], form: Mapping[str, object]
+    model: BaseChatModel,
+    messages: list[BaseMessage],
+    form: Mapping[str, object],
+    config: RunnableConfig | None,
 ) -> AIMessage:
     method = str(form["type"]).removeprefix(METHOD)
     schema = form["schema"]
@@ -270,7 +299,7 @@ async def _ask_structured(
     except (NotImplementedError, ValueError, TypeError, ImportError) as error:
         words = ServerWords(str(error), everything=str(error), fields=("response_format",))
         raise ServerFault(words, status=400) from error
-    result = await structured.ainvoke(messages)
+    result = await structured.ainvoke(messages, config)
     raw: AIMessage = result["raw"]  # type: ignore[index]
     return raw
 

@@ -343,7 +343,9 @@ class _PromptSampling:
         """
         seed = first_seed(self.prompt.seed) + first
         request = await self.engine.request(self.prompt, self.params, n=count, seed=seed)
-        told, (answers, usage) = await self.asking.ask(request, self.engine.send, self.gathering)
+        told, (answers, usage) = await self.asking.ask(
+            request, self.engine.send, self.gathering, confidential=self.prompt.confidential
+        )
         answers = answers[:count]
         shares = share_tokens(answers, usage.completion)
         samples = read_once(

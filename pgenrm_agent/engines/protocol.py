@@ -50,6 +50,8 @@ class Prompt(Model):
     grammar: what is written behind `partial` is held to it: EBNF as xgrammar reads it, with `root`
         as its first rule. Not together with a JSON schema. An engine without
         `Capabilities.grammar` leaves it out of account.
+    confidential: made of the words of somebody else than the user who is answered. An engine lets
+        nothing of the prompt or its answer come to a callback, a tracer, a cache, a log or an error.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +60,7 @@ class Prompt(Model):
     seed: Annotated[int, Field(ge=0)] = 0
     json_schema: Mapping[str, object] | None = None
     grammar: str | None = None
+    confidential: bool = False
 
     @model_validator(mode="after")
     def _held_in_a_single_way(self) -> Self:

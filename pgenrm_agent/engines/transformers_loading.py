@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
@@ -62,7 +63,9 @@ def load_model(
         if place == "cpu":
             disable_progress_bar()  # a bar for loading a few megabytes is noise
         try:
-            loaded = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                source, dtype=precision, use_safetensors=True
+            )
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise EngineUnavailable(
@@ -74,7 +77,7 @@ def load_model(
 
         try:
             merged = PeftModel.from_pretrained(loaded, str(adapted)).merge_and_unload()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, UnpicklingError) as error:
             raise EngineUnavailable(
                 f"adapter {str(adapted)!r} cannot be applied to {label}: {str(error).splitlines()[0]}"
             ) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.evaluation.metrics import Reliability
 from pgenrm_agent.evaluation.summary import JudgeSummary
+from pgenrm_agent.figures import svg_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,6 @@ __all__ = [
     "plot_position",
     "plot_reliability",
     "plot_samples",
-    "svg_text",
 ]
 
 # Inches of 96 CSS pixels: what a phone has room for, so that a browser there does not shrink the text.
@@ -164,19 +163,3 @@ def _axes(height: float) -> tuple[Figure, Axes]:
     axes.tick_params(labelsize=9, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def svg_text(figure: Figure) -> str:
-    """Return a figure as SVG, the same file for the same plot."""
-    import matplotlib
-    from matplotlib.text import Text
-
-    text = io.StringIO()
-    # Text stays text: it is smaller, and sharp at any size. The salt makes equal plots equal files.
-    # A name may hold "$": it is no formula.
-    for words in figure.findobj(Text):
-        words.set_parse_math(False)
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "pgenrm", "text.parse_math": False}
-    with matplotlib.rc_context(settings):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()

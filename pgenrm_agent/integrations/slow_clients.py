@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["HEADERS_S", "giving_up"]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["BODY_S", "HEADERS_S", "WholeBody", "giving_up"]
 
 HEADERS_S = 10.0
 """Seconds in which the headers of a request have to come; longer than uvicorn keeps an idle connection."""
+BODY_S = 30.0
+"""Seconds in which the body of a request has to come."""
 
 
 def giving_up(seconds: float = HEADERS_S) -> type[asyncio.Protocol]:
@@ -51,3 +56,58 @@ def giving_up(seconds: float = HEADERS_S) -> type[asyncio.Protocol]:
                 self.transport.abort()
 
     return GivingUp
+
+
+class WholeBody:
+    """ASGI middleware: passes a request on when its whole body is there.
+
+    One that does not come in `seconds` is answered 408, one of more than `most` bytes 413, and the
+    connection is closed. For applications that read bodies in ways of their own; small bodies only.
+    """
+
+    def __init__(self, app: ASGIApp, *, most: int, seconds: float = BODY_S) -> None:
+        self._app = app
+        self._most = most
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its body, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            words = f"the body did not come within {self._seconds:g} s"
+            await _refuse(408, words, scope, receive, send)
+            return
+        if body is None:
+            await _refuse(413, f"the body has more than {self._most} bytes", scope, receive, send)
+            return
+        left: list[Message] = [body]
+
+        async def replayed() -> Message:
+            return left.pop() if left else await receive()
+
+        await self._app(scope, replayed, send)
+
+    async def _read(self, receive: Receive) -> Message | None:
+        """Return the whole body as one message; None for one that is too long."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":  # the client has hung up
+                return message
+            body += message.get("body", b"")
+            if len(body) > self._most:
+                return None
+            if not message.get("more_body", False):
+                return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+
+async def _refuse(status: int, words: str, scope: Scope, receive: Receive, send: Send) -> None:
+    from starlette.responses import JSONResponse
+
+    response = JSONResponse({"error": words}, status, headers={"Connection": "close"})
+    await response(scope, receive, send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.memory.seal import Seal
 from pgenrm_agent.prototypes.store import PrototypeStore
 from pgenrm_agent.prototypes.version import PrototypeSet
 
@@ -51,6 +52,7 @@ class Neighbors:
         self.joining = joining
         self.embedder = embedder
         self.store = PrototypeStore(memory)
+        self._seal = Seal(memory)
 
     def without_joining(self) -> Neighbors:
         """Return the same similar users, whom nobody joins."""
@@ -102,6 +104,18 @@ class Neighbors:
             neighbors=tuple(similar),
             names=tuple(opaque(version.salt, user_id) for user_id in similar),
         )
+
+    def seal(self, user_id: str, text: str) -> str:
+        """Return a text of a similar user, sealed: see `Seal`."""
+        return self._seal.seal(user_id, text)
+
+    def seal_beside(self, sealed: str, text: str) -> str:
+        """Return a text, sealed as one of the user whose `sealed` is."""
+        return self._seal.seal_beside(sealed, text)
+
+    def unseal(self, sealed: Iterable[str]) -> dict[str, str]:
+        """Return the texts by what was sealed; those of users who no longer take part are missing."""
+        return self._seal.unseal(sealed)
 
     def prior(self, version: PrototypeSet, query: str) -> npt.NDArray[np.float64]:
         """(k,) weights that sum to 1: the share of users, and of those near the query, in equal parts."""

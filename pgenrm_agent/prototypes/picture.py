@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.extras import require
+from pgenrm_agent.figures import literally, svg_text
 from pgenrm_agent.files import write_text
 from pgenrm_agent.prototypes import PrototypeSet
 
@@ -40,12 +40,12 @@ def plot_prototypes(prototypes: PrototypeSet, out: Path) -> None:
     if out.suffix == ".html":
         write_text(out, _page(prototypes, figure))
     else:
-        figure.savefig(out, dpi=120)
+        with literally(figure):
+            figure.savefig(out, dpi=120)
 
 
 def _page(prototypes: PrototypeSet, figure: Figure) -> str:
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg")
+    picture = svg_text(figure)
     environment = Environment(
         loader=PackageLoader("pgenrm_agent.prototypes", "."),
         undefined=StrictUndefined,
@@ -55,7 +55,7 @@ def _page(prototypes: PrototypeSet, figure: Figure) -> str:
         prototypes=prototypes,
         users=len(prototypes.homes),
         # Without the XML declaration, which has no place inside a page.
-        picture=picture.getvalue()[picture.getvalue().index("<svg") :],
+        picture=picture[picture.index("<svg") :],
     )
 
 

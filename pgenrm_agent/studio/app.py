@@ -16,10 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 from pgenrm_agent.debugging import DebugSession, RunSummary
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.integrations.slow_clients import BODY_S, WholeBody
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.studio.access import AuthMiddleware, form_key
 from pgenrm_agent.studio.background import Workers
-from pgenrm_agent.studio.forms import Fields, begun, criteria, first, read_form, whole
+from pgenrm_agent.studio.forms import LARGEST, Fields, begun, criteria, first, read_form, whole
 from pgenrm_agent.studio.pages import colored, run_page, visible
 
 __all__ = ["create_studio"]
@@ -33,6 +34,7 @@ def create_studio(
     token: str,
     scaling: Scaling | None = None,
     labels: dict[str, str] | None = None,
+    body_s: float = BODY_S,
 ) -> FastAPI:
     """Make the page over `session`, which stays the caller's to close, after the server has ended.
 
@@ -44,6 +46,7 @@ def create_studio(
         scaling: What runs are started with where the form does not say. Left out: 8 chains of the
             user's own, and none of similar users.
         labels: Kept with the runs that are started here.
+        body_s: Seconds in which a form has to come.
     """
     workers = Workers(session)
     default = scaling or Scaling(prototype=0)
@@ -153,6 +156,7 @@ def create_studio(
     app.add_exception_handler(PGenRMError, refused)
     app.add_exception_handler(HTTPException, refused)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), "static")
+    app.add_middleware(WholeBody, most=LARGEST, seconds=body_s)
     app.add_middleware(AuthMiddleware, token=token)
     return app
 

@@ -14,9 +14,10 @@ from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.schema import EvaluationRequest, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.studio.access import form_key
 
-__all__ = ["Fields", "begun", "criteria", "read_form"]
+__all__ = ["LARGEST", "Fields", "begun", "criteria", "read_form"]
 
 LARGEST = 8 * 1024 * 1024
+"""Bytes that a form may have."""
 MOST_FIELDS = 1000
 
 Fields = Mapping[str, Sequence[str]]
@@ -24,15 +25,10 @@ Fields = Mapping[str, Sequence[str]]
 
 
 async def read_form(request: Request) -> Fields:
-    """Return the form of a request; refuses one that no page of this studio made, and one over 8 MiB."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST:
-            raise HTTPException(413, f"a form may have {LARGEST} bytes: shorten the texts")
+    """Return the form of a request; refuses one that no page of this studio made."""
     try:
         fields = parse_qs(
-            body.decode(),
+            (await request.body()).decode(),
             keep_blank_values=True,
             max_num_fields=MOST_FIELDS,
         )

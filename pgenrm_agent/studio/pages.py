@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pgenrm_agent.chain import section_spans
 from pgenrm_agent.debugging import Checkpoint, DebugSession, RunSummary
 from pgenrm_agent.debugging.views import ChainView, chain_views
+from pgenrm_agent.graphs.sealing import signals_in
 from pgenrm_agent.schema import EvaluationRequest, Message
 from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
 
@@ -85,7 +86,9 @@ def run_page(
         nodes=nodes_of(session.nodes, point, live),
         chains=chains,
         chosen=chosen,
-        prompt=() if chosen is None else session.prompt(run, chosen.index, point.id),
+        prompt=session.prompt(run, chosen.index, point.id)
+        if chosen is not None and chosen.signals_of in signals_in(state)  # else it is sealed
+        else (),
         marks=_marks(chains, names),
         plot=plot_of(names, chains, point.means),
         others=tuple(

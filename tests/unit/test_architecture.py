@@ -27,6 +27,7 @@ LAYERS = [
         "errors",
         "engine_names",
         "extras",
+        "figures",
         "files",
         "jsonl",
         "machine",

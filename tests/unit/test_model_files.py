@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from pgenrm_agent.engines import load_engine
-from pgenrm_agent.errors import EngineUnavailable
-from pgenrm_agent.model_files import adapter_source, bundled_model, model_source
+from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
+from pgenrm_agent.model_files import (
+    adapter_source,
+    bundled_model,
+    model_source,
+    refuse_without_model,
+)
 
 
 @pytest.fixture
@@ -79,3 +84,31 @@ def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(engine: str) 
     said, heavy = done.stdout.strip().splitlines()
     assert "nowhere/at-all: there is no such folder" in said
     assert heavy == "[]"
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "model.ckpt"]
+)
+def test_weights_in_a_pickle_are_refused_in_a_line(here: Path, name: str) -> None:
+    folder = here / "runs" / "good"
+    (folder / name).write_bytes(b"\x80\x04cos\nmkdir\n(Vmade\ntR.")
+    with pytest.raises(ConfigurationError, match="in a pickle") as refused:
+        load_engine("transformers", folder)
+    assert name in str(refused.value)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="pickle"):
+        refuse_without_model(folder)
+    (folder / "model.safetensors").write_bytes(b"")  # what is beside it is not read
+    assert model_source(folder) == folder
+
+
+def test_an_adapter_in_a_pickle_is_refused(here: Path) -> None:
+    folder = here / "runs" / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="in a pickle"):
+        load_engine("transformers", bundled_model(), adapter=folder)
+    (folder / "training_args.bin").write_bytes(b"")
+    (folder / "adapter_model.bin").rename(folder / "adapter_model.safetensors")
+    assert adapter_source(folder) == folder

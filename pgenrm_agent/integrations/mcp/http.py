@@ -12,10 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing, valid_tenant
 from pgenrm_agent.integrations.loopback import LoopbackOnly
+from pgenrm_agent.integrations.slow_clients import BODY_S, WholeBody
 
 __all__ = ["Guarded", "create_mcp_app"]
 
 logger = logging.getLogger(__name__)
+
+MOST_BYTES = 8 * 1024 * 1024
+"""Bytes that a call may have."""
 
 
 class Guarded:
@@ -55,15 +59,20 @@ class Guarded:
 
 
 def create_mcp_app(
-    server: MCPServer, *, keys: KeyRing | None = None, tenant: str = "", host: str = "127.0.0.1"
+    server: MCPServer,
+    *,
+    keys: KeyRing | None = None,
+    tenant: str = "",
+    host: str = "127.0.0.1",
+    body_s: float = BODY_S,
 ) -> ASGIApp:
     """Streamable HTTP at /mcp, as an ASGI application.
 
     keys, tenant: who may call; keys None lets in whoever is on this machine (see `LoopbackOnly`).
     host: what it will listen on. On a loopback address the SDK refuses other Host headers, with keys
-        as well.
+        as well. body_s: seconds in which the body of a call has to come.
 
     Raises ConfigurationError for a tenant's name that cannot be one.
     """
-    app = server.streamable_http_app(host=host)
+    app = WholeBody(server.streamable_http_app(host=host), most=MOST_BYTES, seconds=body_s)
     return LoopbackOnly(app) if keys is None else Guarded(app, keys, tenant)

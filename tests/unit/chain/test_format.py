@@ -249,6 +249,50 @@ def test_a_template_reaches_no_python_object(tmp_path: Path) -> None:
         ChainFormat.load(folder).messages(query="q", candidates=["a"])
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10**9 }}",
+        "{{ query * 100000000 }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ query | center(1000000000) }}",
+        "{{ query.ljust(1000000000) }}",
+        "{% set x = query ~ query %}{{ x }}",
+        "{% set a = [query, query] %}{% set b = [a, a] %}{{ b }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for a in range(9) %}{% for b in range(9) %}{% for c in range(9) %}{% endfor %}"
+        "{% endfor %}{% endfor %}",
+        "{% include 'format.json' %}",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    ],
+)
+def test_a_template_that_could_fill_the_memory_is_refused_when_loaded(
+    tmp_path: Path, template: str
+) -> None:
+    folder = own_format(tmp_path)
+    (folder / "user.j2").write_text(template)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        ChainFormat.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for i in range(1000) %}{{ query }}{% endfor %}", "writes more than"),
+        ("{{ range(1000000000) | length }}", "counts to"),
+        ("{{ query + query }}", "adds whole numbers"),
+        ("{{ " + " | join(query) ".join(["candidates"] + [""] * 6) + " }}", "join makes texts"),
+    ],
+)
+def test_a_template_that_writes_far_more_than_it_is_given_is_refused(
+    tmp_path: Path, template: str, told: str
+) -> None:
+    folder = own_format(tmp_path)
+    (folder / "user.j2").write_text(template)
+    with pytest.raises(ConfigurationError, match=told):
+        ChainFormat.load(folder).messages(query="why? " * 2000, candidates=["a"] * 20)
+
+
 def test_a_copied_bundled_format_renders_the_same(tmp_path: Path) -> None:
     from importlib.resources import as_file, files
 

@@ -10,11 +10,12 @@ import pytest
 from scripted_person import PAIR, REQUEST
 
 from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.debugging.views import chain_views
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors
-from pgenrm_agent.schema import Scaling
+from pgenrm_agent.schema import Evaluation, Scaling
 from pgenrm_agent.testing import ScriptedEngine
 
 EMBEDDER = HashingEmbedder()
@@ -101,6 +102,55 @@ def test_a_neighbor_can_be_left_out(session: DebugSession) -> None:
     session.edit_neighbors(run, [])
     session.resume(run)
     assert {draft["level"] for draft in session.state(run)["chains"]} == {"individual"}
+
+
+def test_who_withdraws_while_a_run_stands_takes_no_part_when_it_goes_on(
+    session: DebugSession, neighbors: Neighbors
+) -> None:
+    run = session.start(REQUEST, scaling=SCALING)
+    session.run_to(run, after="generate_rubric")
+    assert "Tea, plainly." in session.prompt(run, 4)[0].content
+    neighbors.memory.set_consent("ben", False)
+    neighbors.memory.forget("cid")
+    with pytest.raises(ConfigurationError, match="sealed"):
+        session.prompt(run, 4)
+    session.resume(run)
+    evaluation = Evaluation.model_validate(session.state(run)["evaluation"])
+    assert [chain.level for chain in evaluation.chains] == ["individual"] * 4
+    assert [(failure.level, failure.reason) for failure in evaluation.failures] == [
+        ("prototype", "failed")
+    ] * 2
+    assert session.replay(run).same
+
+
+def test_without_the_memory_a_store_shows_that_their_chains_are_sealed(
+    neighbors: Neighbors, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    store = tmp_path / "runs.sqlite"
+    with DebugSession(
+        store, engine=engine, memory=neighbors.memory, neighbors=neighbors
+    ) as session:
+        run = session.start(REQUEST, scaling=SCALING)
+        session.run_to(run, after="generate_rubric")
+        texts = [draft["text"] for draft in session.state(run)["chains"]]
+        exported = session.export(run)
+    assert all("Wants short answers." in text for text in texts)
+    assert exported.count("Tea, plainly.") == exported.count('"history": [{')
+    with DebugSession(store, engine=engine) as session:
+        views = chain_views(session.state(run))
+        assert [view.text for view in views] == [*texts[:4], "", ""]
+        assert all("sealed" in (view.problem or "") for view in views[4:])
+        with pytest.raises(ConfigurationError, match="nothing to edit"):
+            session.edit_persona(run, "She loves red.", chain=4)
+        session.edit_persona(run, "She loves red.")
+        session.resume(run)
+        chains = session.state(run)["chains"]
+        assert [draft["status"] for draft in chains] == ["written"] * 4
+    with DebugSession(
+        store, engine=engine, memory=neighbors.memory, neighbors=neighbors
+    ) as session:
+        session.rewind(run, 1)
+        assert len(session.state(run)["chains"]) == 4
 
 
 def test_the_command_line_brings_similar_users_along(

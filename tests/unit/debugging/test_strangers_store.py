@@ -126,15 +126,16 @@ def test_the_command_line_lists_shows_and_resumes_without_running_it(
     assert not made.exists()
 
 
-def test_an_import_of_what_looks_like_a_call_stays_data(store: Path, tmp_path: Path) -> None:
+def test_an_import_of_what_looks_like_a_call_is_refused(store: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     call = {"lc": 2, "type": "constructor", "id": ["os", "mkdir"], "args": [str(made)]}
     with DebugSession(store, engine=ScriptedEngine(reply)) as session:
         exported = json.loads(session.export("good"))
         for kept in exported["checkpoints"]:
             kept["checkpoint"]["channel_values"]["scaling"] = call
-        session.import_(json.dumps(exported), run="imported")
-        assert session.state("imported")["scaling"] == call
+        with pytest.raises(ConfigurationError, match="no exported run"):
+            session.import_(json.dumps(exported), run="imported")
+        assert {summary.run for summary in session.runs()} == {"good", "bad"}
     assert not made.exists()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
-from pgenrm_agent.integrations.mcp.http import create_mcp_app
+from pgenrm_agent.integrations.mcp.http import MOST_BYTES, create_mcp_app
 from pgenrm_agent.integrations.mcp.server import create_mcp_server
 from pgenrm_agent.reward_model import PGenRM
 
@@ -251,3 +252,21 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
                 ring.path.write_bytes(whole)
             ring.revoke(issued.id)
             assert (await http.post(url, json={})).status_code == 401
+
+
+async def test_a_body_that_is_slow_or_long_is_given_up(rm: PGenRM) -> None:
+    with listening_to(create_mcp_app(create_mcp_server(rm), body_s=0.3)) as url:
+        async with AsyncClient() as http:
+
+            async def dripping() -> AsyncIterator[bytes]:
+                for _ in range(100):
+                    yield b" "
+                    await asyncio.sleep(0.05)
+
+            answer = await http.post(url, content=dripping())
+            assert answer.status_code == 408
+            assert "0.3 s" in answer.json()["error"]
+            answer = await http.post(url, content=b" " * (MOST_BYTES + 1))
+            assert answer.status_code == 413
+        async with Client(streamable_http_client(url)) as client:
+            assert len((await client.list_tools()).tools) == 5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -105,6 +107,21 @@ def test_scripts_and_styles_in_the_page_are_forbidden(client: httpx.Client) -> N
 
 def test_a_form_that_is_too_large_is_refused(client: httpx.Client) -> None:
     assert client.post("/runs", content=b"x" * (8 * 1024 * 1024 + 1)).status_code == 413
+
+
+async def test_a_form_that_does_not_come_is_given_up() -> None:
+    async def dripping() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x"
+            await asyncio.sleep(0.05)
+
+    with DebugSession(engine=ScriptedEngine(reply)) as session:
+        app = httpx.ASGITransport(create_studio(session, token=TOKEN, body_s=0.3))
+        async with httpx.AsyncClient(transport=app, base_url="http://127.0.0.1") as client:
+            await client.get("/", params={"token": TOKEN}, follow_redirects=True)
+            answer = await client.post("/runs", content=dripping())
+            assert answer.status_code == 408
+            assert (await client.get("/")).status_code == 200
 
 
 def test_a_run_that_cannot_be_started_keeps_what_was_written(client: httpx.Client) -> None:
