@@ -22,6 +22,7 @@ __all__ = [
     "Estimate",
     "Outline",
     "Work",
+    "add_estimates",
     "estimate_work",
     "in_words",
     "spread",
@@ -173,6 +174,20 @@ def estimate_work(what: str, work: Mapping[str, Work], prices: Prices | None) ->
         spent=_priced(_sum(part.spent for part in work.values()), prices),
         each=each if prices else {},
         assumptions="; ".join(assumptions),
+    )
+
+
+def add_estimates(estimates: Sequence[Estimate], prices: Prices | None) -> Estimate:
+    """Return what several jobs of one kind would cost together."""
+    told = dict.fromkeys(estimate.assumptions for estimate in estimates if estimate.pieces)
+    return Estimate(
+        what=estimates[0].what,
+        pieces=sum(estimate.pieces for estimate in estimates),
+        about=_priced(_sum(estimate.about for estimate in estimates), prices),
+        at_most=_priced(_sum(estimate.at_most for estimate in estimates), prices),
+        spent=_priced(_sum(estimate.spent for estimate in estimates), prices),
+        each={kind: cost for estimate in estimates for kind, cost in estimate.each.items()},
+        assumptions="; ".join(told) or estimates[0].assumptions,
     )
 
 

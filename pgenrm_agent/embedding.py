@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import replacing
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -25,6 +26,7 @@ __all__ = [
     "Embedder",
     "HashingEmbedder",
     "ModelTokensEmbedder",
+    "RememberingEmbedder",
     "SentenceTransformerEmbedder",
     "Vectors",
 ]
@@ -34,6 +36,7 @@ Vectors: TypeAlias = npt.NDArray[np.float32]
 _WORD = re.compile(r"\w+")
 _GRAM_SIZES = (3, 4, 5)
 _CHARACTERS_READ = 4000  # keeps the work for one text bounded; a query says what it is about early
+_EMBEDDED_AT_ONCE = 256  # texts; keeps the memory that an encoder takes bounded
 _SHORT_WORD = 3  # words up to this length are mostly "the", "of", "is": they say little
 _SHORT_WORD_WEIGHT = 0.3
 _GRAM_WEIGHT = 0.5
@@ -174,6 +177,69 @@ class SentenceTransformerEmbedder:
         return self._model
 
 
+class RememberingEmbedder:
+    """Another embedder's vectors, each text embedded once; and kept in a file, if told one.
+
+    What is asked for in one call is embedded together, by which an encoder is quicker by far.
+    """
+
+    def __init__(self, embedder: Embedder, file: Path | None = None) -> None:
+        """`file`: an .npz; vectors there are taken if they are of an embedder of this name."""
+        self._embedder = embedder
+        self._file = file
+        self._vectors: dict[str, Vectors] = {}
+        self._saved = 0
+        if file is not None and file.is_file():
+            with np.load(file) as kept:
+                if str(kept["encoder"]) == embedder.name:
+                    self._vectors = dict(zip(kept["texts"].tolist(), kept["vectors"], strict=True))
+        self._saved = len(self._vectors)
+
+    @classmethod
+    def around(cls, embedder: Embedder) -> RememberingEmbedder:
+        """Return the embedder itself if it remembers already."""
+        return embedder if isinstance(embedder, cls) else cls(embedder)
+
+    @property
+    def name(self) -> str:
+        """The other embedder's name."""
+        return self._embedder.name
+
+    @property
+    def dimension(self) -> int:
+        """The number of components of a vector."""
+        return self._embedder.dimension
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one row per text; see `Embedder.embed`."""
+        keys = [_key(text) for text in texts]
+        missing = {
+            key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors
+        }
+        waiting = list(missing)
+        for start in range(0, len(waiting), _EMBEDDED_AT_ONCE):
+            batch = waiting[start : start + _EMBEDDED_AT_ONCE]
+            vectors = self._embedder.embed([missing[key] for key in batch])
+            self._vectors.update(zip(batch, vectors, strict=True))
+        if not keys:
+            return self._embedder.embed([])
+        return np.stack([self._vectors[key] for key in keys])
+
+    def save(self) -> None:
+        """Write what is remembered to the file, where there is one and anything is new."""
+        if self._file is None or len(self._vectors) == self._saved:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self._file) as beside, beside.open("wb") as archive:
+            np.savez(
+                archive,
+                encoder=np.array(self.name),
+                texts=np.array(list(self._vectors)),
+                vectors=np.stack(list(self._vectors.values())),
+            )
+        self._saved = len(self._vectors)
+
+
 class ModelTokensEmbedder:
     """A weighted mean of a causal model's token embeddings over a text, as a unit vector.
 
@@ -236,6 +302,11 @@ class ModelTokensEmbedder:
                 table = model.get_input_embeddings().weight.detach().numpy()
                 self._loaded = tokenizer, _normalized(table)
             return self._loaded
+
+
+def _key(text: str) -> str:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
+    return digest.hexdigest()
 
 
 def _features(text: str) -> Iterator[tuple[str, float]]:

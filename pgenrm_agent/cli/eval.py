@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pgenrm_agent.cli.costs import cost_line, open_ledger, prices_of, print_estimate
+from pgenrm_agent.cli.costs import cost_line, prices_of, print_estimate
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
+from pgenrm_agent.cli.eval_people import people
+from pgenrm_agent.cli.evaluation_run import ModelRun, Part
 from pgenrm_agent.cli.options import (
     BudgetOption,
     ConcurrencyOption,
@@ -31,10 +31,16 @@ from pgenrm_agent.cli.options import (
     SimilarOption,
     TemperatureOption,
 )
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import print_json
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.lineup import JUDGES, judge_names, make_baseline, make_judge
+from pgenrm_agent.evaluation.lineup import (
+    JUDGES,
+    judge_names,
+    judges_for,
+    make_baselines,
+    make_judge,
+)
 from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
@@ -50,9 +56,10 @@ __all__ = ["app"]
 
 app = typer.Typer(
     invoke_without_command=True,
-    subcommand_metavar="[compare A B]",
+    subcommand_metavar="[compare A B | people FOLDER]",
     help="Measure how often a model is right about users, beside its baselines.",
 )
+app.command()(people)
 RESULTS = "results.parquet"
 SUMMARY = "summary.json"
 OBVIOUS_RUNS = 5
@@ -119,14 +126,7 @@ def evaluate(
         raise typer.BadParameter("--data and --out are needed: see pgenrm eval --help")
     require("pgenrm eval", "matplotlib", "pyarrow", "scipy", extra="evaluation")
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
-    from pgenrm_agent.engines.counting import CountingEngine
     from pgenrm_agent.evaluation.datasets.questions import read_source
-    from pgenrm_agent.evaluation.estimate import estimate_evaluation
-    from pgenrm_agent.evaluation.running import RunDescription
-    from pgenrm_agent.machine import describe_machine
-    from pgenrm_agent.model_files import bundled_model, named_format
-    from pgenrm_agent.reward_model import PGenRM
-    from pgenrm_agent.run_folder import weights_of
     from pgenrm_agent.schema import Scaling
 
     names = judge_names(judge or ())
@@ -136,88 +136,44 @@ def evaluate(
             " has them with --memory"
         )
     questions = read_source(data, split=split, history=history, seed=seed, limit=limit)
-    if judge == ["all"] and not questions.training:
-        names.remove("bradley-terry")
+    if judge == ["all"]:
+        names = judges_for(questions)
     # What needs no model is made first: what is missing for it is told before one is loaded.
-    baselines = {name: make_baseline(name, questions) for name in names}
-    finds_similar = open_embedder(embedder) if prototype > 0 else None
-    folder = Path(model or bundled_model())
-    scaling = Scaling(
-        individual=individual, prototype=prototype, history=history, temperature=temperature
+    encoder = open_embedder(embedder)
+    baselines = make_baselines(names, questions, encoder)
+    model_run = ModelRun(
+        model=model,
+        engine=engine,
+        scaling=Scaling(
+            individual=individual, prototype=prototype, history=history, temperature=temperature
+        ),
+        memory=memory,
+        finds_similar=encoder if prototype > 0 else None,
+        seed=seed,
+        runs=runs or (OBVIOUS_RUNS if obvious else 1),
+        concurrency=concurrency,
+        prices=prices_of(prices, budget),
     )
-    priced = prices_of(prices, budget)
-    runs = runs or (OBVIOUS_RUNS if obvious else 1)
-    # With a hash of the weights, which a new training changes.
-    judged_model = weights_of(folder) if folder.is_dir() else str(model)
-    out = out or _folder_of(data, judged_model, engine, scaling, seed)
-
-    def model_on(runner: Engine) -> PGenRM:
-        return PGenRM(
-            engine=runner,
-            chain_format=named_format(folder),  # else by what the engine can
-            memory=memory,
-            persona_embedder=finds_similar,
-        )
 
     def judges_of(reward_model: PGenRM, runner: Engine, wanted: Scaling) -> list[Judge]:
         return [
-            baselines[name]
+            baselines.get(name)
             or make_judge(name, reward_model, runner, questions, wanted, embedder=embedder)
             for name in names
         ]
 
-    async def outline() -> Estimate:
-        silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
-        once = scaling.model_copy(update={"resamples": 0})
-        async with aclosing(model_on(silent)) as reward_model:
-            return await estimate_evaluation(
-                questions.questions,
-                judges_of(reward_model, silent, once),
-                silent,
-                out,
-                runs=runs,
-                rounds=1 + scaling.resamples,
-                prices=priced,
-            )
-
-    with waiting("estimating the cost"):
-        estimate = asyncio.run(outline())
+    part = Part(
+        source=Path(data).name,
+        questions=questions.questions,
+        judges=judges_of,
+        out=out or _folder_of(data, model_run),
+    )
+    estimate = model_run.estimate(part)
     if dry_run:
         print_estimate(estimate, as_json=as_json)
         return
-    ledger = open_ledger(estimate, priced, budget)
-    with waiting("loading the model"):
-        runner = engine.open(model or folder)
-    description = RunDescription(
-        source=Path(data).name,
-        questions=len(questions.questions),
-        fingerprint="",
-        engine=engine.name or "transformers",
-        model=judged_model,
-        seed=seed,
-        machine=describe_machine(),
-        bundled_model=model is None,
-    )
-
-    async def run() -> list[Record]:
-        from pgenrm_agent.evaluation.running import evaluate as run_judges
-        from pgenrm_agent.progress import counting
-
-        async with aclosing(runner), aclosing(model_on(runner)) as reward_model:
-            with counting("verdicts") as progress:
-                return await run_judges(
-                    questions.questions,
-                    judges_of(reward_model, runner, scaling),
-                    out,
-                    description,
-                    runs=runs,
-                    concurrency=concurrency,
-                    progress=progress,
-                    ledger=ledger,
-                )
-
-    records = asyncio.run(run())
-    _finish(records, questions.obvious, out, estimate, ledger.usage, as_json=as_json)
+    (records,), usage = model_run.run([part], estimate, budget)
+    _finish(records, questions.obvious, part.out, estimate, usage, as_json=as_json)
 
 
 @app.command()
@@ -261,13 +217,17 @@ def compare(
     Console().print(table)
 
 
-def _folder_of(data: str, model: str, engine: EngineChoice, scaling: Scaling, seed: int) -> Path:
+def _folder_of(data: str, model_run: ModelRun) -> Path:
     """Return where the results of these settings are kept, so that the same command goes on there."""
     from pgenrm_agent.run_folder import digest
     from pgenrm_agent.settings import data_folder
 
-    settings = {**engine.labels, "model": model, "seed": str(seed)}
-    name = digest([json.dumps(settings, sort_keys=True), scaling.model_dump_json()])
+    settings = {
+        **model_run.engine.labels,
+        "model": model_run.label,
+        "seed": str(model_run.seed),
+    }
+    name = digest([json.dumps(settings, sort_keys=True), model_run.scaling.model_dump_json()])
     return data_folder() / "evaluations" / f"{data.replace(':', '-')}-{name[:12]}"
 
 

@@ -1,23 +1,22 @@
-"""Judges that know nothing of the user and ask no model: what the reward model has to beat."""
+"""Judges that ask no model: what the reward model has to beat.
+
+Three know nothing of the user: the longer answer, the shorter one, and what others chose. Two read
+what the user wrote. Bradley-Terry on embeddings is in `embedding_judges`.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
-from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["BradleyTerryJudge", "LengthJudge", "fit_bradley_terry"]
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["CrowdJudge", "LengthJudge"]
 
 
 class LengthJudge:
@@ -38,69 +37,46 @@ class LengthJudge:
         return Verdict(scores=self.scores([candidate.text for candidate in question.candidates]))
 
 
-class BradleyTerryJudge:
-    """A Bradley-Terry fit on differences of embeddings, of P(chosen over rejected).
+class CrowdJudge:
+    """What other people chose: the share of comparisons that each answer won, drawn toward one half.
 
-    Fitted on other users' choices, or the same users' earlier ones; it knows what users like on the
-    whole and nothing of any one of them. `choices` are the training comparisons.
+    The asked user's own choices never count. Where nobody else met any of the candidates there is
+    no crowd, and nothing is scored.
     """
 
-    name = "bradley-terry"
+    name = "crowd"
 
-    def __init__(
-        self, choices: Sequence[PreferencePair], embedder: Embedder, *, penalty: float = 1.0
-    ) -> None:
-        """Fit at once; `penalty`, and what is raised, as for `fit_bradley_terry`.
-
-        Raises ConfigurationError without any choice to fit, too.
-        """
+    def __init__(self, choices: Sequence[PreferenceRow]) -> None:
+        """`choices`: other people's, on the same texts. Raises ConfigurationError without any."""
         if not choices:
             raise ConfigurationError(
-                "there are no training choices to fit Bradley-Terry on: leave it out, or use data"
-                " with a training split"
+                "there are no choices of other people to make a crowd of: leave crowd out, or use"
+                " data with a training split"
             )
-        self._embedder = embedder
-        self.settings: Mapping[str, object] = {
-            "embedder": embedder.name,
-            "penalty": penalty,
-            "choices": len(choices),
-        }
-        self._weights = fit_bradley_terry(
-            np.asarray(
-                embedder.embed([pair.chosen for pair in choices])
-                - embedder.embed([pair.rejected for pair in choices]),
-                dtype=np.float64,
-            ),
-            penalty=penalty,
-        )
+        self.settings: Mapping[str, object] = {"choices": len(choices)}
+        self._won: Counter[tuple[str, str]] = Counter()
+        self._met: Counter[tuple[str, str]] = Counter()
+        self._own_won: Counter[tuple[str, str, str]] = Counter()
+        self._own_met: Counter[tuple[str, str, str]] = Counter()
+        for row in choices:
+            query = row.pair.query
+            for text in (row.pair.chosen, row.pair.rejected):
+                self._met[query, text] += 1
+                self._own_met[row.user_id, query, text] += 1
+            self._won[query, row.pair.chosen] += 1
+            self._own_won[row.user_id, query, row.pair.chosen] += 1
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """Return utilities as scores, and their softmax as the probability of being best."""
-        texts = [candidate.text for candidate in question.candidates]
-        utilities = self._embedder.embed(texts).astype(np.float64) @ self._weights
-        odds = np.exp(utilities - utilities.max())
-        return Verdict(
-            scores=tuple(utilities.tolist()), probability_best=tuple((odds / odds.sum()).tolist())
-        )
-
-
-def fit_bradley_terry(differences: Floats, *, penalty: float = 1.0) -> Floats:
-    """Return the weights (features,) under which the chosen answers are most likely.
-
-    differences: (choices, features), the chosen answer's features minus the rejected one's.
-    penalty: inverse strength of the L2 penalty, against twice the choices' losses.
-
-    Raises ConfigurationError where scikit-learn is not installed.
-    """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ConfigurationError(
-            "a Bradley-Terry fit needs scikit-learn: pip install 'pgenrm-agent[evaluation]'"
-        ) from error
-
-    # Each choice both ways round: a fit needs both outcomes, and no intercept remains.
-    fit = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000)
-    outcomes = np.repeat([1.0, 0.0], len(differences))
-    fit.fit(np.concatenate([differences, -differences]), outcomes)
-    return np.asarray(fit.coef_[0], dtype=np.float64)
+        """Return each candidate's share; not scored where no other user met any of them."""
+        shares, votes = [], 0
+        for candidate in question.candidates:
+            text = question.query, candidate.text
+            met = self._met[text] - self._own_met[question.user_id, *text]
+            won = self._won[text] - self._own_won[question.user_id, *text]
+            shares.append((1 + won) / (2 + met))
+            votes += met
+        if not votes:
+            return Verdict(
+                scores=(None,) * len(shares), reason="nobody else chose between these answers"
+            )
+        return Verdict(scores=tuple(shares))

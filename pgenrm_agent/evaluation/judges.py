@@ -42,6 +42,7 @@ __all__ = [
     "ChainJudge",
     "Judge",
     "PromptJudge",
+    "ShownLess",
     "StaticPersonaJudge",
     "count_slips",
     "read_scores",
@@ -121,6 +122,30 @@ class ChainJudge:
                 completion_tokens=error.completion_tokens,
             )
         return _verdict_of(evaluation)
+
+
+class ShownLess:
+    """The same judge, who is shown at most `past` of a question's past choices; or nothing stated.
+
+    The first ones of a question's history are shown, which are drawn, so that fewer are among more.
+    """
+
+    def __init__(self, name: str, judge: Judge, *, past: int, stated: bool = True) -> None:
+        self.name = name
+        self._judge = judge
+        self._past = past
+        self._stated = stated
+        self.settings: Mapping[str, object] = {**judge.settings, "past": past, "stated": stated}
+
+    async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
+        """Return the verdict on the question with less known of the user."""
+        less = question.model_copy(
+            update={
+                "history": question.history[: self._past],
+                "stated": question.stated if self._stated else (),
+            }
+        )
+        return await self._judge.judge(less, seed=seed, run_seed=run_seed)
 
 
 class PromptJudge:

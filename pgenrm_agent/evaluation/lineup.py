@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.engines.protocol import Engine
     from pgenrm_agent.evaluation.datasets.questions import QuestionSet
     from pgenrm_agent.evaluation.judges import Judge
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Scaling
 
-__all__ = ["JUDGES", "judge_names", "make_baseline", "make_judge"]
+__all__ = [
+    "JUDGES",
+    "READS_PAST",
+    "READS_STATED",
+    "judge_names",
+    "judges_for",
+    "make_baselines",
+    "make_judge",
+]
 
 JUDGES = {
     "p-genrm": "evaluation chains with past choices and statements",
@@ -30,12 +39,19 @@ JUDGES = {
     "static-persona": "one persona a user, shown for every question",
     "longest": "the longest answer",
     "shortest": "the shortest answer",
+    "crowd": "what other people chose between the same texts",
     "bradley-terry": "not personal, on embeddings of the training choices",
+    "bradley-terry-personal": "the same, moved by past choices and the user's own words",
+    "own-words": "the answer nearest to what the user wrote about themselves",
 }
 """Every judge, with what it sees and does."""
 
+READS_PAST = ("p-genrm", "psi-prompt", "judge-history", "bradley-terry-personal")
+"""Judges that are shown past choices, as many as each question brings."""
+READS_STATED = ("p-genrm", "judge-stated", "bradley-terry-personal")
+"""Judges that are shown what the user stated, and can do without."""
 HASHED_WORDS = 2048
-"""Dimensions of the Bradley-Terry fit."""
+"""Dimensions of embeddings, where no encoder is named."""
 
 
 def judge_names(wanted: Sequence[str]) -> list[str]:
@@ -49,23 +65,46 @@ def judge_names(wanted: Sequence[str]) -> list[str]:
     return list(JUDGES) if "all" in wanted else list(wanted) or ["p-genrm"]
 
 
-def make_baseline(name: str, questions: QuestionSet) -> Judge | None:
-    """Return a judge that asks no model, so that what it lacks is told before one is loaded.
+def judges_for(questions: QuestionSet) -> list[str]:
+    """Return every judge that the data has what it needs for: others' choices, or own words."""
+    from pgenrm_agent.evaluation.embedding_judges import own_words
 
-    None for a judge that does ask one. Raises ConfigurationError where `bradley-terry` has no
-    choices to be fitted on, or scikit-learn is missing.
+    missing: set[str] = set()
+    if not questions.training:
+        missing |= {"crowd", "bradley-terry", "bradley-terry-personal"}
+    if not any(own_words(question.stated) for question in questions.questions):
+        missing.add("own-words")
+    return [name for name in JUDGES if name not in missing]
+
+
+def make_baselines(
+    names: Sequence[str], questions: QuestionSet, embedder: Embedder | None = None
+) -> dict[str, Judge]:
+    """Return those of the judges that ask no model: what they lack is told before one is loaded.
+
+    embedder: of those that read embeddings; hashed words if not given. Raises ConfigurationError
+    where a judge has no choices to be fitted on.
     """
-    from pgenrm_agent.evaluation.baselines import BradleyTerryJudge, LengthJudge
+    from pgenrm_agent.embedding import HashingEmbedder
+    from pgenrm_agent.evaluation.baselines import CrowdJudge, LengthJudge
+    from pgenrm_agent.evaluation.embedding_judges import BradleyTerryJudge, Fits, OwnWordsJudge
 
-    if name == "longest":
-        return LengthJudge("longest")
-    if name == "shortest":
-        return LengthJudge("shortest")
-    if name == "bradley-terry":
-        from pgenrm_agent.embedding import HashingEmbedder
-
-        return BradleyTerryJudge(questions.training, HashingEmbedder(HASHED_WORDS))
-    return None
+    embedder = embedder or HashingEmbedder(HASHED_WORDS)
+    baselines: dict[str, Judge] = {}
+    fits: Fits | None = None
+    for name in names:
+        match name:
+            case "longest" | "shortest":
+                baselines[name] = LengthJudge(name)
+            case "crowd":
+                baselines[name] = CrowdJudge(questions.crowd)
+            case "bradley-terry" | "bradley-terry-personal":
+                fits = fits or Fits(questions.training, embedder)
+                personal = name == "bradley-terry-personal"
+                baselines[name] = BradleyTerryJudge(fits, personal=personal)
+            case "own-words":
+                baselines[name] = OwnWordsJudge(embedder)
+    return baselines
 
 
 def make_judge(
@@ -106,4 +145,4 @@ def make_judge(
             return StaticPersonaJudge(
                 name, engine, questions.questions, history=shown, temperature=heat
             )
-    raise ConfigurationError(f"{name} asks no model: `make_baseline` makes it")
+    raise ConfigurationError(f"{name} asks no model: `make_baselines` makes it")

@@ -41,18 +41,16 @@ __all__ = [
     "credit",
     "expected",
     "graded_pairs",
-    "kendall",
+    "joined_error",
     "macro_mean",
     "mean_error",
     "micro_mean",
-    "ndcg",
     "pair_credits",
     "paired_difference",
     "plus_minus",
     "position_bias",
     "question_credit",
     "reliability",
-    "spearman",
     "strict",
     "top_label",
     "wilson_interval",
@@ -127,6 +125,27 @@ class Accuracy(Model):
             coverage=micro_mean([part.coverage for part in parts]) or 0.0,
             ties=sum(part.ties for part in parts),
             comparisons=sum(part.comparisons for part in parts),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Accuracy]) -> Accuracy:
+        """Count the comparisons of parts together that have no user in common, as of folds.
+
+        The errors stay over users: those of the parts are independent of each other.
+        """
+        strict = [(part.strict, part.comparisons) for part in parts]
+        scored = [
+            (part.accuracy, round(part.coverage * part.comparisons))
+            for part in parts
+            if part.accuracy is not None
+        ]
+        comparisons = sum(part.comparisons for part in parts)
+        return cls(
+            strict=joined_error(strict),
+            accuracy=joined_error(scored) if scored else None,
+            coverage=sum(part.coverage * part.comparisons for part in parts) / comparisons,
+            ties=sum(part.ties for part in parts),
+            comparisons=comparisons,
         )
 
 
@@ -271,6 +290,23 @@ def mean_error(values: Sequence[float], clusters: Sequence[Hashable] | None = No
     return MeanError(mean=mean, standard_error=math.sqrt(spread) / float(counts.sum()))
 
 
+def joined_error(parts: Sequence[tuple[MeanError, int]]) -> MeanError:
+    """Return the mean over parts without a common cluster, each with its number of values.
+
+    A part with a single cluster has no error of its own; then the whole has none.
+    """
+    total = sum(count for _, count in parts)
+    errors = [part.standard_error for part, _ in parts]
+    known = [error for error in errors if error is not None]
+    weights = [count / total for _, count in parts]
+    return MeanError(
+        mean=sum(weight * part.mean for weight, (part, _) in zip(weights, parts, strict=True)),
+        standard_error=math.hypot(*np.multiply(weights, known))
+        if len(known) == len(errors)
+        else None,
+    )
+
+
 def plus_minus(
     value: MeanError | None, *, form: str = ".1f", scale: float = 100.0, unit: str = ""
 ) -> str:
@@ -347,40 +383,6 @@ def paired_difference(
         users=int(sums.size),
         comparisons=len(first),
     )
-
-
-def kendall(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Return Kendall's tau-b between scores and grades, -1 to 1.
-
-    None where a candidate was not scored, or all scores or all grades are equal.
-    """
-    values = _complete(scores, grades)
-    return None if values is None else float(stats.kendalltau(values, grades).statistic)
-
-
-def spearman(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation, -1 to 1; None as for `kendall`. LaMP-QA's figure."""
-    values = _complete(scores, grades)
-    return None if values is None else float(stats.spearmanr(values, grades).statistic)
-
-
-def ndcg(scores: Scores, grades: Sequence[float]) -> float | None:
-    """Return the normalized discounted cumulative gain of the list, 0-1; gains are the grades (>= 0).
-
-    Candidates with equal scores share the mean discount of their places, so that the order in which
-    they were listed does not count. None where a candidate was not scored or all grades are 0.
-    """
-    if any(score is None for score in scores) or not any(grades):
-        return None
-    gains = np.asarray(grades, dtype=np.float64)
-    discounts = 1 / np.log2(np.arange(2, gains.size + 2))
-    ideal = float(np.sort(gains)[::-1] @ discounts)
-    # "min" ranks are the first place of a group of equals, "max" its last one.
-    first = stats.rankdata(-np.asarray(scores, dtype=np.float64), method="min").astype(int)
-    last = stats.rankdata(-np.asarray(scores, dtype=np.float64), method="max").astype(int)
-    reached = np.concatenate([[0.0], np.cumsum(discounts)])
-    shared = (reached[last] - reached[first - 1]) / (last - first + 1)
-    return float(gains @ shared / ideal)
 
 
 def top_label(
@@ -479,11 +481,3 @@ def _by_group(credits: Sequence[float], groups: Sequence[Hashable]) -> tuple[Flo
         np.array([sum(values) for values in sums.values()], dtype=np.float64),
         np.array([len(values) for values in sums.values()], dtype=np.float64),
     )
-
-
-def _complete(scores: Scores, grades: Sequence[float]) -> Floats | None:
-    if any(score is None for score in scores):
-        return None
-    values = np.asarray(scores, dtype=np.float64)
-    constant = bool(np.all(values == values[:1])) or len(set(grades)) < 2
-    return None if constant else values

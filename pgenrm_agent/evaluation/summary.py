@@ -18,6 +18,7 @@ from pgenrm_agent.evaluation.comparisons import (
     slip_share,
     unchecked_share,
 )
+from pgenrm_agent.evaluation.list_metrics import kendall, ndcg, spearman
 from pgenrm_agent.evaluation.metrics import (
     CHANCE,
     Accuracy,
@@ -28,23 +29,20 @@ from pgenrm_agent.evaluation.metrics import (
     Reliability,
     Scores,
     bootstrap_interval,
-    kendall,
     macro_mean,
     mean_error,
     micro_mean,
-    ndcg,
     pair_credits,
     paired_difference,
     position_bias,
     reliability,
-    spearman,
     strict,
     top_label,
 )
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.fields import Model
 
-__all__ = ["JudgeSummary", "compare", "summarize"]
+__all__ = ["JudgeSummary", "compare", "strict_interval", "summarize"]
 
 BOOTSTRAP_SEED = 0
 
@@ -148,6 +146,15 @@ def compare(first: Sequence[Record], second: Sequence[Record], *, seed: int = 0)
     )
 
 
+def strict_interval(records: Sequence[Record]) -> tuple[float, Interval | None]:
+    """Return a judge's strict accuracy over comparisons, 0-1, and its interval over users."""
+    comparisons = _strict_by_comparison(records)
+    users = {record.question: record.user_id for record in records}
+    right = list(comparisons.values())
+    owners = [users[question] for question, _ in comparisons]
+    return float(np.mean(right)), bootstrap_interval(right, owners, seed=BOOTSTRAP_SEED)
+
+
 def _about(record: Record) -> tuple[object, ...]:
     return record.user_id, record.group, record.candidates, record.grades
 
@@ -168,10 +175,8 @@ def _summary(name: str, records: Sequence[Record]) -> JudgeSummary:
     for record in records:
         by_run[record.run].append(record)
     runs = list(by_run.values())
-    comparisons = _strict_by_comparison(records)
+    _, interval = strict_interval(records)
     users = {record.question: record.user_id for record in records}
-    owners = [users[question] for question, _ in comparisons]
-    interval = bootstrap_interval(list(comparisons.values()), owners, seed=BOOTSTRAP_SEED)
     accuracy = Accuracy.over([Accuracy.of(credits_of(run)) for run in runs])
     told = [
         label

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
-from pgenrm_agent.evaluation.baselines import LengthJudge, fit_bradley_terry
+from pgenrm_agent.evaluation.baselines import LengthJudge
+from pgenrm_agent.evaluation.bradley_terry import fit_bradley_terry
 from pgenrm_agent.evaluation.comparisons import (
     credits_of,
     sample_credits,

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from pgenrm_agent.evaluation.baselines import fit_bradley_terry
+from pgenrm_agent.evaluation.bradley_terry import fit_bradley_terry
 from pgenrm_agent.evaluation.metrics import Accuracy, credit
 from pgenrm_agent.fields import Model
 from pgenrm_agent.training.bundled.attributes import KINDS

@@ -116,10 +116,10 @@ def _print(report: PeopleReport) -> None:
 
     console = Console()
     console.print(
-        f"{report.held_out} of {report.users} users held out in each of {report.seeds} seeds"
-        f"{' (validation)' if report.validation else ''}, {report.choices:.0f} choices of theirs, "
-        f"{report.against:.0f} against the majority; {report.encoder}. In %, ± standard error over"
-        " seeds; strict: a tie is wrong, accuracy: a tie is one half."
+        f"{report.held_out} of {report.users} users held out by each of {report.seeds} seeds"
+        f"{' (validation)' if report.validation else ''}, {report.choices} choices of theirs in all, "
+        f"{report.against} against the majority; {report.encoder}. In %, ± standard error over"
+        " users; strict: a tie is wrong, accuracy: a tie is one half."
     )
     for title, rows, shown in (
         ("all choices, strict", [row.everything for row in report.rows], strict),

@@ -27,13 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.embedding import Embedder, RememberingEmbedder, Vectors
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.evaluation.datasets.sources import load_rows
-from pgenrm_agent.evaluation.metrics import Accuracy, MeanError, credit, mean_error
+from pgenrm_agent.evaluation.metrics import (
+    Accuracy,
+    MeanError,
+    credit,
+    joined_error,
+    mean_error,
+    strict,
+)
 from pgenrm_agent.fields import Model
-from pgenrm_agent.files import replacing
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
 from studies.people.reference import VoteFactors, fit_vote_factors
@@ -54,10 +60,9 @@ RESERVED = 0.2
 """Share of the users that settings are chosen on; they are never tested."""
 FOLDS = 5
 """The others are tested once each: seed s holds out fold s."""
-PROTOCOL = 3
-"""Of split and count. Until 2 ties were one half in the only figure; in 1, draws overlapped and
-validation users were tested."""
-ENCODED_AT_ONCE = 256
+PROTOCOL = 4
+"""Of split and count. Until 3 errors were over seeds; until 2 ties were one half in the only figure;
+in 1 draws overlapped and validation users were tested."""
 LEAST_VARIANCE = 1e-6
 """Directions with less than this share of the variance are not blown up to unit length."""
 
@@ -84,11 +89,13 @@ class Figures(Model):
     """How often each method is right; the errors are over users.
 
     against: of the choices against the majority; empty where nobody made one.
+    gain: refined minus majority, strict, paired.
     """
 
     past: int
     everything: dict[str, Accuracy]
     against: dict[str, Accuracy]
+    gain: MeanError
 
 
 class Measured(Model):
@@ -116,7 +123,7 @@ class Measured(Model):
 
 
 class Row(Model):
-    """Means and errors over seeds; `gain` is refined minus majority, strict and paired by seed."""
+    """The figures of all folds together, whose users are different ones."""
 
     setting: Setting
     past: int
@@ -130,8 +137,8 @@ class PeopleReport(Model):
 
     users: int
     held_out: int
-    choices: float = Field(description="predicted, mean over seeds")
-    against: float = Field(description="of these against the majority, mean over seeds")
+    choices: int = Field(description="predicted, of all seeds together")
+    against: int = Field(description="of these against the majority")
     encoder: str
     seeds: int
     validation: bool
@@ -205,8 +212,8 @@ def evaluate_people(
     return PeopleReport(
         users=len(data.choices),
         held_out=len(held_out_users(len(data.choices), 0, validation=validation)[1]),
-        choices=float(np.mean([measured.choices for measured in wanted.values()])),
-        against=float(np.mean([measured.against for measured in wanted.values()])),
+        choices=sum(wanted[0, seed].choices for seed in range(seeds)),
+        against=sum(wanted[0, seed].against for seed in range(seeds)),
         encoder=embedder.name,
         seeds=seeds,
         validation=validation,
@@ -265,6 +272,7 @@ def _measure(
                 past=past,
                 everything=_count(margins, users, np.full(len(asked), True)),
                 against=_count(margins, users, against),
+                gain=_gain(margins, users),
             )
         )
     return Measured(
@@ -293,6 +301,14 @@ def _count(
         )
         for name in METHODS
     }
+
+
+def _gain(margins: Mapping[str, NDArray[np.floating]], users: IntArray) -> MeanError:
+    refined, majority = (
+        strict([credit(float(margin)) for margin in margins[name]])
+        for name in ("refined", "majority")
+    )
+    return mean_error(np.subtract(refined, majority).tolist(), users.tolist())
 
 
 @dataclass(frozen=True)
@@ -332,7 +348,7 @@ def _split(data: _Data, seed: int, validation: bool) -> _Split:
 def held_out_users(count: int, seed: int, *, validation: bool) -> tuple[IntArray, IntArray]:
     """Return indices of `count` users: those to learn from, and those held out.
 
-    Nobody is held out by two seeds, so that errors over seeds count how users differ; with
+    Nobody is held out by two seeds, so that the seeds' users are independent of each other; with
     `validation` all seeds hold out the same users, whom no test ever holds out.
     """
     order = np.random.default_rng(77).permutation(count)
@@ -432,44 +448,32 @@ def _encoded(rows: Sequence[PreferenceRow], embedder: Embedder, out: Path) -> _D
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     for own in choices:
         digest.update(own.tobytes() + b"\0")
-    return _Data(_vectors_of(texts, embedder, out), choices, digest.hexdigest())
-
-
-def _vectors_of(texts: Sequence[str], embedder: Embedder, out: Path) -> Vectors:
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "embeddings.npz"
-    if file.is_file():
-        with np.load(file) as kept:
-            if str(kept["encoder"]) == embedder.name and list(kept["texts"]) == list(texts):
-                return np.asarray(kept["vectors"], dtype=np.float32)
-    vectors = np.concatenate(
-        [
-            embedder.embed(texts[start : start + ENCODED_AT_ONCE])
-            for start in range(0, len(texts), ENCODED_AT_ONCE)
-        ]
-    )
-    with replacing(file) as beside, beside.open("wb") as archive:
-        np.savez(archive, encoder=np.array(embedder.name), texts=np.array(texts), vectors=vectors)
-    return vectors
+    remembered = RememberingEmbedder(embedder, out / "embeddings.npz")
+    vectors = remembered.embed(texts)
+    remembered.save()
+    return _Data(vectors, choices, digest.hexdigest())
 
 
 def _row(setting: Setting, at: int, seeds: Sequence[Measured]) -> Row:
     figures = [measured.figures[at] for measured in seeds]
-    strict = [
-        {name: accuracy.strict.mean for name, accuracy in figure.everything.items()}
-        for figure in figures
-    ]
     return Row(
         setting=setting,
         past=setting.pasts[at],
-        everything=_over_seeds([figure.everything for figure in figures]),
-        against=_over_seeds([figure.against for figure in figures]),
-        gain=mean_error([right["refined"] - right["majority"] for right in strict]),
+        everything=_joined([figure.everything for figure in figures]),
+        against=_joined([figure.against for figure in figures]),
+        gain=joined_error(
+            [
+                (figure.gain, measured.choices)
+                for figure, measured in zip(figures, seeds, strict=True)
+            ]
+        ),
     )
 
 
-def _over_seeds(by_seed: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
+def _joined(by_seed: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
     there = [accuracies for accuracies in by_seed if accuracies]
     return {
-        name: Accuracy.over([accuracies[name] for accuracies in there]) for name in METHODS if there
+        name: Accuracy.joined([accuracies[name] for accuracies in there])
+        for name in METHODS
+        if there
     }

@@ -14,7 +14,15 @@ from pyarrow import parquet
 from scored_datasets import JOB, chain, write
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.costs import CostLedger, Outline, Work, estimate_work, spread, tokens_in
+from pgenrm_agent.costs import (
+    CostLedger,
+    Outline,
+    Work,
+    add_estimates,
+    estimate_work,
+    spread,
+    tokens_in,
+)
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.errors import BudgetReached, ConfigurationError
@@ -82,6 +90,26 @@ def test_what_is_done_is_a_better_guide_than_a_share() -> None:
 
 
 # --- ledger -------------------------------------------------------------------------------------
+
+
+def test_jobs_are_added_up() -> None:
+    prices = Prices(prompt=1, completion=2)
+    jobs = [
+        estimate_work(
+            "verdicts",
+            {kind: Work(pieces=pieces, outline=Outline(1, 1, 10, 20, 30), outlined=1)},
+            prices,
+        )
+        for kind, pieces in (("judge", 3), ("blind", 0), ("p-genrm", 5))
+    ]
+    whole = add_estimates(jobs, prices)
+    assert whole.pieces == 8
+    for part in ("about", "at_most"):
+        usage = getattr(whole, part)
+        assert usage.prompt_tokens == sum(getattr(job, part).prompt_tokens for job in jobs)
+        assert usage.cost == pytest.approx(sum(getattr(job, part).cost or 0 for job in jobs))
+    assert set(whole.each) == {"judge", "blind", "p-genrm"}
+    assert whole.assumptions == jobs[0].assumptions
 
 
 def test_a_budget_needs_prices() -> None:

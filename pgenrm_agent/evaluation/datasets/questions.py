@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
@@ -14,20 +14,23 @@ from pgenrm_agent.evaluation.datasets.obvious import ObviousCase, read_obvious
 from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, Split, examples
 from pgenrm_agent.evaluation.datasets.sources import load_rows
 from pgenrm_agent.evaluation.questions import Question, read_questions
-from pgenrm_agent.schema import Candidate, PreferencePair
+from pgenrm_agent.schema import Candidate
 
 __all__ = ["QuestionSet", "question_of", "read_source"]
 
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """What is asked, and choices that judges may be fitted on; none of them is asked about.
+    """What is asked, and other people's choices; a judge leaves out what the asked user chose.
 
+    training: choices that judges may be fitted on. crowd: what others chose on the texts that are
+        asked about; where prompts are held out it has choices on them that `training` lacks.
     obvious: the cases behind the questions, where the source is `obvious`.
     """
 
     questions: list[Question]
-    training: list[PreferencePair]
+    training: list[PreferenceRow] = field(default_factory=list)
+    crowd: list[PreferenceRow] = field(default_factory=list)
     obvious: tuple[ObviousCase, ...] = ()
 
 
@@ -47,14 +50,14 @@ def read_source(
     if source.startswith("lamp-qa:"):
         asked_of, _, answers = source.removeprefix("lamp-qa:").rpartition(":")
         ranked = lamp_questions(Path(asked_of), Path(answers), posts=history, seed=seed)
-        return QuestionSet(questions=ranked[:limit], training=[])
+        return QuestionSet(questions=ranked[:limit])
     kind, _, part = source.partition(":")
     if kind == "obvious":
         cases = tuple(read_obvious(part)[:limit])
-        return QuestionSet(questions=[case.question for case in cases], training=[], obvious=cases)
+        return QuestionSet(questions=[case.question for case in cases], obvious=cases)
     if _holds_questions(Path(source)):
-        return QuestionSet(questions=read_questions(Path(source))[:limit], training=[])
-    splits = get_args(Split)
+        return QuestionSet(questions=read_questions(Path(source))[:limit])
+    splits = [name for name in get_args(Split) if name != "crowd"]
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown: use {', '.join(splits)}")
     rows = load_rows(source)
@@ -70,6 +73,7 @@ def read_source(
             for number, example in enumerate(_users_in_turn(asked)[:limit])
         ],
         training=_training_choices(rows),
+        crowd=_crowd(rows),
     )
 
 
@@ -95,11 +99,21 @@ def question_of(example: Example, number: int) -> Question:
     )
 
 
-def _training_choices(rows: Iterable[PreferenceRow]) -> list[PreferencePair]:
-    """Return what a judge may be fitted on: choices of training users; else everybody's past."""
-    every = list(rows)
-    trained = [row.pair for row in every if row.split == "train"]
-    return trained or [row.pair for row in every if row.split == "history"]
+def _training_choices(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
+    """Return what a judge may be fitted on: choices of training users.
+
+    Without any, as where few people are held out in turn, everybody's choices on queries on which
+    somebody's past is known: a prompt that is held out is nobody's past.
+    """
+    trained = [row for row in rows if row.split == "train"]
+    met = {row.pair.query for row in rows if row.split == "history"}
+    return trained or [row for row in rows if row.pair.query in met]
+
+
+def _crowd(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
+    """Return what training users chose on any prompt; without any training user, what everybody did."""
+    of_training_users = [row for row in rows if row.split in ("train", "crowd")]
+    return of_training_users or list(rows)
 
 
 def _users_in_turn(asked: Sequence[Example]) -> list[Example]:

@@ -13,13 +13,15 @@ from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 __all__ = ["Example", "PreferenceRow", "Split", "examples"]
 
-Split = Literal["train", "validation", "test", "history"]
+Split = Literal["train", "validation", "test", "history", "crowd"]
 
 
 class PreferenceRow(Model):
     """One choice of one user.
 
     split: "history" rows of a held-out user may be shown as their past, and are not trained on.
+        "crowd" rows are what others chose on prompts that are held out: they say what the crowd
+        thinks there, and nothing is trained on them or asked about them.
     stated: the criteria that they put into words (E of the paper), withheld from a policy in CRE.
     topic, reason: what the choice was about, and why they made it, where the dataset tells.
     """

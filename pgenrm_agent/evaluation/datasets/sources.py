@@ -3,6 +3,8 @@
     prb:PATH             PersonalRewardBench, see `personal_reward_bench`
     people:FILE          real people's choices, without splits (`user_id`, `query`, `chosen`, `rejected`)
     people-topics:FILE   the same, with topics held out, too
+    polis:FILE           a set of `people.PEOPLE_SETS`, by its name: llmfao, mtbench, polarized, lamp, ...
+    polis-prompts:FILE   the same, with prompts held out, too
     FILE                 plain JSONL of {user_id, query or conversation, chosen, rejected, ...}
 
 To add a source, write a module beside this one that makes `PreferenceRow`s of what follows the colon
@@ -26,6 +28,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
 from pgenrm_agent.evaluation.datasets.parsing import parse_row
 from pgenrm_agent.evaluation.datasets.people import (
+    PEOPLE_SETS,
     read_people,
     read_people_topics,
     split_by_user,
@@ -46,6 +49,8 @@ _SOURCES: dict[str, _Source] = {
     "prb": _Source(read_personal_reward_bench, "PATH"),
     "people": _Source(read_people, "FILE"),
     "people-topics": _Source(read_people_topics, "FILE"),
+    **{name: _Source(each.read, "FILE") for name, each in PEOPLE_SETS.items()},
+    **{f"{name}-prompts": _Source(each.read_prompts, "FILE") for name, each in PEOPLE_SETS.items()},
 }
 
 
@@ -59,9 +64,15 @@ def load_rows(source: str) -> list[PreferenceRow]:
         return _SOURCES[kind].read(rest)
     path = Path(source)
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        known = ", ".join(f"{kind}:{_SOURCES[kind].usage}" for kind in sorted(_SOURCES))
+        sets = ", ".join(PEOPLE_SETS)
+        known = ", ".join(
+            f"{kind}:{_SOURCES[kind].usage}"
+            for kind in sorted(_SOURCES)
+            if kind.removesuffix("-prompts") not in PEOPLE_SETS
+        )
         raise ConfigurationError(
-            f"data source {source!r} is unknown: use a JSONL file or one of {known}"
+            f"data source {source!r} is unknown: use a JSONL file, one of {known}, or NAME:FILE or"
+            f" NAME-prompts:FILE for a set of real people's choices ({sets})"
         )
     records = list(read_jsonl(path))
     if records and all("split" not in record for _, record in records):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -156,11 +155,15 @@ def test_all_judges_are_in_one_table_on_the_same_rows_and_engine(
         "longest",
         "shortest",
         "bradley-terry",
+        "bradley-terry-personal",
+        "crowd",
     }
     rows = rows_of(out)
     asked = {name: {row["question"] for row in rows if row["judge"] == name} for name in judges}
-    assert len(rows) == 11 * 2 * 12
+    assert len(rows) == 13 * 2 * 12
     assert all(asked[name] == asked["p-genrm"] for name in judges)
+    crowd = judges.pop("crowd")
+    assert crowd["not_scored"] == crowd["comparisons"] == 24  # everybody met texts of their own
     for name, row in judges.items():
         assert (row["questions"], row["runs"], row["not_scored"]) == (12, 2, 0), name
         assert row["failed_samples"] == {}, name
@@ -287,23 +290,12 @@ def test_a_wrong_call_gets_one_clear_error(
 
 
 def test_bradley_terry_needs_a_training_split(questions: Path, tmp_path: Path) -> None:
-    done = pgenrm(
-        "eval", "--data", questions, "--out", tmp_path / "out", "--judge", "bradley-terry"
-    )
-    assert done.returncode == 1
-    assert "no training choices" in done.stderr
-
-
-def test_what_a_judge_lacks_is_told_before_a_model_is_loaded(
-    people: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    done = pgenrm(
-        *("eval", "--data", people, "--out", tmp_path / "out", "--model", tmp_path / "no-model"),
-        *("--judge", "p-genrm", "--judge", "bradley-terry"),
-    )
-    assert done.returncode == 1
-    assert "scikit-learn" in done.stderr
+    # It is told before a model is loaded: there is none.
+    command = ("eval", "--data", questions, "--out", tmp_path / "out", "--model", tmp_path / "none")
+    for name in ("bradley-terry", "bradley-terry-personal", "crowd"):
+        done = pgenrm(*command, "--judge", "p-genrm", "--judge", name)
+        assert done.returncode == 1
+        assert "use data with a training split" in done.complaint
     assert not (tmp_path / "out").exists()
 
 

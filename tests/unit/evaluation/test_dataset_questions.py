@@ -48,7 +48,8 @@ def test_every_question_has_its_users_past_and_not_itself(choices: str) -> None:
 def test_what_a_judge_is_fitted_on_is_never_asked(choices: str) -> None:
     source = read_source(choices, split="test", history=2, seed=1)
     asked = {question.user_id for question in source.questions}
-    fitted = {"user-" + pair.chosen.split()[1] for pair in source.training}
+    fitted = {row.user_id for row in source.training}
+    assert fitted == {row.user_id for row in source.crowd}
     assert fitted
     assert not asked & fitted
 

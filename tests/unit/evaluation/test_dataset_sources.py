@@ -13,6 +13,7 @@ from needs import needs
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets import sources
 from pgenrm_agent.evaluation.datasets.lamp_qa import read_lamp_qa
+from pgenrm_agent.evaluation.datasets.people import PEOPLE_SETS
 from pgenrm_agent.evaluation.datasets.questions import read_source
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, examples
 from pgenrm_agent.evaluation.datasets.sources import load_rows, register_source
@@ -235,6 +236,8 @@ def test_a_malformed_row_is_named_by_file_line_and_field(
 def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
     for source, complaint in (
         ("rows.csv", "people-topics:FILE, prb:PATH"),
+        ("polis.csv", r"NAME:FILE or NAME-prompts:FILE .*llmfao, mtbench"),
+        ("llmfao:", "NAME-prompts:FILE"),
         ("people:", "people:FILE"),
         ("votes:rows.csv", "prb:PATH"),
         (f"people:{tmp_path}/none.jsonl", "no such file"),
@@ -292,6 +295,125 @@ def test_a_source_of_ones_own_is_read_and_named(
     assert question.user_id == "ada"
     with pytest.raises(ConfigurationError, match="votes:USER>CHOSEN>REJECTED"):
         load_rows("ballots:2026")
+
+
+def votes(prompts: int, *, users: int = 60, per_prompt: int = 2) -> list[dict[str, Any]]:
+    """Choices of users on all prompts, between texts that all of them meet."""
+    return [
+        {
+            "user_id": f"u{user}",
+            "query": f"Prompt {prompt}",
+            "chosen": f"a {prompt} {number}",
+            "rejected": f"b {prompt} {number}",
+            "topic": "votes",
+        }
+        for user in range(users)
+        for prompt in range(prompts)
+        for number in range(per_prompt)
+    ]
+
+
+def queries(rows: list[PreferenceRow], split: str) -> set[str]:
+    return {row.pair.query for row in rows if row.split == split}
+
+
+def test_prompts_are_held_out_together_with_people(tmp_path: Path) -> None:
+    file = write(tmp_path / "llmfao.jsonl", votes(20))
+    rows = load_rows(f"llmfao-prompts:{file}")
+    held, met = queries(rows, "test"), queries(rows, "train")
+    assert held
+    assert met
+    assert not held & met
+    assert queries(rows, "history") == met
+    # What training users chose on held-out prompts is there for the crowd alone.
+    assert queries(rows, "crowd") == held
+    learners = {row.user_id for row in rows if row.split in ("train", "crowd")}
+    assert not learners & {row.user_id for row in rows if row.split in ("test", "history")}
+    asked = read_source(f"llmfao-prompts:{file}", split="test", history=3, seed=0)
+    assert {row.pair.query for row in asked.training} == met
+    assert {row.pair.query for row in asked.crowd} == met | held
+    assert {question.query for question in asked.questions} == held
+    assert all(pair.query in met for question in asked.questions for pair in question.history)
+    with pytest.raises(ConfigurationError, match="'crowd' is unknown"):
+        read_source(f"llmfao-prompts:{file}", split="crowd", history=3, seed=0)
+
+
+@pytest.mark.parametrize("name", ["mtbench", "lamp", "squality"])
+def test_few_people_are_all_asked_about_and_learned_from_in_turn(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / f"{name}.jsonl", votes(20, users=4))
+    by_user = read_source(f"{name}:{file}", split="test", history=3, seed=0)
+    assert {question.user_id for question in by_user.questions} == {"u0", "u1", "u2", "u3"}
+    assert len(by_user.questions) == 4 * 20
+    # A user's own choices are among them: each judge leaves those of the asked user out.
+    assert {row.user_id for row in by_user.crowd} == {"u0", "u1", "u2", "u3"}
+    assert len(by_user.crowd) == 4 * 40
+    by_prompt = read_source(f"{name}-prompts:{file}", split="test", history=3, seed=0)
+    held = {question.query for question in by_prompt.questions}
+    assert held
+    assert not held & {row.pair.query for row in by_prompt.training}
+    assert held < {row.pair.query for row in by_prompt.crowd}
+    # Nothing of such a set is there to train a model on.
+    assert not [row for row in load_rows(f"{name}:{file}") if row.split == "train"]
+
+
+def test_what_follows_a_first_message_is_held_out_with_it(tmp_path: Path) -> None:
+    records = [
+        {"user_id": f"u{user}", "query": query, "chosen": f"a {query}", "rejected": f"b {query}"}
+        for user in range(4)
+        for number in range(40)
+        for query in (
+            f"Question {number}?",
+            f"First message: Question {number}?\n\nSecond message, after a first answer: Why?",
+        )
+    ]
+    rows = load_rows(f"mtbench-prompts:{write(tmp_path / 'mtbench.jsonl', records)}")
+
+    def first(split: str) -> set[str]:
+        return {q.removeprefix("First message: ").partition("?")[0] for q in queries(rows, split)}
+
+    assert first("test")
+    assert first("history")
+    assert not first("test") & first("history")
+
+
+def test_both_sides_of_a_debate_are_held_out_together(tmp_path: Path) -> None:
+    records = [
+        {**row, "query": f"{row['query']} {side}", "topic": f"{row['query']}_{side}"}
+        for row in votes(30)
+        for side in ("yes", "no")
+    ]
+    file = write(tmp_path / "arguments.jsonl", records)
+    rows = load_rows(f"arguments-prompts:{file}")
+    assert rows == load_rows(f"people-topics:{file}")
+    assert not {q.rpartition(" ")[0] for q in queries(rows, "test")} & {
+        q.rpartition(" ")[0] for q in queries(rows, "train")
+    }
+
+
+def test_demographics_are_told_from_what_people_wrote(tmp_path: Path) -> None:
+    said = ["Age: 30-39.", 'Asked "Why?", this person wrote: "Age: it matters"', "Gender: Female."]
+    records = [{**row, "stated": said} for row in votes(2, users=1)]
+    row = load_rows(f"polarized:{write(tmp_path / 'polarized.jsonl', records)}")[0]
+    assert [wish.kind for wish in row.stated] == [
+        "demographics",
+        "self_description",
+        "demographics",
+    ]
+    assert [wish.text for wish in row.stated] == said
+
+
+@pytest.mark.long
+def test_every_set_of_real_people_is_read(responses: Path) -> None:
+    folder = responses.parent / "people"
+    needs(folder.is_dir(), f"needs {folder}, beside the real answers")
+    for name in PEOPLE_SETS:
+        for source in (name, f"{name}-prompts"):
+            asked = read_source(
+                f"{source}:{folder}/{name}.jsonl.gz", split="test", history=3, seed=0
+            )
+            assert len(asked.questions) > 60, source
+            assert asked.training, source
+            assert asked.crowd, source
 
 
 def test_real_people_are_read(responses: Path) -> None:

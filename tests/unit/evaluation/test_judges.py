@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
-from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.evaluation.baselines import (
-    BradleyTerryJudge,
-    LengthJudge,
-    fit_bradley_terry,
-)
+from pgenrm_agent.errors import ChainError
 from pgenrm_agent.evaluation.judges import (
     ChainJudge,
     PromptJudge,
+    ShownLess,
     StaticPersonaJudge,
     read_scores,
 )
@@ -245,46 +238,19 @@ async def test_no_readable_chain_is_not_scored(questions: list[Question], tmp_pa
     assert verdict.failures == {"no_scores": 6}
 
 
-async def test_the_longest_and_the_shortest_answer_are_baselines_of_their_own(
+async def test_a_judge_can_be_shown_fewer_past_choices_and_nothing_stated(
     questions: list[Question],
 ) -> None:
-    lengths = [len(candidate.text) for candidate in questions[0].candidates]
-    longest = await LengthJudge("longest").judge(questions[0], seed=1, run_seed=1)
-    shortest = await LengthJudge("shortest").judge(questions[0], seed=1, run_seed=1)
-    assert longest.scores == tuple(lengths)
-    assert shortest.scores == tuple(-length for length in lengths)
-    assert longest.probability_best == shortest.probability_best == ()
-
-
-def test_a_fit_finds_the_weights_that_choices_were_drawn_with() -> None:
-    draw = np.random.default_rng(4)
-    weights = np.array([1.5, -0.5, 0.0])
-    gaps = draw.normal(size=(20_000, 3))
-    chosen_first = draw.random(len(gaps)) < 1 / (1 + np.exp(-gaps @ weights))
-    gaps[~chosen_first] *= -1
-    assert fit_bradley_terry(gaps) == pytest.approx(weights, abs=0.06)
-    # A single choice is enough to fit on, and a strong penalty leaves little of it.
-    (weight,) = fit_bradley_terry(np.array([[1.0]]))
-    (little,) = fit_bradley_terry(np.array([[1.0]]), penalty=0.01)
-    assert 0 < little < weight
-
-
-async def test_bradley_terry_learns_what_everybody_likes(questions: list[Question]) -> None:
-    choices = [
-        PreferencePair(query="?", chosen=f"A good answer {n}.", rejected=f"A bad answer {n}.")
-        for n in range(20)
-    ]
-    judge = BradleyTerryJudge(choices, HashingEmbedder())
-    for question in questions:
-        first, second = (await judge.judge(question, seed=1, run_seed=1)).scores
-        assert first is not None
-        assert second is not None
-        assert (first > second) == (question.grades[0] > question.grades[1])
-    with pytest.raises(ConfigurationError, match="no training choices"):
-        BradleyTerryJudge([], HashingEmbedder())
-
-
-def test_a_fit_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'pgenrm-agent\[evaluation\]'"):
-        fit_bradley_terry(np.array([[1.0]]))
+    engine = ScriptedEngine(prefer_good)
+    judge = PromptJudge("judge", engine, history=9, stated=True)
+    past = [PreferencePair(query="?", chosen=f"Liked {n}.", rejected=f"Not {n}.") for n in range(4)]
+    question = questions[0].model_copy(
+        update={"history": tuple(past), "stated": (StatedPreference(text="Be brief."),)}
+    )
+    for past_shown, stated in ((4, True), (2, True), (0, False)):
+        less = ShownLess("less", judge, past=past_shown, stated=stated)
+        await less.judge(question, seed=1, run_seed=1)
+        prompt = "\n".join(message.content for message in engine.calls[-1][0][0].messages)
+        assert [f"Liked {n}." in prompt for n in range(4)] == [n < past_shown for n in range(4)]
+        assert ("Be brief." in prompt) == stated
+        assert less.settings == {**judge.settings, "past": past_shown, "stated": stated}

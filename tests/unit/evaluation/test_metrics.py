@@ -11,22 +11,20 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import ndcg_score
 
+from pgenrm_agent.evaluation.list_metrics import kendall, ndcg, spearman
 from pgenrm_agent.evaluation.metrics import (
     Accuracy,
     MeanError,
     bootstrap_interval,
     credit,
-    kendall,
     macro_mean,
     mean_error,
     micro_mean,
-    ndcg,
     pair_credits,
     paired_difference,
     plus_minus,
     position_bias,
     reliability,
-    spearman,
     strict,
     top_label,
 )
@@ -230,3 +228,29 @@ def test_a_judge_that_likes_the_first_answer_is_found_out() -> None:
     assert (bias.better_first, bias.better_later) == (1.0, 0.25)
     assert bias.prefers_first == 1.0
     assert position_bias([]).prefers_first is None
+
+
+def test_folds_are_joined_with_the_errors_of_their_users() -> None:
+    draw = np.random.default_rng(6)
+    users = np.repeat(np.arange(60), 5)
+    credits = draw.choice([0.0, 0.5, 1.0, np.nan], size=300, p=[0.3, 0.1, 0.5, 0.1])
+    whole = Accuracy.of(credits.tolist(), clusters=users.tolist())
+    # Parts of unequal size, without a user in common.
+    parts = [
+        Accuracy.of(credits[part].tolist(), clusters=users[part].tolist())
+        for part in (users < 30, (users >= 30) & (users < 40), users >= 40)
+    ]
+    joined = Accuracy.joined(parts)
+    assert (joined.ties, joined.comparisons) == (whole.ties, whole.comparisons)
+    assert joined.coverage == pytest.approx(whole.coverage)
+    assert joined.strict.mean == pytest.approx(whole.strict.mean)
+    assert whole.accuracy is not None
+    assert joined.accuracy is not None
+    assert joined.accuracy.mean == pytest.approx(whole.accuracy.mean)
+    # The same but for what the parts' means differ.
+    assert joined.strict.standard_error == pytest.approx(whole.strict.standard_error, rel=0.1)
+    alone = Accuracy.of([1.0, 0.0], clusters=[1, 1])
+    assert Accuracy.joined([parts[0], alone]).strict.standard_error is None
+    nothing = Accuracy.of([math.nan], clusters=[1])
+    assert Accuracy.joined([nothing, nothing]).accuracy is None
+    assert Accuracy.joined([alone, nothing]).accuracy == alone.accuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from pgenrm_agent.embedding import (
     Embedder,
     HashingEmbedder,
     ModelTokensEmbedder,
+    RememberingEmbedder,
     SentenceTransformerEmbedder,
+    Vectors,
 )
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model
@@ -95,6 +98,35 @@ def test_an_impossible_dimension_is_refused() -> None:
 def test_a_loaded_sentence_model_needs_a_name() -> None:
     with pytest.raises(ConfigurationError, match="name="):
         SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
+
+
+class Counted(HashingEmbedder):
+    """Counts the texts that it is asked for."""
+
+    asked = 0
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.asked += len(texts)
+        return super().embed(texts)
+
+
+def test_what_was_embedded_is_remembered_and_kept(tmp_path: Path) -> None:
+    plain, counted, file = HashingEmbedder(64), Counted(64), tmp_path / "folder" / "kept.npz"
+    texts = ["a", "b", "a", "lone \ud800", "nul\0"]
+    remembering = RememberingEmbedder(counted, file)
+    assert remembering.embed(texts).tolist() == plain.embed(texts).tolist()
+    assert remembering.embed(["b", "c"]).tolist() == plain.embed(["b", "c"]).tolist()
+    assert counted.asked == 5  # each different text once
+    assert remembering.embed([]).shape == (0, 64)
+    remembering.save()
+    again = RememberingEmbedder(fresh := Counted(64), file)
+    assert again.embed([*texts, "c"]).tolist() == plain.embed([*texts, "c"]).tolist()
+    assert fresh.asked == 0
+    # Another embedder's vectors are not taken for its own.
+    larger = RememberingEmbedder(HashingEmbedder(128), file)
+    assert larger.embed(["a"]).shape == (1, 128)
+    assert RememberingEmbedder.around(again) is again
+    assert isinstance(again, Embedder)
 
 
 @pytest.mark.long
