@@ -6,8 +6,8 @@ real answers. The loss covers the chain only (paper 4.1, stage 1); prompts are c
     pgenrm train psi --recipe tiny-cpu --data FOLDER --out runs/psi          (2 CPU cores)
     pgenrm train psi --recipe tiny-gpu --data FOLDER --out runs/psi          (1 GPU)
 
-Running the same command again continues from the last checkpoint. Left out on purpose: pretraining
-on other text, and any model larger than the demonstration needs.
+Running the same command again continues from the last checkpoint. From a pretrained checkpoint, with
+these examples, heads and trainer: `pretrained.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.run_folder import RUN, record_of, refuse_other_settings
-from pgenrm_agent.training.bundled.examples import write_examples
+from pgenrm_agent.training.bundled.examples import Task, write_examples
 from pgenrm_agent.training.bundled.simulation import Answers, load_answers
 from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
@@ -47,7 +47,16 @@ from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import PsiRecipe
 from pgenrm_agent.training.run import CHECKPOINTS, Curves, StopAfter, last_checkpoint
 
-__all__ = ["PsiResult", "train_psi"]
+__all__ = [
+    "DEV_QUERIES",
+    "PANELS",
+    "ChainTrainer",
+    "PsiResult",
+    "arguments",
+    "device_name",
+    "only",
+    "train_psi",
+]
 
 LOOK_WEIGHT = 0.25
 """Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
@@ -81,7 +90,7 @@ class PsiResult:
     chains: dict[str, int]
 
 
-def _only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def only(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Collate: an item already is a batch."""
     (batch,) = batches
     return batch
@@ -92,7 +101,11 @@ class ChainTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._parts: defaultdict[str, list[float]] = defaultdict(list)
+        self._parts: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def forget_losses(self) -> None:
+        """Leave what was computed so far out of the next log."""
+        self._parts.clear()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the means of the losses that `loss`, or `eval_loss`, is the sum of, since the last log."""
@@ -100,7 +113,7 @@ class ChainTrainer(Trainer):
             name for name in self._parts if name.startswith("eval_") == ("eval_loss" in logs)
         ]:
             values = self._parts.pop(name)
-            logs[name] = sum(values) / len(values)
+            logs[name] = float(torch.stack(values).mean())
         super().log(logs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
@@ -115,22 +128,32 @@ class ChainTrainer(Trainer):
     ) -> Any:
         """Return the loss of the chain's tokens and, added to it, those of the reading heads."""
         core = self.accelerator.unwrap_model(model)
-        # Rows are padded on the right, so causal attention alone keeps padding out: no mask, and
-        # the fast kernel.
+        kind = "" if model.training else "eval_"
         with self.accelerator.autocast():
-            outputs = core.model(
-                input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True
-            )
+            states, final = core.read(inputs)
             targets = inputs["labels"][:, 1:]
             learned = targets != IGNORED
-            logits = core.lm_head(outputs.last_hidden_state[:, :-1][learned])
+            logits = core.lm_head(final[:, :-1][learned])
             loss = cross_entropy(logits.float(), targets[learned])
-            kind = "" if model.training else "eval_"
-            self._parts[f"{kind}chain_loss"].append(float(loss.detach()))
-            for name, part in core.side_losses(outputs.hidden_states, inputs).items():
-                self._parts[kind + name].append(float(part.detach()))
-                loss = loss + (LOOK_WEIGHT if name.endswith("look") else 1.0) * part
+            parts = {"chain_loss": loss, **core.side_losses(states, inputs)}
+            if kind and len(inputs["value_at"]):
+                parts["reading"] = _share_read(core, final, inputs)
+        for name, part in parts.items():
+            self._parts[kind + name].append(part.detach().float())
+            if name.endswith("look"):
+                loss = loss + LOOK_WEIGHT * part
+            elif name not in ("chain_loss", "reading"):
+                loss = loss + part
         return (loss, {"logits": logits}) if return_outputs else loss
+
+
+def _share_read(
+    model: ReadingLlama, final: torch.Tensor, inputs: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Return the share of values of readings whose likeliest token is the right one."""
+    at = inputs["value_at"]
+    likeliest = model.lm_head(final.flatten(0, 1)[at]).argmax(-1)
+    return (likeliest == inputs["input_ids"].flatten()[at + 1]).float().mean()
 
 
 class Steps(Dataset[dict[str, torch.Tensor]]):
@@ -151,6 +174,8 @@ class Steps(Dataset[dict[str, torch.Tensor]]):
         self._answers = answers
         self._format = chain_format
         self._tokenizer = tokenizer
+        assert recipe.shape is not None
+        self._context = recipe.shape.context
         self._ends = list(
             accumulate(round(phase.tokens / phase.tokens_per_step) for phase in recipe.phases)
         )
@@ -181,7 +206,7 @@ class Steps(Dataset[dict[str, torch.Tensor]]):
         seeds = np.random.SeedSequence([recipe.seed, number, pool]).generate_state(4)
         tasks = list(phase.tasks)
         streams = {
-            task: write_examples(task, self._answers, self._format, seed=int(seed))
+            task: write_examples(cast(Task, task), self._answers, self._format, seed=int(seed))
             for task, seed in zip(tasks, seeds, strict=False)
         }
         draw = random.Random(int(seeds[3]))
@@ -192,7 +217,7 @@ class Steps(Dataset[dict[str, torch.Tensor]]):
             for _ in range(DRAWN_AT_ONCE):
                 example = next(streams[draw.choices(tasks, weights)[0]])
                 encoded = encode(example, self._tokenizer)
-                if len(encoded.input_ids) <= min(recipe.shape.context, phase.tokens_per_step):
+                if len(encoded.input_ids) <= min(self._context, phase.tokens_per_step):
                     examples.append(encoded)
             batches = pack(examples, phase.tokens_per_step)
         draw.shuffle(batches)
@@ -217,6 +242,33 @@ def _kept(answers: Answers, chain_format: ChainFormat, seed: int) -> dict[str, i
     return dict(outcomes)
 
 
+def arguments(recipe: PsiRecipe, out: Path, **more: Any) -> TrainingArguments:
+    """Return the trainer's arguments that every run of stage 1 has, and `more`."""
+    return TrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        adam_beta2=0.98,
+        bf16=recipe.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=20,
+        eval_strategy="steps",
+        eval_steps=recipe.save_every,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        report_to=[],
+        seed=recipe.seed,
+        **more,
+    )
+
+
+def device_name() -> str:
+    """Return what a run computes on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 def train_psi(
     recipe: PsiRecipe,
     data: Path,
@@ -237,8 +289,14 @@ def train_psi(
             follows the whole recipe; a later call without it trains on from the last checkpoint.
 
     Raises:
-        ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint.
+        ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint; the recipe
+            starts from a pretrained checkpoint (`train_pretrained` does that).
     """
+    shape = recipe.shape
+    if shape is None:
+        raise ConfigurationError(
+            f"recipe {recipe.name} has no shape, but a start: see train_pretrained"
+        )
     earlier = None if start_from is None else last_checkpoint(start_from)
     if start_from is not None and earlier is None:
         raise ConfigurationError(
@@ -253,7 +311,9 @@ def train_psi(
     refuse_other_settings(
         out,
         {
-            "recipe": recipe.model_dump(mode="json", exclude={"name", "threads", "save_every"}),
+            "recipe": recipe.model_dump(
+                mode="json", exclude={"name", "threads", "save_every"}, exclude_none=True
+            ),
             "chain_format": chain_format.digest,
             "data": sha256((data / "train.jsonl.gz").read_bytes()).hexdigest()
             if (data / "train.jsonl.gz").is_file()
@@ -274,8 +334,8 @@ def train_psi(
     else:
         tokenizer = train_tokenizer(
             _tokenizer_text(answers, chain_format, recipe.seed),
-            size=recipe.shape.vocabulary,
-            context=recipe.shape.context,
+            size=shape.vocabulary,
+            context=shape.context,
         )
         tokenizer.save_pretrained(folder)
 
@@ -283,43 +343,29 @@ def train_psi(
     held_out = write_examples("chain", every.subset(held), chain_format, seed=recipe.seed)
     evaluation = [encode(example, tokenizer) for example in islice(held_out, EVALUATION_EXAMPLES)]
     pad = cast(int, tokenizer.pad_token_id)
-    model = build_model(recipe.shape, tokenizer)
+    model = build_model(shape, tokenizer)
     if earlier is not None:
         model.load_state_dict(
             ReadingLlama.from_pretrained(earlier, use_safetensors=True).state_dict()
         )
     last = last_checkpoint(out)
     curves = Curves(out, PANELS, of=("loss", "eval_loss"), resumed=last)
-    on_gpu = torch.cuda.is_available()
     trainer = ChainTrainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(out / CHECKPOINTS),
+        args=arguments(
+            recipe,
+            out,
             max_steps=len(steps),
-            per_device_train_batch_size=1,
-            per_device_eval_batch_size=1,
-            learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=recipe.warmup_steps,
-            weight_decay=recipe.weight_decay,
-            adam_beta2=0.98,
-            bf16=recipe.precision == "bfloat16",
-            use_cpu=not on_gpu,
-            logging_steps=20,
-            eval_strategy="steps",
-            eval_steps=recipe.save_every,
             save_steps=recipe.save_every,
             save_total_limit=2,
-            prediction_loss_only=True,
-            remove_unused_columns=False,
-            report_to=[],
-            seed=recipe.seed,
             dataloader_num_workers=1,
             dataloader_prefetch_factor=8,
         ),
         train_dataset=steps,
         eval_dataset=TokenBudgetBatches(pack(evaluation, recipe.phases[-1].tokens_per_step), pad),
-        data_collator=_only,
+        data_collator=only,
         callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
     )
     output = trainer.train(resume_from_checkpoint=last)
@@ -340,7 +386,7 @@ def train_psi(
         {
             "recipe": recipe.model_dump(),
             "start_from": None if start_from is None else record_of(start_from),
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "device": device_name(),
             "torch": torch.__version__,
             "parameters": plain.num_parameters(),
             "steps": result.steps,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch.nn.functional import cross_entropy, linear
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.training.bundled.signs import LEVELS, SIGNS
+from pgenrm_agent.training.packed_attention import PACKED
 from pgenrm_agent.training.recipe import ModelShape
 
-__all__ = ["Head", "ReadingLlama", "build_model"]
+__all__ = ["Head", "ReadingLlama", "build_model", "load_model", "load_plain"]
 
 GUIDED_HEADS = 2
 """Attention heads of a layer that are shown where to look."""
@@ -53,6 +57,7 @@ class ReadingLlama(LlamaForCausalLM):
         super().__init__(config)  # type: ignore[no-untyped-call]
         layers = config.num_hidden_layers
         half = (layers + 1) // 2
+        self.longest = config.max_position_embeddings  # of an example in a packed row
         self.lookup_layer = min(half, layers - 1)
         depths = {"notice": 1, "count": half, "read": half, "recall": min(half + 1, layers)}
         self.heads = torch.nn.ModuleDict(
@@ -83,49 +88,88 @@ class ReadingLlama(LlamaForCausalLM):
         ):
             if len(inputs[f"{name}_at"]):
                 losses[f"{name}_look"] = self._look_loss(
-                    layer, states[layer], inputs[f"{name}_at"], inputs[source]
+                    layer,
+                    states[layer].flatten(0, 1),
+                    inputs["documents"],
+                    inputs[f"{name}_at"],
+                    inputs[source],
                 )
         return losses
 
     def _look_loss(
-        self, layer: int, states: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor
+        self,
+        layer: int,
+        states: torch.Tensor,
+        documents: torch.Tensor,
+        at: torch.Tensor,
+        wanted: torch.Tensor,
     ) -> torch.Tensor:
         """Cross-entropy of where the guided heads of a layer look, from `at` to `wanted`.
 
-        states: (rows, width, hidden), what goes into the layer. at: (n,) positions in the flattened
-        rows. wanted: (n,) for all guided heads, or (n * GUIDED_HEADS,) one for each, in like rows.
+        states: (tokens, hidden), what goes into the layer, of flattened rows. documents: where what
+        looks at itself alone begins there, and where the last one ends. at: (n,) positions, in order.
+        wanted: (n,) for all guided heads, or (n * GUIDED_HEADS,) one for each, in like documents.
         """
-        width = states.shape[1]
         block = self.model.layers[layer]
         size = block.self_attn.head_dim
-        kept = GUIDED_HEADS * size
+        shared = block.self_attn.num_key_value_groups  # query heads to a key head
+        key_heads = (GUIDED_HEADS - 1) // shared + 1
         hidden = block.input_layernorm(states)
-        places = torch.arange(width, device=states.device)
-        cos, sin = self.model.rotary_emb(hidden, places[None])
-        target = (wanted % width).view(len(at), -1).expand(-1, GUIDED_HEADS)
-        losses = []
-        for row in range(len(states)):
-            mine = at // width == row
-            if not mine.any():
-                continue
-            column = at[mine] % width
-            query = linear(hidden[row, column], block.self_attn.q_proj.weight[:kept])
-            key = linear(hidden[row], block.self_attn.k_proj.weight[:kept])
-            query, key = (x.view(1, -1, GUIDED_HEADS, size).transpose(1, 2) for x in (query, key))
-            query, _ = apply_rotary_pos_emb(query, query, cos[:, column], sin[:, column])
-            key, _ = apply_rotary_pos_emb(key, key, cos, sin)
-            logits = (query @ key.transpose(-1, -2))[0].float() / size**0.5
-            logits = logits.masked_fill(places > column[:, None], float("-inf"))
-            losses.append(
-                cross_entropy(
-                    logits.transpose(0, 1).flatten(0, 1), target[mine].flatten(), reduction="none"
-                )
+        tokens = torch.arange(len(states), device=states.device)
+        document = torch.bucketize(tokens, documents, right=True) - 1
+        place = tokens - documents[document]
+        cos, sin = self.model.rotary_emb(hidden, place[None])
+        query = linear(hidden[at], block.self_attn.q_proj.weight[: GUIDED_HEADS * size])
+        key = linear(hidden, block.self_attn.k_proj.weight[: key_heads * size])
+        query = query.view(1, len(at), GUIDED_HEADS, size).transpose(1, 2)
+        key = key.view(1, len(states), key_heads, size).transpose(1, 2)
+        query, _ = apply_rotary_pos_emb(query, query, cos[:, at], sin[:, at])
+        key, _ = apply_rotary_pos_emb(key, key, cos, sin)
+        key = key[0].repeat_interleave(shared, dim=0)[:GUIDED_HEADS]
+        # Documents side by side, each with its own tokens, padded to the longest.
+        used, line = torch.unique(document[at], return_inverse=True)
+        starts = documents[used]
+        longest = int((documents[used + 1] - starts).max())
+        counts = line.bincount()
+        slot = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[line]
+        asking = query.new_zeros(GUIDED_HEADS, len(used), int(counts.max()), size)
+        asking[:, line, slot] = query[0]
+        columns = torch.arange(longest, device=at.device)
+        keys = key[:, (starts[:, None] + columns).clamp(max=len(states) - 1)]
+        logits = (asking @ keys.transpose(-1, -2))[:, line, slot].float() / size**0.5
+        logits = logits.masked_fill(columns > place[at][:, None], float("-inf"))
+        target = place[wanted].view(len(at), -1).expand(-1, GUIDED_HEADS).T
+        return cross_entropy(logits.flatten(0, 1), target.flatten())
+
+    def read(self, inputs: dict[str, torch.Tensor]) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """Return the states after each layer, those before the first in front, and the final ones.
+
+        Rows are padded on the right, so causal attention alone keeps padding out: no mask, and the
+        fast kernel. In a packed row (`PackedRows`) each example looks at itself alone.
+        """
+        core = self.model
+        if "positions" not in inputs:
+            outputs = core(
+                input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True
             )
-        return torch.cat(losses).mean()
+            return outputs.hidden_states, outputs.last_hidden_state
+        hidden = core.embed_tokens(inputs["input_ids"])
+        angles = core.rotary_emb(hidden, position_ids=inputs["positions"])
+        states = [hidden]
+        for layer in core.layers:
+            hidden = layer(
+                hidden,
+                position_embeddings=angles,
+                documents=inputs["documents"],
+                longest=self.longest,
+            )
+            states.append(hidden)
+        final = core.norm(hidden)
+        return [*states[:-1], final], final
 
     def without_heads(self) -> LlamaForCausalLM:
         """The same weights as a plain Llama."""
-        plain = LlamaForCausalLM(self.config)
+        plain = LlamaForCausalLM(deepcopy(self.config))  # engines choose another attention
         plain.load_state_dict(
             {key: value for key, value in self.state_dict().items() if not key.startswith("heads.")}
         )
@@ -150,3 +194,46 @@ def build_model(shape: ModelShape, tokenizer: PreTrainedTokenizerFast) -> Readin
             initializer_range=0.02,
         )
     )
+
+
+def load_plain(folder: str | Path) -> LlamaForCausalLM:
+    """Return the pretrained checkpoint at a folder or of a hub name, weights in float32.
+
+    Raises ConfigurationError when it cannot be loaded, or is no Llama.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if config.model_type != "llama":
+            raise ConfigurationError(
+                f"{folder} is of architecture {config.model_type!r}: start from a Llama"
+            )
+        return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{folder} cannot be loaded: {str(error).splitlines()[0]}; name the folder of a pretrained"
+            " checkpoint"
+        ) from error
+
+
+def load_model(folder: str | Path, context: int) -> ReadingLlama:
+    """Return a pretrained checkpoint with reading heads, for packed rows of examples up to `context`.
+
+    Embeddings and norms stay as they are: a LoRA adapter is to hold all that is learned.
+
+    Raises ConfigurationError as `load_plain` does, and for a checkpoint of shorter texts.
+    """
+    plain = load_plain(folder)
+    if plain.config.max_position_embeddings < context:
+        raise ConfigurationError(
+            f"{folder} reads at most {plain.config.max_position_embeddings} tokens, and the recipe's"
+            f" examples have up to {context}: lower start.context"
+        )
+    model = ReadingLlama(plain.config)
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith("heads.") for name in missing), missing
+    model.longest = context
+    model.set_attn_implementation(PACKED)
+    for name, weight in model.named_parameters():
+        weight.requires_grad = name.startswith("heads.") or "_proj." in name
+    return model

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
 
@@ -17,6 +17,7 @@ __all__ = [
     "GrpoRecipe",
     "ModelShape",
     "Phase",
+    "PretrainedStart",
     "PsiRecipe",
     "Recipe",
     "Section",
@@ -61,7 +62,8 @@ class Recipe(Section):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(f"{name_or_path}, field {where}: {first['msg']}") from error
+            field = f", field {where}" if where else ""
+            raise ConfigurationError(f"{name_or_path}{field}: {first['msg']}") from error
 
     @classmethod
     def _read(cls, name_or_path: str | Path) -> str:
@@ -138,19 +140,80 @@ class Phase(Section):
     """A stretch of training on one mixture of tasks."""
 
     tasks: Annotated[
-        dict[Literal["read", "reason", "chain"], float],
-        Field(description="share of examples by task; shares are normalized"),
+        dict[Literal["read", "reason", "chain", "choice"], float],
+        Field(
+            description="share of examples by task; shares are normalized; `choice`, whole chains"
+            " about real people's choices, takes a `start`"
+        ),
     ]
-    tokens: Annotated[int, Field(gt=0, description="padded tokens seen in this phase")]
+    tokens: Annotated[
+        int,
+        Field(
+            gt=0,
+            description="padded tokens seen in this phase; with a `start`, tokens that are made for it",
+        ),
+    ]
     tokens_per_step: Annotated[int, Field(gt=0, description="padded tokens of an optimizer step")]
 
 
+class PretrainedStart(Section):
+    """A pretrained Llama with its own tokenizer to start from, and a schedule by the clock.
+
+    Rows are packed, and what is learned ends up as a LoRA adapter: embeddings and norms stay as they are.
+    """
+
+    model: Annotated[str, Field(description="folder or hub name, unless another is given")]
+    context: Annotated[
+        int, Field(ge=512, le=32_000, description="longest prompt plus answer, in tokens")
+    ]
+    minutes: Annotated[float, Field(gt=0, description="of training; measuring takes none of them")]
+    reading: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="share of the values of held-out texts, read right, at which reading is there:"
+            " the first phase ends, and the learning rate begins to fall",
+        ),
+    ] = 0.9
+    latest: Annotated[
+        float, Field(gt=0, lt=1, description="share of the time after which both happen anyway")
+    ] = 0.5
+    reading_examples: Annotated[
+        int, Field(gt=0, description="held-out examples that reading is measured on")
+    ] = 96
+    choices_at: Annotated[
+        tuple[float, ...],
+        Field(description="shares of the time at which some held-out choices are asked about"),
+    ] = ()
+    choices: Annotated[
+        int, Field(ge=0, description="held-out choices asked about then; all of them at the end")
+    ] = 48
+    choices_seconds: Annotated[float, Field(gt=0, description="for asking, at most, each time")] = (
+        60.0
+    )
+    choices_together: Annotated[
+        int, Field(gt=0, description="held-out choices in a batch, two chains each")
+    ] = 192
+    compile: Annotated[
+        bool, Field(description="compile the layers on a GPU, if a step then takes less time")
+    ] = False
+    kept: Annotated[
+        float, Field(gt=0, le=1, description="share of what was learned that the adapter holds")
+    ] = 0.99
+    rank: Annotated[int, Field(gt=0, description="highest rank of the adapter")] = 96
+    part_bytes: Annotated[
+        int, Field(gt=0, description="largest file of the adapter; beyond that it is in parts")
+    ] = 16_000_000
+
+
 class PsiRecipe(Recipe):
-    """Stage 1, persona-guided scoring induction, from scratch on simulated users."""
+    """Stage 1, persona-guided scoring induction: from scratch (`shape`), or from a `start`."""
 
     folder: ClassVar[str] = "recipes"
     seed: Annotated[int, Field(ge=0, description="of data, initial weights and order")]
-    shape: ModelShape
+    shape: ModelShape | None = None
+    start: PretrainedStart | None = None
     chain_format: Annotated[str, Field(description="name or folder of the chain format")]
     phases: tuple[Phase, ...]
     precision: Annotated[
@@ -164,6 +227,21 @@ class PsiRecipe(Recipe):
     threads: Annotated[int | None, Field(description="CPU threads; null leaves torch's choice")] = (
         None
     )
+
+    @model_validator(mode="after")
+    def _begins_in_a_single_way(self) -> Self:
+        if (self.shape is None) == (self.start is None):
+            raise ValueError("a recipe has a shape (from scratch) or a start (a checkpoint)")
+        if self.start is None:
+            if any("choice" in phase.tasks for phase in self.phases):
+                raise ValueError("the task choice takes a start: from scratch, users are simulated")
+            return self
+        sizes = [phase.tokens_per_step for phase in self.phases]
+        if len(set(sizes)) > 1 or sizes[0] < self.start.context:
+            raise ValueError(
+                "with a start all phases have the same tokens_per_step, at least start.context"
+            )
+        return self
 
 
 class SftRecipe(TrainerRecipe):

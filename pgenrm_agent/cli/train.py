@@ -21,11 +21,12 @@ from pgenrm_agent.cli.options import (
 from pgenrm_agent.cli.output import print_summary
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.cli.train_chains import chains
+from pgenrm_agent.cli.train_pretrained import join, tokens
 from pgenrm_agent.cli.train_sft import merge, sft
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.grpo import Stage
-    from pgenrm_agent.training.recipe import GrpoRecipe
+    from pgenrm_agent.training.recipe import GrpoRecipe, PsiRecipe
     from pgenrm_agent.training.rewards import Rater
 
 __all__ = ["app"]
@@ -34,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train a model in three stages.",
 )
-for command in (chains, sft, merge):
+for command in (chains, sft, merge, tokens, join):
     app.command()(command)
 
 
@@ -51,15 +52,41 @@ def psi(
         int | None,
         typer.Option(min=1, help="End after this step, and save the model as it is then."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the checkpoint that a recipe with a `start` begins with; what it names if"
+            " not given."
+        ),
+    ] = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stage 1: supervised on the teacher's chains, from scratch. Resumes where it stopped."""
-    from pgenrm_agent.training.psi import train_psi
+    """Stage 1: supervised on the teacher's chains. Resumes where it stopped.
+
+    From scratch, or, by a recipe with a `start`, from a pretrained checkpoint and the folder that
+    `pgenrm train tokens` made (--data): by the clock, without resuming.
+    """
+    from pgenrm_agent.errors import ConfigurationError
     from pgenrm_agent.training.recipe import PsiRecipe
 
-    result = train_psi(
-        PsiRecipe.load(recipe), data, out, start_from=start_from, stop_after=stop_after
-    )
+    loaded = PsiRecipe.load(recipe)
+    if loaded.start is not None:
+        if start_from is not None or stop_after is not None:
+            raise ConfigurationError(
+                f"recipe {loaded.name} runs by the clock from a checkpoint (--model): leave"
+                " --start-from and --stop-after out"
+            )
+        _from_checkpoint(loaded, data, out, model, dry_run=dry_run, as_json=as_json)
+        return
+    if model is not None or dry_run:
+        raise ConfigurationError(
+            f"recipe {loaded.name} trains from scratch: --model and --dry-run are for recipes with a"
+            " start, such as smollm2-gpu"
+        )
+    from pgenrm_agent.training.psi import train_psi
+
+    result = train_psi(loaded, data, out, start_from=start_from, stop_after=stop_after)
     summary = {
         "model": str(result.folder),
         "steps": result.steps,
@@ -69,6 +96,31 @@ def psi(
         "chains": result.chains,
     }
     print_summary(summary, f"stage 1 (PSI), {recipe}", as_json=as_json)
+
+
+def _from_checkpoint(
+    recipe: PsiRecipe, data: Path, out: Path, model: str | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from pgenrm_agent.training.pretrained import train_pretrained
+    from pgenrm_agent.training.pretrained_plan import plan_pretrained
+
+    assert recipe.start is not None
+    if dry_run:
+        plan = plan_pretrained(recipe, data, model or recipe.start.model)
+        print_summary(plan, f"stage 1 (PSI), {recipe.name}, dry run", as_json=as_json)
+        return
+    result = train_pretrained(recipe, data, out, model=model)
+    summary = {
+        "adapter": str(result.folder),
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "reading": round(result.reading, 4),
+        "reading_of_adapter": round(result.reading_of_adapter, 4),
+        "reading_at": result.reading_at,
+        "kept": round(result.kept, 4),
+    }
+    print_summary(summary, f"stage 1 (PSI), {recipe.name}", as_json=as_json)
 
 
 SourceOption = Annotated[

@@ -6,13 +6,14 @@ A real instruct model, small enough for a CPU. Its weights come quantized inside
 
 from __future__ import annotations
 
-import shutil
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
+
+from pgenrm_agent.training.checkpoint import unpacked
 
 __all__ = ["SERVER_OPTIONS", "SMOLLM2", "smollm2_folder"]
 
@@ -30,29 +31,8 @@ def smollm2_folder() -> Path:
     folder.parent.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            unfinished = folder.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _convert(unfinished)
-            unfinished.replace(folder)
+            spec = find_spec(PACKAGE)
+            assert spec is not None
+            assert spec.origin is not None
+            unpacked(Path(spec.origin).with_name(GGUF), folder)
     return folder
-
-
-def _convert(folder: Path) -> None:
-    import torch
-    import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    spec = find_spec(PACKAGE)
-    assert spec is not None
-    assert spec.origin is not None
-    place = Path(spec.origin).parent
-    disable_progress_bar()
-    # From 5.18 on transformers keeps the weights packed unless it is told otherwise.
-    unpack = getattr(transformers, "GgufConfig", None)
-    options = {"quantization_config": unpack(dequantize=True)} if unpack else {}
-    model = AutoModelForCausalLM.from_pretrained(
-        place, gguf_file=GGUF, dtype=torch.bfloat16, **options
-    )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place, gguf_file=GGUF).save_pretrained(folder)

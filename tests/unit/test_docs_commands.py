@@ -74,7 +74,11 @@ def parse(command: str, *, whole: bool) -> None:
         module = (
             "pgenrm_agent.cli.app" if words[2] == "pgenrm_agent.cli" else f"{words[2]}.__main__"
         )
-        commands, words = get_command(import_module(module).app), words[3:]
+        main, words = import_module(module), words[3:]
+        if hasattr(main, "parser"):  # for machines without typer
+            main.parser().parse_args(words)
+            return
+        commands = get_command(main.app)
     while words and words[0] in getattr(commands, "commands", {}):
         commands, words = commands.commands[words[0]], words[1:]
     if not words and hasattr(commands, "commands"):
