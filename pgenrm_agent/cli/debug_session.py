@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.engines.protocol import Engine
     from pgenrm_agent.memory import Selection, UserMemory
-    from pgenrm_agent.prototypes import Match, Neighbors
     from pgenrm_agent.memory.seal import Seal
+    from pgenrm_agent.prototypes import Match, Neighbors
     from pgenrm_agent.schema import UserSignals
 
 __all__ = ["labels_of", "open_session", "session_on"]
