@@ -13,7 +13,6 @@ PyYAML, and gguf for a base of that kind. Nothing has to be installed from here,
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any, cast
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.files import write_json, write_text
 from pgenrm_agent.training.bundled.simulation import load_answers
@@ -39,7 +38,7 @@ from pgenrm_agent.training.token_file import (
     write_token_file,
 )
 
-__all__ = ["CHOICES", "main", "make_folder", "recipe_in", "refuse_other_data"]
+__all__ = ["BASE", "CHOICES", "make_folder", "recipe_in", "refuse_other_data"]
 
 CHOICES = "choices.jsonl"
 ABOUT = "about.json"
@@ -57,7 +56,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "code"))
 
-from pgenrm_agent.training.token_folder import main  # noqa: E402
+from pgenrm_agent.training.folder_run import main  # noqa: E402
 
 main(HERE)
 '''
@@ -195,32 +194,3 @@ def _about(folder: Path) -> dict[str, Any]:
         )
     about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return about
-
-
-def main(folder: Path, arguments: Sequence[str] | None = None) -> None:
-    """Train from a folder, or say what that would take: what its train.py runs."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Trains from this folder.")
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the run")
-    parser.add_argument("--model", help="folder or .gguf file of the base; base/ if not given")
-    parser.add_argument("--minutes", type=float, help="of training, instead of the recipe's")
-    parser.add_argument("--dry-run", action="store_true", help="only say what it takes")
-    asked = parser.parse_args(arguments)
-    from pgenrm_agent.training.pretrained import train_pretrained
-    from pgenrm_agent.training.pretrained_plan import plan_pretrained
-
-    try:
-        recipe = recipe_in(folder)
-        assert recipe.start is not None
-        if asked.minutes is not None:
-            start = recipe.start.model_copy(update={"minutes": asked.minutes})
-            recipe = recipe.model_copy(update={"start": start})
-        own = folder / BASE
-        place = asked.model or (own if own.is_dir() else recipe.start.model)
-        base = unpacked(place, folder / "unpacked")
-        if asked.dry_run:
-            told = plan_pretrained(recipe, folder, base)
-        else:
-            told = train_pretrained(recipe, folder, asked.out, model=base).record
-    except PGenRMError as error:
-        parser.error(str(error))
-    print(json.dumps(told, indent=2))

@@ -77,8 +77,9 @@ class _Part:
         past = [pair for question in asked for pair in question.history]
         for pair in [*past, *(row.pair for row in self.questions.training)]:
             texts += pair.chosen, pair.rejected
-        for stated in [*asked, *self.questions.training]:
-            texts += own_words(stated.stated)
+        stated = [question.stated for question in asked]
+        for said in [*stated, *(row.stated for row in self.questions.training)]:
+            texts += own_words(said)
         return texts
 
     @property

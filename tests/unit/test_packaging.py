@@ -52,8 +52,10 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source distribution."""
     out = tmp_path_factory.mktemp("wheel")
+    # The build leaves folders beside the sources.
+    sources = shutil.copytree(sdist, tmp_path_factory.mktemp("sources") / sdist.name)
     options = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir")
-    _run(sdist, "-m", "pip", "--disable-pip-version-check", "wheel", *options, str(out), ".")
+    _run(sources, "-m", "pip", "--disable-pip-version-check", "wheel", *options, str(out), ".")
     (wheel,) = out.glob("*.whl")
     return wheel
 

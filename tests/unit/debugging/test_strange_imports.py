@@ -120,25 +120,25 @@ def test_an_import_that_is_wrong_somewhere_is_refused_whole(
     session: DebugSession, exported: Export, tmp_path: Path, name: str
 ) -> None:
     STRANGE[name](exported)
-    with DebugSession(tmp_path / "runs.sqlite", engine=ScriptedEngine(reply)) as other:
+    with DebugSession(tmp_path / "runs.sqlite", engine=ScriptedEngine(reply)) as importing:
         with pytest.raises(ConfigurationError) as refused:
-            other.import_(json.dumps(exported), run="strange")
+            importing.import_(json.dumps(exported), run="strange")
         assert "pydantic.dev" not in str(refused.value)
         assert "\n" not in str(refused.value)
-        assert other.runs() == ()
+        assert importing.runs() == ()
         with pytest.raises(ConfigurationError, match="no run 'strange'"):
-            other.timeline("strange")
+            importing.timeline("strange")
 
 
 def test_an_import_as_it_was_exported_can_be_stepped_rewound_and_exported(
     session: DebugSession, exported: Export, tmp_path: Path
 ) -> None:
-    with DebugSession(tmp_path / "runs.sqlite", engine=ScriptedEngine(reply)) as other:
-        other.import_(json.dumps(exported))
-        assert json.loads(other.export("good"))["checkpoints"] == exported["checkpoints"]
-        other.rewind("good", 2)
-        assert other.resume("good").reason == "finished"
-        assert other.import_(other.export("good"), run="again") == "again"
+    with DebugSession(tmp_path / "runs.sqlite", engine=ScriptedEngine(reply)) as importing:
+        importing.import_(json.dumps(exported))
+        assert json.loads(importing.export("good"))["checkpoints"] == exported["checkpoints"]
+        importing.rewind("good", 2)
+        assert importing.resume("good").reason == "finished"
+        assert importing.import_(importing.export("good"), run="again") == "again"
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(session: DebugSession, exported: Export) -> None:
