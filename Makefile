@@ -122,7 +122,8 @@ $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
 # The bundled model as it was made, about two and a half hours on two CPU cores. Interrupted, the same command
 # goes on where it was.
 train-bundled: $(VENV)/.test $(VENV)/.package
-	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --out $(RUNS)/tiny
+	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --out $(RUNS)/tiny-reads
+	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu-reason --start-from $(RUNS)/tiny-reads --out $(RUNS)/tiny
 	$(BIN)/python -m studies.bundled measure --data $(DATA) --model $(RUNS)/tiny/model --out $(RUNS)/tiny/measured
 	$(BIN)/python -m studies.bundled card --data $(DATA) --run $(RUNS)/tiny --measured $(RUNS)/tiny/measured --machine "$(MACHINE)"
 

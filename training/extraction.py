@@ -92,7 +92,7 @@ def with_update(base: LlamaForCausalLM, extracted: Extracted) -> LlamaForCausalL
     for layer, factor in extracted.down.items():
         weight = weights[layer + WEIGHT]
         change = extracted.up[layer].float() @ factor.float()
-        weight += change.to(weight.device, weight.dtype)
+        weight.add_(change.to(weight.device, weight.dtype))
     return base
 
 

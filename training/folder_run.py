@@ -26,12 +26,13 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     try:
         recipe = recipe_in(folder)
-        assert recipe.start is not None
+        start = recipe.start
+        assert start is not None
         if asked.minutes is not None:
-            start = recipe.start.model_copy(update={"minutes": asked.minutes})
+            start = start.model_copy(update={"minutes": asked.minutes})
             recipe = recipe.model_copy(update={"start": start})
         own = folder / BASE
-        place = asked.model or (own if own.is_dir() else recipe.start.model)
+        place = asked.model or (own if own.is_dir() else start.model)
         base = unpacked(place, folder / "unpacked")
         if asked.dry_run:
             told = plan_pretrained(recipe, folder, base)

@@ -153,7 +153,8 @@ def _share_read(
     """Return the share of values of readings whose likeliest token is the right one."""
     at = inputs["value_at"]
     likeliest = model.lm_head(final.flatten(0, 1)[at]).argmax(-1)
-    return (likeliest == inputs["input_ids"].flatten()[at + 1]).float().mean()
+    right: torch.Tensor = likeliest == inputs["input_ids"].flatten()[at + 1]
+    return right.float().mean()
 
 
 class Steps(Dataset[dict[str, torch.Tensor]]):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 from awkward_ids import UNUSABLE, USABLE
-from httpx2 import AsyncClient
+from httpx2 import AsyncClient, ReadError
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from starlette.types import ASGIApp
@@ -263,9 +263,13 @@ async def test_a_body_that_is_slow_or_long_is_given_up(rm: PGenRM) -> None:
                     yield b" "
                     await asyncio.sleep(0.05)
 
-            answer = await http.post(url, content=dripping())
-            assert answer.status_code == 408
-            assert "0.3 s" in answer.json()["error"]
+            try:
+                answer = await http.post(url, content=dripping())
+            except ReadError:  # the answer and the end of the connection met a part of the body
+                pass
+            else:
+                assert answer.status_code == 408
+                assert "0.3 s" in answer.json()["error"]
             answer = await http.post(url, content=b" " * (MOST_BYTES + 1))
             assert answer.status_code == 413
         async with Client(streamable_http_client(url)) as client:
