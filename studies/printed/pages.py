@@ -112,6 +112,8 @@ def printed_of(blocks: list[Block]) -> Iterator[Printed]:
             yield Printed(block, block)
         if block.language in RUN:
             last = None if block.language == "console" else block
+        elif block.marks.keys() & {"not run", "saved as"}:
+            continue
         elif block.language == "text" or "fields" in block.marks:
             if last is None:
                 raise ValueError(f"line {block.line}: no block before this output prints it")

@@ -19,9 +19,10 @@ _VOLATILE = [
 ]
 _NUMBER = re.compile(r"(?<![\w-])[+-]?\d[\d,.]*%?|\bnot scored\b|\bnull\b")
 _FREE = re.compile(
-    r'\s*"?persona"?\b|\d+% [A-Z]|│ (?:persona|rubric|  )|│ [^\W\d][^│]*│ +\d+% ', re.IGNORECASE
+    r'\s*"?persona"?\b|\d+% [A-Z]|│ (?:persona|rubric|  )|│ [^\W\d][^│]*│ +\d+% |│ \d+ +│ \d+ +│[a-z, ]*│',
+    re.IGNORECASE,
 )
-"""Lines whose words follow the sampled numbers: personas, rubrics, and how they go on in a table."""
+"""Lines whose words follow the sampled numbers: personas, rubrics, labels; and how they go on."""
 _LINES = re.compile(r"[\s━─┏┓┗┛┡┩┳┻╇┃│┼├┤┴┬└┘]+")
 
 

@@ -33,14 +33,17 @@ SHORTENED = "...\n"
 
 _ADDRESS = re.compile(r"(?:127\.0\.0\.1|localhost):(\d+)")
 _PORT_SETTINGS = {"8000": "PGENRM_SERVE_PORT", "8001": "PGENRM_MCP_PORT"}
-_PROGRESS = re.compile(r"^(?:.*, for \d+ s|\d+ of \d+ .* a second, \d+ s left)\n", re.MULTILINE)
+_PROGRESS = re.compile(
+    r"^(?:.*, for \d+ s|\d+ of \d+ .* a second, \d+ s left|\n?.*\d%\|.*\| \d+/\d+ .*)\n",
+    re.MULTILINE,
+)
 
 
 class BlockError(Exception):
     """A block of a page did not run to its end."""
 
     def __init__(self, block: Block, why: str) -> None:
-        super().__init__(f"line {block.line}: {why.strip()}\n{block.text.strip()}")
+        super().__init__(f"line {block.line}: {why.strip()}")
 
 
 @dataclass
@@ -175,7 +178,9 @@ class Page:
             except subprocess.TimeoutExpired as late:
                 raise BlockError(block, f"not done after {BLOCK_S} s") from late
         if process.returncode and not fails:
-            raise BlockError(block, f"exit code {process.returncode}: {complaint or printed}")
+            raise BlockError(
+                block, f"exit code {process.returncode}: {complaint or printed}\n{commands}"
+            )
         return self._told(printed)
 
     def _in_session(self, block: Block) -> str:

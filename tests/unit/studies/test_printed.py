@@ -189,6 +189,7 @@ def test_ids_and_times_are_no_news(shown: str, printed: str) -> None:
         ("persona: wants brevity.", "persona: wants numbers."),
         ("20% Brevity\n80% Formal tone", "100% Formal tone"),
         ("│ rubric   │ 37% Brevity │\n│          │ wording │", "│ rubric │ 75% Friendly │"),
+        ("│ 0 │ 12    │ brevity, task │", "│ 0 │ 1     │               │\n│ 1 │ 9 │ tone │"),
         ("┏━━━┓\n┃ a ┃\n│ 1.25 │", "┏━━┓\n┃ a ┃\n│ 10.5 │"),
     ],
 )
