@@ -41,7 +41,7 @@ def attend_one_by_one(
     query, key, value: (tokens, heads, d), fewer heads for keys and values where several queries share
     them. documents: where each example begins, then the number of tokens, as often as one likes.
     """
-    bounds = documents.unique().tolist()
+    bounds = sorted(set(documents.tolist()))
     parts = []
     for start, end in pairwise(bounds):
         asking, asked, told = (
