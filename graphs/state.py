@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.engines.protocol import Engine, FinishReason
+from pgenrm_agent.memory.agreement import standing_statements
 from pgenrm_agent.memory.selection import select
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import (
@@ -264,7 +265,7 @@ def known_signals(state: EvaluationState, context: EvaluationContext, seed: int)
         history=select(
             pairs, scaling.history_selection, scaling.history, seed=seed, similarity=similarity
         ),
-        stated=_STATED.validate_python(stated or ()),
+        stated=standing_statements(_STATED.validate_python(stated or ())),
         choices_known=len(pairs) if scaling.history else None,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pgenrm_agent.arguments import items_of, model_of, models_of, text_of
+from pgenrm_agent.arguments import items_of, model_of, text_of
+from pgenrm_agent.chat_messages import turn_of
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import (
     Candidate,
@@ -49,7 +50,10 @@ def evaluation_request(
                 items_of(candidates, "candidates", "answers, such as ['first', 'second']"), start=1
             )
         ),
-        conversation=models_of(Message, conversation, "conversation"),
+        conversation=tuple(
+            turn_of(turn, f"conversation[{place}]")
+            for place, turn in enumerate(items_of(conversation, "conversation", "Message objects"))
+        ),
     )
 
 

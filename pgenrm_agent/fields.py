@@ -36,6 +36,7 @@ __all__ = [
     "new_id",
     "now",
     "refusal",
+    "whole_characters",
 ]
 
 MAX_TEXT = 50_000
@@ -128,6 +129,18 @@ def _shown(value: object) -> str:
     except (ValueError, RecursionError):  # it holds itself, or is very deep
         return type(value).__name__
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def whole_characters(text: str) -> str:
+    """Return the text with U+FFFD for each half of a character, as a cut through an emoji leaves it.
+
+    Such a half (a lone surrogate) can be in no JSON and no file.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def new_id() -> str:

@@ -1,20 +1,57 @@
-"""Files that are never half: one way to replace a file, whatever writes it."""
+"""Files that are never half: one way to replace a file, whatever writes it; and texts, read."""
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO, cast
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["PRIVATE", "exporting", "replacing", "write_json", "write_text"]
+__all__ = [
+    "PRIVATE",
+    "exporting",
+    "open_text",
+    "read_text",
+    "replacing",
+    "write_json",
+    "write_text",
+]
 
 PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 """The mode of files that their owner alone may read."""
+
+# Byte order marks, as spreadsheets, editors and shells on Windows write them.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def open_text(path: Path, *, newline: str | None = None) -> TextIO:
+    """Open a text that somebody wrote, gzipped (`.gz`) or not: UTF-8, or what its byte order mark says.
+
+    Raises OSError, and UnicodeDecodeError where it is read and is no such text; EOFError for half of
+    a gzipped file.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        beginning = file.read(4)
+    encoding = next((name for mark, name in _MARKS if beginning.startswith(mark)), "utf-8")
+    return cast(TextIO, opener(path, "rt", encoding=encoding, newline=newline))
+
+
+def read_text(path: Path) -> str:
+    """Return the whole of what `open_text` opens; raises what it does."""
+    with open_text(path) as file:
+        return file.read()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
-from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, stated_preference
+from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request
 from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, run_options
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
@@ -34,18 +34,17 @@ from pgenrm_agent.opening import (
     refuse_unusable,
 )
 from pgenrm_agent.ranking import RerankResult, ranking_of
+from pgenrm_agent.remembering import Remembering
 from pgenrm_agent.schema import (
     Candidate,
     Evaluation,
     EvaluationRequest,
     Message,
-    PreferencePair,
     Prices,
     Scaling,
-    StatedPreference,
     UserSignals,
 )
-from pgenrm_agent.sync_wrappers import Closeable, blocking
+from pgenrm_agent.sync_wrappers import blocking
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
 __all__ = ["PGenRM"]
 
 
-class PGenRM(Closeable):
+class PGenRM(Remembering):
     """Scores candidate answers for one user, from what that user preferred before.
 
     With no arguments: the bundled model, on this machine, and the default user memory.
@@ -273,38 +272,6 @@ class PGenRM(Closeable):
     score_many = blocking(ascore_many)
 
     # --- memory ---
-
-    async def aremember(self, user_id: str, pair: PreferencePair) -> str:
-        """Store that `user_id` preferred one answer to another; returns the pair's id.
-
-        It is durable once this returns.
-
-        Raises:
-            MemoryStoreError: It cannot be stored.
-        """
-        return await asyncio.to_thread(lambda: self.memory.remember(user_id, pair))
-
-    remember = blocking(aremember)
-
-    async def astate_preference(self, user_id: str, stated: StatedPreference | str) -> str:
-        """Store what `user_id` says they want; returns the statement's id.
-
-        A plain text is a statement of style.
-
-        Raises:
-            ConfigurationError: The text is blank.
-            MemoryStoreError: It cannot be stored.
-        """
-        preference = stated_preference(stated)
-        return await asyncio.to_thread(lambda: self.memory.state(user_id, preference))
-
-    state_preference = blocking(astate_preference)
-
-    async def aforget(self, user_id: str) -> int:
-        """Remove everything kept about `user_id`; returns how many entries the memory had."""
-        return await asyncio.to_thread(lambda: self.memory.forget(user_id))
-
-    forget = blocking(aforget)
 
     @property
     def memory(self) -> UserMemory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import (
@@ -19,6 +19,7 @@ from pgenrm_agent.fields import (
     UserId,
     new_id,
     now,
+    whole_characters,
 )
 
 __all__ = [
@@ -52,7 +53,7 @@ class Message(Model):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Annotated[str, AfterValidator(whole_characters)]
 
 
 class PreferencePair(Model):

@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.user_ids import normal_user_id
 
 __all__ = [
     "Settings",
@@ -139,6 +140,9 @@ class Settings(BaseSettings):
     serve_waiting: int = Field(48, ge=0, description="Evaluations that may wait for it.")
     mcp_host: str = Field("127.0.0.1", description="Address of `pgenrm mcp --http`.")
     mcp_port: Port = Field(8001, description="Port of `pgenrm mcp --http`.")
+    mcp_user: Annotated[str, AfterValidator(normal_user_id)] | None = Field(
+        None, description="The one user of `pgenrm mcp`; else each tool call names somebody."
+    )
     studio_port: Port = Field(0, description="Port of `pgenrm studio`; 0 takes a free one.")
 
     @classmethod

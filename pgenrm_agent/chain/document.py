@@ -18,7 +18,7 @@ from typing import TypeAlias
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section, split_reasoning
 from pgenrm_agent.errors import ChainError
-from pgenrm_agent.fields import Model
+from pgenrm_agent.fields import Model, whole_characters
 from pgenrm_agent.schema import Criterion, Persona, Rubric
 
 __all__ = [
@@ -166,14 +166,10 @@ def _flat(value: object) -> Document | None:
 
 
 def _encodable(value: object) -> object:
-    """Return the value without lone surrogates: half an emoji, as a limit of characters leaves it."""
+    """Return the value without halves of characters, as a limit on a string's length leaves them."""
     text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return json.loads(whole)
-    return value
+    whole = whole_characters(text)
+    return value if whole == text else json.loads(whole)
 
 
 def write_document(document: Document) -> str:

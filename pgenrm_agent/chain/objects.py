@@ -19,8 +19,9 @@ from pgenrm_agent.chain.response_names import numbered, response_key
 from pgenrm_agent.chain.sections import JSON_MARKER
 from pgenrm_agent.chain.words import RESPONSES, SCORES, TOTALS
 from pgenrm_agent.errors import ChainError
+from pgenrm_agent.fields import whole_characters
 
-__all__ = ["Reported", "ScoresObject", "encodable", "last_scores", "read_totals", "scores_object"]
+__all__ = ["Reported", "ScoresObject", "last_scores", "read_totals", "scores_object"]
 
 # What a chain of a few thousand tokens never exceeds; together they bound the time for any text.
 MOST_OBJECTS = 8
@@ -195,7 +196,7 @@ def _of_object(value: object, begin: int) -> ScoresObject | None:
         )
     elif totals is None:
         return None
-    rationale = encodable("\n".join(parts))[:LONGEST_RATIONALE]
+    rationale = whole_characters("\n".join(parts))[:LONGEST_RATIONALE]
     return ScoresObject(begin, rationale, totals if isinstance(totals, dict) else {})
 
 
@@ -260,15 +261,6 @@ def _mended(text: str, block: _Block) -> ScoresObject | None:
     for total in _TOTAL.finditer(numbered(region.casefold())):
         totals.setdefault(f"response_{total[1]}", read_total(total[2]))
     return ScoresObject(block.begin, rationale[:LONGEST_RATIONALE], totals, cut)
-
-
-def encodable(text: str) -> str:
-    """`text` without lone surrogates, which no result could be written out with."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
 
 
 class Reported(NamedTuple):

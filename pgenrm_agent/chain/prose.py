@@ -16,12 +16,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pgenrm_agent.chain.marks import read_marks
-from pgenrm_agent.chain.objects import encodable, read_totals, scores_object
+from pgenrm_agent.chain.objects import read_totals, scores_object
 from pgenrm_agent.chain.parsed import ParsedChain, weighted_total
 from pgenrm_agent.chain.quotes import without_quotations
 from pgenrm_agent.chain.rubric import breakdown_of, read_rubric
 from pgenrm_agent.chain.sections import split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError
+from pgenrm_agent.fields import whole_characters
 from pgenrm_agent.schema import Criterion, Persona
 
 __all__ = ["answer_in", "parse_chain", "read_persona"]
@@ -55,7 +56,7 @@ def parse_chain(
             before the scores), "contradictory" (the model's totals are not what its marks come to) or
             "no_totals" (scores, but none that is readable, in range and of a candidate).
     """
-    text = answer_in(encodable(text))
+    text = answer_in(whole_characters(text))
     if not text or text.isspace():
         raise ChainError("the model wrote nothing", reason="empty")
     sections = split_sections(text)

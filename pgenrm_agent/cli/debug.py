@@ -420,7 +420,7 @@ def _chain_lines(view: ChainView) -> list[str]:
     if view.reasoning:
         lines.insert(0, f"  (thought {len(view.reasoning):,} characters before; --raw shows them)")
     if view.notes:
-        lines = ["  notes", *(f"    {line}" for line in view.notes.splitlines()), *lines]
+        lines.insert(0, f"  (noted {len(view.notes):,} characters before; --raw shows them)")
     for place, (name, weight, why) in enumerate(view.rubric):
         marks = "  ".join(
             f"{candidate} {_mark(row, place)}" for candidate, row in view.marks.items()

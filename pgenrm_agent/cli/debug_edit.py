@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from pgenrm_agent.cli.resources import read_text
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def edit_text(text: str, what: Editable) -> str:
             raise ConfigurationError(
                 f"the editor ended with code {done.returncode}: nothing was changed"
             )
-        changed = file.read_text(encoding="utf-8")
+        changed = read_text(file)
     if changed == text:
         raise ConfigurationError("the text was left as it was: nothing was changed")
     return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ from pgenrm_agent.extras import require
 if TYPE_CHECKING:
     from pgenrm_agent.costs import Estimate
     from pgenrm_agent.engines import Engine
-    from pgenrm_agent.evaluation.datasets.obvious import ObviousCase
+    from pgenrm_agent.evaluation.datasets.questions import QuestionSet
     from pgenrm_agent.evaluation.judges import Judge
     from pgenrm_agent.evaluation.records import Record
     from pgenrm_agent.reward_model import PGenRM
@@ -75,14 +76,15 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Dataset, such as people:FILE, or a JSONL file of questions; obvious: is a judge fit?"
+            help="JSONL file of choices or questions, or a dataset, such as people:FILE; sample: invented"
+            " users, to try it out; obvious: is a judge fit?"
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the results; a run there continues.",
-            show_default="in the data folder for obvious",
+            show_default="one in the data folder",
         ),
     ] = None,
     judge: Annotated[
@@ -122,8 +124,8 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
     obvious = data is not None and data.partition(":")[0] == "obvious"
-    if data is None or (out is None and not obvious):
-        raise typer.BadParameter("--data and --out are needed: see pgenrm eval --help")
+    if data is None:
+        raise typer.BadParameter("--data is needed: see pgenrm eval --help")
     require("pgenrm eval", "matplotlib", "pyarrow", "scipy", extra="evaluation")
     import pgenrm_agent.training.bundled.source  # noqa: F401  (registers simulated:)
     from pgenrm_agent.evaluation.datasets.questions import read_source
@@ -136,6 +138,8 @@ def evaluate(
             " has them with --memory"
         )
     questions = read_source(data, split=split, history=history, seed=seed, limit=limit)
+    if questions.told:
+        typer.echo(questions.told, err=True)
     if judge == ["all"]:
         names = judges_for(questions)
     # What needs no model is made first: what is missing for it is told before one is loaded.
@@ -166,14 +170,14 @@ def evaluate(
         source=Path(data).name,
         questions=questions.questions,
         judges=judges_of,
-        out=out or _folder_of(data, model_run),
+        out=out or _folder_of(data, split, model_run),
     )
     estimate = model_run.estimate(part)
     if dry_run:
         print_estimate(estimate, as_json=as_json)
         return
     (records,), usage = model_run.run([part], estimate, budget)
-    _finish(records, questions.obvious, part.out, estimate, usage, as_json=as_json)
+    _finish(records, questions, part.out, estimate, usage, as_json=as_json)
 
 
 @app.command()
@@ -217,23 +221,30 @@ def compare(
     Console().print(table)
 
 
-def _folder_of(data: str, model_run: ModelRun) -> Path:
+def _folder_of(data: str, split: str, model_run: ModelRun) -> Path:
     """Return where the results of these settings are kept, so that the same command goes on there."""
     from pgenrm_agent.run_folder import digest
     from pgenrm_agent.settings import data_folder
 
+    kind = data.partition(":")[0] if ":" in data else ""
+    file = Path(data.rpartition(":")[2])
+    # A file that has changed is another dataset: its questions are others.
+    content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else data
     settings = {
         **model_run.engine.labels,
         "model": model_run.label,
         "seed": str(model_run.seed),
+        "data": content,
+        "split": split,
     }
     name = digest([json.dumps(settings, sort_keys=True), model_run.scaling.model_dump_json()])
-    return data_folder() / "evaluations" / f"{data.replace(':', '-')}-{name[:12]}"
+    shown = "-".join(part for part in (kind, file.name.partition(".")[0]) if part)
+    return data_folder() / "evaluations" / f"{shown}-{name[:12]}"
 
 
 def _finish(
     records: Sequence[Record],
-    obvious: Sequence[ObviousCase],
+    questions: QuestionSet,
     out: Path,
     estimate: Estimate,
     usage: Usage,
@@ -258,7 +269,7 @@ def _finish(
     from pgenrm_agent.files import write_json
 
     rows = summarize(records)
-    fitness = assess_fitness(records, obvious) if obvious else []
+    fitness = assess_fitness(records, questions.obvious) if questions.obvious else []
     verdicts = [fitness_in_words(judged) for judged in fitness]
     described = RunDescription.model_validate_json((out / RUN).read_text(encoding="utf-8"))
     write_parquet(records, out / RESULTS)
@@ -267,6 +278,8 @@ def _finish(
         "judges": [row.model_dump(mode="json") for row in rows],
         "failures": failures_of(records),
     }
+    if questions.told:
+        summary["data"] = questions.told
     if fitness:
         summary["fitness"] = [judged.model_dump(mode="json") for judged in fitness]
     write_json(out / SUMMARY, summary)

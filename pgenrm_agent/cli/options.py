@@ -110,8 +110,9 @@ OnlyUserOption = Annotated[
     typer.Option(
         "--user",
         "-u",
-        help="Whose taste counts; else each tool call names somebody.",
+        help="Whose taste counts.",
         callback=_user_id,
+        **from_setting("mcp_user", "each call names somebody"),
     ),
 ]
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="What was asked.")]

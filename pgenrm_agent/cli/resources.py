@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pgenrm_agent import files
 from pgenrm_agent.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def scaling_of(
 def read_text(file: Path) -> str:
     """Return the text of a file that an argument names."""
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return files.read_text(file)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file}: cannot be read as text ({error})") from error
 
 

@@ -142,7 +142,7 @@ def mcp(
         typer.Option(help="With --http: serve this tenant's memory, to holders of its keys."),
     ] = None,
     key_file: KeysOption,
-    user: OnlyUserOption = None,
+    user: OnlyUserOption,
     individual: IndividualOption,
     prototype: PrototypeOption,
     sure: SureOption,
@@ -156,7 +156,7 @@ def mcp(
 ) -> None:
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     require("pgenrm mcp", "mcp")
-    from pgenrm_agent.integrations.mcp.server import create_mcp_server
+    from pgenrm_agent.integrations.mcp.server import create_mcp_server, load_when_met
 
     ring = None
     if tenant is not None:
@@ -186,11 +186,12 @@ def mcp(
             cache=kept,
         ) as reward_model,
     ):
-        reward_model.prepare()
         server = create_mcp_server(reward_model, user_id=user)
         if not http:
+            load_when_met(server, reward_model)
             server.run("stdio")
             return
+        reward_model.prepare()
         import uvicorn
 
         from pgenrm_agent.integrations.mcp.http import create_mcp_app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -21,7 +22,8 @@ from pgenrm_agent.cli.options import (
     StoreOption,
     from_setting,
 )
-from pgenrm_agent.cli.resources import scaling_of
+from pgenrm_agent.cli.resources import open_memory, scaling_of
+from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.extras import require
 
 __all__ = ["studio"]
@@ -78,10 +80,29 @@ def studio(
         if show:
             typer.launch(address)
         config = uvicorn.Config(
-            create_studio(session, token=token, scaling=scaling, labels=labels),
+            create_studio(
+                session,
+                token=token,
+                scaling=scaling,
+                labels=labels,
+                known_users=partial(_known_users, memory),
+            ),
             log_level="warning",
             access_log=False,  # its lines would hold the token
             http=giving_up(),
             timeout_graceful_shutdown=2,
         )
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _known_users(memory: str | None) -> list[str]:
+    """Return who is in the memory; nobody where there is none, or another process owns it."""
+    from pgenrm_agent.opening import memory_exists
+
+    if not memory_exists(memory):
+        return []
+    try:
+        with open_memory(memory) as store:
+            return [user.user_id for user in store.users()]
+    except PGenRMError:
+        return []

@@ -15,9 +15,9 @@ from pgenrm_agent.evidence import evidence_line
 from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain, UserSignals
 
 if TYPE_CHECKING:
-    from pgenrm_agent.memory import UserSummary
+    from pgenrm_agent.memory import Entry, UserSummary
 
-__all__ = ["print_evaluation", "print_ranking", "print_signals", "print_users"]
+__all__ = ["print_entries", "print_evaluation", "print_ranking", "print_signals", "print_users"]
 
 
 def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
@@ -97,6 +97,27 @@ def print_signals(signals: UserSignals) -> None:
                 *(escape(beginning(text)) for text in (pair.query, pair.chosen, pair.rejected))
             )
         console.print(history)
+
+
+def print_entries(entries: Sequence[Entry]) -> None:
+    """Print choices and statements with their ids, and which newer entry counts in their place."""
+    console = Console()
+    if not entries:
+        console.print("Nothing is remembered of this user.")
+        return
+    table = Table("id", "day", "says", "overruled by", title="Remembered", title_justify="left")
+    for entry in entries:
+        if entry.pair is not None:
+            pair = entry.pair
+            chosen, rejected = beginning(pair.chosen, 40), beginning(pair.rejected, 40)
+            says = f"{beginning(pair.query, 40)}: {chosen} over {rejected}"
+        else:
+            says = beginning(entry.stated.text if entry.stated else "", 120)
+        day = f"{entry.created_at:%Y-%m-%d}"
+        table.add_row(escape(entry.id), day, escape(says), escape(entry.overruled_by or ""))
+    # An id that is cut short is of no use.
+    table.columns[0].overflow = table.columns[3].overflow = "fold"
+    console.print(table)
 
 
 def _marks(chain: EvaluationChain, names: Sequence[str]) -> Table:

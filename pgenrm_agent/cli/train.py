@@ -18,7 +18,7 @@ from pgenrm_agent.cli.options import (
     OutOption,
     RecipeOption,
 )
-from pgenrm_agent.cli.output import print_summary
+from pgenrm_agent.cli.output import print_summary, waiting
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.cli.train_chains import chains
 from pgenrm_agent.cli.train_pretrained import join, tokens
@@ -37,6 +37,24 @@ app = typer.Typer(
 )
 for command in (chains, sft, merge, tokens, join):
     app.command()(command)
+
+
+@app.command()
+def answers(
+    checkout: Annotated[
+        Path, typer.Argument(help="Folder of a clone of the repository tatsu-lab/alpaca_eval.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the answers, for --data of the stages.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Collect the answers that the bundled model is trained on, from AlpacaEval's model outputs."""
+    from pgenrm_agent.training.bundled.answers import collect_answers
+
+    with waiting("reading"):
+        collected = collect_answers(checkout.expanduser(), out.expanduser())
+    summary = {**collected.model_dump(mode="json"), "folder": str(out)}
+    print_summary(summary, "answers", as_json=as_json)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import open_cache, open_memory, valid_input
 from pgenrm_agent.cli.score import text_or_file
+from pgenrm_agent.errors import ConfigurationError
 
 __all__ = ["app"]
 
@@ -85,20 +86,74 @@ def state(
 
 
 @app.command()
+def entries(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = False) -> None:
+    """One user's choices and statements with their ids, and what a newer one has overruled."""
+    with open_memory(memory) as store:
+        kept = store.entries(user)
+    from pgenrm_agent.cli.tables import print_entries
+
+    show_result(kept, as_json, print_entries)
+
+
+@app.command()
+def correct(
+    user: UserArgument,
+    entry: Annotated[str, typer.Argument(help="Its id, as `pgenrm users entries` shows it.")],
+    text: Annotated[
+        str | None, typer.Argument(help="Of a statement: what they want, in their words.")
+    ] = None,
+    *,
+    query: Annotated[str | None, typer.Option(help="Of a choice: what was asked.")] = None,
+    chosen: Annotated[str | None, typer.Option(help="The answer they preferred, or @FILE.")] = None,
+    rejected: Annotated[
+        str | None, typer.Option(help="The answer they liked less, or @FILE.")
+    ] = None,
+    memory: MemoryOption,
+) -> None:
+    """Put a choice, or a statement, in the place of one, and print its id.
+
+    What is not said of a choice stays as it is.
+    """
+    from pgenrm_agent.memory import entry_of
+
+    with open_memory(memory) as store, valid_input():
+        new = entry_of(store.entries(user), entry).changed(
+            text=text,
+            query=query,
+            chosen=None if chosen is None else text_or_file(chosen),
+            rejected=None if rejected is None else text_or_file(rejected),
+        )
+        typer.echo(store.correct(user, entry, new))
+
+
+@app.command()
 def forget(
     user: UserArgument,
     *,
+    entry: Annotated[
+        str | None,
+        typer.Option(help="Only this choice or statement; `pgenrm users entries` shows the ids."),
+    ] = None,
     memory: MemoryOption,
     cache: CacheOption,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove every trace of a user, from the cache, too."""
+    """Remove every trace of a user, or one entry of theirs; from the cache, too."""
+    what = f"everything about {user}" if entry is None else f"{entry} of {user}"
     if not yes:
-        typer.confirm(f"Forget everything about {user}?", abort=True)
+        typer.confirm(f"Forget {what}?", abort=True)
     with open_cache(cache) as kept, open_memory(memory) as store:
         if kept is not None:
             store.also_forget.add(kept.forget)
-        typer.echo(f"{store.forget(user)} entries removed")
+        if entry is None:
+            typer.echo(f"{store.forget(user)} entries removed")
+        elif store.forget_entry(user, entry):
+            typer.echo("1 entry removed")
+        else:
+            raise ConfigurationError(
+                f"nothing with the id {entry!r} is remembered of this user: `pgenrm users entries`"
+                " shows what is"
+            )
 
 
 @app.command()
@@ -144,8 +199,8 @@ def import_users(
     """Read an export back."""
     if not file.is_file():
         raise typer.BadParameter(f"{file}: no such file")
-    with waiting("reading"), open_memory(memory) as store, file.open(encoding="utf-8") as lines:
-        read = store.import_(lines, source=str(file))
+    with waiting("reading"), open_memory(memory) as store:
+        read = store.import_jsonl(file)
     typer.echo(f"{read} entries read")
 
 

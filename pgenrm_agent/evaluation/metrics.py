@@ -25,6 +25,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pgenrm_agent.confidence import TIE
+from pgenrm_agent.evaluation.questions import FEWEST_USERS
 from pgenrm_agent.fields import Model
 
 __all__ = [
@@ -327,10 +328,10 @@ def bootstrap_interval(
     """Return the 95 % percentile interval of the micro mean, resampling whole users.
 
     Users, not comparisons: the choices of one user are not independent of each other. None with
-    fewer than two users.
+    fewer than FEWEST_USERS.
     """
     sums, counts = _by_group(credits, users)
-    if sums.size < 2:
+    if sums.size < FEWEST_USERS:
         return None
     interval = stats.bootstrap(
         (sums, counts),

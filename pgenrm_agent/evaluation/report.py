@@ -18,6 +18,7 @@ from pgenrm_agent.evaluation.plots import (
     plot_reliability,
     plot_samples,
 )
+from pgenrm_agent.evaluation.questions import FEWEST_USERS
 from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary
 from pgenrm_agent.files import write_text
@@ -38,7 +39,7 @@ VERDICTS = {
     "better": "better than chance",
     "no better": "no better than chance",
     "worse": "worse than chance",
-    "unknown": "too few users to tell it from chance",
+    "unknown": f"too few users to say, fewer than {FEWEST_USERS}",
 }
 
 

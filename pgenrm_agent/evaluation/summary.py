@@ -53,7 +53,7 @@ class JudgeSummary(Model):
     strict, accuracy, coverage: as `metrics` defines them; the headline is `strict`.
     interval: of `strict`, from resampling users.
     against_chance: whether the interval lies above 50 %, holds it, or lies below it; "unknown"
-        with fewer than two users.
+        with fewer than FEWEST_USERS users.
     macro_user, macro_group, macro_prototype: mean of the accuracies of users, of groups and of
         prototypes.
     comparisons, ties, not_scored: by comparison and run. failed_samples: those that could not be used,

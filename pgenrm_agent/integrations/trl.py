@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from pgenrm_agent.arguments import path_of, refuse_other, text_of
-from pgenrm_agent.errors import ChainError, ConfigurationError, PGenRMError
+from pgenrm_agent.chat_messages import ChatMessage, last_answer, question_in
+from pgenrm_agent.errors import ChainError, ConfigurationError, InvalidInput, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_request
+from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT, whole_characters
 from pgenrm_agent.files import exporting
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, EvaluationRequest, Message
@@ -24,7 +27,9 @@ __all__ = [
 ]
 
 # TRL's two shapes of a prompt or completion: a text, or a conversation.
-Text: TypeAlias = "str | Sequence[Mapping[str, str]]"
+Text: TypeAlias = "str | Sequence[ChatMessage]"
+# What the user asked, and the turns around it.
+_Question: TypeAlias = "tuple[str, tuple[Message, ...]]"
 
 
 class PersonalReward:
@@ -36,11 +41,16 @@ class PersonalReward:
 
     A whole step goes into one call of the reward model: completions of the same prompt for the same
     user are the candidates of one evaluation, and all evaluations share the engine's batches.
-    Equal completions are scored once and get the same reward. Empty ones are not scored.
+    Equal completions are scored once and get the same reward.
 
-    An evaluation without a readable chain gives None to its completions and is counted in
-    `not_scored` (and as the trainer's metric "pgenrm/not_scored"). Other errors are raised: a
-    training run must not go on without its reward.
+    Of a conversation only the assistant's last text is judged. What came before it, such as calls of
+    tools and what they returned, is context where it stands in the prompt, and is left out where it
+    stands in the completion: there it differs from one completion to the next.
+
+    None, for "not scored", goes to an empty completion, to one that ends with the call of a tool, to
+    what is too long to be judged, to the completions of a blank prompt, and to all of an evaluation
+    without a readable chain. They are counted in `not_scored` (and as the trainer's metric
+    "pgenrm/not_scored"). Other errors are raised: a training run must not go on without its reward.
     """
 
     def __init__(self, reward_model: PGenRM, *, user_column: str = "user_id") -> None:
@@ -65,22 +75,25 @@ class PersonalReward:
             MemoryStoreError: The memory cannot be read.
         """
         users = self._users(columns, len(completions))
-        asked = [_conversation(prompt) for prompt in prompts]
+        asked = [_question(prompt) for prompt in prompts]
         texts = [_answer(completion) for completion in completions]
-        members: dict[tuple[str, tuple[Message, ...]], list[int]] = {}
-        for index, (user, conversation, text) in enumerate(zip(users, asked, texts, strict=True)):
-            if text.strip():
-                members.setdefault((user, conversation), []).append(index)
+        # A dict keeps the order and each text once.
+        answers: dict[tuple[str, _Question], dict[str, None]] = {}
+        for user, question, text in zip(users, asked, texts, strict=True):
+            answers.setdefault((user, question), {})[text] = None
         requests = [
-            _request(user, conversation, [texts[index] for index in group])
-            for (user, conversation), group in members.items()
+            request
+            for (user, question), different in answers.items()
+            for request in _requests(user, question, list(different))
         ]
-        rewards: list[float | None] = [None] * len(texts)
-        results = self._reward_model.score_many(requests)
-        for group, result in zip(members.values(), results, strict=True):
-            means = _means(result)
-            for index in group:
-                rewards[index] = means.get(texts[index])
+        means: dict[tuple[str, _Question, str], float] = {}
+        for request, result in zip(requests, self._reward_model.score_many(requests), strict=True):
+            for text, mean in _means(result).items():
+                means[request.user_id, (request.query, request.conversation), text] = mean
+        rewards = [
+            means.get((user, question, text))
+            for user, question, text in zip(users, asked, texts, strict=True)
+        ]
         missing = rewards.count(None)
         self.not_scored += missing
         if log_metric is not None:
@@ -196,31 +209,25 @@ def write_labeled_pairs(
     return written
 
 
-def _conversation(prompt: Text) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return (Message(role="user", content=prompt),)
-    return tuple(
-        Message.model_validate({"role": turn["role"], "content": turn["content"]})
-        for turn in prompt
-    )
+def _question(prompt: Text) -> _Question:
+    return (whole_characters(prompt), ()) if isinstance(prompt, str) else question_in(prompt)
 
 
 def _answer(completion: Text) -> str:
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(turn["content"] for turn in completion if turn.get("content"))
+    return whole_characters(completion) if isinstance(completion, str) else last_answer(completion)
 
 
-def _request(
-    user: str, conversation: tuple[Message, ...], texts: Sequence[str]
-) -> EvaluationRequest:
-    if not conversation or conversation[-1].role != "user":
-        raise ConfigurationError(
-            "a prompt does not end with a message of the user, so its completions answer nothing: "
-            f"it ends with {conversation[-1].role if conversation else 'nothing'}"
-        )
-    different = list(dict.fromkeys(texts))
-    return evaluation_request(user, conversation[-1].content, different, conversation[:-1])
+def _requests(user: str, question: _Question, texts: Sequence[str]) -> Iterator[EvaluationRequest]:
+    """Yield what is to be judged, in groups that a request can hold; nothing that is of no use."""
+    query, conversation = question
+    if not query.strip():
+        return
+    usable = [text for text in texts if text.strip() and len(text) <= MAX_TEXT]
+    for first in range(0, len(usable), MAX_CANDIDATES):
+        # What remains to be refused is a prompt that is longer than anybody reads.
+        with suppress(InvalidInput):
+            group = usable[first : first + MAX_CANDIDATES]
+            yield evaluation_request(user, query, group, conversation)
 
 
 def _means(result: Evaluation | PGenRMError) -> dict[str, float]:

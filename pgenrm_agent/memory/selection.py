@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from pgenrm_agent.arguments import text_of, whole_number
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory.agreement import overruled_choices
 from pgenrm_agent.schema import PreferencePair
 
 __all__ = ["Selection", "oldest_first", "refuse_unusable", "select"]
@@ -32,6 +33,8 @@ def select(
     similarity: ArrayLike | None = None,
 ) -> tuple[PreferencePair, ...]:
     """Choose at most `limit` of the pairs (None: all); the order of `pairs` does not matter.
+
+    A pair that a newer one contradicts is not chosen.
 
     random: in an order that follows from `seed` and the pairs' ids alone.
     similar: most similar first; equally similar pairs: newest first.
@@ -67,7 +70,8 @@ def select(
             reverse=True,
         )
         order = [pair for _, pair in ranked]
-    return tuple(order[:limit])
+    overruled = overruled_choices(pairs)
+    return tuple([pair for pair in order if pair.id not in overruled][:limit])
 
 
 def refuse_unusable(selection: object, limit: object, query: object, seed: object) -> None:

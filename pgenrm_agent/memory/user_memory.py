@@ -24,7 +24,9 @@ from pgenrm_agent.arguments import (
 )
 from pgenrm_agent.embedding import Embedder, Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.files import exporting
+from pgenrm_agent.files import exporting, open_text
+from pgenrm_agent.memory.agreement import standing_statements
+from pgenrm_agent.memory.corrections import Corrections, tell_forgotten
 from pgenrm_agent.memory.reading import all_rows, in_batches, pages, rows_of
 from pgenrm_agent.memory.records import (
     ConsentRecord,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
 __all__ = ["UserMemory"]
 
 
-class UserMemory:
+class UserMemory(Corrections):
     """Past choices and stated preferences of many users (H and E of the paper).
 
     Embedded by default, in a directory with one owner process; objects of one process that name the
@@ -139,11 +141,13 @@ class UserMemory:
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
-        """Store what a user said they want; returns the row's id. Again, it does nothing."""
+        """Store what a user said they want; returns the row's id. Again, it is the newest word."""
         user_id, stated = valid_user_id(user_id), model_of(StatedPreference, stated, "stated")
         record = StatedRecord(user_id=user_id, stated=stated, created_at=datetime.now(UTC))
-        keys = write_records(self._store, [record]).keys
-        return stated_row_id(keys[user_id], stated)
+        written = write_records(self._store, [record])
+        if not written.new:
+            self._say_again(record)
+        return stated_row_id(written.keys[user_id], stated)
 
     def set_consent(self, user_id: str, consent: bool) -> None:
         """Set whether this user's choices may help to score answers for similar users."""
@@ -159,14 +163,7 @@ class UserMemory:
         """
         user_id = valid_user_id(user_id)
         forgotten = forget_rows(self._store, user_id)
-        failed: MemoryStoreError | None = None
-        for forget in tuple(self.also_forget):
-            try:
-                forget(user_id)
-            except MemoryStoreError as error:  # the others have to forget them, too
-                failed = error
-        if failed is not None:
-            raise failed
+        tell_forgotten(self.also_forget, user_id)
         return forgotten
 
     # --- reading ---
@@ -182,7 +179,8 @@ class UserMemory:
     ) -> UserSignals:
         """Return what is known of a user: at most `limit` past choices, and all that they stated.
 
-        A user nobody has heard of has empty signals.
+        A user nobody has heard of has empty signals. What a newer choice or statement contradicts or
+        repeats is left out (`entries` has it).
 
         Args:
             user_id: Whose.
@@ -208,7 +206,7 @@ class UserMemory:
                 similarity = vectors @ self._store.embedder.embed([query])[0]
             history = select(pairs, selection, limit, seed=seed, similarity=similarity)
             choices_known = len(pairs)
-        stated = tuple(stated for _, stated in self._stated(user_id))
+        stated = standing_statements([stated for *_, stated in self._stated(user_id)])
         return UserSignals(
             user_id=user_id, history=history, stated=stated, choices_known=choices_known
         )
@@ -356,7 +354,7 @@ class UserMemory:
         path = path_of(path, "path")
         with (
             reported("read the import", str(path), "it must be UTF-8 text, one JSON object a line"),
-            path.open(encoding="utf-8", newline="\n") as file,
+            open_text(path, newline="\n") as file,
         ):
             return self.import_(file, source=str(path))
 
@@ -419,7 +417,7 @@ class UserMemory:
                     vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
             return pairs, np.concatenate(vectors) if vectors else None
 
-    def _stated(self, user_id: str) -> list[tuple[datetime, StatedPreference]]:
+    def _stated(self, user_id: str) -> list[tuple[str, datetime, StatedPreference]]:
         store = self._store
         with reported("read", store.where):
             key = store.vault.key_of(user_id)
@@ -427,17 +425,16 @@ class UserMemory:
                 return []
             # One condition and a filter here: Chroma takes four times as long for two conditions.
             statements = [
-                (*stated_in(row_id, metadata, key), row_id)
+                (row_id, *stated_in(row_id, metadata, key))
                 for row_id, metadata in rows_of(store.users, where={PSEUDONYM: key.pseudonym})
                 if metadata.get(KIND) == STATED
             ]
-        statements.sort(key=lambda statement: (statement[0], statement[2]))
-        return [(created_at, stated) for created_at, stated, _ in statements]
+        return sorted(statements, key=lambda statement: (statement[1], statement[0]))
 
     def _records(self, user_id: str) -> Iterator[Record]:
         for pair in self.history(user_id):
             yield PairRecord(user_id=user_id, pair=pair)
-        for created_at, stated in self._stated(user_id):
+        for _, created_at, stated in self._stated(user_id):
             yield StatedRecord(user_id=user_id, stated=stated, created_at=created_at)
         store = self._store
         with reported("read", store.where):

@@ -21,7 +21,7 @@ from pgenrm_agent.memory.rows import PSEUDONYM, Row, consent_in, pair_in, row_of
 from pgenrm_agent.memory.store import Store, reported
 from pgenrm_agent.memory.vault import UserKey
 
-__all__ = ["Written", "forget_rows", "write_records"]
+__all__ = ["Written", "forget_rows", "remove_record", "replace_record", "write_records"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,40 @@ def write_records(
             )
             store.wrote()
     return Written(len(fresh), keys)
+
+
+def replace_record(store: Store, record: PairRecord | StatedRecord) -> None:
+    """Store a record, in the place of the one whose row has its id where there is one.
+
+    Raises:
+        MemoryStoreError: It cannot be stored.
+    """
+    check_limits(record)
+    with store.writing(), reported("write to", store.where):
+        row = row_of(record, store.vault.keys_for([record.user_id])[record.user_id])
+        if isinstance(record, PairRecord):
+            collection, vectors = store.interactions, store.embedder.embed([record.pair.query])
+        else:
+            collection, vectors = store.users, np.ones((1, 1), dtype=np.float32)
+        collection.upsert(ids=[row.id], embeddings=vectors, metadatas=[row.metadata])
+        store.changed(collection)
+        store.wrote()
+
+
+def remove_record(store: Store, record: PairRecord | StatedRecord) -> None:
+    """Remove the row of a record.
+
+    Raises:
+        MemoryStoreError: The store cannot be written.
+    """
+    with store.writing(), reported("forget an entry in", store.where):
+        key = store.vault.key_of(record.user_id)
+        if key is None:  # the user was forgotten meanwhile
+            return
+        collection = store.interactions if isinstance(record, PairRecord) else store.users
+        collection.delete(ids=[row_of(record, key).id])
+        store.changed(collection)
+        store.wrote()
 
 
 def forget_rows(store: Store, user_id: str) -> int:

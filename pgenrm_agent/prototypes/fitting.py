@@ -84,6 +84,9 @@ def names_of(
 ) -> tuple[str, ...]:
     """Return for each prototype the words that its users share and others use less (TF-IDF over prototypes).
 
+    Words of the persona's own form ("this person wants") are in no name: most users of every prototype
+    share them.
+
     users: whose each text is; none given, each is somebody else's. A prototype of too few users
     for `FEWEST_USERS` to share a word has no name.
     """
@@ -98,13 +101,25 @@ def names_of(
     words = vectorizer.get_feature_names_out()
     words_in = vectorizer.build_analyzer()
     users_of: list[dict[str, set[int]]] = [{} for _ in range(k)]
+    members: list[set[int]] = [set() for _ in range(k)]
     for text, label, user in zip(texts, labels, users or range(len(texts)), strict=True):
+        members[label].add(user)
         for word in words_in(text):
             users_of[label].setdefault(word, set()).add(user)
+    filled = [i for i in range(k) if members[i]]
+
+    def of_the_form(word: str) -> bool:
+        shares = [len(users_of[i].get(word, ())) / len(members[i]) for i in filled]
+        return len(filled) > 1 and min(shares) > 0.5
+
     names = []
     for i in range(k):
         row = weights[i].toarray()[0]
-        shared = [j for j in np.flatnonzero(row) if len(users_of[i][words[j]]) >= FEWEST_USERS]
+        shared = [
+            j
+            for j in np.flatnonzero(row)
+            if len(users_of[i][words[j]]) >= FEWEST_USERS and not of_the_form(words[j])
+        ]
         best = sorted(shared, key=lambda j: -row[j])[:NAME_WORDS]
         names.append(", ".join(str(words[j]) for j in best))
     return tuple(names)

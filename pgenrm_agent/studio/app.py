@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from pgenrm_agent.debugging import DebugSession, RunSummary
+from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.integrations.slow_clients import BODY_S, WholeBody
 from pgenrm_agent.schema import Scaling
@@ -26,6 +26,8 @@ from pgenrm_agent.studio.pages import colored, run_page, visible
 __all__ = ["create_studio"]
 
 Form = Annotated[Fields, Depends(read_form)]
+FIELDS = 3
+"""So many answers, and past choices, the empty form has room for; a button makes more."""
 
 
 def create_studio(
@@ -35,6 +37,7 @@ def create_studio(
     scaling: Scaling | None = None,
     labels: dict[str, str] | None = None,
     body_s: float = BODY_S,
+    known_users: Callable[[], Sequence[str]] = tuple,
 ) -> FastAPI:
     """Make the page over `session`, which stays the caller's to close, after the server has ended.
 
@@ -47,6 +50,7 @@ def create_studio(
             user's own, and none of similar users.
         labels: Kept with the runs that are started here.
         body_s: Seconds in which a form has to come.
+        known_users: Ids that the form offers, beside those of runs.
     """
     workers = Workers(session)
     default = scaling or Scaling(prototype=0)
@@ -62,7 +66,8 @@ def create_studio(
     app.state.token = token
     show = _renderer(token)
 
-    def first_page(runs: Sequence[RunSummary], problem: str | None, values: Fields) -> Response:
+    def first_page(problem: str | None, values: Fields, more: str = "") -> Response:
+        runs = session.runs()
         return show(
             "index.html",
             422 if problem else 200,
@@ -70,20 +75,25 @@ def create_studio(
             problem=problem,
             values=values,
             default=default,
+            users=sorted({*known_users(), *(run.user_id for run in runs if run.user_id)}),
+            answers=max(FIELDS, len(values.get("answer", ()))) + (more == "answer"),
+            choices=max(FIELDS, len(values.get("past_query", ()))) + (more == "choice"),
         )
 
     @app.get("/")
     def index() -> Response:
-        return first_page(session.runs(), None, {})
+        return first_page(None, {})
 
     @app.post("/runs")
     def start(form: Form) -> Response:
+        if more := first(form, "more"):
+            return first_page(None, form, more)
         try:
             request, wanted, signals = begun(form, default)
             run = session.start(request, scaling=wanted, signals=signals, labels=labels)
         except PGenRMError as error:
             # With what was written, so that nobody has to write it again.
-            return first_page(session.runs(), str(error), form)
+            return first_page(str(error), form)
         return _to(run)
 
     @app.get("/runs/{run:path}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pgenrm_agent.chain import section_spans
+from pgenrm_agent.confidence import TIE
 from pgenrm_agent.debugging import Checkpoint, DebugSession, RunSummary
 from pgenrm_agent.debugging.views import ChainView, chain_views
 from pgenrm_agent.graphs.sealing import signals_in
-from pgenrm_agent.schema import EvaluationRequest, Message
+from pgenrm_agent.schema import CandidateScore, EvaluationRequest, Message
 from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
 
 __all__ = ["RunPage", "colored", "run_page", "visible"]
@@ -44,7 +45,8 @@ class MarksRow:
 class RunPage:
     """Everything on the page of a run, at one of its checkpoints.
 
-    chosen: the chain whose persona and rubric are in the forms.
+    chosen: the chain whose persona and rubric are in the forms. ranking: each scored candidate with
+    its place, which those that are tied share. scores: of the result, by candidate; empty before.
     """
 
     run: str
@@ -57,6 +59,8 @@ class RunPage:
     prompt: tuple[Message, ...]
     marks: tuple[MarksRow, ...]
     plot: Plot | None
+    ranking: tuple[tuple[int, str], ...]
+    scores: dict[str, CandidateScore]
     others: tuple[RunSummary, ...]
     live: bool
 
@@ -91,11 +95,31 @@ def run_page(
         else (),
         marks=_marks(chains, names),
         plot=plot_of(names, chains, point.means),
+        ranking=_places(point),
+        scores=_scores(state),
         others=tuple(
             summary for summary in session.runs() if summary.run != run and not summary.error
         ),
         live=live,
     )
+
+
+def _places(point: Checkpoint) -> tuple[tuple[int, str], ...]:
+    """Return the ranked candidates with their places; equal means share one."""
+    places: list[tuple[int, str]] = []
+    for number, name in enumerate(point.ranking, start=1):
+        before = places[-1] if places else None
+        tied = before is not None and abs(point.means[before[1]] - point.means[name]) <= TIE
+        places.append((before[0] if tied and before else number, name))
+    return tuple(places)
+
+
+def _scores(state: Mapping[str, object]) -> dict[str, CandidateScore]:
+    evaluation = state.get("evaluation")
+    if not isinstance(evaluation, dict):
+        return {}
+    scores = map(CandidateScore.model_validate, evaluation["scores"])
+    return {score.candidate_id: score for score in scores}
 
 
 def _marks(chains: Sequence[ChainView], candidates: Sequence[str]) -> tuple[MarksRow, ...]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +18,27 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 pytestmark = pytest.mark.long
+
+RANK = """
+import json, os, re, sys
+from pgenrm_agent import PGenRM, PreferencePair, Scaling, as_reward_func
+from pgenrm_agent.testing import ScriptedEngine, write_chain
+
+def judge(prompt, _=0):
+    text = prompt.messages[-1].content
+    marks = [int(mark) for mark in re.findall(r"(\\d)\\s*\\[The End of Response", text)]
+    return write_chain(marks)
+
+url, rank = sys.argv[1], os.environ["RANK"]
+with PGenRM(engine=ScriptedEngine(judge), memory=url, scaling=Scaling(individual=2, seed=1)) as rm:
+    for step in range(3):
+        pair = PreferencePair(id=f"{rank}-{step}", query="How?", chosen="So.", rejected="Not so.")
+        rm.remember("dora", pair)
+        rewards = as_reward_func(rm)(
+            prompts=["How?"] * 2, completions=["So. 3", "Thus. 8"], user_id=["dora"] * 2
+        )
+    print(json.dumps(rewards))
+"""
 
 
 def pair(query: str, id: str) -> PreferencePair:
@@ -113,3 +138,23 @@ def test_a_server_that_is_not_there_is_one_clear_line(
         UserMemory(url=f"http://127.0.0.1:{free_port()}", vault=tmp_path / "vault.sqlite3")
     assert "cannot reach the Chroma server at http://127.0.0.1:" in str(refused.value)
     assert "chroma run" in str(refused.value)
+
+
+def test_several_ranks_of_a_training_run_share_a_memory(chroma_server: str) -> None:
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", RANK, chroma_server],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        told, _ = rank.communicate(timeout=300)
+        assert rank.returncode == 0
+        assert json.loads(told.splitlines()[-1]) == [3.0, 8.0]
+    with UserMemory(url=chroma_server) as memory:
+        ids = {pair.id for pair in memory.history("dora")}
+        assert ids == {f"{rank}-{step}" for rank in range(2) for step in range(3)}
+        memory.forget("dora")

@@ -129,7 +129,6 @@ def test_a_hostile_candidate_is_shown_as_text(page: Page, studio: Studio, keep: 
     assert len(HOSTILE) > 40_000
     run = studio.session.start(asked, scaling=SCALING, signals=SIGNALS)
     open_run(page, studio, run)
-    page.locator(".answer summary").first.click()
     shown = page.locator(".answer pre").first
     expect(shown).to_contain_text("<script>document.title='owned'</script>")
     assert shown.inner_text() == HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u202c", "⟨U+202C⟩")

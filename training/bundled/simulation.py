@@ -16,16 +16,16 @@ a few choices can reveal; twelve free weights are not.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.training.bundled.attributes import (
     ATTRIBUTES,
@@ -225,24 +225,22 @@ def load_answers(path: Path, *, fewest: int = 8) -> Answers:
     """
     if not path.is_file():
         raise ConfigurationError(
-            f"{path}: no such file. The training answers are not part of the project;"
-            " docs/notebook/training.md tells where to get them. Name their folder with --data."
+            f"{path}: no such file. The training answers are not part of the project: `pgenrm train"
+            " answers` makes their folder. Name it with --data."
         )
     rows: list[tuple[str, list[str]]] = []
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                query = str(record["query"])
-                texts = [str(response["text"]) for response in record["responses"]]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ConfigurationError(
-                    f"{path}, line {number}: {type(error).__name__} {error}; each line needs"
-                    " query (text) and responses (a list of objects with text)"
-                ) from error
-            texts = [text for text in texts if SHORTEST <= len(text) <= LONGEST]
-            if len(texts) >= fewest:
-                rows.append((query, texts))
+    for where, record in read_jsonl(path):
+        try:
+            query = str(record["query"])
+            texts = [str(response["text"]) for response in cast(list[Any], record["responses"])]
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"{where}: {type(error).__name__} {error}; each line needs"
+                " query (text) and responses (a list of objects with text)"
+            ) from error
+        texts = [text for text in texts if SHORTEST <= len(text) <= LONGEST]
+        if len(texts) >= fewest:
+            rows.append((query, texts))
     return _group(rows)
 
 

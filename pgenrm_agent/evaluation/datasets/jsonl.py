@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.fields import Model
+from pgenrm_agent.files import open_text, read_text
 
 __all__ = ["ROW_FILES", "Located", "read_jsonl", "read_models", "read_records"]
 
@@ -29,8 +29,8 @@ def read_models(path: Path, kind: type[AnyModel]) -> list[AnyModel]:
     models = []
     try:
         # Not splitlines: a text may hold other separators that JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -60,36 +60,35 @@ def read_jsonl(path: Path) -> Iterator[Located]:
     """Read each record of a JSONL file, gzipped or not."""
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such file")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(_readable(file, path), start=1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ConfigurationError(f"{where}: not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise ConfigurationError(f"{where}: an object is needed, not {line.strip()[:40]}")
-            yield where, record
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ConfigurationError(f"{where}: an object is needed, not {line.strip()[:40]}")
+        yield where, record
 
 
-def _readable(lines: Iterable[str], path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[str]:
     """Read the lines of a file that may be no text, no gzip, or half of one."""
     number = 0
     try:
-        for line in lines:
-            number += 1
-            yield line
+        with open_text(path) as lines:
+            for line in lines:
+                number += 1
+                yield line
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}, after line {number}: cannot be read: {error}") from error
 
 
 def _json(path: Path) -> Iterator[Located]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        records = json.loads(read_text(path))
+    except (OSError, EOFError, ValueError) as error:
         raise ConfigurationError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(records, list):
         raise ConfigurationError(f"{path}: a list of objects is needed")

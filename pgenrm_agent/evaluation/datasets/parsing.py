@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
+from pgenrm_agent.chat_messages import turn_of
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
@@ -81,13 +82,12 @@ def _messages(turns: object, where: str) -> list[Message]:
         raise ConfigurationError(f"{where}, field conversation: a list of turns is needed")
     messages = []
     for number, turn in enumerate(turns):
-        if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
+        if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
             raise ConfigurationError(
                 f"{where}, field conversation.{number}: a turn is {{role, content}}"
             )
-        role = {"human": "user", "model": "assistant"}.get(str(turn.get("role")), turn.get("role"))
         with naming(where, f"conversation.{number}"):
-            messages.append(Message.model_validate({"role": role, "content": turn["content"]}))
+            messages.append(turn_of(turn, where))
     return messages
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import cast, get_args
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
 from pgenrm_agent.evaluation.datasets.lamp_qa import lamp_questions
 from pgenrm_agent.evaluation.datasets.obvious import ObviousCase, read_obvious
+from pgenrm_agent.evaluation.datasets.people import ask_everyone
 from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, Split, examples
-from pgenrm_agent.evaluation.datasets.sources import load_rows
-from pgenrm_agent.evaluation.questions import Question, read_questions
+from pgenrm_agent.evaluation.datasets.sources import load_rows, plain_file, says_splits
+from pgenrm_agent.evaluation.questions import FEWEST_USERS, Question, read_questions
 from pgenrm_agent.schema import Candidate
 
 __all__ = ["QuestionSet", "question_of", "read_source"]
@@ -26,12 +28,14 @@ class QuestionSet:
     training: choices that judges may be fitted on. crowd: what others chose on the texts that are
         asked about; where prompts are held out it has choices on them that `training` lacks.
     obvious: the cases behind the questions, where the source is `obvious`.
+    told: who is asked about, and what is shown of them, in a sentence; where that was guessed, how.
     """
 
     questions: list[Question]
     training: list[PreferenceRow] = field(default_factory=list)
     crowd: list[PreferenceRow] = field(default_factory=list)
     obvious: tuple[ObviousCase, ...] = ()
+    told: str = ""
 
 
 def read_source(
@@ -40,8 +44,9 @@ def read_source(
     """Read the questions of one split of a dataset.
 
     source: anything `load_rows` reads; or a JSONL file of `Question`s (lists of any length with
-        grades), which brings its own histories; or `lamp-qa:QUESTIONS:ANSWERS`, see `lamp_questions`;
-        or `obvious`, `obvious:PART`, see `read_obvious`.
+        grades), which brings its own histories. A file of choices without splits is divided by user;
+        where that leaves too few to ask about, all of its users are asked about; or
+        `lamp-qa:QUESTIONS:ANSWERS`, see `lamp_questions`; or `obvious`, `obvious:PART`, see `read_obvious`.
     history: past choices shown with each question, from the same user's past.
     limit: at most this many, users in turn, so that few questions are still many users'.
 
@@ -60,7 +65,7 @@ def read_source(
     splits = [name for name in get_args(Split) if name != "crowd"]
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown: use {', '.join(splits)}")
-    rows = load_rows(source)
+    rows, guess = _rows(source)
     asked = list(examples(rows, split=cast(Split, split), history=history, seed=seed))
     if not asked:
         known = sorted({row.split for row in rows})
@@ -74,6 +79,31 @@ def read_source(
         ],
         training=_training_choices(rows),
         crowd=_crowd(rows),
+        told=_told(rows, asked, split, guess),
+    )
+
+
+def _rows(source: str) -> tuple[list[PreferenceRow], str]:
+    """Return the rows of a source, and how it was guessed who is asked about; "" where it says so."""
+    rows = load_rows(source)
+    path = plain_file(source)
+    if path is None or says_splits(record for _, record in read_jsonl(path)):
+        return rows, ""
+    asked = {row.user_id for row in rows if row.split == "test"}
+    if len(asked) >= FEWEST_USERS:
+        return rows, "it names no splits, so users are divided by a hash of their ids"
+    return ask_everyone(rows), (
+        "it names no splits and has few users, so all of them are asked about: do not train on it"
+    )
+
+
+def _told(rows: Sequence[PreferenceRow], asked: Sequence[Example], split: str, guess: str) -> str:
+    every, users = {row.user_id for row in rows}, {example.user_id for example in asked}
+    past = sum(row.split in ("train", "history") and row.user_id in users for row in rows)
+    return (
+        f"{len(rows)} choices of {len(every)} users{f'; {guess}' if guess else ''}. Asked about:"
+        f" {len(asked)} choices of {len(users)} users, in the split {split}; their past:"
+        f" {past} choices."
     )
 
 
@@ -128,12 +158,6 @@ def _users_in_turn(asked: Sequence[Example]) -> list[Example]:
 
 def _holds_questions(path: Path) -> bool:
     """Return whether a file's first line is a `Question` rather than a choice."""
-    if path.suffix != ".jsonl" or not path.is_file():
+    if not path.name.endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
         return False
-    with path.open(encoding="utf-8") as lines:
-        first = next((line for line in lines if line.strip()), "")
-    try:
-        row = json.loads(first)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and "candidates" in row
+    return any("candidates" in record for _, record in islice(read_jsonl(path), 1))

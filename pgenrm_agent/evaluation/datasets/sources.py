@@ -6,6 +6,7 @@
     polis:FILE           a set of `people.PEOPLE_SETS`, by its name: llmfao, mtbench, polarized, lamp, ...
     polis-prompts:FILE   the same, with prompts held out, too
     FILE                 plain JSONL of {user_id, query or conversation, chosen, rejected, ...}
+    sample               such a file that ships: invented users, to try things out
 
 To add a source, write a module beside this one that makes `PreferenceRow`s of what follows the colon
 (`parse_row` reads a record), and name it in `_SOURCES`. A package that evaluation must not import
@@ -20,8 +21,9 @@ JSONL files may be gzipped. A malformed row is one ConfigurationError that names
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
@@ -36,7 +38,9 @@ from pgenrm_agent.evaluation.datasets.people import (
 from pgenrm_agent.evaluation.datasets.personal_reward_bench import read_personal_reward_bench
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 
-__all__ = ["load_rows", "register_source"]
+__all__ = ["SAMPLE", "load_rows", "plain_file", "register_source", "says_splits"]
+
+SAMPLE = "sample"
 
 
 @dataclass(frozen=True)
@@ -59,25 +63,54 @@ def load_rows(source: str) -> list[PreferenceRow]:
 
     Raises ConfigurationError: no such data, a tool to read it is missing, or a malformed row.
     """
-    kind, _, rest = source.partition(":")
-    if kind in _SOURCES and rest:
+    path = plain_file(source)
+    if path is None:
+        kind, _, rest = source.partition(":")
         return _SOURCES[kind].read(rest)
-    path = Path(source)
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        sets = ", ".join(PEOPLE_SETS)
-        known = ", ".join(
-            f"{kind}:{_SOURCES[kind].usage}"
-            for kind in sorted(_SOURCES)
-            if kind.removesuffix("-prompts") not in PEOPLE_SETS
-        )
-        raise ConfigurationError(
-            f"data source {source!r} is unknown: use a JSONL file, one of {known}, or NAME:FILE or"
-            f" NAME-prompts:FILE for a set of real people's choices ({sets})"
-        )
     records = list(read_jsonl(path))
-    if records and all("split" not in record for _, record in records):
+    if not says_splits(record for _, record in records):
         return split_by_user(records)
     return [parse_row(where, record) for where, record in records]
+
+
+def plain_file(source: str) -> Path | None:
+    """Return the JSONL file that a source is; None where it is one of the other kinds.
+
+    Raises ConfigurationError where it is neither.
+    """
+    if source == SAMPLE:
+        return Path(str(resources.files("pgenrm_agent.evaluation.datasets") / "sample.jsonl"))
+    kind, _, rest = source.partition(":")
+    if kind in _SOURCES and rest:
+        return None
+    path = Path(source)
+    if path.is_dir():
+        raise ConfigurationError(
+            f"data source {source!r} is a folder: name a JSONL file in it, or say what the folder"
+            f" holds: {_known('PATH', 'FOLDER')}"
+        )
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise ConfigurationError(
+            f"data source {source!r} is unknown: use a JSONL file, {SAMPLE}, one of {_known()}, or"
+            " NAME:FILE or NAME-prompts:FILE for a set of real people's choices"
+            f" ({', '.join(PEOPLE_SETS)})"
+        )
+    return path
+
+
+def says_splits(records: Iterable[Mapping[str, object]]) -> bool:
+    """Return whether records say which split they are in; none at all leave nothing open."""
+    every = list(records)
+    return not every or any("split" in record for record in every)
+
+
+def _known(*usages: str) -> str:
+    return ", ".join(
+        f"{kind}:{source.usage}"
+        for kind, source in sorted(_SOURCES.items())
+        if kind.removesuffix("-prompts") not in PEOPLE_SETS
+        and (not usages or source.usage.startswith(usages))
+    )
 
 
 def register_source(kind: str, read: Callable[[str], list[PreferenceRow]], *, usage: str) -> None:

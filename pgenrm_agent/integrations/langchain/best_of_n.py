@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, SkipValidation
 
+from pgenrm_agent.chat_messages import question_in
 from pgenrm_agent.engines.chat_errors import keys_of, words_of
 from pgenrm_agent.engines.server_errors import without_key
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
@@ -218,22 +219,21 @@ def _with_stop(stop: list[str] | None, others: dict[str, Any]) -> dict[str, Any]
     return others if stop is None else {**others, "stop": stop}
 
 
-def _question(messages: Sequence[BaseMessage]) -> tuple[str, list[Message]]:
-    """The last thing the user wrote, and the turns before it that are text."""
-    asked = [i for i, message in enumerate(messages) if isinstance(message, HumanMessage)]
-    if not asked or not messages[asked[-1]].text.strip():
+def _question(messages: Sequence[BaseMessage]) -> tuple[str, tuple[Message, ...]]:
+    """The last thing the user said, and the turns around it: what tools returned is among them."""
+    query, conversation = question_in([_as_chat_message(message) for message in messages])
+    if not query.strip():
         raise ConfigurationError(
-            "the messages hold no question of a user, so there is nothing to judge answers by: "
-            "the last human message has to be a text"
+            "the last message of the user is blank, so there is no question to judge answers by"
         )
-    roles = {HumanMessage: "user", AIMessage: "assistant", SystemMessage: "system"}
-    before = [
-        Message.model_validate({"role": role, "content": message.text})
-        for message in messages[: asked[-1]]
-        for kind, role in roles.items()
-        if isinstance(message, kind) and message.text.strip()
-    ]
-    return messages[asked[-1]].text, before
+    return query, conversation
+
+
+def _as_chat_message(message: BaseMessage) -> dict[str, object]:
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    content = message.content if message.content or calls else ""
+    return {"role": role, "content": content, "name": message.name, "tool_calls": calls}
 
 
 def _text(answer: AIMessage) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
@@ -13,21 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import PGenRMError
-from pgenrm_agent.evidence import evidence_line
 from pgenrm_agent.integrations.langchain.user import (
     UserFrom,
     named_user,
     refuse_unknown_source,
     stream_progress,
 )
+from pgenrm_agent.ranking import describe
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Evaluation
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["PGenRMTool", "as_tool", "describe"]
-
-# Long answers are shortened in the tool's text: the caller has written them and knows them.
-SHOWN_CHARACTERS = 80
+__all__ = ["PGenRMTool", "as_tool"]
 
 
 class RankArguments(BaseModel):
@@ -52,11 +47,14 @@ class RankForStateArguments(RankArguments):
 
 
 class PGenRMTool(BaseTool):
-    """Ranks answers for one user; the text is a short ranking, the artifact the `Evaluation`.
+    """Ranks answers for one user; the text is a short ranking, the artifact the evaluation.
 
     Made by `as_tool`. With `bound_user`, or with `user_from` "config" or "state", the tool
     has no `user_id` argument, so that the model which calls it cannot look into others'
     preferences. Inside a LangGraph run every stage is told on the custom stream.
+
+    The artifact is JSON data, so that every checkpointer gives back what it got;
+    `Evaluation.model_validate` reads it.
 
     A request that cannot be scored is answered to the model as a tool error, in one line. Where the
     application was to name the user and has not, ConfigurationError is raised.
@@ -95,7 +93,7 @@ class PGenRMTool(BaseTool):
         *,
         config: RunnableConfig,
         run_manager: CallbackManagerForToolRun | None = None,
-    ) -> tuple[str, Evaluation]:
+    ) -> tuple[str, dict[str, Any]]:
         user = named_user(self.bound_user, self.user_from, user_id, config)
         try:
             evaluation = self.reward_model.score(
@@ -103,7 +101,7 @@ class PGenRMTool(BaseTool):
             )
         except PGenRMError as error:
             raise ToolException(str(error)) from error
-        return describe(evaluation), evaluation
+        return describe(evaluation), evaluation.model_dump(mode="json")
 
     async def _arun(
         self,
@@ -113,7 +111,7 @@ class PGenRMTool(BaseTool):
         *,
         config: RunnableConfig,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
-    ) -> tuple[str, Evaluation]:
+    ) -> tuple[str, dict[str, Any]]:
         user = named_user(self.bound_user, self.user_from, user_id, config)
         try:
             evaluation = await self.reward_model.ascore(
@@ -121,13 +119,13 @@ class PGenRMTool(BaseTool):
             )
         except PGenRMError as error:
             raise ToolException(str(error)) from error
-        return describe(evaluation), evaluation
+        return describe(evaluation), evaluation.model_dump(mode="json")
 
 
 def as_tool(
     reward_model: PGenRM, *, user_id: str | None = None, user_from: UserFrom = "argument"
 ) -> PGenRMTool:
-    """Make a LangChain tool that ranks candidate answers, with the evaluation as its artifact.
+    """Make a LangChain tool that ranks candidate answers, with the evaluation, as JSON data, as its artifact.
 
     Args:
         reward_model: What judges.
@@ -147,33 +145,3 @@ def as_tool(
     if user_id is not None:
         user_id = valid_user_id(user_id)
     return PGenRMTool(reward_model=reward_model, bound_user=user_id, user_from=user_from)
-
-
-def describe(evaluation: Evaluation) -> str:
-    """Return the ranking as short text, one line per candidate, and what it was judged by.
-
-    Those not scored come last.
-    """
-    texts = {candidate.id: candidate.text for candidate in evaluation.request.candidates}
-    return "\n".join(_lines(evaluation, texts))
-
-
-def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
-    yield f"Answers as {evaluation.request.user_id} would like them, best first:"
-    for place, candidate_id in enumerate(evaluation.ranking, start=1):
-        score = evaluation.score_of(candidate_id)
-        spread = "" if score.standard_error is None else f" ± {score.standard_error:.2f}"
-        yield f"{place}. {candidate_id}: {score.mean:.2f}{spread} of 10: {_shortened(texts[candidate_id])}"
-    for score in evaluation.scores:
-        if score.outcome == "not_scored":
-            candidate_id = score.candidate_id
-            yield f"Not scored: {candidate_id} ({score.reason}): {_shortened(texts[candidate_id])}"
-    if evaluation.best is None and len(evaluation.ranking) > 1:
-        yield "The first places are tied."
-    line = evidence_line(evaluation.request.user_id, evaluation.evidence)
-    yield f"{line[0].upper()}{line[1:]}{'' if line.endswith('?') else '.'}"
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 4] + " ..."

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, BeforeValidator, Field
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.fields import MAX_CANDIDATES, YesOrNo
-from pgenrm_agent.integrations.langchain.tool import describe
-from pgenrm_agent.ranking import RerankItem, ranking_of
+from pgenrm_agent.memory.corrections import Entry, entry_of
+from pgenrm_agent.ranking import RerankItem, describe, ranking_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     CandidateScore,
@@ -30,18 +34,26 @@ from pgenrm_agent.schema import (
 )
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server"]
+__all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server", "load_when_met"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Tool = TypeVar("Tool", bound=Callable[..., Awaitable[Any]])
 STAGES = 6  # of the evaluation graph
+LOAD_AFTER_S = 0.5
+"""How long after a client's first message the model is loaded: the answer goes out first."""
 
 # A plain `str`: what is given for another type is read as JSON by the SDK, and the id "null" is gone.
 UserArgument = Annotated[
     str,
     BeforeValidator(lambda given: "" if given is None else given),
-    Field(description="Id of the user; not needed where the server serves one user."),
+    Field(description="Id of the user."),
 ]
 QueryArgument = Annotated[str, Field(description="What the user asked.")]
+EntryArgument = Annotated[
+    str, Field(description="Id of the choice or statement, as list_remembered shows it.")
+]
 CandidatesArgument = Annotated[
     list[str],
     Field(description="The candidate answers, in full.", min_length=1, max_length=MAX_CANDIDATES),
@@ -86,8 +98,14 @@ class Remembered(BaseModel):
     id: str
 
 
+class RememberedEntries(BaseModel):
+    """Structured output of `list_remembered`: choices, then statements, oldest first."""
+
+    entries: tuple[Entry, ...]
+
+
 class Forgotten(BaseModel):
-    """Structured output of `forget`: how many entries were removed."""
+    """Structured output of `forget` and `forget_entry`: how many entries were removed."""
 
     forgotten: int
 
@@ -99,15 +117,16 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
 
     Args:
         reward_model: What judges and remembers.
-        user_id: The one user this server is for. The tools then judge and remember for that user,
-            and refuse a call that names another. Left out, every call has to name a user, and the
-            client can ask about anybody in the memory.
+        user_id: The one user this server is for. The tools then have no argument `user_id`: they
+            judge and remember for that user, and refuse a call that names another all the same. Left
+            out, every call has to name a user, and the client can ask about anybody in the memory.
 
     Raises:
         ConfigurationError: `user_id` is no usable id.
     """
     only = None if user_id is None else valid_user_id(user_id)
-    server = MCPServer(
+    server = _Server(
+        only,
         "pgenrm",
         title="pgenrm-agent",
         version=version("pgenrm-agent"),
@@ -115,25 +134,23 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             "Tells how much one particular user would like each candidate answer, judging from "
             "what that user preferred before. Use rerank to pick among drafts, score to see why, "
             "remember when the user picks an answer, state_preference when they say what they "
-            "want, and forget only when they ask to be forgotten."
+            "want, list_remembered with correct or forget_entry when something remembered is wrong, and"
+            " forget only when they ask to be forgotten."
         ),
         log_level="WARNING",
     )
 
-    def user(named: str) -> str:
-        if not named:
-            if only is None:
-                raise ToolError("user_id is missing: pass the id of the user")
-            return only
-        try:
-            asked = valid_user_id(named)
-        except ConfigurationError as error:
-            raise ToolError(str(error)) from error
-        if only not in (None, asked):
-            raise ToolError("this server is for one user only: leave user_id out")
-        return asked
+    def tool(**hints: bool) -> Callable[[Tool], Tool]:
+        """Register a tool; of a server for one user, without its argument `user_id`."""
 
-    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+        def register(work: Tool) -> Tool:
+            shown = work if only is None else _for_user(work, only)
+            server.add_tool(shown, annotations=ToolAnnotations(**hints))
+            return work
+
+        return register
+
+    @tool(read_only_hint=True)
     async def score(
         query: QueryArgument,
         candidates: CandidatesArgument,
@@ -143,7 +160,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
     ) -> Annotated[CallToolResult, Scores]:
         """Score candidate answers for one user, 1 to 10, with the persona and rubric behind it."""
         evaluation = await _told(
-            _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
+            _evaluated(reward_model, ctx, _user(user_id), query, candidates, timeout_s)
         )
         own = [chain for chain in evaluation.chains if chain.level == "individual"]
         shown = typical_chain(evaluation, own) if own else None
@@ -164,7 +181,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
             content.append(_rubric(scores.rubric))
         return _result(content, scores)
 
-    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+    @tool(read_only_hint=True)
     async def rerank(
         query: QueryArgument,
         candidates: CandidatesArgument,
@@ -174,7 +191,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
     ) -> Annotated[CallToolResult, Ranking]:
         """Order candidate answers by how much one user would like them, best first."""
         evaluation = await _told(
-            _evaluated(reward_model, ctx, user(user_id), query, candidates, timeout_s)
+            _evaluated(reward_model, ctx, _user(user_id), query, candidates, timeout_s)
         )
         ranking = Ranking(
             items=ranking_of(evaluation).items,
@@ -184,7 +201,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         )
         return _result([describe(evaluation)], ranking)
 
-    @server.tool(annotations=ToolAnnotations(destructive_hint=False))
+    @tool(destructive_hint=False)
     async def remember(
         query: QueryArgument,
         chosen: Annotated[str, Field(description="The answer the user preferred, in full.")],
@@ -192,7 +209,7 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         user_id: UserArgument = "",
     ) -> Remembered:
         """Remember that the user preferred one answer to another."""
-        named = user(user_id)
+        named = _user(user_id)
 
         async def store() -> str:
             pair = PreferencePair(query=query, chosen=chosen, rejected=rejected)
@@ -200,14 +217,14 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
 
         return Remembered(id=await _told(store()))
 
-    @server.tool(annotations=ToolAnnotations(destructive_hint=False, idempotent_hint=True))
+    @tool(destructive_hint=False, idempotent_hint=True)
     async def state_preference(
         text: Annotated[str, Field(description="What the user said, in their words.")],
         kind: Literal["style", "self_description", "demographics", "attributes"] = "style",
         user_id: UserArgument = "",
     ) -> Remembered:
         """Remember what the user says they want from answers."""
-        named = user(user_id)
+        named = _user(user_id)
 
         async def store() -> str:
             return await reward_model.astate_preference(
@@ -216,7 +233,36 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
 
         return Remembered(id=await _told(store()))
 
-    @server.tool(annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=True))
+    @tool(read_only_hint=True)
+    async def list_remembered(user_id: UserArgument = "") -> RememberedEntries:
+        """List what is remembered of the user, each with its id and what has overruled it."""
+        return RememberedEntries(entries=await _told(reward_model.aentries(_user(user_id))))
+
+    @tool(destructive_hint=True, idempotent_hint=True)
+    async def correct(
+        id: EntryArgument,
+        text: Annotated[str, Field(description="Of a statement: what the user wants.")] = "",
+        query: Annotated[str, Field(description="Of a choice: what was asked.")] = "",
+        chosen: Annotated[str, Field(description="Of a choice: the preferred answer.")] = "",
+        rejected: Annotated[str, Field(description="Of a choice: the answer liked less.")] = "",
+        user_id: UserArgument = "",
+    ) -> Remembered:
+        """Correct one choice or statement that was remembered wrongly; what is not said stays."""
+        named = _user(user_id)
+
+        async def store() -> str:
+            entry = entry_of(await reward_model.aentries(named), id)
+            new = entry.changed(text=text, query=query, chosen=chosen, rejected=rejected)
+            return await reward_model.acorrect(named, id, new)
+
+        return Remembered(id=await _told(store()))
+
+    @tool(destructive_hint=True, idempotent_hint=True)
+    async def forget_entry(id: EntryArgument, user_id: UserArgument = "") -> Forgotten:
+        """Remove one choice or statement of the user, when they ask for it."""
+        return Forgotten(forgotten=int(await _told(reward_model.aforget_entry(_user(user_id), id))))
+
+    @tool(destructive_hint=True, idempotent_hint=True)
     async def forget(
         confirmed: Annotated[
             YesOrNo, Field(description="True only when the user has asked to be forgotten.")
@@ -224,12 +270,78 @@ def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MC
         user_id: UserArgument = "",
     ) -> Forgotten:
         """Remove everything that is remembered about the user, for good."""
-        named = user(user_id)
+        named = _user(user_id)
         if not confirmed:
             raise ToolError("nothing was removed: ask the user first, then pass confirmed=true")
         return Forgotten(forgotten=await _told(reward_model.aforget(named)))
 
     return server
+
+
+def load_when_met(server: MCPServer, reward_model: PGenRM) -> None:
+    """Load model and memory soon after a client's first message, while it makes its next one.
+
+    A client gives a server a few seconds to answer at all. What cannot be loaded is logged, and is
+    the error of every call that needs it.
+    """
+    started: list[asyncio.Task[None]] = []
+
+    async def load() -> None:
+        await asyncio.sleep(LOAD_AFTER_S)
+        try:
+            await reward_model.aprepare()
+        except PGenRMError as error:
+            logger.error("nothing can be scored: %s", error)
+
+    async def on_message(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        result = await call_next(ctx)
+        if not started:
+            started.append(asyncio.create_task(load()))
+        return result
+
+    server.middleware.append(on_message)
+
+
+class _Server(MCPServer):
+    """The SDK's server, which drops arguments that a tool does not have; a user must not get lost so."""
+
+    def __init__(self, only: str | None, *options: Any, **named: Any) -> None:
+        super().__init__(*options, **named)
+        self._only = only
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool, unless the call names another user than the server's."""
+        asked = arguments.get("user_id")
+        if self._only is not None and asked and _user(asked) != self._only:
+            raise ToolError("this server is for one user only: leave user_id out")
+        return await super().call_tool(name, arguments, context)
+
+
+def _user(named: object) -> str:
+    if named == "":
+        raise ToolError("user_id is missing: pass the id of the user")
+    try:
+        return valid_user_id(named)
+    except ConfigurationError as error:
+        raise ToolError(str(error)) from error
+
+
+def _for_user(work: Tool, user: str) -> Tool:
+    """Return a tool without its argument `user_id`, which is this user's id."""
+    signature = inspect.signature(work, eval_str=True)
+    kept = [each for each in signature.parameters.values() if each.name != "user_id"]
+
+    @functools.wraps(work)
+    async def for_user(**given: Any) -> Any:
+        return await work(**given, user_id=user)
+
+    shown: Any = for_user
+    shown.__signature__ = signature.replace(parameters=kept)
+    shown.__annotations__ = {each.name: each.annotation for each in kept}
+    shown.__annotations__["return"] = signature.return_annotation
+    return shown  # type: ignore[no-any-return]
 
 
 async def _told(work: Awaitable[T]) -> T:

@@ -37,6 +37,7 @@ CODES = {
 }
 MEANINGS = {
     401: "No key in force came with the request.",
+    404: "There is no such entry.",
     408: "The body did not come in time.",
     409: "The request contradicts itself.",
     413: "The body is larger than the server takes.",

@@ -9,8 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
-from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT, MAX_TURNS, Model, UserId, YesOrNo
-from pgenrm_agent.memory import UserSummary
+from pgenrm_agent.fields import (
+    MAX_CANDIDATES,
+    MAX_TEXT,
+    MAX_TURNS,
+    Identifier,
+    Model,
+    UserId,
+    YesOrNo,
+)
+from pgenrm_agent.memory import Entry, UserSummary
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
     CandidateScore,
@@ -28,15 +36,18 @@ from pgenrm_agent.schema import (
 
 __all__ = [
     "ConsentBody",
+    "EntryBody",
     "ErrorBody",
     "Forgotten",
     "PreferenceBody",
+    "PreferenceChange",
     "Ready",
     "RerankBody",
     "RerankResponse",
     "ScoreBody",
     "ScoreResponse",
     "StatementBody",
+    "StatementChange",
     "Stored",
     "UserList",
     "UserResponse",
@@ -119,6 +130,12 @@ class PreferenceBody(Model):
         return PreferencePair(query=self.query, chosen=self.chosen, rejected=self.rejected)
 
 
+class PreferenceChange(PreferenceBody):
+    """What a remembered choice is to be from now on; `id` says which."""
+
+    id: Identifier
+
+
 class StatementBody(Model):
     """What the user says they want."""
 
@@ -132,6 +149,18 @@ class StatementBody(Model):
     def statement(self) -> StatedPreference:
         """Return it as a statement."""
         return StatedPreference(kind=self.kind, text=self.text)
+
+
+class StatementChange(StatementBody):
+    """What a remembered statement is to be from now on; `id` says which."""
+
+    id: Identifier
+
+
+class EntryBody(Model):
+    """One remembered choice or statement."""
+
+    id: Identifier
 
 
 class SignalsBody(Model):
@@ -349,11 +378,16 @@ class Forgotten(Model):
 
 
 class UserResponse(Model):
-    """What is remembered of one user; empty for one nobody has heard of."""
+    """What is remembered of one user; empty for one nobody has heard of.
+
+    `stated` is what counts now. `entries` holds all choices and statements with the ids by which they
+    are corrected and forgotten, and says which newer one has overruled them.
+    """
 
     user_id: str
     history: list[PreferencePair]
     stated: list[StatedPreference]
+    entries: list[Entry]
     consent: bool
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -267,7 +268,7 @@ def test_the_obvious_cases_tell_whether_a_judge_is_fit_and_go_on_without_a_folde
     ("arguments", "code", "complaint"),
     [
         (("eval", "--data", "obvious:medium"), 1, "obvious:long"),
-        (("eval",), 2, "--data and --out are needed"),
+        (("eval",), 2, "--data is needed"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--judge", "abacus"), 1, "abacus"),
         (("eval", "--data", "x.jsonl", "--out", "o", "--prototype", "4"), 1, "--memory"),
         (("eval", "--data", "nowhere.jsonl", "--out", "o"), 1, "nowhere.jsonl"),
@@ -313,3 +314,39 @@ def test_what_finds_similar_users_belongs_to_a_run(
     refused = pgenrm(*command, "second")
     assert refused.returncode == 1
     assert "p-genrm with other settings" in refused.stderr
+
+
+@pytest.mark.long
+def test_the_line_of_the_readme_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = Path(__file__).parents[3].joinpath("README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^pgenrm (eval .*)$", readme, re.MULTILINE)
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    done = pgenrm(*line.split())
+    assert done.returncode == 0, done.stderr
+    assert "120 choices of 8 users; it names no splits and has few users" in done.stderr
+    printed = " ".join(done.stdout.split())
+    for judge in ("p-genrm", "longest"):
+        assert f"{judge} is right in" in printed
+    (folder,) = tmp_path.glob("evaluations/sample-*")
+    assert "56 choices of 8 users" in json.loads((folder / "summary.json").read_text())["data"]
+
+
+def test_two_users_are_too_few_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGENRM_HOME", str(tmp_path))
+    rows = [
+        {"user_id": user, "query": f"q{n}", "chosen": f"a long answer {n}", "rejected": "short"}
+        for user in ("ada", "ben")
+        for n in range(6)
+    ]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8-sig")
+    done = pgenrm("eval", "--data", file, "--judge", "longest")
+    assert done.returncode == 0, done.stderr
+    assert "longest is right in 100.0 % of comparisons: too few users to say" in " ".join(
+        done.stdout.split()
+    )
+    assert "better than chance" not in done.stdout
+    assert "has few users, so all of them are asked about" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -116,3 +117,76 @@ def test_a_bad_answer_of_lamp_qa_is_named(tmp_path: Path) -> None:
         read_source(source, split="test", history=3, seed=1)
     with pytest.raises(ConfigurationError, match="no questions"):
         read_source(lamp_files(tmp_path), split="test", history=3, seed=1)
+
+
+def choices_of(users: int, each: int = 4) -> list[dict[str, str]]:
+    return [
+        {"user_id": f"u{user}", "query": f"q{n}", "chosen": f"good {user} {n}", "rejected": "bad"}
+        for user in range(users)
+        for n in range(each)
+    ]
+
+
+@pytest.mark.parametrize("users", [1, 2, 12, 60])
+def test_a_file_without_splits_is_divided_and_that_is_said(tmp_path: Path, users: int) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in choices_of(users)))
+    source = read_source(str(file), split="test", history=2, seed=1)
+    asked = {question.user_id for question in source.questions}
+    assert source.told.startswith(f"{4 * users} choices of {users} users; it names no splits")
+    if users < 60:
+        assert len(asked) == users
+        assert "all of them are asked about: do not train on it" in source.told
+    else:
+        assert 6 <= len(asked) < users
+        assert "divided by a hash of their ids" in source.told
+    assert f"Asked about: {2 * len(asked)} choices of {len(asked)} users" in source.told
+    # The past is the first half, and never what is asked.
+    for question in source.questions:
+        assert question.candidates[0].text.endswith(("2", "3"))
+        assert all(pair.chosen.endswith(("0", "1")) for pair in question.history)
+
+
+def test_a_file_that_names_its_splits_decides(tmp_path: Path) -> None:
+    rows = [{**row, "split": "test" if row["query"] == "q3" else "train"} for row in choices_of(3)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = read_source(str(file), split="test", history=9, seed=1)
+    assert len(source.questions) == 3
+    assert source.told == (
+        "12 choices of 3 users. Asked about: 3 choices of 3 users, in the split test; their past:"
+        " 9 choices."
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_byte_order_mark_is_taken(tmp_path: Path, encoding: str) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in choices_of(2))
+    mark = "\ufeff" if encoding == "utf-16-be" else ""  # the others write their own
+    plain, zipped = tmp_path / "mine.jsonl", tmp_path / "mine.jsonl.gz"
+    plain.write_text(mark + text, encoding=encoding)
+    zipped.write_bytes(gzip.compress((mark + text).encode(encoding)))
+    questions = tmp_path / "questions.jsonl"
+    asked = {
+        "id": "1",
+        "user_id": "ada",
+        "query": "q",
+        "candidates": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}],
+        "grades": [1, 0],
+    }
+    questions.write_text(mark + json.dumps(asked), encoding=encoding)
+    for source, count in ((plain, 4), (zipped, 4), (questions, 1)):
+        assert len(read_source(str(source), split="test", history=1, seed=1).questions) == count
+
+
+def test_the_sample_is_twenty_queries_of_invented_users() -> None:
+    source = read_source("sample", split="test", history=3, seed=1)
+    every = [*source.questions, *source.training]
+    assert len({question.user_id for question in source.questions}) == 8
+    assert len({asked.query for asked in every}) == 20
+    assert len(source.questions) == 56
+
+
+def test_a_folder_is_no_file_of_choices(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a folder: .*prb:PATH"):
+        read_source(str(tmp_path), split="test", history=1, seed=1)

@@ -147,6 +147,8 @@ def test_repeating_a_users_choices_does_not_narrow_the_interval() -> None:
     assert often is not None
     assert often.high - often.low == pytest.approx(once.high - once.low, abs=0.02)
     assert bootstrap_interval([1.0, 0.0], ["ada", "ada"], seed=1) is None
+    assert bootstrap_interval([1.0] * 50, list(range(5)) * 10, seed=1) is None
+    assert bootstrap_interval([1.0] * 50, [*range(6), *[0] * 44], seed=1) is not None
 
 
 def test_a_paired_comparison_flips_every_users_sign() -> None:

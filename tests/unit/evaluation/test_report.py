@@ -151,6 +151,8 @@ def test_words_follow_the_figures(rows: list[JudgeSummary]) -> None:
     assert accuracy_in_words(good).startswith("p-genrm is right in 80.0 % of comparisons")
     assert accuracy_in_words(good).endswith(": better than chance.")
     assert accuracy_in_words(coin).endswith(": no better than chance.")
+    few = good.model_copy(update={"interval": None, "against_chance": "unknown"})
+    assert accuracy_in_words(few).endswith(": too few users to say, fewer than 6.")
     shown = cells(good)
     assert shown["not scored"] == "0 of 40"
     assert shown["slips, %"] == "0.0"

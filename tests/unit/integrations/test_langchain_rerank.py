@@ -10,7 +10,7 @@ from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
@@ -126,6 +126,22 @@ async def test_best_of_n_returns_what_the_person_likes_best_with_the_evaluation(
             "user",
             "assistant",
         ]
+
+
+def test_best_of_n_shows_what_tools_returned_as_context(rm: PGenRM) -> None:
+    asked = [
+        HumanMessage([{"type": "text", "text": "Coat?"}]),
+        AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Oslo"}, "id": "1"}]),
+        ToolMessage("7 degrees", name="weather", tool_call_id="1"),
+    ]
+    best = BestOfN(model=model(*ANSWERS), reward_model=rm, n=3, user_id="ada")
+    told = best.invoke(asked).response_metadata["pgenrm"]["evaluation"]["request"]
+    assert told["query"] == "Coat?"
+    assert [turn["content"] for turn in told["conversation"]] == [
+        '(calls weather: {"city": "Oslo"})',
+        "(weather returned: 7 degrees)",
+    ]
+    assert [each["text"] for each in told["candidates"]] == ANSWERS
 
 
 def test_best_of_n_judges_for_whom_the_call_names(rm: PGenRM) -> None:
@@ -244,8 +260,9 @@ def test_tools_are_bound_to_the_wrapped_model(rm: PGenRM) -> None:
 def test_best_of_n_without_a_person_or_a_question_says_so(rm: PGenRM) -> None:
     with pytest.raises(ConfigurationError, match="no user is named"):
         BestOfN(model=model("So."), reward_model=rm, n=1).invoke("How?")
-    with pytest.raises(ConfigurationError, match="no question"):
-        BestOfN(model=model("So."), reward_model=rm, n=1, user_id="ada").invoke([AIMessage("Hi.")])
+    for messages in ([AIMessage("Hi.")], [HumanMessage(" ")]):
+        with pytest.raises(ConfigurationError, match="no question"):
+            BestOfN(model=model("So."), reward_model=rm, n=1, user_id="ada").invoke(messages)
 
 
 class Own(TypedDict, total=False):

@@ -88,8 +88,8 @@ def test_the_text_is_a_short_ranking_and_the_artifact_the_evaluation(rm: PGenRM)
         "Judged by 0 past choices and 0 statements of 'ada'; nothing is known of user 'ada': is the"
         " name right?"
     )
-    assert isinstance(message.artifact, Evaluation)
-    assert message.artifact.best == "answer-2"
+    assert Evaluation.model_validate(message.artifact).best == "answer-2"
+    assert message.artifact["best"] == "answer-2"
 
 
 def test_answers_that_were_not_scored_are_named_in_the_text(tmp_path: Path) -> None:
@@ -132,5 +132,5 @@ async def test_a_bound_tool_judges_for_its_person_and_hides_the_argument(rm: PGe
     asked = {"query": "Which?", "candidates": ["red"], "user_id": "bob"}
     made = ToolCall(name=tool.name, args=asked, id="1", type="tool_call")
     message = await tool.ainvoke(made)
-    assert message.artifact.request.user_id == "ada"
+    assert message.artifact["request"]["user_id"] == "ada"
     assert set(as_tool(rm).args) == {"query", "candidates", "user_id"}

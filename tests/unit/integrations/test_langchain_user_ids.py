@@ -87,7 +87,7 @@ def test_every_usable_id_is_remembered_scored_and_forgotten(rm: PGenRM, user: st
     assert state.invoke({"text": "Be brief."}, config) == "Remembered."
     tool = as_tool(rm, user_from="state")
     ranked = last(agent(tool).invoke({"messages": calling(tool, ASKED), "user_id": user}))
-    assert ranked.artifact.request.user_id == user
+    assert ranked.artifact["request"]["user_id"] == user
     assert as_tool(rm).invoke({**ASKED, "user_id": user}).startswith("Answers as")
     assert (
         PersonalReranker(reward_model=rm).invoke(ASKED, config).evaluation.request.user_id == user
@@ -119,8 +119,8 @@ async def test_config_and_context_name_the_user_alike(
         else {"context": context(user_id=named)}
     )
     compiled = agent(tool, context)
-    assert last(compiled.invoke(given, **how)).artifact.request.user_id == user
-    assert last(await compiled.ainvoke(given, **how)).artifact.request.user_id == user
+    assert last(compiled.invoke(given, **how)).artifact["request"]["user_id"] == user
+    assert last(await compiled.ainvoke(given, **how)).artifact["request"]["user_id"] == user
 
 
 def test_the_context_names_the_user_for_memory_tools_and_rerankers_in_a_graph(rm: PGenRM) -> None:

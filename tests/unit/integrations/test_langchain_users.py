@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import ValidationError
@@ -17,6 +22,7 @@ from pgenrm_agent import as_tool
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.langchain.memory import memory_tools
 from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Evaluation
 
 ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
 
@@ -25,12 +31,12 @@ class State(MessagesState):
     user_id: str
 
 
-def agent(tool: BaseTool) -> Any:
+def agent(tool: BaseTool, checkpointer: BaseCheckpointSaver[Any] | None = None) -> Any:
     """A graph with a tool node; it has to be checked with a state and config like an agent's."""
     graph = StateGraph(State)
     graph.add_node("tools", ToolNode([tool]))
     graph.add_edge(START, "tools")
-    return graph.compile()
+    return graph.compile(checkpointer)
 
 
 def calling(tool: BaseTool, **arguments: object) -> list[AnyMessage]:
@@ -49,8 +55,8 @@ async def test_the_state_names_the_person_and_the_model_cannot(rm: PGenRM) -> No
     assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
     messages = calling(tool, **ASKED, user_id="bob")
     message = last(await agent(tool).ainvoke({"messages": messages, "user_id": "ada"}))
-    assert message.artifact.request.user_id == "ada"
-    assert message.artifact.best == "answer-2"
+    assert message.artifact["request"]["user_id"] == "ada"
+    assert message.artifact["best"] == "answer-2"
 
 
 def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
@@ -58,14 +64,27 @@ def test_the_config_names_the_person_and_the_model_cannot(rm: PGenRM) -> None:
     assert "user_id" not in tool.tool_call_schema.model_json_schema()["properties"]
     state = {"messages": calling(tool, **ASKED, user_id="bob"), "user_id": "bob"}
     message = last(agent(tool).invoke(state, {"configurable": {"user_id": "ada"}}))
-    assert message.artifact.request.user_id == "ada"
+    assert message.artifact["request"]["user_id"] == "ada"
 
 
 def test_a_bound_person_stays_whatever_the_config_says(rm: PGenRM) -> None:
     tool = as_tool(rm, user_id="ada", user_from="config")
     state = {"messages": calling(tool, **ASKED), "user_id": "bob"}
     message = last(agent(tool).invoke(state, {"configurable": {"user_id": "bob"}}))
-    assert message.artifact.request.user_id == "ada"
+    assert message.artifact["request"]["user_id"] == "ada"
+
+
+def test_the_artifact_is_the_same_after_every_checkpointer(rm: PGenRM, tmp_path: Path) -> None:
+    tool = as_tool(rm, user_id="ada")
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with SqliteSaver.from_conn_string(str(tmp_path / "kept.sqlite")) as sqlite:
+        for checkpointer in (InMemorySaver(), sqlite):
+            kept = agent(tool, checkpointer)
+            before = last(kept.invoke({"messages": calling(tool, **ASKED)}, config)).artifact
+            after = last(kept.get_state(config).values).artifact
+            assert type(after) is dict
+            assert after == before == json.loads(json.dumps(before))
+            assert Evaluation.model_validate(after).best == "answer-2"
 
 
 async def test_the_custom_stream_tells_every_stage_in_order(rm: PGenRM) -> None:

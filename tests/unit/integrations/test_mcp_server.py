@@ -23,7 +23,11 @@ from starlette.types import ASGIApp
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.mcp.http import MOST_BYTES, create_mcp_app
-from pgenrm_agent.integrations.mcp.server import create_mcp_server
+from pgenrm_agent.integrations.mcp.server import (
+    LOAD_AFTER_S,
+    create_mcp_server,
+    load_when_met,
+)
 from pgenrm_agent.reward_model import PGenRM
 
 ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
@@ -55,7 +59,7 @@ async def test_without_keys_other_sites_reach_nothing_over_http(
                 answer = await http.post(url, json=call, headers={"Origin": origin})
                 assert answer.status_code == 403, origin
         async with Client(streamable_http_client(url)) as client:
-            assert len((await client.list_tools()).tools) == 5
+            assert len((await client.list_tools()).tools) == 8
 
 
 @contextmanager
@@ -83,7 +87,16 @@ def text(result: Any) -> str:
 async def test_the_tools_are_listed_with_their_output(address: str) -> None:
     async with Client(address) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert set(tools) == {"score", "rerank", "remember", "state_preference", "forget"}
+    assert set(tools) == {
+        "score",
+        "rerank",
+        "remember",
+        "state_preference",
+        "list_remembered",
+        "correct",
+        "forget_entry",
+        "forget",
+    }
     assert all(tool.output_schema for tool in tools.values())
     assert tools["forget"].annotations.destructive_hint
     assert "ctx" not in tools["score"].input_schema["properties"]
@@ -131,6 +144,30 @@ async def test_what_is_remembered_over_mcp_is_in_the_memory(address: str, rm: PG
         assert refused.is_error
         done = await client.call_tool("forget", {"confirmed": True, "user_id": "kim"})
     assert done.structured_content == {"forgotten": 2}
+
+
+async def test_one_entry_is_corrected_and_forgotten(address: str) -> None:
+    choice = {"query": "How?", "chosen": "So.", "rejected": "Not so."}
+    async with Client(address) as client:
+
+        async def call(tool: str, **arguments: Any) -> Any:
+            result = await client.call_tool(tool, {**arguments, "user_id": "pia"})
+            assert not result.is_error, text(result)
+            return result.structured_content
+
+        kept = (await call("remember", **choice))["id"]
+        said = (await call("state_preference", text="Be brief."))["id"]
+        assert (await call("correct", id=kept, chosen="Thus."))["id"] == kept
+        said = (await call("correct", id=said, text="Be thorough."))["id"]
+        pair, stated = (await call("list_remembered"))["entries"]
+        assert (pair["pair"]["chosen"], pair["pair"]["rejected"]) == ("Thus.", "Not so.")
+        assert (stated["id"], stated["stated"]["text"]) == (said, "Be thorough.")
+        assert await call("forget_entry", id=kept) == {"forgotten": 1}
+        assert await call("forget_entry", id=kept) == {"forgotten": 0}
+        for wrong in ({"id": kept, "chosen": "x"}, {"id": said}, {"id": said, "query": "x"}):
+            refused = await client.call_tool("correct", {**wrong, "user_id": "pia"})
+            assert refused.is_error
+        await call("forget", confirmed=True)
 
 
 async def test_progress_is_told_stage_by_stage(address: str) -> None:
@@ -214,10 +251,33 @@ async def test_a_server_for_one_person_judges_for_nobody_else(rm: PGenRM, mode: 
     async with Client(create_mcp_server(rm, user_id="ada"), mode=mode) as client:
         own = await client.call_tool("score", ASKED)
         assert own.structured_content["best"] == "answer-2"
+        for tool in (await client.list_tools()).tools:
+            assert "user_id" not in tool.input_schema["properties"], tool.name
+            assert tool.output_schema
         refused = await client.call_tool("score", {**ASKED, "user_id": "bob"})
         assert refused.is_error
         assert "one user only" in text(refused)
+        same = await client.call_tool("rerank", {**ASKED, "user_id": "ada"})
+        assert not same.is_error
         assert "bob" not in json.dumps(own.structured_content)
+
+
+async def test_the_model_is_loaded_after_the_first_message(
+    make_engine: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "a.txt").write_text("no memory")
+    for folder, loads in (("memory", True), ("foreign", False)):
+        with PGenRM(engine=make_engine(), memory=tmp_path / folder) as reward_model:
+            server = create_mcp_server(reward_model, user_id="ada")
+            load_when_met(server, reward_model)
+            async with Client(server) as client:
+                await client.list_tools()
+                await asyncio.sleep(LOAD_AFTER_S + 1)
+                assert (reward_model._neighbors is not None) is loads
+                assert ("nothing can be scored" in caplog.text) is not loads
+                result = await client.call_tool("score", ASKED)
+                assert result.is_error is not loads
 
 
 async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
@@ -242,7 +302,7 @@ async def test_over_http_only_a_key_of_the_tenant_opens_the_server(
                         assert "key of tenant acme" in answer.json()["error"]
         async with AsyncClient(headers={"Authorization": f"Bearer {own}"}) as http:
             async with Client(streamable_http_client(url, http_client=http)) as client:
-                assert len((await client.list_tools()).tools) == 5
+                assert len((await client.list_tools()).tools) == 8
             for damaged in (b"{}\n", b"no JSON\n", b"\xff\xfe", b'{"id": 1}\n'):
                 whole = ring.path.read_bytes()
                 ring.path.write_bytes(damaged)

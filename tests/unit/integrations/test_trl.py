@@ -63,6 +63,60 @@ def test_an_empty_completion_is_not_scored_and_counted(rm: PGenRM) -> None:
     assert logged == {"pgenrm/not_scored": 0.5}
 
 
+def test_only_the_last_text_of_an_agents_completion_is_judged(
+    engine: ScriptedEngine, scaling: Scaling, tmp_path: Path
+) -> None:
+    call = {"type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    step = {"role": "assistant", "content": "A look. 1", "tool_calls": [call]}
+    output = {"role": "tool", "name": "look_up", "content": "Secret 9"}
+    asked = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "How?"}]
+    with PGenRM(engine=engine, memory=tmp_path, scaling=scaling) as rm:
+        reward = as_reward_func(rm)
+        rewards = reward(
+            prompts=[asked] * 4,
+            completions=[
+                [step, output, {"role": "assistant", "content": "So. 4"}],
+                [{"role": "assistant", "content": [{"type": "text", "text": "Thus. 6"}]}],
+                [step, output],
+                [step],
+            ],
+            user_id=["ada"] * 4,
+        )
+    assert rewards == [4.0, 6.0, None, None]
+    assert reward.not_scored == 2
+    shown = [message.content for call in engine.calls for p in call[0] for message in p.messages]
+    assert not any("Secret" in text or "A look" in text for text in shown)
+
+
+def test_a_row_that_cannot_be_judged_is_not_scored_and_stops_nobody(rm: PGenRM) -> None:
+    blank = [{"role": "user", "content": " "}]
+    image = [{"role": "user", "content": [{"type": "image"}]}]
+    rewards = as_reward_func(rm)(
+        prompts=["How?", "How?", "", blank, "x" * 60_000, image, "Half \ud83d"],
+        completions=["So. 4", "y" * 60_000, "So. 4", "So. 4", "So. 4", "So. 4", "\ud83d So. 4"],
+        user_id=["ada"] * 7,
+    )
+    assert rewards == [4.0, None, None, None, None, 4.0, 4.0]
+
+
+def test_more_completions_than_a_request_holds_are_judged_in_groups(rm: PGenRM) -> None:
+    rewards = as_reward_func(rm)(
+        prompts=["How?"] * 130,
+        completions=[f"Number {number}. 7" for number in range(130)],
+        user_id=["ada"] * 130,
+    )
+    assert rewards == [7.0] * 130
+
+
+def test_a_prompt_without_a_user_is_refused(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="no question to judge answers by"):
+        as_reward_func(rm)(
+            prompts=[[{"role": "system", "content": "Be brief."}]],
+            completions=["So. 4"],
+            user_id=["ada"],
+        )
+
+
 def test_a_model_that_writes_no_chain_rewards_nothing(scaling: Scaling, tmp_path: Path) -> None:
     with PGenRM(engine=ScriptedEngine("no chain"), memory=tmp_path, scaling=scaling) as rm:
         reward = as_reward_func(rm)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
+from pydantic import StringConstraints
+from starlette.exceptions import HTTPException
 
+from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import errors
 from pgenrm_agent.integrations.server.schemas import (
     ConsentBody,
+    EntryBody,
     Forgotten,
     PreferenceBody,
+    PreferenceChange,
     StatementBody,
+    StatementChange,
     Stored,
     UserList,
     UserResponse,
 )
 from pgenrm_agent.integrations.server.service import CallersModel
 from pgenrm_agent.prototypes import PrototypeStatus
+from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 router = APIRouter(tags=["memory"])
 
@@ -28,6 +37,10 @@ WRITE = errors(401, 408, 413, 422, 503)
 # An id may hold "/" (as %2F): what is done with a user stands last in a path, and every method that
 # has no such end takes the whole rest as the id.
 UserPath = Annotated[UserId, Path()]
+IdempotencyKey = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=256)] | None,
+    Header(alias="Idempotency-Key", description="The same for a request and its repetitions."),
+]
 
 
 @router.get("/v1/users", responses=READ)
@@ -53,6 +66,7 @@ async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
             user_id=user_id,
             history=list(memory.history(user_id)),
             stated=list(memory.recall(user_id, limit=0).stated),
+            entries=list(memory.entries(user_id)),
             consent=memory.consent(user_id),
         )
 
@@ -62,15 +76,61 @@ async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
 @router.post(
     "/v1/users/{user_id:path}/preferences", status_code=201, responses={**WRITE, **errors(409)}
 )
-async def remember(user_id: UserPath, body: PreferenceBody, reward_model: CallersModel) -> Stored:
-    """Remember that the user preferred one answer to another."""
-    return Stored(id=await reward_model.aremember(user_id, body.pair()))
+async def remember(
+    user_id: UserPath,
+    body: PreferenceBody,
+    reward_model: CallersModel,
+    key: IdempotencyKey = None,
+) -> Stored:
+    """Remember that the user preferred one answer to another.
+
+    A request that is sent again with the same Idempotency-Key is remembered once.
+    """
+    pair = body.pair()
+    if key is None:
+        return Stored(id=await reward_model.aremember(user_id, pair))
+    # The key becomes the choice's id, so the memory itself tells a repeated request, also after a
+    # restart and in another process.
+    pair = pair.model_copy(update={"id": f"key-{hashlib.sha256(key.encode()).hexdigest()}"})
+    try:
+        return Stored(id=await reward_model.aremember(user_id, pair))
+    except MemoryStoreError as error:
+        history = await asyncio.to_thread(reward_model.memory.history, user_id)
+        if any(kept.id == pair.id for kept in history):
+            raise HTTPException(
+                409, "this Idempotency-Key came with another choice before: send a new one"
+            ) from error
+        raise
 
 
 @router.post("/v1/users/{user_id:path}/statements", status_code=201, responses=WRITE)
 async def state(user_id: UserPath, body: StatementBody, reward_model: CallersModel) -> Stored:
     """Remember what the user says they want."""
     return Stored(id=await reward_model.astate_preference(user_id, body.statement()))
+
+
+@router.put("/v1/users/{user_id:path}/preferences", responses={**WRITE, **errors(404, 409)})
+async def correct_preference(
+    user_id: UserPath, body: PreferenceChange, reward_model: CallersModel
+) -> Stored:
+    """Put another choice in the place of one; it keeps its id."""
+    return await _corrected(reward_model, user_id, body.id, body.pair())
+
+
+@router.put("/v1/users/{user_id:path}/statements", responses={**WRITE, **errors(404)})
+async def correct_statement(
+    user_id: UserPath, body: StatementChange, reward_model: CallersModel
+) -> Stored:
+    """Put another statement in the place of one; it has another id."""
+    return await _corrected(reward_model, user_id, body.id, body.statement())
+
+
+@router.post("/v1/users/{user_id:path}/forget", responses={**WRITE, **errors(404)})
+async def forget_entry(user_id: UserPath, body: EntryBody, reward_model: CallersModel) -> Forgotten:
+    """Remove one choice or statement of the user."""
+    if not await reward_model.aforget_entry(user_id, body.id):
+        raise _unknown(body.id)
+    return Forgotten(forgotten=1)
 
 
 @router.put("/v1/users/{user_id:path}/consent", responses=WRITE)
@@ -84,6 +144,19 @@ async def consent(user_id: UserPath, body: ConsentBody, reward_model: CallersMod
 async def forget(user_id: UserPath, reward_model: CallersModel) -> Forgotten:
     """Remove every trace of the user."""
     return Forgotten(forgotten=await reward_model.aforget(user_id))
+
+
+async def _corrected(
+    reward_model: PGenRM, user_id: str, entry_id: str, new: PreferencePair | StatedPreference
+) -> Stored:
+    entries = await reward_model.aentries(user_id)
+    if all(entry.id != entry_id for entry in entries):
+        raise _unknown(entry_id)
+    return Stored(id=await reward_model.acorrect(user_id, entry_id, new))
+
+
+def _unknown(entry_id: str) -> HTTPException:
+    return HTTPException(404, f"nothing with the id {entry_id!r} is remembered of this user")
 
 
 @router.get("/v1/prototypes", responses=READ)

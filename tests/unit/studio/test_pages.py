@@ -1,0 +1,85 @@
+"""What the studio's pages show: the form's room, known users, scores with their spread, ties."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import httpx
+from scripted_person import REQUEST, begin, reply
+from starlette.testclient import TestClient
+from studio_server import TOKEN
+
+from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.schema import Candidate, Scaling
+from pgenrm_agent.studio import create_studio
+from pgenrm_agent.studio.access import form_key
+from pgenrm_agent.testing import ScriptedEngine
+
+
+def opened(session: DebugSession, *users: str) -> httpx.Client:
+    studio = create_studio(session, token=TOKEN, known_users=lambda: users)
+    client = TestClient(studio, base_url="http://127.0.0.1")
+    assert client.get(f"/?token={TOKEN}").status_code == 200
+    return client
+
+
+def said(page: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+def test_the_form_offers_known_users_and_makes_room_for_more() -> None:
+    with DebugSession(engine=ScriptedEngine(reply)) as session:
+        begin(session)
+        client = opened(session, "zoe", "b<&>")
+        page = client.get("/").text
+        offered = [unescape(name) for name in re.findall(r'<option value="([^"]*)">', page)]
+        assert offered == ["ada", "b<&>", "zoe"]
+        form = {
+            "key": form_key(TOKEN),
+            "user": "ada",
+            "query": "Which?",
+            "answer": ["first", "second", "third"],
+            "past_query": ["Before?", "", ""],
+        }
+        for more, answers, choices in (("answer", 4, 3), ("choice", 3, 4)):
+            grown = client.post("/runs", data={**form, "more": more})
+            assert grown.status_code == 200
+            assert grown.text.count('name="answer"') == answers
+            assert grown.text.count('name="past_query"') == choices
+            for kept in ("Which?", "first", "third", "Before?"):
+                assert kept in grown.text
+        assert len(session.runs()) == 1
+        form["answer"] = [f"answer {number}" for number in range(12)]
+        form["past_query"], form["past_chosen"] = ["q"] * 9, [f"c{n}" for n in range(9)]
+        form["past_rejected"] = ["r"] * 9
+        made = client.post("/runs", data=form)
+        assert "12 answers" in said(client.get("/").text)
+        assert made.status_code == 200
+
+
+def test_scores_have_their_spread_and_ties_share_a_place() -> None:
+    twice = REQUEST.model_copy(
+        update={
+            "candidates": (
+                Candidate(id="red", text="Red."),
+                Candidate(id="green", text="Green."),
+                Candidate(id="leaf", text="Green."),
+            )
+        }
+    )
+    scaling = Scaling(individual=4, prototype=0, seed=5)
+    with DebugSession(engine=ScriptedEngine(reply)) as session:
+        client = opened(session)
+        run = session.start(twice, scaling=scaling, run="tied")
+        session.resume(run)
+        page = client.get(f"/runs/{run}").text
+        places = re.findall(r'<li value="(\d)"><bdi>(\w+)</bdi>', page)
+        assert places == [("1", "green"), ("1", "leaf"), ("3", "red")]
+        assert "The first places are tied." in page
+        assert re.search(r"green 7\.50 ± \d\.\d\d, best with \d+ %", said(page))
+        assert page.count('<details class="answer" open>') == 3
+        assert '<details id="raw">' in page
+        run = begin(session, "clear")
+        session.resume(run)
+        assert "The first places are tied." not in client.get(f"/runs/{run}").text
