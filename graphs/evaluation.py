@@ -187,7 +187,7 @@ async def match_prototype(
                 unknown=unknown,
             )
         ]
-    if not chains:  # nobody similar has agreed to take part
+    if not chains and sampler.request.usable:  # nobody similar has agreed to take part
         if not sampler.scaling.individual:
             raise ConfigurationError(
                 "scaling.individual is 0 and nobody similar has agreed to take part, so there is "
@@ -263,6 +263,8 @@ async def aggregate(
 ) -> EvaluationUpdate:
     """Parse the chains, then score and rank the candidates (Eq. 9).
 
+    A candidate whose text cannot be judged is in no chain, and not scored for that reason.
+
     Raises ChainError, with the counts by reason, when no chain can be read and no round is left.
     """
     started = time.perf_counter()
@@ -280,13 +282,17 @@ async def aggregate(
         else:
             chains.append(chain_of(draft, content))
     done: EvaluationUpdate = {"round": state["round"] + 1}
-    if not chains:
+    if not chains and request.usable:
         told = cannot_write([failure.reason for failure in failures])
         if done["round"] < len(plan_budgets(scaling_of(state))) and not told:
             return done
         raise not_scored(failures, context, usage_of(state["usage"], context))
     scores = aggregate_chains(
-        [candidate.id for candidate in request.candidates], chains, failures, seed=state["seed"]
+        [candidate.id for candidate in request.candidates],
+        chains,
+        failures,
+        unusable={item.id: item.unusable for item in request.candidates if item.unusable},
+        seed=state["seed"],
     )
     spent = state["timings"].get("aggregate", 0.0) + time.perf_counter() - started
     timings = {**state["timings"], "aggregate": spent}

@@ -29,6 +29,7 @@ __all__ = [
     "reason_of",
     "usage_of",
     "withheld",
+    "withheld_failure",
 ]
 
 WITHHELD = "(withheld: what is written of a similar person is not for others)"
@@ -185,3 +186,10 @@ def withheld(chain: EvaluationChain) -> EvaluationChain:
             "text": "",
         }
     )
+
+
+def withheld_failure(failure: ChainFailure) -> ChainFailure:
+    """Leave out what was written of somebody else."""
+    if failure.level == "individual":
+        return failure
+    return failure.model_copy(update={"text": "", "message": WITHHELD})

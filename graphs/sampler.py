@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from langgraph.runtime import Runtime
@@ -130,15 +130,21 @@ class Sampler:
     def _planned(
         self, owners: Sequence[str], have: int, wanted: int, level: Level = "individual"
     ) -> tuple[PlannedChain, ...]:
+        usable = self.request.usable
+        if not usable:
+            return ()
         plan = plan_chains(
             owners,
-            len(self.request.candidates),
+            len(usable),
             seed=self.seed,
             level=level,
             max_candidates=self.chain_format.max_candidates,
         )
         groups = len(plan) // max(1, len(owners))
-        return plan[have * groups : wanted * groups]
+        return tuple(
+            replace(chain, order=tuple(usable[place] for place in chain.order))
+            for chain in plan[have * groups : wanted * groups]
+        )
 
     async def extend(
         self, drafts: Sequence[Draft], *, to: Section, pause: bool = False, spare: bool = False
@@ -268,7 +274,9 @@ class Sampler:
         self, prompts: Sequence[Prompt], turn: Turn, used: int
     ) -> list[list[Completion]]:
         context = self.context
-        most = context.max_tokens or self.chain_format.max_tokens(len(self.request.candidates))
+        usable = len(self.request.usable)
+        shown = min(usable, self.chain_format.max_candidates or usable)
+        most = context.max_tokens or self.chain_format.max_tokens(shown)
         started = time.perf_counter()
         params = SamplingParams(
             temperature=self.scaling.temperature,
@@ -369,8 +377,9 @@ def empty_draft(chain: PlannedChain) -> Draft:
 
 
 def count_owners(chains: Sequence[Draft], level: Level) -> int:
-    """Count the entries of a plan among the drafts: each covers the first candidate once."""
-    return sum(draft["level"] == level and 0 in draft["order"] for draft in chains)
+    """Count the entries of a plan among the drafts: each covers the first candidate shown once."""
+    first = min((place for draft in chains for place in draft["order"]), default=0)
+    return sum(draft["level"] == level and first in draft["order"] for draft in chains)
 
 
 def plan_budgets(scaling: Scaling) -> tuple[tuple[int, int], ...]:

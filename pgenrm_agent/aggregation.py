@@ -38,6 +38,7 @@ def aggregate(
     chains: Sequence[EvaluationChain],
     failures: Sequence[ChainFailure] = (),
     *,
+    unusable: Mapping[str, str] | None = None,
     level_weights: Mapping[Level, float] | None = None,
     seed: int = 0,
     noise: ChainNoise = CHAIN_NOISE,
@@ -62,7 +63,10 @@ def aggregate(
 
     `probability_best` is the chance that the user likes the candidate best of all, from the chains'
     spread and what is known of chains' noise (`confidence`), drawn by `seed`. None where fewer than
-    two chains count for some candidate, or where some candidate is not scored.
+    two chains count for some candidate, or where some candidate that was shown is not scored.
+
+    unusable: candidates that were in no prompt, with the reason why. They are not scored, and the others
+    are compared as if they were not there.
 
     Raises ConfigurationError for a weight that is negative or not finite, or for weights that are
     all 0.
@@ -98,8 +102,9 @@ def aggregate(
 
     covariance = _covariance_of_means(totals, share)
     variances = np.diagonal(covariance)
-    # Of a candidate that is not scored nobody knows whether it is the best.
-    chances = probability_best(totals, share, seed=seed, noise=noise) if scored.all() else None
+    shown = np.array([candidate_id not in (unusable or {}) for candidate_id in candidate_ids])
+    # Of a candidate that is shown and not scored nobody knows whether it is the best.
+    chances = _chances(totals, share, shown, seed, noise) if scored[shown].all() else None
 
     means_of: dict[Level, Floats] = dict(zip(levels, per_level, strict=True))
     chain_counts = sum(counts, np.zeros(number, dtype=int))
@@ -119,7 +124,9 @@ def aggregate(
         else CandidateScore(
             candidate_id=candidate_id,
             outcome="not_scored",
-            reason=left_out.get(candidate_id) or _why_not(usable, failures),
+            reason=(unusable or {}).get(candidate_id)
+            or left_out.get(candidate_id)
+            or _why_not(usable, failures),
         )
         for column, candidate_id in enumerate(candidate_ids)
     )
@@ -252,6 +259,20 @@ def _covariance_of_means(totals: Sequence[Floats], share: Floats) -> Floats:
         # An absent level has no share and adds nothing, whatever its spread (0 * NaN is NaN).
         covariance += np.where(part > 0, part * spread, 0.0)
     return covariance
+
+
+def _chances(
+    totals: Sequence[Floats], share: Floats, shown: NDArray[np.bool_], seed: int, noise: ChainNoise
+) -> Floats | None:
+    """`probability_best` of the candidates that were shown; NaN for the others."""
+    among = probability_best(
+        [table[:, shown] for table in totals], share[:, shown], seed=seed, noise=noise
+    )
+    if among is None:
+        return None
+    chances = np.full(len(shown), np.nan)
+    chances[shown] = among
+    return chances
 
 
 def _level_mean(means: Mapping[Level, Floats], level: Level, column: int) -> float | None:

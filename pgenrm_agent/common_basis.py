@@ -7,7 +7,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,6 +50,11 @@ def common_basis(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]
         if shown[candidate_id] and scored[candidate_id] < FEWEST * shown[candidate_id]
     }
 
+    covering: defaultdict[str, list[EvaluationChain]] = defaultdict(list)
+    for chain in chains:
+        for candidate_id in chain.totals:
+            covering[candidate_id].append(chain)
+
     def missing_in(chain: EvaluationChain) -> set[str]:
         return (
             {candidate_ids[place] for place in chain.order} - chain.totals.keys() - left_out.keys()
@@ -62,13 +67,15 @@ def common_basis(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]
             if not missing_in(chain) and chain.totals.keys() - left_out.keys()
         )
         compared = [name for name in candidate_ids if shown[name] and name not in left_out]
-        short = [name for name in compared if _is_short(name, chains, complete)]
+        kept = set(map(id, complete))
+        short = {
+            name
+            for name in compared
+            if _is_short(covering[name], [chain for chain in covering[name] if id(chain) in kept])
+        }
         # Only who is missing where somebody else is scored stands in their way.
         in_the_way = {
-            name
-            for chain in chains
-            if chain.totals.keys() & set(short)
-            for name in missing_in(chain)
+            name for chain in chains if chain.totals.keys() & short for name in missing_in(chain)
         }
         if not in_the_way or len(compared) < 2:
             return CommonBasis(complete, left_out)
@@ -82,11 +89,9 @@ def common_basis(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]
         )
 
 
-def _is_short(
-    candidate_id: str, chains: Sequence[EvaluationChain], complete: Sequence[EvaluationChain]
-) -> bool:
+def _is_short(covering: Sequence[EvaluationChain], complete: Sequence[EvaluationChain]) -> bool:
     """Whether too few of the chains that scored a candidate would count."""
-    there = Counter(chain.level for chain in chains if candidate_id in chain.totals)
-    kept = Counter(chain.level for chain in complete if candidate_id in chain.totals)
+    there = Counter(chain.level for chain in covering)
+    kept = Counter(chain.level for chain in complete)
     enough = min(ENOUGH, there.total())
     return kept.total() < enough or any(not kept[level] for level in there)

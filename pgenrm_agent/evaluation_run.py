@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast, get_args
 
 from pgenrm_agent.arguments import (
     items_of,
@@ -21,10 +21,12 @@ from pgenrm_agent.arguments import (
     yes_or_no,
 )
 from pgenrm_agent.background_loop import all_or_cancel
-from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
 from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
+from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.fields import Model
-from pgenrm_agent.schema import Evaluation, EvaluationRequest, Prices
+from pgenrm_agent.ranking import Fallback, RerankResult, given_order, ranking_of
+from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message, Prices
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -33,7 +35,16 @@ if TYPE_CHECKING:
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput, JSONObject
 
-__all__ = ["OnProgress", "Progress", "RunOptions", "evaluate", "evaluate_each", "run_evaluation"]
+__all__ = [
+    "OnProgress",
+    "Progress",
+    "RunOptions",
+    "evaluate",
+    "evaluate_each",
+    "ranked",
+    "run_evaluation",
+    "run_options",
+]
 
 
 class RunOptions(TypedDict):
@@ -221,6 +232,29 @@ async def run_evaluation(
     return evaluation.model_copy(update={"timings": evaluation.timings | total})
 
 
+async def ranked(
+    scoring: Awaitable[Evaluation],
+    fallback: Fallback | None,
+    user_id: str,
+    query: str,
+    candidates: Sequence[str | Candidate],
+    conversation: Sequence[Message],
+) -> RerankResult:
+    """Return the ranking of an evaluation; with the fallback, the given order where no model answers."""
+    if fallback not in (None, *get_args(Fallback)):
+        if asyncio.iscoroutine(scoring):
+            scoring.close()
+        raise ConfigurationError(
+            f'fallback is {fallback!r:.80}: pass "order", or None for an error'
+        )
+    try:
+        return ranking_of(await scoring)
+    except EngineError as error:
+        if fallback is None:
+            raise
+        return given_order(evaluation_request(user_id, query, candidates, conversation), error)
+
+
 async def evaluate_each(
     score: Callable[[EvaluationRequest], Awaitable[Evaluation]],
     requests: Sequence[EvaluationRequest],
@@ -233,7 +267,7 @@ async def evaluate_each(
     async def score_request(request: EvaluationRequest) -> Evaluation | PGenRMError:
         async with places:
             try:
-                return await score(request)
+                return await score(model_of(EvaluationRequest, request, "request"))
             except PGenRMError as error:
                 return error
 

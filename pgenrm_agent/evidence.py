@@ -39,6 +39,8 @@ def evidence_of(
         asked_for: How many past choices were to be selected at most.
     """
     known = signals.choices_known
+    judged = [request.candidates[place] for place in request.usable]
+    request = request.model_copy(update={"candidates": tuple(judged)})
     history, stated = chain_format.fitting(
         request.query, [item.text for item in request.candidates], signals.history, signals.stated
     )

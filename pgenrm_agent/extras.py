@@ -6,12 +6,32 @@ from importlib.util import find_spec
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["EXTRA_OF", "require"]
+__all__ = ["EXTRAS", "EXTRA_OF", "extra_of", "require"]
+
+EXTRAS = {
+    "vllm": "engine vllm",
+    "openai": "engine openai: any server that speaks its API",
+    "embeddings": "similar users by a sentence encoder (--embedder)",
+    "debugging": "pgenrm debug; going on with a build of prototypes",
+    "postgres": "keys of a memory, and runs of debugging, in PostgreSQL",
+    "server": "pgenrm serve",
+    "studio": "pgenrm studio",
+    "langgraph-dev": "langgraph dev",
+    "mcp": "pgenrm mcp",
+    "training": "pgenrm train; learning prototypes",
+    "evaluation": "pgenrm eval and score-dataset; plots",
+    "ray": "pgenrm score-dataset on Ray",
+}
+"""What each extra is for; a developer's extras are not among them."""
 
 EXTRA_OF = {
     "accelerate": "training",
     "aiosqlite": "debugging",
+    "datasets": "training",
     "fastapi": "server",
+    "langgraph.checkpoint.postgres": "postgres",
+    "langgraph.checkpoint.sqlite": "debugging",
+    "langgraph_cli": "langgraph-dev",
     "matplotlib": "evaluation",
     "mcp": "mcp",
     "openai": "openai",
@@ -24,11 +44,19 @@ EXTRA_OF = {
     "sentence_transformers": "embeddings",
     "sklearn": "training",
     "starlette": "server",
+    "trl": "training",
     "uvicorn": "server",
     "vllm": "vllm",
     "yaml": "training",
 }
 """The extra that brings a package, by the name it is imported by."""
+
+
+def extra_of(module: str) -> str | None:
+    """Return the extra that brings a module, or the package that it is in; None for any other."""
+    parts = module.split(".")
+    names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return next((EXTRA_OF[name] for name in names if name in EXTRA_OF), None)
 
 
 def require(what: str, *packages: str, extra: str | None = None) -> None:
@@ -46,5 +74,5 @@ def require(what: str, *packages: str, extra: str | None = None) -> None:
         if find_spec(package) is None:
             raise ConfigurationError(
                 f"{what} needs {package}, which is not installed:"
-                f" pip install 'pgenrm-agent[{extra or EXTRA_OF[package]}]'"
+                f" pip install 'pgenrm-agent[{extra or extra_of(package)}]'"
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -31,6 +32,7 @@ __all__ = [
     "NonBlank",
     "Text",
     "UserId",
+    "WholeText",
     "YesOrNo",
     "in_utc_if_naive",
     "new_id",
@@ -41,12 +43,36 @@ __all__ = [
 
 MAX_TEXT = 50_000
 """Most characters of a query, an answer, a statement or a turn, however they come in."""
-MAX_CANDIDATES = 128
-"""Most candidates of one request."""
+MAX_CANDIDATES = 1024
+"""Most candidates of one request; a prompt holds a few of them, and they are judged in groups."""
 MAX_TURNS = 256
 """Most turns of a conversation before a query."""
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
+
+def whole_characters(text: str) -> str:
+    """Return the text with U+FFFD for each half of a character, as a cut through an emoji leaves it.
+
+    Such a half (a lone surrogate) can be in no JSON and no file. So it is for NUL, which not every
+    store takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "\ufffd")
+
+
+def _whole(value: object) -> object:
+    return whole_characters(value) if isinstance(value, str) else value
+
+
+WholeText = Annotated[str, BeforeValidator(_whole)]
+"""Any text, with U+FFFD for halves of characters and for NUL, which not every store takes."""
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"\S"),
+    BeforeValidator(_whole),
+]
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
 YesOrNo = Annotated[bool, Strict()]
@@ -129,18 +155,6 @@ def _shown(value: object) -> str:
     except (ValueError, RecursionError):  # it holds itself, or is very deep
         return type(value).__name__
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def whole_characters(text: str) -> str:
-    """Return the text with U+FFFD for each half of a character, as a cut through an emoji leaves it.
-
-    Such a half (a lone surrogate) can be in no JSON and no file.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def new_id() -> str:

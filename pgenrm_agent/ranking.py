@@ -6,13 +6,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 from pgenrm_agent.arguments import whole_number
+from pgenrm_agent.confidence import TIE
 from pgenrm_agent.evidence import evidence_line
 from pgenrm_agent.fields import Model
-from pgenrm_agent.schema import Evaluation
+from pgenrm_agent.language import writing_of
+from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationRequest, Evidence
 
-__all__ = ["RerankItem", "RerankResult", "describe", "ranking_of"]
+__all__ = [
+    "Fallback",
+    "RerankItem",
+    "RerankResult",
+    "describe",
+    "given_order",
+    "ranking_of",
+    "relevance",
+]
+
+Fallback: TypeAlias = Literal["order"]
+"""What to give where no model answers: the order in which the candidates came."""
 
 # Long answers are shortened in the text: the caller has written them and knows them.
 SHOWN_CHARACTERS = 80
@@ -37,10 +51,13 @@ class RerankResult(Model):
     """The candidates, best first; those not scored come last, in the request's order.
 
     Iterates over, counts and indexes its items.
+
+    fallback: why this is the request's order, and nothing is scored; None where a model has judged.
     """
 
     items: tuple[RerankItem, ...]
     evaluation: Evaluation
+    fallback: str | None = None
 
     def __iter__(self) -> Iterator[RerankItem]:  # type: ignore[override]
         return iter(self.items)
@@ -74,6 +91,42 @@ def ranking_of(evaluation: Evaluation) -> RerankResult:
     ]
     items.sort(key=lambda item: place.get(item.id, len(place)))
     return RerankResult(items=tuple(items), evaluation=evaluation)
+
+
+def relevance(score: float) -> float:
+    """Return a mean reward, 1-10, as a number from 0 to 1; scores that are tied give the same."""
+    return min(1.0, max(0.0, (round(score / TIE) * TIE - 1) / 9))
+
+
+def given_order(request: EvaluationRequest, error: Exception) -> RerankResult:
+    """Return the candidates in the order they came in, none of them scored because of an error."""
+    told = f"no model has judged, so this is the order in which the answers came: {error}"
+    evaluation = Evaluation(
+        request=request,
+        scores=tuple(
+            CandidateScore(
+                candidate_id=candidate.id,
+                outcome="not_scored",
+                reason=candidate.unusable or str(error),
+            )
+            for candidate in request.candidates
+        ),
+        ranking=(),
+        best=None,
+        chains=(),
+        evidence=Evidence(
+            choices=0,
+            choices_known=None,
+            statements=0,
+            neighbors=0,
+            clipped=(),
+            query_writing=writing_of(request.query),
+            candidate_writings={item.id: writing_of(item.text) for item in request.candidates},
+            warnings=(told,),
+        ),
+        seed=0,
+    )
+    return ranking_of(evaluation).model_copy(update={"fallback": told})
 
 
 def describe(evaluation: Evaluation) -> str:

@@ -22,7 +22,7 @@ from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request
-from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, run_options
+from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, ranked, run_options
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
     default_persona_embedder,
@@ -33,7 +33,7 @@ from pgenrm_agent.opening import (
     refuse_other_types,
     refuse_unusable,
 )
-from pgenrm_agent.ranking import RerankResult, ranking_of
+from pgenrm_agent.ranking import Fallback, RerankResult
 from pgenrm_agent.remembering import Remembering
 from pgenrm_agent.schema import (
     Candidate,
@@ -195,10 +195,8 @@ class PGenRM(Remembering):
                 f"thread_id {thread_id!r} is given, but nothing keeps the run's steps: "
                 "pass a checkpointer to PGenRM"
             )
-        if signals is None:
-            graph, context = await self.aprepare()
-        else:
-            graph, context = await self._prepare_beside(scaling)
+        prepared = self.aprepare() if signals is None else self._prepare_beside(scaling)
+        graph, context = await prepared
         return await evaluate(
             graph,
             given,
@@ -224,9 +222,13 @@ class PGenRM(Remembering):
         timeout: float | None = None,
         thread_id: str | None = None,
         on_progress: OnProgress | None = None,
+        fallback: Fallback | None = None,
     ) -> RerankResult:
-        """Order the candidates, what `user_id` would like best first; arguments as for `score`."""
-        evaluation = await self.ascore(
+        """Order the candidates, what `user_id` would like best first; arguments as for `score`.
+
+        fallback: "order" for the order given, where the model cannot be asked; the result says so.
+        """
+        scoring = self.ascore(
             user_id,
             query,
             candidates,
@@ -237,7 +239,7 @@ class PGenRM(Remembering):
             thread_id=thread_id,
             on_progress=on_progress,
         )
-        return ranking_of(evaluation)
+        return await ranked(scoring, fallback, user_id, query, candidates, conversation)
 
     rerank = blocking(arerank)
 
@@ -257,7 +259,6 @@ class PGenRM(Remembering):
         """
 
         async def score_request(request: EvaluationRequest) -> Evaluation:
-            request = model_of(EvaluationRequest, request, "request")
             return await self.ascore(
                 request.user_id,
                 request.query,

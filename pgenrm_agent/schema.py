@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import (
@@ -17,9 +18,9 @@ from pgenrm_agent.fields import (
     NonBlank,
     Text,
     UserId,
+    WholeText,
     new_id,
     now,
-    whole_characters,
 )
 
 __all__ = [
@@ -53,7 +54,7 @@ class Message(Model):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, AfterValidator(whole_characters)]
+    content: WholeText
 
 
 class PreferencePair(Model):
@@ -101,10 +102,22 @@ class UserSignals(Model):
 
 
 class Candidate(Model):
-    """One answer to be scored. `id` is unique within a request."""
+    """One answer to be scored. `id` is unique within a request.
+
+    A text that cannot be judged, because it is blank or too long, makes the candidate "not_scored".
+    """
 
     id: Identifier
-    text: Text
+    text: WholeText
+
+    @property
+    def unusable(self) -> str | None:
+        """Why the text cannot be judged; None where it can."""
+        if not self.text.strip():
+            return "its text is blank"
+        if len(self.text) > MAX_TEXT:
+            return f"its text has {len(self.text):,} characters; at most {MAX_TEXT:,} can be judged"
+        return None
 
 
 class EvaluationRequest(Model):
@@ -117,8 +130,8 @@ class EvaluationRequest(Model):
 
     @model_validator(mode="after")
     def _unique_ids(self) -> Self:
-        ids = [candidate.id for candidate in self.candidates]
-        repeated = sorted({candidate_id for candidate_id in ids if ids.count(candidate_id) > 1})
+        counts = Counter(candidate.id for candidate in self.candidates)
+        repeated = sorted(candidate_id for candidate_id, count in counts.items() if count > 1)
         if repeated:
             raise ValueError(f"candidate ids must be unique; repeated: {', '.join(repeated)}")
         return self
@@ -132,6 +145,11 @@ class EvaluationRequest(Model):
                 " judged"
             )
         return self
+
+    @property
+    def usable(self) -> tuple[int, ...]:
+        """The places of the candidates whose texts can be judged."""
+        return tuple(i for i, item in enumerate(self.candidates) if item.unusable is None)
 
 
 class Persona(Model):
@@ -275,7 +293,8 @@ class CandidateScore(Model):
         single neighbor beside the user's own chains, a quarter at most (`aggregation.aggregate`).
     standard_error: of `mean`, from the spread of the chains; None with fewer than two chains.
     probability_best: chance that the user likes this candidate best of all, 0-1; None where fewer
-        than two chains tell, or where another candidate is not scored (`confidence`).
+        than two chains tell, or where another candidate that can be judged is not scored
+        (`confidence`).
     `outcome == "not_scored"` has no numbers and a `reason`; it is never a zero or a tie.
     """
 

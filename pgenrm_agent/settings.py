@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         None,
         description="File, or PostgreSQL URL, with the keys of a memory on a Chroma server.",
     )
+    server: str | None = Field(
+        None,
+        description="Address of a `pgenrm serve`, whose model and memory score, rerank, users and mcp"
+        " use.",
+    )
     model: Place | None = Field(None, description="Model folder or name; else the bundled model.")
     engine: EngineName | None = Field(
         None, description="What runs the model; else transformers, or openai with a base_url."
@@ -138,6 +143,10 @@ class Settings(BaseSettings):
     serve_port: Port = Field(8000, description="Port of `pgenrm serve`.")
     serve_running: int = Field(16, ge=1, description="Evaluations it runs at the same time.")
     serve_waiting: int = Field(48, ge=0, description="Evaluations that may wait for it.")
+    serve_cors: str | None = Field(
+        None,
+        description="Sites whose pages may call it from a browser, with commas between; * for all.",
+    )
     mcp_host: str = Field("127.0.0.1", description="Address of `pgenrm mcp --http`.")
     mcp_port: Port = Field(8001, description="Port of `pgenrm mcp --http`.")
     mcp_user: Annotated[str, AfterValidator(normal_user_id)] | None = Field(
@@ -249,7 +258,9 @@ def _complaint(error: ValidationError) -> str:
             continue
         place = _variable(name) if where is None else f"{where}, {name}"
         if first["type"] == "extra_forbidden":
-            near = get_close_matches(name, Settings.model_fields, n=1)
+            # A table such as [serve] is not read; its settings are serve_port and so on.
+            inner = [known for known in Settings.model_fields if known.startswith(f"{name}_")]
+            near = inner or get_close_matches(name, Settings.model_fields, n=1)
             meant = f"did you mean {near[0]}? " if near else ""
             known = ", ".join(Settings.model_fields)
             return f"{place}: no such setting; {meant}The settings are {known}"

@@ -24,7 +24,7 @@ from pgenrm_agent.cli.studio import studio
 from pgenrm_agent.cli.train import app as train
 from pgenrm_agent.cli.users import app as users
 from pgenrm_agent.errors import BudgetReached, PGenRMError
-from pgenrm_agent.extras import EXTRA_OF
+from pgenrm_agent.extras import extra_of
 
 __all__ = ["app", "main", "run"]
 
@@ -33,7 +33,6 @@ STOPPED = 3
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="How much would one particular user like each candidate answer?",
 )
@@ -89,7 +88,7 @@ def run(commands: typer.Typer) -> None:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from error
     except ModuleNotFoundError as error:
-        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        extra = extra_of(error.name or "")
         if extra is None:
             raise
         typer.echo(

@@ -7,10 +7,21 @@ from importlib import metadata
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.extras import EXTRAS
 from pgenrm_agent.fields import Model
 
-__all__ = ["DoctorReport", "EngineState", "PackageState", "SettingState", "examine"]
+__all__ = [
+    "DoctorReport",
+    "EngineState",
+    "ExtraState",
+    "PackageState",
+    "SettingState",
+    "examine",
+]
 
 PACKAGES = (
     ("torch", "models"),
@@ -20,18 +31,23 @@ PACKAGES = (
     ("langchain-core", "the LangChain tool"),
     ("chromadb", "user memory"),
     ("pydantic-settings", "settings"),
-    ("openai", "engine openai (extra: openai)"),
-    ("vllm", "engine vllm (extra: vllm)"),
-    ("scikit-learn", "training (extra: training)"),
 )
-CORE = frozenset(name for name, use in PACKAGES if "extra:" not in use)
+DISTRIBUTION = "pgenrm-agent"
 
 
 class PackageState(Model):
-    """One package: its version, None where it is missing."""
+    """One package that nothing works without: its version, None where it is missing."""
 
     name: str
     version: str | None
+    needed_for: str
+
+
+class ExtraState(Model):
+    """One extra: what it is for, and which of its packages are missing, or of another version."""
+
+    name: str
+    missing: tuple[str, ...]
     needed_for: str
 
 
@@ -60,6 +76,7 @@ class DoctorReport(Model):
 
     works: bool
     packages: tuple[PackageState, ...]
+    extras: tuple[ExtraState, ...]
     engines: tuple[EngineState, ...]
     device: str
     threads: str
@@ -77,12 +94,16 @@ def examine() -> DoctorReport:
     )
     engines = (_transformers(), _vllm(), _openai())
     wanted = read_settings().engine
-    works = all(package.version for package in packages if package.name in CORE) and all(
+    works = all(package.version for package in packages) and all(
         engine.works for engine in engines if engine.name == wanted
     )
     return DoctorReport(
         works=works,
         packages=packages,
+        extras=tuple(
+            ExtraState(name=name, missing=_missing(name), needed_for=use)
+            for name, use in EXTRAS.items()
+        ),
         engines=engines,
         device=_device(),
         # What is missing is told before a model is loaded.
@@ -100,6 +121,25 @@ def _version(name: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _missing(extra: str) -> tuple[str, ...]:
+    """Return the requirements of an extra that are not met, those of extras within it included."""
+    missing = []
+    for line in metadata.requires(DISTRIBUTION) or ():
+        wanted = Requirement(line)
+        here = wanted.marker is not None and wanted.marker.evaluate({"extra": extra})
+        if not here or wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            continue
+        if canonicalize_name(wanted.name) == DISTRIBUTION:
+            missing += [name for inner in wanted.extras for name in _missing(inner)]
+            continue
+        version = _version(wanted.name)
+        if version is None:
+            missing.append(wanted.name)
+        elif not wanted.specifier.contains(version, prereleases=True):
+            missing.append(f"{wanted.name}{wanted.specifier} (is {version})")
+    return tuple(dict.fromkeys(missing))
 
 
 def _transformers() -> EngineState:

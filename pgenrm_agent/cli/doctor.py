@@ -36,6 +36,11 @@ def _print(report: DoctorReport) -> None:
     for package in report.packages:
         packages.add_row(package.name, package.version or "[red]missing[/red]", package.needed_for)
     console.print(packages)
+    extras = Table("extra", "installed", "needed for")
+    for extra in report.extras:
+        missing = f"[red]no[/red], without {escape(', '.join(extra.missing))}"
+        extras.add_row(extra.name, missing if extra.missing else "yes", extra.needed_for)
+    console.print(extras)
     engines = Table("engine", "works here", "")
     for engine in report.engines:
         engines.add_row(engine.name, "yes" if engine.works else "no", escape(engine.detail))

@@ -44,6 +44,7 @@ __all__ = [
     "QueryOption",
     "RecipeOption",
     "SeedOption",
+    "ServerOption",
     "SimilarOption",
     "StoreOption",
     "SureOption",
@@ -132,6 +133,14 @@ MemoryOption = Annotated[
         "--memory",
         help="Folder of the user memory, or the URL of a Chroma server.",
         **from_setting("memory", "in the data folder"),
+    ),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        help="Address of a `pgenrm serve`: its model and its memory are used.",
+        **from_setting("server", "none"),
     ),
 ]
 StoreOption = Annotated[

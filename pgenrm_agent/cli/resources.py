@@ -14,6 +14,7 @@ from pgenrm_agent.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pgenrm_agent.cli.engine_choice import EngineChoice
+    from pgenrm_agent.client import Client
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.evaluation_cache import EvaluationCache
     from pgenrm_agent.memory import UserMemory
@@ -21,15 +22,35 @@ if TYPE_CHECKING:
     from pgenrm_agent.schema import Prices, Scaling
 
 __all__ = [
+    "check_server",
     "is_url",
     "open_cache",
+    "open_client",
     "open_embedder",
+    "open_judge",
     "open_memory",
     "open_reward_model",
     "read_text",
     "scaling_of",
     "valid_input",
 ]
+
+SERVERS_OWN = frozenset(
+    {
+        "memory",
+        "model",
+        "engine",
+        "base_url",
+        "api_key_env",
+        "max_tokens",
+        "requests_per_minute",
+        "embedder",
+        "prices",
+        "cache",
+        "tenant",
+    }
+)
+"""Options, by parameter, of what a server brings along."""
 
 
 def is_url(memory: str | None) -> bool:
@@ -94,6 +115,51 @@ def open_reward_model(
         memory=memory,
         scaling=scaling,
         persona_embedder=open_embedder(embedder),
+        prices=prices,
+        cache=cache,
+    )
+
+
+def check_server(context: typer.Context, server: str | None) -> None:
+    """Refuse options that name a memory or a model, where those of a server are used."""
+    if server is None:
+        return
+    for name in SERVERS_OWN & context.params.keys():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} is the business of the server at {server}: leave it out,"
+                " or leave out --server and unset PGENRM_SERVER"
+            )
+
+
+def open_client(server: str, scaling: Scaling | None = None) -> Client:
+    """Return a client of the server that `--server` names."""
+    from pgenrm_agent.client import Client
+
+    return Client(server, scaling=scaling)
+
+
+def open_judge(
+    server: str | None,
+    memory: str | None,
+    model: str | None,
+    engine: EngineChoice,
+    *,
+    scaling: Scaling | None = None,
+    embedder: str | None = None,
+    prices: Prices | None = None,
+    cache: EvaluationCache | None = None,
+) -> PGenRM | Client:
+    """Return what scores: the reward model that the options describe, or a client of a server."""
+    if server is not None:
+        return open_client(server, scaling)
+    return open_reward_model(
+        memory,
+        model,
+        engine,
+        scaling=scaling,
+        embedder=embedder,
         prices=prices,
         cache=cache,
     )

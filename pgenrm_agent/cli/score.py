@@ -24,6 +24,7 @@ from pgenrm_agent.cli.options import (
     PrototypeOption,
     QueryOption,
     SeedOption,
+    ServerOption,
     SureOption,
     TimeoutOption,
     UserOption,
@@ -31,8 +32,9 @@ from pgenrm_agent.cli.options import (
 )
 from pgenrm_agent.cli.output import print_notice, show, waiting
 from pgenrm_agent.cli.resources import (
+    check_server,
     open_cache,
-    open_reward_model,
+    open_judge,
     read_text,
     scaling_of,
     valid_input,
@@ -86,6 +88,7 @@ def _scoring(
     """
 
     def command(
+        context: typer.Context,
         *,
         user: UserOption,
         query: QueryOption,
@@ -100,20 +103,28 @@ def _scoring(
         embedder: EmbedderOption,
         prices: PricesOption,
         cache: CacheOption,
+        server: ServerOption,
         timeout: TimeoutOption = None,
         as_json: JsonOption = False,
     ) -> None:
+        check_server(context, server)
         scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
         answers = read_candidates(candidates)
         with (
-            open_cache(cache) as kept,
-            open_reward_model(
-                memory, model, engine, embedder=embedder, prices=prices_of(prices), cache=kept
-            ) as reward_model,
+            open_cache(None if server else cache) as kept,
+            open_judge(
+                server,
+                memory,
+                model,
+                engine,
+                embedder=embedder,
+                prices=prices_of(prices),
+                cache=kept,
+            ) as judge,
             waiting("sampling evaluation chains"),
         ):
-            evaluation = reward_model.score(user, query, answers, scaling=scaling, timeout=timeout)
-        if model is None and not as_json:
+            evaluation = judge.score(user, query, answers, scaling=scaling, timeout=timeout)
+        if model is None and server is None and not as_json:
             print_notice()
         show_result(evaluation, as_json)
         line = cost_line(evaluation.usage)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from pgenrm_agent.cli.costs import prices_of
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.keys import keys_in_force
+from pgenrm_agent.cli.listening import address_of, listening
 from pgenrm_agent.cli.options import (
     CacheOption,
     EmbedderOption,
@@ -22,14 +24,26 @@ from pgenrm_agent.cli.options import (
     PricesOption,
     PrototypeOption,
     SeedOption,
+    ServerOption,
     SureOption,
     from_setting,
 )
-from pgenrm_agent.cli.resources import is_url, open_cache, open_reward_model, scaling_of
+from pgenrm_agent.cli.resources import (
+    check_server,
+    is_url,
+    open_cache,
+    open_judge,
+    open_reward_model,
+    scaling_of,
+)
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
+    import socket
+
+    from mcp.server.mcpserver import MCPServer
+
     from pgenrm_agent.integrations.keys import KeyRing
     from pgenrm_agent.integrations.server import Limits
     from pgenrm_agent.reward_model import PGenRM
@@ -73,6 +87,16 @@ def serve(
             **from_setting("serve_waiting", "48"),
         ),
     ],
+    cors: Annotated[
+        str | None,
+        typer.Option(
+            "--cors",
+            metavar="ORIGIN,...",
+            help="Sites whose pages may call the server from a browser, such as"
+            " https://app.example.com; * for all.",
+            **from_setting("serve_cors", "none"),
+        ),
+    ],
     individual: IndividualOption,
     prototype: PrototypeOption,
     sure: SureOption,
@@ -97,7 +121,9 @@ def serve(
         )
     ring = None if no_keys else keys_in_force(key_file)
     folder = None if ring is None else _tenants_folder(memory)
+    origins = tuple(origin.strip() for origin in (cors or "").split(",") if origin.strip())
     with (
+        listening(host, port) as bound,
         open_cache(cache) as kept,
         open_reward_model(
             memory,
@@ -114,13 +140,15 @@ def serve(
             ring,
             folder,
             Limits(running=running, waiting=queued),
+            origins,
+            bound,
             host=host,
-            port=port,
         )
 
 
 @chooses_engine
 def mcp(
+    context: typer.Context,
     *,
     http: Annotated[
         bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")
@@ -143,6 +171,7 @@ def mcp(
     ] = None,
     key_file: KeysOption,
     user: OnlyUserOption,
+    server: ServerOption,
     individual: IndividualOption,
     prototype: PrototypeOption,
     sure: SureOption,
@@ -157,7 +186,9 @@ def mcp(
     """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
     require("pgenrm mcp", "mcp")
     from pgenrm_agent.integrations.mcp.server import create_mcp_server, load_when_met
+    from pgenrm_agent.reward_model import PGenRM
 
+    check_server(context, server)
     ring = None
     if tenant is not None:
         from pgenrm_agent.integrations.keys import valid_tenant
@@ -175,8 +206,10 @@ def mcp(
             host, "name a --tenant whose keys open it (`pgenrm keys add TENANT` makes one)"
         )
     with (
-        open_cache(cache) as kept,
-        open_reward_model(
+        listening(host, port) if http else nullcontext() as bound,
+        open_cache(None if server else cache) as kept,
+        open_judge(
+            server,
             memory,
             model,
             engine,
@@ -184,29 +217,43 @@ def mcp(
             embedder=embedder,
             prices=prices_of(prices),
             cache=kept,
-        ) as reward_model,
+        ) as judge,
     ):
-        server = create_mcp_server(reward_model, user_id=user)
-        if not http:
-            load_when_met(server, reward_model)
-            server.run("stdio")
+        mcp_server = create_mcp_server(judge, user_id=user)
+        if bound is None:
+            if isinstance(judge, PGenRM):
+                load_when_met(mcp_server, judge)
+            mcp_server.run("stdio")
             return
-        reward_model.prepare()
-        import uvicorn
+        if isinstance(judge, PGenRM):
+            judge.prepare()
+        _run_mcp_server(mcp_server, ring, tenant, bound, host=host)
 
-        from pgenrm_agent.integrations.mcp.http import create_mcp_app
-        from pgenrm_agent.integrations.slow_clients import giving_up
 
-        typer.echo(f"serving MCP on http://{host}:{port}/mcp", err=True)
-        uvicorn.run(
-            create_mcp_app(server, keys=ring, tenant=tenant or "", host=host),
-            host=host,
-            port=port,
-            log_level="warning",
-            http=giving_up(),
-            # A client's open event stream would otherwise hold the process for ever.
-            timeout_graceful_shutdown=MCP_SHUTDOWN_S,
-        )
+def _run_mcp_server(
+    server: MCPServer,
+    ring: KeyRing | None,
+    tenant: str | None,
+    bound: socket.socket,
+    *,
+    host: str,
+) -> None:
+    """Serve MCP over HTTP until stopped."""
+    import uvicorn
+
+    from pgenrm_agent.integrations.mcp.http import create_mcp_app
+    from pgenrm_agent.integrations.slow_clients import giving_up
+
+    config = uvicorn.Config(
+        create_mcp_app(server, keys=ring, tenant=tenant or "", host=host),
+        log_level="warning",
+        http=giving_up(),
+        # A client's open event stream would otherwise hold the process for ever.
+        timeout_graceful_shutdown=MCP_SHUTDOWN_S,
+    )
+    typer.echo(f"serving MCP on {address_of(bound, host)}/mcp", err=True)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[bound])
 
 
 def _run_server(
@@ -214,9 +261,10 @@ def _run_server(
     ring: KeyRing | None,
     tenants_folder: Path | None,
     limits: Limits,
+    origins: Sequence[str],
+    bound: socket.socket,
     *,
     host: str,
-    port: int,
 ) -> None:
     """Serve until stopped; a model that cannot be loaded ends the server with its error."""
     import uvicorn
@@ -240,18 +288,18 @@ def _run_server(
                 keys=ring,
                 tenants_folder=tenants_folder,
                 limits=limits,
+                cors=origins,
                 on_prepared=on_prepared,
             ),
-            host=host,
-            port=port,
             log_level="warning",
             http=giving_up(),
             timeout_graceful_shutdown=limits.shutdown_s,
         )
     )
-    typer.echo(f"serving on http://{host}:{port}, docs at /docs; loading the model", err=True)
+    address = address_of(bound, host)
+    typer.echo(f"serving on {address}, docs at /docs; loading the model", err=True)
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets=[bound])
     if failures:
         raise failures[0]
     if not server.started:  # uvicorn has said why

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from contextlib import ExitStack
 from functools import partial
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from pgenrm_agent.cli.debug_session import labels_of, open_session
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
+from pgenrm_agent.cli.listening import address_of, listening
 from pgenrm_agent.cli.options import (
     EmbedderOption,
     IndividualOption,
@@ -64,18 +64,9 @@ def studio(
     labels = labels_of(model=model, memory=memory, embedder=embedder, **engine.labels)
     token = secrets.token_urlsafe(24)
     with ExitStack() as resources:
-        # Bound here, so that the address is known before the server runs.
-        listening = resources.enter_context(socket.socket())
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-            listening.listen()  # who opens the address at once waits, and is not refused
-        except OSError as error:
-            raise typer.BadParameter(
-                f"port {port} cannot be used ({error}): take another"
-            ) from None
+        bound = resources.enter_context(listening("127.0.0.1", port))
         session = resources.enter_context(open_session(store, labels, context.obj))
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={token}"
+        address = f"{address_of(bound, '127.0.0.1')}/?token={token}"
         typer.echo(f"the studio, until Ctrl-C: {address}")
         if show:
             typer.launch(address)
@@ -92,7 +83,7 @@ def studio(
             http=giving_up(),
             timeout_graceful_shutdown=2,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[bound])
 
 
 def _known_users(memory: str | None) -> list[str]:

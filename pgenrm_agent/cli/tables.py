@@ -25,11 +25,13 @@ def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
     console = Console()
     console.rule(escape(title or evaluation.request.user_id))
     print_ranking(evaluation)
-    chain = typical_chain(evaluation)
-    console.print("[bold]Persona[/bold] ", end="")
-    console.print(chain.persona.text, markup=False)
-    if chain.rubric is not None:
-        console.print(_marks(chain, [name for name in evaluation.ranking if name in chain.totals]))
+    if evaluation.chains:  # none where no answer can be judged
+        chain = typical_chain(evaluation)
+        console.print("[bold]Persona[/bold] ", end="")
+        console.print(chain.persona.text, markup=False)
+        if chain.rubric is not None:
+            names = [name for name in evaluation.ranking if name in chain.totals]
+            console.print(_marks(chain, names))
     usage = evaluation.usage
     console.print(
         f"{len(evaluation.chains)} chains, {len(evaluation.failures)} unreadable,"
@@ -105,7 +107,6 @@ def print_entries(entries: Sequence[Entry]) -> None:
     if not entries:
         console.print("Nothing is remembered of this user.")
         return
-    table = Table("id", "day", "says", "overruled by", title="Remembered", title_justify="left")
     for entry in entries:
         if entry.pair is not None:
             pair = entry.pair
@@ -113,11 +114,12 @@ def print_entries(entries: Sequence[Entry]) -> None:
             says = f"{beginning(pair.query, 40)}: {chosen} over {rejected}"
         else:
             says = beginning(entry.stated.text if entry.stated else "", 120)
-        day = f"{entry.created_at:%Y-%m-%d}"
-        table.add_row(escape(entry.id), day, escape(says), escape(entry.overruled_by or ""))
-    # An id that is cut short is of no use.
-    table.columns[0].overflow = table.columns[3].overflow = "fold"
-    console.print(table)
+        # An id on a line of its own can be copied.
+        console.print(entry.id, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {entry.created_at:%Y-%m-%d}  {says}", markup=False, highlight=False)
+        if entry.overruled_by is not None:
+            overruled = f"  overruled by {entry.overruled_by}"
+            console.print(overruled, markup=False, highlight=False, soft_wrap=True)
 
 
 def _marks(chain: EvaluationChain, names: Sequence[str]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,23 +16,54 @@ from pgenrm_agent.cli.options import (
     JsonOption,
     MemoryOption,
     QueryOption,
+    ServerOption,
     UserArgument,
 )
 from pgenrm_agent.cli.output import print_json, waiting
 from pgenrm_agent.cli.output import show as show_result
-from pgenrm_agent.cli.resources import open_cache, open_memory, valid_input
+from pgenrm_agent.cli.resources import (
+    check_server,
+    open_cache,
+    open_client,
+    open_memory,
+    valid_input,
+)
 from pgenrm_agent.cli.score import text_or_file
 from pgenrm_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pgenrm_agent.client import Client
+    from pgenrm_agent.memory import UserMemory
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="What is remembered of users.")
 
 
+def _open(context: typer.Context, memory: str | None, server: str | None) -> UserMemory | Client:
+    """Return what knows the users: the memory, or a client of the server that owns it."""
+    check_server(context, server)
+    return open_memory(memory) if server is None else open_client(server)
+
+
+def _refuse(server: str | None) -> None:
+    if server is not None:
+        raise ConfigurationError(
+            f"exports are written and read where the memory is, and {server} has it: stop that server,"
+            " and leave out --server and PGENRM_SERVER"
+        )
+
+
 @app.command("list")
-def list_users(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
+def list_users(
+    context: typer.Context,
+    *,
+    memory: MemoryOption,
+    server: ServerOption,
+    as_json: JsonOption = False,
+) -> None:
     """Everyone in the memory."""
-    with open_memory(memory) as store:
+    with _open(context, memory, server) as store:
         users = store.users()
     from pgenrm_agent.cli.tables import print_users
 
@@ -40,10 +71,22 @@ def list_users(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = False) -> None:
+def show(
+    context: typer.Context,
+    user: UserArgument,
+    *,
+    memory: MemoryOption,
+    server: ServerOption,
+    as_json: JsonOption = False,
+) -> None:
     """One user's past choices and stated preferences."""
-    with open_memory(memory) as store:
-        signals = store.recall(user, selection="recent")
+    from pgenrm_agent.memory import UserMemory
+
+    with _open(context, memory, server) as store:
+        if isinstance(store, UserMemory):
+            signals = store.recall(user, selection="recent")
+        else:
+            signals = store.recall(user)
     from pgenrm_agent.cli.tables import print_signals
 
     show_result(signals, as_json, print_signals)
@@ -51,12 +94,14 @@ def show(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = Fals
 
 @app.command()
 def remember(
+    context: typer.Context,
     user: UserArgument,
     *,
     query: QueryOption,
     chosen: Annotated[str, typer.Option(help="The answer that the user preferred, or @FILE.")],
     rejected: Annotated[str, typer.Option(help="The answer that they liked less, or @FILE.")],
     memory: MemoryOption,
+    server: ServerOption,
 ) -> None:
     """Remember one choice of a user, and print its id."""
     from pgenrm_agent.schema import PreferencePair
@@ -65,30 +110,43 @@ def remember(
         pair = PreferencePair(
             query=query, chosen=text_or_file(chosen), rejected=text_or_file(rejected)
         )
-    with open_memory(memory) as store:
+    with _open(context, memory, server) as store:
         typer.echo(store.remember(user, pair))
 
 
 @app.command()
 def state(
+    context: typer.Context,
     user: UserArgument,
     text: Annotated[str, typer.Argument(help="What they want, in their words.")],
     *,
     memory: MemoryOption,
+    server: ServerOption,
 ) -> None:
     """Remember what a user says they want, and print its id."""
+    from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.schema import StatedPreference
 
     with valid_input():
         stated = StatedPreference(text=text)
-    with open_memory(memory) as store:
-        typer.echo(store.state(user, stated))
+    with _open(context, memory, server) as store:
+        if isinstance(store, UserMemory):
+            typer.echo(store.state(user, stated))
+        else:
+            typer.echo(store.state_preference(user, stated))
 
 
 @app.command()
-def entries(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = False) -> None:
+def entries(
+    context: typer.Context,
+    user: UserArgument,
+    *,
+    memory: MemoryOption,
+    server: ServerOption,
+    as_json: JsonOption = False,
+) -> None:
     """One user's choices and statements with their ids, and what a newer one has overruled."""
-    with open_memory(memory) as store:
+    with _open(context, memory, server) as store:
         kept = store.entries(user)
     from pgenrm_agent.cli.tables import print_entries
 
@@ -97,6 +155,7 @@ def entries(user: UserArgument, *, memory: MemoryOption, as_json: JsonOption = F
 
 @app.command()
 def correct(
+    context: typer.Context,
     user: UserArgument,
     entry: Annotated[str, typer.Argument(help="Its id, as `pgenrm users entries` shows it.")],
     text: Annotated[
@@ -109,6 +168,7 @@ def correct(
         str | None, typer.Option(help="The answer they liked less, or @FILE.")
     ] = None,
     memory: MemoryOption,
+    server: ServerOption,
 ) -> None:
     """Put a choice, or a statement, in the place of one, and print its id.
 
@@ -116,7 +176,7 @@ def correct(
     """
     from pgenrm_agent.memory import entry_of
 
-    with open_memory(memory) as store, valid_input():
+    with _open(context, memory, server) as store, valid_input():
         new = entry_of(store.entries(user), entry).changed(
             text=text,
             query=query,
@@ -128,6 +188,7 @@ def correct(
 
 @app.command()
 def forget(
+    context: typer.Context,
     user: UserArgument,
     *,
     entry: Annotated[
@@ -135,15 +196,19 @@ def forget(
         typer.Option(help="Only this choice or statement; `pgenrm users entries` shows the ids."),
     ] = None,
     memory: MemoryOption,
+    server: ServerOption,
     cache: CacheOption,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove every trace of a user, or one entry of theirs; from the cache, too."""
+    check_server(context, server)
     what = f"everything about {user}" if entry is None else f"{entry} of {user}"
     if not yes:
         typer.confirm(f"Forget {what}?", abort=True)
-    with open_cache(cache) as kept, open_memory(memory) as store:
-        if kept is not None:
+    from pgenrm_agent.memory import UserMemory
+
+    with open_cache(None if server else cache) as kept, _open(context, memory, server) as store:
+        if kept is not None and isinstance(store, UserMemory):
             store.also_forget.add(kept.forget)
         if entry is None:
             typer.echo(f"{store.forget(user)} entries removed")
@@ -158,13 +223,15 @@ def forget(
 
 @app.command()
 def consent(
+    context: typer.Context,
     user: UserArgument,
     *,
     give: Annotated[bool, typer.Option("--give/--withdraw", help="May others learn from them?")],
     memory: MemoryOption,
+    server: ServerOption,
 ) -> None:
     """Say whether a user's choices may take part in the evaluations of similar users."""
-    with open_memory(memory) as store:
+    with _open(context, memory, server) as store:
         store.set_consent(user, give)
     typer.echo(f"{user}: {'may' if give else 'may not'} take part in evaluations of similar users")
 
@@ -174,10 +241,12 @@ def export_users(
     user: AnyUserArgument = None,
     *,
     memory: MemoryOption,
+    server: ServerOption,
     out: ExportOption = None,
     force: ForceOption = False,
 ) -> None:
     """Write the memory, one JSON object a line."""
+    _refuse(server)
     if out is not None:
         with waiting("writing"), open_memory(memory) as store:
             typer.echo(f"{store.export_jsonl(out, user, replace=force)} entries written", err=True)
@@ -195,8 +264,10 @@ def import_users(
     file: Annotated[Path, typer.Argument(help="What `pgenrm users export` wrote.")],
     *,
     memory: MemoryOption,
+    server: ServerOption,
 ) -> None:
     """Read an export back."""
+    _refuse(server)
     if not file.is_file():
         raise typer.BadParameter(f"{file}: no such file")
     with waiting("reading"), open_memory(memory) as store:

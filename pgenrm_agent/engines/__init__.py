@@ -67,9 +67,10 @@ def load_engine(name: EngineName, model: str | Path, **options: object) -> Engin
         else:
             raise ConfigurationError(f"no engine named {name!r}: use {', '.join(ENGINES)}")
     except ImportError as error:
+        wanted = f"pgenrm-agent[{name}]" if name in PACKAGES else "pgenrm-agent"
         raise ConfigurationError(
             f"engine {name!r} needs a package that is not installed ({error.name}):"
-            f" pip install 'pgenrm-agent[{name}]'"
+            f" pip install '{wanted}'"
         ) from error
     try:
         return make(model, **options)

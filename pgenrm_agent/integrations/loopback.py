@@ -9,6 +9,7 @@ something must not come from another site's page.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -39,14 +40,18 @@ def names_this_machine(scope: Scope) -> bool:
 
 
 class LoopbackOnly:
-    """ASGI middleware for servers without keys: this machine's own programs and pages are let through."""
+    """ASGI middleware for servers without keys: this machine's own programs and pages are let through.
 
-    def __init__(self, app: ASGIApp) -> None:
+    origins: further sites whose pages may change something, such as "https://app.example.com".
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str] = ()) -> None:
         self._app = app
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (another host) or 403 (another site's page)."""
-        refusal = None if scope["type"] == "lifespan" else _refusal(scope)
+        refusal = None if scope["type"] == "lifespan" else _refusal(scope, self._origins)
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -59,7 +64,7 @@ class LoopbackOnly:
             await response(scope, receive, send)
 
 
-def _refusal(scope: Scope) -> tuple[int, str, str] | None:
+def _refusal(scope: Scope, origins: frozenset[str]) -> tuple[int, str, str] | None:
     """Return status, code and message for a request that is not let through."""
     if not names_this_machine(scope):
         message = (
@@ -67,9 +72,8 @@ def _refusal(scope: Scope) -> tuple[int, str, str] | None:
             " localhost or 127.0.0.1, or let its owner start it with keys"
         )
         return 421, "foreign_host", message
-    if scope.get("method") not in _READING and not all(
-        map(_is_own_page, _values(scope, b"origin"))
-    ):
+    pages = (page for page in _values(scope, b"origin") if page not in origins)
+    if scope.get("method") not in _READING and not all(map(_is_own_page, pages)):
         message = (
             "without keys this server takes no changes from other sites' pages: call it from a"
             " program or a page of its own machine, or let its owner start it with keys"

@@ -63,7 +63,8 @@ class DirectoryLock:
     def _taken(self) -> str:
         return (
             f"the memory in {self._directory} is in use by {describe_owner(self._directory)}; an "
-            "embedded memory has one owner process. Close that one, or share the memory through "
+            "embedded memory has one owner process. If that is `pgenrm serve`, set PGENRM_SERVER to "
+            "its address, and ask it. Else close that one, or share the memory through "
             f"a Chroma server: stop that process, run `chroma run --path {self._directory}/chroma "
             "--host 127.0.0.1 --port 8000`, and open UserMemory(url='http://127.0.0.1:8000', "
             f"vault='{self._directory}/vault.sqlite3') in every process"

@@ -9,6 +9,10 @@ session's business alone. Needs the extra `studio`.
 
 from __future__ import annotations
 
-from pgenrm_agent.studio.app import create_studio
+from pgenrm_agent.extras import require
+
+require("the studio", "fastapi", extra="studio")
+
+from pgenrm_agent.studio.app import create_studio  # noqa: E402
 
 __all__ = ["create_studio"]

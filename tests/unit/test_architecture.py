@@ -57,7 +57,7 @@ LAYERS = [
     {"graphs"},
     {"evaluation_input", "evaluation_run"},
     {"remembering", "reward_model"},
-    {"demo", "evaluation", "integrations", "debugging"},
+    {"client", "demo", "evaluation", "integrations", "debugging"},
     {"training", "studio", "benchmarks"},
     {"cli"},
 ]

@@ -10,9 +10,9 @@ import pytest
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.evidence import evidence_line, evidence_of
 from pgenrm_agent.fields import MAX_CANDIDATES, MAX_TEXT
+from pgenrm_agent.integrations.server.rerank import RerankBody
 from pgenrm_agent.integrations.server.schemas import (
     PreferenceBody,
-    RerankBody,
     ScoreBody,
     StatementBody,
 )
@@ -189,7 +189,6 @@ LIMITED: list[Callable[[str], object]] = [
     lambda text: PreferencePair(query="q", chosen=text, rejected="b"),
     lambda text: StatedPreference(text=text),
     lambda text: evidence(query=text),
-    lambda text: evidence(answers=(text,)),
     lambda text: evidence(conversation=(Message(role="user", content=text),)),
     lambda text: PreferenceBody(query="q", chosen=text, rejected="b"),
     lambda text: StatementBody(text=text),
@@ -211,5 +210,5 @@ def test_a_request_has_one_limit_of_candidates() -> None:
         lambda answers: ScoreBody(user_id="ada", query="q", candidates=list(answers)),
         lambda answers: RerankBody(query="q", documents=list(answers)),
     ):
-        with pytest.raises(ValueError, match="at most 128 items"):
+        with pytest.raises(ValueError, match="at most 1024 items"):
             make(("a",) * (MAX_CANDIDATES + 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Message, Scaling
@@ -20,11 +21,9 @@ ANSWERS = ["fair", "good", "poor", "fine", "so-so"]
 def rm(tmp_path: Path) -> Iterator[PGenRM]:
     scaling = Scaling(individual=1, prototype=0, resamples=0, seed=1)
 
-    def judge(prompt: object, _: int = 0) -> str:
-        shown = str(prompt)
-        places = sorted(range(len(ANSWERS)), key=lambda i: shown.find(f"\n{ANSWERS[i]}\n"))
-        present = [i for i in places if f"\n{ANSWERS[i]}\n" in shown]
-        return write_chain([MARKS[i] for i in present])
+    def judge(prompt: Prompt, _: int = 0) -> str:
+        lines = [line.strip() for line in prompt.messages[-1].content.splitlines()]
+        return write_chain([MARKS[ANSWERS.index(line)] for line in lines if line in ANSWERS])
 
     engine = ScriptedEngine(judge)
     with PGenRM(engine=engine, memory=tmp_path, scaling=scaling) as reward_model:

@@ -70,6 +70,8 @@ WRONG: tuple[Any, ...] = (
 )
 
 VALID: dict[str, Any] = {
+    "entry_id": "an entry",
+    "new": PreferencePair(query="How?", chosen="So.", rejected="Not so."),
     "user_id": "ada",
     "query": "How?",
     "candidates": ANSWERS,
@@ -124,8 +126,10 @@ def refused_in_one_line(call: Callable[[], object], what: str) -> None:
 
 
 def public_methods(holder: type) -> Iterator[str]:
-    for name, value in vars(holder).items():
-        twin = f"a{name}" in vars(holder)
+    inherited = [vars(kind) for kind in holder.mro() if kind.__module__.startswith("pgenrm_agent")]
+    members = {name: value for own in reversed(inherited) for name, value in own.items()}
+    for name, value in members.items():
+        twin = f"a{name}" in members
         public = callable(value) and not name.startswith("_") and name not in SKIPPED
         if public and (twin or not inspect.iscoroutinefunction(inspect.unwrap(value))):
             yield name

@@ -13,13 +13,14 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     Candidate,
     Evaluation,
+    Message,
     PreferencePair,
     Scaling,
     StatedPreference,
@@ -179,7 +180,6 @@ async def test_many_calls_at_once_are_with_the_engine_together(tmp_path: Path) -
     [
         ("  ", ["red"], "query"),
         ("Which?", [], "candidates"),
-        ("Which?", ["red", " "], "text"),
         ("Which?", [Candidate(id="a", text="x"), Candidate(id="a", text="y")], "repeated: a"),
         ("Which?", "red", "pass a list"),
     ],
@@ -190,6 +190,79 @@ def test_bad_requests_are_refused_in_one_line(
     with pytest.raises(ConfigurationError, match=said) as caught:
         rm.score("ada", query, candidates)
     assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_cannot_be_judged_costs_the_others_nothing(tmp_path: Path) -> None:
+    engine = Watchful()
+    answers = [
+        Candidate(id="blank", text=" "),
+        Candidate(id="green", text="green"),
+        Candidate(id="long", text="x" * 50_001),
+        Candidate(id="red", text="red"),
+    ]
+    with PGenRM(engine=engine, memory=tmp_path, scaling=FOUR) as rm:
+        alone = rm.score("ada", "Which?", [answers[1], answers[3]])
+        evaluation = rm.score("ada", "Which?", answers)
+        calls = len(engine.calls)
+        nothing = rm.rerank("ada", "Which?", [answers[0], answers[2]])
+        assert len(engine.calls) == calls
+    assert evaluation.ranking == ("green", "red")
+    assert evaluation.score_of("blank").reason == "its text is blank"
+    assert "at most 50,000" in str(evaluation.score_of("long").reason)
+    for name in ("green", "red"):
+        assert evaluation.score_of(name).mean == alone.score_of(name).mean
+        assert evaluation.score_of(name).probability_best == pytest.approx(
+            alone.score_of(name).probability_best
+        )
+    assert set(evaluation.evidence.candidate_writings) == {"green", "red"}
+    assert all(set(chain.order) <= {1, 3} for chain in evaluation.chains)
+    assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
+    assert nothing.evaluation.chains == ()
+    assert [item.score for item in nothing] == [None, None]
+    assert nothing.evaluation.usage.engine_calls == 0
+
+
+def test_a_thousand_answers_are_ranked_in_groups(tmp_path: Path) -> None:
+    colors = ["red", "green", "blue", ""]
+    answers = [colors[number % 4] for number in range(1000)]
+    with PGenRM(engine=Watchful(), memory=tmp_path, scaling=FOUR) as rm:
+        result = rm.rerank("ada", "Which?", answers)
+    by_color = {"green": 250, "blue": 250, "red": 250, "": 250}
+    assert [item.text for item in result] == [c for c, n in by_color.items() for _ in range(n)]
+    scores = [item.score for item in result.top(1000) if item.score is not None]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 750
+    assert max(len(chain.order) for chain in result.evaluation.chains) <= 32
+    assert any("in groups" in told for told in result.evaluation.evidence.warnings)
+
+
+def test_a_model_that_is_down_gives_the_given_order_if_told_so(tmp_path: Path) -> None:
+    engine = ScriptedEngine("", fail_times=1000)
+    with PGenRM(engine=engine, memory=tmp_path) as rm:
+        with pytest.raises(EngineTimeout):
+            rm.rerank("ada", "Which?", ["red", "green"])
+        result = rm.rerank("ada", "Which?", ["red", "", "green"], fallback="order")
+        with pytest.raises(ConfigurationError, match="fallback is 'best'"):
+            rm.rerank("ada", "Which?", ["red", "green"], fallback="best")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="query is blank"):
+            rm.rerank("ada", " ", ["red", "green"], fallback="order")
+    assert [item.text for item in result] == ["red", "", "green"]
+    assert result.top(3) == ()
+    assert result[1].reason == "its text is blank"
+    assert "told to time out" in str(result.fallback)
+    assert result.evaluation.evidence.warnings == (result.fallback,)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("Well \ud83d", "Well \ufffd"), ("\ud83d\udc4d", "\U0001f44d"), ("A\0B", "A\ufffdB")],
+)
+def test_what_no_text_holds_is_replaced_wherever_texts_come_in(given: str, kept: str) -> None:
+    assert Candidate(id="a", text=given).text == kept
+    assert StatedPreference(text=given).text == kept
+    assert Message(role="user", content=given).content == kept
+    pair = PreferencePair(query=given, chosen=f"{given} a", rejected=given)
+    assert (pair.query, pair.chosen, pair.rejected) == (kept, f"{kept} a", kept)
 
 
 def test_a_blank_statement_is_refused(rm: PGenRM) -> None:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, SkipValidation
 from pgenrm_agent.chat_messages import question_in
 from pgenrm_agent.engines.chat_errors import keys_of, words_of
 from pgenrm_agent.engines.server_errors import without_key
-from pgenrm_agent.errors import ConfigurationError, InvalidInput
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, Message
 from pgenrm_agent.user_ids import valid_user_id
@@ -32,11 +32,12 @@ class BestOfN(BaseChatModel):
     What the choice rests on is in the message's `response_metadata["pgenrm"]`: `n`, the `index` of
     the answer taken, and the `evaluation` as JSON data. There is no evaluation, but a `reason`, when
     there is nothing to choose from: all answers are the same, or the first one calls a tool (an
-    agent's step, not an answer to a user). Answers that failed or cannot be judged are left out, and
+    agent's step, not an answer to a user). So it is when the answers could not be judged: the first
+    that can be used is returned then. Answers that failed or cannot be judged are left out, and
     `left_out` says why. Its usage is that of all n answers.
 
-    Raises ConfigurationError when nobody is named or no question is in the messages, what the
-    wrapped model raises where every answer fails, and what `PGenRM.score` raises.
+    Raises ConfigurationError when nobody is named or no question is in the messages, and what the
+    wrapped model raises where every answer fails.
 
     Attributes:
         model: Any chat model, or a chat model with tools bound.
@@ -91,7 +92,12 @@ class BestOfN(BaseChatModel):
         texts, reason = answers.candidates()
         if reason is not None:
             return answers.result(answers.first, reason=reason)
-        return answers.best(self.reward_model.score(user, query, texts, conversation=conversation))
+        try:
+            return answers.best(
+                self.reward_model.score(user, query, texts, conversation=conversation)
+            )
+        except PGenRMError as error:
+            return answers.unjudged(error)
 
     async def _agenerate(
         self,
@@ -111,9 +117,12 @@ class BestOfN(BaseChatModel):
         texts, reason = answers.candidates()
         if reason is not None:
             return answers.result(answers.first, reason=reason)
-        return answers.best(
-            await self.reward_model.ascore(user, query, texts, conversation=conversation)
-        )
+        try:
+            return answers.best(
+                await self.reward_model.ascore(user, query, texts, conversation=conversation)
+            )
+        except PGenRMError as error:
+            return answers.unjudged(error)
 
     def _user(self, named: str | None) -> str:
         user = self.user_id if named is None else named
@@ -144,8 +153,9 @@ class _Answers:
         left_out |= {i: "it has no text" for i, answer in came.items() if not _text(answer).strip()}
         left_out |= {i: "it calls a tool" for i, answer in came.items() if answer.tool_calls}
         for i, answer in came.items():
-            if i not in left_out and not _can_be_judged(_text(answer)):
-                left_out[i] = "its text cannot be judged"
+            unusable = Candidate(id="answer", text=_text(answer)).unusable
+            if i not in left_out and unusable:
+                left_out[i] = unusable
         return cls(len(outcomes), came, left_out)
 
     @property
@@ -176,6 +186,10 @@ class _Answers:
         index = next(i for i, usable in self._usable.items() if usable == text)
         return self.result(index, evaluation=evaluation.model_dump(mode="json"))
 
+    def unjudged(self, error: PGenRMError) -> ChatResult:
+        """Return the first answer that can be used: all are paid for, and none could be judged."""
+        return self.result(self.first, reason=f"the answers could not be judged: {error}")
+
     def result(self, index: int, **why: object) -> ChatResult:
         """Return an answer, with what the choice rests on and what all of them cost."""
         usage: UsageMetadata | None = None
@@ -205,14 +219,6 @@ class _Answers:
 
 def _reason(error: Exception, keys: Sequence[str]) -> str:
     return without_key(f"{type(error).__name__}: {words_of(error).text}", keys)
-
-
-def _can_be_judged(text: str) -> bool:
-    try:
-        Candidate(id="answer", text=text)
-    except InvalidInput:
-        return False
-    return True
 
 
 def _with_stop(stop: list[str] | None, others: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from pydantic import ConfigDict, Field, SkipValidation
 from typing_extensions import TypedDict
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.fields import MAX_TEXT
 from pgenrm_agent.integrations.langchain.user import user_of_run
-from pgenrm_agent.ranking import RerankResult
+from pgenrm_agent.ranking import Fallback, RerankResult
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Message, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
@@ -50,6 +49,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
         user_id: Whose taste counts. Left out: `config["configurable"]["user_id"]` or the `context`
             of the run, else the input's.
         top_n: How many items to return; None means all.
+        fallback: "order" for the order given, where the model cannot be asked.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -57,6 +57,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
     reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
     user_id: str | None = None
     top_n: TopN | None = None
+    fallback: Fallback | None = None
 
     def invoke(
         self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any
@@ -80,6 +81,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
                 given["candidates"],
                 conversation=given.get("conversation", ()),
                 signals=given.get("signals"),
+                fallback=self.fallback,
             )
         )
 
@@ -96,6 +98,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
                 given["candidates"],
                 conversation=given.get("conversation", ()),
                 signals=given.get("signals"),
+                fallback=self.fallback,
             )
         )
 
@@ -107,8 +110,8 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
     """Orders a retriever's documents by what one user would like best, for compression retrievers.
 
     Each document returned is a copy with new metadata: `original_index`, its place in the input;
-    and `personal_score` (1-10), or `not_scored` with the reason. Blank documents are not scored.
-    Raises as `PersonalReranker` does.
+    and `personal_score` (1-10), or `not_scored` with the reason, as for a blank document. Raises as
+    `PersonalReranker` does.
 
     Attributes:
         reward_model: What judges.
@@ -116,6 +119,7 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
             graph in which the retriever is a step. A retriever called by itself hands no config on:
             make the reranker with `user_id` then.
         top_n: How many documents to return; None means all.
+        fallback: "order" for the order given, where the model cannot be asked.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -123,6 +127,7 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
     reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
     user_id: str | None = None
     top_n: TopN | None = None
+    fallback: Fallback | None = None
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -130,8 +135,9 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
         """Return the documents in order, best first."""
         user, candidates = _user(self.user_id, None, None), _candidates(documents)
         if not candidates:
-            return self._ordered(documents, None)
-        return self._ordered(documents, self.reward_model.rerank(user, query, candidates))
+            return []
+        result = self.reward_model.rerank(user, query, candidates, fallback=self.fallback)
+        return self._ordered(documents, result)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -139,37 +145,29 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
         """Return the documents in order, best first."""
         user, candidates = _user(self.user_id, None, None), _candidates(documents)
         if not candidates:
-            return self._ordered(documents, None)
-        return self._ordered(documents, await self.reward_model.arerank(user, query, candidates))
+            return []
+        result = await self.reward_model.arerank(user, query, candidates, fallback=self.fallback)
+        return self._ordered(documents, result)
 
-    def _ordered(
-        self, documents: Sequence[Document], result: RerankResult | None
-    ) -> list[Document]:
-        notes: dict[int, dict[str, object]] = {}
-        for item in result or ():
-            notes[int(item.id)] = (
+    def _ordered(self, documents: Sequence[Document], result: RerankResult) -> list[Document]:
+        ordered = []
+        for item in result.items[: self.top_n]:
+            document = documents[item.index]
+            note: dict[str, object] = (
                 {"not_scored": item.reason}
                 if item.score is None
                 else {"personal_score": item.score}
             )
-        for index in range(len(documents)):
-            size = len(documents[index].page_content)
-            unusable = f"it has {size:,} characters" if size > MAX_TEXT else "the document is blank"
-            notes.setdefault(index, {"not_scored": unusable})
-        return [
-            documents[index].model_copy(
-                update={"metadata": {**documents[index].metadata, "original_index": index, **note}}
-            )
-            for index, note in notes.items()
-        ][: self.top_n]
+            metadata = {**document.metadata, "original_index": item.index, **note}
+            ordered.append(document.model_copy(update={"metadata": metadata}))
+        return ordered
 
 
 def _candidates(documents: Sequence[Document]) -> list[Candidate]:
-    """Return the documents that can be judged; a candidate's id is its document's place."""
+    """Return the documents as candidates, each with its place as the id."""
     return [
         Candidate(id=str(index), text=document.page_content)
         for index, document in enumerate(documents)
-        if document.page_content.strip() and len(document.page_content) <= MAX_TEXT
     ]
 
 

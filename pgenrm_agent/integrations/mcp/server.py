@@ -17,6 +17,7 @@ from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnno
 from pydantic import BaseModel, BeforeValidator, Field
 
 from pgenrm_agent.aggregation import typical_chain
+from pgenrm_agent.client import Client
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.fields import MAX_CANDIDATES, YesOrNo
@@ -110,13 +111,13 @@ class Forgotten(BaseModel):
     forgotten: int
 
 
-def create_mcp_server(reward_model: PGenRM, *, user_id: str | None = None) -> MCPServer:
+def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = None) -> MCPServer:
     """Return an MCP server around `reward_model`, which stays the caller's to close.
 
     A request that cannot be met is answered as a tool error that says why.
 
     Args:
-        reward_model: What judges and remembers.
+        reward_model: What judges and remembers; with a client, the server of that client.
         user_id: The one user this server is for. The tools then have no argument `user_id`: they
             judge and remember for that user, and refuse a call that names another all the same. Left
             out, every call has to name a user, and the client can ask about anybody in the memory.
@@ -353,7 +354,7 @@ async def _told(work: Awaitable[T]) -> T:
 
 
 async def _evaluated(
-    reward_model: PGenRM,
+    reward_model: PGenRM | Client,
     ctx: Context,
     user: str,
     query: str,

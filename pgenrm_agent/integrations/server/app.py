@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
+from pgenrm_agent.arguments import items_of
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.loopback import LoopbackOnly
@@ -37,6 +40,10 @@ __all__ = ["create_app"]
 
 logger = logging.getLogger(__name__)
 
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+METHODS = ("GET", "POST", "PUT", "DELETE")
+HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-PGenRM-User")
+
 
 def create_app(
     reward_model: PGenRM,
@@ -44,6 +51,7 @@ def create_app(
     keys: KeyRing | None = None,
     tenants_folder: Path | str | None = None,
     limits: Limits | None = None,
+    cors: Sequence[str] = (),
     on_prepared: Callable[[PGenRMError | None], None] | None = None,
 ) -> FastAPI:
     """Make the server around a reward model.
@@ -59,17 +67,20 @@ def create_app(
             address then.
         tenants_folder: With keys, the folder of the tenants' memories, one folder each.
         limits: How much may be asked of it; see `Limits`.
+        cors: Sites whose pages may call it from a browser, such as "https://app.example.com"; "*" for
+            all of them, with keys only.
         on_prepared: Called once, when the model is loaded (None) or could not be (why, which is
             logged where nobody is called).
 
     Raises:
-        ConfigurationError: `keys` and `tenants_folder` do not come together.
+        ConfigurationError: `keys` and `tenants_folder` do not come together, or an origin is none.
     """
     if (keys is None) != (tenants_folder is None):
         raise ConfigurationError(
             "keys and tenants_folder go together: a key opens one tenant's folder, and without "
             "keys there is one tenant, with the reward model's own memory"
         )
+    origins = _checked_origins(cors, keyless=keys is None)
     limits = limits or Limits()
     folder = None if tenants_folder is None else Path(tenants_folder)
 
@@ -125,9 +136,33 @@ def create_app(
     if keys is not None:
         app.add_middleware(KeyMiddleware, keys=keys)
     app.add_middleware(MetricsMiddleware)
+    if origins:  # before the key is asked for: a browser asks first whether it may send it
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=METHODS,
+            allow_headers=HEADERS,
+            expose_headers=["Retry-After"],
+        )
     if keys is None:
-        app.add_middleware(LoopbackOnly)  # added last, so it stands first
+        app.add_middleware(LoopbackOnly, origins=origins)  # added last, so it stands first
     return app
+
+
+def _checked_origins(origins: Sequence[str], *, keyless: bool) -> tuple[str, ...]:
+    """Return the origins as browsers send them."""
+    for origin in items_of(origins, "cors", "origins"):
+        if origin == "*" and not keyless:
+            continue
+        if not isinstance(origin, str) or not ORIGIN.fullmatch(origin):
+            raise ConfigurationError(
+                f"cors has {origin!r:.80}: name sites as https://app.example.com, without a path"
+                + (
+                    ", and no *, since without keys every page could read what people chose"
+                    * keyless
+                )
+            )
+    return tuple(origins)
 
 
 def _error_response(

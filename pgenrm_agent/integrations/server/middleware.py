@@ -19,7 +19,7 @@ from pgenrm_agent.integrations.server.service import Service
 
 __all__ = ["BodyLimitMiddleware", "KeyMiddleware", "MetricsMiddleware"]
 
-KEYED = ("/v1/", "/v2/")
+KEYED = ("/v1/", "/v2/", "/rerank")
 """What the paths of routes begin with that need a key; the others tell nothing of anybody."""
 
 logger = logging.getLogger(__name__)

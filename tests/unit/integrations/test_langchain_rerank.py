@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +23,12 @@ from pydantic import SecretStr
 from typing_extensions import TypedDict
 
 from pgenrm_agent import as_node
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.integrations.langchain.best_of_n import BestOfN
 from pgenrm_agent.integrations.langchain.reranker import PersonalDocumentReranker, PersonalReranker
 from pgenrm_agent.reward_model import PGenRM, RerankResult
 from pgenrm_agent.schema import Evaluation
+from pgenrm_agent.testing import ScriptedEngine
 
 ANSWERS = ["Fair. 5", "Good. 9", "Poor. 2"]
 
@@ -62,7 +65,7 @@ async def test_documents_come_back_ordered_with_their_metadata_and_place(rm: PGe
     ranked = reranker.compress_documents(documents, "How?")
     assert [document.page_content for document in ranked] == ["Good. 9", "Fair. 5", " "]
     assert ranked[1].metadata == {"source": "a", "original_index": 0, "personal_score": 5.0}
-    assert ranked[2].metadata == {"original_index": 1, "not_scored": "the document is blank"}
+    assert ranked[2].metadata == {"original_index": 1, "not_scored": "its text is blank"}
     assert documents[0].metadata == {"source": "a"}
     assert await reranker.acompress_documents(documents, "How?") == ranked
     assert reranker.compress_documents([], "How?") == []
@@ -96,6 +99,45 @@ async def test_langchains_compression_retriever_takes_the_document_reranker(rm: 
     # By itself it hands no config on, and the error says what to do.
     with pytest.raises(ConfigurationError, match="pass user_id when making the reranker"):
         retriever().invoke("How?", config)
+
+
+@pytest.fixture
+def down(tmp_path: Path) -> Iterator[PGenRM]:
+    """A reward model whose engine cannot be reached."""
+    engine = ScriptedEngine("", fail_times=1000)
+    with PGenRM(engine=engine, memory=tmp_path / "memory") as reward_model:
+        yield reward_model
+
+
+async def test_a_model_that_is_down_leaves_the_order_if_told_so(down: PGenRM) -> None:
+    given: Any = {"query": "How?", "candidates": ANSWERS, "user_id": "ada"}
+    with pytest.raises(EngineTimeout):
+        PersonalReranker(reward_model=down).invoke(given)
+    kept = PersonalReranker(reward_model=down, fallback="order")
+    for result in (kept.invoke(given), await kept.ainvoke(given)):
+        assert [(item.index, item.score) for item in result] == [(0, None), (1, None), (2, None)]
+        assert "told to time out" in str(result.fallback)
+    documents = PersonalDocumentReranker(reward_model=down, user_id="ada", fallback="order")
+    ordered = await documents.acompress_documents([Document(text) for text in ANSWERS], "How?")
+    assert [document.page_content for document in ordered] == ANSWERS
+    assert all("told to time out" in document.metadata["not_scored"] for document in ordered)
+
+
+async def test_best_of_n_keeps_what_it_has_paid_for_where_nothing_can_be_judged(
+    down: PGenRM,
+) -> None:
+    usage: Any = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    answers = [AIMessage(text, usage_metadata=usage) for text in ("", *ANSWERS)]
+    for call in ("plain", "async"):
+        best = BestOfN(model=model(*answers), reward_model=down, n=4, user_id="ada")
+        answer = best.invoke("How?") if call == "plain" else await best.ainvoke("How?")
+        assert answer.content == ANSWERS[0]
+        basis = answer.response_metadata["pgenrm"]
+        assert basis["index"] == 1
+        assert "could not be judged" in basis["reason"]
+        assert "told to time out" in basis["reason"]
+        assert answer.usage_metadata is not None
+        assert answer.usage_metadata["total_tokens"] == 12
 
 
 def model(*answers: AIMessage | str) -> GenericFakeChatModel:

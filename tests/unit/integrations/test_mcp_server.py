@@ -333,4 +333,4 @@ async def test_a_body_that_is_slow_or_long_is_given_up(rm: PGenRM) -> None:
             answer = await http.post(url, content=b" " * (MOST_BYTES + 1))
             assert answer.status_code == 413
         async with Client(streamable_http_client(url)) as client:
-            assert len((await client.list_tools()).tools) == 5
+            assert len((await client.list_tools()).tools) == 8

@@ -6,7 +6,7 @@ import re
 from html import unescape
 
 import httpx
-from scripted_person import REQUEST, begin, reply
+from scripted_person import REQUEST, SIGNALS, begin, reply
 from starlette.testclient import TestClient
 from studio_server import TOKEN
 
@@ -71,13 +71,13 @@ def test_scores_have_their_spread_and_ties_share_a_place() -> None:
     scaling = Scaling(individual=4, prototype=0, seed=5)
     with DebugSession(engine=ScriptedEngine(reply)) as session:
         client = opened(session)
-        run = session.start(twice, scaling=scaling, run="tied")
+        run = session.start(twice, scaling=scaling, signals=SIGNALS, run="tied")
         session.resume(run)
         page = client.get(f"/runs/{run}").text
         places = re.findall(r'<li value="(\d)"><bdi>(\w+)</bdi>', page)
         assert places == [("1", "green"), ("1", "leaf"), ("3", "red")]
         assert "The first places are tied." in page
-        assert re.search(r"green 7\.50 ± \d\.\d\d, best with \d+ %", said(page))
+        assert re.search(r"green \d\.\d\d ± \d\.\d\d, best with \d+ %", said(page))
         assert page.count('<details class="answer" open>') == 3
         assert '<details id="raw">' in page
         run = begin(session, "clear")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Annotated, Literal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, BeforeValidator
@@ -14,21 +14,30 @@ from starlette.responses import StreamingResponse
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.evaluation_run import OnProgress, Progress
 from pgenrm_agent.fields import UserId
+from pgenrm_agent.graphs.results import withheld, withheld_failure
 from pgenrm_agent.integrations.server.errors import error_of, errors
-from pgenrm_agent.integrations.server.schemas import (
+from pgenrm_agent.integrations.server.rerank import (
+    PlainRerankBody,
     RerankBody,
     RerankResponse,
+    ScoredText,
+    rerank_response,
+    scored_texts,
+)
+from pgenrm_agent.integrations.server.schemas import (
+    EvaluationBody,
     ScoreBody,
     ScoreResponse,
-    rerank_response,
     score_response,
 )
-from pgenrm_agent.integrations.server.service import CallersModel, TheService
+from pgenrm_agent.integrations.server.service import CallersModel, Service, TheService
 from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
+from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, UserSignals
 
 router = APIRouter(tags=["evaluation"])
+Answer: TypeAlias = Callable[[Evaluation], BaseModel]
 
 # What a stream's description describes is one event; its data is JSON, as text.
 ONE_EVENT = {
@@ -58,6 +67,16 @@ UserHeader = Annotated[
 NOBODY = "no user was named (field `user` or header X-PGenRM-User): judged for somebody unknown"
 
 
+def _streaming(route: str) -> dict[str, Any]:
+    """Describe a route that streams what another one answers."""
+    told = {
+        "description": "Server-sent events: `progress` after each stage, at the end `result` "
+        f"(what {route} answers) or `error`.",
+        "content": {"text/event-stream": {"schema": ONE_EVENT}},
+    }
+    return {"responses": {**ERRORS, 200: told}, "response_class": StreamingResponse}
+
+
 @router.post("/v1/score", responses=ERRORS)
 async def score(
     body: ScoreBody, request: Request, service: TheService, reward_model: CallersModel
@@ -67,29 +86,32 @@ async def score(
     return score_response(await while_connected(request, task), include_chains=body.include_chains)
 
 
-@router.post(
-    "/v1/score/stream",
-    responses={
-        **ERRORS,
-        200: {
-            "description": "Server-sent events: `progress` after each stage, at the end `result` "
-            "(what /v1/score answers) or `error`.",
-            "content": {"text/event-stream": {"schema": ONE_EVENT}},
-        },
-    },
-    response_class=StreamingResponse,
-)
+@router.post("/v1/evaluations", responses=ERRORS)
+async def evaluate(
+    body: EvaluationBody, request: Request, service: TheService, reward_model: CallersModel
+) -> Evaluation:
+    """Score candidate answers for one user, and return the whole `Evaluation`, as Python does."""
+    return _sendable(await while_connected(request, start(service, _scoring(reward_model, body))))
+
+
+@router.post("/v1/score/stream", **_streaming("/v1/score"))
 async def score_stream(
     body: ScoreBody, request: Request, service: TheService, reward_model: CallersModel
 ) -> StreamingResponse:
     """Score candidate answers for one user, and tell how far it is meanwhile."""
-    told: asyncio.Queue[Progress] = asyncio.Queue()
-    task = start(service, _scoring(reward_model, body, told.put_nowait))
-    return StreamingResponse(
-        _events(request, task, told, body.include_chains),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+
+    def answer(evaluation: Evaluation) -> ScoreResponse:
+        return score_response(evaluation, include_chains=body.include_chains)
+
+    return _stream(request, service, reward_model, body, answer)
+
+
+@router.post("/v1/evaluations/stream", **_streaming("/v1/evaluations"))
+async def evaluate_stream(
+    body: EvaluationBody, request: Request, service: TheService, reward_model: CallersModel
+) -> StreamingResponse:
+    """Do as /v1/evaluations does, and tell how far it is meanwhile."""
+    return _stream(request, service, reward_model, body, _sendable)
 
 
 @router.post("/v1/rerank", responses=ERRORS)
@@ -102,38 +124,93 @@ async def rerank(
     header: UserHeader = None,
 ) -> RerankResponse:
     """Order documents by what one user would like: v1 in the shape of Cohere v1 and Jina, v2 of Cohere v2."""
+    result, warnings = await _reranked(body, request, service, reward_model, header)
+    version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
+    return rerank_response(result, body, version, warnings)
+
+
+@router.post("/rerank", responses=ERRORS)
+async def plain_rerank(
+    body: PlainRerankBody,
+    request: Request,
+    service: TheService,
+    reward_model: CallersModel,
+    header: UserHeader = None,
+) -> RerankResponse | list[ScoredText]:
+    """Do as /v1/rerank does, which vLLM has here, too; given `texts`, as text-embeddings-inference does."""
+    given = body.with_documents()
+    result, warnings = await _reranked(given, request, service, reward_model, header)
+    return (
+        scored_texts(result, given) if body.texts else rerank_response(result, given, "1", warnings)
+    )
+
+
+async def _reranked(
+    body: RerankBody,
+    request: Request,
+    service: Service,
+    reward_model: PGenRM,
+    header: str | None,
+) -> tuple[RerankResult, list[str]]:
+    """Return the documents in order, and what to warn of."""
     if len(request.headers.getlist(USER_HEADER)) > 1:
         raise HTTPException(409, "the header X-PGenRM-User is there twice: send it once")
     if body.user and header and body.user != header:
         raise HTTPException(409, "the field `user` and the header X-PGenRM-User name two users")
     user = body.user or header
-    work = (
-        reward_model.arerank(user, body.query, body.texts(), timeout=body.timeout_s)
-        if user
-        else reward_model.arerank(
-            UNKNOWN.user_id, body.query, body.texts(), signals=UNKNOWN, timeout=body.timeout_s
-        )
+    work = reward_model.arerank(
+        user or UNKNOWN.user_id,
+        body.query,
+        body.texts_to_judge(),
+        signals=None if user else UNKNOWN,
+        timeout=body.timeout,
+        fallback=body.fallback,
     )
     result = await while_connected(request, start(service, work))
-    version: Literal["1", "2"] = "2" if request.scope["route"].path.startswith("/v2") else "1"
     warnings = result.evaluation.evidence.warnings
     if not user:
         warnings = (NOBODY, *(told for told in warnings if UNKNOWN.user_id not in told))
-    return rerank_response(result, body, version, list(warnings))
+    return result, list(warnings)
 
 
 def _scoring(
-    reward_model: PGenRM, body: ScoreBody, on_progress: OnProgress | None = None
+    reward_model: PGenRM, body: EvaluationBody, on_progress: OnProgress | None = None
 ) -> Coroutine[object, object, Evaluation]:
     return reward_model.ascore(
         body.user_id,
         body.query,
         body.candidates,
         conversation=[turn.message() for turn in body.conversation],
-        scaling=body.scaling.over(reward_model.scaling),
+        scaling=body.scaling_over(reward_model.scaling),
         signals=None if body.signals is None else body.signals.of(body.user_id),
-        timeout=body.timeout_s,
+        timeout=body.timeout,
         on_progress=on_progress,
+    )
+
+
+def _sendable(evaluation: Evaluation) -> Evaluation:
+    """Return what a caller may see of an evaluation: similar users' texts are theirs."""
+    return evaluation.model_copy(
+        update={
+            "chains": tuple(map(withheld, evaluation.chains)),
+            "failures": tuple(map(withheld_failure, evaluation.failures)),
+        }
+    )
+
+
+def _stream(
+    request: Request,
+    service: Service,
+    reward_model: PGenRM,
+    body: EvaluationBody,
+    answer: Answer,
+) -> StreamingResponse:
+    told: asyncio.Queue[Progress] = asyncio.Queue()
+    task = start(service, _scoring(reward_model, body, told.put_nowait))
+    return StreamingResponse(
+        _events(request, task, told, answer),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
@@ -141,7 +218,7 @@ async def _events(
     request: Request,
     task: asyncio.Task[Evaluation],
     told: asyncio.Queue[Progress],
-    include_chains: bool,
+    answer: Answer,
 ) -> AsyncIterator[str]:
     """Yield the evaluation as server-sent events. Ends, and ends the task, when the client hangs up."""
     watch = asyncio.create_task(gone(request))
@@ -160,8 +237,7 @@ async def _events(
             elif not task.done():
                 yield ": still at it\n\n"
         try:
-            answer = score_response(task.result(), include_chains=include_chains)
-            yield _event("result", answer)
+            yield _event("result", answer(task.result()))
         except PGenRMError as error:
             yield _event("error", error_of(error)[1])
     finally:

@@ -1,12 +1,13 @@
-"""For those who run the server. These need no key and tell nothing about tenants or users."""
+"""For those who run the server, and /v1/models. They tell nothing about tenants or users."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from pgenrm_agent.integrations.server.schemas import Ready
-from pgenrm_agent.integrations.server.service import TheService
+from pgenrm_agent.integrations.server.errors import errors
+from pgenrm_agent.integrations.server.schemas import ModelList, Ready
+from pgenrm_agent.integrations.server.service import CallersModel, TheService
 
 router = APIRouter(tags=["operation"])
 
@@ -24,6 +25,12 @@ async def ready(service: TheService) -> JSONResponse:
     """The model is loaded: an evaluation starts at once."""
     state = Ready(status="ok" if service.ready else "not_ready")
     return JSONResponse(state.model_dump(), 200 if service.ready else 503)
+
+
+@router.get("/v1/models", responses=errors(401, 503))
+async def models(reward_model: CallersModel) -> ModelList:
+    """The model that judges, as OpenAI's clients and rerank clients ask for it."""
+    return ModelList()
 
 
 @router.get(

@@ -37,6 +37,7 @@ class Running:
     app: FastAPI
     server: uvicorn.Server
     thread: threading.Thread
+    reward_model: PGenRM
 
     def client(self, tenant: str = "acme", **options: object) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.keys[tenant]}"}
@@ -67,6 +68,7 @@ def serve(
         limits: Limits | None = None,
         latency_s: float = 0.0,
         keyless: bool = False,
+        cors: tuple[str, ...] = (),
         http: Literal["auto", "h11", "httptools"] | type[asyncio.Protocol] = "auto",
     ) -> Iterator[Running]:
         folder: Path = tmp_path_factory.mktemp("server")
@@ -75,7 +77,7 @@ def serve(
         engine = make_engine(latency_s=latency_s)
         with PGenRM(engine=engine, memory=folder / "own", scaling=scaling) as rm:
             guarded = {} if keyless else {"keys": ring, "tenants_folder": folder / "tenants"}
-            app = create_app(rm, limits=limits, **guarded)  # type: ignore[arg-type]
+            app = create_app(rm, limits=limits, cors=cors, **guarded)  # type: ignore[arg-type]
             config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20, http=http)
             server = uvicorn.Server(config)
             listening = socket.socket()
@@ -87,7 +89,7 @@ def serve(
                     assert thread.is_alive(), "the server did not start"
                     time.sleep(0.01)
                 url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-                yield Running(url, keys, ring, engine, app, server, thread)
+                yield Running(url, keys, ring, engine, app, server, thread, rm)
             finally:
                 server.should_exit = True
                 thread.join(60)

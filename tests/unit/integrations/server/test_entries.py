@@ -20,7 +20,7 @@ def test_entries_are_listed_corrected_and_forgotten(running: Running) -> None:
         new = client.post(f"{path}/statements", json={"text": "long answers"}).json()["id"]
         known = client.get(path).json()
         overruled = {entry["id"]: entry["overruled_by"] for entry in known["entries"]}
-        assert overruled == {choice: None, old: None, new: None}
+        assert overruled == {choice: None, old: new, new: None}
         changed = {**CHOICE, "id": choice, "chosen": "Otherwise."}
         assert client.put(f"{path}/preferences", json=changed).json() == {"id": choice}
         longer = client.put(f"{path}/statements", json={"id": old, "text": "I want short answers"})
