@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from platformdirs import user_config_path
 
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.testing import write_chain
@@ -39,6 +41,25 @@ settings.load_profile("pgenrm")
 sys.path.append(str(Path(__file__).parents[1]))
 
 START_TIMEOUT_S = 240
+OF_THE_TESTS = frozenset(
+    f"PGENRM_{name}" for name in ("RESPONSES", "LANGGRAPH", "SCREENSHOTS", "TEST_POSTGRES", "DRAW")
+)
+"""Variables that say what the tests have, and what they draw."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep tests, and what they start, away from the memory and the settings of who runs them."""
+    folder = tempfile.mkdtemp(prefix="pgenrm-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    for name in {name for name in os.environ if name.startswith("PGENRM_")} - OF_THE_TESTS:
+        del os.environ[name]
+    # What says where packages are stays.
+    os.environ.setdefault("PIP_CONFIG_FILE", str(user_config_path("pip") / "pip.conf"))
+    os.environ["XDG_CONFIG_HOME"] = f"{folder}/config"
+    os.environ["XDG_DATA_HOME"] = f"{folder}/data"
+    os.environ["PGENRM_HOME"] = f"{folder}/home"
+    os.environ["PGENRM_CONFIG"] = f"{folder}/pgenrm.toml"  # and not the working directory's
+    Path(os.environ["PGENRM_CONFIG"]).touch()
 
 
 @pytest.fixture(scope="session")

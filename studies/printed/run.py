@@ -269,7 +269,7 @@ def _environment(folder: Path, ports: Mapping[str, str], python: Path) -> dict[s
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("PGENRM_") or name == "PGENRM_RESPONSES"
+        if not name.startswith(("PGENRM_", "XDG_")) or name == "PGENRM_RESPONSES"
     }
     if python != Path(sys.executable):
         kept.pop("PYTHONPATH", None)  # what is put before this environment's packages

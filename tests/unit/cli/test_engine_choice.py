@@ -22,9 +22,7 @@ SERVER_OPTIONS = {"--base-url", "--api-key-env", "--max-tokens", "--requests-per
 
 @pytest.fixture(autouse=True)
 def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("ENGINE", "BASE_URL", "API_KEY_ENV", "MAX_TOKENS", "REQUESTS_PER_MINUTE"):
-        monkeypatch.delenv(f"PGENRM_{name}", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("PGENRM_CONFIG")
     monkeypatch.chdir(tmp_path)
 
 
