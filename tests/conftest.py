@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from platformdirs import user_config_path
+from xdist.scheduler import LoadFileScheduling
 
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.testing import write_chain
@@ -60,6 +62,30 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PGENRM_HOME"] = f"{folder}/home"
     os.environ["PGENRM_CONFIG"] = f"{folder}/pgenrm.toml"  # and not the working directory's
     Path(os.environ["PGENRM_CONFIG"]).touch()
+
+
+PAGES = "tests/system/test_printed_pages.py"
+
+
+class _Shares(LoadFileScheduling):
+    """Gives a worker one file after another, and of the pages one page."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(PAGES) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Share the tests out in the order of `pytest_collection_modifyitems`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return _Shares(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that no worker is left with one of them at the end."""
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: (item.path not in long, "system" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")
