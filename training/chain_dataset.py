@@ -38,20 +38,6 @@ from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message
 
-__all__ = [
-    "CHAINS",
-    "DATASET",
-    "KEPT",
-    "REPORT",
-    "ChainDatasetReport",
-    "ChainRecord",
-    "ChainRow",
-    "choice_messages",
-    "example_key",
-    "read_dataset",
-    "sample_chains",
-]
-
 CHAINS, DATASET, REPORT = "chains.jsonl", "dataset.jsonl", "report.json"
 KEPT, WRONG, TIE = "kept", "ranking disagrees with the choice", "tie"
 REFUSED = "refused by the engine"

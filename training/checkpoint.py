@@ -8,8 +8,6 @@ from pathlib import Path
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.training.parts import join_parts
 
-__all__ = ["unpack_gguf", "unpacked"]
-
 
 def unpacked(place: str | Path, out: Path) -> str:
     """Return the folder of a checkpoint, or the hub name that it is.

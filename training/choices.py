@@ -26,8 +26,6 @@ from pgenrm_agent.training.bundled.examples import HISTORY, Example
 from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.teacher import write_chain
 
-__all__ = ["HeldOut", "held_out", "read_held_out", "write_choices", "write_held_out"]
-
 MOST_HISTORY = max(HISTORY[0])
 
 

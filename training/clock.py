@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 
-__all__ = ["Clock"]
-
 
 class Clock:
     """How far a run of so many minutes is, at which learning rate, and in which of its phases.

@@ -29,14 +29,6 @@ from pgenrm_agent.training.run import (
     processes,
 )
 
-__all__ = [
-    "Hardness",
-    "measure_hardness",
-    "measure_missing",
-    "read_hardness",
-    "scheduled",
-]
-
 AT_ONCE = 64
 """Choices in one call of the engine, and so the most that a killed run measures again."""
 

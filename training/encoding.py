@@ -21,18 +21,6 @@ from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure_along
 from pgenrm_agent.training.bundled.teacher import operands
 from pgenrm_agent.training.bundled.tokenizer import answer_tags
 
-__all__ = [
-    "ASKED",
-    "IGNORED",
-    "PLACES",
-    "Encoded",
-    "PackedRows",
-    "TokenBudgetBatches",
-    "encode",
-    "fill_rows",
-    "pack",
-]
-
 IGNORED = -100
 COUNTED = 16
 """Tokens of each answer at which the levels up to there are asked for."""

@@ -14,8 +14,6 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
-__all__ = ["Extracted", "extract", "save_adapter", "with_update"]
-
 WEIGHT = ".weight"
 
 

@@ -13,8 +13,6 @@ from pgenrm_agent.training.pretrained import train_pretrained
 from pgenrm_agent.training.pretrained_plan import plan_pretrained
 from pgenrm_agent.training.token_folder import BASE, recipe_in
 
-__all__ = ["main"]
-
 
 def main(folder: Path, arguments: Sequence[str] | None = None) -> None:
     """Train from a folder, or say what that would take: what its train.py runs."""

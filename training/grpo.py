@@ -62,8 +62,6 @@ from pgenrm_agent.training.run import (
     trainer_options,
 )
 
-__all__ = ["ChainReward", "GrpoResult", "Stage", "train_grpo"]
-
 Stage = Literal["cre", "curriculum"]
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others, as TRL's trainers do."""

@@ -19,8 +19,6 @@ from pgenrm_agent.training.choices import HeldOut
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-__all__ = ["ChoiceReport", "measure_choices"]
-
 ORDERS = (True, False)
 """Whether the chosen answer is shown first: each choice is asked about both ways."""
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from pgenrm_agent.training.recipe import TrainerRecipe
 
-__all__ = ["estimate_memory"]
-
 BYTES = {"float32": 4, "bfloat16": 2}
 STATES_PER_LAYER, STATES_RECOMPUTED = 12, 1
 """Activations kept for the way back, in units of one hidden state a token."""

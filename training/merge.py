@@ -9,8 +9,6 @@ from pathlib import Path
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import FORMAT_FILE, refuse_pickled_weights
 
-__all__ = ["merge_adapter"]
-
 
 def merge_adapter(
     adapter: Path,

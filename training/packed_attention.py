@@ -15,8 +15,6 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-__all__ = ["KERNEL", "PACKED", "attend_one_by_one", "kernel_for", "variable_length"]
-
 PACKED = "pgenrm_packed"
 HALF = (torch.bfloat16, torch.float16)
 

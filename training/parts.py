@@ -9,8 +9,6 @@ from pathlib import Path
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import replacing, write_json
 
-__all__ = ["join_parts", "split_file"]
-
 INDEX = ".parts.json"
 
 

@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
     from transformers import TrainingArguments as Arguments
 
-__all__ = ["PretrainedResult", "compile_layers", "train_pretrained"]
-
 ADAPTER = "adapter"
 ENDLESS = 10_000_000
 """Steps of a run whose end the clock tells."""

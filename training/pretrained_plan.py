@@ -18,8 +18,6 @@ from pgenrm_agent.training.reading import load_plain
 from pgenrm_agent.training.recipe import PsiRecipe
 from pgenrm_agent.training.token_file import TokenFile, read_token_file
 
-__all__ = ["flops_a_token", "plan_pretrained"]
-
 UTILIZATION = 0.35
 """Share of what a matrix product reaches that a whole step is taken to reach."""
 NUMBERS_PER_STATE = 15

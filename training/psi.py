@@ -47,17 +47,6 @@ from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import PsiRecipe
 from pgenrm_agent.training.run import CHECKPOINTS, Curves, StopAfter, last_checkpoint
 
-__all__ = [
-    "DEV_QUERIES",
-    "PANELS",
-    "ChainTrainer",
-    "PsiResult",
-    "arguments",
-    "device_name",
-    "only",
-    "train_psi",
-]
-
 LOOK_WEIGHT = 0.25
 """Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
 PANELS = (

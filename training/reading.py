@@ -17,8 +17,6 @@ from pgenrm_agent.training.bundled.signs import LEVELS, SIGNS
 from pgenrm_agent.training.packed_attention import PACKED
 from pgenrm_agent.training.recipe import ModelShape
 
-__all__ = ["Head", "ReadingLlama", "build_model", "load_model", "load_plain"]
-
 GUIDED_HEADS = 2
 """Attention heads of a layer that are shown where to look."""
 

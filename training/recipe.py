@@ -11,20 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = [
-    "Adapter",
-    "CurriculumRecipe",
-    "GrpoRecipe",
-    "ModelShape",
-    "Phase",
-    "PretrainedStart",
-    "PsiRecipe",
-    "Recipe",
-    "Section",
-    "SftRecipe",
-    "TrainerRecipe",
-]
-
 COMMANDS = {
     "recipes": "psi",
     "recipes/sft": "sft",

@@ -18,18 +18,6 @@ from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Message, StatedPreference
 
-__all__ = [
-    "FORMAT_PENALTY",
-    "EngineRater",
-    "Rater",
-    "RatingTask",
-    "RuleRater",
-    "SimilarityRater",
-    "outcome_reward",
-    "read_chain",
-    "total_reward",
-]
-
 FORMAT_PENALTY = -0.1
 CHOSEN, REJECTED = "chosen", "rejected"
 

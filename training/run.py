@@ -30,26 +30,6 @@ else:
     from transformers import TrainerCallback
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-__all__ = [
-    "CHECKPOINTS",
-    "Curves",
-    "StopAfter",
-    "is_main_process",
-    "last_checkpoint",
-    "lora_config",
-    "mean_of_last_tenth",
-    "own_device",
-    "passes_per_step",
-    "process_number",
-    "processes",
-    "refuse_several_gpus",
-    "refuse_without_chat_template",
-    "start_width",
-    "train",
-    "trained_folder",
-    "trainer_options",
-]
-
 CHECKPOINTS = "checkpoints"
 ELAPSED = "elapsed.json"
 

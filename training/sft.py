@@ -49,8 +49,6 @@ from pgenrm_agent.training.run import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["SftPlan", "SftResult", "encode_row", "plan_sft", "train_sft"]
-
 PANELS = (
     ("loss", "loss per chain token (nats)"),
     ("eval_loss", "the same for held-out users"),

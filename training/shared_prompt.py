@@ -27,8 +27,6 @@ from pgenrm_agent.training.run import process_number
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["SharedPromptTrainer", "can_share"]
-
 WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Launchers that leave every process a whole model, not a part of its weights."""
 

@@ -34,17 +34,6 @@ from pgenrm_agent.training.choices import write_choices
 from pgenrm_agent.training.encoding import ASKED, IGNORED, PLACES, Encoded, encode
 from pgenrm_agent.training.recipe import Phase, PsiRecipe
 
-__all__ = [
-    "TOKENS",
-    "Source",
-    "TokenFile",
-    "draw",
-    "read_token_file",
-    "save_token_file",
-    "tokenizer_digest",
-    "write_token_file",
-]
-
 TOKENS = "tokens.npz.xz"
 GROUP = 400_000
 """Tokens that are made together, and kept when a run is cut off."""

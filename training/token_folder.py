@@ -38,8 +38,6 @@ from pgenrm_agent.training.token_file import (
     write_token_file,
 )
 
-__all__ = ["BASE", "CHOICES", "make_folder", "recipe_in", "refuse_other_data"]
-
 CHOICES = "choices.jsonl"
 ABOUT = "about.json"
 BASE = "base"

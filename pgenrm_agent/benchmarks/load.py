@@ -16,8 +16,6 @@ from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import plan_chains
 from pgenrm_agent.schema import PreferencePair, Scaling, UserSignals
 
-__all__ = ["evaluation_prompts", "seconds_of_calls", "throughput_by_callers", "time_by_samples"]
-
 CALLER_SAMPLES = 2
 """Samples an evaluation where callers are counted: both answer orders."""
 

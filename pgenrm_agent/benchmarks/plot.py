@@ -9,8 +9,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.figures import svg_text
 from pgenrm_agent.files import write_text
 
-__all__ = ["draw_speed"]
-
 
 def draw_speed(report: SpeedReport, path: Path) -> None:
     """Draw the series of a report into an SVG file.

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from pgenrm_agent.fields import Model
 
-__all__ = ["Figure", "Series", "SpeedReport", "series_of"]
-
 
 class Figure(Model):
     """One measured figure. `value` is in the unit that `shown` shows."""

@@ -31,8 +31,6 @@ from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 
-__all__ = ["PARTS", "OverheadMeasurements", "measure_overhead", "measure_speed"]
-
 PARTS = ("overhead", "samples", "callers")
 QUICK = ("overhead", "samples")
 """What is measured when nothing is named: a few minutes with the bundled model on two cores."""

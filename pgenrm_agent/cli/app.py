@@ -26,8 +26,6 @@ from pgenrm_agent.cli.users import app as users
 from pgenrm_agent.errors import BudgetReached, PGenRMError
 from pgenrm_agent.extras import extra_of
 
-__all__ = ["app", "main", "run"]
-
 STOPPED = 3
 """The exit code of a job that has spent its budget: what it has done is kept, and it can go on."""
 

@@ -15,8 +15,6 @@ from pgenrm_agent.extras import require
 if TYPE_CHECKING:
     from pgenrm_agent.benchmarks.report import SpeedReport
 
-__all__ = ["bench", "print_speed"]
-
 
 @chooses_engine
 def bench(

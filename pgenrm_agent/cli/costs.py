@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.costs import CostLedger, Estimate
     from pgenrm_agent.schema import Prices, Usage
 
-__all__ = ["cost_line", "open_ledger", "prices_of", "print_estimate"]
-
 
 def prices_of(prices: str | None, budget: float | None = None) -> Prices | None:
     """Return the prices that `--prices` names, without which there is no `--budget`."""

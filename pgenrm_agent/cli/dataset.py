@@ -30,8 +30,6 @@ from pgenrm_agent.extras import require
 if TYPE_CHECKING:
     from pgenrm_agent.integrations.dataset_scoring import Summary
 
-__all__ = ["score_dataset"]
-
 
 @chooses_engine
 def score_dataset(

@@ -57,8 +57,6 @@ if TYPE_CHECKING:
         Stop,
     )
 
-__all__ = ["app"]
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Step through a run: look, edit, resume, rewind, fork.",

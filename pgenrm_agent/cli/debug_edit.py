@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.fields import Model
     from pgenrm_agent.schema import Candidate, PreferencePair, UserSignals
 
-__all__ = [
-    "Editable",
-    "edit_text",
-    "editable_text",
-    "parse_candidates",
-    "parse_history",
-    "parse_rubric",
-    "parse_signals",
-]
-
 M = TypeVar("M", bound="Model")
 Editable = Literal["persona", "rubric", "neighbors", "history", "candidates"]
 _CRITERION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%?\s+([^:]+?)\s*(?::\s*(.*?))?\s*")

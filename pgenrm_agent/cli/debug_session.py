@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.prototypes import Match, Neighbors
     from pgenrm_agent.schema import UserSignals
 
-__all__ = ["labels_of", "open_session", "session_on"]
-
 RESOURCES = (
     *("model", "engine", "base_url", "api_key_env", "max_tokens", "requests_per_minute"),
     *("memory", "embedder"),

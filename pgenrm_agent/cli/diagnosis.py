@@ -14,15 +14,6 @@ from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.extras import EXTRAS
 from pgenrm_agent.fields import Model
 
-__all__ = [
-    "DoctorReport",
-    "EngineState",
-    "ExtraState",
-    "PackageState",
-    "SettingState",
-    "examine",
-]
-
 PACKAGES = (
     ("torch", "models"),
     ("transformers", "models"),

@@ -12,8 +12,6 @@ from pgenrm_agent.cli.output import show, waiting
 if TYPE_CHECKING:
     from pgenrm_agent.cli.diagnosis import DoctorReport
 
-__all__ = ["doctor"]
-
 
 def doctor(*, as_json: JsonOption = False) -> None:
     """Show what is installed, which engines work here, which settings are in force, and from where."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.engine_names import EngineName
     from pgenrm_agent.engines import Engine
 
-__all__ = ["EngineChoice", "chooses_engine"]
-
 R = TypeVar("R")
 
 

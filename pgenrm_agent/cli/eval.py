@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Scaling, Usage
 
-__all__ = ["app"]
-
 app = typer.Typer(
     invoke_without_command=True,
     subcommand_metavar="[compare A B | people FOLDER]",

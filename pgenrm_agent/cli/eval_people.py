@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Scaling
 
-__all__ = ["people"]
-
 PAGE = "people.md"
 TABLE = "people.json"
 BASELINES = "baselines"

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Prices, Scaling, Usage
 
-__all__ = ["ModelRun", "Part"]
-
 JudgesOf = Callable[["PGenRM", "Engine", "Scaling"], "list[Judge]"]
 """The judges on an engine, with so many samples."""
 

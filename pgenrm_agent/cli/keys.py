@@ -14,8 +14,6 @@ from pgenrm_agent.errors import ConfigurationError
 if TYPE_CHECKING:
     from pgenrm_agent.integrations.keys import KeyRing
 
-__all__ = ["app", "keys_in_force"]
-
 app = typer.Typer(no_args_is_help=True, help="Who may call the servers.")
 
 

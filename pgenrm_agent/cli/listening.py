@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import typer
 
-__all__ = ["address_of", "listening"]
-
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:

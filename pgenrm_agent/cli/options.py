@@ -15,46 +15,6 @@ from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = [
-    "MAX_SEED",
-    "AnswersOption",
-    "AnyUserArgument",
-    "BudgetOption",
-    "CacheOption",
-    "CandidatesArgument",
-    "ConcurrencyOption",
-    "DryRunOption",
-    "EmbedderOption",
-    "EngineOption",
-    "ExportOption",
-    "FixedSeedOption",
-    "ForceOption",
-    "IndividualOption",
-    "JsonOption",
-    "KeysOption",
-    "LimitOption",
-    "MemoryOption",
-    "ModelFolderOption",
-    "ModelOption",
-    "OnlyUserOption",
-    "OutOption",
-    "PastChoicesOption",
-    "PricesOption",
-    "PrototypeOption",
-    "QueryOption",
-    "RecipeOption",
-    "SeedOption",
-    "ServerOption",
-    "SimilarOption",
-    "StoreOption",
-    "SureOption",
-    "TemperatureOption",
-    "TimeoutOption",
-    "UserArgument",
-    "UserOption",
-    "from_setting",
-]
-
 MAX_SEED = 2**31 - 1
 
 

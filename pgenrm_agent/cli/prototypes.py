@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
     from pgenrm_agent.prototypes import PrototypeStatus
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="Groups of users who judge alike.")
 
 

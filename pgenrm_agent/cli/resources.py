@@ -21,20 +21,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Prices, Scaling
 
-__all__ = [
-    "check_server",
-    "is_url",
-    "open_cache",
-    "open_client",
-    "open_embedder",
-    "open_judge",
-    "open_memory",
-    "open_reward_model",
-    "read_text",
-    "scaling_of",
-    "valid_input",
-]
-
 SERVERS_OWN = frozenset(
     {
         "memory",

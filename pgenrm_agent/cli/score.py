@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.demo import DemoResult
     from pgenrm_agent.schema import Candidate, Evaluation
 
-__all__ = ["demo", "read_candidates", "rerank", "score", "text_or_file"]
-
 
 def demo(
     *,

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.integrations.server import Limits
     from pgenrm_agent.reward_model import PGenRM
 
-__all__ = ["mcp", "serve"]
-
 MCP_SHUTDOWN_S = 30
 """How long the clients of `pgenrm mcp --http` get to finish when it is stopped."""
 

@@ -26,8 +26,6 @@ from pgenrm_agent.cli.resources import open_memory, scaling_of
 from pgenrm_agent.errors import PGenRMError
 from pgenrm_agent.extras import require
 
-__all__ = ["studio"]
-
 
 @chooses_engine
 def studio(

@@ -17,8 +17,6 @@ from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain, Use
 if TYPE_CHECKING:
     from pgenrm_agent.memory import Entry, UserSummary
 
-__all__ = ["print_entries", "print_evaluation", "print_ranking", "print_signals", "print_users"]
-
 
 def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
     """Print the ranking, and persona, rubric and marks of one chain, under the user's id or a title."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.training.recipe import GrpoRecipe, PsiRecipe
     from pgenrm_agent.training.rewards import Rater
 
-__all__ = ["app"]
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Train a model in three stages.",

@@ -23,8 +23,6 @@ from pgenrm_agent.cli.output import print_summary
 if TYPE_CHECKING:
     from pgenrm_agent.training.chain_dataset import ChainDatasetReport
 
-__all__ = ["chains"]
-
 
 @chooses_engine
 def chains(

@@ -10,8 +10,6 @@ import typer
 from pgenrm_agent.cli.options import AnswersOption, JsonOption, RecipeOption
 from pgenrm_agent.cli.output import print_summary
 
-__all__ = ["join", "tokens"]
-
 
 def tokens(
     *,

@@ -20,8 +20,6 @@ from pgenrm_agent.cli.output import print_summary
 if TYPE_CHECKING:
     from pgenrm_agent.training.recipe import SftRecipe
 
-__all__ = ["merge", "sft"]
-
 
 def sft(
     data: Annotated[

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.client import Client
     from pgenrm_agent.memory import UserMemory
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="What is remembered of users.")
 
 

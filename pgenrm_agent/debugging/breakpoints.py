@@ -12,8 +12,6 @@ from pgenrm_agent.debugging.views import chain_views, disagreement, ranking_of
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model
 
-__all__ = ["Breakpoint"]
-
 Kind = Literal["before", "after", "parse-failure", "disagreement", "rank-change"]
 _ON_NODE = re.compile(r"(before|after):(\S+)")
 _DISAGREEMENT = re.compile(r"disagreement\s*>\s*(\d+(?:\.\d+)?)")

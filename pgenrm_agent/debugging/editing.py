@@ -30,8 +30,6 @@ from pgenrm_agent.schema import (
     UserSignals,
 )
 
-__all__ = ["Editor"]
-
 Change: TypeAlias = Callable[[EvaluationState], dict[str, object]]
 Made: TypeAlias = Callable[[Mapping[str, object]], bool]
 

@@ -20,8 +20,6 @@ from pgenrm_agent.schema import Criterion, Rubric
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.state import Draft
 
-__all__ = ["rubric_of", "with_persona", "with_rubric"]
-
 
 def with_persona(draft: Draft, persona: str, chain_format: ChainFormat) -> Draft:
     """Return the draft with another persona, open to be continued with its rubric.

@@ -22,8 +22,6 @@ from pgenrm_agent.graphs.evaluation import build_graph
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata
 
-__all__ = ["copy_run", "dump_run", "load_run"]
-
 
 @dataclass(frozen=True)
 class _Entry:

@@ -33,8 +33,6 @@ from pgenrm_agent.graphs.evaluation import EvaluationGraph
 from pgenrm_agent.graphs.sealing import open_state
 from pgenrm_agent.graphs.state import NeighborSource
 
-__all__ = ["Records", "checkpoint_of", "config_of", "id_of", "side_of"]
-
 
 class Records:
     """Reads the runs that a graph's checkpointer holds.

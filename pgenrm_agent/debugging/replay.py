@@ -17,8 +17,6 @@ from pgenrm_agent.graphs.evaluation import build_graph
 from pgenrm_agent.graphs.state import EvaluationContext
 from pgenrm_agent.schema import Evaluation
 
-__all__ = ["replay"]
-
 
 async def replay(
     records: Records, saver: BaseCheckpointSaver[str], context: EvaluationContext, run: str

@@ -64,8 +64,6 @@ from pgenrm_agent.schema import (
 )
 from pgenrm_agent.sync_wrappers import Closeable, at_home, blocking
 
-__all__ = ["DebugSession"]
-
 
 class DebugSession(Closeable):
     """Steps through evaluations, one node at a time or up to a breakpoint.

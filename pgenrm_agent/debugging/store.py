@@ -11,8 +11,6 @@ from pgenrm_agent.errors import ConfigurationError
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-__all__ = ["default_store", "open_saver"]
-
 POSTGRES = ("postgresql://", "postgres://")
 
 

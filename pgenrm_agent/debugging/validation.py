@@ -23,8 +23,6 @@ from pgenrm_agent.schema import (
     UserSignals,
 )
 
-__all__ = ["Exported", "Kept", "check_state", "refuse_other_order"]
-
 _STATE = TypeAdapter(EvaluationState)
 
 VERSION = r"^\d{1,32}(\.[\d.e+-]{1,40})?$"

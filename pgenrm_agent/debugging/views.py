@@ -18,23 +18,6 @@ from pgenrm_agent.schema import Evaluation, Evidence
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.state import Draft
 
-__all__ = [
-    "ChainView",
-    "Checkpoint",
-    "Comparison",
-    "Difference",
-    "Replay",
-    "RunSummary",
-    "Side",
-    "Stop",
-    "chain_views",
-    "differences",
-    "disagreement",
-    "evidence_in",
-    "means_of",
-    "ranking_of",
-]
-
 
 class Checkpoint(Model):
     """One saved state of a run.

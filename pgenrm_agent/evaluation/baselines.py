@@ -16,8 +16,6 @@ from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
 
-__all__ = ["CrowdJudge", "LengthJudge"]
-
 
 class LengthJudge:
     """The longer an answer, the better; or the shorter, which is right more often on some data."""

@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-__all__ = ["fit_bradley_terry", "log_loss"]
-
 Floats = npt.NDArray[np.float64]
 
 STEPS = 500

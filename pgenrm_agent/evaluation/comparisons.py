@@ -8,16 +8,6 @@ from collections.abc import Iterable, Sequence
 from pgenrm_agent.evaluation.metrics import graded_pairs, pair_credits
 from pgenrm_agent.evaluation.records import Record
 
-__all__ = [
-    "contradictory_share",
-    "credits_of",
-    "failures_of",
-    "sample_credits",
-    "samples_as_shown",
-    "slip_share",
-    "unchecked_share",
-]
-
 CONTRADICTORY = "contradictory"
 """Reason of a chain whose two readings, marks by weights and its own totals, do not agree."""
 

@@ -20,8 +20,6 @@ from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-__all__ = ["BradleyTerryJudge", "Fits", "OwnWordsJudge", "own_words"]
-
 PENALTIES = (0.1, 1.0, 10.0)
 """Of the fit on everybody, weakest weights first."""
 PERSONAL_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)

@@ -15,8 +15,6 @@ from pgenrm_agent.evaluation.running import RECORDS
 from pgenrm_agent.jsonl import read_records
 from pgenrm_agent.schema import Prices, Usage
 
-__all__ = ["estimate_evaluation"]
-
 SAMPLED = 8
 """Questions that each judge is asked."""
 

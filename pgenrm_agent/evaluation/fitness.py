@@ -34,8 +34,6 @@ from pgenrm_agent.evaluation.metrics import (
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.fields import Model
 
-__all__ = ["FIT", "Fitness", "RightShare", "assess_fitness"]
-
 FIT = 0.8
 """A judge that misses more than one obvious case in five is not to be trusted with other ones."""
 

@@ -38,16 +38,6 @@ from pgenrm_agent.schema import (
     UserSignals,
 )
 
-__all__ = [
-    "ChainJudge",
-    "Judge",
-    "PromptJudge",
-    "ShownLess",
-    "StaticPersonaJudge",
-    "count_slips",
-    "read_scores",
-]
-
 SLIP = 0.1
 """A model's own total that is further from its marks than this is an arithmetic slip."""
 

@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.schema import Scaling
 
-__all__ = [
-    "JUDGES",
-    "READS_PAST",
-    "READS_STATED",
-    "judge_names",
-    "judges_for",
-    "make_baselines",
-    "make_judge",
-]
-
 JUDGES = {
     "p-genrm": "evaluation chains with past choices and statements",
     "psi-prompt": "one chain with past choices",

@@ -10,8 +10,6 @@ from scipy import stats
 
 from pgenrm_agent.evaluation.metrics import Scores
 
-__all__ = ["kendall", "ndcg", "spearman"]
-
 Floats = npt.NDArray[np.float64]
 
 

@@ -28,35 +28,6 @@ from pgenrm_agent.confidence import TIE
 from pgenrm_agent.evaluation.questions import FEWEST_USERS
 from pgenrm_agent.fields import Model
 
-__all__ = [
-    "CHANCE",
-    "Accuracy",
-    "Difference",
-    "Interval",
-    "MeanError",
-    "PositionBias",
-    "Reliability",
-    "ReliabilityBin",
-    "Scores",
-    "bootstrap_interval",
-    "credit",
-    "expected",
-    "graded_pairs",
-    "joined_error",
-    "macro_mean",
-    "mean_error",
-    "micro_mean",
-    "pair_credits",
-    "paired_difference",
-    "plus_minus",
-    "position_bias",
-    "question_credit",
-    "reliability",
-    "strict",
-    "top_label",
-    "wilson_interval",
-]
-
 Floats: TypeAlias = npt.NDArray[np.float64]
 Scores: TypeAlias = Sequence[float | None]
 

@@ -23,18 +23,6 @@ from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.evaluation.summary import compare, strict_interval
 from pgenrm_agent.fields import Model
 
-__all__ = [
-    "HELD_OUT",
-    "PEOPLE_BASELINES",
-    "HeldOut",
-    "Measured",
-    "PeopleRow",
-    "PeopleTable",
-    "people_page",
-    "people_rows",
-    "shown_less",
-]
-
 HeldOut = Literal["users", "prompts"]
 HELD_OUT: tuple[HeldOut, ...] = get_args(HeldOut)
 

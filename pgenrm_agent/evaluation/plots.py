@@ -13,14 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "plot_accuracy",
-    "plot_bars",
-    "plot_position",
-    "plot_reliability",
-    "plot_samples",
-]
-
 # Inches of 96 CSS pixels: what a phone has room for, so that a browser there does not shrink the text.
 WIDTH = 3.5
 LONGEST_NAME = 24

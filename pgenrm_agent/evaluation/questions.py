@@ -14,8 +14,6 @@ from pgenrm_agent.evaluation.datasets.jsonl import read_models
 from pgenrm_agent.fields import Identifier, Model, NonBlank, UserId
 from pgenrm_agent.schema import Candidate, Message, PreferencePair, StatedPreference
 
-__all__ = ["FEWEST_USERS", "Question", "check_questions", "fingerprint", "read_questions"]
-
 FEWEST_USERS = 6
 """With fewer users nothing is said of chance: even if a judge were right about all of five, a coin is
 that good with one in 16 sets of five, and 5 % is what is allowed for (a sign test, both sides)."""

@@ -16,8 +16,6 @@ from pgenrm_agent.files import replacing
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Record", "Verdict", "read_parquet", "write_parquet"]
-
 
 class Verdict(Model):
     """What a judge made of one question; all lists over candidates are in the question's order.

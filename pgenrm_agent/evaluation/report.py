@@ -23,16 +23,6 @@ from pgenrm_agent.evaluation.running import RunDescription
 from pgenrm_agent.evaluation.summary import JudgeSummary
 from pgenrm_agent.files import write_text
 
-__all__ = [
-    "REPORT",
-    "accuracy_in_words",
-    "cells",
-    "failures_in_words",
-    "fitness_cells",
-    "fitness_in_words",
-    "write_report",
-]
-
 REPORT = "report.html"
 MOST_GROUPS = 24
 VERDICTS = {

@@ -20,8 +20,6 @@ from pgenrm_agent.files import write_text
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.sampling import derive_seed
 
-__all__ = ["RECORDS", "RUN", "RunDescription", "evaluate"]
-
 RECORDS = "records.jsonl"
 RUN = "run.json"
 

@@ -42,8 +42,6 @@ from pgenrm_agent.evaluation.metrics import (
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.fields import Model
 
-__all__ = ["JudgeSummary", "compare", "strict_interval", "summarize"]
-
 BOOTSTRAP_SEED = 0
 
 

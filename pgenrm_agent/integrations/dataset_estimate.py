@@ -23,8 +23,6 @@ from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Prices, Usage
 from pgenrm_agent.user_ids import user_id_of
 
-__all__ = ["estimate_dataset"]
-
 SAMPLED = 24
 """Rows whose prompts are written to estimate those of all."""
 

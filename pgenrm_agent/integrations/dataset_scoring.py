@@ -39,18 +39,6 @@ from pgenrm_agent.user_ids import user_id_of
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-__all__ = [
-    "DatasetJob",
-    "RowResult",
-    "Runner",
-    "Summary",
-    "in_process",
-    "open_parquet",
-    "progress_folder",
-    "score_dataset",
-    "score_row",
-]
-
 REQUIRED = {"user_id", "query", "candidates"}
 OPTIONAL = {"conversation", "history", "stated"}
 READ_AT_ONCE = 512

@@ -17,8 +17,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.files import write_text
 
-__all__ = ["IssuedKey", "KeyRing", "Tenant", "valid_tenant"]
-
 # A tenant's name is also the name of its folder, so it holds nothing that a path could mean.
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 _TENANT = TypeAdapter[str](Tenant)

@@ -18,8 +18,6 @@ from pgenrm_agent.errors import ConfigurationError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["LoopbackOnly", "names_this_machine", "refuse_other_machines"]
-
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{0,5}))?")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -16,8 +16,6 @@ from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailab
 from pgenrm_agent.integrations.dataset_scoring import DatasetJob, Row, RowResult, Runner, score_row
 from pgenrm_agent.reward_model import PGenRM
 
-__all__ = ["MakeModel", "on_ray"]
-
 MakeModel: TypeAlias = Callable[[], PGenRM]
 AT_ONCE = 10_000
 """Rows handed to Ray at a time: the driver keeps no more than these in memory."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BODY_S", "HEADERS_S", "WholeBody", "giving_up"]
-
 HEADERS_S = 10.0
 """Seconds in which the headers of a request have to come; longer than uvicorn keeps an idle connection."""
 BODY_S = 30.0

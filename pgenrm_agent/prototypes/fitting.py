@@ -17,8 +17,6 @@ from pgenrm_agent.prototypes.refinement import (
     refine,
 )
 
-__all__ = ["Choices", "Fit", "FittedPrototypes", "fit_prototypes", "names_of"]
-
 NAME_WORDS = 3
 FEWEST_USERS = 3
 """A name's word is used in the personas of this many users, so that it tells of no single one."""

@@ -17,8 +17,6 @@ from pgenrm_agent.memory.seal import Seal
 from pgenrm_agent.prototypes.store import PrototypeStore
 from pgenrm_agent.prototypes.version import PrototypeSet
 
-__all__ = ["Match", "Neighbors"]
-
 NEAR_QUERIES = 64
 """How many remembered choices on the most similar queries speak for the prior over prototypes."""
 

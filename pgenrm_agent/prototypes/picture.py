@@ -17,8 +17,6 @@ from pgenrm_agent.prototypes import PrototypeSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "plot_prototypes"]
-
 FORMATS = (".png", ".svg", ".html")
 
 MOST_NAMED = 12

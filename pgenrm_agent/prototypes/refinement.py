@@ -21,18 +21,6 @@ from torch.nn.functional import logsigmoid, normalize
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = [
-    "AttentiveRefinement",
-    "KChoice",
-    "Refined",
-    "RefinementSettings",
-    "Samples",
-    "choose_k",
-    "cluster",
-    "nearest",
-    "refine",
-]
-
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 

@@ -32,8 +32,6 @@ from pgenrm_agent.prototypes.version import Member, PrototypeSet
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
-__all__ = ["PrototypeEntry", "PrototypeStatus", "PrototypeStore"]
-
 POINTER = "prototypes"
 CURRENT = "current"
 CENTROIDS, MEMBERS, CHANGED = "prototypes-", "members-", "changes-"

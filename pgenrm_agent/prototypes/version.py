@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from pgenrm_agent.embedding import Vectors
 
-__all__ = ["Allowed", "Member", "PrototypeSet", "shares"]
-
 Allowed = Callable[[Sequence[str]], set[str]]
 """Of these user ids, those who may take part."""
 

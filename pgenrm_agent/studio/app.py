@@ -23,8 +23,6 @@ from pgenrm_agent.studio.background import Workers
 from pgenrm_agent.studio.forms import LARGEST, Fields, begun, criteria, first, read_form, whole
 from pgenrm_agent.studio.pages import colored, run_page, visible
 
-__all__ = ["create_studio"]
-
 Form = Annotated[Fields, Depends(read_form)]
 FIELDS = 3
 """So many answers, and past choices, the empty form has room for; a button makes more."""

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pgenrm_agent.debugging import Checkpoint, DebugSession
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 
-__all__ = ["Workers"]
-
 logger = logging.getLogger(__name__)
 
 

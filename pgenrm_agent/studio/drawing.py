@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from pgenrm_agent.debugging.views import ChainView, Checkpoint
 
-__all__ = ["Node", "Plot", "Row", "nodes_of", "plot_of"]
-
 LEFT, RIGHT = 12.0, 328.0
 DOT, STACK = 7.0, 8
 """How wide a dot is, and how many of them stand on each other before they overlap."""

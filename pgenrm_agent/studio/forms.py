@@ -14,8 +14,6 @@ from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.schema import EvaluationRequest, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.studio.access import form_key
 
-__all__ = ["LARGEST", "Fields", "begun", "criteria", "read_form"]
-
 LARGEST = 8 * 1024 * 1024
 """Bytes that a form may have."""
 MOST_FIELDS = 1000
@@ -46,6 +44,7 @@ def first(fields: Fields, name: str) -> str:
 
 
 def whole(fields: Fields, name: str, default: int | None) -> int | None:
+    """Return a field's whole number; `default` for none."""
     text = first(fields, name).strip()
     if not text:
         return default

@@ -15,8 +15,6 @@ from pgenrm_agent.graphs.sealing import signals_in
 from pgenrm_agent.schema import CandidateScore, EvaluationRequest, Message
 from pgenrm_agent.studio.drawing import Node, Plot, nodes_of, plot_of
 
-__all__ = ["RunPage", "colored", "run_page", "visible"]
-
 # They turn the direction of what follows, or are not seen at all.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"

@@ -21,8 +21,6 @@ from pgenrm_agent.evaluation.datasets.people import place_of
 from pgenrm_agent.fields import Model
 from pgenrm_agent.files import read_text, replacing
 
-__all__ = ["CollectedAnswers", "collect_answers"]
-
 OUTPUTS = "model_outputs.json"
 SHORTEST, LONGEST = 40, 900
 """Characters of an answer that is kept."""

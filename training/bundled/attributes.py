@@ -12,15 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "ATTRIBUTES",
-    "KINDS",
-    "Attribute",
-    "features",
-    "kind_of",
-    "measure",
-]
-
 FloatArray = npt.NDArray[np.float64]
 
 

@@ -41,8 +41,6 @@ from pgenrm_agent.training.bundled.texts import (
 )
 from pgenrm_agent.training.bundled.words import WORDS
 
-__all__ = ["Example", "Task", "write_examples"]
-
 Task = Literal["read", "reason", "chain"]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

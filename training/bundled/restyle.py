@@ -13,8 +13,6 @@ import numpy as np
 
 from pgenrm_agent.training.bundled.words import WORDS
 
-__all__ = ["restyle", "sentences"]
-
 _BREAK = re.compile(r"(?<=[.!?])\s+|\n+")
 
 Restyle = Callable[[str, np.random.Generator], str]

@@ -16,20 +16,6 @@ import numpy.typing as npt
 
 from pgenrm_agent.training.bundled.words import WORDS
 
-__all__ = [
-    "CAPS",
-    "LEVELS",
-    "SIGNS",
-    "THEMES",
-    "Sign",
-    "Theme",
-    "levels",
-    "measure",
-    "measure_along",
-    "read",
-    "theme_values",
-]
-
 LEVELS = 4
 """Levels run from 0 (absent, lowest) to 3 (highest)."""
 

@@ -35,17 +35,6 @@ from pgenrm_agent.training.bundled.attributes import (
     measure,
 )
 
-__all__ = [
-    "THEMES",
-    "VERSION",
-    "Answers",
-    "Comparison",
-    "SimulatedUser",
-    "Theme",
-    "World",
-    "load_answers",
-]
-
 VERSION = "styles-v1"
 SHARPNESS = 1.85
 SPREAD = np.array([0.69, 0.65, 0.74, 0.81, 0.71, 0.57, 0.30, 0.70, 0.56, 0.76, 0.55, 0.58])

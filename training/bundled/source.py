@@ -19,8 +19,6 @@ from pgenrm_agent.training.bundled.simulation import (
     stated_preferences,
 )
 
-__all__ = ["simulated_rows"]
-
 USERS = 200
 HISTORY = 6
 

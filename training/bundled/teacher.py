@@ -35,8 +35,6 @@ from pgenrm_agent.chain.notes import (
 )
 from pgenrm_agent.training.bundled.signs import CAPS
 
-__all__ = ["Chain", "operands", "reading", "tally_of", "write_chain"]
-
 IntArray = npt.NDArray[np.int64]
 
 TALLY_LIMIT = 9

@@ -16,8 +16,6 @@ from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.simulation import Answers
 from pgenrm_agent.training.bundled.words import WORDS
 
-__all__ = ["Text", "answers_to", "cut", "draw_length", "draw_text", "foreign", "restyled"]
-
 SHORTEST, LONGEST = 3, 600
 FOREIGN_VALUES = np.array([4, 0, 3, 3])
 """What every text in another language is read as: of two such texts none is more of anything."""

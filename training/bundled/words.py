@@ -7,8 +7,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["WORDS"]
-
 WORDS: dict[str, Any] = yaml.safe_load(
     (resources.files(__package__ or "") / "words.yaml").read_text(encoding="utf-8")
 )

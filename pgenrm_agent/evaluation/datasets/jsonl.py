@@ -11,8 +11,6 @@ from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.fields import Model
 from pgenrm_agent.files import open_text, read_text
 
-__all__ = ["ROW_FILES", "Located", "read_jsonl", "read_models", "read_records"]
-
 Located = tuple[str, Mapping[str, object]]
 """Where a record stands, as "FILE, line N", and the record."""
 

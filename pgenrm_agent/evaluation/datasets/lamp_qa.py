@@ -14,8 +14,6 @@ from pgenrm_agent.fields import Identifier, Model, NonBlank
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Candidate, StatedPreference
 
-__all__ = ["RankedQuestion", "lamp_questions", "read_lamp_qa"]
-
 
 class RankedQuestion(Model):
     """A LaMP-QA question: what the user wrote before, and the aspects an answer should cover."""

@@ -20,8 +20,6 @@ from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.fields import Identifier, Model, NonBlank
 from pgenrm_agent.schema import Candidate, PreferencePair
 
-__all__ = ["ObviousCase", "Taste", "read_obvious"]
-
 Group = Literal["long", "short", "pages"]
 Taste = Literal[
     "brief", "thorough", "structured", "flowing", "friendly", "formal", "careful", "confident"

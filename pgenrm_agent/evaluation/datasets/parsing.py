@@ -11,8 +11,6 @@ from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
-__all__ = ["SPLITS", "naming", "parse_row", "required", "required_text", "texts"]
-
 SPLITS: dict[str, Split] = {
     "train": "train",
     "val": "validation",

@@ -20,16 +20,6 @@ from pgenrm_agent.evaluation.datasets.parsing import parse_row
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
 from pgenrm_agent.schema import StatedPreference
 
-__all__ = [
-    "PEOPLE_SETS",
-    "PeopleSet",
-    "ask_everyone",
-    "place_of",
-    "read_people",
-    "read_people_topics",
-    "split_by_user",
-]
-
 # Shares of users without given splits, and of a held-out user's rows that are their history.
 TEST_SHARE, VALIDATION_SHARE, HISTORY_SHARE = 0.2, 0.1, 0.5
 PROMPT_SHARE = 0.25  # of prompts or topics, where they are held out

@@ -21,8 +21,6 @@ from pgenrm_agent.evaluation.datasets.parsing import SPLITS, parse_row, required
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.schema import StatedPreference
 
-__all__ = ["read_personal_reward_bench"]
-
 _SURVEY, _CONVERSATIONS = "survey.jsonl", "conversations.jsonl"
 _DEMOGRAPHICS = (
     "age",

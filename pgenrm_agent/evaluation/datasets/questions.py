@@ -18,8 +18,6 @@ from pgenrm_agent.evaluation.datasets.sources import load_rows, plain_file, says
 from pgenrm_agent.evaluation.questions import FEWEST_USERS, Question, read_questions
 from pgenrm_agent.schema import Candidate
 
-__all__ = ["QuestionSet", "question_of", "read_source"]
-
 
 @dataclass(frozen=True)
 class QuestionSet:

@@ -11,8 +11,6 @@ from pgenrm_agent.fields import Model, UserId
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-__all__ = ["Example", "PreferenceRow", "Split", "examples"]
-
 Split = Literal["train", "validation", "test", "history", "crowd"]
 
 

@@ -38,8 +38,6 @@ from pgenrm_agent.evaluation.datasets.people import (
 from pgenrm_agent.evaluation.datasets.personal_reward_bench import read_personal_reward_bench
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 
-__all__ = ["SAMPLE", "load_rows", "plain_file", "register_source", "says_splits"]
-
 SAMPLE = "sample"
 
 

@@ -14,8 +14,6 @@ from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing, valid_tenan
 from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.slow_clients import BODY_S, WholeBody
 
-__all__ = ["Guarded", "create_mcp_app"]
-
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 8 * 1024 * 1024

@@ -35,8 +35,6 @@ from pgenrm_agent.schema import (
 )
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["Forgotten", "Ranking", "Remembered", "Scores", "create_mcp_server", "load_when_met"]
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -10,8 +10,6 @@ from pydantic import Field
 
 from pgenrm_agent.fields import Model
 
-__all__ = ["Admission", "Limits", "OverloadedError", "Place"]
-
 FIRST_GUESS_S = 1.0
 LONGEST_RETRY_S = 60
 MEMORY_OF_DURATIONS = 0.2

@@ -36,8 +36,6 @@ from pgenrm_agent.integrations.server.tasks import ClientGoneError
 from pgenrm_agent.integrations.server.tenants import Tenants
 from pgenrm_agent.reward_model import PGenRM
 
-__all__ = ["create_app"]
-
 logger = logging.getLogger(__name__)
 
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")

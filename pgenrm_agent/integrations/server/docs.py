@@ -13,8 +13,6 @@ from fastapi import FastAPI
 from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
-__all__ = ["add_docs"]
-
 Json: TypeAlias = Mapping[str, Any]
 
 PAGE = """<!doctype html>

@@ -15,8 +15,6 @@ from pgenrm_agent.errors import (
 )
 from pgenrm_agent.integrations.server.schemas import ErrorBody
 
-__all__ = ["CODES", "error_of", "errors"]
-
 # Most particular first.
 STATUS_OF: tuple[tuple[type[PGenRMError], int, str], ...] = (
     (ConfigurationError, 422, "unusable_request"),

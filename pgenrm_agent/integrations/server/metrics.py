@@ -9,8 +9,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pgenrm_agent.integrations.server.admission import Admission
 from pgenrm_agent.schema import Evaluation
 
-__all__ = ["Metrics"]
-
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 

@@ -17,8 +17,6 @@ from pgenrm_agent.integrations.server.errors import CODES
 from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
 
-__all__ = ["BodyLimitMiddleware", "KeyMiddleware", "MetricsMiddleware"]
-
 KEYED = ("/v1/", "/v2/", "/rerank")
 """What the paths of routes begin with that need a key; the others tell nothing of anybody."""
 

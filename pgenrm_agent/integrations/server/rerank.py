@@ -12,15 +12,6 @@ from pgenrm_agent.fields import MAX_CANDIDATES, Model, Text, UserId, WholeText, 
 from pgenrm_agent.integrations.server.schemas import Timeout
 from pgenrm_agent.ranking import Fallback, RerankResult, relevance
 
-__all__ = [
-    "PlainRerankBody",
-    "RerankBody",
-    "RerankResponse",
-    "ScoredText",
-    "rerank_response",
-    "scored_texts",
-]
-
 Document: TypeAlias = WholeText | dict[str, object]
 MAX_FIELDS = 64
 

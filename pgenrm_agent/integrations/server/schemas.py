@@ -37,27 +37,6 @@ from pgenrm_agent.schema import (
     UserSignals,
 )
 
-__all__ = [
-    "ConsentBody",
-    "EntryBody",
-    "ErrorBody",
-    "EvaluationBody",
-    "Forgotten",
-    "ModelList",
-    "PreferenceBody",
-    "PreferenceChange",
-    "Ready",
-    "ScoreBody",
-    "ScoreResponse",
-    "StatementBody",
-    "StatementChange",
-    "Stored",
-    "Timeout",
-    "UserList",
-    "UserResponse",
-    "score_response",
-]
-
 Timeout = Annotated[
     Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
     Field(description="Seconds after which the chains that are whole by then have to do."),
@@ -71,6 +50,7 @@ class Turn(Model):
     content: WholeText
 
     def message(self) -> Message:
+        """Return it as a message."""
         return Message(role=self.role, content=self.content)
 
 

@@ -15,8 +15,6 @@ from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.tenants import Tenants
 from pgenrm_agent.reward_model import PGenRM
 
-__all__ = ["CallersModel", "Service", "TheService"]
-
 ONLY_TENANT = "default"
 
 logger = logging.getLogger(__name__)

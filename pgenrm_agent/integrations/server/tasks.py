@@ -14,8 +14,6 @@ from pgenrm_agent.integrations.server.service import Service
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.schema import Evaluation
 
-__all__ = ["ClientGoneError", "gone", "start", "while_connected"]
-
 T = TypeVar("T")
 R = TypeVar("R", Evaluation, RerankResult)
 

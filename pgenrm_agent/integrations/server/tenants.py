@@ -8,8 +8,6 @@ from pathlib import Path
 from pgenrm_agent.integrations.keys import valid_tenant
 from pgenrm_agent.reward_model import PGenRM
 
-__all__ = ["Tenants"]
-
 
 class Tenants:
     """Gives each tenant its reward model, made on first use.
