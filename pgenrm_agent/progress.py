@@ -33,13 +33,13 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Callable[[int, int], 
 
 
 @contextmanager
-def counting_tasks(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+def counting_tasks() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar, or lines, for each of several tasks; see `counting`.
 
     Gives a function to be told of which task how many are done, of how many. A task begins when
     it is named first.
     """
-    with _display(shown) as display:
+    with _display(shown=True) as display:
         yield display.tell
 
 

@@ -44,7 +44,6 @@ def measure_choices(
     *,
     seconds: float,
     together: int,
-    max_batch: int | None = None,
 ) -> ChoiceReport:
     """Write a chain for each choice and order at temperature 0, and count.
 
@@ -54,12 +53,11 @@ def measure_choices(
         by side in it, so that what their prompts begin with is read once.
     """
     started = time.monotonic()
-    chains = 2 * together
     engine = TransformersEngine(
         model,
         tokenizer=tokenizer,
         device=str(model.device),
-        max_batch=max_batch or chains,
+        max_batch=2 * together,
     )
     credits: dict[str, list[tuple[float, str]]] = {}
     readable = written = choices = 0

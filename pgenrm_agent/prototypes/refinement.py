@@ -28,6 +28,8 @@ MINI_BATCH_ROWS = 100_000
 """K-means above this many rows works on batches."""
 FEWEST_MEMBERS = 5
 """A prototype should stand for this many samples at least, on average."""
+MOST = 200
+"""Prototypes, however many samples there are."""
 NEARLY_ALL = 0.95
 """Share of the spectrum beyond which another direction is noise."""
 
@@ -44,16 +46,15 @@ class KChoice:
     reason: str
 
 
-def choose_k(personas: FloatArray, *, largest: int = 200) -> KChoice:
+def choose_k(personas: FloatArray) -> KChoice:
     """Return the k at which the retained spectrum of the personas flattens.
 
     The curve of retained shares rises steeply, then flattens; its knee is the point farthest above
     the straight line between its ends (looked for where at most NEARLY_ALL is kept). Small
-    populations get fewer: at most one prototype for FEWEST_MEMBERS samples.
+    populations get fewer: at most one prototype for FEWEST_MEMBERS samples, and MOST in all.
 
     Args:
         personas: (n, d).
-        largest: upper bound of k.
 
     Raises:
         ConfigurationError: no rows.
@@ -74,13 +75,13 @@ def choose_k(personas: FloatArray, *, largest: int = 200) -> KChoice:
     part = retained[:kept]
     chord = np.linspace(part[0], part[-1], len(part))
     knee = int(np.argmax(part - chord)) + 1
-    most = max(1, min(largest, len(personas) // FEWEST_MEMBERS))
+    most = max(1, min(MOST, len(personas) // FEWEST_MEMBERS))
     k = min(knee, most)
     reason = f"the curve flattens at {knee} directions, which keep {retained[knee - 1]:.0%} of the spectrum"
     if k < knee:
         limit = (
-            f"at most {largest} were asked for"
-            if most == largest
+            f"there are at most {MOST}"
+            if most == MOST
             else f"{len(personas)} samples give {FEWEST_MEMBERS} to a prototype only up to {most}"
         )
         reason += f"; {limit}, so k = {k}"
@@ -259,8 +260,6 @@ def refine(
     samples: Samples | Callable[[int], Samples],
     centroids: FloatArray,
     settings: RefinementSettings | None = None,
-    *,
-    progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Refined:
     """Refine prototypes attentively; the result is the same for the same seed.
 
@@ -274,7 +273,6 @@ def refine(
             the last.
         centroids: (k, d), of K-means.
         settings: Constants; the reference implementation's if left out.
-        progress: Told after each step how many are done, of how many.
 
     Raises:
         ConfigurationError: No samples, or centroids of another dimension.
@@ -322,7 +320,6 @@ def refine(
                     model.prototypes.copy_(normalize(model.prototypes, dim=-1))
                     smoothed.lerp_(model.prototypes, 1 - settings.ema)
                 total += float(loss.detach()) * len(rows)
-                progress(epoch * per_epoch + step + 1, settings.epochs * per_epoch)
             losses.append(total / len(current))
             prototypes = model.prototypes.detach().numpy().copy()
             labels = nearest(current.persona, prototypes)

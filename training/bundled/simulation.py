@@ -43,8 +43,8 @@ CLIP = 2.5
 """Differences of x beyond this many standard deviations count no more."""
 CONTRAST_DRAWS = 8
 """A pair is the most different of this many random pairs: near-twins teach nothing."""
-SHORTEST, LONGEST = 60, 560
-"""Characters of the answers used, so that eight of them fit a small model's context."""
+FEWEST, SHORTEST, LONGEST = 8, 60, 560
+"""Answers of a query at least, and characters of those used: eight fit a small model's context."""
 SHARED_SD, PERSONAL_SD, SHIFT_SD = 0.20, 0.08, 0.08
 
 FloatArray = npt.NDArray[np.float64]
@@ -204,10 +204,10 @@ class Answers:
         return _group([(self.queries[q], [self.texts[i] for i in self.members[q]]) for q in keep])
 
 
-def load_answers(path: Path, *, fewest: int = 8) -> Answers:
+def load_answers(path: Path) -> Answers:
     """Read a gzipped JSONL of {query, responses: [{text, ...}]}.
 
-    Keeps answers of 60 to 560 characters, and queries with at least `fewest` of them.
+    Keeps answers of 60 to 560 characters, and queries with at least FEWEST of them.
 
     Raises:
         ConfigurationError: the file is missing, or a line lacks a field (file, line and field).
@@ -228,7 +228,7 @@ def load_answers(path: Path, *, fewest: int = 8) -> Answers:
                 " query (text) and responses (a list of objects with text)"
             ) from error
         texts = [text for text in texts if SHORTEST <= len(text) <= LONGEST]
-        if len(texts) >= fewest:
+        if len(texts) >= FEWEST:
             rows.append((query, texts))
     return _group(rows)
 
@@ -314,18 +314,12 @@ def contrasting_pair(answers: Answers, query: int, rng: np.random.Generator) -> 
     return int(a[best]), int(b[best])
 
 
-def stated_preferences(
-    user: SimulatedUser, rng: np.random.Generator, count: int = 1
-) -> tuple[StatedPreference, ...]:
-    """What they say they want: their strongest themes in words, most important first."""
+def stated_preference(user: SimulatedUser, rng: np.random.Generator) -> StatedPreference:
+    """What they say they want: their strongest theme in words."""
     lean = LOADINGS @ user.taste
-    order = np.argsort(-np.abs(lean))[:count]
-    wishes = []
-    for index in order:
-        theme = THEMES[int(index)]
-        phrases = theme.wishes_more if lean[index] > 0 else theme.wishes_less
-        wishes.append(StatedPreference(text=phrases[int(rng.integers(len(phrases)))]))
-    return tuple(wishes)
+    index = int(np.argsort(-np.abs(lean))[0])
+    phrases = THEMES[index].wishes_more if lean[index] > 0 else THEMES[index].wishes_less
+    return StatedPreference(text=phrases[int(rng.integers(len(phrases)))])
 
 
 def as_pair(answers: Answers, comparison: Comparison) -> PreferencePair:

@@ -16,7 +16,7 @@ from pgenrm_agent.training.bundled.simulation import (
     World,
     as_pair,
     load_answers,
-    stated_preferences,
+    stated_preference,
 )
 
 USERS = 200
@@ -38,7 +38,7 @@ def simulated_rows(folder: Path, users: int, *, to_train_on: bool) -> list[Prefe
         pairs = [
             as_pair(answers, world.compare(user, answers, int(query), rng)) for query in queries
         ]
-        stated = stated_preferences(user, rng)
+        stated = (stated_preference(user, rng),)
         rows += [
             PreferenceRow(
                 user_id=user.user_id,
