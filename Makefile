@@ -55,7 +55,7 @@ quick-tests: $(VENV)/.test $(VENV)/.package
 	$(PYTEST) -m "not long" $(PYTEST_OPTIONS)
 
 all-tests: $(VENV)/.test $(VENV)/.package $(VENV)/.langgraph
-	PGENRM_LANGGRAPH=$(LANGGRAPH)/bin/langgraph $(PYTEST) $(PYTEST_OPTIONS)
+	PGENRM_LANGGRAPH=$(LANGGRAPH)/bin/langgraph $(PYTEST) -m "not small" $(PYTEST_OPTIONS)
 
 # The type checker runs on what was installed, not on the tree, and keeps what it worked out in the
 # environment's folder.

@@ -75,7 +75,10 @@ def mortal(deaths: Path, times: int) -> Callable[[], PGenRM]:
 
 
 @pytest.mark.usefixtures("ray_here")
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(1, marks=pytest.mark.small), pytest.param(3, marks=pytest.mark.long)],
+)
 def test_a_worker_that_dies_is_replaced_and_no_row_is_lost(tmp_path: Path, kills: int) -> None:
     deaths = tmp_path / "deaths"
     deaths.mkdir()

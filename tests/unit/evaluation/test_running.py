@@ -50,7 +50,10 @@ def table(folder: Path) -> list[JudgeSummary]:
         return without_time(summarize(log.records))
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(1, marks=pytest.mark.small), pytest.param(3, marks=pytest.mark.long)],
+)
 def test_a_run_that_is_killed_ends_with_the_same_table(tmp_path: Path, kills: int) -> None:
     killed_run.run(tmp_path / "whole", latency_s=0.0)
 

@@ -163,7 +163,10 @@ def test_what_is_written_again_is_there_once_in_whatever_batches(
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(1, marks=pytest.mark.small), pytest.param(3, marks=pytest.mark.long)],
+)
 def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path, kills: int) -> None:
     with UserMemory(tmp_path / "memory") as memory:
         fill(memory)

@@ -97,7 +97,10 @@ def test_a_file_that_cannot_be_used_is_refused(
 SCRIPT = Path(__file__).parents[2] / "support" / "scored_datasets.py"
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(1, marks=pytest.mark.small), pytest.param(3, marks=pytest.mark.long)],
+)
 def test_a_job_that_is_killed_has_one_result_a_row(tmp_path: Path, kills: int) -> None:
     source, target = write(tmp_path / "in.parquet", rows=100), tmp_path / "out.parquet"
     results = tmp_path / "out.parquet.progress" / "results.jsonl"

@@ -187,7 +187,10 @@ for number in range(100_000):
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(1, marks=pytest.mark.small), pytest.param(3, marks=pytest.mark.long)],
+)
 def test_a_kill_loses_no_key_and_brings_none_back(tmp_path: Path, kills: int) -> None:
     path = tmp_path / "vault.sqlite3"
     for kill in range(kills):
