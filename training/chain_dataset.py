@@ -159,8 +159,7 @@ async def sample_chains(
         there = sum(sample.example in wanted for sample in written)
         total = there + sum(job.count for job in jobs)
         params = SamplingParams(
-            temperature=temperature,
-            max_tokens=chain_format.max_tokens(candidates=2),
+            temperature=temperature, max_tokens=chain_format.max_tokens(candidates=2)
         )
         gate = asyncio.Semaphore(CONCURRENT)
         refused: dict[str, ConfigurationError] = {}

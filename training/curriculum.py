@@ -22,12 +22,7 @@ from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.training.chain_dataset import choice_messages
 from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import read_chain
-from pgenrm_agent.training.run import (
-    is_main_process,
-    own_device,
-    process_number,
-    processes,
-)
+from pgenrm_agent.training.run import is_main_process, own_device, process_number, processes
 
 AT_ONCE = 64
 """Choices in one call of the engine, and so the most that a killed run measures again."""
@@ -60,10 +55,7 @@ async def measure_hardness(
         for number, choice in choices
         for first in (True, False)
     ]
-    params = SamplingParams(
-        temperature=recipe.temperature,
-        max_tokens=recipe.max_tokens,
-    )
+    params = SamplingParams(temperature=recipe.temperature, max_tokens=recipe.max_tokens)
     answers = await engine.sample(prompts, params)
     hardness: list[float | None] = []
     for place in range(len(choices)):

@@ -23,21 +23,11 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.files import write_json
 from pgenrm_agent.model_files import format_of
-from pgenrm_agent.run_folder import (
-    RUN,
-    digest,
-    record_of,
-    refuse_other_settings,
-    weights_of,
-)
+from pgenrm_agent.run_folder import RUN, digest, record_of, refuse_other_settings, weights_of
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import StatedPreference
 from pgenrm_agent.training.chain_dataset import choice_messages
-from pgenrm_agent.training.curriculum import (
-    measure_missing,
-    read_hardness,
-    scheduled,
-)
+from pgenrm_agent.training.curriculum import measure_missing, read_hardness, scheduled
 from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import (
     Rater,

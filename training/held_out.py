@@ -54,10 +54,7 @@ def measure_choices(
     """
     started = time.monotonic()
     engine = TransformersEngine(
-        model,
-        tokenizer=tokenizer,
-        device=str(model.device),
-        max_batch=2 * together,
+        model, tokenizer=tokenizer, device=str(model.device), max_batch=2 * together
     )
     credits: dict[str, list[tuple[float, str]]] = {}
     readable = written = choices = 0

@@ -11,11 +11,7 @@ from pgenrm_agent.model_files import FORMAT_FILE, refuse_pickled_weights
 
 
 def merge_adapter(
-    adapter: Path,
-    out: Path,
-    *,
-    model: Path | None = None,
-    precision: str | None = None,
+    adapter: Path, out: Path, *, model: Path | None = None, precision: str | None = None
 ) -> str:
     """Write base plus adapter into the new folder `out`, with tokenizer and chain format.
 

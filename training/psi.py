@@ -27,12 +27,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import (
-    PreTrainedTokenizerFast,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError

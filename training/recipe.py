@@ -11,11 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pgenrm_agent.errors import ConfigurationError
 
-COMMANDS = {
-    "recipes": "psi",
-    "recipes/sft": "sft",
-    "recipes/grpo": "cre or curriculum",
-}
+COMMANDS = {"recipes": "psi", "recipes/sft": "sft", "recipes/grpo": "cre or curriculum"}
 """Which `pgenrm train` takes the recipes of a folder."""
 
 

@@ -23,12 +23,7 @@ from pgenrm_agent.engines.prompting import render, render_answer, token_ids
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.people import place_of
 from pgenrm_agent.files import write_json
-from pgenrm_agent.run_folder import (
-    RUN,
-    digest,
-    refuse_other_settings,
-    weights_of,
-)
+from pgenrm_agent.run_folder import RUN, digest, refuse_other_settings, weights_of
 from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
 from pgenrm_agent.training.recipe import SftRecipe
 from pgenrm_agent.training.run import (
@@ -192,10 +187,7 @@ def train_sft(
 
 
 def _encode_all(
-    recipe: SftRecipe,
-    tokenizer: PreTrainedTokenizerBase,
-    read: Sequence[ChainRow],
-    data: Path,
+    recipe: SftRecipe, tokenizer: PreTrainedTokenizerBase, read: Sequence[ChainRow], data: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], SftPlan]:
     """Rows to learn, rows of held-out users, and the counts."""
     refuse_without_chat_template(tokenizer)

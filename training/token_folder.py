@@ -31,12 +31,7 @@ from pgenrm_agent.training.checkpoint import unpacked
 from pgenrm_agent.training.choices import HeldOut, held_out, write_held_out
 from pgenrm_agent.training.parts import split_file
 from pgenrm_agent.training.recipe import PsiRecipe
-from pgenrm_agent.training.token_file import (
-    TOKENS,
-    Source,
-    tokenizer_digest,
-    write_token_file,
-)
+from pgenrm_agent.training.token_file import TOKENS, Source, tokenizer_digest, write_token_file
 
 CHOICES = "choices.jsonl"
 ABOUT = "about.json"

@@ -107,9 +107,7 @@ def evaluation_prompts(
     return [
         Prompt(
             messages=chain_format.messages(
-                query=data.query,
-                candidates=[answers[at] for at in order],
-                history=signals[owner],
+                query=data.query, candidates=[answers[at] for at in order], history=signals[owner]
             ),
             n=len(seeds),
             seed=seeds[0],

@@ -68,8 +68,7 @@ AtOption = Annotated[
     str | None, typer.Option("--at", help="A checkpoint: its id, or the end of it.")
 ]
 TrustOption = Annotated[
-    bool,
-    typer.Option("--trust", help="Open the model and memory that a run from elsewhere names."),
+    bool, typer.Option("--trust", help="Open the model and memory that a run from elsewhere names.")
 ]
 BreakOption = Annotated[
     list[str] | None,

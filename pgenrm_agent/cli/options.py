@@ -33,10 +33,7 @@ def from_setting(name: str, otherwise: str, default: object = None) -> dict[str,
         chosen = getattr(read_settings(), name)
         return default if chosen is None else chosen
 
-    return {
-        "default_factory": value,
-        "show_default": f"PGENRM_{name.upper()}, else {otherwise}",
-    }
+    return {"default_factory": value, "show_default": f"PGENRM_{name.upper()}, else {otherwise}"}
 
 
 def _user_id(text: str | None) -> str | None:
@@ -114,9 +111,7 @@ StoreOption = Annotated[
 KeysOption = Annotated[
     Path | None,
     typer.Option(
-        "--keys",
-        help="File of the keys.",
-        **from_setting("keys", "keys.jsonl in the data folder"),
+        "--keys", help="File of the keys.", **from_setting("keys", "keys.jsonl in the data folder")
     ),
 ]
 AnswersOption = Annotated[

@@ -141,13 +141,7 @@ def open_judge(
     if server is not None:
         return open_client(server, scaling)
     return open_reward_model(
-        memory,
-        model,
-        engine,
-        scaling=scaling,
-        embedder=embedder,
-        prices=prices,
-        cache=cache,
+        memory, model, engine, scaling=scaling, embedder=embedder, prices=prices, cache=cache
     )
 
 

@@ -56,12 +56,10 @@ MCP_SHUTDOWN_S = 30
 def serve(
     *,
     host: Annotated[
-        str,
-        typer.Option("--host", help="Address.", **from_setting("serve_host", "127.0.0.1")),
+        str, typer.Option("--host", help="Address.", **from_setting("serve_host", "127.0.0.1"))
     ],
     port: Annotated[
-        int,
-        typer.Option("--port", min=0, max=65535, **from_setting("serve_port", "8000")),
+        int, typer.Option("--port", min=0, max=65535, **from_setting("serve_port", "8000"))
     ],
     key_file: KeysOption,
     no_keys: Annotated[
@@ -229,12 +227,7 @@ def mcp(
 
 
 def _run_mcp_server(
-    server: MCPServer,
-    ring: KeyRing | None,
-    tenant: str | None,
-    bound: socket.socket,
-    *,
-    host: str,
+    server: MCPServer, ring: KeyRing | None, tenant: str | None, bound: socket.socket, *, host: str
 ) -> None:
     """Serve MCP over HTTP until stopped."""
     import uvicorn

@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.training.recipe import GrpoRecipe, PsiRecipe
     from pgenrm_agent.training.rewards import Rater
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Train a model in three stages.",
-)
+app = typer.Typer(no_args_is_help=True, help="Train a model in three stages.")
 for command in (chains, sft, merge, tokens, join):
     app.command()(command)
 

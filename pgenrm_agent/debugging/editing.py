@@ -16,12 +16,7 @@ from pgenrm_agent.debugging.views import Checkpoint
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.graphs.evaluation import EvaluationGraph
 from pgenrm_agent.graphs.sealing import seal_update
-from pgenrm_agent.graphs.state import (
-    Draft,
-    EvaluationContext,
-    EvaluationState,
-    EvaluationUpdate,
-)
+from pgenrm_agent.graphs.state import Draft, EvaluationContext, EvaluationState, EvaluationUpdate
 from pgenrm_agent.schema import (
     Candidate,
     EvaluationRequest,
@@ -80,10 +75,7 @@ class Editor:
         return await self._edit_chains(run, "rubric", chain, self._has_rubric, change)
 
     async def history(
-        self,
-        run: str,
-        history: Sequence[PreferencePair],
-        stated: Sequence[StatedPreference] | None,
+        self, run: str, history: Sequence[PreferencePair], stated: Sequence[StatedPreference] | None
     ) -> Checkpoint:
         """Show other past choices of the user, and other stated criteria if given."""
         past = models_of(PreferencePair, history, "history")

@@ -95,9 +95,7 @@ async def copy_run(
     """Copy the checkpoints with these ids from `run` to `name`, with `metadata` added to each."""
     entries = [entry for entry in await _kept(source, run) if entry.checkpoint["id"] in ids]
     await _put_all(
-        target,
-        name,
-        [replace(entry, metadata={**entry.metadata, **metadata}) for entry in entries],
+        target, name, [replace(entry, metadata={**entry.metadata, **metadata}) for entry in entries]
     )
 
 

@@ -447,10 +447,7 @@ class DebugSession(Closeable):
         return checkpoint_of(await self._records.snapshot(run), ran=snapshot.next[0], current=True)
 
     async def _resume(
-        self,
-        run: str,
-        points: Sequence[Breakpoint],
-        on_step: Callable[[Checkpoint], None] | None,
+        self, run: str, points: Sequence[Breakpoint], on_step: Callable[[Checkpoint], None] | None
     ) -> Stop:
         watching = any(point.kind == "rank-change" for point in points)
         last = await self._records.last_ranking(run) if watching else ()

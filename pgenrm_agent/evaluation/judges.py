@@ -30,13 +30,7 @@ from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.evaluation.records import Verdict
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.sampling import derive_seed, plan_chains
-from pgenrm_agent.schema import (
-    Evaluation,
-    EvaluationChain,
-    Scaling,
-    StatedPreference,
-    UserSignals,
-)
+from pgenrm_agent.schema import Evaluation, EvaluationChain, Scaling, StatedPreference, UserSignals
 
 SLIP = 0.1
 """A model's own total that is further from its marks than this is an arithmetic slip."""

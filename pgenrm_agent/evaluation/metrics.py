@@ -332,11 +332,7 @@ def wilson_interval(share: float, count: int) -> Interval:
 
 
 def paired_difference(
-    first: Sequence[float],
-    second: Sequence[float],
-    users: Sequence[Hashable],
-    *,
-    seed: int,
+    first: Sequence[float], second: Sequence[float], users: Sequence[Hashable], *, seed: int
 ) -> Difference:
     """Compare two judges by their strict credits of the same comparisons; all three are aligned.
 

@@ -126,11 +126,7 @@ def fitness_cells(fitness: Fitness) -> dict[str, str]:
 
 
 def write_report(
-    rows: Sequence[JudgeSummary],
-    run: RunDescription,
-    path: Path,
-    *,
-    verdicts: Sequence[str] = (),
+    rows: Sequence[JudgeSummary], run: RunDescription, path: Path, *, verdicts: Sequence[str] = ()
 ) -> None:
     """Write the report; replaces the file in one step. verdicts: sentences to begin with."""
     table = [(row, cells(row)) for row in rows]

@@ -153,10 +153,7 @@ async def _judged(judge: Judge, run: int, question: Question, seed: int) -> Reco
 
 
 def _settle(
-    path: Path,
-    description: RunDescription,
-    questions: Sequence[Question],
-    judges: Sequence[Judge],
+    path: Path, description: RunDescription, questions: Sequence[Question], judges: Sequence[Judge]
 ) -> None:
     """Write down what the run is, or check that it is the one already there."""
     asked = fingerprint(questions)
@@ -188,11 +185,7 @@ def _settle(
                     f" {settings[name]}): use another folder, or the same settings"
                 )
     complete = description.model_copy(
-        update={
-            "fingerprint": asked,
-            "questions": len(questions),
-            "judges": {**known, **settings},
-        }
+        update={"fingerprint": asked, "questions": len(questions), "judges": {**known, **settings}}
     )
     if complete != before:
         write_text(path, complete.model_dump_json(indent=2) + "\n")

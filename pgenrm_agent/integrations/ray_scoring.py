@@ -60,12 +60,7 @@ class _Worker:
 
 
 def on_ray(
-    make: MakeModel,
-    *,
-    workers: int,
-    gpus: float = 0.0,
-    batch: int = 16,
-    at_once: int | None = None,
+    make: MakeModel, *, workers: int, gpus: float = 0.0, batch: int = 16, at_once: int | None = None
 ) -> Runner:
     """Score rows on `workers` Ray actors, each with a model of its own.
 

@@ -26,9 +26,7 @@ async def read_form(request: Request) -> Fields:
     """Return the form of a request; refuses one that no page of this studio made."""
     try:
         fields = parse_qs(
-            (await request.body()).decode(),
-            keep_blank_values=True,
-            max_num_fields=MOST_FIELDS,
+            (await request.body()).decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS
         )
     except ValueError as error:
         raise HTTPException(400, f"this is no form: {error}") from None

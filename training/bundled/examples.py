@@ -314,10 +314,7 @@ def _said(taste: FloatArray, history: int, rng: np.random.Generator) -> tuple[li
 
 
 def _chain_example(
-    answers: Answers,
-    chain_format: ChainFormat,
-    rng: np.random.Generator,
-    outcomes: Counter[str],
+    answers: Answers, chain_format: ChainFormat, rng: np.random.Generator, outcomes: Counter[str]
 ) -> Example | None:
     history, width = _draw(HISTORY, rng), _draw(CANDIDATES, rng)
     asked = [int(i) for i in rng.choice(len(answers.queries), history + 1, replace=False)]
@@ -355,9 +352,5 @@ def _chain_example(
         return None
     outcomes["kept"] += 1
     return Example(
-        messages,
-        "",
-        chain.text,
-        _countable(texts),
-        unlearned=() if persona is None else (persona,),
+        messages, "", chain.text, _countable(texts), unlearned=() if persona is None else (persona,)
     )

@@ -78,11 +78,7 @@ def _formal(text: str, cuts: IntArray) -> FloatArray:
 SIGNS: tuple[Sign, ...] = (
     Sign("length", (12, 40, 120), _characters),
     Sign("extent", (220, 340, 460), _characters),
-    Sign(
-        "examples",
-        (1, 2, 3),
-        _count(_words("examples") + "|[(]"),
-    ),
+    Sign("examples", (1, 2, 3), _count(_words("examples") + "|[(]")),
     Sign("numbers", (1, 3, 6), _count(r"\d+")),
     Sign(
         "lists",
@@ -94,16 +90,8 @@ SIGNS: tuple[Sign, ...] = (
         (1, 2, 4),
         _count(r"→|->|;|\||/(?=\s)|(?<=[a-z]):(?= \S)|\n(?=[^\n]{1,60}(?:\n|$))"),
     ),
-    Sign(
-        "steps",
-        (1, 2, 4),
-        _count(_words("steps")),
-    ),
-    Sign(
-        "warm",
-        (1, 2, 3),
-        _count(_words("warm")),
-    ),
+    Sign("steps", (1, 2, 4), _count(_words("steps"))),
+    Sign("warm", (1, 2, 3), _count(_words("warm"))),
     Sign(
         "chat",
         (1, 2, 4),
@@ -113,32 +101,14 @@ SIGNS: tuple[Sign, ...] = (
         ),
     ),
     Sign(
-        "address",
-        (1, 3, 6),
-        _count(r"\b(?:you|your|yours|you['’](?:re|ll|ve|d)|yourself|u)\b|\?"),
+        "address", (1, 3, 6), _count(r"\b(?:you|your|yours|you['’](?:re|ll|ve|d)|yourself|u)\b|\?")
     ),
     Sign("opinion", (1, 2, 4), _count(r"\b(?:I|I['’](?:m|d|ll|ve)|my|me|myself|we|us|our)\b", 0)),
     Sign("formal", (12, 22, 34), _formal),
-    Sign(
-        "hedges",
-        (1, 2, 3),
-        _count(_words("hedges")),
-    ),
-    Sign(
-        "soft",
-        (2, 4, 6),
-        _count(_words("soft")),
-    ),
-    Sign(
-        "caveats",
-        (1, 2, 3),
-        _count(_words("caveats")),
-    ),
-    Sign(
-        "confident",
-        (1, 2, 3),
-        _count(_words("confident")),
-    ),
+    Sign("hedges", (1, 2, 3), _count(_words("hedges"))),
+    Sign("soft", (2, 4, 6), _count(_words("soft"))),
+    Sign("caveats", (1, 2, 3), _count(_words("caveats"))),
+    Sign("confident", (1, 2, 3), _count(_words("confident"))),
 )
 
 

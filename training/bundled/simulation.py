@@ -27,13 +27,7 @@ import numpy.typing as npt
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
 from pgenrm_agent.schema import PreferencePair, StatedPreference
-from pgenrm_agent.training.bundled.attributes import (
-    ATTRIBUTES,
-    KINDS,
-    features,
-    kind_of,
-    measure,
-)
+from pgenrm_agent.training.bundled.attributes import ATTRIBUTES, KINDS, features, kind_of, measure
 
 VERSION = "styles-v1"
 SHARPNESS = 1.85

@@ -12,12 +12,7 @@ import numpy as np
 
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow, Split
 from pgenrm_agent.evaluation.datasets.sources import register_source
-from pgenrm_agent.training.bundled.simulation import (
-    World,
-    as_pair,
-    load_answers,
-    stated_preference,
-)
+from pgenrm_agent.training.bundled.simulation import World, as_pair, load_answers, stated_preference
 
 USERS = 200
 HISTORY = 6

@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.evaluation.datasets.jsonl import (
-    ROW_FILES,
-    Located,
-    read_jsonl,
-    read_records,
-)
+from pgenrm_agent.evaluation.datasets.jsonl import ROW_FILES, Located, read_jsonl, read_records
 from pgenrm_agent.evaluation.datasets.parsing import SPLITS, parse_row, required
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.schema import StatedPreference

@@ -40,9 +40,7 @@ class Metrics:
             registry=self.registry,
         )
         inside = Gauge(
-            "pgenrm_evaluations_inside",
-            "Evaluations running or waiting.",
-            registry=self.registry,
+            "pgenrm_evaluations_inside", "Evaluations running or waiting.", registry=self.registry
         )
         inside.set_function(lambda: admission.inside)
 

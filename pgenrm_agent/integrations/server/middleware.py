@@ -66,9 +66,7 @@ class BodyLimitMiddleware:
 
     def _refusal(self) -> HTTPException:
         return HTTPException(
-            413,
-            f"the body has more than {self._most} bytes",
-            headers={"Connection": "close"},
+            413, f"the body has more than {self._most} bytes", headers={"Connection": "close"}
         )
 
 

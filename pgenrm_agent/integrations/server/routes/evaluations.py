@@ -146,11 +146,7 @@ async def plain_rerank(
 
 
 async def _reranked(
-    body: RerankBody,
-    request: Request,
-    service: Service,
-    reward_model: PGenRM,
-    header: str | None,
+    body: RerankBody, request: Request, service: Service, reward_model: PGenRM, header: str | None
 ) -> tuple[RerankResult, list[str]]:
     """Return the documents in order, and what to warn of."""
     if len(request.headers.getlist(USER_HEADER)) > 1:
@@ -199,11 +195,7 @@ def _sendable(evaluation: Evaluation) -> Evaluation:
 
 
 def _stream(
-    request: Request,
-    service: Service,
-    reward_model: PGenRM,
-    body: EvaluationBody,
-    answer: Answer,
+    request: Request, service: Service, reward_model: PGenRM, body: EvaluationBody, answer: Answer
 ) -> StreamingResponse:
     told: asyncio.Queue[Progress] = asyncio.Queue()
     task = start(service, _scoring(reward_model, body, told.put_nowait))
@@ -215,10 +207,7 @@ def _stream(
 
 
 async def _events(
-    request: Request,
-    task: asyncio.Task[Evaluation],
-    told: asyncio.Queue[Progress],
-    answer: Answer,
+    request: Request, task: asyncio.Task[Evaluation], told: asyncio.Queue[Progress], answer: Answer
 ) -> AsyncIterator[str]:
     """Yield the evaluation as server-sent events. Ends, and ends the task, when the client hangs up."""
     watch = asyncio.create_task(gone(request))

@@ -77,10 +77,7 @@ async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
     "/v1/users/{user_id:path}/preferences", status_code=201, responses={**WRITE, **errors(409)}
 )
 async def remember(
-    user_id: UserPath,
-    body: PreferenceBody,
-    reward_model: CallersModel,
-    key: IdempotencyKey = None,
+    user_id: UserPath, body: PreferenceBody, reward_model: CallersModel, key: IdempotencyKey = None
 ) -> Stored:
     """Remember that the user preferred one answer to another.
 
