@@ -18,7 +18,8 @@ from studies.printed.run import outputs
 ROOT = Path(__file__).parents[2]
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in pages().items()}
 RUN = [name for name, text in TEXTS.items() if any(block.run for block in blocks_of(text))]
-QUICK = ("README.md", "docs/how-to/mcp.md")
+IN_A_CLEAN_ROOM = "docs/tutorial.md"
+"""test_clean_room.py runs it, from an empty machine on."""
 FIRST_MODEL = (
     "docs/how-to/debugging.md",
     "docs/how-to/judge.md",
@@ -42,11 +43,12 @@ def shown(page: str) -> list[str]:
         pytest.param(
             name,
             marks=[
-                *([] if name in QUICK else [pytest.mark.long]),
+                *([] if name == "README.md" else [pytest.mark.long]),
                 *([pytest.mark.xfail(run=False)] if name in FIRST_MODEL else []),
             ],
         )
         for name in RUN
+        if name != IN_A_CLEAN_ROOM
     ],
 )
 def test_a_page_prints_what_it_shows(page: str) -> None:

@@ -153,6 +153,7 @@ def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
         assert listed["consent"] is expected
 
 
+@pytest.mark.long
 def test_doctor_tells_what_works() -> None:
     # A process of its own: OMP_NUM_THREADS counts before torch is loaded.
     done = subprocess.run(

@@ -163,16 +163,13 @@ def test_what_is_written_again_is_there_once_in_whatever_batches(
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize(
-    "kills",
-    [pytest.param(1, marks=pytest.mark.small), pytest.param(3, marks=pytest.mark.long)],
-)
-def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path, kills: int) -> None:
+@pytest.mark.long
+def test_a_build_that_is_killed_samples_no_batch_twice(tmp_path: Path) -> None:
     with UserMemory(tmp_path / "memory") as memory:
         fill(memory)
     keep, log = tmp_path / "kept.sqlite", tmp_path / "log"
     draw = random.Random(0)
-    for _ in range(kills):
+    for _ in range(3):
         killed = learn(tmp_path / "memory", keep, log, dies_after=draw.randrange(1, 4))
         assert killed.returncode == -9, killed.stderr
     done = learn(tmp_path / "memory", keep, log, dies_after=99)

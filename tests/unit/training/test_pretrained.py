@@ -540,6 +540,7 @@ def test_compiled_layers_give_the_same_states(toy: Path, folder: Path) -> None:
     assert loss.item() == pytest.approx(plain.side_losses(states, row)["recall_look"].item())
 
 
+@pytest.mark.long
 def test_the_folder_runs_by_itself(folder: Path, toy: Path, tmp_path: Path) -> None:
     """Its own code and recipe, and nothing of this package: what a dry run tells there."""
     command = [sys.executable, "-I", str(folder / "train.py"), "--out", str(tmp_path / "out")]
