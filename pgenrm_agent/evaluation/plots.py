@@ -30,14 +30,7 @@ def plot_accuracy(rows: Sequence[JudgeSummary]) -> str:
                 [100 * row.interval.low, 100 * row.interval.high], [place, place], color=BLUE, lw=2
             )
         axes.plot(mean, place, "o", color=BLUE)
-        axes.annotate(
-            f"{mean:.1f}",
-            (mean, place),
-            xytext=(0, 5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
+        _note(axes, f"{mean:.1f}", (mean, place), (0, 5), ha="center", fontsize=9)
     axes.axvline(50, color=ORANGE, ls="--", lw=1)
     axes.set_yticks(range(len(shown)), [row.judge for row in shown])
     axes.set_ylim(-0.6, len(shown) - 0.3)
@@ -59,15 +52,8 @@ def plot_reliability(reliability: Reliability) -> str:
         alpha=0.8,
     )
     for part in bins:
-        axes.annotate(
-            str(part.count),
-            (part.confidence, part.accuracy),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=GRAY,
-        )
+        point = part.confidence, part.accuracy
+        _note(axes, str(part.count), point, (0, 9), ha="center", fontsize=8, color=GRAY)
     axes.set_xlim(0, 1.05)
     axes.set_ylim(-0.05, 1.15)
     axes.set_xlabel("probability of being best, as told")
@@ -128,18 +114,19 @@ def plot_bars(values: dict[str, float], label: str) -> str:
     names = list(values)[::-1]
     axes.barh(range(len(names)), [values[name] for name in names], color=BLUE, height=0.6)
     for place, name in enumerate(names):
-        axes.annotate(
-            f"{values[name]:,.3g}",
-            (values[name], place),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        point = values[name], place
+        _note(axes, f"{values[name]:,.3g}", point, (3, 0), va="center", fontsize=8)
     axes.set_yticks(range(len(names)), [_fitting(name) for name in names])
     axes.margins(x=0.18)
     axes.set_xlabel(label)
     return svg_text(figure)
+
+
+def _note(
+    axes: Axes, text: str, point: tuple[float, float], beside: tuple[int, int], **look: object
+) -> None:
+    """Write at a point of the data; beside: so many points of the page away."""
+    axes.annotate(text, point, xytext=beside, textcoords="offset points", **look)
 
 
 def _fitting(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from pgenrm_agent.arguments import items_of
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
@@ -22,7 +22,7 @@ from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.loopback import LoopbackOnly
 from pgenrm_agent.integrations.server.admission import Admission, Limits, OverloadedError
 from pgenrm_agent.integrations.server.docs import add_docs
-from pgenrm_agent.integrations.server.errors import CODES, error_of
+from pgenrm_agent.integrations.server.errors import error_of, error_response
 from pgenrm_agent.integrations.server.metrics import Metrics
 from pgenrm_agent.integrations.server.middleware import (
     BodyLimitMiddleware,
@@ -30,7 +30,6 @@ from pgenrm_agent.integrations.server.middleware import (
     MetricsMiddleware,
 )
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
-from pgenrm_agent.integrations.server.schemas import ErrorBody
 from pgenrm_agent.integrations.server.service import Service
 from pgenrm_agent.integrations.server.tasks import ClientGoneError
 from pgenrm_agent.integrations.server.tenants import Tenants
@@ -163,21 +162,14 @@ def _checked_origins(origins: Sequence[str], *, keyless: bool) -> tuple[str, ...
     return tuple(origins)
 
 
-def _error_response(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    body = ErrorBody(code=code, message=message)
-    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
-
-
 async def _failed(request: Request, error: Exception) -> Response:
     status, body = error_of(error)
-    return _error_response(status, body.code, body.message)
+    return error_response(status, body.message, code=body.code)
 
 
 async def _overloaded(request: Request, error: Exception) -> Response:
     seconds = error.retry_after if isinstance(error, OverloadedError) else 1
-    return _error_response(429, "overloaded", str(error), {"Retry-After": str(seconds)})
+    return error_response(429, str(error), {"Retry-After": str(seconds)})
 
 
 async def _nobody_listens(request: Request, error: Exception) -> Response:
@@ -188,11 +180,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     place = ".".join(str(part) for part in first.get("loc", ()))
     # The value itself is left out: it can be long, and it can be a user's.
-    return _error_response(422, "invalid_request", f"{place}: {first.get('msg', error)}")
+    return error_response(422, f"{place}: {first.get('msg', error)}")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    code = CODES.get(error.status_code, "refused")
-    return _error_response(error.status_code, code, str(error.detail), error.headers)
+    return error_response(error.status_code, str(error.detail), error.headers)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from pgenrm_agent.errors import (
     ChainError,
@@ -31,6 +34,8 @@ CODES = {
     408: "body_too_slow",
     409: "contradiction",
     413: "body_too_large",
+    422: "invalid_request",
+    429: "overloaded",
     503: "keys_unavailable",
 }
 MEANINGS = {
@@ -50,6 +55,14 @@ MEANINGS = {
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: what it answers when it does not succeed."""
     return {status: {"model": ErrorBody, "description": MEANINGS[status]} for status in statuses}
+
+
+def error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None, *, code: str | None = None
+) -> JSONResponse:
+    """Return an error as it is sent. code: where it is another than the status has in `CODES`."""
+    body = ErrorBody(code=code or CODES.get(status, "refused"), message=message)
+    return JSONResponse(body.model_dump(), status, headers)
 
 
 def error_of(error: Exception) -> tuple[int, ErrorBody]:

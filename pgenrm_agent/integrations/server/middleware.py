@@ -8,17 +8,17 @@ import time
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing
-from pgenrm_agent.integrations.server.errors import CODES
-from pgenrm_agent.integrations.server.schemas import ErrorBody
+from pgenrm_agent.integrations.server.errors import error_response
 from pgenrm_agent.integrations.server.service import Service
 
 KEYED = ("/v1/", "/v2/", "/rerank")
 """What the paths of routes begin with that need a key; the others tell nothing of anybody."""
+
+CLOSE = {"Connection": "close"}
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,8 @@ class BodyLimitMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), end - time.monotonic())
             except TimeoutError:
-                raise HTTPException(
-                    408,
-                    f"the body did not come within {self._seconds:g} s",
-                    headers={"Connection": "close"},
-                ) from None
+                late = f"the body did not come within {self._seconds:g} s"
+                raise HTTPException(408, late, headers=CLOSE) from None
             whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._most:
@@ -65,9 +62,7 @@ class BodyLimitMiddleware:
         await self._app(scope, bounded if scope["type"] == "http" else receive, send)
 
     def _refusal(self) -> HTTPException:
-        return HTTPException(
-            413, f"the body has more than {self._most} bytes", headers={"Connection": "close"}
-        )
+        return HTTPException(413, f"the body has more than {self._most} bytes", headers=CLOSE)
 
 
 def _announced(scope: Scope) -> int:
@@ -102,20 +97,15 @@ class KeyMiddleware:
             except (ConfigurationError, OSError) as error:
                 # The operator's mistake, not the caller's, who need not learn where the file is.
                 logger.error("keys cannot be read: %s", error)
-                await _refusal(503, KEYS_UNREADABLE, {})(scope, receive, send)
+                await error_response(503, KEYS_UNREADABLE, CLOSE)(scope, receive, send)
                 return
             if tenant is None:
                 message = "this needs a key in force: send it as `Authorization: Bearer KEY`"
-                headers = {"WWW-Authenticate": "Bearer"}
-                await _refusal(401, message, headers)(scope, receive, send)
+                headers = {"WWW-Authenticate": "Bearer", **CLOSE}
+                await error_response(401, message, headers)(scope, receive, send)
                 return
             scope.setdefault("state", {})["tenant"] = tenant
         await self._app(scope, receive, send)
-
-
-def _refusal(status: int, message: str, headers: dict[str, str]) -> JSONResponse:
-    body = ErrorBody(code=CODES[status], message=message)
-    return JSONResponse(body.model_dump(), status, headers={**headers, "Connection": "close"})
 
 
 class MetricsMiddleware:
