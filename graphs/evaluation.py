@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from langgraph.graph import END, START, StateGraph
@@ -48,7 +49,8 @@ from pgenrm_agent.graphs.results import (
     withheld,
 )
 from pgenrm_agent.graphs.sampler import Sampler, count_owners, empty_draft, plan_budgets
-from pgenrm_agent.graphs.sealing import sealed_signals, sealing, signals_in
+from pgenrm_agent.graphs.sealing import Node, sealed_signals, sealing, signals_in
+from pgenrm_agent.graphs.spans import in_span, run_counts
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
     EvaluationInput,
@@ -393,12 +395,12 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Evaluat
     builder = StateGraph(
         EvaluationState, context_schema=EvaluationContext, input_schema=EvaluationInput
     )
-    builder.add_node("recall", sealing(recall))
-    builder.add_node("derive_persona", sealing(derive_persona), retry_policy=RETRIES)
-    builder.add_node("match_prototype", sealing(match_prototype))
-    builder.add_node("generate_rubric", sealing(generate_rubric), retry_policy=RETRIES)
-    builder.add_node("sample_scores", sealing(sample_scores), retry_policy=RETRIES)
-    builder.add_node("aggregate", sealing(aggregate))
+    builder.add_node("recall", _node(recall))
+    builder.add_node("derive_persona", _node(derive_persona), retry_policy=RETRIES)
+    builder.add_node("match_prototype", _node(match_prototype))
+    builder.add_node("generate_rubric", _node(generate_rubric), retry_policy=RETRIES)
+    builder.add_node("sample_scores", _node(sample_scores), retry_policy=RETRIES)
+    builder.add_node("aggregate", _node(aggregate))
     builder.add_edge(START, "recall")
     builder.add_edge("recall", "derive_persona")
     builder.add_edge("derive_persona", "match_prototype")
@@ -407,6 +409,11 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Evaluat
     builder.add_edge("sample_scores", "aggregate")
     builder.add_conditional_edges("aggregate", sure_enough, ["derive_persona", END])
     return builder.compile(checkpointer=checkpointer, name="evaluation")
+
+
+def _node(work: Node) -> Callable[..., Awaitable[EvaluationUpdate]]:
+    """Return the node: what is of similar users is open inside it only, and it is seen as a span."""
+    return in_span(sealing(work), run_counts)
 
 
 graph = build_graph()

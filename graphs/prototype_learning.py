@@ -47,6 +47,7 @@ from pgenrm_agent.graphs.learning_jobs import (
     pairs_by_choice,
     sealed_persona,
 )
+from pgenrm_agent.graphs.spans import build_counts, in_span, sample
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
@@ -185,7 +186,8 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     if not ledger.begin(PERSONAS, len(asked)):
         raise ledger.end(done, len(state["jobs"]), PERSONAS)
     chain_format = context.chain_format
-    answers = await context.engine.sample(
+    answers = await sample(
+        context.engine,
         [prompt for prompt in prompts if prompt is not None],
         SamplingParams(
             temperature=context.temperature,
@@ -264,9 +266,11 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
 def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> LearningGraph:
     """Compile the graph; engine faults that may pass are retried once by node."""
     builder = StateGraph(LearningState, context_schema=LearningContext)
-    builder.add_node("survey", survey)
-    builder.add_node("derive_personas", derive_personas, retry_policy=RETRIES)
-    builder.add_node("learn", learn)
+    builder.add_node("survey", in_span(survey, build_counts))
+    builder.add_node(
+        "derive_personas", in_span(derive_personas, build_counts), retry_policy=RETRIES
+    )
+    builder.add_node("learn", in_span(learn, build_counts))
     builder.add_edge(START, "survey")
     builder.add_edge("survey", "derive_personas")
     builder.add_conditional_edges("derive_personas", more, ["derive_personas", "learn"])

@@ -30,6 +30,7 @@ from pgenrm_agent.engines.protocol import (
 )
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout
 from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
+from pgenrm_agent.graphs.spans import sample
 from pgenrm_agent.graphs.state import (
     Draft,
     EvaluationContext,
@@ -286,7 +287,7 @@ class Sampler:
             if context.deadline is None
             else max(MIN_TIMEOUT_S, context.deadline - time.monotonic()),
         )
-        answers = await self.engine.sample(prompts, params)
+        answers = await sample(self.engine, prompts, params)
         self.engine_seconds += time.perf_counter() - started
         if [len(answer) for answer in answers] != [prompt.n for prompt in prompts]:
             raise EngineError(

@@ -31,7 +31,15 @@ from pgenrm_agent.graphs.state import (
 )
 from pgenrm_agent.schema import UserSignals
 
-__all__ = ["NO_LONGER_OPEN", "open_state", "seal_update", "sealed_signals", "sealing", "signals_in"]
+__all__ = [
+    "NO_LONGER_OPEN",
+    "Node",
+    "open_state",
+    "seal_update",
+    "sealed_signals",
+    "sealing",
+    "signals_in",
+]
 
 NO_LONGER_OPEN = (
     "it is sealed: the similar user no longer takes part, or their memory is not open here"

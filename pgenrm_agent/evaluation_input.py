@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
-from pgenrm_agent.arguments import items_of, model_of, text_of
+from pgenrm_agent.arguments import items_of, model_of, refuse_other, text_of
 from pgenrm_agent.chat_messages import turn_of
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import (
@@ -19,9 +20,11 @@ from pgenrm_agent.schema import (
 from pgenrm_agent.user_ids import valid_user_id
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
     from pgenrm_agent.graphs.state import EvaluationInput
 
-__all__ = ["evaluation_input", "evaluation_request", "stated_preference"]
+__all__ = ["evaluation_input", "evaluation_request", "run_config", "stated_preference"]
 
 
 def evaluation_request(
@@ -85,6 +88,45 @@ def evaluation_input(
         "history": None if known is None else known["history"],
         "stated": None if known is None else known["stated"],
     }
+
+
+def run_config(config: RunnableConfig | None) -> RunnableConfig:
+    """Return what of a caller's config an evaluation is run with: who listens, and how it is named.
+
+    The rest of it is about the caller's own run: where that keeps its steps, and how many it may take.
+
+    Raises:
+        ConfigurationError: It is no config, or a part of it cannot be used.
+    """
+    if config is None:
+        return {}
+    from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+    from langchain_core.runnables.config import CONFIG_KEYS
+
+    refuse_other(config, Mapping, "config", 'a RunnableConfig, such as {"callbacks": [...]}')
+    for name in config:
+        if name not in CONFIG_KEYS:
+            raise ConfigurationError(
+                f"config has {name!r:.80}, which is no part of a RunnableConfig: use "
+                f"{', '.join(CONFIG_KEYS)}"
+            )
+    parts: dict[str, tuple[type | tuple[type, ...], type, str]] = {
+        "callbacks": ((list, BaseCallbackManager), BaseCallbackHandler, "a list of handlers"),
+        "tags": (list, str, "a list of texts"),
+        "metadata": (Mapping, str, "a dict with texts as keys"),
+        "run_name": (str, str, "a text"),
+        "run_id": (UUID, str, "a UUID"),
+    }
+    taken: dict[str, object] = {}
+    for name, (kind, inner, wanted) in parts.items():
+        value = config.get(name)
+        if value is None:
+            continue
+        items = value if isinstance(value, (list, Mapping)) else ()
+        usable = all(isinstance(item, inner) for item in items)
+        refuse_other(value, kind if usable else (), f'config["{name}"]', wanted)
+        taken[name] = value
+    return cast("RunnableConfig", taken)
 
 
 def stated_preference(stated: StatedPreference | str) -> StatedPreference:

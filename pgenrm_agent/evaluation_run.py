@@ -6,8 +6,11 @@ import asyncio
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast, get_args
 
@@ -26,25 +29,34 @@ from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
 from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.fields import Model
 from pgenrm_agent.ranking import Fallback, RerankResult, given_order, ranking_of
-from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message, Prices
+from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message, Prices, Scaling
+from pgenrm_agent.tracing import Counts, span
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
+    from opentelemetry.trace import Span
 
     from pgenrm_agent.engines.protocol import Engine
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput, JSONObject
 
 __all__ = [
+    "MOST_STEPS",
     "OnProgress",
     "Progress",
     "RunOptions",
     "evaluate",
     "evaluate_each",
+    "evaluation_counts",
+    "evaluation_span",
     "ranked",
     "run_evaluation",
     "run_options",
 ]
+
+
+MOST_STEPS = 1000
+"""More than a run can take: it ends by itself, and a limit of a graph around it is not meant for it."""
 
 
 class RunOptions(TypedDict):
@@ -97,6 +109,7 @@ async def evaluate(
     timeout: float | None = None,
     thread_id: str | None = None,
     on_progress: OnProgress | None = None,
+    config: RunnableConfig | None = None,
 ) -> Evaluation:
     """Return the evaluation from the cache, or run the graph to its end and keep the result.
 
@@ -112,21 +125,36 @@ async def evaluate(
     if on_progress is not None and not callable(on_progress):
         refuse_other(on_progress, (), "on_progress", "a function that takes a Progress")
 
-    async def run() -> Evaluation:
-        return await run_evaluation(
-            graph,
-            given,
-            context,
-            started=started,
-            timeout=timeout,
-            thread_id=thread_id,
-            on_progress=on_progress,
-        )
-
+    run = partial(
+        run_evaluation,
+        graph,
+        given,
+        context,
+        started=started,
+        timeout=timeout,
+        thread_id=thread_id,
+        on_progress=on_progress,
+        config=config,
+    )
     # Nothing tells one loaded model from another.
     nameless = getattr(context.engine, "source", None) == ""
-    if cache is None or thread_id is not None or nameless:
-        return await run()
+    with evaluation_span(given) as opened:
+        if cache is None or thread_id is not None or nameless:
+            evaluation = await run()
+        else:
+            evaluation = await _known_or(run, given, context, cache, started)
+        opened.set_attributes(evaluation_counts(evaluation))
+    return evaluation
+
+
+async def _known_or(
+    run: Callable[[], Awaitable[Evaluation]],
+    given: EvaluationInput,
+    context: EvaluationContext,
+    cache: EvaluationCache,
+    started: float,
+) -> Evaluation:
+    """Return the evaluation from the cache; else run it, and keep it there if it is whole."""
     key = await asyncio.to_thread(_key, given, context)
     known = await asyncio.to_thread(cache.get, key)
     if known is not None:
@@ -142,6 +170,43 @@ async def evaluate(
     if cache.forgotten == forgotten and await asyncio.to_thread(_key, given, context) == key:
         await asyncio.to_thread(cache.put, key, evaluation)
     return evaluation
+
+
+def evaluation_span(given: EvaluationInput) -> AbstractContextManager[Span]:
+    """Show an evaluation as a span, with how much was asked."""
+    request = cast("dict[str, list[JSONObject]]", given["request"])
+    scaling = Scaling.model_validate(given.get("scaling") or {})
+    return span(
+        "pgenrm.evaluation",
+        {
+            "pgenrm.candidates": len(request["candidates"]),
+            "pgenrm.turns": len(request["conversation"]),
+            "pgenrm.scaling.individual": scaling.individual,
+            "pgenrm.scaling.prototype": scaling.prototype,
+        },
+    )
+
+
+def evaluation_counts(evaluation: Evaluation) -> Counts:
+    """Return what came of an evaluation, in numbers.
+
+    Tokens are not under the names of the conventions for GenAI here: the calls' spans have them under
+    those, and who adds up would count them twice.
+    """
+    levels = Counter(chain.level for chain in evaluation.chains)
+    return {
+        "pgenrm.scored": len(evaluation.ranking),
+        "pgenrm.chains.individual": levels["individual"],
+        "pgenrm.chains.prototype": levels["prototype"],
+        "pgenrm.failures": len(evaluation.failures),
+        "pgenrm.neighbors": len(evaluation.neighbors),
+        "pgenrm.choices": evaluation.evidence.choices,
+        "pgenrm.statements": evaluation.evidence.statements,
+        "pgenrm.cached": evaluation.cached,
+        "pgenrm.engine_calls": evaluation.usage.engine_calls,
+        "pgenrm.input_tokens": evaluation.usage.prompt_tokens,
+        "pgenrm.output_tokens": evaluation.usage.completion_tokens,
+    }
 
 
 def _key(given: EvaluationInput, context: EvaluationContext) -> str:
@@ -206,18 +271,25 @@ async def run_evaluation(
     timeout: float | None = None,
     thread_id: str | None = None,
     on_progress: OnProgress | None = None,
+    config: RunnableConfig | None = None,
 ) -> Evaluation:
     """Run the graph to its end; the result's timings have the "total" since `started`.
 
     timeout: seconds from now after which chains that are not whole are given up.
+    config: as `run_config` gives it.
     """
     if timeout is not None:
         context = replace(context, deadline=time.monotonic() + timeout)
-    config: RunnableConfig = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
+    # A thread of its own also keeps the run out of the checkpoints of a graph around it.
+    own: RunnableConfig = {
+        **(config or {}),
+        "configurable": {"thread_id": thread_id or uuid.uuid4().hex},
+        "recursion_limit": MOST_STEPS,
+    }
     state: dict[str, object] = {}
     chains = 0
     async for mode, part in graph.astream(
-        given, config, context=context, stream_mode=["updates", "values"]
+        given, own, context=context, stream_mode=["updates", "values"]
     ):
         if mode == "values":
             state = cast(dict[str, object], part)

@@ -21,7 +21,7 @@ from pgenrm_agent.costs import CostLedger
 from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError, PGenRMError
-from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request
+from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request, run_config
 from pgenrm_agent.evaluation_run import OnProgress, evaluate, evaluate_each, ranked, run_options
 from pgenrm_agent.extras import require
 from pgenrm_agent.opening import (
@@ -48,6 +48,7 @@ from pgenrm_agent.sync_wrappers import blocking
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
     from pgenrm_agent.embedding import Embedder
@@ -158,6 +159,7 @@ class PGenRM(Remembering):
         timeout: float | None = None,
         thread_id: str | None = None,
         on_progress: OnProgress | None = None,
+        config: RunnableConfig | None = None,
     ) -> Evaluation:
         """Score how much `user_id` would like each of `candidates` as the answer to `query`.
 
@@ -178,6 +180,9 @@ class PGenRM(Remembering):
             thread_id: With a checkpointer, where the run's steps are kept.
             on_progress: Called after each stage, in the thread that runs the evaluation (for
                 `score` that is not the caller's). What it raises ends the evaluation.
+            config: A LangChain config. Its callbacks, tags, metadata, run_name and run_id are the
+                run's; callbacks hear every step and every call of a chat model, and of calls made
+                of similar users' words no more than counts.
 
         Raises:
             ConfigurationError: The request or a setting cannot be used.
@@ -190,6 +195,7 @@ class PGenRM(Remembering):
         scaling = self._scaling if scaling is None else model_of(Scaling, scaling, "scaling")
         request = evaluation_request(user_id, query, candidates, conversation)
         given = evaluation_input(request, scaling, signals)
+        config = run_config(config)
         if thread_id is not None and self._checkpointer is None:
             raise ConfigurationError(
                 f"thread_id {thread_id!r} is given, but nothing keeps the run's steps: "
@@ -206,6 +212,7 @@ class PGenRM(Remembering):
             timeout=timeout,
             thread_id=thread_id,
             on_progress=on_progress,
+            config=config,
         )
 
     score = blocking(ascore)
@@ -222,6 +229,7 @@ class PGenRM(Remembering):
         timeout: float | None = None,
         thread_id: str | None = None,
         on_progress: OnProgress | None = None,
+        config: RunnableConfig | None = None,
         fallback: Fallback | None = None,
     ) -> RerankResult:
         """Order the candidates, what `user_id` would like best first; arguments as for `score`.
@@ -238,6 +246,7 @@ class PGenRM(Remembering):
             timeout=timeout,
             thread_id=thread_id,
             on_progress=on_progress,
+            config=config,
         )
         return await ranked(scoring, fallback, user_id, query, candidates, conversation)
 
@@ -250,13 +259,17 @@ class PGenRM(Remembering):
         scaling: Scaling | None = None,
         timeout: float | None = None,
         concurrency: int = 32,
+        config: RunnableConfig | None = None,
     ) -> list[Evaluation | PGenRMError]:
         """Score many requests from the memory, `concurrency` at a time; results in their order.
 
         timeout: seconds for each, from when it is begun; see `score`.
+        config: of each, as for `score`; a run_id in it, which names a single run, is left out.
 
         A request that cannot be scored has its error in its place and does not stop the others.
         """
+        shared = run_config(config)
+        shared.pop("run_id", None)
 
         async def score_request(request: EvaluationRequest) -> Evaluation:
             return await self.ascore(
@@ -266,6 +279,7 @@ class PGenRM(Remembering):
                 conversation=request.conversation,
                 scaling=scaling,
                 timeout=timeout,
+                config=shared,
             )
 
         return await evaluate_each(score_request, requests, concurrency)

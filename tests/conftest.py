@@ -28,7 +28,13 @@ from xdist.scheduler import LoadFileScheduling
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.testing import write_chain
 
-pytest_plugins = ["fixtures.models", "fixtures.postgres", "fixtures.studio", "fixtures.training"]
+pytest_plugins = [
+    "fixtures.models",
+    "fixtures.postgres",
+    "fixtures.spans",
+    "fixtures.studio",
+    "fixtures.training",
+]
 
 # A thread for each process, before anything loads torch: two pytest workers, and what they start,
 # share the cores already, and idle threads that spin would take them from each other.

@@ -35,6 +35,7 @@ LAYERS = [
         "run_folder",
         "settings",
         "sync_wrappers",
+        "tracing",
         "user_ids",
     },
     {"fields", "schema", "arguments", "evaluation_cache"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import subprocess
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import canary
 import langsmith
@@ -38,6 +39,9 @@ from pgenrm_agent.graphs.prototype_learning import (
 )
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import Evaluation, Message
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 ASKED = {"query": "A question", "candidates": ["short", "chatty"]}
 
@@ -166,6 +170,79 @@ async def test_an_outer_graph_sees_nothing_in_any_stream_callback_or_checkpoint(
     assert re.search(r"'whole': 3, 'prompt_tokens': 0, 'completion_tokens': \d+\}", first)
 
 
+@pytest.mark.parametrize(
+    "method", ["score", "ascore", "rerank", "arerank", "score_many", "ascore_many"]
+)
+async def test_callbacks_of_a_call_hear_the_users_own_calls_and_of_others_counts(
+    rm: PGenRM, model: Gossip, method: str
+) -> None:
+    recorder = Recorder()
+    config = {
+        "callbacks": [recorder],
+        "tags": ["tag-17"],
+        "metadata": {"release": "release-4"},
+        "run_name": "judging",
+    }
+    asked = ("ann", *ASKED.values())
+    outcome = getattr(rm, method)(
+        *([[canary.REQUEST]] if method.endswith("many") else asked), config=config
+    )
+    if inspect.isawaitable(outcome):
+        outcome = await outcome
+    read_by(model)
+    calls = [text for event, text in recorder.told if event == "on_chat_model_start"]
+    assert len(calls) == canary.SCALING.individual
+    assert all(OWN in call and "tag-17" in call and "release-4" in call for call in calls)
+    begun = [text for event, text in recorder.told if event == "on_chain_start"]
+    assert "'judging'" in begun[0]
+    assert sum(SPAN in text for text in begun) >= 1
+    assert CANARY not in recorder.said()
+
+
+def texts_in(spans: InMemorySpanExporter) -> dict[str, set[str]]:
+    """Every text among the attributes of spans, by their names."""
+    texts: dict[str, set[str]] = {}
+    for span in spans.get_finished_spans():
+        assert span.events == ()
+        assert span.status.description is None
+        for name, value in (span.attributes or {}).items():
+            if not isinstance(value, int | float):
+                texts.setdefault(name, set()).add(str(value))
+    return texts
+
+
+NAMES_OF_THE_MODEL = {
+    "gen_ai.operation.name": {"chat"},
+    "gen_ai.provider.name": {"chat"},
+    "gen_ai.request.model": {"Gossip"},
+}
+
+
+async def test_spans_have_counts_and_no_text(
+    rm: PGenRM, model: Gossip, spans: InMemorySpanExporter
+) -> None:
+    await rm.ascore("ann", ASKED["query"], ASKED["candidates"])
+    read_by(model)
+    assert texts_in(spans) == NAMES_OF_THE_MODEL
+    calls = [span for span in spans.get_finished_spans() if span.name == "chat Gossip"]
+    shared = [(span.attributes or {})["pgenrm.samples.of_similar_users"] for span in calls]
+    assert shared == [0, 3, 3]  # her own; theirs; and theirs again, which could not be read
+    told = "\n".join(span.to_json() for span in spans.get_finished_spans())
+    for word in (CANARY, OWN, "ann", ASKED["query"], *ASKED["candidates"]):
+        assert not re.search(rf"\b{re.escape(word)}\b", told), word
+
+
+async def test_spans_of_failures_have_no_text_either(
+    rm: PGenRM, model: Gossip, spans: InMemorySpanExporter
+) -> None:
+    model.fails = True
+    for user in ("ann", "somebody unknown"):
+        with pytest.raises(EngineError):
+            await rm.ascore(user, ASKED["query"], ASKED["candidates"])
+    assert texts_in(spans) == {**NAMES_OF_THE_MODEL, "error.type": {"EngineError"}}
+    assert CANARY not in "\n".join(span.to_json() for span in spans.get_finished_spans())
+
+
 async def test_events_of_a_tool_show_nothing(rm: PGenRM, model: Gossip) -> None:
     tool = as_tool(rm, user_id="ann")
     events = [repr(event) async for event in tool.astream_events(ASKED, version="v2")]
@@ -263,7 +340,11 @@ async def test_an_answer_held_to_a_schema_is_not_seen_either(on_model: Recorder)
 
 
 async def test_a_build_of_prototypes_shows_no_persona(
-    memory: UserMemory, model: Gossip, on_model: Recorder, traces: list[str]
+    memory: UserMemory,
+    model: Gossip,
+    on_model: Recorder,
+    traces: list[str],
+    spans: InMemorySpanExporter,
 ) -> None:
     recorder = Recorder()
     context = LearningContext(
@@ -282,6 +363,11 @@ async def test_a_build_of_prototypes_shows_no_persona(
     assert "a build" in recorder.said()
     assert CANARY in read_by(model)
     assert CANARY not in "\n".join([recorder.said(), on_model.said(), *traces])
+    assert texts_in(spans) == NAMES_OF_THE_MODEL
+    told = {span.name: dict(span.attributes or {}) for span in spans.get_finished_spans()}
+    assert set(told) == {"pgenrm.survey", "pgenrm.derive_personas", "chat Gossip", "pgenrm.learn"}
+    assert told["pgenrm.survey"]["pgenrm.users"] == learned.users
+    assert told["pgenrm.learn"]["pgenrm.personas.done"] == learned.personas + learned.unreadable
 
 
 # --- resuming ---

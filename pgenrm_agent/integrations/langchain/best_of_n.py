@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseRunManager,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, SkipValidation
 
@@ -85,8 +90,9 @@ class BestOfN(BaseChatModel):
         user = self._user(user_id)
         query, conversation = _question(messages)
         asked: list[LanguageModelInput] = [messages] * self.n
+        config = _heard_by(run_manager)
         answers = _Answers.of(
-            self.model.batch(asked, return_exceptions=True, **_with_stop(stop, kwargs)),
+            self.model.batch(asked, config, return_exceptions=True, **_with_stop(stop, kwargs)),
             keys=keys_of(self.model),
         )
         texts, reason = answers.candidates()
@@ -94,7 +100,9 @@ class BestOfN(BaseChatModel):
             return answers.result(answers.first, reason=reason)
         try:
             return answers.best(
-                self.reward_model.score(user, query, texts, conversation=conversation)
+                self.reward_model.score(
+                    user, query, texts, conversation=conversation, config=config
+                )
             )
         except PGenRMError as error:
             return answers.unjudged(error)
@@ -110,8 +118,11 @@ class BestOfN(BaseChatModel):
         user = self._user(user_id)
         query, conversation = _question(messages)
         asked: list[LanguageModelInput] = [messages] * self.n
+        config = _heard_by(run_manager)
         answers = _Answers.of(
-            await self.model.abatch(asked, return_exceptions=True, **_with_stop(stop, kwargs)),
+            await self.model.abatch(
+                asked, config, return_exceptions=True, **_with_stop(stop, kwargs)
+            ),
             keys=keys_of(self.model),
         )
         texts, reason = answers.candidates()
@@ -119,7 +130,9 @@ class BestOfN(BaseChatModel):
             return answers.result(answers.first, reason=reason)
         try:
             return answers.best(
-                await self.reward_model.ascore(user, query, texts, conversation=conversation)
+                await self.reward_model.ascore(
+                    user, query, texts, conversation=conversation, config=config
+                )
             )
         except PGenRMError as error:
             return answers.unjudged(error)
@@ -219,6 +232,20 @@ class _Answers:
 
 def _reason(error: Exception, keys: Sequence[str]) -> str:
     return without_key(f"{type(error).__name__}: {words_of(error).text}", keys)
+
+
+def _heard_by(run: BaseRunManager | None) -> RunnableConfig:
+    """Let whoever listens to a call hear what is asked within it."""
+    if run is None:
+        return {}
+    children = CallbackManager(
+        handlers=run.inheritable_handlers,
+        inheritable_handlers=run.inheritable_handlers,
+        parent_run_id=run.run_id,
+        inheritable_tags=run.inheritable_tags,
+        inheritable_metadata=run.inheritable_metadata,
+    )
+    return {"callbacks": children}
 
 
 def _with_stop(stop: list[str] | None, others: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pgenrm_agent.arguments import refuse_other, text_of
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input, evaluation_request
+from pgenrm_agent.evaluation_run import MOST_STEPS, evaluation_counts, evaluation_span
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Candidate
+from pgenrm_agent.schema import Candidate, Evaluation
 
 __all__ = ["EvaluationNode", "as_node"]
 
@@ -39,7 +40,7 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     ) -> dict[str, Any]:
         """Return the update of the surrounding graph's state: the evaluation as JSON data."""
         user, query, candidates = self._read(input)
-        evaluation = self._reward_model.score(user, query, candidates)
+        evaluation = self._reward_model.score(user, query, candidates, config=config)
         return {self._to: evaluation.model_dump(mode="json")}
 
     async def ainvoke(
@@ -49,7 +50,12 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
         request = evaluation_request(*self._read(input))
         given = evaluation_input(request, self._reward_model.scaling, None)
         graph, context = await self._reward_model.aprepare()
-        state = await graph.ainvoke(given, config, context=context)
+        limited: RunnableConfig = {**(config or {}), "recursion_limit": MOST_STEPS}
+        with evaluation_span(given) as opened:
+            state = await graph.ainvoke(given, limited, context=context)
+            if opened.is_recording():
+                evaluation = Evaluation.model_validate(state["evaluation"])
+                opened.set_attributes(evaluation_counts(evaluation))
         return {self._to: state["evaluation"]}
 
     def _read(self, state: Mapping[str, Any]) -> tuple[str, str, Sequence[str | Candidate]]:

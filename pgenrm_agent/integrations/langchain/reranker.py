@@ -136,7 +136,9 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
         user, candidates = _user(self.user_id, None, None), _candidates(documents)
         if not candidates:
             return []
-        result = self.reward_model.rerank(user, query, candidates, fallback=self.fallback)
+        result = self.reward_model.rerank(
+            user, query, candidates, config={"callbacks": callbacks}, fallback=self.fallback
+        )
         return self._ordered(documents, result)
 
     async def acompress_documents(
@@ -146,7 +148,9 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
         user, candidates = _user(self.user_id, None, None), _candidates(documents)
         if not candidates:
             return []
-        result = await self.reward_model.arerank(user, query, candidates, fallback=self.fallback)
+        result = await self.reward_model.arerank(
+            user, query, candidates, config={"callbacks": callbacks}, fallback=self.fallback
+        )
         return self._ordered(documents, result)
 
     def _ordered(self, documents: Sequence[Document], result: RerankResult) -> list[Document]:
