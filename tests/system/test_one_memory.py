@@ -5,39 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from mcp import Client as MCPClient
 from mcp import StdioServerParameters
+from serve_process import COMMAND, serving
 
 from pgenrm_agent.client import Client
 from pgenrm_agent.schema import PreferencePair, Scaling
 
-COMMAND = (sys.executable, "-P", "-m", "pgenrm_agent.cli")
 QUERY = "How do I clean a kettle?"
 ANSWERS = ["Use a good vinegar.", "Buy another."]
 ROUNDS = 3
-
-
-@asynccontextmanager
-async def serving(memory: Path, port: int) -> AsyncIterator[str]:
-    """A server that owns a memory, as a user starts it."""
-    model = ("--engine", "openai", "--model", "m", "--prototype", "0", "--individual", "2")
-    command = (*COMMAND, "serve", "--no-keys", "--memory", str(memory), "--port", str(port), *model)
-    process = await asyncio.create_subprocess_exec(*command, stderr=PIPE)
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(240):
-            while (line := await process.stderr.readline()) != b"ready\n":
-                assert line, "the server ended"
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 60)
 
 
 async def pgenrm(*arguments: str, env: dict[str, str]) -> tuple[int, str, str]:
@@ -89,7 +70,8 @@ async def test_three_ways_in_use_one_memory_at_once(
     tmp_path: Path, free_port: Callable[[], int], seeded_model: str
 ) -> None:
     memory = tmp_path / "memory"
-    async with serving(memory, free_port()) as url:
+    async with serving(memory, free_port()) as served:
+        url = served.url
         env = {**os.environ, "PGENRM_SERVER": url, "PGENRM_HOME": str(tmp_path / "home")}
         async with asyncio.TaskGroup() as ways:
             ways.create_task(on_the_command_line(env))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -74,18 +72,6 @@ class App:
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
-
-
-@pytest.fixture
-def vault(postgres: str) -> Iterator[str]:
-    """The URL of a schema of its own."""
-    import psycopg
-
-    name = f"vault_{secrets.token_hex(4)}"
-    with psycopg.connect(postgres, autocommit=True) as admin:
-        admin.execute(f"CREATE SCHEMA {name}")
-        yield f"{postgres}{'&' if '?' in postgres else '?'}options=-csearch_path%3D{name}"
-        admin.execute(f"DROP SCHEMA {name} CASCADE")
 
 
 def test_two_apps_share_users_and_who_is_forgotten_in_one_is_gone_in_the_other(
