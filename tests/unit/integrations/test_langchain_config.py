@@ -209,5 +209,5 @@ async def test_whoever_listens_to_a_step_hears_the_evaluation_in_it(
 
 
 def test_a_callback_manager_is_as_good_as_a_list(rm: PGenRM, listener: Listener) -> None:
-    rm.score(*ASKED, config={"callbacks": CallbackManager([], [listener])})
+    rm.score(*ASKED, config={"callbacks": CallbackManager.configure([listener])})
     assert len(listener.named("evaluation")) == 1
