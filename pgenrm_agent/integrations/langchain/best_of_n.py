@@ -238,13 +238,10 @@ def _heard_by(run: BaseRunManager | None) -> RunnableConfig:
     """Let whoever listens to a call hear what is asked within it."""
     if run is None:
         return {}
-    children = CallbackManager(
-        handlers=run.inheritable_handlers,
-        inheritable_handlers=run.inheritable_handlers,
-        parent_run_id=run.run_id,
-        inheritable_tags=run.inheritable_tags,
-        inheritable_metadata=run.inheritable_metadata,
-    )
+    children = CallbackManager(handlers=[], parent_run_id=run.run_id)
+    children.set_handlers(run.inheritable_handlers)
+    children.add_tags(run.inheritable_tags)
+    children.add_metadata(run.inheritable_metadata)
     return {"callbacks": children}
 
 
