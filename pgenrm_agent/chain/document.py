@@ -15,7 +15,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
+from pgenrm_agent.chain.numbers import read_total
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
+from pgenrm_agent.chain.response_names import response_key
 from pgenrm_agent.chain.sections import Section, split_reasoning
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model, whole_characters
@@ -222,7 +224,7 @@ def criteria_of(document: Document) -> tuple[Criterion, ...]:
 
 def _criterion(number: int, row: object) -> Criterion:
     name = " ".join(_text(row.get("name")).split()) if isinstance(row, Mapping) else ""
-    weight = _number(row.get("weight")) if isinstance(row, Mapping) else None
+    weight = _weight(row.get("weight")) if isinstance(row, Mapping) else None
     if not name or weight is None or not 0 <= weight <= 100:
         raise ChainError(
             f"criterion {number} lacks a name, or a weight from 0 to 100", reason="no_rubric"
@@ -257,14 +259,27 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
     names = [criterion.name.casefold() for criterion in rubric.criteria]
     marks: dict[str, tuple[float | None, ...]] = {}
     reasons: dict[str, str] = {}
-    for number, candidate_id in enumerate(candidate_ids, start=1):
-        score = scores.get(_label(number))
+    written_for = {response_key(str(key)): score for key, score in scores.items()}
+    for place, candidate_id in enumerate(candidate_ids):
+        score = written_for.get(place)
         given = score.get("marks") if isinstance(score, Mapping) else score
         row = _marks(given, names)
         if row is not None:
             marks[candidate_id] = row
         if isinstance(score, Mapping) and (why := _text(score.get("why")).strip()):
             reasons[candidate_id] = why
+    off_scale = [
+        mark
+        for row in marks.values()
+        for mark in row
+        if mark is not None and not MARK_LOW <= mark <= MARK_HIGH
+    ]
+    if off_scale:
+        raise ChainError(
+            f"a mark is {off_scale[0]:g}, and the scale is {MARK_LOW} to {MARK_HIGH}: what the other"
+            " marks mean is unknown",
+            reason="no_totals",
+        )
     totals = complete_totals(rubric.criteria, marks)
     if not totals:
         raise ChainError(
@@ -297,21 +312,11 @@ def _marks(given: object, names: Sequence[str]) -> tuple[float | None, ...] | No
         values = given
     else:
         return None
-    return tuple(_mark(value) for value in values)
+    return tuple(read_total(value) for value in values)
 
 
-def _mark(value: object) -> float | None:
-    mark = _number(value)
-    return mark if mark is not None and MARK_LOW <= mark <= MARK_HIGH else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        return None
+def _weight(value: object) -> float | None:
+    return read_total(value.strip().removesuffix("%") if isinstance(value, str) else value)
 
 
 def _text(value: object) -> str:

@@ -16,30 +16,30 @@ from math import prod
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
-from pgenrm_agent.chain.numbers import REFUSED, Mark, read_mark, scale_in
+from pgenrm_agent.chain.folding import folded, plain, plain_words, untabled
+from pgenrm_agent.chain.numbers import REFUSED, Mark, begins_with_mark, read_mark, scale_in
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, weighted_total
 from pgenrm_agent.chain.response_names import numbered, responses_in
-from pgenrm_agent.chain.words import TOTALS, is_wide, unwide
+from pgenrm_agent.chain.words import CLAIMED, NOT_CLAIMED, TOTALS, is_wide
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["Marks", "mentions", "plain_words", "read_marks"]
+__all__ = ["Marks", "mentions", "read_marks"]
 
 AGREES = 0.15
 """How near a total that the model wrote has to be, to settle which of two numbers is a mark."""
+OWN_TOTAL = 0.06
+"""How near a number has to be to what the marks come to, to be the total that is told beside them."""
+LONGEST_APART = 40
 MOST_READINGS = 64
 
-# "bullet_points" and "bullet-points" name the criterion "Bullet points", too.
-_PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
-_HALF = re.compile(r"(\d) and (?:a|one) half\b")
-_SPACES = re.compile(r"[ \t\xa0]{2,}")
-_TABLE_RULE = re.compile(r"^(?=[^\n]*\|)[ \t|:-]*---[ \t|:-]*$", re.MULTILINE)
 _MARK_FIRST = re.compile(
     r"(?:^|[\s:,;(*_]|and\s)(\d{1,3}(?:[.,]\d{1,2})?)(\s?/\s?10| out of 10)?"
-    r"(?:\s(?:points?|punkten?|puntos))?"
-    r"\s{0,2}(?:\s(?:on|for|in|auf|bei|für|pour|sur|en|por|per|su|em|voor|op|за|по)\s{1,2}|\()"
+    r"(?:\s(?:points?|punkten?|puntos))?[*_]{0,3}"
+    r"(?: {1,3}(?P<for>on|for|in|auf|bei|für|pour|sur|en|por|per|su|em|voor|op|за|по) {1,2}"
+    r"| {0,2}(?P<bracket>\()|(?: {0,2}[:=]\s| [–—-]\s| {0,2}\n)\s{0,3}| {1,2})"
     r"(?:the\s)?[\"'*_]{0,3}$"
 )
-_LINKS = tuple(" (\"'*_")
+_LINKS = tuple(" \n(\"'*_")
 # "8 for" of "8 for Response 1", "6 (" of "6 (Response 2)".
 _MARK_FOR = re.compile(
     r"(?<![\w.,])\d{1,3}(?:[.,]\d{1,2})?(?: ?/ ?\d{1,3}| out of \d{1,3})?"
@@ -59,6 +59,9 @@ _COMPARED = re.compile(r"[\"'*_]{0,3}['’]s\s{0,2}\(?\d")
 # What may stand between a criterion and its colon where the criterion heads a list of responses.
 _HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
 _SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
+_CLAUSE_OVER = re.compile(r"[.:;!?](?=\s|$)|\n|\d")
+# "the gap on Clarity is 5", "a difference in Depth of 7"
+_APART = re.compile(r"\b(?:gap|margin|difference|distance|lead) (?:on|in|for|at) (?:the )?$")
 _CORRECTED = re.compile(
     r"\b(?:no|wait|actually|correct\w*|revis\w*|rather|scratch|sorry|second|reconsider\w*|final\w*|nein"
     r"|korrig\w*|corrig\w*|нет|anzi|não)\b|更正|訂正|不对"
@@ -68,11 +71,13 @@ _CORRECTED = re.compile(
 class Marks(NamedTuple):
     """Marks by candidate id, aligned with the criteria; only candidates with at least one.
 
-    notes: codes of what was left out.
+    notes: codes of what was left out. doubted: candidates with a mark that was written and is not
+    read, so that the others are not all there is.
     """
 
     rows: dict[str, tuple[float | None, ...]]
     notes: tuple[str, ...]
+    doubted: frozenset[str]
 
 
 class _Label(NamedTuple):
@@ -85,23 +90,6 @@ class _Label(NamedTuple):
 
 
 _START, _END = itemgetter(0), itemgetter(1)
-
-
-def _folded(text: str) -> str:
-    """`text` for comparisons: no case, ASCII forms of full-width signs, single spaces."""
-    text = text.casefold()
-    if not text.isascii():
-        text = unwide(text)
-    if "  " in text or "\t" in text or "\xa0" in text:
-        text = _SPACES.sub(" ", text)
-    if " half" in text:
-        text = _HALF.sub(r"\1.5", text)
-    return text
-
-
-def plain_words(text: str) -> str:
-    """`text` folded, with every kind of space, hyphen and underscore as one space."""
-    return _folded(text).translate(_PLAIN)
 
 
 def mentions(name: str, text: str) -> bool:
@@ -127,12 +115,12 @@ def read_marks(
             that gives the candidate's total counts, and without one neither does.
         cut: the text ends too early, so that a number at its very end may lack digits.
     """
-    text = _folded(breakdown)
+    text = folded(breakdown)
     if cut:
         text = text.rstrip("0123456789.,")
     if "|" in text:
-        text = _untabled(text)
-    text = numbered(text, [_folded(criterion.name) for criterion in criteria])
+        text = untabled(text)
+    text = numbered(text, [folded(criterion.name) for criterion in criteria])
     reading = _Reading(criteria, len(ids))
     reading.read(text)
     return reading.settled(ids, reported)
@@ -154,10 +142,12 @@ class _Reading:
         criterion: int | None = None
         newest: Literal["response", "criterion"] = "response"
         named_at = response_at = 0
-        # "8 on Clarity and 3 on Depth": the number stands before its criterion.
-        number_first = False
+        # How the number stands before its criterion: "8 on Clarity and 3 on Depth"; else empty.
+        number_first = ""
+        # Whether the response is told to claim what follows; whether another one might be meant.
+        claimed = unsure = False
         # What "8 for Response 1" gives the response that follows.
-        ahead = _mark_for(text, 0, labels[0], 100.0, scale) if labels else None
+        ahead = _mark_for(text, 0, labels[0], 100.0, scale)[0] if labels else None
         last = len(labels) - 1
         for place, label in enumerate(labels):
             following = labels[place + 1] if place < last else None
@@ -166,7 +156,13 @@ class _Reading:
             if label.kind == "response":
                 if newest == "criterion" and not _heads(text, named_at, label.start):
                     criterion = None
-                response, newest, number_first = label.place, "response", False
+                # "Response 1 beats Response 2 on Clarity: 8"
+                unsure = (
+                    newest == "response"
+                    and response is not None
+                    and not _CLAUSE_OVER.search(text, response_at, label.start)
+                )
+                response, newest, number_first = label.place, "response", ""
                 response_at = label.end
                 if given is not None:
                     if following and following.kind == "criterion" and _LINKED.fullmatch(gap):
@@ -174,37 +170,70 @@ class _Reading:
                     if criterion is not None:
                         self._put(response, criterion, given, "")
                     response = None
-                    ahead = _mark_for(text, label.end, following, self._weight(criterion), scale)
+                    ahead, _ = _mark_for(text, label.end, following, self._weight(criterion), scale)
                     continue
+                claim = CLAIMED.match(gap)
+                claimed = claim is not None and not NOT_CLAIMED.search(gap, claim.end())
+                if following and following.kind == "criterion" and scale_in(gap):
+                    scale = scale_in(gap)  # "Response 1 (each out of 5): Clarity 4"
             else:
                 criterion = label.place if label.place >= 0 else None
                 newest, named_at = "criterion", label.end
-                ahead = _mark_for(text, label.end, following, self._weight(criterion), scale)
-                if ahead is not None:
-                    if response is None or _SENTENCE_END.search(text, response_at, label.start):
-                        response = None
-                        continue
-                    ahead = None  # "Response 1: Clarity 8 for Response 2's standards"
+                if _APART.search(text, max(0, label.start - LONGEST_APART), label.start):
+                    criterion = response = None
+            ahead, begin = _mark_for(text, label.end, following, self._weight(criterion), scale)
+            if ahead is not None:
+                if label.kind == "criterion" and (
+                    response is None or _SENTENCE_END.search(text, response_at, label.start)
+                ):
+                    response = None
+                    continue
+                # "Depth 9. In sum, 6 for Response 1" has a mark before the response's,
+                # "Response 1: Clarity 8 for Response 2's standards" has none.
+                own = text[label.end : begin]
+                if read_mark(own, self._weight(criterion), scale) is None:
+                    ahead = None
+                else:
+                    gap = own
+            if claimed:
+                claimed = not (label.kind == "criterion" and NOT_CLAIMED.search(gap))
+                continue
             if following and following.kind == "criterion" and following.place >= 0:
                 first = None
-                if (
-                    response is not None
-                    and (newest == "response" or number_first)
-                    and gap[-1:] in _LINKS
-                ):
+                if response is not None and gap[-1:] in _LINKS:
                     first = _MARK_FIRST.search(gap)
                 if first and response is not None:
-                    mark = read_mark(first[1] + (first[2] or ""), 100.0, scale)
-                    self._put(response, following.place, mark or REFUSED, "")
-                    number_first = True
-                    continue
-            if number_first and newest == "criterion":
+                    link = "for" if first["for"] else "bracket" if first["bracket"] else "bare"
+                    if newest == "response":
+                        # "Response 1: 6.2 (Clarity 8, Depth 2)" begins with its total.
+                        is_first = link == "for"
+                        if not is_first and criterion is None:
+                            behind = self._mark_behind(text, labels, place + 1, scale)
+                            is_first = behind is None or not behind.sure
+                            if is_first and behind is not None:
+                                response = None  # It might be either.
+                                continue
+                    elif number_first:
+                        is_first = link in ("for", number_first)
+                    else:
+                        is_first = link == "for" and first["for"] != "en"  # Dutch for "and"
+                    if is_first:
+                        mark = read_mark(first[1] + (first[2] or ""), 100.0, scale) or REFUSED
+                        if unsure:
+                            mark = mark._replace(sure=False)
+                        self._put(response, following.place, mark, "")
+                        number_first, criterion = link, None
+                        continue
+            if number_first and newest == "criterion" and not begins_with_mark(gap):
+                criterion = None
                 continue
             if criterion is None or response is None:
                 continue
             mark = read_mark(gap, self.criteria[criterion].weight, scale)
             if mark is None:
                 continue
+            if unsure and label.kind == "criterion":
+                mark = mark._replace(sure=False)
             before = text[max(0, label.start - 40) : label.start]
             self._put(response, criterion, mark, before)
             # A mark is used once: the next one needs a new criterion, or a new response.
@@ -215,6 +244,17 @@ class _Reading:
 
     def _weight(self, criterion: int | None) -> float:
         return 100.0 if criterion is None else self.criteria[criterion].weight
+
+    def _mark_behind(
+        self, text: str, labels: Sequence[_Label], place: int, scale: float | None
+    ) -> Mark | None:
+        """The mark behind the last of the criteria that stand together from `place` on."""
+        end = place + 1
+        while end < len(labels) and labels[end].kind == "criterion" and labels[end].place >= 0:
+            end += 1
+        last = labels[end - 1]
+        gap = text[last.end : labels[end].start if end < len(labels) else len(text)]
+        return read_mark(gap, self._weight(last.place), scale)
 
     def _put(self, response: int, criterion: int, mark: Mark, before: str) -> None:
         if not 0 <= response < self.responses:
@@ -233,12 +273,14 @@ class _Reading:
 
     def settled(self, ids: Sequence[str], reported: Mapping[str, float]) -> Marks:
         """Each candidate's marks, where they are sure or its total settles them."""
-        if any(mark.rescaled for mark in self.marks.values()):
+        rescaled = any(mark.rescaled for mark in self.marks.values())
+        if rescaled or any(_is_off_scale(mark) for mark in self.marks.values()):
             # Beside marks on another scale, one without a scale may be on either.
             for slot, mark in self.marks.items():
                 if not mark.stated:
                     self.marks[slot] = REFUSED
         rows: dict[str, tuple[float | None, ...]] = {}
+        doubted: set[str] = set()
         for response in sorted({response for response, _ in self.marks}):
             choices = [self._choices(response, place) for place in range(len(self.criteria))]
             if any(len(values) > 1 or not sure for values, sure in choices):
@@ -247,7 +289,9 @@ class _Reading:
                 row = tuple(values[0] for values, _ in choices)
             if any(mark is not None for mark in row):
                 rows[ids[response]] = row
-        return Marks(rows, tuple(self.notes))
+            if any(mark is None and (response, n) in self.marks for n, mark in enumerate(row)):
+                doubted.add(ids[response])
+        return Marks(rows, tuple(self.notes), frozenset(doubted))
 
     def _choices(self, response: int, criterion: int) -> tuple[tuple[float | None, ...], bool]:
         """The values that a mark may have, None where it has none, and whether there is no doubt."""
@@ -263,62 +307,74 @@ class _Reading:
         self, choices: Sequence[tuple[tuple[float | None, ...], bool]], total: float | None
     ) -> tuple[float | None, ...]:
         """The one row that gives the total; else the row without the marks in doubt."""
-        without = tuple(
-            values[0] if sure and len(values) == 1 else None for values, sure in choices
-        )
         complete = all(values != (None,) for values, _ in choices)
-        if total is not None and complete and prod(len(v) for v, _ in choices) <= MOST_READINGS:
-            agreeing = [
-                row
-                for row in product(*(values for values, _ in choices))
-                if (weighted := weighted_total(self.criteria, row))
-                and abs(weighted[0] - total) <= AGREES
-            ]
+        if complete and prod(len(values) for values, _ in choices) <= MOST_READINGS:
+            rows: list[tuple[float | None, ...]] = list(product(*(values for values, _ in choices)))
+            agreeing = [] if total is None else [row for row in rows if self._gives(row, (total,))]
+            if len(agreeing) != 1:
+                # "Depth 2 (6.2)": the number that is no mark is what the marks come to.
+                agreeing = [
+                    row for row in rows if self._gives(row, _rest(choices, row), within=OWN_TOTAL)
+                ]
             if len(agreeing) == 1:
                 self.notes["mark_settled"] = None
                 return agreeing[0]
         self.notes["mark_in_doubt"] = None
-        return without
+        return tuple(values[0] if sure and len(values) == 1 else None for values, sure in choices)
+
+    def _gives(
+        self, row: Sequence[float | None], totals: Sequence[float], *, within: float = AGREES
+    ) -> bool:
+        """Whether the marks come to every one of the totals, of which there is one at least."""
+        weighted = weighted_total(self.criteria, row)
+        return (
+            weighted is not None
+            and bool(totals)
+            and all(abs(weighted[0] - total) <= within for total in totals)
+        )
+
+
+def _is_off_scale(mark: Mark) -> bool:
+    """Whether a mark without a stated scale cannot be one from 1 to 10."""
+    return (
+        mark.sure
+        and not mark.stated
+        and len(mark.values) == 1
+        and not MARK_LOW <= mark.values[0] <= MARK_HIGH
+    )
+
+
+def _rest(
+    choices: Sequence[tuple[tuple[float | None, ...], bool]], row: Sequence[float | None]
+) -> list[float]:
+    """The numbers that a row leaves out."""
+    return [
+        value
+        for (values, _), chosen in zip(choices, row, strict=True)
+        for value in values
+        if value is not None and value != chosen
+    ]
 
 
 def _mark_for(
     text: str, start: int, label: _Label | None, weight: float, scale: float | None
-) -> Mark | None:
-    """The mark that stands in front of a response's name, as in "8 for Response 1".
+) -> tuple[Mark | None, int]:
+    """The mark that stands in front of a response's name, as in "8 for Response 1", and where it begins.
 
     start: where the label before ends. label: None, or a criterion's, has no such mark.
     """
     if label is None or label.kind != "response":
-        return None
+        return None, 0
     begin = max(start, label.start - LONGEST_MARK_FOR)
     match = _MARK_FOR.search(text[begin : label.start])
     if match is None or _COMPARED.match(text, label.end):
-        return None
+        return None, 0
     if match["bracket"] and text[label.end : label.end + 1] != ")":
-        return None
+        return None, 0
     before = text[begin : begin + match.start("for")]
     ends = [end.end() for end in _CLAUSE_END.finditer(before)]
-    return read_mark(before[ends[-1] if ends else 0 :], weight, scale)
-
-
-def _untabled(text: str) -> str:
-    """Each row of a Markdown table as a line: "clarity: response 1: 8 ; response 2: 6"."""
-    ruled = _TABLE_RULE.search(text) is not None
-    lines: list[str] = []
-    header: list[str] | None = None
-    for line in text.split("\n"):
-        bare = line.strip()
-        if not (bare.startswith("|") or (ruled and "|" in bare)):
-            header = None
-            lines.append(line)
-            continue
-        cells = [cell.strip() for cell in bare.strip("|").split("|")]
-        if header is None:
-            header = cells
-        elif not _TABLE_RULE.fullmatch(line):
-            pairs = zip(header[1:], cells[1:], strict=False)
-            lines.append(f"{cells[0]}: {' ; '.join(f'{head}: {cell}' for head, cell in pairs)}")
-    return "\n".join(lines)
+    clause = ends[-1] if ends else 0
+    return read_mark(before[clause:], weight, scale), begin + clause
 
 
 def _labels(text: str, names: Sequence[str]) -> list[_Label]:
@@ -327,11 +383,12 @@ def _labels(text: str, names: Sequence[str]) -> list[_Label]:
         _Label(match.start(), match.end(), "response", int(match[1]) - 1)
         for match in responses_in(text)
     ]
-    plain = text.translate(_PLAIN)
+    words_only = plain(text)
     for place, name in enumerate(names):
         words = _words_of(name)
         labels += [
-            _Label(start, start + len(words), "criterion", place) for start in _places(words, plain)
+            _Label(start, start + len(words), "criterion", place)
+            for start in _places(words, words_only)
         ]
     # Few of these words are in any text, and to look for plain words is many times faster.
     for word in TOTALS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from enum import IntEnum
 from itertools import pairwise
 from operator import attrgetter
@@ -18,9 +19,11 @@ from typing import NamedTuple
 
 from pgenrm_agent.chain.words import (
     AFTER_A_MARK,
+    APART,
     ARITHMETIC,
     BEFORE_A_MARK,
-    FINALLY,
+    CONCLUDED,
+    CORRECTED,
     NOT_A_MARK,
     PERCENT,
     PERHAPS,
@@ -30,7 +33,7 @@ from pgenrm_agent.chain.words import (
     is_wide,
 )
 
-__all__ = ["LONGEST_GAP", "Mark", "read_mark", "read_total", "scale_in"]
+__all__ = ["LONGEST_GAP", "Mark", "begins_with_mark", "read_mark", "read_total", "scale_in"]
 
 TEN = 10.0
 SCALES = frozenset((5, 10, 20, 50, 100))
@@ -111,7 +114,7 @@ REFUSED = Mark(())
 # How nearly every mark is written: " 8, ", ": 8/10; ", " - **7,5** (because ...". Behind "stop" nothing
 # but words may follow.
 _PLAIN = re.compile(
-    r"[\s:=*_\"'(\[–—]{0,8}(?:-\s|->\s?|→\s?)?(?P<mark>\d{1,3}(?:[.,]\d{1,2})?)(?P<ten>\s?/\s?10)?"
+    r"[\s:=*_\"'(\[–—]{0,8}(?:-\s|->\s?|→\s?)?(?P<mark>\d{1,3}(?:[.,]\d{1,2})?)(?P<ten>\s?/\s?10(?:\.0)?)?"
     r"(?=[ )\]*_\"']{0,6}(?:[,;.\n|(:\]]|- |$|and |und |et |y |e |en |и ))(?![.,]\d)"
 )
 _DIGITS = re.compile(r"\d+")
@@ -139,6 +142,10 @@ _STATED = (
     r"\bscale[\s:]{1,3}(?P<m>5|10|20|50|100)\b(?!\s?[=-])",
     r"\b[01]\s?=[^\d=,;()]{1,20}[,;]?\s?(?P<l>\d{1,3})\s?=[^\d=,;():]{1,20}",
     rf"\b[01]{_TO}(?P<k>5|10|20|100)\s?:",
+    # "from 1 (poor) to 5 (excellent)", "where 10 is best"
+    rf"\b[01]\s?\([^()\d]{{1,24}}\){_TO}(?P<n>\d{{1,3}})\s?\([^()\d]{{1,24}}\)",
+    r"(?<![\d.,])(?P<o>5|10|20|50|100) (?:is|being|means) (?:the )?"
+    r"(?:best|excellent|perfect|highest|top|max\w*|ideal|outstanding)\b",
     r"(?P<h>\d{1,3})\s?[点點]満点[中でのはに]?|满分\s?(?P<i>\d{1,3})\s?分?|(?P<j>\d{1,3})分制",
 )
 _SCALE = re.compile("|".join(_STATED))
@@ -158,34 +165,40 @@ _SCALE_HINTS = (
         "schaal",
         "шкал",
     ),
-    *("(von", "(of", "(de", "(sur", "(su", "(van", "(из"),
+    *("(von", "(of", "(de", "(sur", "(su", "(van", "(из", "likert", " best", ") to "),
 )
 
 _WEIGHT_HINTS = (
     *("%", "weight", "cent", "prozent", "ciento", "procent", "процент", "importance", "gewicht"),
     *("poids", "pondération", "peso", "weging", "вес", "权重", "權重", "重み", "가중치", "퍼센트"),
 )
-_WEIGHTS = re.compile(
-    rf"[(\[]?\s?(?:\b{WEIGHT}\W{{0,4}})?{_NUM}\s?{PERCENT}\s?[)\]]?"
-    rf"|[(\[]?\b{WEIGHT}(?:\s(?:of|at|is|de|von))?[\s:=(*\"']{{0,4}}{_NUM}\s?[)\]]?"
+_OWN_WEIGHT = (
+    rf"(?:(?:\b{WEIGHT}\W{{0,4}})?{_NUM}\s?{PERCENT}"
+    rf"|\b{WEIGHT}(?:\s(?:of|at|is|de|von))?[\s:=(*\"']{{0,4}}{_NUM})"
 )
+_WEIGHTS = re.compile(rf"[(\[]\s?{_OWN_WEIGHT}\s?[)\]]|{_OWN_WEIGHT}")
 _OPERATORS = frozenset("+*×x·÷/−–-")
 _EQUATION = re.compile(
-    rf"(?<![\w.,])([\d(][\d\s().,%+*×x·÷/−–-]{{0,80}}?)\s?(?:=>?|→|->)\s?({_NUM})(?![\w%])(?!\s?/)"
+    r"(?<![\w.,])([\d(](?:[\d \t()%+*×x·÷/−–-]|[.,](?!\s)){0,80}?)"
+    rf"\s?(?:=>?|→|->)\s?({_NUM})(?![\w%])(?!\s?/)"
 )
 _PRODUCT = re.compile(
-    rf"(?<![\w.,])\(?({_NUM}\s?%?)\)?\s?(?:[*×x·]\s?\(?|\()({_NUM}\s?%?)\)?(?![\w%]|[.,]\d)"
+    rf"(?<![\w.,])\(?({_NUM}\s?%?)\)?\s?(?:\(?[*×x·]\s?\(?|\()({_NUM}\s?%?)\)?(?![\w%]|[.,]\d)"
 )
 _RANGE = re.compile(
     rf"(?<![\w.,/%])({_NUM})(?:\s?/\s?10)?"
     rf"(?:{_TO}|\s(?:or|oder|ou|o|или|または|或)\s)({_NUM})(?:\s?/\s?10)?(?![\w%]|[.,]\d)"
-    rf"|({_NUM})\s?[+]\s?({_NUM})|(?:between|zwischen|entre|tra|tussen|между)\s({_NUM})\s(?:and|und|et|y|e|en|и)\s({_NUM})"
+    rf"|({_NUM})\s?[+]\s?({_NUM})"
+    # "Response 1 is ahead on Clarity (8 vs 3)": whose is whose is not said here.
+    rf"|({_NUM})\s?(?:vs\.?|versus|against|gegen|contre|contra|contro|tegen|против)\s({_NUM})(?![\w%]|[.,]\d)"
+    rf"|(?:between|zwischen|entre|tra|tussen|между)\s({_NUM})\s(?:and|und|et|y|e|en|и)\s({_NUM})"
 )
 _NUMBER = re.compile(
     r"[\d−-](?<![\d.,].)(?P<number>(?:(?<=\d)|(?<=[−-])\d)\d{0,5}(?:[.,]\d{1,6})?)(?![\d%]|[.,]\d)"
-    rf"(?:\s{{0,2}}{UNIT})?(?:\s{{0,3}}(?:{_OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?!\d|\.\d)"
+    rf"(?:\s{{0,2}}{UNIT})?(?:\s{{0,3}}(?:{_OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?:\.0{{1,2}}(?!\d))?(?!\d|\.\d)"
     rf"(?:\s{{0,2}}{UNIT})?)?"
 )
+_STARS = re.compile(r"(?:stars?|sternen?|étoiles|estrellas|stelle)$")
 _COUNT_OF = re.compile(rf"(?<![\w.,]){_NUM}\s(?:of|de)\s(?:the\s)?(?!100?\b)\d{{1,3}}\b")
 _WORD_AFTER = re.compile(r"[\s*_]{0,4}([^\W\d_]+)")
 _IN_A_WORD = re.compile(r"[a-z#$€£+]$|[a-z0-9]_$|[^\s(]-$|(?<![-=])>\s?$|[<≤≥]\s?$")
@@ -195,7 +208,7 @@ _OPENS_A_MARK = tuple(":=([")
 _PARTS = tuple(",;")
 _SENTENCE_END = re.compile(r"[.!?]\s")
 _START = attrgetter("start")
-_NOTHING = re.compile(r"[\W_]*$")
+_NOTHING = re.compile(r"(?:\s?\([^()\d]{1,60}\))?[\W_]*$")
 
 
 def scale_in(text: str) -> float | None:
@@ -207,6 +220,11 @@ def scale_in(text: str) -> float | None:
 def _top(scale: re.Match[str]) -> float | None:
     top = next(int(group) for group in scale.groups() if group)
     return float(top) if top in SCALES or (top > 1 and _SCALE_NAMED.search(scale[0])) else None
+
+
+def begins_with_mark(gap: str) -> bool:
+    """Whether what follows a criterion begins with a mark as nearly every one is written."""
+    return _PLAIN.match(gap) is not None
 
 
 def read_mark(gap: str, weight: float, scale: float | None = None) -> Mark | None:
@@ -320,19 +338,21 @@ class _Gap:
 
     def _numbers(self) -> list[_Number]:
         numbers: list[_Number] = []
-        previous: _Number | None = None
         for place, match in enumerate(_NUMBER.finditer(self._text)):
             if place == MOST_NUMBERS:
                 self._refused = True
                 return []
-            number = self._number(match, previous)
+            number = self._number(match, numbers)
             if number is not None:
                 numbers.append(number)
-                previous = number
         return numbers
 
-    def _number(self, match: re.Match[str], previous: _Number | None) -> _Number | None:
+    def _number(self, match: re.Match[str], earlier: Sequence[_Number]) -> _Number | None:
+        """The number of a match, if it may be the mark; earlier: those before it."""
         text, (start, end) = self._text, match.span()
+        previous = earlier[-1] if earlier else None
+        # Behind a plain mark, a conclusion may be the total: "Depth 2, so 6.2".
+        given = not self._refused and any(n.grade >= _Grade.STRONG for n in earlier)
         since = previous.end if previous else 0
         before = text[max(since, start - LONGEST_BEFORE) : start]
         if _IN_A_WORD.search(before[-4:]) or text[end : end + 1] in _NO_MARK_BEFORE:
@@ -346,15 +366,21 @@ class _Gap:
             self._refused = True
             return None
         top = self._top if stated is None else float(stated)
+        if top is None and _STARS.search(match[0]):
+            self._refused = True  # of how many there may be is not said
+            return None
         word = _last_word(before)
         turned = previous is not None and word in ("to", "no")
         if word in NOT_A_MARK and not turned:
             self._refused = self._refused or word in ARITHMETIC
             return None
+        if APART.search(before):
+            return None
         grade = _Grade.WEAK
-        if (previous or self._refused) and FINALLY.search(before):
+        concluded = CONCLUDED.search(before)
+        if (previous or self._refused) and (CORRECTED.search(before) or (concluded and not given)):
             grade = _Grade.FINAL
-        elif previous and (turned or PERHAPS.search(before)):
+        elif previous and (turned or concluded or PERHAPS.search(before)):
             grade = _Grade.RESULT
         elif stated is not None or _NOTHING.match(before):
             grade = _Grade.STRONG
@@ -369,7 +395,9 @@ class _Gap:
             if previous or not _NOTHING.match(before):
                 return None
             grade = _Grade.COUNTS
-        if previous and grade == _Grade.WEAK and _SENTENCE_END.search(before):
+        # "1. plain words, 8" is a list of one, and "8. It cites 2 books" a mark and its reason.
+        in_list = before.startswith((". ", ") ")) and _NOTHING.match(text[end:])
+        if previous and grade == _Grade.WEAK and _SENTENCE_END.search(before) and not in_list:
             return None
         return _Number(value, start, end, grade, top)
 
@@ -416,14 +444,15 @@ class _Gap:
     def _range(self, match: re.Match[str]) -> str:
         low, high = (_float(group) for group in match.groups() if group)
         # "8 - 3 good points" is a mark and a reason; "10 - 2" does not say what it comes to.
-        if low >= high and "+" not in match[0] and _WORD_AFTER.match(match.string, match.end()):
+        is_dash = any(dash in match[0] for dash in "-–—−")
+        if low >= high and is_dash and _WORD_AFTER.match(match.string, match.end()):
             return match[0]
         self._refused = True
         return " "
 
 
 def _decided(before: str) -> bool:
-    return bool(FINALLY.search(before) or PERHAPS.search(before))
+    return any(words.search(before) for words in (CORRECTED, CONCLUDED, PERHAPS))
 
 
 def _last_word(text: str) -> str:

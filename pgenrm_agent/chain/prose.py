@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from pgenrm_agent.chain.marks import read_marks
+from pgenrm_agent.chain.marks import Marks, read_marks
 from pgenrm_agent.chain.objects import read_totals, scores_object
 from pgenrm_agent.chain.parsed import ParsedChain, weighted_total
 from pgenrm_agent.chain.quotes import without_quotations
@@ -90,7 +90,7 @@ def parse_chain(
         notes.update(dict.fromkeys(reading.notes))
         if asks_totals:
             _compare(rubric.criteria, marks, written.totals)
-        computed = _computed(rubric.criteria, marks, notes, alike=asks_totals, cut=scores.cut)
+        computed = _computed(rubric.criteria, reading, notes, alike=asks_totals, cut=scores.cut)
     # One basis for all candidates of a chain, so that they stay comparable.
     from_marks = not asks_totals or (
         bool(computed)
@@ -212,7 +212,7 @@ def _compare(
 
 def _computed(
     criteria: Sequence[Criterion],
-    marks: Mapping[str, Sequence[float | None]],
+    reading: Marks,
     notes: dict[str, None],
     *,
     alike: bool,
@@ -220,17 +220,19 @@ def _computed(
 ) -> dict[str, float]:
     """What the marks come to, over the criteria that are marked, which carry SMALLEST_SHARE at least.
 
-    alike: a candidate with no mark on a criterion that others have one on gets no total. cut: nor
-    does one without any of its marks, since a cut text may have gone on about it.
+    A candidate with a mark that is written and in doubt gets no total. alike: nor does one with no
+    mark on a criterion that others have one on. cut: nor does one without any of its marks, since a
+    cut text may have gone on about it.
     """
     marked = [
-        any(row[place] is not None for row in marks.values()) for place in range(len(criteria))
+        any(row[place] is not None for row in reading.rows.values())
+        for place in range(len(criteria))
     ]
     totals: dict[str, float] = {}
-    for candidate_id, row in marks.items():
+    for candidate_id, row in reading.rows.items():
         if None in row:
             notes["mark_missing"] = None
-            if cut or any(
+            if (cut or candidate_id in reading.doubted) or any(
                 alike and mark is None and used for mark, used in zip(row, marked, strict=True)
             ):
                 continue

@@ -1,4 +1,4 @@
-"""What a response is called: "Response 1", and "Response One", "the second answer", "Option B", too.
+"""What a response is called: "Response 1", and "Response One", "the second answer", "Option B", "R2", too.
 
 Names without digits count only where no name has digits, and where those with one word for a response
 leave out no number: "an answer one can use" names nothing.
@@ -43,9 +43,11 @@ _BEHIND = re.compile(
 )
 _BEFORE = re.compile(rf"(?<!\w){_ORDINAL}[ _-]{{1,2}}$")
 _KEY = re.compile(
-    rf"(?:the )?(?:(?:{_NOUN}\s{{0,2}}#?\s?)?(?P<digits>\d{{1,3}})"
+    rf"(?:the )?(?:(?:{_NOUN}\s{{0,2}}#?\s?|r)?(?P<digits>\d{{1,3}})"
     rf"|{_NOUN} ?{_CARDINAL}|{_ORDINAL} {_NOUN})(?: (?:score|total|mark))?"
 )
+
+_SHORT = re.compile(r"(?<!\w)r(\d{1,2})(?!\w)")
 
 
 def response_key(key: str) -> int | None:
@@ -82,6 +84,8 @@ def numbered(text: str, criteria: Sequence[str] = ()) -> str:
                 parts += [text[kept : name.start], f"response {name.number}"]
                 kept = name.end
             return "".join([*parts, text[kept:]])
+    if _is_whole({int(name[1]) for name in _SHORT.finditer(text)}):
+        return _SHORT.sub(r"response \1", text)
     return text
 
 

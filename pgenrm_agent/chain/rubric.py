@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from pgenrm_agent.chain.marks import mentions, plain_words
+from pgenrm_agent.chain.folding import plain_words
+from pgenrm_agent.chain.marks import mentions
 from pgenrm_agent.chain.words import PERCENT, WEIGHT, unwide
 from pgenrm_agent.schema import Criterion, Rubric
 
@@ -106,10 +107,14 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
         named = [criterion for criterion in criteria if mentions(criterion.name, named_in)]
         if abs(_sum(named) - 100) <= EXACTLY:
             criteria = named
-    unique: dict[str, Criterion] = {}
+    first: dict[str, Criterion] = {}
+    last: dict[str, Criterion] = {}
     for criterion in criteria:
-        if unique.setdefault(criterion.name.casefold(), criterion) is not criterion:
+        last[criterion.name.casefold()] = criterion
+        if first.setdefault(criterion.name.casefold(), criterion) is not criterion:
             notes.append("repeated_criterion")
+    # Weights that are given anew count where they are whole by themselves.
+    unique = last if abs(_sum(list(last.values())) - 100) <= EXACTLY else first
     kept = tuple(unique.values())[:MOST_CRITERIA]
     if not kept:
         return RubricReading(None, tuple(notes))

@@ -24,6 +24,7 @@ from pgenrm_agent.fields import Model
 
 __all__ = [
     "JSON_MARKER",
+    "THOUGHT_MARK",
     "Section",
     "Sections",
     "SplitReasoning",
@@ -38,10 +39,21 @@ _Heading = Literal["opening", "persona", "rubric", "scores"]
 # which of the two.
 JSON_MARKER = re.compile(r"[<\[]\s?json\\?[_ ](start|end)\s?\\?[>\]]", re.IGNORECASE)
 
-# <think> and its kin, as models and their chat templates write them.
-_THOUGHT = re.compile(
-    r"[<\[◁](?:(?<=<)\s?/?\s?(?i:(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning))\s?>"
-    r"|(?<=\[)/?THINK\]|(?<=◁)/?think▷)"
+# <think> and its kin, as models and their chat templates write them. The group is there in marks that
+# end the thinking.
+_NAMES_OF_THOUGHT = (
+    r"(?:seed:)?(?:think(?:ing)?(?:[ _]process)?|(?:inner[ _])?(?:thoughts?|monologue)|reasoning"
+    r"|reflection|scratch[ _]?pad)"
+)
+# A pattern that begins with a class of characters is searched for fast, so it looks back behind them.
+THOUGHT_MARK = re.compile(
+    rf"[<\[◁Hh](?:(?<=<)(?:"
+    rf"\s?(?P<slash>/)?\s?(?i:{_NAMES_OF_THOUGHT})\s?>"
+    rf"|\|(?P<piped>/)?(?i:{_NAMES_OF_THOUGHT})\|>"
+    r"|\|?(?i:(?:start|begin|(?P<end>end))_(?:of_)?(?:thoughts?|think(?:ing)?|reasoning))\|?>"
+    r"|\|channel\|>(?:analysis|commentary|(?P<final>final))\s?(?:<\|constrain\|>\w{1,10})?<\|message\|>)"
+    r"|(?<=\[)(?P<square>/)?THINK\]|(?<=◁)(?P<triangle>/)?think▷"
+    r"|(?<=[Hh])(?<![^\n].)ere(?:'s| is) my (?P<said>response):)"
 )
 _OBJECT = re.compile(r"\s{0,20}\{")
 _BEGUN = re.compile(r"\{\s{0,20}\"")
@@ -113,7 +125,7 @@ def split_reasoning(text: str) -> SplitReasoning:
     many chat templates write it into the prompt. A mark in quotation marks, in a JSON object, or in
     the object with the scores, is something said about an answer and splits nothing.
     """
-    if not _THOUGHT.search(text):
+    if not THOUGHT_MARK.search(text):
         return SplitReasoning("", text)
     objects = [
         (
@@ -126,17 +138,17 @@ def split_reasoning(text: str) -> SplitReasoning:
     quoting = _json_objects(text)
     begun = _ANSWERED.match(text)
     end, thinking, in_object, passed = 0, False, False, 0
-    for mark in _THOUGHT.finditer(text):
+    for mark in THOUGHT_MARK.finditer(text):
         while passed < len(objects) and objects[passed][0] < mark.start():
             in_object = objects[passed][1]
             passed += 1
         if _is_quoted(mark) or any(start < mark.start() < stop for start, stop in quoting):
             continue
-        answered = _ANSWERED.match(text, mark.end()) if "/" in mark[0] else None
+        answered = _ANSWERED.match(text, mark.end()) if mark.lastgroup else None
         # An object that is cut off or malformed, and none behind the mark: it is said in it.
         if begun and not answered and begun.end() not in dict(quoting):
             continue
-        if "/" not in mark[0]:
+        if mark.lastgroup is None:
             thinking = thinking or (not in_object and _begins_line(mark, end))
         # An object that was only tried out is followed by the real one.
         elif thinking or not in_object or mark.start() < last_object:
@@ -248,8 +260,12 @@ def _is_short(line: str) -> bool:
 
 
 def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
-    """[start, end) of the first heading of each kind, out-of-order ones left out."""
+    """[start, end) of the first heading of each kind, out-of-order ones left out.
+
+    Of a chain that is begun anew, with persona, rubric and scores, the last version counts.
+    """
     headings: dict[_Heading, tuple[int, int]] = {}
+    again: dict[_Heading, tuple[int, int]] = {}
     start = 0
     while start < len(text):
         end = text.find("\n", start)
@@ -257,13 +273,23 @@ def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
         shown = text[start : min(end, start + LONGEST_HEADING)]
         kind, length = _kind(shown, end - start <= LONGEST_HEADING)
         start, begun = end + 1, start
-        if kind is None or kind in headings:
+        if kind is None:
             continue
-        if kind in ("opening", "persona") and "rubric" in headings:
-            continue
-        headings[kind] = (begun, begun + length)
-        if kind == "scores":
-            break
+        place = begun, begun + length
+        if kind == "scores" and "rubric" in again:
+            headings, again = {**again, kind: place}, {}
+        elif kind in ("opening", "persona") and "rubric" in headings:
+            # "Part 1" begins an analysis for good, and what stood before it was a draft.
+            again = {kind: place} if "rubric" in again or kind == "opening" else again
+            again.setdefault(kind, place)
+        elif kind == "rubric" and again:
+            again.setdefault(kind, place)
+        elif "scores" not in headings:
+            headings.setdefault(kind, place)
+    if "rubric" in again:
+        markers = JSON_MARKER.finditer(text, again["rubric"][1])
+        if any(marker[1].casefold() == "start" for marker in markers):
+            return again
     return headings
 
 

@@ -10,15 +10,19 @@ import re
 
 __all__ = [
     "AFTER_A_MARK",
+    "APART",
     "ARITHMETIC",
     "BEFORE_A_MARK",
     "BEHIND_A_NAME",
     "CARDINALS",
+    "CLAIMED",
+    "CONCLUDED",
     "CONJUNCTIONS",
+    "CORRECTED",
     "FILLERS",
-    "FINALLY",
     "MODELS",
     "NOT_A_MARK",
+    "NOT_CLAIMED",
     "ORDINALS",
     "PART_ONE",
     "PART_STARTS",
@@ -173,7 +177,17 @@ RESPONSES = (
         "返答",
         "レスポンス",
     ),
-    *("응답", "답변", "answer", "candidate", "option", "completion"),
+    *(
+        "응답",
+        "답변",
+        "answer",
+        "candidate",
+        "option",
+        "completion",
+        "output",
+        "reply",
+        "assistant",
+    ),
 )
 """What a response is called; of those in a text, the first one that is followed by a number counts."""
 
@@ -217,6 +231,24 @@ BEHIND_A_NAME = (
 )
 """What follows a response's name, where a name may be taken for other words."""
 
+# Directly behind a response's name, one of these says what it claims of itself ...
+CLAIMED = re.compile(
+    r"\W{0,4}(?:(?:which|that|who|also|even|just|only|again|openly|boldly|falsely) ){0,2}"
+    r"(?:claim(?:s|ed|ing)?|boast(?:s|ed|ing)?|promis(?:es|ed|ing)|pretend(?:s|ed|ing)?|assert(?:s|ed|ing)?"
+    r"|insist(?:s|ed|ing)?|alleg(?:es|ed)|brag(?:s|ged)?|declar(?:es|ed)|demand(?:s|ed|ing)?"
+    r"|request(?:s|ed|ing)?|asks? for|begs?|tells? (?:me|us|you|the judge)|says? (?:that )?(?:it|its|i)\b"
+    r"|(?:(?:would )?(?:rate|call|give|score|award|praise|grade|mark|rank)s?|has given) itself"
+    r"|behauptet|verspricht|prétend|affirme|se vante|afirma|promete|presume|pretende|sostiene|promette"
+    r"|alega|beweert|belooft|утверждает|заявляет|обещает|声称|自称|主張)"
+    r"|\W{0,4}wants?\W{0,3}$"
+)
+# ... until one of these.
+NOT_CLAIMED = re.compile(
+    r"[.;\n](?:\s|$)|\b(?:but|yet|however|though|although|while|gets?|got|receives?|earns?"
+    r"|i (?:give|gave|rate|score|would|mark)|aber|doch|bekommt|erhält|mais|obtient|reçoit|pero|recibe"
+    r"|obtiene|ma|però|riceve|mas|recebe|maar|krijgt|но|получает)\b|但|却|でも"
+)
+
 TOTALS = (
     *("total", "totals", "overall", "average", "sum", "final score", "weighted score"),
     *("weighted mark", "weighted result", "weighted average", "final mark", "gesamt", "summe"),
@@ -252,7 +284,7 @@ UNIT = (
     r"(?:points?|pts?\.?|marks?|stars?|punkten?|sternen?|étoiles|puntos?|estrellas|punti|stelle"
     r"|pontos?|punten|баллов|балла?|分|点|점)"
 )
-SCALE = r"(?:scale|skala|échelle|escala|scala|schaal|шкал\w{0,3}|range)"
+SCALE = r"(?:scale|likert|skala|échelle|escala|scala|schaal|шкал\w{0,3}|range)"
 
 # --- the words around a number, case folded ---
 
@@ -270,16 +302,26 @@ BEFORE_A_MARK = _words(
     получает оценка балл заслуживает имеет
     得 得分 为 是 给 评为 打 は が に を で 分数 评分 点数"""
 )
-# ... behind one of these it is what the mark comes to ...
-FINALLY = re.compile(
-    r"\b(?:so|thus|hence|therefore|leaves?|leaving|gives|giving|makes|making|final(?:ly)?|ends? (?:at|up)"
-    r"|conclu\w*|no|nope|actually|rather|sorry|correct\w*|wait|scratch|make|revis\w*|second thought"
-    r"|reconsider\w*|instead(?! of)|too (?:low|high)|on reflection|adjust\w*|hmm+|oops"
-    r"|nein|besser|eher|korrig\w*|daher|deshalb|somit"
-    r"|non|plutôt|en fait|donc|finalement|corrig\w*"
-    r"|mejor|más bien|entonces|finalmente|corrijo|anzi|quindi|piuttosto"
-    r"|não|aliás|portanto|melhor|nee|liever|dus|нет|вернее|точнее|поэтому|итак|лучше)\b"
-    r"|不对|不對|不，|不,|应该|應該|更正|所以|因此|いや|訂正|やはり|よって|したがって|아니"
+# ... behind one of these it takes the place of another one ...
+CORRECTED = re.compile(
+    r"\b(?:leaves?|leaving|ends? (?:at|up)|no|nope|actually|rather|sorry|correct\w*|wait|scratch|make"
+    r"|revis\w*|second thought|reconsider\w*|instead(?! of)|too (?:low|high)|on reflection|adjust\w*"
+    r"|hmm+|oops|nein|besser|eher|korrig\w*|non|plutôt|en fait|corrig\w*|mejor|más bien|corrijo|anzi"
+    r"|piuttosto|não|aliás|melhor|nee|liever|нет|вернее|точнее|лучше)\b"
+    r"|不对|不對|不，|不,|应该|應該|更正|いや|訂正|やはり|아니"
+)
+# ... behind one of these it is what the words come to: a mark, or, behind a mark, a total ...
+CONCLUDED = re.compile(
+    r"\b(?:so|thus|hence|therefore|gives|giving|makes|making|final(?:ly)?|conclu\w*|daher|deshalb"
+    r"|somit|donc|finalement|entonces|finalmente|quindi|portanto|dus|поэтому|итак)\b"
+    r"|所以|因此|よって|したがって"
+)
+# ... behind one of these it says how far two answers are apart ...
+APART = re.compile(
+    r"\b(?:gaps?|leads?|margins?|differences?|advantages?|edge of|abstand|vorsprung|unterschied"
+    r"|differenz|vorteil|écart|différence|avance|avantage|diferencia|ventaja|differenza|distacco"
+    r"|vantaggio|diferença|vantagem|verschil|voorsprong|voordeel|разница|отрыв|преимущество)\b"
+    r"(?:\s?[:=(]|\s[^.:;,()\n]{0,40})?\W{0,3}$|(?:差距|相差|领先|差は|リード)\W{0,3}$"
 )
 # ... behind one of these it may be ...
 PERHAPS = re.compile(
@@ -305,6 +347,8 @@ AFTER_A_MARK = _words(
     x times to or at by if that it this its they the a an overall here there per is was after before
     plus minus only again too now then thanks hence so thus weighted which where when despite from
     no nope actually rather sorry wait scratch make hmm points marks not response criterion
+    yields yielding equals gives giving makes making totals totaling totalling results resulting
+    multiplied averaging
     für weil da wegen und aber mit von bei auf denn nein also oder im in
     pour car parce puisque et mais avec sur en non donc ou
     por porque y pero con en ya pues no o

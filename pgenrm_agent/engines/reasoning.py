@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.chain import split_reasoning
+from pgenrm_agent.chain.sections import THOUGHT_MARK
 from pgenrm_agent.engines.protocol import Completion, FinishReason
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ OPENING_MARKS = (
 )
 """How models begin to think. The mark that ends it has a slash: </think>."""
 
+TURN_CHANGE = "<|end|><|start|>assistant"
+"""What gpt-oss writes between its channels."""
 BUDGET_SPENT = (
     "the whole budget of {tokens} tokens went into thinking, and there is no answer: raise"
     " max_tokens, or turn the model's thinking off or down"
@@ -57,9 +60,12 @@ def open_mark(text: str) -> str:
 def bare(reasoning: str) -> str:
     """Return what was thought without the marks around it."""
     text = reasoning.strip()
-    for mark in OPENING_MARKS:
-        text = text.removeprefix(mark).removesuffix(closing(mark)).strip()
-    return text
+    marks = list(THOUGHT_MARK.finditer(text))
+    if marks and marks[-1].lastgroup and marks[-1].end() == len(text):
+        text = text[: marks[-1].start()].removesuffix(TURN_CHANGE)
+    if marks and not marks[0].lastgroup and not marks[0].start():
+        text = text[marks[0].end() :]
+    return text.strip()
 
 
 def read_completion(

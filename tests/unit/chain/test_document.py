@@ -100,7 +100,7 @@ def test_a_whole_chain_is_read(text: str) -> None:
         ({"persona": PERSONA, "criteria": [], "scores": SCORES}, "no_rubric"),
         ({"persona": PERSONA, "criteria": [{"name": "Brevity"}], "scores": SCORES}, "no_rubric"),
         (
-            {"persona": PERSONA, "criteria": [{"name": "A", "weight": "60"}], "scores": SCORES},
+            {"persona": PERSONA, "criteria": [{"name": "A", "weight": "much"}], "scores": SCORES},
             "no_rubric",
         ),
         (
@@ -124,7 +124,7 @@ def test_a_whole_chain_is_read(text: str) -> None:
             "no_totals",
         ),
         (
-            {"persona": PERSONA, "criteria": CRITERIA, "scores": {"response_1": ["8", "7", "6"]}},
+            {"persona": PERSONA, "criteria": CRITERIA, "scores": {"response_1": ["8", "7", "?"]}},
             "no_totals",
         ),
     ],
@@ -172,12 +172,30 @@ def test_marks_by_the_criterions_name_are_read() -> None:
     assert "marks_incomplete" in chain.repairs
 
 
-@pytest.mark.parametrize("row", [[9, 2], [9, 2, 1, 1], [9, 2, 0], [9, 2, 11], [9, 2, None], "9"])
+@pytest.mark.parametrize("row", [[9, 2], [9, 2, 1, 1], [9, 2, "?"], [9, 2, None], "9"])
 def test_a_candidate_without_a_mark_for_every_criterion_has_no_total(row: object) -> None:
     scores = {**SCORES, "response_2": {"why": "", "marks": row}}
     chain = parse_chain(dumped(persona=PERSONA, criteria=CRITERIA, scores=scores), IDS)
     assert chain.totals == pytest.approx({"a": 6.1})
     assert chain.missing == ("b",)
+
+
+@pytest.mark.parametrize("row", [[9, 2, 0], [9, 2, 11], [90, 2, 1], [0.9, 0.2, 1]])
+def test_a_mark_off_the_scale_refuses_the_chain_since_the_others_may_be_on_that_scale_too(
+    row: list[float],
+) -> None:
+    scores = {**SCORES, "response_2": {"why": "", "marks": row}}
+    assert reason_of(dumped(persona=PERSONA, criteria=CRITERIA, scores=scores)) == "no_totals"
+
+
+def test_keys_and_numbers_in_other_forms_are_read() -> None:
+    criteria = [{**criterion, "weight": f"{criterion['weight']}%"} for criterion in CRITERIA]
+    scores = {
+        label.replace("_", " ").title(): {"marks": [f"{mark}/10" for mark in score["marks"]]}
+        for label, score in SCORES.items()
+    }
+    chain = parse_chain(dumped(persona=PERSONA, criteria=criteria, scores=scores), IDS)
+    assert chain.totals == pytest.approx(TOTALS)
 
 
 def test_weights_that_do_not_sum_to_100_are_scaled_and_that_is_noted() -> None:

@@ -434,13 +434,21 @@ def test_a_total_on_fewer_criteria_than_others_is_no_measure_beside_theirs() -> 
 
 
 @pytest.mark.parametrize("mark", ["0", "11", "-3", "99", "1e9"])
-def test_a_mark_out_of_range_does_not_count(small: str, mark: str) -> None:
+def test_a_mark_out_of_range_refuses_the_chain_since_the_others_may_be_on_that_scale_too(
+    small: str, mark: str
+) -> None:
+    with pytest.raises(ChainError) as caught:
+        parse_chain(small.replace("Thoroughness 8", f"Thoroughness {mark}"), IDS, asks_totals=False)
+    assert caught.value.reason == "no_totals"
+
+
+def test_a_candidate_with_a_mark_in_doubt_has_no_total_of_its_other_marks(small: str) -> None:
     chain = parse_chain(
-        small.replace("Thoroughness 8", f"Thoroughness {mark}"), IDS, asks_totals=False
+        small.replace("Thoroughness 8", "Thoroughness 7 to 9"), IDS, asks_totals=False
     )
     assert chain.marks["a"] == (1, None)
-    assert chain.totals == pytest.approx({"a": 1, "b": 7.2})
-    assert "mark_missing" in chain.repairs
+    assert chain.totals == pytest.approx({"b": 7.2})
+    assert {"mark_refused", "mark_missing"} <= set(chain.repairs)
 
 
 @pytest.mark.parametrize(
