@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,10 +13,13 @@ from pgenrm_agent.engines.dialect import LIMITS
 from pgenrm_agent.engines.protocol import Completion, FinishReason
 from pgenrm_agent.engines.reasoning import NO_ANSWER, bare
 from pgenrm_agent.engines.server_errors import read_words
+from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.schema import Message
 
 __all__ = [
     "Answer",
     "Usage",
+    "check_read_whole",
     "cut_short",
     "read_answers",
     "read_content",
@@ -22,10 +27,19 @@ __all__ = [
     "share_tokens",
 ]
 
+CONTEXT_STEP = 1024
+MOST_CHARACTERS = 6
+"""A token of a text in an alphabet has about four."""
+
 _ENDS: tuple[tuple[FinishReason, frozenset[str]], ...] = (
     (
         "length",
-        frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "incomplete"}),
+        frozenset(
+            {
+                *("length", "max_tokens", "max_output_tokens", "model_length", "incomplete"),
+                *("model_context_window_exceeded", "context_length_exceeded", "max_length"),
+            }
+        ),
     ),
     (
         "filtered",
@@ -42,7 +56,7 @@ _ENDS: tuple[tuple[FinishReason, frozenset[str]], ...] = (
         frozenset(
             {
                 *("error", "abort", "aborted", "cancelled", "canceled", "other", "network_error"),
-                *("malformed_function_call", "insufficient_system_resource"),
+                *("malformed_function_call", "insufficient_system_resource", "repetition"),
             }
         ),
     ),
@@ -81,7 +95,8 @@ class Answer:
             return "refused"
         if self.fault:
             return "failed"
-        return next((end for end, words in _ENDS if self.finish.lower() in words), "stop")
+        word = re.split(r"[:\s(]", self.finish.lower(), maxsplit=1)[0]
+        return next((end for end, words in _ENDS if word in words), "stop")
 
     @property
     def is_only_thought(self) -> bool:
@@ -135,8 +150,8 @@ def read_answers(body: object) -> tuple[list[Answer], Usage]:
 
 
 def _read_choice(choice: object, place: int) -> tuple[int, Answer]:
-    message = choice.get("message") if isinstance(choice, Mapping) else None
-    if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
+    message = _message_in(choice) if isinstance(choice, Mapping) else None
+    if not isinstance(choice, Mapping) or message is None:
         raise ValueError("a choice has no message")
     fault = choice.get("error") or message.get("error")
     words = read_words(fault) if fault else None
@@ -146,7 +161,7 @@ def _read_choice(choice: object, place: int) -> tuple[int, Answer]:
     return (
         index if isinstance(index, int) else place,
         read_message(
-            message.get("content"),
+            message.get("content") or _arguments_in(message),
             message,
             finish=str(finish),
             fault=words.text if words else "",
@@ -154,6 +169,25 @@ def _read_choice(choice: object, place: int) -> tuple[int, Answer]:
             tokens=len(token_ids) if isinstance(token_ids, list) else None,
         ),
     )
+
+
+def _message_in(choice: Mapping[str, object]) -> Mapping[str, object] | None:
+    """The message of a choice; an empty one where it only says how it ended."""
+    for name in ("message", "delta"):
+        message = choice.get(name)
+        if isinstance(message, Mapping):
+            return message
+    if isinstance(choice.get("text"), str):  # as of a text completion
+        return {"content": choice["text"]}
+    return {} if choice.get("error") or choice.get("finish_reason") else None
+
+
+def _arguments_in(message: Mapping[str, object]) -> object:
+    """What a server sends as the arguments of a tool that it made of the schema."""
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and calls else None
+    function = call.get("function") if isinstance(call, Mapping) else None
+    return function.get("arguments") if isinstance(function, Mapping) else None
 
 
 def read_message(
@@ -188,7 +222,7 @@ def read_message(
     inside, text, finished = _split_thought(text)
     return Answer(
         text=text,
-        reasoning="\n".join(filter(None, (beside or thinking, inside))),
+        reasoning="\n".join(dict.fromkeys(filter(None, (beside or thinking, inside)))),
         finish=finish,
         refusal=said.strip() if isinstance(said, str) else refusal,
         fault=fault,
@@ -215,6 +249,10 @@ def read_content(content: object) -> tuple[str, str, str]:
             continue
         if not isinstance(block, Mapping):
             raise ValueError(f"a block of a message's content is {_kind(block)}")
+        if not {"type", "text", "thinking", "reasoning"} & set(block):
+            # A server that was asked for an object may send it as one.
+            texts.append(json.dumps(block, ensure_ascii=False))
+            continue
         kind = str(block.get("type", "text"))
         text = block.get("text")
         if "refusal" in kind:
@@ -265,6 +303,26 @@ def _usage(body: Mapping[str, object]) -> Usage:
 def _count(value: object) -> int | None:
     whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
     return int(value) if whole and isinstance(value, (int, float)) else None
+
+
+def check_read_whole(messages: object, usage: Usage) -> None:
+    """Compare the tokens that were read with the text that was sent.
+
+    Raises ConfigurationError where a server has cut the prompt at its context's end without a word,
+    as Ollama does: a round number of tokens, and far fewer than such a text has.
+    """
+    texts = messages if isinstance(messages, tuple) else ()
+    characters = sum(len(message.content) for message in texts if isinstance(message, Message))
+    if (
+        usage.prompt
+        and usage.prompt % CONTEXT_STEP == 0
+        and characters > MOST_CHARACTERS * usage.prompt
+    ):
+        raise ConfigurationError(
+            f"the server read {usage.prompt} tokens of a prompt of {characters} characters, and left"
+            " out the rest: raise the context that it gives the model (num_ctx of Ollama,"
+            " OLLAMA_CONTEXT_LENGTH), or show fewer past choices (scaling.history)"
+        )
 
 
 def cut_short(request: Mapping[str, object], count: int = 1) -> tuple[list[Answer], Usage]:

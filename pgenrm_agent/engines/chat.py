@@ -17,6 +17,7 @@ from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.engines.answers import (
     Answer,
     Usage,
+    check_read_whole,
     cut_short,
     read_answers,
     read_message,
@@ -211,6 +212,7 @@ class ChatModelEngine:
             gathering,
             confidential=prompt.confidential,
         )
+        check_read_whole(prompt.messages, usage)
         [tokens] = share_tokens([answer], usage.completion)
         sample = self._asking.sample(answer, params, tokens=tokens, prompt_tokens=usage.prompt)
         if "stop" in told and answer.ended == "stop" and answer.is_only_thought:

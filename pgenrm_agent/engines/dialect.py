@@ -153,7 +153,7 @@ _SCHEMA_WORDS = (
     r"response[_ ]?(?:format|schema|mime)|json[_ ]?(?:schema|object|mode)|structured[_ ]?output"
     r"|guided|grammar|schema|structural[_ ]?tag"
 )
-_HOLDING = _compiled(rf"{_SCHEMA_WORDS}|tool|function[_ -]?call")
+_HOLDING = _compiled(rf"{_SCHEMA_WORDS}|(?<!or )tool(?! message| role)|function[_ -]?call")
 _STRICT = _compiled(_field_word("strict"))
 
 
@@ -264,7 +264,7 @@ _TABLE = (
         ("n",),
         _compiled(
             rf"{_field_word('n')}|candidate_?count|num_?return_?sequences|best_of"
-            r"|(?:multiple|several|more than (?:one|1)|number of) (?:\w+ )?"
+            r"|(?:multiple|several|more than (?:one|1)|only (?:one|1|a single)|number of) (?:\w+ )?"
             r"(?:choice|completion|candidate|generation|sample|response)s?"
         ),
         _learn_together,

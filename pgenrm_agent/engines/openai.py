@@ -21,11 +21,13 @@ from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.answers import (
     Answer,
     Usage,
+    check_read_whole,
     cut_short,
     read_answers,
     share_tokens,
 )
 from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
+from pgenrm_agent.engines.bodies import data_in
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
 from pgenrm_agent.engines.grammar import json_grammar
 from pgenrm_agent.engines.outcomes import read_once
@@ -275,7 +277,7 @@ class OpenAIEngine:
             words = ServerWords(f"within {self._timeout_s:g} s")
             raise ServerFault(words, kind="timeout") from None
         except openai.APIStatusError as error:
-            words = read_words(_data(error.response.text))
+            words = read_words(data_in(error.response.text))
             # A gateway's 500 may be about an upstream's 400.
             status = words.status if error.status_code >= 500 else None
             fault = ServerFault(
@@ -290,7 +292,7 @@ class OpenAIEngine:
             raise fault from None
         except openai.OpenAIError as error:
             raise ServerFault(ServerWords(_innermost(error)), kind="connection") from None
-        return _read(_data(response.text), response.headers)
+        return _read(data_in(response.text), response.headers)
 
 
 @dataclass(frozen=True)
@@ -346,6 +348,7 @@ class _PromptSampling:
         told, (answers, usage) = await self.asking.ask(
             request, self.engine.send, self.gathering, confidential=self.prompt.confidential
         )
+        check_read_whole(request["messages"], usage)
         answers = answers[:count]
         shares = share_tokens(answers, usage.completion)
         samples = read_once(
@@ -404,19 +407,13 @@ def _secrets(api_key: str, url: str, headers: Mapping[str, str]) -> tuple[str, .
     return tuple(filter(None, ("" if api_key == NO_KEY else api_key, password, *kept)))
 
 
-def _data(text: str) -> object:
-    try:
-        data: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return data
-
-
 def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage]:
     """Read a body that came with status 200. Raises ServerFault if it holds an error, or nothing."""
     if isinstance(body, str):
         words = read_words(body)
         raise ServerFault(ServerWords(f"it is no JSON: {words.text}"), kind="senseless")
+    if isinstance(body, list) and len(body) == 1:
+        [body] = body  # Google's errors stand in a list.
     wrong = ""
     answers, usage = list[Answer](), Usage()
     try:
@@ -431,11 +428,10 @@ def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage
     ):
         words = read_words(body)
         if words.everything:
-            raise ServerFault(
-                words,
-                status=words.status or words.meaning or 500,
-                wait_s=wait_asked_for(headers, words),
-            )
+            status = words.status or words.meaning
+            if status is None:
+                status = 400 if ServerFault(words).is_filter else 500
+            raise ServerFault(words, status=status, wait_s=wait_asked_for(headers, words))
     if wrong:
         raise ServerFault(ServerWords(wrong), kind="senseless")
     broken = [

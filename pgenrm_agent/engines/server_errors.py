@@ -7,6 +7,7 @@ gateway's sentence with the upstream's JSON inside a string, an HTML page. All a
 from __future__ import annotations
 
 import ast
+import contextlib
 import html
 import json
 import re
@@ -50,7 +51,8 @@ HIDDEN = "***"
 # Under these keys a server says something. What stands under others (an echo of the request, a
 # trace, an address) is not read.
 _SAID = re.compile(
-    r"messag|msg|detail|error|reason|descri|title|raw|metadata|fault|cause|fail|exception|violation|resp\b",
+    r"messag|msg|detail|error|reason|descri|title|raw|metadata|fault|cause|fail|exception|violation"
+    r"|resp\b|feedback",
     re.IGNORECASE,
 )
 _MODELS_OWN = re.compile(r"failed_?generation", re.IGNORECASE)
@@ -78,7 +80,7 @@ _FILTER = re.compile(
     r"content[ _-]?(?:management )?(?:filter|policy)|data_?inspection_?failed|responsible ?ai"
     r"|inappropriate content|safety (?:system|filter|setting)|flagged|was filtered"
     r"|requires moderation|moderation (?:system|polic|fail)"
-    r"|safety reasons|invalid_prompt|usage polic",
+    r"|safety reasons|invalid_prompt|usage polic|prohibited_content|blocklist",
     re.IGNORECASE,
 )
 _NOT_HELD = re.compile(r"json_?validate_?failed", re.IGNORECASE)
@@ -95,20 +97,28 @@ _WRONG = re.compile(
     r"invalid|incorrect|not valid|missing|expired|revoked|required|no |wrong|denied", re.IGNORECASE
 )
 _LIMIT_REACHED = re.compile(
-    r"could not finish.{0,80}(?:max_tokens|limit)|(?:max_tokens|output limit) was reached",
+    r"could not finish.{0,80}(?:max_tokens|limit)|(?:max_tokens|output limit) was reached"
+    r"|max completion tokens reached",
     re.IGNORECASE,
 )
 _SPENT = re.compile(
-    r"insufficient[ _](?:quota|credit|balance|fund)|out of credit|payment required|credit balance",
+    r"insufficient[ _](?:quota|credit|balance|fund)|out of credit|payment required|credit balance"
+    r"|budget_exceeded|budget has been exceeded",
     re.IGNORECASE,
 )
 # Also said of a limit by the minute, with the wait until the next.
 _SPENT_FOR_NOW = re.compile(r"exceeded your current quota|billing", re.IGNORECASE)
 _AGAIN_IN = re.compile(
-    r"(?:try again|retry(?:ing)?|wait)(?: in| after| for| at least)*\s+(\d+(?:\.\d+)?)\s*"
-    r"(ms|millisec\w*|s|secs?|seconds?|m|mins?|minutes?)\b",
+    r"(?:try again|retry(?:ing)?|wait)(?: in| after| for| at least)*\s+(?=\d)", re.IGNORECASE
+)
+# "480ms", "7 seconds", "1m26.4s", "2h15m"
+_DURATION = re.compile(
+    r"(?:(?P<h>\d+)\s*h(?:ours?|rs?)?\s*)?(?:(?P<m>\d+(?:\.\d+)?)\s*m(?:in(?:ute)?s?)?(?![a-z])\s*)?"
+    r"(?:(?P<s>\d+(?:\.\d+)?)\s*s(?:ec(?:ond)?s?)?(?![a-z]))?"
+    r"(?:(?P<ms>\d+(?:\.\d+)?)\s*(?:ms|millisec\w*))?",
     re.IGNORECASE,
 )
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _MASKED = re.compile(
     r"[\w-]*(?:\*{2,}|•{2,})[\w-]*|\b[xX]{4,}[\w-]{2,}|[\w-]+(?:\.{3,}|…)[\w-]+"
     r"|\b(?:sk|rk|pk|gsk|xai|hf|nvapi|ghp)[-_][\w-]{3,}"
@@ -124,6 +134,7 @@ class ServerWords:
     fields: what of the request it names as such ("seed", "messages[0].role").
     status: the HTTP status it gives, where it gives one.
     meaning: the status that its codes stand for, where they are words.
+    is_page: whether it is a page for people, as of a proxy.
     """
 
     text: str
@@ -131,6 +142,7 @@ class ServerWords:
     fields: tuple[str, ...] = ()
     status: int | None = None
     meaning: int | None = None
+    is_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,19 +209,22 @@ class ServerFault(Exception):
     @property
     def is_about_key(self) -> bool:
         """Whether the key is refused, or what it may be used for."""
-        return self.status in {401, 403} or (
-            self.status in {400, 407}
+        if self.status == 403 and not self.words.is_page:
+            return True
+        return self.status == 401 or (
+            self.status in {400, 403, 407}
             and bool(_KEY.search(self.words.everything) and _WRONG.search(self.words.everything))
         )
 
     @property
     def is_spent(self) -> bool:
         """Whether there is no money left, so that waiting does not help."""
-        if self.status not in {403, 429}:
+        if self.status not in {400, 403, 429}:
             return self.status == 402
         passes = self.wait_s is not None and self.wait_s <= LONGEST_WAIT_S
         said = self.words.everything
-        return bool(_SPENT.search(said) or (not passes and _SPENT_FOR_NOW.search(said)))
+        for_now = self.status != 400 and not passes and _SPENT_FOR_NOW.search(said)
+        return bool(_SPENT.search(said) or for_now)
 
     @property
     def is_transient(self) -> bool:
@@ -227,7 +242,11 @@ class ServerFault(Exception):
     def is_plain_refusal(self) -> bool:
         """Whether the request is not taken as it is, whatever the reason."""
         return self.status in {400, 405, 406, 415, 422} and not (
-            self.is_filter or self.is_about_length or self.is_about_key or self.is_about_answer
+            self.is_filter
+            or self.is_about_length
+            or self.is_about_key
+            or self.is_about_answer
+            or self.is_spent
         )
 
     @property
@@ -252,6 +271,7 @@ def read_words(body: object) -> ServerWords:
         fields=tuple(dict.fromkeys(reader.fields)),
         status=reader.status,
         meaning=_meaning_of(codes, said),
+        is_page=reader.is_page,
     )
 
 
@@ -263,6 +283,7 @@ class _Reader:
     codes: list[str] = field(default_factory=list)
     fields: list[str] = field(default_factory=list)
     status: int | None = None
+    is_page: bool = False
 
     def read(self, value: object, depth: int) -> None:
         if depth == 0:
@@ -281,6 +302,8 @@ class _Reader:
         for key, content in value.items():
             name = str(key)
             if _MODELS_OWN.fullmatch(name):
+                if isinstance(content, str) and _LIMIT_REACHED.match(content):
+                    self.said.append(content)  # Groq's words in the place of the model's
                 continue
             if _NAMES_FIELD.fullmatch(name):
                 self._note_field(content)
@@ -299,6 +322,7 @@ class _Reader:
         if _PAGE.search(text[:2000]):
             text = html.unescape(re.sub(r"<[^<>]*>", " ", _UNSEEN.sub(" ", text)))
             self.said.append(text)
+            self.is_page = True
             return
         start = min((match.start() for match in _OPENS.finditer(text)), default=-1)
         nested = None if start < 0 else _nested(text[start:])
@@ -360,10 +384,10 @@ def wait_asked_for(headers: Mapping[str, str], words: ServerWords) -> float | No
         value = headers.get(name)
         if value is None:
             continue
-        try:
+        with contextlib.suppress(ValueError):
             return max(0.0, float(value) * unit)
-        except ValueError:
-            pass
+        if (seconds := _seconds(value.strip())) is not None:
+            return seconds
         try:
             moment = parsedate_to_datetime(value)
         except ValueError:
@@ -371,11 +395,15 @@ def wait_asked_for(headers: Mapping[str, str], words: ServerWords) -> float | No
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
     asked = _AGAIN_IN.search(words.everything)
-    if asked is None:
+    return None if asked is None else _seconds(words.everything, asked.end())
+
+
+def _seconds(text: str, start: int = 0) -> float | None:
+    """The duration that a text has at a place, in seconds; None where there is none."""
+    match = _DURATION.match(text, start)
+    if match is None or match.end() == start:
         return None
-    named = asked[2].lower()
-    scale = 0.001 if named.startswith(("ms", "milli")) else 60.0 if named.startswith("m") else 1.0
-    return float(asked[1]) * scale
+    return sum(float(match[unit]) * seconds for unit, seconds in _UNITS.items() if match[unit])
 
 
 def without_key(text: str, keys: Iterable[str] = ()) -> str:
@@ -439,7 +467,7 @@ def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) ->
             f"{where} still had too many requests after {attempts} attempts ({status}{said}{wait}):"
             f" {advice.overload}"
         )
-    if fault.status in {408, 409, 425, 502, 503, 504, 529}:
+    if fault.status in {408, 409, 425, 502, 503, 504, *range(520, 531)}:
         return EngineUnavailable(f"{where} was unavailable in {attempts} attempts ({status}{said})")
     if fault.status is not None and fault.status < 500:
         return ConfigurationError(f"{where} refuses the request ({status}{said})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -29,6 +30,27 @@ def ask(text: str = "Hello?", n: int = 1, **more: Any) -> Prompt:
 
 def said(body: Body) -> str:
     return str(body["messages"][-1]["content"])
+
+
+@pytest.mark.parametrize(
+    ("characters", "read", "is_cut"),
+    [(30_000, 4096, True), (30_000, 4095, False), (30_000, 6144, False), (9_000, 2048, False)],
+)
+async def test_a_prompt_that_the_server_cut_without_a_word_is_no_evidence(
+    server: ScriptedServer, connect: Connect, characters: int, read: int, is_cut: bool
+) -> None:
+    """As Ollama does: a round number of tokens, and far fewer than the text has."""
+    answer = completion("fine", total_tokens=2)
+    body = json.loads(answer.content)
+    body["usage"]["prompt_tokens"] = read
+    server.script = lambda *_: Reply(body)
+    engine, long = connect(), ask("words " * (characters // 6))
+    if is_cut:
+        with pytest.raises(ConfigurationError, match=r"read 4096 tokens .* 30000 .*num_ctx"):
+            await engine.sample([long], FEW)
+        return
+    [[sample]] = await engine.sample([long], FEW)
+    assert sample.text == "fine"
 
 
 async def test_a_prompt_that_is_too_long_costs_its_own_samples_only(

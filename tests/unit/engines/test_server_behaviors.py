@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from behaviors import GOOD, SCHEMA, STOP, Behavior
 from chat_openai import chat_openai
 from scripted_server import ScriptedServer
-from server_behaviors import BEHAVIORS, GOOD, SCHEMA, STOP, Behavior
+from server_behaviors import BEHAVIORS
 
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.engines.chat import ChatModelEngine
