@@ -47,7 +47,8 @@ _IN_BRACKETS = _words(
 )
 _IN_ANGLES = _words(
     "json(?:start|end)|s|bos|eos|pad|unk|sys|tool(?:call|response)|(?:start|end)of(?:turn|text)"
-    "|(?:seed)?think(?:ing)?|thoughts?|reasoning|im(?:start|end)"
+    "|(?:seed)?think(?:ing)?(?:process)?|(?:inner)?(?:thoughts?|monologue)|reasoning|reflection"
+    "|scratchpad|(?:start|begin|end)(?:of)?(?:thoughts?|thinking|reasoning)|im(?:start|end)"
 )
 # A marker of the wire format is understood without its closing bracket, too.
 _OPENED = {"[": _words("the(?:start|end)of|json(?:start|end)"), "<": _words("json(?:start|end)")}
