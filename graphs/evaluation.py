@@ -289,7 +289,9 @@ async def aggregate(
         if done["round"] < len(plan_budgets(scaling_of(state))) and not told:
             return done
         raise not_scored(failures, context, usage_of(state["usage"], context))
-    scores = aggregate_chains(
+    # A thousand candidates take a second or two, in which a server has others to answer.
+    scores = await asyncio.to_thread(
+        aggregate_chains,
         [candidate.id for candidate in request.candidates],
         chains,
         failures,

@@ -29,6 +29,8 @@ from pgenrm_agent.errors import (
     EngineError,
     EngineTimeout,
     EngineUnavailable,
+    EntryConflict,
+    EntryRefused,
     InvalidInput,
     MemoryStoreError,
     PGenRMError,
@@ -54,6 +56,11 @@ from pgenrm_agent.user_ids import valid_user_id
 
 __all__ = ["Client"]
 
+
+class UnknownEntryError(ConfigurationError):
+    """The server remembers no entry of this id."""
+
+
 Body: TypeAlias = Mapping[str, object]
 M = TypeVar("M", bound=Model)
 
@@ -68,6 +75,9 @@ ERROR_OF: Mapping[str, type[PGenRMError]] = {
     "engine_unavailable": EngineUnavailable,
     "engine_error": EngineError,
     "memory_unavailable": MemoryStoreError,
+    "entry_conflict": EntryConflict,
+    "entry_refused": EntryRefused,
+    "not_found": UnknownEntryError,
 }
 """The error that a code of the server's stands for. With any other code the status tells."""
 
@@ -104,6 +114,11 @@ class Client(Closeable):
                 f"url {url!r:.80} is no address of a server: write it like http://127.0.0.1:8000"
             )
         key = os.environ.get(KEY_VARIABLE) if key is None else text_of(key, "key")
+        if key and not (key.isascii() and key.isprintable()):  # it goes into a header
+            raise ConfigurationError(
+                "the key has a character that no key has, such as a line break: pass what"
+                " `pgenrm keys add` printed"
+            )
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._scaling = None if scaling is None else model_of(Scaling, scaling, "scaling")
@@ -230,15 +245,8 @@ class Client(Closeable):
     ) -> list[str]:
         """Store a thumbs up, or down, as `PGenRM.remember_feedback` does; returns the pairs' ids."""
         evaluation = model_of(Evaluation, evaluation, "evaluation")
-        user_id = evaluation.request.user_id
         pairs = feedback_pairs(evaluation, candidate_id, liked)
-        known = {entry.id for entry in await self.aentries(user_id)}
-        for pair in pairs:
-            if pair.id in known:
-                await self.acorrect(user_id, pair.id, pair)
-            else:
-                await self.aremember(user_id, pair)
-        return [pair.id for pair in pairs]
+        return [await self._put(evaluation.request.user_id, pair) for pair in pairs]
 
     remember_feedback = blocking(aremember_feedback)
 
@@ -264,10 +272,11 @@ class Client(Closeable):
     @at_home
     async def aforget_entry(self, user_id: str, entry_id: str) -> bool:
         """Remove one choice or statement of `user_id`; returns whether there was one of this id."""
-        entry_id, path = text_of(entry_id, "entry_id"), _of(user_id)
-        if all(entry.id != entry_id for entry in self._entries(await self._ask("GET", path))):
+        body = {"id": text_of(entry_id, "entry_id")}
+        try:
+            await self._ask("POST", _of(user_id, "/forget"), body)
+        except UnknownEntryError:
             return False
-        await self._ask("POST", f"{path}/forget", {"id": entry_id})
         return True
 
     forget_entry = blocking(aforget_entry)
@@ -359,6 +368,17 @@ class Client(Closeable):
     async def _ask(self, method: str, path: str, body: Body | None = None) -> dict[str, object]:
         async with self._answer(method, path, body) as answer:
             return self._json(await answer.aread())
+
+    async def _put(self, user_id: str, pair: PreferencePair) -> str:
+        """Store a choice, in the place of the one with its id where there is one."""
+        try:
+            return await self.acorrect(user_id, pair.id, pair)
+        except UnknownEntryError:
+            pass
+        try:
+            return await self.aremember(user_id, pair)
+        except EntryConflict:  # somebody else stored it in this moment
+            return await self.acorrect(user_id, pair.id, pair)
 
     async def _watch(self, body: Body, on_progress: OnProgress) -> Evaluation:
         """Score, and tell of every stage."""

@@ -9,6 +9,8 @@
     ├── ChainError              the model answered, and the answer is no evaluation chain
     ├── BudgetReached           a job stopped at what it may cost; it can be started again
     └── MemoryStoreError        the user memory cannot be read or written
+        └── EntryRefused        it works, and what was given cannot be kept
+            └── EntryConflict   an entry of this id says something else
 
 Each message says what was wrong, with which value, and what to do.
 """
@@ -24,6 +26,8 @@ __all__ = [
     "EngineError",
     "EngineTimeout",
     "EngineUnavailable",
+    "EntryConflict",
+    "EntryRefused",
     "InvalidInput",
     "MemoryStoreError",
     "PGenRMError",
@@ -96,3 +100,11 @@ class BudgetReached(PGenRMError):
 
 class MemoryStoreError(PGenRMError):
     """The user memory cannot be opened, read or written."""
+
+
+class EntryRefused(MemoryStoreError):
+    """A choice or statement that cannot be kept: it is too long, or holds a number that is none."""
+
+
+class EntryConflict(EntryRefused):
+    """The user has another choice of this id."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -35,7 +34,6 @@ __all__ = [
     "WholeText",
     "YesOrNo",
     "in_utc_if_naive",
-    "new_id",
     "now",
     "refusal",
     "whole_characters",
@@ -45,6 +43,8 @@ MAX_TEXT = 50_000
 """Most characters of a query, an answer, a statement or a turn, however they come in."""
 MAX_CANDIDATES = 1024
 """Most candidates of one request; a prompt holds a few of them, and they are judged in groups."""
+NOT_DERIVED = "default_factory_not_called"
+"""Pydantic's word for a field that follows from others, of which some are wrong."""
 MAX_TURNS = 256
 """Most turns of a conversation before a query."""
 
@@ -136,7 +136,8 @@ class Model(BaseModel):
 def refusal(kind: type[BaseModel], error: ValidationError) -> InvalidInput:
     """Return pydantic's complaints in one line: where, what, and the value."""
     complaints = []
-    for problem in error.errors(include_url=False, include_context=False):
+    problems = error.errors(include_url=False, include_context=False)
+    for problem in [item for item in problems if item["type"] != NOT_DERIVED] or problems:
         place = ".".join(str(part) for part in problem["loc"])
         said = problem["msg"].removeprefix("Value error, ")
         whole = f"{place}: {said} (got {_shown(problem['input'])})" if place else said
@@ -155,11 +156,6 @@ def _shown(value: object) -> str:
     except (ValueError, RecursionError):  # it holds itself, or is very deep
         return type(value).__name__
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def new_id() -> str:
-    """Return a random id."""
-    return uuid.uuid4().hex
 
 
 def now() -> datetime:

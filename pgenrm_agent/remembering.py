@@ -102,7 +102,8 @@ class Remembering(Closeable):
     ) -> str:
         """Put another choice, or statement, in the place of one; returns its id.
 
-        A choice keeps its id; a statement that says something else has another one.
+        A choice keeps an id that it was given. One that follows from the content, as a statement's
+        does, goes with it.
 
         Raises:
             ConfigurationError: Nothing with this id is remembered of the user, or something of the

@@ -17,6 +17,7 @@ from pgenrm_agent.schema import Level
 
 __all__ = [
     "MAX_ORDERS",
+    "MAX_PLANNED",
     "PlannedChain",
     "answer_orders",
     "derive_seed",
@@ -28,6 +29,9 @@ __all__ = [
 # little better and cost one more prompt each; with four cyclic shifts every candidate has been
 # near the start, the middle and the end.
 MAX_ORDERS = 4
+
+MAX_PLANNED = 65_536
+"""Most chains of one level in an evaluation, its groups of candidates counted."""
 
 # With `stop_when_sure` the budget is spent in up to this many rounds; the first has at least this
 # many chains, since two or three can agree by accident.
@@ -134,12 +138,21 @@ def plan_chains(
 
     The rounds of `answer_orders` are dealt in turn, so any first part of the plan is balanced as
     well as it can be, too.
+
+    Raises ConfigurationError for a plan of more than MAX_PLANNED chains.
     """
     if not signals_of:
         return ()
     rounds = answer_orders(
         candidates, wanted=len(signals_of), seed=seed, max_candidates=max_candidates
     )
+    planned = len(signals_of) * len(rounds[0])
+    if planned > MAX_PLANNED:
+        raise ConfigurationError(
+            f"{len(signals_of):,} {level} chains for each of {len(rounds[0]):,} groups of candidates"
+            f" are {planned:,} texts to sample; at most {MAX_PLANNED:,} are: ask for fewer chains or"
+            " fewer candidates"
+        )
     return tuple(
         PlannedChain(
             level=level,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,7 +22,6 @@ from pgenrm_agent.fields import (
     Text,
     UserId,
     WholeText,
-    new_id,
     now,
 )
 
@@ -57,10 +59,18 @@ class Message(Model):
     content: WholeText
 
 
+def _choice_id(said: Mapping[str, object]) -> str:
+    """Return the id that follows from what a choice says, whenever it was made."""
+    content = {name: value for name, value in said.items() if name not in ("id", "created_at")}
+    text = json.dumps(content, sort_keys=True, default=lambda turn: turn.model_dump())
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 class PreferencePair(Model):
     """One past choice: the person preferred `chosen` over `rejected` as the answer to `query`.
 
-    `attributes` are named dimensions with weights 0-100 that the person set for this conversation.
+    `attributes` are named dimensions with weights 0-100 that the person set for this conversation. An
+    `id` that is left out follows from the content: the same choice twice is one choice.
     """
 
     query: Text
@@ -70,7 +80,7 @@ class PreferencePair(Model):
     attributes: dict[str, float] | None = None
     chosen_score: float | None = None
     rejected_score: float | None = None
-    id: Identifier = Field(default_factory=new_id)
+    id: Identifier = Field(default_factory=_choice_id)
     created_at: Moment = Field(default_factory=now)
 
     @model_validator(mode="after")
@@ -80,6 +90,11 @@ class PreferencePair(Model):
                 "chosen and rejected are the same text, so the pair says nothing about a preference"
             )
         return self
+
+    @property
+    def content_id(self) -> str:
+        """The id that follows from the content; `id` is another where somebody gave one."""
+        return _choice_id(dict(self))
 
 
 class StatedPreference(Model):

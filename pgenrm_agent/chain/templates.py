@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["compiled", "given_to", "rendered"]
+__all__ = ["compiled", "given_to", "most_written", "rendered"]
 
 FILTERS = frozenset(
     {"capitalize", "count", "default", "first", "join", "last", "length", "lower", "tojson", "trim"}
@@ -87,7 +87,7 @@ def rendered(template: Template, shown: Mapping[str, object]) -> str:
     Raises:
         TemplateError: It wants what it is not given, or writes far more than it is given.
     """
-    most = ROOM + MOST_REPEATED * _size(shown)
+    most = most_written(shown)
     pieces, length = [], 0
     for piece in template.generate(shown):
         pieces.append(piece)
@@ -95,6 +95,11 @@ def rendered(template: Template, shown: Mapping[str, object]) -> str:
         if length > most:
             raise TemplateError(f"it writes more than {most} characters")
     return "".join(pieces)
+
+
+def most_written(shown: Mapping[str, object]) -> int:
+    """Return how many characters a template may write that is given this."""
+    return ROOM + MOST_REPEATED * _size(shown)
 
 
 def _refuse_unbounded(tree: nodes.Template) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 from pgenrm_agent.chain import split_reasoning
+from pgenrm_agent.engines.chat_template import render_chat
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.engines.reasoning import closing, open_mark
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
@@ -149,16 +150,26 @@ def _apply(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], begin_answer: bool = True
 ) -> str:
     from jinja2 import TemplateError
+    from transformers import PreTrainedTokenizerBase
 
+    conversation = [message.model_dump() for message in messages]
     try:
-        return cast(
-            str,
-            tokenizer.apply_chat_template(
-                [message.model_dump() for message in messages],
-                tokenize=False,
-                add_generation_prompt=begin_answer,
-            ),
-        )
+        if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
+            # It has no template, but its maker's own code.
+            return cast(
+                str,
+                tokenizer.apply_chat_template(
+                    conversation, tokenize=False, add_generation_prompt=begin_answer
+                ),
+            )
+        shown = {
+            **tokenizer.special_tokens_map,
+            "messages": conversation,
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": begin_answer,
+        }
+        return render_chat(tokenizer.get_chat_template(), shown)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         roles = ", ".join(message.role for message in messages)
         raise ConfigurationError(

@@ -8,11 +8,11 @@ from datetime import datetime
 
 from pgenrm_agent.arguments import model_of, refuse_other, text_of
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.fields import Model, Moment
+from pgenrm_agent.fields import Model, Moment, now
 from pgenrm_agent.memory.agreement import overruled_choices, overruled_statements
 from pgenrm_agent.memory.records import PairRecord, StatedRecord
 from pgenrm_agent.memory.store import Store
-from pgenrm_agent.memory.writing import remove_record, replace_record
+from pgenrm_agent.memory.writing import exchange_record, put_record, remove_record
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -87,7 +87,8 @@ class Corrections(ABC):
     def correct(self, user_id: str, entry_id: str, new: PreferencePair | StatedPreference) -> str:
         """Put a choice in the place of one, or a statement in the place of one; returns its id.
 
-        A choice keeps the id. A statement's id goes with its words, so it has another one then.
+        A choice keeps an id that somebody gave it. An id that follows from the content, as a
+        statement's does, goes with it, so there is another one then.
 
         Raises:
             ConfigurationError: The user has no such entry, or it is of the other kind.
@@ -96,37 +97,54 @@ class Corrections(ABC):
         user_id, entry_id = valid_user_id(user_id), text_of(entry_id, "entry_id")
         refuse_other(new, (PreferencePair, StatedPreference), "new", "a choice or a statement")
         entry = entry_of(self.entries(user_id), entry_id)
+        record: PairRecord | StatedRecord
         if isinstance(new, StatedPreference):
             if entry.stated is None:
                 raise ConfigurationError(f"{entry_id!r} is a choice: pass a PreferencePair")
-            stored = self.state(user_id, new)
-            if stored != entry_id:
-                self.forget_entry(user_id, entry_id)
-            return stored
-        if entry.pair is None:
+            record = StatedRecord(user_id=user_id, stated=new, created_at=now())
+        elif entry.pair is None:
             raise ConfigurationError(f"{entry_id!r} is a statement: pass a StatedPreference")
-        self.put(user_id, model_of(PreferencePair, new, "new").model_copy(update={"id": entry_id}))
-        return entry_id
+        else:
+            given = entry.pair.id != entry.pair.content_id
+            kept = entry_id if given else new.content_id
+            pair = model_of(PreferencePair, new, "new").model_copy(update={"id": kept})
+            record = PairRecord(user_id=user_id, pair=pair)
+        stored = exchange_record(self.shared_store(), _record_of(user_id, entry), record)
+        if stored is None:
+            raise _unknown(entry_id)
+        tell_forgotten(self.also_forget, user_id)
+        return record.pair.id if isinstance(record, PairRecord) else stored
 
     def put(self, user_id: str, pair: PreferencePair) -> None:
         """Store a choice, in the place of the one with its id where there is one."""
         record = PairRecord(user_id=valid_user_id(user_id), pair=pair)
-        replace_record(self.shared_store(), record)
+        put_record(self.shared_store(), record)
         tell_forgotten(self.also_forget, record.user_id)
 
     def _say_again(self, record: StatedRecord) -> None:
         """Make a statement the newest that was made before, where a newer one overrules it."""
         statements = _statements(self._stated(record.user_id))
         if any(entry.stated == record.stated and entry.overruled_by for entry in statements):
-            replace_record(self.shared_store(), record)
+            exchange_record(self.shared_store(), record, record)
+
+    def _choose_again(self, records: Sequence[PairRecord]) -> None:
+        """Make choices of one user the newest that were made before, where newer ones overrule them.
+
+        Of a choice that has an id of its own, the id says that it is the same one, sent again.
+        """
+        again = [record for record in records if record.pair.id == record.pair.content_id]
+        if not again:
+            return
+        choices = {entry.id: entry for entry in _choices(self.history(again[0].user_id))}
+        for record in again:
+            entry = choices.get(record.pair.id)
+            newer = None if entry is None else choices.get(entry.overruled_by or "")
+            if newer is not None and record.pair.created_at > newer.created_at:
+                exchange_record(self.shared_store(), record, record)
 
     @abstractmethod
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """Return all remembered choices of a user, oldest first."""
-
-    @abstractmethod
-    def state(self, user_id: str, stated: StatedPreference) -> str:
-        """Store what a user said they want; returns the row's id."""
 
     @abstractmethod
     def shared_store(self) -> Store:
@@ -146,7 +164,11 @@ def entry_of(entries: Iterable[Entry], entry_id: str) -> Entry:
     for entry in entries:
         if entry.id == entry_id:
             return entry
-    raise ConfigurationError(
+    raise _unknown(entry_id)
+
+
+def _unknown(entry_id: str) -> ConfigurationError:
+    return ConfigurationError(
         f"nothing with the id {entry_id!r} is remembered of this user: list their entries to see what"
         " is"
     )

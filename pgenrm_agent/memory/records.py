@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.errors import EntryRefused, MemoryStoreError
 from pgenrm_agent.fields import Model, Moment, UserId, YesOrNo
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
@@ -108,7 +108,7 @@ def check_limits(record: Record) -> None:
         numbers |= {f"attributes.{name}": value for name, value in (pair.attributes or {}).items()}
         for name, value in numbers.items():
             if value is not None and not math.isfinite(value):
-                raise MemoryStoreError(
+                raise EntryRefused(
                     f"field {name} of pair {pair.id} is {value}: give a finite number or leave "
                     "it out"
                 )
@@ -125,7 +125,7 @@ def same_content(stored: PreferencePair, given: PreferencePair) -> bool:
 def _check_size(what: str, texts: Iterable[str], most: int) -> None:
     characters = sum(map(len, texts))
     if characters > most:
-        raise MemoryStoreError(
+        raise EntryRefused(
             f"{what} has {characters:,} characters of text; at most {most:,} are remembered: "
             "shorten it"
         )

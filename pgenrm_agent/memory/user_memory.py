@@ -55,6 +55,7 @@ from pgenrm_agent.memory.store import (
     release,
     reported,
 )
+from pgenrm_agent.memory.vault import UserKey
 from pgenrm_agent.memory.writing import forget_rows, write_records
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
@@ -125,10 +126,13 @@ class UserMemory(Corrections):
     def remember(self, user_id: str, pair: PreferencePair) -> str:
         """Store one choice, and return the pair's id. After that a killed process loses nothing.
 
-        The same pair again (same id and content) does nothing.
+        The same pair again (same id and content) does nothing. A choice without an id of its own
+        that a newer one has overruled counts again when it is made again.
 
         Raises:
-            MemoryStoreError: The user has another pair with this id, or it cannot be stored.
+            EntryConflict: The user has another pair with this id.
+            EntryRefused: It is too long, or holds a number that is none.
+            MemoryStoreError: The store cannot be written.
         """
         return self.remember_many(user_id, [model_of(PreferencePair, pair, "pair")])[0]
 
@@ -137,7 +141,8 @@ class UserMemory(Corrections):
         user_id = valid_user_id(user_id)
         checked = models_of(PreferencePair, pairs, "pairs")
         records = [PairRecord(user_id=user_id, pair=pair) for pair in checked]
-        write_records(self._store, records)
+        if write_records(self._store, records).new < len(records):
+            self._choose_again(records)
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
@@ -199,21 +204,22 @@ class UserMemory(Corrections):
         refuse_unusable(selection, limit, query, seed)
         history: tuple[PreferencePair, ...] = ()
         choices_known: int | None = None
+        key = self._key_of(user_id)
         if limit != 0:
-            pairs, vectors = self._pairs(user_id, with_vectors=selection == "similar")
+            pairs, vectors = self._pairs(key, with_vectors=selection == "similar")
             similarity = None
             if pairs and vectors is not None and query is not None:
                 similarity = vectors @ self._store.embedder.embed([query])[0]
             history = select(pairs, selection, limit, seed=seed, similarity=similarity)
             choices_known = len(pairs)
-        stated = standing_statements([stated for *_, stated in self._stated(user_id)])
+        stated = standing_statements([stated for *_, stated in self._statements(key)])
         return UserSignals(
             user_id=user_id, history=history, stated=stated, choices_known=choices_known
         )
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """Return all remembered choices of a user, oldest first."""
-        return tuple(oldest_first(self._pairs(valid_user_id(user_id))[0]))
+        return tuple(oldest_first(self._pairs(self._key_of(valid_user_id(user_id)))[0]))
 
     def consent(self, user_id: str) -> bool:
         """Return whether the user has agreed to take part; False until they do."""
@@ -399,15 +405,19 @@ class UserMemory(Corrections):
             raise MemoryStoreError(f"this UserMemory ({store.where}) is closed: open a new one")
         return store
 
+    def _key_of(self, user_id: str) -> UserKey | None:
+        store = self._store
+        with reported("read", store.where):
+            return store.vault.key_of(user_id)
+
     def _pairs(
-        self, user_id: str, *, with_vectors: bool = False
+        self, key: UserKey | None, *, with_vectors: bool = False
     ) -> tuple[list[PreferencePair], Vectors | None]:
+        if key is None:
+            return [], None
         store = self._store
         include: Include = ["metadatas", "embeddings"] if with_vectors else ["metadatas"]
         with reported("read", store.where):
-            key = store.vault.key_of(user_id)
-            if key is None:
-                return [], None
             pairs: list[PreferencePair] = []
             vectors: list[Vectors] = []
             for page in pages(store.interactions, include, {PSEUDONYM: key.pseudonym}):
@@ -418,11 +428,13 @@ class UserMemory(Corrections):
             return pairs, np.concatenate(vectors) if vectors else None
 
     def _stated(self, user_id: str) -> list[tuple[str, datetime, StatedPreference]]:
+        return self._statements(self._key_of(user_id))
+
+    def _statements(self, key: UserKey | None) -> list[tuple[str, datetime, StatedPreference]]:
+        if key is None:
+            return []
         store = self._store
         with reported("read", store.where):
-            key = store.vault.key_of(user_id)
-            if key is None:
-                return []
             # One condition and a filter here: Chroma takes four times as long for two conditions.
             statements = [
                 (row_id, *stated_in(row_id, metadata, key))
@@ -432,14 +444,15 @@ class UserMemory(Corrections):
         return sorted(statements, key=lambda statement: (statement[1], statement[0]))
 
     def _records(self, user_id: str) -> Iterator[Record]:
-        for pair in self.history(user_id):
+        if (key := self._key_of(user_id)) is None:
+            return
+        for pair in oldest_first(self._pairs(key)[0]):
             yield PairRecord(user_id=user_id, pair=pair)
-        for _, created_at, stated in self._stated(user_id):
+        for _, created_at, stated in self._statements(key):
             yield StatedRecord(user_id=user_id, stated=stated, created_at=created_at)
         store = self._store
         with reported("read", store.where):
-            key = store.vault.key_of(user_id)
-            profile = [] if key is None else rows_of(store.users, ids=[profile_row_id(key)])
-            consents = [] if key is None else [consent_in(*row, key) for row in profile]
+            profile = rows_of(store.users, ids=[profile_row_id(key)])
+            consents = [consent_in(*row, key) for row in profile]
         for consent in consents:
             yield ConsentRecord(user_id=user_id, consent=consent)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.errors import EntryConflict
 from pgenrm_agent.memory.reading import in_batches, rows_of
 from pgenrm_agent.memory.records import (
     ConsentRecord,
@@ -21,7 +22,20 @@ from pgenrm_agent.memory.rows import PSEUDONYM, Row, consent_in, pair_in, row_of
 from pgenrm_agent.memory.store import Store, reported
 from pgenrm_agent.memory.vault import UserKey
 
-__all__ = ["Written", "forget_rows", "remove_record", "replace_record", "write_records"]
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+
+__all__ = [
+    "Written",
+    "exchange_record",
+    "forget_rows",
+    "put_record",
+    "remove_record",
+    "write_records",
+]
+
+
+Entered: TypeAlias = PairRecord | StatedRecord
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,9 @@ def write_records(
     """Store what is new of `records`. `where(index)` opens an error about that record.
 
     Raises:
-        MemoryStoreError: A record says something else than one of its id does, or it cannot be stored.
+        EntryConflict: A record says something else than one of its id does.
+        EntryRefused: A record cannot be kept as it is.
+        MemoryStoreError: The store cannot be written.
     """
     for record in records:
         check_limits(record)
@@ -71,25 +87,60 @@ def write_records(
     return Written(len(fresh), keys)
 
 
-def replace_record(store: Store, record: PairRecord | StatedRecord) -> None:
-    """Store a record, in the place of the one whose row has its id where there is one.
+def put_record(store: Store, record: PairRecord) -> None:
+    """Store a choice, in the place of the one whose row has its id where there is one.
 
     Raises:
-        MemoryStoreError: It cannot be stored.
+        EntryRefused: It cannot be kept as it is.
+        MemoryStoreError: The store cannot be written.
     """
     check_limits(record)
     with store.writing(), reported("write to", store.where):
-        row = row_of(record, store.vault.keys_for([record.user_id])[record.user_id])
-        if isinstance(record, PairRecord):
-            collection, vectors = store.interactions, store.embedder.embed([record.pair.query])
-        else:
-            collection, vectors = store.users, np.ones((1, 1), dtype=np.float32)
-        collection.upsert(ids=[row.id], embeddings=vectors, metadatas=[row.metadata])
-        store.changed(collection)
-        store.wrote()
+        key = store.vault.keys_for([record.user_id])[record.user_id]
+        _put(store, row_of(record, key), record)
 
 
-def remove_record(store: Store, record: PairRecord | StatedRecord) -> None:
+def exchange_record(store: Store, old: Entered, new: Entered) -> str | None:
+    """Put a record in the place of one of the same user, and return the id of its row.
+
+    None where that one is no longer there: who was forgotten meanwhile does not come back by it.
+
+    Raises:
+        EntryRefused: The new one cannot be kept as it is.
+        MemoryStoreError: The store cannot be written.
+    """
+    check_limits(new)
+    with store.writing(), reported("write to", store.where):
+        key = store.vault.key_of(new.user_id)
+        if key is None:
+            return None
+        row, before, collection = row_of(new, key), row_of(old, key), _collection_of(store, old)
+        if not collection.get(ids=[before.id], include=[])["ids"]:
+            return None
+        _put(store, row, new)
+        if before.id != row.id:
+            collection.delete(ids=[before.id])
+            store.wrote()
+    return row.id
+
+
+def _put(store: Store, row: Row, record: Entered) -> None:
+    collection = _collection_of(store, record)
+    vectors = (
+        store.embedder.embed([record.pair.query])
+        if isinstance(record, PairRecord)
+        else np.ones((1, 1), dtype=np.float32)
+    )
+    collection.upsert(ids=[row.id], embeddings=vectors, metadatas=[row.metadata])
+    store.changed(collection)
+    store.wrote()
+
+
+def _collection_of(store: Store, record: Entered) -> Collection:
+    return store.interactions if isinstance(record, PairRecord) else store.users
+
+
+def remove_record(store: Store, record: Entered) -> None:
     """Remove the row of a record.
 
     Raises:
@@ -99,7 +150,7 @@ def remove_record(store: Store, record: PairRecord | StatedRecord) -> None:
         key = store.vault.key_of(record.user_id)
         if key is None:  # the user was forgotten meanwhile
             return
-        collection = store.interactions if isinstance(record, PairRecord) else store.users
+        collection = _collection_of(store, record)
         collection.delete(ids=[row_of(record, key).id])
         store.changed(collection)
         store.wrote()
@@ -156,7 +207,7 @@ def _fresh(
             if before is None:
                 fresh[row.id] = row, record
             elif not same_content(pair_in(row.id, before, key), record.pair):
-                raise MemoryStoreError(
+                raise EntryConflict(
                     f"{where(index)}user {record.user_id!r} already has a pair with the id "
                     f"{record.pair.id!r} and another content: give the new pair another id"
                 )

@@ -28,6 +28,6 @@ def test_an_error_is_the_same_behind_a_pipe(kind: type[errors.PGenRMError]) -> N
 
 def test_what_is_wrong_and_where_is_told_behind_a_pipe() -> None:
     with pytest.raises(errors.InvalidInput) as caught:
-        Candidate(id="a", text=" ")
+        Candidate(id="a", text=7)  # type: ignore[arg-type]
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.place, again.complaint) == ("text", caught.value.complaint)

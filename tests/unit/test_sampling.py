@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.sampling import MAX_ORDERS, answer_orders, derive_seed, plan_chains, plan_rounds
+from pgenrm_agent.sampling import (
+    MAX_ORDERS,
+    MAX_PLANNED,
+    answer_orders,
+    derive_seed,
+    plan_chains,
+    plan_rounds,
+)
 
 seeds = st.integers(min_value=0, max_value=2**31 - 1)
 
@@ -89,6 +96,12 @@ def test_groups_cover_every_candidate_in_every_round(
     assert max(sizes) - min(sizes) <= 1
     assert len(plan) == chains * -(-candidates // room)
     assert all(len(set(chain.order)) == len(chain.order) for chain in plan)
+
+
+def test_a_plan_that_nobody_could_wait_for_is_refused() -> None:
+    assert len(plan_chains(["ada"] * 256, 1024, seed=1, max_candidates=4)) == MAX_PLANNED
+    with pytest.raises(ConfigurationError, match=r"1,024 individual chains .* 262,144 texts"):
+        plan_chains(["ada"] * 1024, 1024, seed=1, max_candidates=4)
 
 
 def test_groups_are_dealt_anew_so_that_rivals_change() -> None:

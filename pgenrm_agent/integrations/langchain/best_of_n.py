@@ -192,6 +192,8 @@ class _Answers:
 
     def best(self, evaluation: Evaluation) -> ChatResult:
         """Return the answer that is the best in an evaluation of the candidates."""
+        if not evaluation.ranking:
+            return self.result(self.first, reason="no chain has scored enough of the answers")
         places = {
             candidate.id: place for place, candidate in enumerate(evaluation.request.candidates)
         }

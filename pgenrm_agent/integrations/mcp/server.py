@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, TypeVar
@@ -362,12 +363,18 @@ async def _evaluated(
     """Score, telling the client about every stage."""
     done = 0
     telling: set[asyncio.Task[None]] = set()
+    loop, own_thread = asyncio.get_running_loop(), threading.get_ident()
 
-    def tell(progress: Progress) -> None:
+    def report(stage: str) -> None:
         nonlocal done
         done += 1
-        task = asyncio.ensure_future(ctx.report_progress(done, STAGES, progress.stage))
-        telling.add(task)
+        telling.add(loop.create_task(ctx.report_progress(done, STAGES, stage)))
+
+    def tell(progress: Progress) -> None:
+        if threading.get_ident() == own_thread:
+            report(progress.stage)
+        else:  # a client of a server tells in a thread of its own
+            loop.call_soon_threadsafe(report, progress.stage)
 
     try:
         return await reward_model.ascore(

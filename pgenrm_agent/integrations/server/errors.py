@@ -13,6 +13,8 @@ from pgenrm_agent.errors import (
     EngineError,
     EngineTimeout,
     EngineUnavailable,
+    EntryConflict,
+    EntryRefused,
     MemoryStoreError,
     PGenRMError,
 )
@@ -25,6 +27,8 @@ STATUS_OF: tuple[tuple[type[PGenRMError], int, str], ...] = (
     (EngineTimeout, 504, "engine_timeout"),
     (EngineUnavailable, 503, "engine_unavailable"),
     (EngineError, 502, "engine_error"),
+    (EntryConflict, 409, "entry_conflict"),
+    (EntryRefused, 422, "entry_refused"),
     (MemoryStoreError, 503, "memory_unavailable"),
 )
 CODES = {
@@ -42,7 +46,7 @@ MEANINGS = {
     401: "No key in force came with the request.",
     404: "There is no such entry.",
     408: "The body did not come in time.",
-    409: "The request contradicts itself.",
+    409: "The request contradicts itself, or an entry of its id.",
     413: "The body is larger than the server takes.",
     422: "The request cannot be used; the message says where and why.",
     429: "Too many evaluations are running and waiting; the header Retry-After says when to come back.",

@@ -31,7 +31,8 @@ def test_entries_are_listed_corrected_and_forgotten(tmp_path: Path) -> None:
     answer = tmp_path / "answer.txt"
     answer.write_text("Otherwise.", encoding="utf-8-sig")
     done = pgenrm("users", "correct", "ada", choice, "--chosen", f"@{answer}", *place)
-    assert done.stdout.strip() == choice
+    choice = done.stdout.strip()
+    assert entries(memory)[0]["id"] == choice
     pair = entries(memory)[0]["pair"]
     assert isinstance(pair, dict)
     assert (pair["query"], pair["chosen"], pair["rejected"]) == ("How?", "Otherwise.", "Thus.")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from pgenrm_agent.engines import prompting
 from pgenrm_agent.engines.prompting import PromptEncoder, fold_system, render, render_answer
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
@@ -121,13 +122,13 @@ def test_whether_a_template_takes_the_role_is_asked_once_a_template(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[int] = []
-    apply = tokenizer.apply_chat_template
+    apply = prompting.render_chat
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def counted(*arguments: Any) -> str:
         applied.append(1)
-        return apply(*arguments, **options)
+        return apply(*arguments)
 
-    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
+    monkeypatch.setattr(prompting, "render_chat", counted)
     for _ in range(3):
         rendered(tokenizer, REFUSES_SYSTEM, *turns("s:be brief|u:hi"))
     assert len(applied) == 1 + 3

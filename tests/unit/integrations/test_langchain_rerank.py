@@ -140,6 +140,20 @@ async def test_best_of_n_keeps_what_it_has_paid_for_where_nothing_can_be_judged(
         assert answer.usage_metadata["total_tokens"] == 12
 
 
+def test_best_of_n_gives_the_first_answer_where_no_chain_scores_enough_of_them(
+    rm: PGenRM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unranked(*given: Any, **options: Any) -> Evaluation:
+        evaluation = PGenRM.score(rm, *given, **options)
+        return evaluation.model_copy(update={"ranking": (), "best": None})
+
+    monkeypatch.setattr(rm, "score", unranked)
+    best = BestOfN(model=model(*ANSWERS), reward_model=rm, n=3, user_id="ada")
+    answer = best.invoke("How?")
+    assert answer.content == ANSWERS[0]
+    assert "scored enough" in answer.response_metadata["pgenrm"]["reason"]
+
+
 def model(*answers: AIMessage | str) -> GenericFakeChatModel:
     # A list's iterator, because the n answers are fetched from several threads.
     made = [AIMessage(answer) if isinstance(answer, str) else answer for answer in answers]

@@ -18,8 +18,10 @@ from awkward_ids import UNUSABLE, USABLE
 from httpx2 import AsyncClient, ReadError
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.mcpserver import Context
 from starlette.types import ASGIApp
 
+from pgenrm_agent.client import Client as PGenRMClient
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.integrations.keys import KeyRing
 from pgenrm_agent.integrations.mcp.http import MOST_BYTES, create_mcp_app
@@ -29,6 +31,7 @@ from pgenrm_agent.integrations.mcp.server import (
     load_when_met,
 )
 from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import Evaluation
 
 ASKED = {"query": "How?", "candidates": ["So. 3", "Thus. 8"]}
 
@@ -115,6 +118,37 @@ async def test_score_gives_structure_for_programs_and_text_for_people(address: s
     assert result.structured_content["evidence"]["choices"] == 0
 
 
+async def test_progress_of_another_server_is_told_in_this_one(
+    rm: PGenRM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of `pgenrm serve` works on a loop of its own; the MCP session belongs to this one."""
+    told: list[tuple[int, str]] = []
+
+    class Elsewhere(PGenRMClient):
+        async def ascore(self, *given: Any, **options: Any) -> Evaluation:
+            return await self._loop.run(lambda: rm.ascore(*given, **options))
+
+    async def note(done: float, total: float | None, message: str | None) -> None:
+        told.append((threading.get_ident(), str(message)))
+
+    report = Context.report_progress
+
+    async def slow(self: Any, *given: Any) -> None:
+        reporting = threading.get_ident()
+        await asyncio.sleep(0.01)
+        assert reporting == threading.get_ident() == here
+        await report(self, *given)
+
+    here = threading.get_ident()
+    monkeypatch.setattr(Context, "report_progress", slow)
+    with Elsewhere("http://127.0.0.1:9") as elsewhere:
+        async with Client(create_mcp_server(elsewhere, user_id="ada")) as client:
+            result = await client.call_tool("score", ASKED, progress_callback=note)
+    assert not result.is_error, text(result)
+    assert [stage for _, stage in told][-1] == "aggregate"
+    assert len(told) == 6
+
+
 async def test_a_mistyped_user_is_told_of(address: str) -> None:
     async with Client(address) as client:
         for tool in ("score", "rerank"):
@@ -157,7 +191,7 @@ async def test_one_entry_is_corrected_and_forgotten(address: str) -> None:
 
         kept = (await call("remember", **choice))["id"]
         said = (await call("state_preference", text="Be brief."))["id"]
-        assert (await call("correct", id=kept, chosen="Thus."))["id"] == kept
+        kept = (await call("correct", id=kept, chosen="Thus."))["id"]
         said = (await call("correct", id=said, text="Be thorough."))["id"]
         pair, stated = (await call("list_remembered"))["entries"]
         assert (pair["pair"]["chosen"], pair["pair"]["rejected"]) == ("Thus.", "Not so.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.memory import Entry, UserMemory
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 QUERY = "How do I bake bread?"
@@ -106,3 +106,80 @@ def test_what_cannot_be_corrected_says_why(memory: UserMemory) -> None:
         with pytest.raises(ConfigurationError, match="and nothing else"):
             entry.changed(**changes)
     assert first.changed(chosen="z") == choice("a", "z", "y")
+
+
+def unnamed(chosen: str, rejected: str, day: int = 1, **more: object) -> PreferencePair:
+    """A choice without an id of its own."""
+    made = datetime(2026, 1, day, tzinfo=UTC)
+    return PreferencePair.model_validate(
+        {"query": QUERY, "chosen": chosen, "rejected": rejected, "created_at": made, **more}
+    )
+
+
+def test_the_same_choice_twice_is_one_choice(memory: UserMemory) -> None:
+    first = memory.remember("ada", unnamed("plain", "chatty"))
+    assert memory.remember("ada", unnamed("plain", "chatty", day=2)) == first
+    turns = ({"role": "user", "content": "Hello."},)
+    for differs in (
+        {"query": "How do I bake a cake?"},
+        {"conversation": turns},
+        {"attributes": {"brevity": 70}},
+        {"chosen_score": 9},
+    ):
+        assert memory.remember("ada", unnamed("plain", "chatty", **differs)) != first
+    assert memory.remember("bob", unnamed("plain", "chatty")) == first
+    memory.remember_many("bob", [unnamed("plain", "chatty", day=day) for day in range(1, 9)])
+    assert (len(memory.history("ada")), len(memory.history("bob"))) == (5, 1)
+    # Two people's rows of one choice have nothing in common.
+    ids = memory.shared_store().interactions.get(include=[])["ids"]
+    assert len(set(ids)) == 6
+
+
+def test_who_chooses_it_again_means_it_again(memory: UserMemory) -> None:
+    one_way, other_way = unnamed("plain", "chatty"), unnamed("chatty", "plain", day=2)
+    memory.remember_many("ada", [one_way, other_way])
+    memory.remember("ada", one_way)  # the same request, late
+    assert memory.recall("ada").history == (other_way,)
+    again = one_way.model_copy(update={"created_at": one_way.created_at + timedelta(days=2)})
+    assert memory.remember("ada", again) == one_way.id
+    assert memory.recall("ada").history == (again,)
+    assert memory.history("ada") == (other_way, again)
+    memory.remember_many("bob", [one_way, other_way, again])
+    assert memory.recall("bob").history == (again,)
+    # With an id of its own it is the same choice, however often it is sent.
+    memory.remember_many("eve", [choice("a", "x", "y"), choice("b", "y", "x", day=2)])
+    memory.remember("eve", choice("a", "x", "y", day=3))
+    assert [pair.id for pair in memory.recall("eve").history] == ["b"]
+
+
+def test_an_id_that_follows_from_the_content_goes_with_it(memory: UserMemory) -> None:
+    wrong = memory.remember("ada", unnamed("x", "y"))
+    right = memory.correct("ada", wrong, unnamed("x", "z"))
+    assert right == unnamed("x", "z").id
+    assert memory.history("ada") == (unnamed("x", "z"),)
+    # So the old choice can be made again.
+    assert memory.remember("ada", unnamed("x", "y")) == wrong
+    assert memory.correct("ada", wrong, unnamed("x", "z")) == right
+    assert memory.history("ada") == (unnamed("x", "z"),)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_nobody_who_is_forgotten_meanwhile_comes_back_by_a_correction(
+    memory: UserMemory, monkeypatch: pytest.MonkeyPatch, stated: bool
+) -> None:
+    entry = memory.remember("ada", choice("a", "x", "y"))
+    if stated:
+        entry = memory.state("ada", StatedPreference(text="Be brief."))
+    read = memory.entries
+
+    def then_forgotten(user_id: str) -> tuple[Entry, ...]:
+        entries = read(user_id)
+        memory.forget(user_id)
+        return entries
+
+    monkeypatch.setattr(memory, "entries", then_forgotten)
+    new = StatedPreference(text="Be long.") if stated else choice("a", "y", "x")
+    with pytest.raises(ConfigurationError, match="nothing with the id"):
+        memory.correct("ada", entry, new)
+    assert memory.shared_store().vault.key_of("ada") is None
+    assert memory.users() == []

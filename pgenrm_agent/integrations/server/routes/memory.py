@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query
 from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 
-from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.errors import EntryConflict
 from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import errors
 from pgenrm_agent.integrations.server.schemas import (
@@ -62,11 +62,12 @@ async def user(user_id: UserPath, reward_model: CallersModel) -> UserResponse:
 
     def read() -> UserResponse:
         memory = reward_model.memory
+        entries = memory.entries(user_id)
         return UserResponse(
             user_id=user_id,
-            history=list(memory.history(user_id)),
-            stated=list(memory.recall(user_id, limit=0).stated),
-            entries=list(memory.entries(user_id)),
+            history=[entry.pair for entry in entries if entry.pair],
+            stated=[e.stated for e in entries if e.stated and e.overruled_by is None],
+            entries=list(entries),
             consent=memory.consent(user_id),
         )
 
@@ -81,23 +82,20 @@ async def remember(
 ) -> Stored:
     """Remember that the user preferred one answer to another.
 
-    A request that is sent again with the same Idempotency-Key is remembered once.
+    A request that is sent again with the same Idempotency-Key, or the same `id`, is remembered once.
     """
     pair = body.pair()
-    if key is None:
+    if key is None or body.id is not None:
         return Stored(id=await reward_model.aremember(user_id, pair))
     # The key becomes the choice's id, so the memory itself tells a repeated request, also after a
     # restart and in another process.
     pair = pair.model_copy(update={"id": f"key-{hashlib.sha256(key.encode()).hexdigest()}"})
     try:
         return Stored(id=await reward_model.aremember(user_id, pair))
-    except MemoryStoreError as error:
-        history = await asyncio.to_thread(reward_model.memory.history, user_id)
-        if any(kept.id == pair.id for kept in history):
-            raise HTTPException(
-                409, "this Idempotency-Key came with another choice before: send a new one"
-            ) from error
-        raise
+    except EntryConflict as error:
+        raise HTTPException(
+            409, "this Idempotency-Key came with another choice before: send a new one"
+        ) from error
 
 
 @router.post("/v1/users/{user_id:path}/statements", status_code=201, responses=WRITE)
@@ -110,7 +108,7 @@ async def state(user_id: UserPath, body: StatementBody, reward_model: CallersMod
 async def correct_preference(
     user_id: UserPath, body: PreferenceChange, reward_model: CallersModel
 ) -> Stored:
-    """Put another choice in the place of one; it keeps its id."""
+    """Put another choice in the place of one; it keeps an id that it was given."""
     return await _corrected(reward_model, user_id, body.id, body.pair())
 
 

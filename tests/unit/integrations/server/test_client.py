@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from pgenrm_agent.errors import (
     ConfigurationError,
     EngineTimeout,
     EngineUnavailable,
+    EntryConflict,
+    EntryRefused,
     InvalidInput,
     PGenRMError,
 )
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 ANSWERS = ["So. 3", "Thus. 8"]
 PAIR = PreferencePair(
+    id="from-there",
     query="Whence?",
     chosen="From there.",
     rejected="Who knows?",
@@ -175,6 +179,51 @@ def test_a_thumb_takes_the_place_of_the_one_before(client: Client, keyless: Runn
         assert [(pair.id, pair.chosen) for pair in memory.history("mia")] == [(ids[0], chosen)]
     assert keyless.reward_model.remember_feedback(evaluation, "answer-1", True) == ids
     client.forget("mia")
+
+
+def test_two_opposite_thumbs_at_once_leave_one_of_them(
+    client: Client, keyless: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = client.score("noa", "How?", ANSWERS)
+    remember, memory = Client.aremember, keyless.reward_model.memory
+
+    async def overtaken(self: Client, user_id: str, pair: PreferencePair) -> str:
+        await asyncio.to_thread(
+            keyless.reward_model.remember_feedback, evaluation, "answer-1", False
+        )
+        return await remember(self, user_id, pair)
+
+    monkeypatch.setattr(Client, "aremember", overtaken)
+    ids = client.remember_feedback(evaluation, "answer-1", True)
+    assert [(pair.id, pair.chosen) for pair in memory.history("noa")] == [(ids[0], "So. 3")]
+    client.forget("noa")
+
+
+def test_a_choice_that_cannot_be_kept_is_the_callers_trouble(
+    client: Client, keyless: Running
+) -> None:
+    turns = (Message(role="user", content="w" * 50_000),) * 4
+    for refused, kind in (
+        (PAIR.model_copy(update={"conversation": turns}), EntryRefused),
+        (PAIR.model_copy(update={"chosen_score": float("nan")}), EntryRefused),
+        (PAIR.model_copy(update={"chosen": "Another."}), EntryConflict),
+    ):
+        client.remember("pia", PAIR)
+        here = keyless.reward_model
+        with pytest.raises(kind) as there:
+            client.remember("pia", refused)
+        with pytest.raises(kind) as local:
+            here.remember("pia", refused)
+        assert type(there.value) is type(local.value) is kind
+        assert str(there.value) == str(local.value)
+    assert here.memory.history("pia") == (PAIR,)
+    client.forget("pia")
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\r\nX-PGenRM-User: bob", "schlüssel", "a\0"])
+def test_a_key_that_no_header_holds_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="key"):
+        Client("http://127.0.0.1:9", key=key)
 
 
 def test_what_the_library_would_raise_is_raised(client: Client, serve: Serve) -> None:
