@@ -22,7 +22,7 @@ from pgenrm_agent.extras import require
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-__all__ = ["PlainData", "in_memory", "in_postgres", "in_sqlite", "skipping_refused"]
+__all__ = ["PlainData", "emptied", "in_memory", "in_postgres", "in_sqlite", "skipping_refused"]
 
 
 class PlainData(JsonPlusSerializer):
@@ -87,7 +87,28 @@ async def in_sqlite(path: str | Path) -> AsyncIterator[BaseCheckpointSaver[str]]
     async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
         saver.serde = PlainData()
         await saver.setup()
+        # What is deleted, or replaced, is overwritten.
+        await saver.conn.execute("PRAGMA secure_delete = ON")
         yield saver
+
+
+async def emptied(saver: BaseCheckpointSaver[str]) -> None:
+    """Take what was deleted out of the write-ahead log of a checkpointer on SQLite, too.
+
+    Raises sqlite3.OperationalError when another process is reading the file.
+    """
+    import sqlite3
+
+    try:
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    except ImportError:
+        return
+    if not isinstance(saver, AsyncSqliteSaver):
+        return
+    async with saver.lock, saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+        row = await cursor.fetchone()
+    if row is not None and row[0]:
+        raise sqlite3.OperationalError("another process is reading it")
 
 
 @asynccontextmanager

@@ -128,8 +128,8 @@ class PGenRM(Remembering):
         self._checkpointer = checkpointer
         self._run = run_options(show_neighbors, staged, max_tokens, prices)
         self._cache = cache
-        if cache is not None and memory is not None and not isinstance(memory, (str, Path)):
-            memory.also_forget.add(cache.forget)
+        if memory is not None and not isinstance(memory, (str, Path)):
+            self._also_forget_in(memory)
         self._persona_embedder = persona_embedder
         self._neighbors: Neighbors | None = None
         self._lock = threading.RLock()
@@ -295,9 +295,16 @@ class PGenRM(Remembering):
             self._refuse_closed()
             if self._memory is None:
                 self._memory = open_memory(self._memory_wanted)
-                if self._cache is not None:
-                    self._memory.also_forget.add(self._cache.forget)
+                self._also_forget_in(self._memory)
             return self._memory
+
+    def _also_forget_in(self, memory: UserMemory) -> None:
+        """Let who is forgotten in the memory leave the cache, and the runs that were debugged on it."""
+        from pgenrm_agent.graphs.run_store import ForgetRuns
+
+        memory.also_forget_whole.add(ForgetRuns(memory=memory.where))
+        if self._cache is not None:
+            memory.also_forget.add(self._cache.forget)
 
     def with_memory(self, memory: UserMemory | str | Path) -> PGenRM:
         """Return the same model and settings on another memory; the engine stays this object's.

@@ -10,10 +10,11 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.cli.engine_choice import EngineChoice
-from pgenrm_agent.cli.resources import open_embedder, open_memory
+from pgenrm_agent.cli.resources import is_url, open_embedder, open_memory
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def labels_of(**options: str | None) -> dict[str, str]:
     names is not opened unless the user says so.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if "memory" in given and not is_url(given["memory"]):  # the same from any folder
+        given["memory"] = str(Path(given["memory"]).expanduser().absolute())
     return given | {SEAL: _seal(given)} if given else {}
 
 
@@ -81,7 +84,7 @@ def open_session(
     engine: used instead of the one that is named.
     """
     from pgenrm_agent.debugging.session import DebugSession
-    from pgenrm_agent.debugging.store import default_store
+    from pgenrm_agent.graphs.run_store import default_store
     from pgenrm_agent.model_files import bundled_model, named_format
 
     with ExitStack() as resources:

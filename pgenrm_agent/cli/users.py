@@ -198,16 +198,19 @@ def forget(
     cache: CacheOption,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove every trace of a user, or one entry of theirs; from the cache, too."""
+    """Remove every trace of a user, or one entry of theirs; from the cache and debugging runs, too."""
     check_server(context, server)
     what = f"everything about {user}" if entry is None else f"{entry} of {user}"
     if not yes:
         typer.confirm(f"Forget {what}?", abort=True)
+    from pgenrm_agent.graphs.run_store import ForgetRuns
     from pgenrm_agent.memory import UserMemory
 
     with open_cache(None if server else cache) as kept, _open(context, memory, server) as store:
-        if kept is not None and isinstance(store, UserMemory):
-            store.also_forget.add(kept.forget)
+        if isinstance(store, UserMemory):
+            store.also_forget_whole.add(ForgetRuns(memory=store.where))
+            if kept is not None:
+                store.also_forget.add(kept.forget)
         if entry is None:
             typer.echo(f"{store.forget(user)} entries removed")
         elif store.forget_entry(user, entry):

@@ -29,7 +29,6 @@ from pgenrm_agent.debugging.editing import Editor
 from pgenrm_agent.debugging.export import copy_run, dump_run, load_run
 from pgenrm_agent.debugging.records import Records, checkpoint_of, config_of, id_of, side_of
 from pgenrm_agent.debugging.replay import replay
-from pgenrm_agent.debugging.store import open_saver
 from pgenrm_agent.debugging.views import (
     Checkpoint,
     Comparison,
@@ -43,6 +42,7 @@ from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
+from pgenrm_agent.graphs.run_store import ForgetRuns, forget_in, open_saver
 from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
@@ -52,6 +52,7 @@ from pgenrm_agent.graphs.state import (
     SignalSource,
     default_format,
 )
+from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.opening import refuse_other_types
 from pgenrm_agent.schema import (
     Candidate,
@@ -80,7 +81,8 @@ class DebugSession(Closeable):
         store: A SQLite file (made when missing), a PostgreSQL URL, or None to keep runs in memory.
         engine: What samples, yours to close; None means the bundled model.
         chain_format: The format of its chains; left out, the one that suits the engine.
-        memory: Where signals come from that a run is not given.
+        memory: Where signals come from that a run is not given. Who is forgotten in a `UserMemory`
+            leaves the store, too.
         neighbors: Who is similar. Give `Neighbors(..., joining=False)`: nobody should join a
             prototype with a persona that was made up here.
     """
@@ -115,6 +117,14 @@ class DebugSession(Closeable):
         self._graph: EvaluationGraph = build_graph(self._saver)
         self._records = Records(self._graph, self._saver, neighbors)
         self._editor = Editor(self._records, self._graph, self._format, self._context)
+        if isinstance(memory, UserMemory):
+            where = (
+                str(store) if store is None or "://" in str(store) else str(Path(store).resolve())
+            )
+            memory.also_forget_whole.add(self._forget if store is None else ForgetRuns(where))
+
+    def _forget(self, user_id: str) -> int:
+        return self._loop.run_blocking(lambda: forget_in(self._saver, user_id))
 
     def _format(self) -> ChainFormat:
         """Return the format in which chains are written now: a server's is found out by asking it."""
@@ -124,6 +134,8 @@ class DebugSession(Closeable):
 
     def close(self) -> None:
         """Close the store. Calling it again does nothing."""
+        if isinstance(self._context.memory, UserMemory):
+            self._context.memory.also_forget_whole.discard(self._forget)
         self._loop.close(self._resources.aclose)
 
     # --- running ---

@@ -95,7 +95,9 @@ class Store:
         self.pid = os.getpid()
         self.users_of_this = 1
         self.also_forget: set[Callable[[str], object]] = set()
-        """What is called with a user who is forgotten, by every memory on this store."""
+        """What is called with a user who is forgotten, in whole or in part, by every memory on this store."""
+        self.also_forget_whole: set[Callable[[str], object]] = set()
+        """What is called with a user who is forgotten in whole, and not for an entry."""
         self._lock = lock
         self._copies = copies
         self._database = database

@@ -117,6 +117,7 @@ class UserMemory(Corrections):
             store = connect(text_of(url, "url"), vault, embedder, headers)
         self._shared = store
         self.also_forget = store.also_forget
+        self.also_forget_whole = store.also_forget_whole
         self._close = weakref.finalize(self, release, store)
         # At exit the operating system releases everything, and Chroma's threads may be gone.
         self._close.atexit = False
@@ -163,12 +164,12 @@ class UserMemory(Corrections):
     def forget(self, user_id: str) -> int:
         """Remove every row of a user, then their key; returns how many rows that were.
 
-        Then what is in `also_forget` is called. Whatever copy of a row is left anywhere can no longer
-        be read or traced.
+        Then what is in `also_forget` and `also_forget_whole` is called. Whatever copy of a row is
+        left anywhere can no longer be read or traced.
         """
         user_id = valid_user_id(user_id)
         forgotten = forget_rows(self._store, user_id)
-        tell_forgotten(self.also_forget, user_id)
+        tell_forgotten(self.also_forget | self.also_forget_whole, user_id)
         return forgotten
 
     # --- reading ---

@@ -32,6 +32,7 @@ from pgenrm_agent.engines.chat import ChatModelEngine
 from pgenrm_agent.engines.confidential import SPAN
 from pgenrm_agent.engines.protocol import Prompt, SamplingParams
 from pgenrm_agent.errors import EngineError
+from pgenrm_agent.graphs import sampler, sealing
 from pgenrm_agent.graphs.prototype_learning import (
     LearnedPrototypes,
     LearningContext,
@@ -134,37 +135,37 @@ def read_by(model: Gossip) -> str:
     return asked
 
 
-async def test_an_outer_graph_sees_nothing_in_any_stream_callback_or_checkpoint(
-    rm: PGenRM, model: Gossip, on_model: Recorder
-) -> None:
+async def told_by_an_outer_graph(rm: PGenRM) -> tuple[dict[str, str], Recorder]:
+    """All that an outer graph shows of an evaluation, by where it shows it, and what callbacks heard."""
     builder = StateGraph(OuterState)
     builder.add_node("judge", as_node(rm))
     builder.add_edge(START, "judge")
     builder.add_edge("judge", END)
     saver, recorder = InMemorySaver(), Recorder()
     outer = builder.compile(checkpointer=saver)
-    seen = [
-        repr(part)
-        async for part in outer.astream(
-            {"user_id": "ann", **ASKED},
-            {"configurable": {"thread_id": "t"}, "callbacks": [recorder]},
-            stream_mode=[
-                "values",
-                "updates",
-                "messages",
-                "custom",
-                "checkpoints",
-                "tasks",
-                "debug",
-            ],
-            subgraphs=True,
-        )
-    ]
-    read_by(model)
+    seen: dict[str, str] = {}
+    async for part in outer.astream(
+        {"user_id": "ann", **ASKED},
+        {"configurable": {"thread_id": "t"}, "callbacks": [recorder]},
+        stream_mode=["values", "updates", "messages", "custom", "checkpoints", "tasks", "debug"],
+        subgraphs=True,
+    ):
+        _, mode, content = part
+        seen[str(mode)] = f"{seen.get(str(mode), '')}\n{content!r}"
     kept = repr((dict(saver.storage), dict(saver.blobs), dict(saver.writes)))
-    for place in ("\n".join(seen), kept, recorder.said(), on_model.said()):
-        assert OWN in place
-        assert CANARY not in place
+    return {**seen, "checkpoints of the outer graph": kept, "callbacks": recorder.said()}, recorder
+
+
+async def test_an_outer_graph_sees_nothing_in_any_stream_callback_or_checkpoint(
+    rm: PGenRM, model: Gossip, on_model: Recorder
+) -> None:
+    told, recorder = await told_by_an_outer_graph(rm)
+    read_by(model)
+    for place, content in {**told, "callbacks of the model": on_model.said()}.items():
+        assert CANARY not in content, place
+    for place in ("values", "updates", "callbacks", "checkpoints of the outer graph"):
+        assert OWN in told[place]
+    assert OWN in on_model.said()
     assert any(SPAN in text for event, text in recorder.told if event == "on_chain_start")
     first, *_ = [text for _, text in recorder.told if "'whole':" in text]
     assert re.search(r"'whole': 3, 'prompt_tokens': 0, 'completion_tokens': \d+\}", first)
@@ -243,6 +244,48 @@ async def test_spans_of_failures_have_no_text_either(
     assert all(re.fullmatch(r"Engine\w+", kind) for kind in texts.pop("error.type"))
     assert texts == NAMES_OF_THE_MODEL
     assert CANARY not in "\n".join(span.to_json() for span in spans.get_finished_spans())
+
+
+async def test_without_the_seal_the_canary_is_seen_everywhere(
+    rm: PGenRM, model: Gossip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the test above looks at would show similar users' words, were they not sealed."""
+    monkeypatch.setattr(sealing, "seal_update", lambda update, opened, source: update)
+    told, _ = await told_by_an_outer_graph(rm)
+    read_by(model)
+    sees = {place for place, content in told.items() if CANARY in content}
+    assert sees >= {
+        "values",
+        "updates",
+        "tasks",
+        "checkpoints",
+        "debug",
+        "callbacks",
+        "checkpoints of the outer graph",
+    }
+
+
+async def test_without_confidence_the_canary_is_seen_by_whatever_watches_the_model(
+    rm: PGenRM,
+    model: Gossip,
+    on_model: Recorder,
+    traces: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor would callbacks, traces, logs and errors be silent, were prompts not marked as confidential."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(
+        sampler, "Prompt", lambda **given: Prompt(**{**given, "confidential": False})
+    )
+    await rm.ascore("ann", ASKED["query"], ASKED["candidates"])
+    read_by(model)
+    for content in (on_model.said(), "\n".join(traces), caplog.text):
+        assert CANARY in content
+    model.fails = True
+    with pytest.raises(EngineError) as raised:
+        await rm.ascore("somebody unknown", ASKED["query"], ASKED["candidates"])
+    assert CANARY in "".join(traceback.format_exception(raised.value))
 
 
 async def test_events_of_a_tool_show_nothing(rm: PGenRM, model: Gossip) -> None:

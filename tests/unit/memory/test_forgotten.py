@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 from leftovers import files_holding
 from users_learned_from import context, fill, scoring
 
+from pgenrm_agent.debugging import DebugSession
+from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import EngineError, MemoryStoreError
 from pgenrm_agent.graphs.prototype_learning import learn_prototypes
 from pgenrm_agent.memory import UserMemory, store
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.prototypes import Neighbors
+from pgenrm_agent.schema import EvaluationRequest, PreferencePair, Scaling, StatedPreference
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 CANARY = "canary@example.org"
@@ -43,6 +46,24 @@ def remember(memory: UserMemory, user: str) -> None:
     memory.remember(user, CHOICE)
     memory.state(user, STATED)
     memory.set_consent(user, True)
+
+
+SCALING = Scaling(individual=2, prototype=3, seed=1)
+
+
+def request(user: str) -> EvaluationRequest:
+    return EvaluationRequest.model_validate(
+        {
+            "user_id": user,
+            "query": "A question",
+            "candidates": [{"id": text, "text": text} for text in ("short", "chatty")],
+        }
+    )
+
+
+def debugging(runs: Path, memory: UserMemory, neighbors: Neighbors) -> DebugSession:
+    engine = ScriptedEngine(describe)
+    return DebugSession(runs, engine=engine, memory=memory, neighbors=neighbors)
 
 
 def describe(prompt: Prompt, _: int) -> str:
@@ -87,9 +108,26 @@ async def test_after_remember_build_score_and_forget_no_byte_is_left(tmp_path: P
             "memory/chroma/chroma.sqlite3",
             "prototypes.sqlite",
         }
-        assert memory.forget(CANARY) >= 3
-        gone = [trace for trace in traces if trace != key.pseudonym]
-        assert files_holding(data, gone) == set()
+        # What was debugged is as open as the memory is sealed, and goes with the user.
+        similar = Neighbors(memory, HashingEmbedder(), joining=False)
+        runs = data / "runs.sqlite"
+        with debugging(runs, memory, similar) as closed:
+            for user in (CANARY, "u11"):
+                closed.start(request(user), scaling=SCALING, run=f"{user}-closed")
+                closed.resume(f"{user}-closed")
+        with debugging(runs, memory, similar) as session:
+            session.start(request(CANARY), scaling=SCALING, run="canary-open")
+            session.step("canary-open")
+            session.fork("canary-open", name="canary-fork")
+            session.import_(session.export("canary-open"), run="canary-import")
+            session.edit_history("canary-open", [CHOICE])
+            held = {needle for _, needle in files_holding(data, [*TRACES, CANARY])}
+            assert held == {*TRACES, CANARY}
+            assert memory.forget(CANARY) >= 3
+            gone = [trace for trace in traces if trace != key.pseudonym]
+            assert files_holding(data, gone) == set()
+            assert [run.run for run in session.runs()] == ["u11-closed"]
+            assert session.replay("u11-closed").same
     assert files_holding(data, gone) == set()
     with UserMemory(data / "memory") as memory:
         assert files_holding(data, gone) == set()
