@@ -162,7 +162,7 @@ def read_candidates(arguments: list[str]) -> list[str | Candidate]:
     candidates: list[str | Candidate] = []
     for argument in arguments:
         if argument.startswith("@") and argument.endswith(".jsonl"):
-            lines = text_or_file(argument).splitlines()
+            lines = text_or_file(argument).split("\n")  # a text may hold other ends of lines
             candidates += [
                 _candidate(line, where=f"{argument[1:]}, line {number}")
                 for number, line in enumerate(lines, start=1)

@@ -15,6 +15,7 @@ from command_line import pgenrm
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pgenrm_agent.cli.score import read_candidates
 from pgenrm_agent.extras import EXTRA_OF, EXTRAS, extra_of
 from pgenrm_agent.reward_model import RerankResult
 from pgenrm_agent.schema import UserSignals
@@ -143,6 +144,12 @@ def test_a_bad_line_in_a_file_of_answers_is_named(
     done = pgenrm("score", "-u", "ada", "-q", "Q", f"@{file}", "--memory", str(tmp_path))
     assert done.returncode == 2
     assert complaint in done.complaint
+
+
+def test_a_line_of_a_file_of_answers_ends_at_its_end_alone(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes('"A good\u2028line."\r\n"Another\x85one."\n'.encode())
+    assert read_candidates([f"@{file}"]) == ["A good\u2028line.", "Another\x85one."]
 
 
 def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ ONE_EVENT = {
 ERRORS = errors(401, 408, 409, 413, 422, 429, 502, 503, 504)
 USER_HEADER = "X-PGenRM-User"
 KEEP_ALIVE_S = 10.0
+LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+"""What JSON leaves as it is in a text, and many clients' readers of lines, httpx's too, end a line at."""
 UNKNOWN = UserSignals(user_id="somebody")
 
 
@@ -235,4 +237,4 @@ async def _events(
 
 
 def _event(name: str, data: BaseModel) -> str:
-    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
+    return f"event: {name}\ndata: {data.model_dump_json().translate(LINE_ENDS)}\n\n"

@@ -92,6 +92,15 @@ async def test_async_calls_and_stages(keyless: Running) -> None:
     assert [item.index for item in ranking] == [1, 0]
 
 
+def test_ends_of_lines_in_a_text_end_no_event(client: Client) -> None:
+    """JSON leaves them as they are, and readers of lines do not."""
+    answers = [f"So. 3{end}Or not." for end in ("\x85", "\u2028", "\u2029", "\x0c", "\x1d", "\r\n")]
+    stages: list[Progress] = []
+    told = client.score("ada", f"How?{''.join(answers)}", answers, on_progress=stages.append)
+    assert [candidate.text for candidate in told.request.candidates] == answers
+    assert stages[-1].stage == "aggregate"
+
+
 def test_the_servers_scaling_counts_unless_the_client_has_its_own(keyless: Running) -> None:
     with Client(keyless.url) as client:
         assert len(client.score("ada", "How?", ANSWERS).chains) == 2
