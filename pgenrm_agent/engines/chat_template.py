@@ -80,7 +80,8 @@ def _measured(value: object) -> object:
     """Return a value that may be written: lists can hold each other many times over."""
     if isinstance(value, str) or not isinstance(value, Mapping | list | tuple):
         return value
-    length, inside = 0, [value]
+    length = 0
+    inside: list[object] = [value]
     while inside:
         inner = inside.pop()
         length += len(inner) if isinstance(inner, str) else 8

@@ -12,10 +12,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
-__all__ = ["overruled_choices", "overruled_statements", "standing_statements"]
+__all__ = [
+    "matter_of",
+    "overruled_choices",
+    "overruled_statements",
+    "side_of",
+    "standing_statements",
+]
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -54,6 +61,23 @@ SIDES: dict[str, tuple[str, bool]] = {
 }
 
 
+Matter: TypeAlias = tuple[str, tuple[Message, ...], frozenset[str]]
+
+
+def matter_of(pair: PreferencePair) -> Matter:
+    """Return what a choice is about: choices of which this is the same agree, or contradict each other."""
+    return (
+        _plain(pair.query),
+        pair.conversation,
+        frozenset(map(_plain, (pair.chosen, pair.rejected))),
+    )
+
+
+def side_of(pair: PreferencePair) -> str:
+    """Return on which side of its matter a choice is."""
+    return _plain(pair.chosen)
+
+
 def overruled_choices(pairs: Sequence[PreferencePair]) -> dict[str, str]:
     """Return the id of each choice that a newer one contradicts, and the newest such choice's id."""
     by_query: dict[str, list[PreferencePair]] = {}
@@ -63,11 +87,10 @@ def overruled_choices(pairs: Sequence[PreferencePair]) -> dict[str, str]:
     for asked in by_query.values():
         if len(asked) == 1:  # as nearly all are, so that their answers need not be looked at
             continue
-        latest: dict[tuple[object, ...], PreferencePair] = {}
+        latest: dict[Matter, PreferencePair] = {}
         for pair in sorted(asked, key=lambda pair: (pair.created_at, pair.id), reverse=True):
-            answers = frozenset((_plain(pair.chosen), _plain(pair.rejected)))
-            newer = latest.setdefault((pair.conversation, answers), pair)
-            if _plain(newer.chosen) != _plain(pair.chosen):
+            newer = latest.setdefault(matter_of(pair), pair)
+            if side_of(newer) != side_of(pair):
                 overruled[pair.id] = newer.id
     return overruled
 

@@ -7,19 +7,31 @@ they were remembered or passed along.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pgenrm_agent.arguments import text_of, whole_number
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory.agreement import overruled_choices
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["Selection", "oldest_first", "refuse_unusable", "select"]
+__all__ = [
+    "MANY",
+    "Selection",
+    "draws_of",
+    "lots_of",
+    "oldest_first",
+    "refuse_unusable",
+    "rounded",
+    "select",
+]
+
+MANY = 2_000
+"""Beyond so many choices lots are drawn for all at once, and the memory keeps an index."""
 
 Selection: TypeAlias = Literal["random", "similar", "recent"]
 
@@ -53,19 +65,22 @@ def select(
     if selection == "random":
         # Each pair gets a lot of its own: fewer pairs are a prefix of more, and one new pair leaves
         # the order of the others as it was.
-        order = sorted(pairs, key=lambda pair: _lot(pair, seed))
+        if len(pairs) <= MANY:
+            order = sorted(pairs, key=lambda pair: _lot(pair, seed))
+        else:
+            lots = lots_of(draws_of(pair.id for pair in pairs), seed)
+            order = [pairs[place] for place in np.argsort(lots)]
     elif selection == "recent":
         order = oldest_first(pairs)[::-1]
     else:
-        likeness = np.asarray([] if similarity is None else similarity, dtype=np.float64)
+        likeness = rounded([] if similarity is None else similarity)
         if likeness.shape != (len(pairs),):
             raise ConfigurationError(
                 f"selection 'similar' got {likeness.size} similarities for {len(pairs)} pairs: "
                 "give one for each"
             )
-        # Rounded, so that the last bits of a sum in another order change nothing.
         ranked = sorted(
-            zip(np.round(likeness, 5).tolist(), pairs, strict=True),
+            zip(likeness.tolist(), pairs, strict=True),
             key=lambda entry: (entry[0], *_age(entry[1])),
             reverse=True,
         )
@@ -97,6 +112,27 @@ def refuse_unusable(selection: object, limit: object, query: object, seed: objec
 def oldest_first(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
     """Sort by time, and pairs of the same moment by id."""
     return sorted(pairs, key=_age)
+
+
+def rounded(similarity: ArrayLike) -> NDArray[np.float64]:
+    """Return similarities so that the last bits of a sum in another order change nothing."""
+    return np.round(np.asarray(similarity, dtype=np.float64), 5)
+
+
+def draws_of(pair_ids: Iterable[str]) -> NDArray[np.uint64]:
+    """Return a number for each choice, from which `lots_of` makes its lot for any seed."""
+    digests = b"".join(
+        hashlib.blake2b(pair_id.encode(), digest_size=8).digest() for pair_id in pair_ids
+    )
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def lots_of(draws: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Return the choices' lots; the smallest is drawn first. By the finalizer of SplitMix64."""
+    lots = draws + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    lots = (lots ^ (lots >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    lots = (lots ^ (lots >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return lots ^ (lots >> np.uint64(31))
 
 
 def _age(pair: PreferencePair) -> tuple[datetime, str]:

@@ -17,6 +17,7 @@ import numpy as np
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.errors import MemoryStoreError, PGenRMError
+from pgenrm_agent.memory.choice_index import ChoiceIndexes
 from pgenrm_agent.memory.mark import check_version, read_mark, write_mark
 from pgenrm_agent.memory.ownership import DirectoryLock
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
@@ -98,6 +99,7 @@ class Store:
         """What is called with a user who is forgotten, in whole or in part, by every memory on this store."""
         self.also_forget_whole: set[Callable[[str], object]] = set()
         """What is called with a user who is forgotten in whole, and not for an entry."""
+        self.indexes = ChoiceIndexes()
         self._lock = lock
         self._copies = copies
         self._database = database

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-import numpy as np
 from pydantic import JsonValue
 
 from pgenrm_agent.arguments import (
@@ -22,12 +21,13 @@ from pgenrm_agent.arguments import (
     whole_number,
     yes_or_no,
 )
-from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.files import exporting, open_text
 from pgenrm_agent.memory.agreement import standing_statements
+from pgenrm_agent.memory.choosing import choices_in, recalled
 from pgenrm_agent.memory.corrections import Corrections, tell_forgotten
-from pgenrm_agent.memory.reading import all_rows, in_batches, pages, rows_of
+from pgenrm_agent.memory.reading import all_rows, in_batches, rows_of
 from pgenrm_agent.memory.records import (
     ConsentRecord,
     PairRecord,
@@ -41,12 +41,11 @@ from pgenrm_agent.memory.rows import (
     PSEUDONYM,
     STATED,
     consent_in,
-    pair_in,
     profile_row_id,
     stated_in,
     stated_row_id,
 )
-from pgenrm_agent.memory.selection import Selection, oldest_first, refuse_unusable, select
+from pgenrm_agent.memory.selection import Selection, oldest_first, refuse_unusable
 from pgenrm_agent.memory.store import (
     Store,
     connect,
@@ -59,9 +58,6 @@ from pgenrm_agent.memory.vault import UserKey
 from pgenrm_agent.memory.writing import forget_rows, write_records
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
-
-if TYPE_CHECKING:
-    from chromadb.api.types import Include
 
 __all__ = ["UserMemory"]
 
@@ -204,15 +200,13 @@ class UserMemory(Corrections):
         user_id = valid_user_id(user_id)
         refuse_unusable(selection, limit, query, seed)
         history: tuple[PreferencePair, ...] = ()
-        choices_known: int | None = None
-        key = self._key_of(user_id)
-        if limit != 0:
-            pairs, vectors = self._pairs(key, with_vectors=selection == "similar")
-            similarity = None
-            if pairs and vectors is not None and query is not None:
-                similarity = vectors @ self._store.embedder.embed([query])[0]
-            history = select(pairs, selection, limit, seed=seed, similarity=similarity)
-            choices_known = len(pairs)
+        choices_known = None if limit == 0 else 0
+        store, key = self._store, self._key_of(user_id)
+        if limit != 0 and key is not None:
+            with reported("read", store.where):
+                history, choices_known = recalled(
+                    store, key, selection, limit, seed=seed, query=query
+                )
         stated = standing_statements([stated for *_, stated in self._statements(key)])
         return UserSignals(
             user_id=user_id, history=history, stated=stated, choices_known=choices_known
@@ -220,7 +214,7 @@ class UserMemory(Corrections):
 
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:
         """Return all remembered choices of a user, oldest first."""
-        return tuple(oldest_first(self._pairs(self._key_of(valid_user_id(user_id)))[0]))
+        return self._history(self._key_of(valid_user_id(user_id)))
 
     def consent(self, user_id: str) -> bool:
         """Return whether the user has agreed to take part; False until they do."""
@@ -411,22 +405,12 @@ class UserMemory(Corrections):
         with reported("read", store.where):
             return store.vault.key_of(user_id)
 
-    def _pairs(
-        self, key: UserKey | None, *, with_vectors: bool = False
-    ) -> tuple[list[PreferencePair], Vectors | None]:
+    def _history(self, key: UserKey | None) -> tuple[PreferencePair, ...]:
         if key is None:
-            return [], None
+            return ()
         store = self._store
-        include: Include = ["metadatas", "embeddings"] if with_vectors else ["metadatas"]
         with reported("read", store.where):
-            pairs: list[PreferencePair] = []
-            vectors: list[Vectors] = []
-            for page in pages(store.interactions, include, {PSEUDONYM: key.pseudonym}):
-                rows = zip(page["ids"], page["metadatas"] or (), strict=True)
-                pairs += [pair_in(row_id, metadata, key) for row_id, metadata in rows]
-                if with_vectors and page["ids"]:
-                    vectors.append(np.asarray(page["embeddings"], dtype=np.float32))
-            return pairs, np.concatenate(vectors) if vectors else None
+            return tuple(oldest_first(choices_in(store, key)))
 
     def _stated(self, user_id: str) -> list[tuple[str, datetime, StatedPreference]]:
         return self._statements(self._key_of(user_id))
@@ -447,7 +431,7 @@ class UserMemory(Corrections):
     def _records(self, user_id: str) -> Iterator[Record]:
         if (key := self._key_of(user_id)) is None:
             return
-        for pair in oldest_first(self._pairs(key)[0]):
+        for pair in self._history(key):
             yield PairRecord(user_id=user_id, pair=pair)
         for _, created_at, stated in self._statements(key):
             yield StatedRecord(user_id=user_id, stated=stated, created_at=created_at)

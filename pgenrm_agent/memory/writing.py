@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from pgenrm_agent.errors import EntryConflict
+from pgenrm_agent.memory.choice_index import ChoiceIndex
 from pgenrm_agent.memory.reading import in_batches, rows_of
 from pgenrm_agent.memory.records import (
     ConsentRecord,
@@ -63,18 +64,25 @@ def write_records(
         keys = store.vault.keys_for(record.user_id for record in records)
         fresh = _fresh(store, records, keys, where)
         pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
-        for some in in_batches(pairs, store.max_batch):
-            vectors = store.embedder.embed([record.pair.query for _, record in some])
-            rows = [row for row, _ in some]
-            store.interactions.add(
-                ids=[row.id for row in rows],
-                embeddings=vectors,
-                metadatas=[row.metadata for row in rows],
-            )
-            store.wrote()
-            if not store.embedded:
-                # `add` leaves a row alone that another process has just added.
-                _fresh(store, [record for _, record in some], keys, where)
+        names = {keys[record.user_id].pseudonym for _, record in pairs}
+        with store.indexes.writing(names) as indexes:
+            for some in in_batches(pairs, store.max_batch):
+                vectors = store.embedder.embed([record.pair.query for _, record in some])
+                rows = [row for row, _ in some]
+                store.interactions.add(
+                    ids=[row.id for row in rows],
+                    embeddings=vectors,
+                    metadatas=[row.metadata for row in rows],
+                )
+                for name, index in indexes.items():
+                    own = [i for i, row in enumerate(rows) if row.metadata[PSEUDONYM] == name]
+                    index.add(
+                        [rows[i].id for i in own], [some[i][1].pair for i in own], vectors[own]
+                    )
+                store.wrote()
+                if not store.embedded:
+                    # `add` leaves a row alone that another process has just added.
+                    _fresh(store, [record for _, record in some], keys, where)
         others = [row for row, record in fresh if not isinstance(record, PairRecord)]
         for batch in in_batches(others, store.max_batch):
             store.users.upsert(
@@ -97,7 +105,8 @@ def put_record(store: Store, record: PairRecord) -> None:
     check_limits(record)
     with store.writing(), reported("write to", store.where):
         key = store.vault.keys_for([record.user_id])[record.user_id]
-        _put(store, row_of(record, key), record)
+        with store.indexes.writing([key.pseudonym]) as indexes:
+            _put(store, row_of(record, key), record, indexes.get(key.pseudonym))
 
 
 def exchange_record(store: Store, old: Entered, new: Entered) -> str | None:
@@ -117,14 +126,18 @@ def exchange_record(store: Store, old: Entered, new: Entered) -> str | None:
         row, before, collection = row_of(new, key), row_of(old, key), _collection_of(store, old)
         if not collection.get(ids=[before.id], include=[])["ids"]:
             return None
-        _put(store, row, new)
-        if before.id != row.id:
-            collection.delete(ids=[before.id])
-            store.wrote()
+        with store.indexes.writing([key.pseudonym]) as indexes:
+            index = indexes.get(key.pseudonym)
+            _put(store, row, new, index)
+            if before.id != row.id:
+                collection.delete(ids=[before.id])
+                if index is not None:
+                    index.remove(before.id)
+                store.wrote()
     return row.id
 
 
-def _put(store: Store, row: Row, record: Entered) -> None:
+def _put(store: Store, row: Row, record: Entered, index: ChoiceIndex | None) -> None:
     collection = _collection_of(store, record)
     vectors = (
         store.embedder.embed([record.pair.query])
@@ -132,6 +145,8 @@ def _put(store: Store, row: Row, record: Entered) -> None:
         else np.ones((1, 1), dtype=np.float32)
     )
     collection.upsert(ids=[row.id], embeddings=vectors, metadatas=[row.metadata])
+    if index is not None and isinstance(record, PairRecord):
+        index.add([row.id], [record.pair], vectors)
     store.changed(collection)
     store.wrote()
 
@@ -150,8 +165,11 @@ def remove_record(store: Store, record: Entered) -> None:
         key = store.vault.key_of(record.user_id)
         if key is None:  # the user was forgotten meanwhile
             return
-        collection = _collection_of(store, record)
-        collection.delete(ids=[row_of(record, key).id])
+        collection, row_id = _collection_of(store, record), row_of(record, key).id
+        with store.indexes.writing([key.pseudonym]) as indexes:
+            collection.delete(ids=[row_id])
+            if (index := indexes.get(key.pseudonym)) is not None:
+                index.remove(row_id)
         store.changed(collection)
         store.wrote()
 
@@ -167,6 +185,7 @@ def forget_rows(store: Store, user_id: str) -> int:
         key = store.vault.key_of(user_id)
         if key is None:
             return 0
+        store.indexes.drop(key.pseudonym)
         for collection in store.collections():
             before = forgotten
             while ids := collection.get(
@@ -176,6 +195,7 @@ def forget_rows(store: Store, user_id: str) -> int:
                 forgotten += len(ids)
             if forgotten > before:
                 store.changed(collection)
+        store.indexes.drop(key.pseudonym)
         store.wrote()
         store.vault.remove(user_id)
     return forgotten
