@@ -13,7 +13,7 @@ from pgenrm_agent.settings import DEFAULT, settings_sources
 
 WHERE = """
 from platformdirs import user_config_path, user_data_path
-from pgenrm_agent.debugging.store import default_store
+from pgenrm_agent.graphs.run_store import default_store
 from pgenrm_agent.memory import UserMemory, default_directory
 from pgenrm_agent.settings import config_files
 UserMemory().close()
