@@ -142,8 +142,8 @@ class _Reading:
         criterion: int | None = None
         newest: Literal["response", "criterion"] = "response"
         named_at = response_at = 0
-        # How the number stands before its criterion: "8 on Clarity and 3 on Depth"; else empty.
-        number_first = ""
+        # "8 on Clarity and 3 on Depth": the number stands before its criterion.
+        number_first = False
         # Whether the response is told to claim what follows; whether another one might be meant.
         claimed = unsure = False
         # What "8 for Response 1" gives the response that follows.
@@ -162,7 +162,7 @@ class _Reading:
                     and response is not None
                     and not _CLAUSE_OVER.search(text, response_at, label.start)
                 )
-                response, newest, number_first = label.place, "response", ""
+                response, newest, number_first = label.place, "response", False
                 response_at = label.end
                 if given is not None:
                     if following and following.kind == "criterion" and _LINKED.fullmatch(gap):
@@ -183,18 +183,18 @@ class _Reading:
                     criterion = response = None
             ahead, begin = _mark_for(text, label.end, following, self._weight(criterion), scale)
             if ahead is not None:
-                if label.kind == "criterion" and (
+                # "Depth 9. In sum, 6 for Response 1" has a mark before the response's,
+                # "Response 1: Clarity 8 for Response 2's standards" has none.
+                own = text[label.end : begin]
+                if response is not None and read_mark(own, self._weight(criterion), scale):
+                    gap = own
+                elif label.kind == "criterion" and (
                     response is None or _SENTENCE_END.search(text, response_at, label.start)
                 ):
                     response = None
                     continue
-                # "Depth 9. In sum, 6 for Response 1" has a mark before the response's,
-                # "Response 1: Clarity 8 for Response 2's standards" has none.
-                own = text[label.end : begin]
-                if read_mark(own, self._weight(criterion), scale) is None:
-                    ahead = None
                 else:
-                    gap = own
+                    ahead = None
             if claimed:
                 claimed = not (label.kind == "criterion" and NOT_CLAIMED.search(gap))
                 continue
@@ -203,26 +203,20 @@ class _Reading:
                 if response is not None and gap[-1:] in _LINKS:
                     first = _MARK_FIRST.search(gap)
                 if first and response is not None:
-                    link = "for" if first["for"] else "bracket" if first["bracket"] else "bare"
-                    if newest == "response":
+                    if newest == "response" and not first["for"]:
                         # "Response 1: 6.2 (Clarity 8, Depth 2)" begins with its total.
-                        is_first = link == "for"
-                        if not is_first and criterion is None:
-                            behind = self._mark_behind(text, labels, place + 1, scale)
-                            is_first = behind is None or not behind.sure
-                            if is_first and behind is not None:
-                                response = None  # It might be either.
-                                continue
-                    elif number_first:
-                        is_first = link in ("for", number_first)
+                        following_too = self._is_first(text, labels, place + 1, scale)
+                        is_first = criterion is None and following_too
+                    elif newest == "response" or number_first:
+                        is_first = True
                     else:
-                        is_first = link == "for" and first["for"] != "en"  # Dutch for "and"
+                        is_first = first["for"] not in (None, "en")  # Dutch for "and"
                     if is_first:
                         mark = read_mark(first[1] + (first[2] or ""), 100.0, scale) or REFUSED
                         if unsure:
                             mark = mark._replace(sure=False)
                         self._put(response, following.place, mark, "")
-                        number_first, criterion = link, None
+                        number_first, criterion = True, None
                         continue
             if number_first and newest == "criterion" and not begins_with_mark(gap):
                 criterion = None
@@ -245,16 +239,27 @@ class _Reading:
     def _weight(self, criterion: int | None) -> float:
         return 100.0 if criterion is None else self.criteria[criterion].weight
 
-    def _mark_behind(
+    def _is_first(
         self, text: str, labels: Sequence[_Label], place: int, scale: float | None
-    ) -> Mark | None:
-        """The mark behind the last of the criteria that stand together from `place` on."""
+    ) -> bool:
+        """Whether a number before the criterion at `place` is that criterion's, and not a total.
+
+        It is where the next criterion has its number before it, too; the last one of those that stand
+        together may have what they come to behind it ("8 Clarity, 2 Depth = 6.2").
+        """
         end = place + 1
         while end < len(labels) and labels[end].kind == "criterion" and labels[end].place >= 0:
             end += 1
-        last = labels[end - 1]
-        gap = text[last.end : labels[end].start if end < len(labels) else len(text)]
-        return read_mark(gap, self._weight(last.place), scale)
+        gaps = [
+            text[labels[at].end : labels[at + 1].start if at + 1 < len(labels) else len(text)]
+            for at in (place, end - 1)
+        ]
+        if end > place + 1:
+            if gaps[0][-1:] not in _LINKS or not _MARK_FIRST.search(gaps[0]):
+                return False
+            if not begins_with_mark(gaps[0]):
+                return True
+        return read_mark(gaps[1], self._weight(labels[end - 1].place), scale) is None
 
     def _put(self, response: int, criterion: int, mark: Mark, before: str) -> None:
         if not 0 <= response < self.responses:
@@ -310,27 +315,26 @@ class _Reading:
         complete = all(values != (None,) for values, _ in choices)
         if complete and prod(len(values) for values, _ in choices) <= MOST_READINGS:
             rows: list[tuple[float | None, ...]] = list(product(*(values for values, _ in choices)))
-            agreeing = [] if total is None else [row for row in rows if self._gives(row, (total,))]
+            agreeing = [] if total is None else [row for row in rows if self._gives(row, total)]
             if len(agreeing) != 1:
                 # "Depth 2 (6.2)": the number that is no mark is what the marks come to.
-                agreeing = [
-                    row for row in rows if self._gives(row, _rest(choices, row), within=OWN_TOTAL)
-                ]
+                agreeing = [row for row in rows if self._tells(row, _rest(choices, row))]
             if len(agreeing) == 1:
                 self.notes["mark_settled"] = None
                 return agreeing[0]
         self.notes["mark_in_doubt"] = None
         return tuple(values[0] if sure and len(values) == 1 else None for values, sure in choices)
 
-    def _gives(
-        self, row: Sequence[float | None], totals: Sequence[float], *, within: float = AGREES
-    ) -> bool:
-        """Whether the marks come to every one of the totals, of which there is one at least."""
+    def _gives(self, row: Sequence[float | None], total: float, within: float = AGREES) -> bool:
+        """Whether the marks come to a total."""
         weighted = weighted_total(self.criteria, row)
-        return (
-            weighted is not None
-            and bool(totals)
-            and all(abs(weighted[0] - total) <= within for total in totals)
+        return weighted is not None and abs(weighted[0] - total) <= within
+
+    def _tells(self, row: Sequence[float | None], rest: Sequence[float]) -> bool:
+        """Whether all numbers beside the marks, of which there are some, are what these come to."""
+        # A whole number may be near by chance.
+        return bool(rest) and all(
+            not value.is_integer() and self._gives(row, value, OWN_TOTAL) for value in rest
         )
 
 

@@ -288,6 +288,7 @@ class _Gap:
         together = any(after - before <= CLOSE for (_, before), (after, _) in pairwise(digits))
         if "~~" in text:
             text = _STRUCK.sub(" ", text)
+        text = text.replace("**", " ")
         if together:
             if any(sign in text for sign in ("=", "→", "->")):
                 text = _EQUATION.sub(self._result, text)
@@ -308,7 +309,8 @@ class _Gap:
         numbers = [
             number
             for number in numbers
-            if number.grade in (_Grade.STRONG, _Grade.FINAL)
+            if number is numbers[0]
+            or number.grade == _Grade.FINAL
             or all(abs(number.value - share) > ROUNDING for share in shares)
         ]
         if any(number.grade > _Grade.COUNTS for number in numbers):
@@ -378,7 +380,9 @@ class _Gap:
             return None
         grade = _Grade.WEAK
         concluded = CONCLUDED.search(before)
-        if (previous or self._refused) and (CORRECTED.search(before) or (concluded and not given)):
+        # What stands in a bracket is about the number before it.
+        corrected = CORRECTED.search(before, before.rfind(")") + 1)
+        if (previous or self._refused) and (corrected or (concluded and not given)):
             grade = _Grade.FINAL
         elif previous and (turned or concluded or PERHAPS.search(before)):
             grade = _Grade.RESULT
@@ -387,8 +391,10 @@ class _Gap:
         elif word:
             if word in BEFORE_A_MARK or word[-1:] in BEFORE_A_MARK or _decided(before):
                 grade = _Grade.STRONG
-        elif before.rstrip(" *_\"'")[-1:] in _OPENS_A_MARK or (
-            previous is None and before.rstrip()[-1:] in _PARTS
+        elif (
+            before.rstrip(" *_\"'")[-1:] in _OPENS_A_MARK
+            or (previous is None and before.rstrip()[-1:] in _PARTS)
+            or before.rstrip().endswith(("->", "→"))
         ):
             grade = _Grade.STRONG
         if stated is None and _is_counted(text, end):
@@ -447,7 +453,9 @@ class _Gap:
         is_dash = any(dash in match[0] for dash in "-–—−")
         if low >= high and is_dash and _WORD_AFTER.match(match.string, match.end()):
             return match[0]
-        self._refused = True
+        # "20-30 words" is no range of marks; "8 - 12 words" may be a mark and a reason.
+        apart = any(f" {dash} " in match[0] for dash in "-–—−")
+        self._refused = self._refused or apart or not _is_counted(match.string, match.end())
         return " "
 
 

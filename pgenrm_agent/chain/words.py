@@ -304,10 +304,12 @@ BEFORE_A_MARK = _words(
 )
 # ... behind one of these it takes the place of another one ...
 CORRECTED = re.compile(
-    r"\b(?:leaves?|leaving|ends? (?:at|up)|no|nope|actually|rather|sorry|correct\w*|wait|scratch|make"
+    r"\b(?:leaves?|leaving|ends? (?:at|up)|nope|actually|rather|sorry|correct\w*|wait|scratch|make"
     r"|revis\w*|second thought|reconsider\w*|instead(?! of)|too (?:low|high)|on reflection|adjust\w*"
-    r"|hmm+|oops|nein|besser|eher|korrig\w*|non|plutôt|en fait|corrig\w*|mejor|más bien|corrijo|anzi"
-    r"|piuttosto|não|aliás|melhor|nee|liever|нет|вернее|точнее|лучше)\b"
+    r"|hmm+|oops|besser|eher|korrig\w*|plutôt|en fait|corrig\w*|mejor|más bien|corrijo|anzi"
+    r"|piuttosto|aliás|melhor|liever|вернее|точнее|лучше)\b"
+    # "7, no, 8", and not "no filler"
+    r"|\b(?:no|nein|non|não|nee|нет)(?=[,;:.!…–—]|\W*$)"
     r"|不对|不對|不，|不,|应该|應該|更正|いや|訂正|やはり|아니"
 )
 # ... behind one of these it is what the words come to: a mark, or, behind a mark, a total ...
@@ -334,6 +336,7 @@ NOT_A_MARK = _words(
     minus plus deduct deducted subtract less take off add added up down another other
     section step part point item example line sentence paragraph chapter number no nr option reason
     page figure table version top response answer candidate year years first max maximum
+    choice choices pair pairs
     nicht als um über unter von minus abzüglich abzug statt
     pas que par moins sur de no menos en lugar di meno non menos em vez min dan niet
     не чем на минус"""
