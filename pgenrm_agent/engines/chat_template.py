@@ -112,7 +112,7 @@ class _CodeGenerator(CodeGenerator):
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     code_generator_class = _CodeGenerator
-    concat = staticmethod(_joined)  # type: ignore[assignment]  # of blocks and macros, too
+    concat = staticmethod(_joined)  # of blocks and macros, too
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Measure what `+`, `*`, `**` and `%` make, and make it."""

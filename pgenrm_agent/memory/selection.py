@@ -116,7 +116,8 @@ def oldest_first(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
 
 def rounded(similarity: ArrayLike) -> NDArray[np.float64]:
     """Return similarities so that the last bits of a sum in another order change nothing."""
-    return np.round(np.asarray(similarity, dtype=np.float64), 5)
+    similarities = np.asarray(similarity, dtype=np.float64)
+    return np.asarray(np.round(similarities, 5), dtype=np.float64)
 
 
 def draws_of(pair_ids: Iterable[str]) -> NDArray[np.uint64]:
