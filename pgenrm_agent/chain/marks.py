@@ -223,13 +223,13 @@ class _Reading:
                 continue
             if criterion is None or response is None:
                 continue
-            mark = read_mark(gap, self.criteria[criterion].weight, scale)
-            if mark is None:
+            behind = read_mark(gap, self.criteria[criterion].weight, scale)
+            if behind is None:
                 continue
             if unsure and label.kind == "criterion":
-                mark = mark._replace(sure=False)
+                behind = behind._replace(sure=False)
             before = text[max(0, label.start - 40) : label.start]
-            self._put(response, criterion, mark, before)
+            self._put(response, criterion, behind, before)
             # A mark is used once: the next one needs a new criterion, or a new response.
             if newest == "response":
                 response = None

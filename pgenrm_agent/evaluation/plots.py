@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgenrm_agent.evaluation.metrics import Reliability
 from pgenrm_agent.evaluation.summary import JudgeSummary
@@ -123,7 +123,7 @@ def plot_bars(values: dict[str, float], label: str) -> str:
 
 
 def _note(
-    axes: Axes, text: str, point: tuple[float, float], beside: tuple[int, int], **look: object
+    axes: Axes, text: str, point: tuple[float, float], beside: tuple[int, int], **look: Any
 ) -> None:
     """Write at a point of the data; beside: so many points of the page away."""
     axes.annotate(text, point, xytext=beside, textcoords="offset points", **look)
