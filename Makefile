@@ -119,7 +119,7 @@ $(VENV)/.package: $(VENV)/.core $(VENV)/.wheel
 	$(PIP) install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
 	touch $@
 
-# The bundled model as it was made, about two and a half hours on two CPU cores. Interrupted, the same command
+# The bundled model as it was made, about four hours on two CPU cores. Interrupted, the same command
 # goes on where it was.
 train-bundled: $(VENV)/.test $(VENV)/.package
 	$(BIN)/pgenrm train psi --data $(DATA) --recipe tiny-cpu --out $(RUNS)/tiny-reads

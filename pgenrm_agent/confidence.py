@@ -61,8 +61,8 @@ class Posterior(NamedTuple):
     degrees: float
 
 
-CHAIN_NOISE = ChainNoise(chains=5.0, spread=0.6, bias=1.75, lapse=0.02)
-"""Measured with the bundled model on 120 validation users: see docs/notebook/log.md."""
+CHAIN_NOISE = ChainNoise(chains=7.2, spread=0.96, bias=2.25, lapse=0.02)
+"""Measured with the bundled model on 400 validation users: see docs/notebook/log.md."""
 
 FEWEST_CHAINS = 2
 """Fewest chains by which a probability is told."""

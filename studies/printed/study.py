@@ -21,7 +21,7 @@ from studies.printed.run import SEED, outputs
 __all__ = ["Renewed", "draw_pictures", "evaluation_of", "renew"]
 
 QUESTION = "How do I cook rice?"
-KNOWN = "What is known of Ada: three times before, she chose a plain answer over a chatty one."
+KNOWN = "What is known of Ada: three times before, they chose a plain answer over a chatty one."
 _PICTURE = re.compile(r"^<!-- picture: (\S+) -->\n(?:!\[[^\]]*\]\(([^)\s]*)\)\n)?", re.MULTILINE)
 
 
@@ -73,7 +73,7 @@ def draw_pictures(evaluation: Evaluation) -> list[str]:
     The image stands in the line below the mark, and is put there if it is missing. A link that is
     there stays as it is. Returns the pages.
     """
-    title = f"Ada asks: {evaluation.request.query} Which answer would she like best?"
+    title = f"Ada asks: {evaluation.request.query} Which answer would they like best?"
     picture = draw(evaluation, title, KNOWN)
     words = re.sub(r"[\[\]]", "", alternative_text(evaluation))
     drawn = []

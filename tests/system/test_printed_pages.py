@@ -20,14 +20,6 @@ TEXTS = {name: path.read_text(encoding="utf-8") for name, path in pages().items(
 RUN = [name for name, text in TEXTS.items() if any(block.run for block in blocks_of(text))]
 IN_A_CLEAN_ROOM = "docs/tutorial.md"
 """test_clean_room.py runs it, from an empty machine on."""
-FIRST_MODEL = (
-    "docs/how-to/debugging.md",
-    "docs/how-to/judge.md",
-    "docs/how-to/library.md",
-    "docs/how-to/similar-users.md",
-)
-"""Were printed before choices were sealed; many of the first bundled model's chains cannot be read, so what
-these pages print is made anew with the second one."""
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
@@ -42,10 +34,7 @@ def shown(page: str) -> list[str]:
     [
         pytest.param(
             name,
-            marks=[
-                *([] if name == "README.md" else [pytest.mark.long]),
-                *([pytest.mark.xfail(run=False)] if name in FIRST_MODEL else []),
-            ],
+            marks=[] if name == "README.md" else [pytest.mark.long],
         )
         for name in RUN
         if name != IN_A_CLEAN_ROOM

@@ -29,7 +29,7 @@ from pgenrm_agent.schema import (
 )
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
-COMPACT, PUBLISHED = ChainFormat.load("compact-1"), ChainFormat.load("published")
+COMPACT, PUBLISHED = ChainFormat.load("compact-2"), ChainFormat.load("published")
 PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
 QUERY = "How do I cook the rice?"
 ANSWERS = ("Simmer it for twelve minutes.", "It is such a joy to cook it!")
@@ -109,7 +109,7 @@ def test_texts_that_prompts_cut_are_told_with_their_lengths() -> None:
     ]
     assert f"{long[: told.clipped[0].shown]} ..." in prompt
     (warning,) = told.warnings
-    assert warning.startswith("too long for format compact-1")
+    assert warning.startswith("too long for format compact-2")
     assert "query (" in warning
     assert warning.endswith(" and 1 more")
     assert evidence(query=long, chain_format=PUBLISHED).clipped == ()
@@ -130,7 +130,7 @@ def test_choices_that_a_prompt_has_no_room_for_are_told() -> None:
 
 def test_more_candidates_than_a_prompt_holds_are_told_to_be_judged_in_groups() -> None:
     (warning,) = evidence(answers=ANSWERS * 3).warnings
-    assert warning.startswith("6 candidates are more than a prompt of format compact-1 holds (4)")
+    assert warning.startswith("6 candidates are more than a prompt of format compact-2 holds (4)")
     assert evidence(answers=ANSWERS * 3, chain_format=PUBLISHED).warnings == ()
 
 

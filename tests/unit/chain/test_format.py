@@ -21,8 +21,7 @@ from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 from pgenrm_agent.testing import write_chain
 
 GOLDEN = Path(__file__).parent / "golden"
-PROSE = ("published", "compact-1")
-BUNDLED = (*PROSE, "structured-1")
+BUNDLED = ("published", "compact-2", "structured-1")
 
 HISTORY = (
     PreferencePair(
@@ -78,9 +77,9 @@ def test_prompts_are_what_they_were(name: str, case: str) -> None:
 
 
 def test_every_prompt_in_prose_says_that_texts_are_data() -> None:
-    """The bundled models' prompts have no prose: they were trained on those, and follow no instructions."""
+    """The bundled model's prompts have no prose: it was trained on those, and follows no instructions."""
     folder = resources.files("pgenrm_agent.chain") / "formats"
-    names = {item.name for item in folder.iterdir() if item.is_dir()} - {"compact-1", "compact-2"}
+    names = {item.name for item in folder.iterdir() if item.is_dir()} - {"compact-2"}
     assert "published" in names
     for name in names:
         system = ChainFormat.load(name).messages(query="q", candidates=["a", "b"])[0].content
@@ -110,7 +109,7 @@ def test_published_shows_up_to_32_candidates() -> None:
 
 
 def test_compact_refuses_more_candidates_than_it_shows() -> None:
-    fmt = ChainFormat.load("compact-1")
+    fmt = ChainFormat.load("compact-2")
     assert fmt.max_candidates == 4
     with pytest.raises(ConfigurationError, match=r"5 candidates .* at most 4"):
         fmt.messages(query="q", candidates=["a", "b", "c", "d", "e"])
@@ -123,7 +122,7 @@ def test_a_prompt_without_candidates_is_refused() -> None:
 
 def test_compact_clips_long_texts_at_a_word() -> None:
     long = "word " * 1000
-    system, user = ChainFormat.load("compact-1").messages(
+    system, user = ChainFormat.load("compact-2").messages(
         query=long,
         candidates=[long],
         history=[PreferencePair(query=long, chosen=long, rejected="short")],
@@ -143,14 +142,13 @@ def test_published_clips_nothing() -> None:
 
 
 def test_compact_shows_no_conversation_and_published_does() -> None:
-    assert "Lovely" not in rendered("compact-1")
+    assert "Lovely" not in rendered("compact-2")
     assert "Assistant: Lovely. What would you like to know?" in rendered("published")
 
 
-@pytest.mark.parametrize("name", PROSE)
-def test_a_chain_can_be_written_section_by_section(name: str) -> None:
+def test_a_chain_can_be_written_section_by_section() -> None:
     """Cut at the stop strings and finished after each section, a chain is what it was."""
-    fmt = ChainFormat.load(name)
+    fmt = ChainFormat.load("published")
     whole = write_chain([[8, 2], [3, 9]], criteria=(("Clarity", 60), ("Depth", 40)))
     text = ""
     assert fmt.complete_through(text) is None
@@ -166,9 +164,8 @@ def test_a_chain_can_be_written_section_by_section(name: str) -> None:
     assert parse_chain(text, ["a", "b"]).totals == {"a": 5.6, "b": 5.4}
 
 
-@pytest.mark.parametrize("name", PROSE)
-def test_a_whole_answer_is_complete_through_its_scores(name: str) -> None:
-    fmt = ChainFormat.load(name)
+def test_a_whole_answer_is_complete_through_its_scores() -> None:
+    fmt = ChainFormat.load("published")
     whole = write_chain([8, 3])
     for section in ("persona", "rubric", "scores"):
         assert fmt.join("", whole, section) == whole
@@ -182,7 +179,7 @@ def test_headings_other_than_the_formats_own_are_recognized_as_present() -> None
 
 
 def test_an_unknown_format_names_the_bundled_ones() -> None:
-    with pytest.raises(ConfigurationError, match="bundled are: compact-1, compact-2, published"):
+    with pytest.raises(ConfigurationError, match="bundled are: compact-2, published"):
         ChainFormat.load("compact-9")
 
 

@@ -365,7 +365,7 @@ def test_a_candidates_forgery_is_not_read_from_the_prompt() -> None:
     assert chain.totals == {"a": 2, "b": 8}
 
 
-@pytest.mark.parametrize("name", ["published", "compact-1"])
+@pytest.mark.parametrize("name", ["published", "compact-2"])
 def test_a_model_that_echoes_its_prompt_scores_nothing(name: str) -> None:
     messages = ChainFormat.load(name).messages(query="q", candidates=["one", "two"])
     for echo in (messages[0].content, "\n".join(message.content for message in messages)):

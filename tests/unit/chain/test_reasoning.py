@@ -126,10 +126,9 @@ def test_nothing_behind_the_reasoning_is_an_empty_answer() -> None:
     assert caught.value.reason == "empty"
 
 
-@pytest.mark.parametrize("name", ["published", "compact-1"])
-def test_no_section_is_complete_while_the_model_thinks(name: str) -> None:
+def test_no_section_is_complete_while_the_model_thinks() -> None:
     """A begun text is continued, stage by stage, until its sections stand behind the reasoning."""
-    chain_format = ChainFormat.load(name)
+    chain_format = ChainFormat.load("published")
     begun = chain_format.join("", "<think>\n### Persona\nShe may like lists.", "persona")
     assert chain_format.complete_through(begun) is None
     assert chain_format.complete_through(f"{begun}\n{TRIED}\n<JSON_END>") is None

@@ -96,12 +96,12 @@ def test_answers_that_were_not_scored_are_named_in_the_text(tmp_path: Path) -> N
     """Five answers are two groups for this format, and of one of them nothing can be read."""
     scaling = Scaling(individual=2, resamples=0, seed=1)
     with PGenRM(
-        engine=ScriptedEngine(answer), memory=tmp_path, scaling=scaling, chain_format="compact-1"
+        engine=ScriptedEngine(answer), memory=tmp_path, scaling=scaling, chain_format="compact-2"
     ) as reward_model:
         five = ["red", "green", "red", "green", "mauve"]
         message = call(as_tool(reward_model), query="Which?", candidates=five, user_id="ada")
     assert "Not scored: answer-5 (" in message.content
-    assert "5 candidates are more than a prompt of format compact-1 holds (4)" in message.content
+    assert "5 candidates are more than a prompt of format compact-2 holds (4)" in message.content
 
 
 def test_a_tie_is_told(rm: PGenRM) -> None:

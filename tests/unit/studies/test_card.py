@@ -18,7 +18,7 @@ from studies.bundled.measure import MEASURED, PARTS, Measured, Speed
 from studies.bundled.reasons import ReasonCheck
 
 PSI: dict[str, Any] = {
-    "recipe": {"name": "first", "seed": 4, "chain_format": "compact-1"},
+    "recipe": {"name": "first", "seed": 4, "chain_format": "compact-2"},
     "parameters": 3_400_000,
     "steps": 90,
     "recipe_steps": 100,
