@@ -86,7 +86,9 @@ def test_what_is_no_checkout_is_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"x" * 999)[:-12]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"x" * 999, mtime=0)[:-12]], ids=["no gzip", "cut off"]
+)
 def test_a_broken_file_of_answers_is_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "train.jsonl.gz"
     file.write_bytes(content)
