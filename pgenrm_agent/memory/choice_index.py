@@ -67,6 +67,8 @@ class ChoiceIndex:
         self, row_ids: Sequence[str], pairs: Sequence[PreferencePair], vectors: Vectors | None
     ) -> None:
         """Enter choices, each by its row's id; one that is there is replaced."""
+        if not row_ids:  # the last page of a memory may be an empty one
+            return
         with self._lock:
             replaced = [place for place in map(self._take_out, row_ids) if place is not None]
             start = len(self._rows)

@@ -433,7 +433,7 @@ def test_a_total_on_fewer_criteria_than_others_is_no_measure_beside_theirs() -> 
     assert "mark_missing" in chain.repairs
 
 
-@pytest.mark.parametrize("mark", ["0", "11", "-3", "99", "1e9"])
+@pytest.mark.parametrize("mark", ["0", "11", "-3", "99"])
 def test_a_mark_out_of_range_refuses_the_chain_since_the_others_may_be_on_that_scale_too(
     small: str, mark: str
 ) -> None:

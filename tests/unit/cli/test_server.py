@@ -58,7 +58,11 @@ def test_users_are_the_servers(server: str, tmp_path: Path) -> None:
         for entry in json.loads(pgenrm("users", "entries", "team/ada", "--json", env=env).stdout)
     )
     done = pgenrm("users", "correct", "team/ada", choice_id, "--chosen", "Thus.", env=env)
-    assert done.stdout.strip() == choice_id
+    # Its id followed from its content.
+    corrected = done.stdout.strip()
+    assert corrected not in ("", choice_id)
+    entries = json.loads(pgenrm("users", "entries", "team/ada", "--json", env=env).stdout)
+    assert corrected in [entry["id"] for entry in entries]
     gone = pgenrm("users", "forget", "team/ada", "--entry", said, "--yes", env=env)
     assert gone.stdout == "1 entry removed\n"
     again = pgenrm("users", "forget", "team/ada", "--entry", said, "--yes", env=env)

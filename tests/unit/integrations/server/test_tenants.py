@@ -25,10 +25,21 @@ SECRET = "the violet lighthouse"
 BODIES: dict[tuple[str, str], dict[str, object]] = {
     ("post", "/v1/score"): {"query": "How?", "candidates": ["a", "b"], "include_chains": True},
     ("post", "/v1/score/stream"): {"query": "How?", "candidates": ["a", "b"]},
+    ("post", "/v1/evaluations"): {"query": "How?", "candidates": ["a", "b"]},
+    ("post", "/v1/evaluations/stream"): {"query": "How?", "candidates": ["a", "b"]},
+    ("post", "/rerank"): {"query": "How?", "documents": ["a", "b"]},
     ("post", "/v1/rerank"): {"query": "How?", "documents": ["a", "b"]},
     ("post", "/v2/rerank"): {"query": "How?", "documents": ["a", "b"]},
     ("post", "/v1/users/{user_id}/preferences"): {"query": "q", "chosen": "c", "rejected": "r"},
     ("post", "/v1/users/{user_id}/statements"): {"text": "Something else."},
+    ("put", "/v1/users/{user_id}/preferences"): {
+        "id": "theirs",
+        "query": "q",
+        "chosen": "c",
+        "rejected": "r",
+    },
+    ("put", "/v1/users/{user_id}/statements"): {"id": "theirs", "text": "Something else."},
+    ("post", "/v1/users/{user_id}/forget"): {"id": "theirs"},
     ("put", "/v1/users/{user_id}/consent"): {"consent": True},
 }
 
@@ -92,7 +103,10 @@ def test_no_route_reaches_across_tenants(with_prototypes: Running, data: st.Data
             answer = stranger.request(
                 method, path.replace("{user_id}", user), json=body_for(method, path, user)
             )
-            assert answer.status_code < 300, (method, path, answer.text)
+            body = body_for(method, path, user) or {}
+            of_others = body.get("id") == "theirs"
+            told = (method, path, answer.text)
+            assert answer.status_code == 404 if of_others else answer.status_code < 300, told
             assert SECRET not in answer.text
     for prompts, _ in running.engine.calls[first_call:]:
         assert SECRET not in json.dumps([prompt.model_dump() for prompt in prompts])
