@@ -190,7 +190,8 @@ async def test_pgenrm_mcp_serves_the_tenants_own_memory(
     choice = {"query": "How?", "chosen": "So.", "rejected": "Not so.", "user_id": "ada"}
     url = f"http://127.0.0.1:{port}/mcp"
     try:
-        async with AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http:
+        # The port is taken before the server answers.
+        async with AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
             await listens(process, port)
             assert (await http.post(url, headers={"Authorization": "Bearer no"})).status_code == 401
             async with Client(streamable_http_client(url, http_client=http)) as client:

@@ -102,6 +102,15 @@ class PlainRerankBody(RerankBody):
     `texts` is what text-embeddings-inference and its clients say; the answer then has their shape.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"minItems": 1}}}
+                for name in ("documents", "texts")
+            ]
+        }
+    )
+
     documents: Annotated[list[Document], Field(max_length=MAX_CANDIDATES)] = Field(
         default_factory=list
     )

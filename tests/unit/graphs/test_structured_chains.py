@@ -203,7 +203,7 @@ async def test_a_rubric_that_cannot_be_read_is_not_kept_for_another_try() -> Non
     def reply(prompt: Prompt, number: int) -> str:
         text = brief(prompt)
         first = sum("criteria" in str(prompts[0].json_schema) for prompts, _ in engine.calls) == 1
-        return text.replace('"weight": 80', '"weight": "80%"') if first else text
+        return text.replace('"weight": 80', '"weight": "heavy"') if first else text
 
     engine = ScriptedEngine(reply, json_schema=True)
     evaluation = await score(engine, staged=True)
