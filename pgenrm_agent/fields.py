@@ -66,15 +66,26 @@ def _whole(value: object) -> object:
     return whole_characters(value) if isinstance(value, str) else value
 
 
+# Spelled out, because what \s stands for differs between Python and ECMAScript, which is what readers of
+# the OpenAPI description go by: they disagree on separators, NEL and the byte order mark.
+NOT_BLANK = r"[^\s\x1c-\x1f\x85\ufeff]"
+
+
+def _not_blank(text: str) -> str:
+    if re.search(NOT_BLANK, text) is None:
+        raise ValueError("it is blank")
+    return text
+
+
 WholeText = Annotated[str, BeforeValidator(_whole)]
 """Any text, with U+FFFD for halves of characters and for NUL, which not every store takes."""
-Text = Annotated[
+NonBlank = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"\S"),
-    BeforeValidator(_whole),
+    AfterValidator(_not_blank),
+    Field(json_schema_extra={"minLength": 1, "pattern": NOT_BLANK}),
 ]
-NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"\S")]
+Text = Annotated[NonBlank, StringConstraints(max_length=MAX_TEXT), BeforeValidator(_whole)]
+Identifier = Annotated[NonBlank, StringConstraints(max_length=256)]
 YesOrNo = Annotated[bool, Strict()]
 """True or false; a model that writes "yes" or 1 has not understood what it was asked."""
 UserId = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,11 @@ def test_what_is_asked_of_a_result_and_is_not_there_is_refused(rm: PGenRM) -> No
         evaluation.score_of("x")
     for wrong in ((), [None], 5):
         refused_in_one_line(lambda: Rubric.normalized(wrong), "normalized")  # type: ignore[arg-type]  # noqa: B023
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "\x1c", "\x85", "\ufeff", "\u3000", "\u2028"])
+def test_what_is_blank_is_blank_in_every_dialect(text: str) -> None:
+    with pytest.raises(InvalidInput, match="query: it is blank"):
+        PreferencePair(query=text, chosen="So.", rejected="Not so.")
+    described = PreferencePair.model_json_schema()["properties"]["query"]["pattern"]
+    assert not re.search(described, text)

@@ -179,8 +179,9 @@ async def _nobody_listens(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     place = ".".join(str(part) for part in first.get("loc", ()))
+    said = str(first.get("msg", error)).removeprefix("Value error, ")
     # The value itself is left out: it can be long, and it can be a user's.
-    return error_response(422, f"{place}: {first.get('msg', error)}")
+    return error_response(422, f"{place}: {said}")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

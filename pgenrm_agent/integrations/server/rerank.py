@@ -107,7 +107,14 @@ class PlainRerankBody(RerankBody):
             "oneOf": [
                 {"required": [name], "properties": {name: {"minItems": 1}}}
                 for name in ("documents", "texts")
-            ]
+            ],
+            "examples": [
+                {
+                    "query": "How do I cook rice?",
+                    "texts": ["Simmer it in two parts of water.", "Rice is such a joy!"],
+                    "user": "ada",
+                }
+            ],
         }
     )
 

@@ -15,10 +15,21 @@ from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.model_files import format_of
 from pgenrm_agent.schema import Message
-from pgenrm_agent.testing import write_chain
 
 pytestmark = pytest.mark.long
 SAMPLES = 48
+
+# In the bundled model's own form, of which it writes other marks without the adapter.
+CHAIN = """## Notes
+[response 1] substance 1 structure 0 warmth 3 caution 3
+[response 2] substance 3 structure 1 warmth 7 caution 4
+### Persona
+They clearly want short answers.
+### Criteria
+1. Brevity (6): They asked for it.
+### Marks
+Response 1: Brevity {first}.
+Response 2: Brevity 4."""
 
 
 def ask(model: Path, number: int) -> tuple[Message, ...]:
@@ -41,7 +52,7 @@ def trained_adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("trained")
     rows = []
     for number in range(16):
-        chain = Message(role="assistant", content=write_chain([9 if number % 2 else 6, 4]))
+        chain = Message(role="assistant", content=CHAIN.format(first=9 if number % 2 else 6))
         rows.append(ChainRow(user_id="ada", prompt=ask(model, number), completion=(chain,)))
     text = "".join(row.model_dump_json() + "\n" for row in rows)
     (folder / "dataset.jsonl").write_text(text, encoding="utf-8")
@@ -73,10 +84,6 @@ async def margins(engine: Engine, prompt: Prompt) -> list[float]:
     return gaps
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="forty steps do not bring the second bundled model to another form of chains",
-)
 async def test_vllm_scores_with_it_what_the_merged_model_scores(
     model: Path, trained_adapter: Path, start_vllm: Any, tmp_path: Path
 ) -> None:

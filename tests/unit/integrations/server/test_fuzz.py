@@ -9,6 +9,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
 
 from pgenrm_agent.user_ids import normal_user_id
 
@@ -42,10 +43,6 @@ def _names_a_user(case: schemathesis.Case) -> bool:
 EXAMPLES = 10
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="schemathesis finds texts of past choices that the schema admits and we refuse",
-)
 @pytest.mark.long
 def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
     description = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
@@ -64,7 +61,11 @@ def test_whatever_is_sent_is_answered_as_described(running: Running) -> None:
         @given(case=operation.as_strategy())
         def answered(case: schemathesis.Case) -> None:
             assume(_names_a_user(case))
-            case.call_and_validate(base_url=running.url, headers=headers, timeout=120)
+            answer = case.call(base_url=running.url, headers=headers, timeout=120)
+            # A request may ask for less time than anything takes.
+            late = answer.status_code == 504 and answer.json()["code"] == "engine_timeout"
+            assert not late or case.body["timeout"] < 60
+            case.validate_response(answer, excluded_checks=[not_a_server_error] if late else [])
 
         tried += 1
         try:
