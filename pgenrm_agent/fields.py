@@ -79,13 +79,15 @@ def _not_blank(text: str) -> str:
 
 WholeText = Annotated[str, BeforeValidator(_whole)]
 """Any text, with U+FFFD for halves of characters and for NUL, which not every store takes."""
-NonBlank = Annotated[
-    str,
+_BLANK_IS_REFUSED = (
     AfterValidator(_not_blank),
     Field(json_schema_extra={"minLength": 1, "pattern": NOT_BLANK}),
+)
+NonBlank = Annotated[str, *_BLANK_IS_REFUSED]
+Text = Annotated[
+    str, StringConstraints(max_length=MAX_TEXT), *_BLANK_IS_REFUSED, BeforeValidator(_whole)
 ]
-Text = Annotated[NonBlank, StringConstraints(max_length=MAX_TEXT), BeforeValidator(_whole)]
-Identifier = Annotated[NonBlank, StringConstraints(max_length=256)]
+Identifier = Annotated[str, StringConstraints(max_length=256), *_BLANK_IS_REFUSED]
 YesOrNo = Annotated[bool, Strict()]
 """True or false; a model that writes "yes" or 1 has not understood what it was asked."""
 UserId = Annotated[
