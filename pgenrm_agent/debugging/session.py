@@ -401,7 +401,8 @@ class DebugSession(Closeable):
         name = uuid.uuid4().hex[:12] if name is None else name
         await self._refuse_taken(name)
         lineage = [id_of(snapshot) for snapshot in await self._records.lineage(run, at)]
-        await copy_run(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
+        async with self._records.writing(run, into=name):
+            await copy_run(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
         return name
 
     fork = blocking(afork)
@@ -455,7 +456,8 @@ class DebugSession(Closeable):
             raise ConfigurationError(
                 f"run {run} is at its end: rewind it, edit it, or fork it to try another way"
             )
-        await self._invoke(None, config_of(run))
+        async with self._records.writing(run):
+            await self._invoke(None, config_of(run))
         return checkpoint_of(await self._records.snapshot(run), ran=snapshot.next[0], current=True)
 
     async def _resume(
