@@ -42,7 +42,7 @@ from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
-from pgenrm_agent.graphs.run_store import ForgetRuns, forget_in, open_saver
+from pgenrm_agent.graphs.run_store import MEMORY, ForgetRuns, forget_in, open_saver
 from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
@@ -177,6 +177,8 @@ class DebugSession(Closeable):
         await self._refuse_taken(name)
         config = config_of(name)
         config["metadata"] = {f"label_{key}": value for key, value in (labels or {}).items()}
+        if isinstance(self._context.memory, UserMemory):
+            config["metadata"][MEMORY] = self._context.memory.where
         await self._invoke(given, config, before="*")
         return name
 

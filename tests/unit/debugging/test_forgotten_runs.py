@@ -77,6 +77,39 @@ def test_runs_on_the_same_memory_go_and_those_on_another_stay(home: Path) -> Non
     assert kept() == set()
 
 
+def test_a_run_on_a_memory_of_its_session_goes_whoever_forgets(home: Path) -> None:
+    with UserMemory(home / "elsewhere") as memory, UserMemory(home / "memory") as default:
+        with DebugSession(default_store(), memory=memory) as session:
+            begin(session, "ada", "elsewhere")
+        with DebugSession(default_store(), memory=default) as session:
+            begin(session, "ada", "here")
+    for folder, left in (("elsewhere", {"here"}), ("memory", set())):
+        pgenrm("users", "forget", "ada", "--yes", "--memory", home / folder)
+        assert kept() == left
+
+
+@pytest.mark.parametrize(
+    ("named", "same"),
+    [
+        ("http://127.0.0.1:8000/", True),
+        ("http://localhost", True),
+        ("http://LOCALHOST:8000", True),
+        ("http://[::1]:8000", True),
+        ("https://127.0.0.1:8000", False),
+        ("http://127.0.0.1:8001", False),
+        ("http://memory.example:8000", False),
+        ("http://[", False),
+        ("http", False),
+    ],
+)
+def test_a_server_is_the_same_however_its_address_is_written(
+    home: Path, named: str, same: bool
+) -> None:
+    with DebugSession(default_store()) as session:
+        begin(session, "ada", "hers", named)
+    assert ForgetRuns(memory="the Chroma server at http://127.0.0.1:8000")("ada") == same
+
+
 def test_where_nothing_was_debugged_there_is_nothing_to_forget(home: Path) -> None:
     assert ForgetRuns()("ada") == 0
     assert ForgetRuns(str(home / "nowhere.sqlite"))("ada") == 0
