@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
@@ -15,9 +16,12 @@ from pgenrm_agent.user_ids import valid_user_id
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-__all__ = ["ForgetRuns", "default_store", "forget_in", "open_saver"]
+__all__ = ["MEMORY", "ForgetRuns", "default_store", "forget_in", "open_saver"]
 
 POSTGRES = ("postgresql://", "postgres://")
+LOOPBACK = ("127.0.0.1", "::1")
+MEMORY = "memory"
+"""In the metadata of a run's first checkpoint: `UserMemory.where`, of the one that it was started on."""
 
 
 def default_store() -> Path:
@@ -136,9 +140,20 @@ def _is_of(root: CheckpointTuple, memory: str) -> bool:
     """Return whether a run was started on a memory; one that names none, on the default one."""
     from pgenrm_agent.memory import default_directory
 
-    named = dict(root.metadata).get("label_memory")
-    if not isinstance(named, str):
-        return memory == str(default_directory().resolve())
-    if named.startswith(("http://", "https://")):
-        return memory.endswith(f" {named}")
-    return memory == str(Path(named).expanduser().resolve())
+    metadata = dict(root.metadata)
+    named = metadata.get("label_memory", metadata.get(MEMORY))
+    return _place(named if isinstance(named, str) else str(default_directory())) == _place(memory)
+
+
+def _place(named: str) -> str:
+    """Return where a memory is, written in one way: the path of a folder, or the address of a server."""
+    address = named[max(0, named.find("http")) :] if "://" in named else ""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 8000)  # as `connect` has them
+    except ValueError:
+        return named
+    if not parts.hostname:
+        return str(Path(named).expanduser().resolve())
+    host = "localhost" if parts.hostname in LOOPBACK else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"

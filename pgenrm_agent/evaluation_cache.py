@@ -65,7 +65,6 @@ class EvaluationCache:
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
-        self.forgotten = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
@@ -93,23 +92,39 @@ class EvaluationCache:
         free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
         return evaluation.model_copy(update={"usage": free, "cached": True})
 
-    def put(self, key: str, evaluation: Evaluation) -> None:
+    def forgets(self) -> int:
+        """Return how often anybody was forgotten in this file, by whatever process; see `put`."""
+        try:
+            with self._lock:
+                return _forgets(self._file)
+        except sqlite3.Error as error:
+            logger.warning("the cache %s cannot be read: %s", self.path, error)
+            return -1
+
+    def put(self, key: str, evaluation: Evaluation, *, forgets: int | None = None) -> None:
         """Keep an evaluation. Those that are too old go, and the oldest beyond `max_bytes`.
 
         A file that cannot be written costs no evaluation: that is a warning in the log.
+
+        forgets: What `forgets()` was when the evaluation began. Where it is another number now, nothing
+            is kept: it may be the evaluation of somebody who was forgotten meanwhile.
         """
         refuse_other(key, str, "key", "a text")
         evaluation = model_of(Evaluation, evaluation, "evaluation")
         user = _hashed(evaluation.request.user_id)
         content = evaluation.model_dump_json().encode()
         try:
-            self._put(key, user, content)
+            self._put(key, user, content, forgets)
         except sqlite3.Error as error:
             logger.warning("the cache %s cannot be written: %s", self.path, error)
 
-    def _put(self, key: str, user: str, content: bytes) -> None:
+    def _put(self, key: str, user: str, content: bytes, forgets: int | None) -> None:
         now = time.time()
         with self._lock, self._file:
+            # Nobody is forgotten between the look and the writing.
+            self._file.execute("BEGIN IMMEDIATE")
+            if forgets is not None and forgets != _forgets(self._file):
+                return
             self._file.execute(
                 "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?)", (key, user, now, content)
             )
@@ -130,11 +145,12 @@ class EvaluationCache:
         Raises MemoryStoreError where the file cannot be written.
         """
         user = _hashed(valid_user_id(user_id))
-        self.forgotten += 1
         if not self.path.exists():
             return 0
         try:
             with closing(_opened(self.path)) as file, file:
+                file.execute("BEGIN IMMEDIATE")
+                file.execute(f"PRAGMA user_version = {(_forgets(file) + 1) % 2**31}")
                 return file.execute("DELETE FROM evaluations WHERE user = ?", (user,)).rowcount
         except sqlite3.Error as error:
             raise MemoryStoreError(
@@ -154,6 +170,12 @@ def _opened(path: Path) -> sqlite3.Connection:
     file.execute("PRAGMA secure_delete = ON")
     file.executescript(_SCHEMA)
     return file
+
+
+def _forgets(file: sqlite3.Connection) -> int:
+    """Return the number that SQLite keeps for applications, which is no row to be deleted with others."""
+    ((count,),) = file.execute("PRAGMA user_version")
+    return int(count)
 
 
 def _hashed(user_id: str) -> str:

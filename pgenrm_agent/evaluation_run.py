@@ -159,7 +159,7 @@ async def _known_or(
     known = await asyncio.to_thread(cache.get, key)
     if known is not None:
         return known.model_copy(update={"timings": {"total": time.perf_counter() - started}})
-    forgotten = cache.forgotten
+    forgets = await asyncio.to_thread(cache.forgets)
     evaluation = await run()
     cut = any(failure.reason == "timeout" for failure in evaluation.failures)
     # What comes of neighbors would outlive a neighbor's wish to go.
@@ -167,8 +167,8 @@ async def _known_or(
     if cut or shared or len(evaluation.ranking) < len(evaluation.scores):
         return evaluation
     # Somebody may have been forgotten, or have chosen anew, while it was written.
-    if cache.forgotten == forgotten and await asyncio.to_thread(_key, given, context) == key:
-        await asyncio.to_thread(cache.put, key, evaluation)
+    if await asyncio.to_thread(_key, given, context) == key:
+        await asyncio.to_thread(cache.put, key, evaluation, forgets=forgets)
     return evaluation
 
 

@@ -77,7 +77,7 @@ _WANTED: Mapping[str, tuple[tuple[type, ...], tuple[str, ...], str]] = {
     ),
     "chain_format": ((ChainFormat, str, Path), (), "a format's name or folder"),
     "checkpointer": ((), ("aput", "aget_tuple"), "a LangGraph checkpointer"),
-    "cache": ((), ("get", "put", "forget"), "an EvaluationCache"),
+    "cache": ((), ("get", "put", "forget", "forgets"), "an EvaluationCache"),
     "persona_embedder": ((), ("embed", "name"), "an embedder, such as HashingEmbedder()"),
 }
 

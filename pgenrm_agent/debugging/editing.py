@@ -146,7 +146,8 @@ class Editor:
             target = lineage[-1 - to]
         else:
             target = await self._records.snapshot(run, to)
-        await self._graph.aupdate_state(config_of(run, id_of(target)), None, as_node="__copy__")
+        async with self._records.writing(run):
+            await self._graph.aupdate_state(config_of(run, id_of(target)), None, as_node="__copy__")
         return checkpoint_of(await self._records.snapshot(run), ran=None, current=True)
 
     def _has_rubric(self, draft: Draft) -> bool:
@@ -186,7 +187,8 @@ class Editor:
         config["metadata"] = {"edit": what}
         update = cast(EvaluationUpdate, change(cast(EvaluationState, base.values)))
         sealed = await asyncio.to_thread(seal_update, update, base.values, self._context.neighbors)
-        await self._graph.aupdate_state(config, sealed, as_node=node)
+        async with self._records.writing(run):
+            await self._graph.aupdate_state(config, sealed, as_node=node)
         return checkpoint_of(await self._records.snapshot(run), ran=None, current=True)
 
     async def _where_made(self, run: str, what: str, made: Made) -> tuple[str, StateSnapshot]:

@@ -14,7 +14,13 @@ from langgraph.graph import START
 
 from pgenrm_agent.arguments import text_of
 from pgenrm_agent.debugging.records import Records, config_of
-from pgenrm_agent.debugging.validation import Exported, Kept, check_state, refuse_other_order
+from pgenrm_agent.debugging.validation import (
+    Exported,
+    Kept,
+    check_state,
+    refuse_other_order,
+    refuse_other_users,
+)
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.graphs.checkpoints import in_memory
 from pgenrm_agent.graphs.evaluation import build_graph
@@ -63,6 +69,7 @@ async def load_run(saver: BaseCheckpointSaver[str], text: str, run: str | None) 
         file = Exported.model_validate_json(text)
         name = text_of(file.run if run is None else run, "run")
         refuse_other_order(file.checkpoints)
+        refuse_other_users(file.checkpoints)
         for kept in file.checkpoints:
             check_state(cast("Mapping[str, object]", kept.checkpoint.channel_values.get(START, {})))
         entries = [_entry_of(kept) for kept in file.checkpoints]

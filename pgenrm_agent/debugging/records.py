@@ -7,7 +7,9 @@ kill kept from becoming the next checkpoint, is no part of it: that node counts 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import cast
 
 from langchain_core.runnables import RunnableConfig
@@ -28,7 +30,7 @@ from pgenrm_agent.debugging.views import (
     ranking_of,
 )
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.graphs.checkpoints import skipping_refused
+from pgenrm_agent.graphs.checkpoints import emptied, skipping_refused
 from pgenrm_agent.graphs.evaluation import EvaluationGraph
 from pgenrm_agent.graphs.sealing import open_state
 from pgenrm_agent.graphs.state import NeighborSource
@@ -53,6 +55,48 @@ class Records:
     async def exists(self, run: str) -> bool:
         """Return whether the store has a run of this id."""
         return await self._saver.aget_tuple(config_of(run)) is not None
+
+    @asynccontextmanager
+    async def writing(self, run: str, into: str | None = None) -> AsyncIterator[None]:
+        """Leave nothing behind of a run that is deleted while something of it is written.
+
+        Whoever is forgotten while a node runs would otherwise come back with what the node gives.
+
+        into: The run that is written to, where it is a new one, made of `run`.
+
+        Raises:
+            ConfigurationError: There is no such run, or no longer.
+        """
+        if not await self._roots(run):
+            raise ConfigurationError(f"there is no run {run!r} in this store")
+        try:
+            yield
+        except BaseException:
+            await self._clear_deleted(run, into or run)
+            raise
+        if await self._clear_deleted(run, into or run):
+            raise ConfigurationError(
+                f"run {run} was deleted meanwhile, as those about somebody who is forgotten are: start"
+                " another one"
+            )
+
+    async def _clear_deleted(self, run: str, written: str) -> bool:
+        if await self._roots(run):
+            return False
+        await self._saver.adelete_thread(written)
+        try:
+            await emptied(self._saver)
+        except sqlite3.Error as error:
+            raise MemoryStoreError(
+                f"what was written of run {written}, which was deleted meanwhile, may still be in the"
+                f" store's log ({error}): forget its user again"
+            ) from error
+        return True
+
+    async def _roots(self, run: str) -> list[CheckpointTuple]:
+        """Return the checkpoint that a run was started with; none of a run that there is not."""
+        listed = self._saver.alist(config_of(run), filter={"source": "input"})
+        return [root async for root in listed]
 
     async def runs(self) -> tuple[RunSummary, ...]:
         """Return every run, newest first; one that cannot be read has an `error`."""
@@ -85,8 +129,7 @@ class Records:
 
     async def labels(self, run: str) -> dict[str, str]:
         """Return what was given as labels when the run was started."""
-        listed = self._saver.alist(config_of(run), filter={"source": "input"})
-        roots = [root async for root in listed]
+        roots = await self._roots(run)
         if not roots:
             raise ConfigurationError(f"there is no run {run!r} in this store")
         return _labels_in(cast(Mapping[str, object], roots[0].metadata))

@@ -42,7 +42,7 @@ from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
-from pgenrm_agent.graphs.run_store import ForgetRuns, forget_in, open_saver
+from pgenrm_agent.graphs.run_store import MEMORY, ForgetRuns, forget_in, open_saver
 from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
 from pgenrm_agent.graphs.state import (
     EvaluationContext,
@@ -177,6 +177,8 @@ class DebugSession(Closeable):
         await self._refuse_taken(name)
         config = config_of(name)
         config["metadata"] = {f"label_{key}": value for key, value in (labels or {}).items()}
+        if isinstance(self._context.memory, UserMemory):
+            config["metadata"][MEMORY] = self._context.memory.where
         await self._invoke(given, config, before="*")
         return name
 
@@ -401,7 +403,8 @@ class DebugSession(Closeable):
         name = uuid.uuid4().hex[:12] if name is None else name
         await self._refuse_taken(name)
         lineage = [id_of(snapshot) for snapshot in await self._records.lineage(run, at)]
-        await copy_run(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
+        async with self._records.writing(run, into=name):
+            await copy_run(self._saver, self._saver, run, name, lineage, {"label_forked_from": run})
         return name
 
     fork = blocking(afork)
@@ -455,7 +458,8 @@ class DebugSession(Closeable):
             raise ConfigurationError(
                 f"run {run} is at its end: rewind it, edit it, or fork it to try another way"
             )
-        await self._invoke(None, config_of(run))
+        async with self._records.writing(run):
+            await self._invoke(None, config_of(run))
         return checkpoint_of(await self._records.snapshot(run), ran=snapshot.next[0], current=True)
 
     async def _resume(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
+from langgraph.graph import START
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError
@@ -22,6 +23,7 @@ from pgenrm_agent.schema import (
     StatedPreference,
     UserSignals,
 )
+from pgenrm_agent.user_ids import normal_user_id
 
 _STATE = TypeAdapter(EvaluationState)
 
@@ -101,6 +103,30 @@ def refuse_other_order(checkpoints: Sequence[Kept]) -> None:
             )
         known.add(name)
         newest = name
+
+
+def refuse_other_users(checkpoints: Sequence[Kept]) -> None:
+    """Raises ConfigurationError for checkpoints that are not all about whom the first one names.
+
+    The first is what the run was started with, and by it `forget` finds the run.
+    """
+    first = checkpoints[0]
+    user = _user_of(first.checkpoint.channel_values.get(START))
+    if first.metadata.source != "input" or user is None:
+        raise ConfigurationError("its first checkpoint does not say whom it was started for")
+    if normal_user_id(user) != user:
+        raise ConfigurationError(f"the user {user!a} is not in Unicode's normal form C")
+    for number, kept in enumerate(checkpoints):
+        values = kept.checkpoint.channel_values
+        for named in (_user_of(values.get(START)), _user_of(values)):
+            if named not in (None, user):
+                raise ConfigurationError(f"checkpoint {number} is about another user, {named!a}")
+
+
+def _user_of(values: object) -> str | None:
+    request = values.get("request") if isinstance(values, Mapping) else None
+    user = request.get("user_id") if isinstance(request, Mapping) else None
+    return user if isinstance(user, str) else None
 
 
 def check_state(values: Mapping[str, object]) -> None:

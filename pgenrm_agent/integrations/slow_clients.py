@@ -1,4 +1,4 @@
-"""Connections on which no request gets whole: uvicorn itself would hold them open for ever."""
+"""Connections on which no request gets whole: uvicorn itself would hold them open, or fill the memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ HEADERS_S = 10.0
 """Seconds in which the headers of a request have to come; longer than uvicorn keeps an idle connection."""
 BODY_S = 30.0
 """Seconds in which the body of a request has to come."""
+HEADERS_BYTES = 64 * 1024
+"""Bytes that come without an end of the headers, or a part of the body, after which a connection is closed.
+
+Of the two readers that uvicorn has, h11 knows such a limit by itself, and this is its; httptools reads on.
+"""
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def giving_up(seconds: float = HEADERS_S) -> type[asyncio.Protocol]:
-    """Return uvicorn's reader of HTTP, which closes a connection whose headers do not come in time.
+    """Return uvicorn's reader of HTTP, which closes a connection whose headers do not come in time, or bounds.
 
     For `uvicorn.Config(http=...)`.
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    base: Any = AutoHTTPProtocol
+    reader: Any = AutoHTTPProtocol
+    base: Any = reader if issubclass(reader, H11Protocol) else _bounded(reader)
 
     class GivingUp(base):  # type: ignore[misc]
         """Looks now and then whether a request has begun, or an answer ended, since it looked last."""
@@ -54,6 +62,43 @@ def giving_up(seconds: float = HEADERS_S) -> type[asyncio.Protocol]:
                 self.transport.abort()
 
     return GivingUp
+
+
+def _bounded(reader: Any) -> type[asyncio.Protocol]:
+    """Return uvicorn's reader on httptools, with a limit of bytes that lead to nothing.
+
+    These are a request's line and headers, and what may stand around the parts of a body: their
+    extensions, and the trailers.
+    """
+
+    class Bounded(reader):  # type: ignore[misc]
+        """Counts the bytes since the headers were whole, or a part of a body came."""
+
+        _leading_nowhere = 0
+
+        def data_received(self, data: bytes) -> None:
+            self._leading_nowhere += len(data)
+            super().data_received(data)
+            if self._leading_nowhere > HEADERS_BYTES and not self.transport.is_closing():
+                if self.cycle is None or self.cycle.response_complete:
+                    self.transport.write(TOO_LARGE)
+                    self.transport.close()
+                else:
+                    self.transport.abort()
+
+        def on_headers_complete(self) -> None:
+            self._leading_nowhere = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._leading_nowhere = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._leading_nowhere = 0
+            super().on_message_complete()
+
+    return Bounded
 
 
 class WholeBody:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 
 from pgenrm_agent.memory.store import reported
 from pgenrm_agent.memory.user_memory import UserMemory
-from pgenrm_agent.memory.vault import KEY_BYTES, UserKey
+from pgenrm_agent.memory.vault import UserKey, new_key
 
 __all__ = ["Seal"]
 
@@ -69,7 +68,7 @@ class Seal:
 
 def _sealed(key: UserKey | None, text: str) -> str:
     if key is None:
-        key = UserKey("", secrets.token_hex(16), secrets.token_bytes(2 * KEY_BYTES))
+        key = new_key("")
     return f"{key.pseudonym}.{key.seal(text, PLACE)}"
 
 

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pgenrm_agent.errors import MemoryStoreError
 
-__all__ = ["UserKey", "Vault"]
+__all__ = ["UserKey", "Vault", "new_key"]
 
 NONCE_BYTES = 12
 KEY_BYTES = 32
@@ -79,6 +79,11 @@ class UserKey:
         return AESGCM(self.secret[:KEY_BYTES])
 
 
+def new_key(user_id: str) -> UserKey:
+    """Return a key that nobody has yet."""
+    return UserKey(user_id, secrets.token_hex(16), os.urandom(2 * KEY_BYTES))
+
+
 class Vault(ABC):
     """The keys of one memory's users. Safe to use from several threads.
 
@@ -117,9 +122,8 @@ class Vault(ABC):
         wanted = set(user_ids)
         keys = self.keys_of(wanted)
         if missing := sorted(wanted - keys.keys()):
-            self._insert(
-                [(user_id, secrets.token_hex(16), os.urandom(2 * KEY_BYTES)) for user_id in missing]
-            )
+            made = map(new_key, missing)
+            self._insert([(key.user_id, key.pseudonym, key.secret) for key in made])
             keys |= self.keys_of(missing)  # another process may have been faster
         return keys
 

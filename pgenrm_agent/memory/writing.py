@@ -21,7 +21,7 @@ from pgenrm_agent.memory.records import (
 )
 from pgenrm_agent.memory.rows import PSEUDONYM, Row, consent_in, pair_in, row_of
 from pgenrm_agent.memory.store import Store, reported
-from pgenrm_agent.memory.vault import UserKey
+from pgenrm_agent.memory.vault import UserKey, new_key
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -60,8 +60,13 @@ def write_records(
     for record in records:
         check_limits(record)
     with store.writing(), reported("write to", store.where):
+        users = {record.user_id for record in records}
+        known = store.vault.keys_of(users)
+        if len(records) > 1 and len(known) < len(users):
+            # A refusal leaves nothing behind, no new user's id either: look with keys that are not kept.
+            _fresh(store, records, {user: new_key(user) for user in users} | known, where)
         # Before the rows: a key outlives a kill before anything is sealed with it.
-        keys = store.vault.keys_for(record.user_id for record in records)
+        keys = store.vault.keys_for(users)
         fresh = _fresh(store, records, keys, where)
         pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
         names = {keys[record.user_id].pseudonym for _, record in pairs}

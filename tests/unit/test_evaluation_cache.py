@@ -114,6 +114,32 @@ def test_who_is_forgotten_while_it_is_written_does_not_come_back(
         assert cache.forget("ada") == 0
 
 
+@pytest.mark.parametrize("when", ["while it is written", "just before it is kept"])
+def test_who_is_forgotten_by_another_process_meanwhile_does_not_come_back_either(
+    cache: EvaluationCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def forget_elsewhere() -> None:
+        second = EvaluationCache(cache.path)
+        second.forget("ada")
+        second.close()
+
+    def reply(_: object, __: int) -> str:
+        if when == "while it is written":
+            forget_elsewhere()
+        return write_chain([8, 3])
+
+    put = cache.put
+    if when == "just before it is kept":
+        monkeypatch.setattr(cache, "put", lambda *a, **more: (forget_elsewhere(), put(*a, **more)))
+    shown = UserSignals(user_id="ada", history=(PAIR,))
+    with PGenRM(
+        engine=ScriptedEngine(reply), memory=tmp_path / "memory", scaling=SCALING, cache=cache
+    ) as model:
+        model.score("ada", "Which secret color?", ANSWERS, signals=shown)
+        assert b"secret color" not in cache.path.read_bytes()
+        assert cache.forget("ada") == 0
+
+
 def test_a_cache_that_is_gone_has_nothing_to_forget(cache: EvaluationCache) -> None:
     cache.close()
     cache.path.unlink()

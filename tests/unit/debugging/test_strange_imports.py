@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.graph import START
 from scripted_person import begin, reply
 
 from pgenrm_agent.chain import ChainFormat, parse_chain, read_criteria, written_persona
@@ -72,12 +73,36 @@ def _deep(export: Export) -> None:
     _values(export)["scaling"] = inner
 
 
+def _begun_by_nobody(export: Export) -> None:
+    export["checkpoints"][0]["checkpoint"]["channel_values"].pop(START)
+
+
+def _begun_for_another(export: Export) -> None:
+    export["checkpoints"][0]["checkpoint"]["channel_values"][START]["request"]["user_id"] = "bob"
+
+
+def _end_alone(export: Export) -> None:
+    export["checkpoints"] = export["checkpoints"][2:]
+    export["checkpoints"][0]["parent"] = None
+
+
+def _typed_another_way(export: Export) -> None:
+    export.update(json.loads(json.dumps(export).replace('"ada"', '"jose\\u0301"')))
+
+
 STRANGE: dict[str, Callable[[Export], object]] = {
     "its own ancestor": _own_ancestor,
     "a circle": _circle,
     "a checkpoint twice": _twice,
     "an orphan": _orphan,
     "two beginnings": _two_beginnings,
+    "a beginning that is none": lambda export: export["checkpoints"][0]["metadata"].update(
+        source="loop"
+    ),
+    "begun by nobody": _begun_by_nobody,
+    "begun for another": _begun_for_another,
+    "the end alone": _end_alone,
+    "a user id typed another way": _typed_another_way,
     "nothing in it": lambda export: export.update(checkpoints=[]),
     "no id": lambda export: _last(export)["checkpoint"].pop("id"),
     "an id of its own": lambda export: _last(export)["checkpoint"].update(id="zzz"),

@@ -324,6 +324,21 @@ def test_an_import_that_contradicts_the_store_names_the_line(memory: UserMemory,
         memory.import_([row])
 
 
+@pytest.mark.parametrize("contradicts", ["the store", "the import itself"])
+def test_a_refused_import_leaves_no_new_users_id_in_the_vault(
+    memory: UserMemory, user: str, contradicts: str
+) -> None:
+    memory.remember(user, pair("one", id="p1"))
+    old = next(memory.export(user))
+    changed = {"pair": pair("two", id="p1").model_dump(mode="json")}
+    new = old | {"user_id": f"new-{user}"}
+    second = old | changed if contradicts == "the store" else new | changed
+    with pytest.raises(MemoryStoreError, match=r"^import, line 2: .*'p1'"):
+        memory.import_([new, second])
+    assert {key.user_id for key in memory.shared_store().vault.everybody()} >= {user}
+    assert memory.shared_store().vault.key_of(f"new-{user}") is None
+
+
 texts = st.text(min_size=1, max_size=30).filter(str.strip)
 pairs = st.builds(
     lambda query, chosen, score, attributes, created_at: PreferencePair(

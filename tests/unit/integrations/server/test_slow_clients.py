@@ -93,3 +93,52 @@ def test_an_evaluation_may_take_longer_than_its_body(serve: Serve) -> None:
         scored = client.post("/v1/score", json=asked)
         assert scored.status_code == 200, scored.text
         assert scored.json()["seconds"] > 0.3
+
+
+BEGUN = b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+FLOODS = {
+    "one header": (BEGUN + b"X: ", b"a" * 65536),
+    "headers": (BEGUN, b"X: a\r\n" * 10_000),
+    "an address": (b"GET /", b"a" * 65536),
+    "a chunk's extension": (BEGUN + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a" * 65536),
+    "trailers": (
+        BEGUN + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
+        b"X: a\r\n" * 10_000,
+    ),
+}
+MOST_TAKEN = 16 * 2**20  # what the system's buffers may take, and more
+
+
+@pytest.mark.parametrize("http", ["h11", giving_up()], ids=["h11", "auto"])
+def test_a_flood_of_headers_is_cut_off_before_it_fills_the_memory(
+    serve: Serve, http: str | type
+) -> None:
+    with serve(keyless=True, http=http) as running:
+        parts = urlsplit(running.url)
+        for name, (first, more) in FLOODS.items():
+            with socket.create_connection(
+                (parts.hostname or "", parts.port or 80), timeout=20
+            ) as client:
+                client.sendall(first)
+                sent = 0
+                with suppress(ConnectionError):
+                    while sent < MOST_TAKEN:
+                        client.sendall(more)
+                        sent += len(more)
+                assert sent < MOST_TAKEN, name
+        with running.client() as http_client:
+            assert http_client.get("/healthz").status_code == 200
+
+
+def test_what_is_large_and_no_header_is_taken(serve: Serve) -> None:
+    asked = {"user_id": "ada", "query": "How?", "candidates": ["So. 3", "Thus. 8"]}
+    body = json.dumps({**asked, "conversation": [{"role": "user", "content": "a" * 49_000}] * 20})
+    assert len(body) > 900_000
+    with serve(http=giving_up()) as running, running.client() as client:
+        typed = {"Content-Type": "application/json"}
+        for content in (body, (body[at : at + 7000].encode() for at in range(0, len(body), 7000))):
+            scored = client.post("/v1/score", content=content, headers=typed)
+            assert scored.status_code == 200, scored.text
+        long = client.get("/healthz", headers={"X-Long": "a" * 60_000})
+        assert long.status_code == 200
+        assert client.get("/healthz", headers={"X-Long": "a" * 500_000}).status_code == 431
