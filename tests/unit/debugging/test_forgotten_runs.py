@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,26 @@ def test_runs_kept_in_memory_go_while_their_session_is_open(tmp_path: Path) -> N
             assert [run.run for run in session.runs()] == ["his"]
         assert memory.also_forget_whole == set()
         memory.forget("bob")
+
+
+def test_who_is_forgotten_again_after_somebody_was_reading_is_out_of_the_log_too(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "runs.sqlite"
+    with UserMemory(tmp_path / "memory") as memory:
+        memory.remember(USER, HERS)
+        with DebugSession(store, engine=ScriptedEngine(reply), memory=memory) as opened:
+            opened.start(asked(USER), scaling=SCALING, run="hers")
+            opened.run_to("hers", after="recall")
+            with closing(sqlite3.connect(store)) as reader:
+                reader.execute("BEGIN")
+                assert reader.execute("SELECT COUNT(*) FROM checkpoints").fetchone()[0] > 1
+                with pytest.raises(MemoryStoreError, match="another process is reading it"):
+                    memory.forget(USER)
+            assert opened.runs() == ()
+            assert files_holding(tmp_path, TRACES) != set()  # in the log, as was said
+            assert memory.forget(USER) == 0
+            assert files_holding(tmp_path, TRACES) == set()
 
 
 # --- forgotten while something of a run is written ---
