@@ -15,9 +15,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from pgenrm_agent.chain.numbers import read_total
+from pgenrm_agent.chain.agreement import CLEAR_GAP, compare_readings
+from pgenrm_agent.chain.document_scores import is_beside_scores, read_scores
+from pgenrm_agent.chain.numbers import read_total, stated_top
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
-from pgenrm_agent.chain.response_names import response_key
 from pgenrm_agent.chain.sections import Section, split_reasoning
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model, whole_characters
@@ -45,7 +46,17 @@ MOST_OBJECTS = 8
 WEIGHT_TOLERANCE = 1.0
 """By how much weights may miss a sum of 100 before that is noted."""
 
-_DECODER = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
+
+def _unique(pairs: list[tuple[str, object]]) -> Document:
+    """An object, in which a key that stands twice with different values has none of them."""
+    members: Document = {}
+    for key, value in pairs:
+        members[key] = value if members.setdefault(key, value) == value else None
+    return members
+
+
+# Models write real line breaks inside strings.
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
 
 class Lengths(Model):
@@ -159,12 +170,29 @@ def document_in(text: str) -> Document | None:
 def _flat(value: object) -> Document | None:
     if not isinstance(value, dict):
         return None
-    nested = value.get(NESTED)
-    whole = {**value, **nested} if isinstance(nested, dict) else value
+    whole = _whole(value)
+    is_chain = all(key in whole for key in KEYS.values())
     # Of a chain in prose the scores are such an object, too: it is told by its own keys.
-    if "better_response" in whole or "rationale" in whole:
+    if ("better_response" in whole or "rationale" in whole) and not is_chain:
         return None
-    return {key: whole[key] for key in KEYS.values() if key in whole} or None
+    if not any(key in whole for key in KEYS.values()):
+        # {"name": "answer", "arguments": {...}}
+        inner = [_whole(part) for part in value.values() if isinstance(part, dict)]
+        inner = [part for part in inner if isinstance(part.get("persona"), str)]
+        return _flat(inner[0]) if len(inner) == 1 else None
+    document = {key: whole[key] for key in KEYS.values() if key in whole}
+    if is_chain:
+        document |= {key: part for key, part in whole.items() if is_beside_scores(key)}
+    return document
+
+
+def _whole(value: Document) -> Document:
+    """`value` with what its nested object holds; what stands in both, differently, counts in neither."""
+    nested = value.get(NESTED)
+    if not isinstance(nested, dict):
+        return value
+    both = {key for key in nested if key in value and value[key] != nested[key]}
+    return {**value, **nested, **dict.fromkeys(both)}
 
 
 def _encodable(value: object) -> object:
@@ -175,7 +203,7 @@ def _encodable(value: object) -> object:
 
 
 def write_document(document: Document) -> str:
-    """Write the sections in their order, each on a line of its own."""
+    """Write the sections in their order, each on a line of its own, and what stands beside them."""
     return "".join(_pieces(document))
 
 
@@ -191,7 +219,7 @@ def spans_in(text: str) -> dict[Section, tuple[int, int]]:
     place = 0
     held = [section for section, key in KEYS.items() if key in document]
     for number, piece in enumerate(pieces):
-        if number % 2:
+        if number % 2 and number // 2 < len(held):
             spans[held[number // 2]] = (place, place + len(piece))
         place += len(piece)
     return spans
@@ -200,11 +228,11 @@ def spans_in(text: str) -> dict[Section, tuple[int, int]]:
 def _pieces(document: Document) -> list[str]:
     """Return what stands before, in and between the sections: values have the odd places."""
     pieces: list[str] = []
-    for key in KEYS.values():
-        if key in document:
-            opening = ",\n" if pieces else "{"
-            value = json.dumps(document[key], ensure_ascii=False)
-            pieces += [f'{opening}"{key}": ', value]
+    sections = [key for key in KEYS.values() if key in document]
+    for key in (*sections, *(key for key in document if key not in KEYS.values())):
+        opening = ",\n" if pieces else "{"
+        value = json.dumps(document[key], ensure_ascii=False)
+        pieces += [f"{opening}{json.dumps(key, ensure_ascii=False)}: ", value]
     return [*pieces, "}"]
 
 
@@ -219,7 +247,16 @@ def criteria_of(document: Document) -> tuple[Criterion, ...]:
     rows = document.get("criteria")
     if not isinstance(rows, list) or not rows:
         raise ChainError("there are no criteria", reason="no_rubric")
-    return tuple(_criterion(number, row) for number, row in enumerate(rows, start=1))
+    criteria = tuple(_criterion(number, row) for number, row in enumerate(rows, start=1))
+    weights = [criterion.weight for criterion in criteria]
+    shares = [_is_share(row["weight"]) for row in rows]
+    mixed = any(shares) and not all(shares)
+    mixed = mixed or (max(weights) > 1 and any(0 < weight < 1 for weight in weights))
+    if not any(weights) or (mixed and abs(sum(weights) - 100) > WEIGHT_TOLERANCE):
+        raise ChainError(
+            "the weights are all 0, or shares of 1 beside shares of 100", reason="no_rubric"
+        )
+    return criteria
 
 
 def _criterion(number: int, row: object) -> Criterion:
@@ -233,6 +270,18 @@ def _criterion(number: int, row: object) -> Criterion:
     return Criterion(name=name, weight=weight, reason=_text(row.get("reason")).strip())
 
 
+def _weight(value: object) -> float | None:
+    """A weight as it was written; in percent where it says of what it is a share."""
+    weight = read_total(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    # A number that is out of something was read as one out of ten.
+    return weight if weight is None or stated_top(value) is None else weight * 10
+
+
+def _is_share(weight: object) -> bool:
+    text = weight.strip() if isinstance(weight, str) else ""
+    return text.endswith("%") or stated_top(text) is not None
+
+
 def persona_of(document: Document) -> str | None:
     """Return the persona; None where there is none."""
     return _text(document.get("persona")).strip() or None
@@ -242,7 +291,8 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
     """Read a whole chain; a candidate without a mark for every criterion has no total.
 
     Raises:
-        ChainError: with reason "no_persona", "no_rubric", "no_scores" or "no_totals".
+        ChainError: with reason "no_persona", "no_rubric", "no_scores", "no_totals" or "contradictory"
+            (the model wrote totals, or a winner, that are not what its marks come to).
     """
     persona = persona_of(document)
     if persona is None:
@@ -253,39 +303,20 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
     if abs(total_weight - 100) > WEIGHT_TOLERANCE:
         repairs.append("weights_normalized")
     rubric = Rubric.normalized(written)
-    scores = document.get("scores")
-    if not isinstance(scores, Mapping):
-        raise ChainError("there are no scores", reason="no_scores")
-    names = [criterion.name.casefold() for criterion in rubric.criteria]
-    marks: dict[str, tuple[float | None, ...]] = {}
-    reasons: dict[str, str] = {}
-    written_for = {response_key(str(key)): score for key, score in scores.items()}
-    for place, candidate_id in enumerate(candidate_ids):
-        score = written_for.get(place)
-        given = score.get("marks") if isinstance(score, Mapping) else score
-        row = _marks(given, names)
-        if row is not None:
-            marks[candidate_id] = row
-        if isinstance(score, Mapping) and (why := _text(score.get("why")).strip()):
-            reasons[candidate_id] = why
-    off_scale = [
-        mark
-        for row in marks.values()
-        for mark in row
-        if mark is not None and not MARK_LOW <= mark <= MARK_HIGH
-    ]
-    if off_scale:
-        raise ChainError(
-            f"a mark is {off_scale[0]:g}, and the scale is {MARK_LOW} to {MARK_HIGH}: what the other"
-            " marks mean is unknown",
-            reason="no_totals",
-        )
-    totals = complete_totals(rubric.criteria, marks)
+    names = [criterion.name for criterion in rubric.criteria]
+    scores = read_scores(document, names, candidate_ids)
+    compare_readings(rubric.criteria, scores.marks, scores.reported)
+    totals = complete_totals(rubric.criteria, scores.marks)
     if not totals:
         raise ChainError(
             f"no response has a mark from {MARK_LOW} to {MARK_HIGH} for each of the"
             f" {len(names)} criteria",
             reason="no_totals",
+        )
+    if scores.winner in totals and max(totals.values()) - totals[scores.winner] > CLEAR_GAP:
+        raise ChainError(
+            f"the model calls candidate {scores.winner} the best one, and its marks do not",
+            reason="contradictory",
         )
     missing = tuple(name for name in candidate_ids if name not in totals)
     if missing:
@@ -293,30 +324,14 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
     return ParsedChain(
         persona=Persona(text=" ".join(persona.split())),
         rubric=rubric,
-        marks=marks,
-        reported={},
+        marks=scores.marks,
+        reported=scores.reported,
         totals=totals,
         totals_from="marks",
-        reasons=reasons,
+        reasons=scores.reasons,
         repairs=tuple(repairs),
         missing=missing,
     )
-
-
-def _marks(given: object, names: Sequence[str]) -> tuple[float | None, ...] | None:
-    """Return one mark a criterion; None where it cannot be told which mark is whose."""
-    if isinstance(given, Mapping):
-        by_name = {str(name).casefold(): mark for name, mark in given.items()}
-        values = [by_name.get(name) for name in names]
-    elif isinstance(given, list) and len(given) == len(names):
-        values = given
-    else:
-        return None
-    return tuple(read_total(value) for value in values)
-
-
-def _weight(value: object) -> float | None:
-    return read_total(value.strip().removesuffix("%") if isinstance(value, str) else value)
 
 
 def _text(value: object) -> str:

@@ -9,36 +9,51 @@ that belongs to no response or no criterion is no mark.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
-from operator import itemgetter
 from typing import Literal, NamedTuple
 
-from pgenrm_agent.chain.folding import folded, plain, plain_words, untabled
-from pgenrm_agent.chain.numbers import REFUSED, Mark, begins_with_mark, read_mark, scale_in
+from pgenrm_agent.chain.folding import folded, untabled
+from pgenrm_agent.chain.labels import Label, labels_in
+from pgenrm_agent.chain.numbers import (
+    REFUSED,
+    Mark,
+    begins_with_mark,
+    read_mark,
+    scale_in,
+)
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, weighted_total
-from pgenrm_agent.chain.response_names import numbered, responses_in
-from pgenrm_agent.chain.words import CLAIMED, NOT_CLAIMED, TOTALS, is_wide
+from pgenrm_agent.chain.response_names import numbered
+from pgenrm_agent.chain.words import CLAIMED, NOT_A_MARK, NOT_CLAIMED, last_word
+from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["Marks", "mentions", "read_marks"]
+__all__ = ["Marks", "read_marks"]
 
 AGREES = 0.15
 """How near a total that the model wrote has to be, to settle which of two numbers is a mark."""
 OWN_TOTAL = 0.06
 """How near a number has to be to what the marks come to, to be the total that is told beside them."""
 LONGEST_APART = 40
+LONGEST_HEADER = 100
 MOST_READINGS = 64
 
 _MARK_FIRST = re.compile(
-    r"(?:^|[\s:,;(*_]|and\s)(\d{1,3}(?:[.,]\d{1,2})?)(\s?/\s?10| out of 10)?"
-    r"(?:\s(?:points?|punkten?|puntos))?[*_]{0,3}"
+    r"(?:^|[\s:,;(\[*_]|and\s)(\d{1,3}(?:[.,]\d{1,2})?)(\s?/\s?10| out of 10)?"
+    r"(?:\s(?:points?|punkten?|puntos))?[*_)\]]{0,3}"
     r"(?: {1,3}(?P<for>on|for|in|auf|bei|für|pour|sur|en|por|per|su|em|voor|op|за|по) {1,2}"
-    r"| {0,2}(?P<bracket>\()|(?: {0,2}[:=]\s| [–—-]\s| {0,2}\n)\s{0,3}| {1,2})"
+    r"| {0,2}(?P<bracket>\()|(?: {0,2}[:=]\s| [–—-]\s| [x×*·]\s| {0,2}\n)\s{0,3}| {1,2})"
     r"(?:the\s)?[\"'*_]{0,3}$"
 )
+# "2." of "1. Clarity: 8\n2. Depth: 2", which numbers what follows.
+_NEXT_ITEM = re.compile(r"\n[ \t*_#>-]{0,8}(?P<opening>[(\[])?\d{1,2}[.)\]][\s*_\"'#]{0,6}$")
+_DIGIT = re.compile(r"\d")
+# "- 8 " of "- 8 Depth": the number opens the line of the criterion that follows.
+_OPENS_LINE = re.compile(r"^[^\d]*\n[ \t*_#>•-]{0,8}[\[(]?\d[^\n]*$")
+# "= 6.2" of "8 Clarity, 2 Depth = 6.2"
+_COMES_TO = re.compile(r"[\s*_)\]]{0,6}=")
 _LINKS = tuple(" \n(\"'*_")
 # "8 for" of "8 for Response 1", "6 (" of "6 (Response 2)".
 _MARK_FOR = re.compile(
@@ -58,6 +73,13 @@ _LINKED = re.compile(
 _COMPARED = re.compile(r"[\"'*_]{0,3}['’]s\s{0,2}\(?\d")
 # What may stand between a criterion and its colon where the criterion heads a list of responses.
 _HEADER = re.compile(r"[\s*\"'_]{0,4}(?:\([^()\n]{0,60}\))?[\s*\"'_]{0,4}(?:[:=–—]|-\s)")
+# "Clarity (70%)" on a line of its own, above "Response 1: 8"
+_ALONE = re.compile(
+    r"[\s*\"'_:]{0,4}(?:\([^()\n]{0,60}\))?[ *\"'_:]{0,4}\n[\s*\"'_#>•-]{0,12}"
+    r"(?:\d{1,2}(?:[.,]\d)?(?:\s?/\s?10)?[*_]{0,3} (?:for|to|für|an|pour|para|per|voor|за) [*_]{0,3})?"
+    r"(?:the |an? )?$"
+)
+_LINE_BEGINS = re.compile(r"(?:^|\n)[ \t*_#>•\"'-]{0,8}(?:\(?\d{1,2}[.)][ *_\"']{0,4})?$")
 _SENTENCE_END = re.compile(r"[.;!?\n](?=\s|$)|\n")
 _CLAUSE_OVER = re.compile(r"[.:;!?](?=\s|$)|\n|\d")
 # "the gap on Clarity is 5", "a difference in Depth of 7"
@@ -78,23 +100,6 @@ class Marks(NamedTuple):
     rows: dict[str, tuple[float | None, ...]]
     notes: tuple[str, ...]
     doubted: frozenset[str]
-
-
-class _Label(NamedTuple):
-    """A response (its place, from 0), a criterion (its place; -1: a total) at [start, end)."""
-
-    start: int
-    end: int
-    kind: Literal["response", "criterion"]
-    place: int
-
-
-_START, _END = itemgetter(0), itemgetter(1)
-
-
-def mentions(name: str, text: str) -> bool:
-    """Whether a text of `plain_words` names a criterion, not as a part of other words."""
-    return next(_places(_words_of(name), text), None) is not None
 
 
 def read_marks(
@@ -136,12 +141,12 @@ class _Reading:
     marks: dict[tuple[int, int], Mark] = field(default_factory=dict)
 
     def read(self, text: str) -> None:
-        labels = _labels(text, [criterion.name for criterion in self.criteria])
+        labels = labels_in(text, [criterion.name for criterion in self.criteria])
         scale = scale_in(text[: labels[0].start]) if labels and labels[0].start > 4 else None
         response: int | None = None
         criterion: int | None = None
         newest: Literal["response", "criterion"] = "response"
-        named_at = response_at = 0
+        named_from = named_at = response_at = 0
         # "8 on Clarity and 3 on Depth": the number stands before its criterion.
         number_first = False
         # Whether the response is told to claim what follows; whether another one might be meant.
@@ -152,9 +157,11 @@ class _Reading:
         for place, label in enumerate(labels):
             following = labels[place + 1] if place < last else None
             gap = text[label.end : following.start if following else len(text)]
+            if following and following.kind == "criterion" and "\n" in gap:
+                gap = _without_numbering(gap)
             given, ahead = ahead, None
             if label.kind == "response":
-                if newest == "criterion" and not _heads(text, named_at, label.start):
+                if newest == "criterion" and not _heads(text, named_from, named_at, label.start):
                     criterion = None
                 # "Response 1 beats Response 2 on Clarity: 8"
                 unsure = (
@@ -178,7 +185,7 @@ class _Reading:
                     scale = scale_in(gap)  # "Response 1 (each out of 5): Clarity 4"
             else:
                 criterion = label.place if label.place >= 0 else None
-                newest, named_at = "criterion", label.end
+                newest, named_from, named_at = "criterion", label.start, label.end
                 if _APART.search(text, max(0, label.start - LONGEST_APART), label.start):
                     criterion = response = None
             ahead, begin = _mark_for(text, label.end, following, self._weight(criterion), scale)
@@ -202,15 +209,23 @@ class _Reading:
                 first = None
                 if response is not None and gap[-1:] in _LINKS:
                     first = _MARK_FIRST.search(gap)
+                if first and self._is_weight(_number(first[1]), following.place):
+                    gap, first = gap[: first.start(1)], None  # "0.7 x Clarity: 8"
                 if first and response is not None:
                     if newest == "response" and not first["for"]:
                         # "Response 1: 6.2 (Clarity 8, Depth 2)" begins with its total.
-                        following_too = self._is_first(text, labels, place + 1, scale)
-                        is_first = criterion is None and following_too
+                        number = _number(first[1])
+                        is_first = criterion is None
+                        if is_first:
+                            alone = self._is_first(text, labels, place + 1, number, scale)
+                            is_first, unsure = bool(alone), unsure or alone is None
                     elif newest == "response" or number_first:
                         is_first = True
                     else:
                         is_first = first["for"] not in (None, "en")  # Dutch for "and"
+                    if is_first and _is_no_mark(gap[: first.start(1)]):
+                        criterion = None
+                        continue
                     if is_first:
                         mark = read_mark(first[1] + (first[2] or ""), 100.0, scale) or REFUSED
                         if unsure:
@@ -218,7 +233,11 @@ class _Reading:
                         self._put(response, following.place, mark, "")
                         number_first, criterion = True, None
                         continue
-            if number_first and newest == "criterion" and not begins_with_mark(gap):
+            if (
+                number_first
+                and newest == "criterion"
+                and (_COMES_TO.match(gap) or not begins_with_mark(gap))
+            ):
                 criterion = None
                 continue
             if criterion is None or response is None:
@@ -239,29 +258,60 @@ class _Reading:
     def _weight(self, criterion: int | None) -> float:
         return 100.0 if criterion is None else self.criteria[criterion].weight
 
+    def _is_weight(self, number: float, criterion: int) -> bool:
+        return number < MARK_LOW and abs(number * 100 - self.criteria[criterion].weight) < AGREES
+
     def _is_first(
-        self, text: str, labels: Sequence[_Label], place: int, scale: float | None
-    ) -> bool:
-        """Whether a number before the criterion at `place` is that criterion's, and not a total.
+        self, text: str, labels: Sequence[Label], place: int, number: float, scale: float | None
+    ) -> bool | None:
+        """Whether `number`, before the criterion at `place`, is that criterion's, and not a total.
 
         It is where the next criterion has its number before it, too; the last one of those that stand
-        together may have what they come to behind it ("8 Clarity, 2 Depth = 6.2").
+        together may have what they come to behind it ("8 Clarity, 2 Depth = 6.2"). Where both readings
+        are possible, the one counts whose marks come to the number that is left; None for neither.
         """
         end = place + 1
         while end < len(labels) and labels[end].kind == "criterion" and labels[end].place >= 0:
             end += 1
+        ends = [*(label.start for label in labels[place + 1 : end + 1]), len(text)]
         gaps = [
-            text[labels[at].end : labels[at + 1].start if at + 1 < len(labels) else len(text)]
-            for at in (place, end - 1)
+            text[label.end : stop]
+            for label, stop in zip(labels[place:end], ends[: end - place], strict=True)
         ]
         if end > place + 1:
-            if gaps[0][-1:] not in _LINKS or not _MARK_FIRST.search(gaps[0]):
+            second = _MARK_FIRST.search(gaps[0]) if gaps[0][-1:] in _LINKS else None
+            if second is None:
                 return False
-            if not begins_with_mark(gaps[0]):
+            if (number, _number(second[1])) == (1, 2) and _DIGIT.search(
+                gaps[0], 0, second.start(1)
+            ):
+                # "Criterion 1 (Clarity): 8, criterion 2 (Depth): 2"
+                return False if _DIGIT.search(gaps[-1]) else None
+            if not begins_with_mark(gaps[0]) or all(map(_OPENS_LINE.search, gaps[:-1])):
                 return True
-        return read_mark(gaps[1], self._weight(labels[end - 1].place), scale) is None
+        last = read_mark(gaps[-1], self._weight(labels[end - 1].place), scale)
+        if last is None:
+            return True
+        if end == place + 1:
+            return False
+        matches = [match for gap in gaps[:-1] if (match := _MARK_FIRST.search(gap))]
+        numbers = [number, *(_number(match[1]) for match in matches), *last.values]
+        if len(numbers) != end - place + 1:
+            return None
+        criteria = [self.criteria[label.place] for label in labels[place:end]]
+        first = weighted_total(criteria, numbers[:-1])
+        behind = weighted_total(criteria, numbers[1:])
+        is_first = first is not None and abs(first[0] - numbers[-1]) <= OWN_TOTAL
+        is_behind = behind is not None and abs(behind[0] - numbers[0]) <= OWN_TOTAL
+        return None if is_first == is_behind else is_first
 
     def _put(self, response: int, criterion: int, mark: Mark, before: str) -> None:
+        if response < 0:
+            raise ChainError(
+                "the responses are numbered from 0, and the prompt's from 1: whose the marks are is"
+                " not sure",
+                reason="no_totals",
+            )
         if not 0 <= response < self.responses:
             self.notes["extra_candidate"] = None
             return
@@ -338,6 +388,24 @@ class _Reading:
         )
 
 
+def _without_numbering(gap: str) -> str:
+    """What follows a criterion, without the number in the list that the next criterion has."""
+    item = _NEXT_ITEM.search(gap)
+    # "[8] Clarity\n[2] Depth" are marks.
+    if item is None or (item["opening"] and not _DIGIT.search(gap, 0, item.start())):
+        return gap
+    return gap[: item.start() + 1]
+
+
+def _number(digits: str) -> float:
+    return float(digits.replace(",", "."))
+
+
+def _is_no_mark(before: str) -> bool:
+    """Whether words such as "ranks" say that the number behind them is no mark."""
+    return last_word(before) in NOT_A_MARK
+
+
 def _is_off_scale(mark: Mark) -> bool:
     """Whether a mark without a stated scale cannot be one from 1 to 10."""
     return (
@@ -361,7 +429,7 @@ def _rest(
 
 
 def _mark_for(
-    text: str, start: int, label: _Label | None, weight: float, scale: float | None
+    text: str, start: int, label: Label | None, weight: float, scale: float | None
 ) -> tuple[Mark | None, int]:
     """The mark that stands in front of a response's name, as in "8 for Response 1", and where it begins.
 
@@ -381,60 +449,9 @@ def _mark_for(
     return read_mark(before[clause:], weight, scale), begin + clause
 
 
-def _labels(text: str, names: Sequence[str]) -> list[_Label]:
-    """Responses, criteria and totals in the order of the text, without overlaps."""
-    labels = [
-        _Label(match.start(), match.end(), "response", int(match[1]) - 1)
-        for match in responses_in(text)
-    ]
-    words_only = plain(text)
-    for place, name in enumerate(names):
-        words = _words_of(name)
-        labels += [
-            _Label(start, start + len(words), "criterion", place)
-            for start in _places(words, words_only)
-        ]
-    # Few of these words are in any text, and to look for plain words is many times faster.
-    for word in TOTALS:
-        if word in text:
-            labels += [
-                _Label(start, start + len(word), "criterion", -1) for start in _places(word, text)
-            ]
-    # Longest first: "Response 1" and "Top 3 picks" hold numbers that are no marks. Sorts keep order.
-    labels.sort(key=_END, reverse=True)
-    labels.sort(key=_START)
-    kept: list[_Label] = []
-    for label in labels:
-        if not kept or label.start >= kept[-1].end:
-            kept.append(label)
-    return kept
-
-
-def _words_of(name: str) -> str:
-    return " ".join(plain_words(name).split())
-
-
-def _places(words: str, text: str) -> Iterator[int]:
-    """Where `words` stand in `text`, not as a part of other words."""
-    # A search by hand: to compile a pattern of the names takes longer than the rest of a parse.
-    start = text.find(words)
-    if start < 0 or not words:
-        return
-    bound_before, bound_after = not is_wide(words[0]), not is_wide(words[-1])
-    while start >= 0:
-        end = start + len(words)
-        inside = (bound_before and start and _joins(text[start - 1])) or (
-            bound_after and end < len(text) and _joins(text[end])
-        )
-        if not inside:
-            yield start
-        start = text.find(words, end)
-
-
-def _joins(char: str) -> bool:
-    return char.isalnum() and not is_wide(char)
-
-
-def _heads(text: str, start: int, end: int) -> bool:
-    """Whether the criterion that ends at `start` still holds for the response at `end`."""
-    return bool(_HEADER.match(text, start, end)) or not _SENTENCE_END.search(text, start, end)
+def _heads(text: str, begin: int, end: int, response: int) -> bool:
+    """Whether the criterion at [begin, end) still holds for the response that begins at `response`."""
+    if _HEADER.match(text, end, response) or not _SENTENCE_END.search(text, end, response):
+        return True
+    alone = _ALONE.match(text[end:response]) if response - end < LONGEST_HEADER else None
+    return alone is not None and bool(_LINE_BEGINS.search(text[max(0, begin - 24) : begin]))

@@ -31,9 +31,18 @@ from pgenrm_agent.chain.words import (
     UNIT,
     WEIGHT,
     is_wide,
+    last_word,
 )
 
-__all__ = ["LONGEST_GAP", "Mark", "begins_with_mark", "read_mark", "read_total", "scale_in"]
+__all__ = [
+    "LONGEST_GAP",
+    "Mark",
+    "begins_with_mark",
+    "read_mark",
+    "read_total",
+    "scale_in",
+    "stated_top",
+]
 
 TEN = 10.0
 SCALES = frozenset((5, 10, 20, 50, 100))
@@ -81,6 +90,12 @@ def read_total(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def stated_top(value: object) -> float | None:
+    """Return what a number in words, which `read_total` reads, is out of: 5 for "4/5"; None for "4"."""
+    match = _TOTAL.fullmatch(value[:60].strip("\"'*_ ")) if isinstance(value, str) else None
+    return float(match[2]) if match and match[2] else None
 
 
 def _float(number: str) -> float:
@@ -371,7 +386,7 @@ class _Gap:
         if top is None and _STARS.search(match[0]):
             self._refused = True  # of how many there may be is not said
             return None
-        word = _last_word(before)
+        word = last_word(before)
         turned = previous is not None and word in ("to", "no")
         if word in NOT_A_MARK and not turned:
             self._refused = self._refused or word in ARITHMETIC
@@ -461,15 +476,6 @@ class _Gap:
 
 def _decided(before: str) -> bool:
     return any(words.search(before) for words in (CORRECTED, CONCLUDED, PERHAPS))
-
-
-def _last_word(text: str) -> str:
-    """The word that `text` ends with, but for spaces, emphasis and an opening quote."""
-    end = len(text.rstrip(" \t\n*_\"'<"))
-    start = end
-    while start and text[start - 1].isalpha():
-        start -= 1
-    return text[start:end]
 
 
 def _is_counted(text: str, end: int) -> bool:

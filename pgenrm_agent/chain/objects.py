@@ -275,7 +275,10 @@ class Reported(NamedTuple):
 
 
 def read_totals(written: Mapping[str, object], ids: Sequence[str]) -> Reported:
-    """The totals, 1-10, of the candidates that there are, in the order in which they were shown."""
+    """The totals, 1-10, of the candidates that there are, in the order in which they were shown.
+
+    Raises ChainError "no_totals" where the responses are numbered from 0.
+    """
     totals: dict[str, float] = {}
     notes: dict[str, None] = {}
     off_scale: float | None = None
@@ -283,7 +286,13 @@ def read_totals(written: Mapping[str, object], ids: Sequence[str]) -> Reported:
         place = response_key(key)
         if place is None:
             notes["unknown_key"] = None
-        elif not 0 <= place < len(ids):
+        elif place < 0:
+            raise ChainError(
+                f"the responses are numbered from 0 ({key!r:.40}), and the prompt's from 1: whose the"
+                " totals are is not sure",
+                reason="no_totals",
+            )
+        elif place >= len(ids):
             notes["extra_candidate"] = None
         else:
             number = read_total(value)

@@ -13,8 +13,9 @@ marks by means of `numbers`; here they are put together, and compared.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pgenrm_agent.chain.agreement import compare_readings
 from pgenrm_agent.chain.marks import Marks, read_marks
 from pgenrm_agent.chain.objects import read_totals, scores_object
 from pgenrm_agent.chain.parsed import ParsedChain, weighted_total
@@ -29,10 +30,6 @@ __all__ = ["answer_in", "parse_chain", "read_persona"]
 
 SMALLEST_SHARE = 0.5
 """Least share of the rubric's weight that must be marked for a total to be recomputed."""
-FURTHEST = 1.0
-"""How far a total that the model wrote may be from marks x weights."""
-CLEAR_GAP = 0.5
-"""From here on a difference of two totals is an order, which both readings have to share."""
 LONGEST_PROSE = 60_000
 
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:|Strength:)")
@@ -89,7 +86,7 @@ def parse_chain(
         marks = reading.rows
         notes.update(dict.fromkeys(reading.notes))
         if asks_totals:
-            _compare(rubric.criteria, marks, written.totals)
+            compare_readings(rubric.criteria, marks, written.totals)
         computed = _computed(rubric.criteria, reading, notes, alike=asks_totals, cut=scores.cut)
     # One basis for all candidates of a chain, so that they stay comparable.
     from_marks = not asks_totals or (
@@ -168,46 +165,6 @@ def _own_words(section: str) -> str:
     """What precedes the object, without working notes."""
     lines = section[-LONGEST_PROSE:].splitlines()
     return "\n".join(line for line in lines if not _NOTES.match(line))
-
-
-def _compare(
-    criteria: Sequence[Criterion],
-    marks: Mapping[str, Sequence[float | None]],
-    reported: Mapping[str, float],
-) -> None:
-    """Compare what the marks come to, over the criteria that are marked, with the reported totals.
-
-    Raises ChainError "contradictory" where they differ too far, or order two candidates otherwise.
-    """
-    pairs: list[tuple[float, float, str]] = []
-    for candidate_id, row in marks.items():
-        weighted = weighted_total(criteria, row)
-        if weighted is None or candidate_id not in reported:
-            continue
-        total, own = weighted[0], reported[candidate_id]
-        if abs(total - own) > FURTHEST:
-            raise ChainError(
-                f"the marks of candidate {candidate_id} come to {total:.2f}, and the model's own total"
-                f" for it is {own:g}; one of the two was read or worked out wrong",
-                reason="contradictory",
-            )
-        pairs.append((total, own, candidate_id))
-    pairs.sort()
-    # Behind each candidate, the highest total among those whose marks are clearly lower.
-    behind = 0
-    highest: tuple[float, float, str] | None = None
-    for total, own, candidate_id in pairs:
-        while total - pairs[behind][0] > CLEAR_GAP:
-            if highest is None or pairs[behind][1] > highest[1]:
-                highest = pairs[behind]
-            behind += 1
-        if highest and highest[1] - own > CLEAR_GAP:
-            raise ChainError(
-                f"the marks put candidate {candidate_id} ({total:.2f}) before {highest[2]}"
-                f" ({highest[0]:.2f}), and the model's own totals put it behind ({own:g} and"
-                f" {highest[1]:g}); one of the two was read or worked out wrong",
-                reason="contradictory",
-            )
 
 
 def _computed(

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pgenrm_agent.chain.folding import plain_words
-from pgenrm_agent.chain.marks import mentions
+from pgenrm_agent.chain.labels import mentions
 from pgenrm_agent.chain.words import PERCENT, WEIGHT, unwide
 from pgenrm_agent.schema import Criterion, Rubric
 
@@ -33,6 +33,27 @@ _WEIGHT = re.compile(
     rf"|\b{WEIGHT}(?:\s(?:of|von|de|di))?\s{{0,3}}[:=(]?\s{{0,3}}(\d{{1,3}}(?:[.,]\d{{1,6}})?)"
     rf"(?![\d.,]{{0,8}}\s{{0,3}}{PERCENT})",
     re.IGNORECASE,
+)
+# "65-75%", "65% to 75%"
+_RANGE = re.compile(
+    rf"(?<![\w.,])(\d{{1,3}})\s?(?:{PERCENT})?(?:[-–—~]|\s(?:to|bis|à|a|al|tot|до)\s)(\d{{1,3}})\s?{PERCENT}",
+    re.IGNORECASE,
+)
+# "80% of the choices" is a share of something, and no weight.
+_SHARE_OF = re.compile(
+    r"\s?(?:of|der|des|aller|von|de|dei|delle|das|dos|van|из)\s"
+    r"(?!(?:the\s|my\s|its\s)?(?:weight|total|score|rubric|gesamt|gewicht|100\b))",
+    re.IGNORECASE,
+)
+# "default 50%, personalized 70%": the weight that it would have otherwise.
+_OTHERWISE = re.compile(
+    r"\b(?:default|usual(?:ly)?|typical(?:ly)?|generic|normal(?:ly)?|average|general(?:ly)?|base(?:line)?"
+    r"|initial(?:ly)?|original(?:ly)?|before|prior|old|from|most people|others?|everyone|standard"
+    r"|üblich|sonst|anfangs|vorher|habituel\w*|por defecto|di solito|обычно)\b[^\d%]{0,20}$",
+    re.IGNORECASE,
+)
+_ARROW = re.compile(
+    r"\W{0,4}(?:→|->|=>|⇒|\b(?:raised|lowered|increased|reduced|now|revised|changed)\b)"
 )
 _BARE = re.compile(
     r"(?<![\w.,/-])(0?[.,]\d{1,3}|\d{1,3}(?:[.,]\d{1,2})?)(?![\w%/]|[.,]\d|\s?[-–]\s?\d)"
@@ -87,6 +108,8 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
     """
     named_in = plain_words(breakdown[:LONGEST_BREAKDOWN])
     notes: list[str] = []
+    if _is_in_doubt(section or ""):
+        return RubricReading(None, ("weights_in_doubt",))
     criteria = _criteria(_percentages(section), named_in) if section else []
     if not criteria or abs(_sum(criteria) - 100) > ABOUT_ALL:
         begin = _PART_A.search(rationale)
@@ -154,7 +177,7 @@ def _criteria(text: str, named_in: str) -> list[Criterion]:
     heading = ""
     for line in text.splitlines():
         line = line[:LONGEST_LINE]
-        match = _WEIGHT.search(line)
+        match = _own_weight(line)
         if match is None:
             # "1. Clarity", with its weight in a line of its own.
             if line.strip() and len(line) <= LONGEST_NAME:
@@ -178,6 +201,26 @@ def _criteria(text: str, named_in: str) -> list[Criterion]:
         if len(criteria) >= 4 * MOST_CRITERIA:
             break
     return criteria
+
+
+def _own_weight(line: str) -> re.Match[str] | None:
+    """The weight of a line's criterion, and not a share of something, or what it was before."""
+    matches = list(islice(_WEIGHT.finditer(line), MOST_CRITERIA))
+    if len(matches) < 2:
+        return matches[0] if matches else None
+    own = [match for match in matches if not _SHARE_OF.match(line, match.end())] or matches
+    own = [match for match in own if not _OTHERWISE.search(line, 0, match.start())] or own
+    while len(own) > 1 and _ARROW.match(line, own[0].end(), own[1].start()):
+        del own[0]
+    return own[0]
+
+
+def _is_in_doubt(section: str) -> bool:
+    """Whether a weight is a range."""
+    return any(
+        _float(match[1]) < _float(match[2])
+        for match in islice(_RANGE.finditer(section), MOST_CRITERIA)
+    )
 
 
 def _listed(text: str, named_in: str) -> list[Criterion]:

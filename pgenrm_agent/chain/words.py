@@ -39,6 +39,7 @@ __all__ = [
     "WEIGHT",
     "WIDE_FILLERS",
     "is_wide",
+    "last_word",
     "unwide",
 ]
 
@@ -336,7 +337,9 @@ NOT_A_MARK = _words(
     minus plus deduct deducted subtract less take off add added up down another other
     section step part point item example line sentence paragraph chapter number no nr option reason
     page figure table version top response answer candidate year years first max maximum
-    choice choices pair pairs
+    choice choices pair pairs rank ranks ranked ranking place places placed position
+    criterion criteria kriterium critère criterio критерий
+    rang platz belegt rango posición posizione posição puesto plaats plek место
     nicht als um über unter von minus abzüglich abzug statt
     pas que par moins sur de no menos en lugar di meno non menos em vez min dan niet
     не чем на минус"""
@@ -377,3 +380,12 @@ def unwide(text: str) -> str:
 def is_wide(char: str) -> bool:
     """Whether a letter is of a script that is written without spaces between words."""
     return "\u2e80" <= char <= "\u9fff" or "\uac00" <= char <= "\ud7af"
+
+
+def last_word(text: str) -> str:
+    """Return the word that `text` ends with, but for spaces, emphasis and an opening quote."""
+    end = len(text.rstrip(" \t\n*_\"'<"))
+    start = end
+    while start and text[start - 1].isalpha():
+        start -= 1
+    return text[start:end]

@@ -27,6 +27,7 @@ __all__ = [
     "share_tokens",
 ]
 
+NO_MESSAGE = "a choice has no message"
 CONTEXT_STEP = 1024
 MOST_CHARACTERS = 6
 """A token of a text in an alphabet has about four."""
@@ -56,6 +57,7 @@ _ENDS: tuple[tuple[FinishReason, frozenset[str]], ...] = (
         frozenset(
             {
                 *("error", "abort", "aborted", "cancelled", "canceled", "other", "network_error"),
+                *("timeout", "time_limit", "preempted"),
                 *("malformed_function_call", "insufficient_system_resource", "repetition"),
             }
         ),
@@ -96,6 +98,7 @@ class Answer:
         if self.fault:
             return "failed"
         word = re.split(r"[:\s(]", self.finish.lower(), maxsplit=1)[0]
+        word = word.removeprefix("finish_reason_").removeprefix("finishreason.")
         return next((end for end, words in _ENDS if word in words), "stop")
 
     @property
@@ -146,13 +149,15 @@ def read_answers(body: object) -> tuple[list[Answer], Usage]:
     if not isinstance(choices, list) or not choices:
         raise ValueError("there are no choices in it")
     indexed = [_read_choice(choice, place) for place, choice in enumerate(choices)]
+    if all(answer.fault == NO_MESSAGE for _, answer in indexed):
+        raise ValueError(NO_MESSAGE)
     return [answer for _, answer in sorted(indexed, key=lambda entry: entry[0])], _usage(body)
 
 
 def _read_choice(choice: object, place: int) -> tuple[int, Answer]:
     message = _message_in(choice) if isinstance(choice, Mapping) else None
     if not isinstance(choice, Mapping) or message is None:
-        raise ValueError("a choice has no message")
+        return place, Answer("", fault=NO_MESSAGE)
     fault = choice.get("error") or message.get("error")
     words = read_words(fault) if fault else None
     token_ids = choice.get("token_ids")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,11 @@ from pgenrm_agent.engines.server_errors import ServerFault, ServerWords, read_wo
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
+
+# How integrations complain of an answer without choices.
+_NO_ANSWER = re.compile(
+    r"null value for ['\"]choices|'NoneType' object is not (?:iterable|subscriptable)"
+)
 
 __all__ = ["fault_of", "keys_of", "words_of"]
 
@@ -42,6 +49,9 @@ def fault_of(error: Exception) -> ServerFault:
     wait_s = wait_asked_for(headers if isinstance(headers, Mapping) else {}, words)
     if isinstance(error, TimeoutError) or "timeout" in kind.lower():
         return ServerFault(replace(words, text=f"in time ({said})"), kind="timeout", retried=True)
+    if isinstance(error, json.JSONDecodeError) or _NO_ANSWER.search(str(error)):
+        # What a gateway sends with status 200 in the place of an answer.
+        return ServerFault(replace(words, text=said), kind="senseless")
     if isinstance(error, ConnectionError) or "connect" in kind.lower():
         return ServerFault(replace(words, text=said), kind="connection", retried=True)
     return ServerFault(

@@ -131,7 +131,8 @@ def _field_word(*names: str) -> str:
     kind = r"(?:param(?:eter)?|arg(?:ument)?|field|propert(?:y|ie)|keyword|name|input|option|key)s?"
     return (
         rf"(?:['\"`]{name}['\"`]|{kind}\W{{1,4}}{name}(?![\w-])|(?<![\w'\\-]){name}['\"`]?\s{kind}"
-        rf"|(?<![\w'\\-]){name}\s*(?:[=:<>]|is |must |should |has |cannot |not )|^\W*{name}\W*$)"
+        rf"|(?<![\w'\\-]){name}\s*(?:[=:<>]|is |must |should |has |cannot |not )|^\W*{name}\W*$"
+        rf"|(?:model|supported|allowed|permitted|unknown|invalid): {name}\W*$)"
     )
 
 
@@ -151,7 +152,7 @@ _UNKNOWN = _compiled(
 _TOO_COMPLEX = _compiled(r"too many states|complex|nesting|depth|too (?:large|deep|long|many)")
 _SCHEMA_WORDS = (
     r"response[_ ]?(?:format|schema|mime)|json[_ ]?(?:schema|object|mode)|structured[_ ]?output"
-    r"|guided|grammar|schema|structural[_ ]?tag"
+    r"|guided|grammar|schema|structural[_ ]?tag|the requested parameters"
 )
 _HOLDING = _compiled(rf"{_SCHEMA_WORDS}|(?<!or )tool(?! message| role)|function[_ -]?call")
 _STRICT = _compiled(_field_word("strict"))
@@ -258,7 +259,10 @@ _TABLE = (
         "texts are cut here",
     ),
     _Optional(
-        ("seed",), _compiled(_word("seed")), _drop("seed"), "the same seed gives other samples"
+        ("seed",),
+        _compiled(_word("seed", "seeding")),
+        _drop("seed"),
+        "the same seed gives other samples",
     ),
     _Optional(
         ("n",),
@@ -315,6 +319,7 @@ _TABLE = (
 
 _COMPLAINT = _compiled(
     r"unsupported|unexpected|unknown|unrecogni|no such|invalid|forbidden|extra inputs|only|must|should"
+    r"|fail(?:ed|s|ure)? to (?:\w+ )?(?:compile|convert|build|parse|create|initiali[sz]e)"
     r"|(?:not|n't) (?:\w+ ){0,3}(?:support|permit|allow|accept|recogni|implement|enable|available|know)"
     r"|no endpoints|cannot|can't|illegal|disallow|too complex|alternate"
 )

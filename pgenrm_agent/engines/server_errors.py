@@ -80,6 +80,7 @@ _FILTER = re.compile(
     r"content[ _-]?(?:management )?(?:filter|policy)|data_?inspection_?failed|responsible ?ai"
     r"|inappropriate content|safety (?:system|filter|setting)|flagged|was filtered"
     r"|requires moderation|moderation (?:system|polic|fail)"
+    r"|sensitive content|敏感内容|违规内容|不合规"
     r"|safety reasons|invalid_prompt|usage polic|prohibited_content|blocklist",
     re.IGNORECASE,
 )

@@ -26,6 +26,7 @@ from behaviors import (
     more_than,
     usage,
 )
+from gateway_behaviors import GATEWAYS
 from provider_behaviors import PROVIDERS
 
 from pgenrm_agent.engines.protocol import SchemaRefused
@@ -741,4 +742,5 @@ BEHAVIORS: tuple[Behavior, ...] = (
         error=(EngineUnavailable, "does not exist"),
     ),
     *PROVIDERS,
+    *GATEWAYS,
 )

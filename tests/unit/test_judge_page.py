@@ -41,7 +41,7 @@ def drawn() -> str:
         ((row.behavior, row.outcome, ", ".join(row.engines)) for row in BEHAVIORS),
     )
     texts = table(
-        ("a chain in prose with", "read or refused"),
+        ("a chain with", "read or refused"),
         ((str(row["name"]), outcome(row)) for row in readings(CORPUS)),
     )
     return (

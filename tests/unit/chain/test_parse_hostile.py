@@ -75,7 +75,15 @@ MANY = write_chain(
     criteria=[(name, 25) for name in NAMES],
 )
 NESTED = {"B": {"response_1": {"Clarity": 8, "Depth": {"score": 2}}, "response_2": [1, [2, {}]]}}
-REASONS = {"empty", "unfinished_reasoning", "no_scores", "no_persona", "no_totals", "contradictory"}
+REASONS = {
+    "empty",
+    "unfinished_reasoning",
+    "no_scores",
+    "no_persona",
+    "no_rubric",
+    "no_totals",
+    "contradictory",
+}
 
 
 def mutate(text: str, rng: random.Random) -> str:
