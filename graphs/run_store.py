@@ -15,8 +15,6 @@ from pgenrm_agent.user_ids import valid_user_id
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-__all__ = ["ForgetRuns", "default_store", "forget_in", "open_saver"]
-
 POSTGRES = ("postgresql://", "postgres://")
 
 

@@ -10,18 +10,6 @@ from typing import TypeVar
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.fields import Model
 
-__all__ = [
-    "items_of",
-    "model_of",
-    "models_of",
-    "path_of",
-    "refuse_other",
-    "seconds_of",
-    "text_of",
-    "whole_number",
-    "yes_or_no",
-]
-
 M = TypeVar("M", bound=Model)
 
 

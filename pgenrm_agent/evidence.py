@@ -15,8 +15,6 @@ from pgenrm_agent.schema import (
     Writing,
 )
 
-__all__ = ["evidence_line", "evidence_of"]
-
 NAMED = 3
 """So many texts are named in a warning; how many more there are is counted."""
 

@@ -21,24 +21,6 @@ from pydantic import (
 from pgenrm_agent.errors import InvalidInput
 from pgenrm_agent.user_ids import GRAMMAR, MAX_USER_ID, normal_user_id
 
-__all__ = [
-    "MAX_CANDIDATES",
-    "MAX_TEXT",
-    "MAX_TURNS",
-    "Identifier",
-    "Model",
-    "Moment",
-    "NonBlank",
-    "Text",
-    "UserId",
-    "WholeText",
-    "YesOrNo",
-    "in_utc_if_naive",
-    "now",
-    "refusal",
-    "whole_characters",
-]
-
 MAX_TEXT = 50_000
 """Most characters of a query, an answer, a statement or a turn, however they come in."""
 MAX_CANDIDATES = 1024

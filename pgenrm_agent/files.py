@@ -14,16 +14,6 @@ from typing import TextIO, cast
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = [
-    "PRIVATE",
-    "exporting",
-    "open_text",
-    "read_text",
-    "replacing",
-    "write_json",
-    "write_text",
-]
-
 PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 """The mode of files that their owner alone may read."""
 

@@ -15,8 +15,6 @@ from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 
-__all__ = ["RecordLog", "read_records"]
-
 Row = TypeVar("Row", bound=BaseModel)
 
 

@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.memory import UserMemory
 
-__all__ = [
-    "default_persona_embedder",
-    "format_for",
-    "memory_exists",
-    "open_engine_for",
-    "open_memory",
-    "refuse_other_types",
-    "refuse_unusable",
-]
-
 
 def refuse_unusable(
     model: str | Path | BaseChatModel | None,

@@ -15,16 +15,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.language import writing_of
 from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationRequest, Evidence
 
-__all__ = [
-    "Fallback",
-    "RerankItem",
-    "RerankResult",
-    "describe",
-    "given_order",
-    "ranking_of",
-    "relevance",
-]
-
 Fallback: TypeAlias = Literal["order"]
 """What to give where no model answers: the order in which the candidates came."""
 

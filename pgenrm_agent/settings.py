@@ -28,16 +28,6 @@ from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.user_ids import normal_user_id
 
-__all__ = [
-    "Settings",
-    "config_files",
-    "data_folder",
-    "parse_prices",
-    "read_settings",
-    "settings_sources",
-    "unknown_variables",
-]
-
 PREFIX = "PGENRM_"
 FILE_NAME = "pgenrm.toml"
 DEFAULT = "default"

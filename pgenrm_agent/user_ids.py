@@ -8,8 +8,6 @@ from uuid import UUID
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["GRAMMAR", "MAX_USER_ID", "normal_user_id", "user_id_of", "valid_user_id"]
-
 MAX_USER_ID = 256
 GRAMMAR = (
     f'1 to {MAX_USER_ID} printable characters, with blanks only between others, and not "." or ".."'

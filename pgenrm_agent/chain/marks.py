@@ -23,8 +23,6 @@ from pgenrm_agent.chain.response_names import numbered, responses_in
 from pgenrm_agent.chain.words import CLAIMED, NOT_CLAIMED, TOTALS, is_wide
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["Marks", "mentions", "read_marks"]
-
 AGREES = 0.15
 """How near a total that the model wrote has to be, to settle which of two numbers is a mark."""
 OWN_TOTAL = 0.06

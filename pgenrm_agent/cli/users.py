@@ -19,7 +19,7 @@ from pgenrm_agent.cli.options import (
     ServerOption,
     UserArgument,
 )
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import print_json
 from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import (
     check_server,
@@ -30,6 +30,7 @@ from pgenrm_agent.cli.resources import (
 )
 from pgenrm_agent.cli.score import text_or_file
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.progress import waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.client import Client

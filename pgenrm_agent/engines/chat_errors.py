@@ -13,8 +13,6 @@ from pgenrm_agent.engines.server_errors import ServerFault, ServerWords, read_wo
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
-__all__ = ["fault_of", "keys_of", "words_of"]
-
 
 def keys_of(model: Runnable[Any, Any]) -> tuple[str, ...]:
     """Return the keys of a chat model, or of one with tools or arguments bound to it."""

@@ -13,18 +13,6 @@ from pgenrm_agent.errors import EntryRefused, MemoryStoreError
 from pgenrm_agent.fields import Model, Moment, UserId, YesOrNo
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-__all__ = [
-    "MAX_PAIR_CHARACTERS",
-    "ConsentRecord",
-    "PairRecord",
-    "Record",
-    "StatedRecord",
-    "UserSummary",
-    "check_limits",
-    "read_record",
-    "same_content",
-]
-
 EXPORT_VERSION = 1
 MAX_PAIR_CHARACTERS = 200_000  # query, both answers and the conversation together
 

@@ -9,8 +9,6 @@ from pgenrm_agent.memory.store import reported
 from pgenrm_agent.memory.user_memory import UserMemory
 from pgenrm_agent.memory.vault import KEY_BYTES, UserKey
 
-__all__ = ["Seal"]
-
 PLACE = "outside"
 
 

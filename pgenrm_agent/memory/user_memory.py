@@ -59,8 +59,6 @@ from pgenrm_agent.memory.writing import forget_rows, write_records
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["UserMemory"]
-
 
 class UserMemory(Corrections):
     """Past choices and stated preferences of many users (H and E of the paper).
