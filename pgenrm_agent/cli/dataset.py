@@ -24,8 +24,9 @@ from pgenrm_agent.cli.options import (
     PrototypeOption,
 )
 from pgenrm_agent.cli.output import print_json
-from pgenrm_agent.cli.resources import is_url, open_embedder, open_reward_model, scaling_of
+from pgenrm_agent.cli.resources import open_embedder, open_reward_model, scaling_of
 from pgenrm_agent.extras import require
+from pgenrm_agent.files import is_address
 from pgenrm_agent.progress import counting, waiting
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def score_dataset(
         model=model or "bundled",
         engine=engine.name or "transformers",
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
-        scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else prototype),
+        scaling=scaling_of(individual, 0 if ray_workers and not is_address(memory) else prototype),
         seed=seed,
         embedder=embedder,
     )
