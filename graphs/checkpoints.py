@@ -22,8 +22,6 @@ from pgenrm_agent.extras import require
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-__all__ = ["PlainData", "emptied", "in_memory", "in_postgres", "in_sqlite", "skipping_refused"]
-
 
 class PlainData(JsonPlusSerializer):
     """Read and write plain data: what JSON has, and the one wrapper that LangGraph needs for itself."""

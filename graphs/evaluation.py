@@ -78,8 +78,6 @@ if TYPE_CHECKING:
 
     from pgenrm_agent.prototypes import Match
 
-__all__ = ["EvaluationGraph", "build_graph", "graph"]
-
 EvaluationGraph: TypeAlias = (
     "CompiledStateGraph[EvaluationState, EvaluationContext, EvaluationInput, EvaluationState]"
 )

@@ -16,17 +16,6 @@ from pgenrm_agent.memory.rows import pair_row_id
 from pgenrm_agent.memory.vault import UserKey, Vault
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = [
-    "Job",
-    "LearnedPersona",
-    "OpenPersona",
-    "job_of",
-    "merged",
-    "open_personas",
-    "pairs_by_choice",
-    "sealed_persona",
-]
-
 
 class Job(TypedDict):
     """One persona to derive: of whom, for the query of which of their choices.

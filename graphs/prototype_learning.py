@@ -60,16 +60,6 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
     from langgraph.graph.state import CompiledStateGraph
 
-__all__ = [
-    "LearnedPrototypes",
-    "LearningContext",
-    "LearningGraph",
-    "LearningState",
-    "build_graph",
-    "estimate_learning",
-    "learn_prototypes",
-]
-
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
 EMBEDDED_AT_ONCE = 256
 PERSONAS = "personas"

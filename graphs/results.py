@@ -19,19 +19,6 @@ from pgenrm_agent.schema import (
     Usage,
 )
 
-__all__ = [
-    "WITHHELD",
-    "cannot_write",
-    "chain_of",
-    "failure_of",
-    "not_scored",
-    "read_draft",
-    "reason_of",
-    "usage_of",
-    "withheld",
-    "withheld_failure",
-]
-
 WITHHELD = "(withheld: what is written of a similar person is not for others)"
 
 # From so many texts on, none that can be read is no accident: a model that cannot write the format

@@ -16,8 +16,6 @@ from pgenrm_agent.user_ids import valid_user_id
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-__all__ = ["MEMORY", "ForgetRuns", "default_store", "forget_in", "open_saver"]
-
 POSTGRES = ("postgresql://", "postgres://")
 LOOPBACK = ("127.0.0.1", "::1")
 MEMORY = "memory"

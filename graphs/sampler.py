@@ -44,8 +44,6 @@ from pgenrm_agent.graphs.state import (
 from pgenrm_agent.sampling import PlannedChain, derive_seed, plan_chains, plan_rounds
 from pgenrm_agent.schema import EvaluationRequest, Level, Scaling, UserSignals
 
-__all__ = ["Sampler", "count_owners", "empty_draft", "plan_budgets"]
-
 # Personas sampled only to find the nearest prototype, where no chain of the user's own is asked for.
 PERSONA_PROBES = 4
 

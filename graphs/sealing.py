@@ -31,16 +31,6 @@ from pgenrm_agent.graphs.state import (
 )
 from pgenrm_agent.schema import UserSignals
 
-__all__ = [
-    "NO_LONGER_OPEN",
-    "Node",
-    "open_state",
-    "seal_update",
-    "sealed_signals",
-    "sealing",
-    "signals_in",
-]
-
 NO_LONGER_OPEN = (
     "it is sealed: the similar user no longer takes part, or their memory is not open here"
 )

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.graphs.learning_jobs import Job
     from pgenrm_agent.graphs.state import Draft
 
-__all__ = ["build_counts", "in_span", "run_counts", "sample"]
-
 Node: TypeAlias = Callable[..., Awaitable[object]]
 N = TypeVar("N", bound=Node)
 

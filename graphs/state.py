@@ -42,23 +42,6 @@ from pgenrm_agent.schema import (
 if TYPE_CHECKING:
     from pgenrm_agent.prototypes import Match
 
-__all__ = [
-    "Draft",
-    "EvaluationContext",
-    "EvaluationInput",
-    "EvaluationState",
-    "EvaluationUpdate",
-    "JSONObject",
-    "NeighborSource",
-    "SignalSource",
-    "context_of",
-    "default_engine",
-    "default_format",
-    "is_unknown",
-    "known_signals",
-    "scaling_of",
-]
-
 JSONObject: TypeAlias = dict[str, object]
 
 STRUCTURED, PUBLISHED = "structured-1", "published"

@@ -25,8 +25,6 @@ from pgenrm_agent.confidence import (
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import CandidateScore, ChainFailure, Evaluation, EvaluationChain, Level
 
-__all__ = ["aggregate", "best_of", "count_reasons", "rank", "typical_chain"]
-
 Floats = NDArray[np.float64]
 
 # Two neighbors have half of a score by Eq. 9, a quarter each; one alone would have half.

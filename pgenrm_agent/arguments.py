@@ -9,18 +9,7 @@ from typing import TypeVar
 
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.fields import Model
-
-__all__ = [
-    "items_of",
-    "model_of",
-    "models_of",
-    "path_of",
-    "refuse_other",
-    "seconds_of",
-    "text_of",
-    "whole_number",
-    "yes_or_no",
-]
+from pgenrm_agent.wording import kind_of
 
 M = TypeVar("M", bound=Model)
 
@@ -34,7 +23,7 @@ def refuse_other(value: object, kinds: type | tuple[type, ...], where: str, want
     if not isinstance(value, kinds):
         shown = ascii(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise ConfigurationError(f"{where} is {shown}, a {type(value).__name__}: pass {wanted}")
+        raise ConfigurationError(f"{where} is {shown}, {kind_of(value)}: pass {wanted}")
 
 
 def text_of(value: object, where: str) -> str:

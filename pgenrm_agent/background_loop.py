@@ -20,8 +20,6 @@ from typing import TypeAlias, TypeVar
 
 from pgenrm_agent.errors import EngineError, EngineUnavailable
 
-__all__ = ["BackgroundLoop", "all_or_cancel"]
-
 T = TypeVar("T")
 Work: TypeAlias = Callable[[], Coroutine[object, object, T]]
 

@@ -16,8 +16,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import MAX_TURNS, whole_characters
 from pgenrm_agent.schema import Message
 
-__all__ = ["ChatMessage", "last_answer", "question_in", "turn_of", "turns_of"]
-
 ChatMessage: TypeAlias = Mapping[str, object]
 
 ROLES = {

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from pgenrm_agent.schema import EvaluationChain
 
-__all__ = ["CommonBasis", "common_basis"]
-
 FEWEST = 0.5
 """Least share of the chains shown a candidate that must score it."""
 ENOUGH = 2

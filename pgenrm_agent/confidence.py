@@ -23,18 +23,6 @@ from numpy.typing import NDArray
 
 from pgenrm_agent.sampling import derive_seed
 
-__all__ = [
-    "CHAIN_NOISE",
-    "FEWEST_CHAINS",
-    "TIE",
-    "ChainNoise",
-    "Posterior",
-    "column_means",
-    "covariance_of_chains",
-    "posterior_of",
-    "probability_best",
-]
-
 Floats: TypeAlias = NDArray[np.float64]
 
 

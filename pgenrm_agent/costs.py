@@ -16,19 +16,6 @@ from pgenrm_agent.errors import BudgetReached, ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import Prices, Usage
 
-__all__ = [
-    "PERSONA_SHARE",
-    "CostLedger",
-    "Estimate",
-    "Outline",
-    "Work",
-    "add_estimates",
-    "estimate_work",
-    "in_words",
-    "spread",
-    "tokens_in",
-]
-
 BYTES_PER_TOKEN = 4
 TOKENS_AROUND_MESSAGE = 5
 CHAIN_SHARE = 1 / 3

@@ -12,8 +12,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, PreferencePair, Scaling
 
-__all__ = ["DemoData", "DemoEvaluation", "DemoResult", "DemoUser", "demo_data", "run_demo"]
-
 Style = Literal["short", "thorough", "friendly"]
 
 

@@ -4,7 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["ENGINES", "EngineName"]
-
 EngineName = Literal["transformers", "vllm", "openai"]
 ENGINES: tuple[str, ...] = get_args(EngineName)

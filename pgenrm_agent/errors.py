@@ -19,20 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = [
-    "BudgetReached",
-    "ChainError",
-    "ConfigurationError",
-    "EngineError",
-    "EngineTimeout",
-    "EngineUnavailable",
-    "EntryConflict",
-    "EntryRefused",
-    "InvalidInput",
-    "MemoryStoreError",
-    "PGenRMError",
-]
-
 
 class PGenRMError(Exception):
     """Base class of all errors raised on purpose by pgenrm-agent."""

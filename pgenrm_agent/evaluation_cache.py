@@ -23,8 +23,6 @@ from pgenrm_agent.errors import ConfigurationError, InvalidInput, MemoryStoreErr
 from pgenrm_agent.schema import Evaluation, Usage
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["EvaluationCache", "cache_key"]
-
 logger = logging.getLogger(__name__)
 
 DAY_S = 86_400.0

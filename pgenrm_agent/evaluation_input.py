@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from pgenrm_agent.graphs.state import EvaluationInput
 
-__all__ = ["evaluation_input", "evaluation_request", "run_config", "stated_preference"]
-
 
 def evaluation_request(
     user_id: str,

@@ -40,20 +40,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.graphs.evaluation import EvaluationGraph
     from pgenrm_agent.graphs.state import EvaluationContext, EvaluationInput, JSONObject
 
-__all__ = [
-    "MOST_STEPS",
-    "OnProgress",
-    "Progress",
-    "RunOptions",
-    "evaluate",
-    "evaluate_each",
-    "evaluation_counts",
-    "evaluation_span",
-    "ranked",
-    "run_evaluation",
-    "run_options",
-]
-
 
 MOST_STEPS = 1000
 """More than a run can take: it ends by itself, and a limit of a graph around it is not meant for it."""

@@ -14,8 +14,7 @@ from pgenrm_agent.schema import (
     UserSignals,
     Writing,
 )
-
-__all__ = ["evidence_line", "evidence_of"]
+from pgenrm_agent.wording import counted, plural
 
 NAMED = 3
 """So many texts are named in a warning; how many more there are is counted."""
@@ -77,11 +76,11 @@ def evidence_line(user_id: str, evidence: Evidence) -> str:
     choices = f"{evidence.choices} of {evidence.choices_known}" if more else str(evidence.choices)
     number = (evidence.choices_known or 0) if more else evidence.choices
     line = (
-        f"judged by {choices} past {_plural('choice', number)} and {evidence.statements}"
-        f" {_plural('statement', evidence.statements)} of {user_id!r}"
+        f"judged by {choices} past {plural('choice', number)} and {evidence.statements}"
+        f" {plural('statement', evidence.statements)} of {user_id!r}"
     )
     if evidence.neighbors:
-        line += f", and by {evidence.neighbors} similar {_plural('user', evidence.neighbors)}"
+        line += f", and by {evidence.neighbors} similar {plural('user', evidence.neighbors)}"
     return "; ".join([line, *evidence.warnings])
 
 
@@ -126,7 +125,7 @@ def _left_out(known: UserSignals, shown: UserSignals, chain_format: ChainFormat)
     choices = len(known.history) - len(shown.history)
     statements = len(known.stated) - len(shown.stated)
     told = " and ".join(
-        f"{count} {_plural(noun, count)}"
+        counted(count, noun)
         for count, noun in ((choices, "past choice"), (statements, "statement"))
         if count
     )
@@ -164,7 +163,3 @@ def _language(query: Writing, candidates: dict[str, Writing], chain_format: Chai
     rest = len(foreign) - NAMED
     told = ", ".join(foreign[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
     return f"not in English, which is all that the model was trained on: {told}"
-
-
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun}s"

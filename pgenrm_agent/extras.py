@@ -6,8 +6,6 @@ from importlib.util import find_spec
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["EXTRAS", "EXTRA_OF", "extra_of", "require"]
-
 EXTRAS = {
     "vllm": "engine vllm",
     "openai": "engine openai: any server that speaks its API",

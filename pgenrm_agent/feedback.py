@@ -9,8 +9,6 @@ from pgenrm_agent.arguments import yes_or_no
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Evaluation, PreferencePair
 
-__all__ = ["MOST_PAIRS", "feedback_pairs"]
-
 MOST_PAIRS = 3
 """So many choices at most come of one thumb: as many as a prompt shows."""
 

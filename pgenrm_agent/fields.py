@@ -20,24 +20,7 @@ from pydantic import (
 
 from pgenrm_agent.errors import InvalidInput
 from pgenrm_agent.user_ids import GRAMMAR, MAX_USER_ID, normal_user_id
-
-__all__ = [
-    "MAX_CANDIDATES",
-    "MAX_TEXT",
-    "MAX_TURNS",
-    "Identifier",
-    "Model",
-    "Moment",
-    "NonBlank",
-    "Text",
-    "UserId",
-    "WholeText",
-    "YesOrNo",
-    "in_utc_if_naive",
-    "now",
-    "refusal",
-    "whole_characters",
-]
+from pgenrm_agent.wording import place_of, said_of
 
 MAX_TEXT = 50_000
 """Most characters of a query, an answer, a statement or a turn, however they come in."""
@@ -149,17 +132,21 @@ class Model(BaseModel):
 def refusal(kind: type[BaseModel], error: ValidationError) -> InvalidInput:
     """Return pydantic's complaints in one line: where, what, and the value."""
     complaints = []
-    problems = error.errors(include_url=False, include_context=False)
+    problems = error.errors(include_url=False)
     for problem in [item for item in problems if item["type"] != NOT_DERIVED] or problems:
-        place = ".".join(str(part) for part in problem["loc"])
-        said = problem["msg"].removeprefix("Value error, ")
-        whole = f"{place}: {said} (got {_shown(problem['input'])})" if place else said
+        place, said = place_of(problem["loc"]), said_of(problem)
+        got = "" if problem["type"] == "missing" else f" (got {_shown(problem['input'])})"
+        whole = f"{place}: {said}{got}" if place else said
         complaints.append((place, said, whole))
     place, said, _ = complaints[0]
     details = "; ".join(whole for _, _, whole in complaints)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.strip("_")).lower()
+    which = "these" if name.endswith("s") else "this"
     return InvalidInput(
-        f"this {name} cannot be used: {details}", place=place, complaint=said, details=details
+        f"{which} {name} cannot be used: {details}",
+        place=place,
+        complaint=said,
+        details=details,
     )
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["literally", "svg_text"]
-
 UNSEEN = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -10,19 +10,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO, TypeGuard, cast
 
 from pgenrm_agent.errors import ConfigurationError
-
-__all__ = [
-    "PRIVATE",
-    "exporting",
-    "open_text",
-    "read_text",
-    "replacing",
-    "write_json",
-    "write_text",
-]
 
 PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 """The mode of files that their owner alone may read."""
@@ -33,6 +23,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def is_address(place: object) -> TypeGuard[str]:
+    """Return whether it is an address, such as that of a Chroma server, and no path."""
+    return isinstance(place, str) and "://" in place
 
 
 def open_text(path: Path, *, newline: str | None = None) -> TextIO:

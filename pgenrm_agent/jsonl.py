@@ -14,8 +14,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
-
-__all__ = ["RecordLog", "read_records"]
+from pgenrm_agent.wording import said_of
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -92,7 +91,7 @@ class RecordLog(Generic[Row]):
                 said = (
                     error.complaint
                     if isinstance(error, InvalidInput)
-                    else error.errors(include_url=False)[0]["msg"]
+                    else said_of(error.errors(include_url=False)[0])
                 )
                 raise ConfigurationError(
                     f"{self._path}, line {number} is no {self._kind.__name__.lower()}"

@@ -14,8 +14,6 @@ from collections import Counter
 
 from pgenrm_agent.schema import Writing
 
-__all__ = ["writing_of"]
-
 FEW = 4
 """Words that are too few to tell a language by their accents."""
 LONGEST = 5_000

@@ -6,8 +6,6 @@ import os
 import platform
 import sys
 
-__all__ = ["describe_machine"]
-
 
 def describe_machine() -> str:
     """Processor cores this process may use, GPUs, architecture, system and Python version.

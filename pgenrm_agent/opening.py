@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.chain import ChainFormat
@@ -13,23 +13,15 @@ from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines import load_engine, refuse_missing
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import is_address
 from pgenrm_agent.model_files import bundled_model, model_source, named_format
+from pgenrm_agent.wording import kind_of
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from pgenrm_agent.embedding import Embedder
     from pgenrm_agent.memory import UserMemory
-
-__all__ = [
-    "default_persona_embedder",
-    "format_for",
-    "memory_exists",
-    "open_engine_for",
-    "open_memory",
-    "refuse_other_types",
-    "refuse_unusable",
-]
 
 
 def refuse_unusable(
@@ -98,14 +90,15 @@ def open_engine_for(
     if model is None:
         if engine == "openai":
             raise ConfigurationError(
-                'engine "openai" needs the name of the model that the server offers: pass model=...'
+                'engine "openai" needs the name of the model that the server offers: pass model=...,'
+                " or --model on the command line"
             )
         return load_engine(engine or "transformers", bundled_model(), **options)
     if isinstance(model, (str, Path)):
         return load_engine(engine or "transformers", model, **options)
     if engine is not None:
         raise ConfigurationError(
-            f"engine {engine!r} cannot run a {type(model).__name__}: leave engine out for a "
+            f"engine {engine!r} cannot run {kind_of(model)}: leave engine out for a "
             "LangChain chat model, or pass a model's name"
         )
     from langchain_core.language_models import BaseChatModel
@@ -114,7 +107,7 @@ def open_engine_for(
 
     if not isinstance(model, BaseChatModel):
         raise ConfigurationError(
-            f"model is a {type(model).__name__}: pass a folder, a name or a chat model"
+            f"model is {kind_of(model)}: pass a folder, a name or a chat model"
         )
     try:
         return ChatModelEngine(model, **options)  # type: ignore[arg-type]
@@ -147,12 +140,12 @@ def open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:
 
     if isinstance(wanted, UserMemory):
         return wanted
-    return UserMemory(url=wanted) if _is_url(wanted) else UserMemory(wanted)
+    return UserMemory(url=wanted) if is_address(wanted) else UserMemory(wanted)
 
 
 def memory_exists(wanted: UserMemory | str | Path | None) -> bool:
     """Return whether there is such a memory already, without opening or making it."""
-    if _is_url(wanted) or not (wanted is None or isinstance(wanted, (str, Path))):
+    if is_address(wanted) or not (wanted is None or isinstance(wanted, (str, Path))):
         return True
     from pgenrm_agent.memory import default_directory
 
@@ -163,10 +156,6 @@ def memory_exists(wanted: UserMemory | str | Path | None) -> bool:
         return False
     except OSError:
         return True  # Opening it tells what is wrong.
-
-
-def _is_url(wanted: UserMemory | str | Path | None) -> TypeGuard[str]:
-    return isinstance(wanted, str) and wanted.startswith(("http://", "https://"))
 
 
 @functools.cache

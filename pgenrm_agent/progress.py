@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["counting", "counting_tasks", "waiting"]
-
 LINE_EVERY_S = 30.0
 """How often progress is told where standard error is no terminal."""
 

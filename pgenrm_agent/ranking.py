@@ -15,16 +15,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.language import writing_of
 from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationRequest, Evidence
 
-__all__ = [
-    "Fallback",
-    "RerankItem",
-    "RerankResult",
-    "describe",
-    "given_order",
-    "ranking_of",
-    "relevance",
-]
-
 Fallback: TypeAlias = Literal["order"]
 """What to give where no model answers: the order in which the candidates came."""
 
@@ -138,6 +128,13 @@ def describe(evaluation: Evaluation) -> str:
     return "\n".join(_lines(evaluation, texts))
 
 
+def rests_on(evaluation: Evaluation) -> str:
+    """Return in one line what the scores rest on; where there are none, that nothing was judged."""
+    if not evaluation.chains:
+        return "no answer could be judged"
+    return evidence_line(evaluation.request.user_id, evaluation.evidence)
+
+
 def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
     yield f"Answers as {evaluation.request.user_id} would like them, best first:"
     for place, candidate_id in enumerate(evaluation.ranking, start=1):
@@ -147,10 +144,11 @@ def _lines(evaluation: Evaluation, texts: dict[str, str]) -> Iterator[str]:
     for score in evaluation.scores:
         if score.outcome == "not_scored":
             candidate_id = score.candidate_id
-            yield f"Not scored: {candidate_id} ({score.reason}): {_shortened(texts[candidate_id])}"
+            said = _shortened(texts[candidate_id])
+            yield f"Not scored: {candidate_id} ({score.reason})" + (f": {said}" if said else "")
     if evaluation.best is None and len(evaluation.ranking) > 1:
         yield "The first places are tied."
-    line = evidence_line(evaluation.request.user_id, evaluation.evidence)
+    line = rests_on(evaluation)
     yield f"{line[0].upper()}{line[1:]}{'' if line.endswith('?') else '.'}"
 
 

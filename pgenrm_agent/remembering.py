@@ -16,8 +16,6 @@ from pgenrm_agent.sync_wrappers import Closeable, blocking
 if TYPE_CHECKING:
     from pgenrm_agent.memory import Entry, UserMemory
 
-__all__ = ["Remembering"]
-
 
 class Remembering(Closeable):
     """Choices and statements of users: stored, listed, corrected, forgotten."""

@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from pgenrm_agent.memory import UserMemory
     from pgenrm_agent.prototypes import Neighbors, PrototypeStore
 
-__all__ = ["PGenRM"]
-
 
 class PGenRM(Remembering):
     """Scores candidate answers for one user, from what that user preferred before.

@@ -10,8 +10,6 @@ from pathlib import Path
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json
 
-__all__ = ["RUN", "digest", "record_of", "refuse_other_settings", "weights_of"]
-
 RUN = "run.json"
 SETTINGS = "settings.json"
 SAMPLED_PARTS, SAMPLED_BYTES = 64, 1 << 16

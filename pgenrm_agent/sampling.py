@@ -15,16 +15,6 @@ from dataclasses import dataclass
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Level
 
-__all__ = [
-    "MAX_ORDERS",
-    "MAX_PLANNED",
-    "PlannedChain",
-    "answer_orders",
-    "derive_seed",
-    "plan_chains",
-    "plan_rounds",
-]
-
 # Chains that share an answer order share one encoded prompt. More orders cancel position bias a
 # little better and cost one more prompt each; with four cyclic shifts every candidate has been
 # near the start, the middle and the end.

@@ -25,29 +25,6 @@ from pgenrm_agent.fields import (
     now,
 )
 
-__all__ = [
-    "Candidate",
-    "CandidateScore",
-    "ChainFailure",
-    "ClippedText",
-    "Criterion",
-    "Evaluation",
-    "EvaluationChain",
-    "EvaluationRequest",
-    "Evidence",
-    "Level",
-    "Message",
-    "Persona",
-    "PreferencePair",
-    "Prices",
-    "Rubric",
-    "Scaling",
-    "StatedPreference",
-    "Usage",
-    "UserSignals",
-    "Writing",
-]
-
 Level = Literal["individual", "prototype"]
 WEIGHT_SUM_TOLERANCE = 1e-6
 

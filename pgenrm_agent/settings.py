@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,24 +20,16 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import read_text
 from pgenrm_agent.user_ids import normal_user_id
-
-__all__ = [
-    "Settings",
-    "config_files",
-    "data_folder",
-    "parse_prices",
-    "read_settings",
-    "settings_sources",
-    "unknown_variables",
-]
+from pgenrm_agent.wording import said_of
 
 PREFIX = "PGENRM_"
 FILE_NAME = "pgenrm.toml"
@@ -238,9 +231,9 @@ def _given() -> Iterator[tuple[Path | None, dict[str, Any]]]:
         yield file, _toml(file)()
 
 
-def _toml(file: Path) -> TomlConfigSettingsSource:
+def _toml(file: Path) -> InitSettingsSource:
     try:
-        return TomlConfigSettingsSource(Settings, file)
+        return InitSettingsSource(Settings, tomllib.loads(read_text(file)))
     except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigurationError(f"{file} cannot be read as TOML: {error}") from None
 
@@ -261,8 +254,8 @@ def _complaint(error: ValidationError) -> str:
             # A table such as [serve] is not read; its settings are serve_port and so on.
             inner = [known for known in Settings.model_fields if known.startswith(f"{name}_")]
             near = inner or get_close_matches(name, Settings.model_fields, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            known = ", ".join(Settings.model_fields)
-            return f"{place}: no such setting; {meant}The settings are {known}"
-        return f"{place} = {values[name]!r}: {first['msg']}"
-    return f"{name}: {first['msg']}"
+            if near:
+                return f"{place}: no such setting; did you mean {near[0]}?"
+            return f"{place}: no such setting; the settings are {', '.join(Settings.model_fields)}"
+        return f"{place} = {values[name]!r}: {said_of(first)}"
+    return f"{name}: {said_of(first)}"

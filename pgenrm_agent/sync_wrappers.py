@@ -15,8 +15,6 @@ from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from pgenrm_agent.background_loop import BackgroundLoop
 
-__all__ = ["Closeable", "at_home", "blocking"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-__all__ = ["Counts", "model_span", "span"]
-
 Counts: TypeAlias = Mapping[str, int | float | bool]
 """The attributes of a span."""
 

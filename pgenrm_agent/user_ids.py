@@ -7,8 +7,7 @@ from numbers import Integral
 from uuid import UUID
 
 from pgenrm_agent.errors import ConfigurationError
-
-__all__ = ["GRAMMAR", "MAX_USER_ID", "normal_user_id", "user_id_of", "valid_user_id"]
+from pgenrm_agent.wording import kind_of
 
 MAX_USER_ID = 256
 GRAMMAR = (
@@ -53,7 +52,7 @@ def valid_user_id(text: object, where: str = "user_id") -> str:
     """
     if not isinstance(text, str):
         raise ConfigurationError(
-            f"{where} is {_shown(text)}, a {type(text).__name__} and no text: pass the id of a user,"
+            f"{where} is {_shown(text)}, {kind_of(text)} and no text: pass the id of a user,"
             f" {GRAMMAR}"
         )
     try:

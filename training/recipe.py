@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.wording import place_of, said_of
 
 COMMANDS = {"recipes": "psi", "recipes/sft": "sft", "recipes/grpo": "cre or curriculum"}
 """Which `pgenrm train` takes the recipes of a folder."""
@@ -43,9 +44,9 @@ class Recipe(Section):
             raise ConfigurationError(f"{name_or_path}: not valid YAML: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = place_of(first["loc"])
             field = f", field {where}" if where else ""
-            raise ConfigurationError(f"{name_or_path}{field}: {first['msg']}") from error
+            raise ConfigurationError(f"{name_or_path}{field}: {said_of(first)}") from error
 
     @classmethod
     def _read(cls, name_or_path: str | Path) -> str:

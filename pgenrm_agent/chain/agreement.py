@@ -8,8 +8,6 @@ from pgenrm_agent.chain.parsed import weighted_total
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["CLEAR_GAP", "compare_readings"]
-
 FURTHEST = 1.0
 """How far a total that the model wrote may be from marks x weights."""
 CLEAR_GAP = 0.5

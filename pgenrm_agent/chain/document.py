@@ -24,19 +24,6 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model, whole_characters
 from pgenrm_agent.schema import Criterion, Persona, Rubric
 
-__all__ = [
-    "KEYS",
-    "Document",
-    "Lengths",
-    "criteria_of",
-    "document_in",
-    "parse_document",
-    "persona_of",
-    "schema_of",
-    "spans_in",
-    "write_document",
-]
-
 Document: TypeAlias = dict[str, object]
 JSONSchema: TypeAlias = dict[str, object]
 

@@ -16,8 +16,6 @@ from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW
 from pgenrm_agent.chain.response_names import response_key
 from pgenrm_agent.errors import ChainError
 
-__all__ = ["Scores", "is_beside_scores", "read_scores"]
-
 Row: TypeAlias = tuple[float | None, ...]
 
 TEN = 10.0

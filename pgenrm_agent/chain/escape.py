@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from pgenrm_agent.chain.look_alikes import Skeleton
 
-__all__ = ["escape"]
-
 LONGEST_MARKER = 160
 """Characters between the brackets of what may be a marker: keeps the work linear in the text."""
 LONGEST_LABEL = 60

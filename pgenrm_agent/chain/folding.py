@@ -7,8 +7,6 @@ import re
 from pgenrm_agent.chain.numbers import scale_in
 from pgenrm_agent.chain.words import RESPONSES, unwide
 
-__all__ = ["folded", "plain", "plain_words", "untabled"]
-
 # "bullet_points" and "bullet-points" name the criterion "Bullet points", too.
 _PLAIN = str.maketrans("_-\t\n\r\xa0", "      ")
 _HALF = re.compile(r"(\d) (?:and (?:a|one) half\b|1/2(?![\d/]))")

@@ -33,8 +33,6 @@ from pgenrm_agent.schema import (
     StatedPreference,
 )
 
-__all__ = ["ChainFormat"]
-
 LONGEST_WORD = 40
 """A text is cut between words where there are any: some scripts have no blanks."""
 

@@ -10,8 +10,6 @@ from pgenrm_agent.chain.folding import plain, plain_words
 from pgenrm_agent.chain.response_names import responses_in
 from pgenrm_agent.chain.words import TOTALS, is_wide
 
-__all__ = ["Label", "labels_in", "mentions"]
-
 
 class Label(NamedTuple):
     """A response (its place, from 0), a criterion (its place; -1: a total) at [start, end)."""

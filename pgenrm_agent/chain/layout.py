@@ -24,8 +24,6 @@ from pgenrm_agent.chain.sections import Section, split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.schema import Criterion, Message, Rubric
 
-__all__ = ["SECTIONS", "Counts", "JSONLayout", "Layout", "ProseLayout", "Turn"]
-
 SECTIONS: tuple[Section, ...] = ("persona", "rubric", "scores")
 JSON_END = "<JSON_END>"
 SYNTAX = 60

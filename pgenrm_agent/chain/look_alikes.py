@@ -13,8 +13,6 @@ import unicodedata
 from functools import cached_property
 from itertools import accumulate
 
-__all__ = ["Skeleton"]
-
 # From Unicode's confusables.txt (2021-05-29), less what decomposes or is named after its letter, and
 # less scripts written from right to left.
 _LOOK_ALIKES = {

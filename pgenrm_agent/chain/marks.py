@@ -30,8 +30,6 @@ from pgenrm_agent.chain.words import CLAIMED, NOT_A_MARK, NOT_CLAIMED, last_word
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion
 
-__all__ = ["Marks", "read_marks"]
-
 AGREES = 0.15
 """How near a total that the model wrote has to be, to settle which of two numbers is a mark."""
 OWN_TOTAL = 0.06

@@ -27,16 +27,6 @@ from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import Criterion, Message, Persona, Rubric
 
-__all__ = [
-    "Noted",
-    "NotesLayout",
-    "Theme",
-    "criteria_of_noted",
-    "noted_in",
-    "parse_noted",
-    "spans_in_noted",
-]
-
 NOTES, PERSONA, CRITERIA, MARKS = "## Notes", "### Persona", "### Criteria", "### Marks"
 HEADINGS: dict[Section, str] = {"persona": PERSONA, "rubric": CRITERIA, "scores": MARKS}
 UNKNOWN = "Nothing is known of this person yet."

@@ -34,16 +34,6 @@ from pgenrm_agent.chain.words import (
     last_word,
 )
 
-__all__ = [
-    "LONGEST_GAP",
-    "Mark",
-    "begins_with_mark",
-    "read_mark",
-    "read_total",
-    "scale_in",
-    "stated_top",
-]
-
 TEN = 10.0
 SCALES = frozenset((5, 10, 20, 50, 100))
 """What a mark may be out of: "7/8" and "3 of 4" are counts."""

@@ -21,8 +21,6 @@ from pgenrm_agent.chain.words import RESPONSES, SCORES, TOTALS
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import whole_characters
 
-__all__ = ["Reported", "ScoresObject", "last_scores", "read_totals", "scores_object"]
-
 # What a chain of a few thousand tokens never exceeds; together they bound the time for any text.
 MOST_OBJECTS = 8
 LONGEST_RATIONALE = 60_000

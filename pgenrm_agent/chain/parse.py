@@ -18,15 +18,6 @@ from pgenrm_agent.chain.sections import Section, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Criterion, Rubric
 
-__all__ = [
-    "parse_chain",
-    "read_criteria",
-    "read_notes",
-    "read_persona",
-    "section_spans",
-    "written_persona",
-]
-
 
 def parse_chain(
     text: str, candidate_ids: Sequence[str], *, asks_totals: bool = True

@@ -11,8 +11,6 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import Criterion, Persona, Rubric
 
-__all__ = ["MARK_HIGH", "MARK_LOW", "ParsedChain", "complete_totals", "weighted_total"]
-
 MARK_LOW, MARK_HIGH = 1, 10
 
 

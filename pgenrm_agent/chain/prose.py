@@ -26,8 +26,6 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import whole_characters
 from pgenrm_agent.schema import Criterion, Persona
 
-__all__ = ["answer_in", "parse_chain", "read_persona"]
-
 SMALLEST_SHARE = 0.5
 """Least share of the rubric's weight that must be marked for a total to be recomputed."""
 LONGEST_PROSE = 60_000

@@ -6,8 +6,6 @@ import re
 
 from pgenrm_agent.chain.words import RESPONSES
 
-__all__ = ["without_quotations"]
-
 # Opening and closing marks; a straight one opens before a word and closes behind one.
 _CLOSING = {
     **{'"': '"', "'": "'", "`": "`", "“": "”", "„": "“”", "‟": "”", "‘": "’", "‚": "‘’"},

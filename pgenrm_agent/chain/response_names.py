@@ -19,8 +19,6 @@ from pgenrm_agent.chain.words import (
     is_wide,
 )
 
-__all__ = ["numbered", "response_key", "responses_in"]
-
 LETTERS = "abcdefgh"
 """Not "i", which is a Roman numeral, too."""
 MOST_NAMES = 400

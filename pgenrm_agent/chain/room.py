@@ -7,8 +7,6 @@ from itertools import accumulate
 
 from pgenrm_agent.fields import Model
 
-__all__ = ["Room", "estimated_tokens", "within"]
-
 LETTER, DIGIT, SIGN = 0.3, 1.3, 1.0
 """Tokens a character, fitted on real answers with the bundled byte-level tokenizer."""
 

@@ -16,8 +16,6 @@ from pgenrm_agent.chain.labels import mentions
 from pgenrm_agent.chain.words import PERCENT, WEIGHT, unwide
 from pgenrm_agent.schema import Criterion, Rubric
 
-__all__ = ["RubricReading", "breakdown_of", "read_rubric"]
-
 # What a chain of a few thousand tokens never exceeds; together they bound the time for any text.
 MOST_CRITERIA = 24
 LONGEST_NAME = 80

@@ -22,16 +22,6 @@ from pgenrm_agent.chain.words import (
 )
 from pgenrm_agent.fields import Model
 
-__all__ = [
-    "JSON_MARKER",
-    "THOUGHT_MARK",
-    "Section",
-    "Sections",
-    "SplitReasoning",
-    "split_reasoning",
-    "split_sections",
-]
-
 Section = Literal["persona", "rubric", "scores"]
 _Heading = Literal["opening", "persona", "rubric", "scores"]
 

@@ -12,8 +12,6 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["compiled", "given_to", "most_written", "rendered"]
-
 FILTERS = frozenset(
     {"capitalize", "count", "default", "first", "join", "last", "length", "lower", "tojson", "trim"}
     | {"upper"}

@@ -8,41 +8,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "AFTER_A_MARK",
-    "APART",
-    "ARITHMETIC",
-    "BEFORE_A_MARK",
-    "BEHIND_A_NAME",
-    "CARDINALS",
-    "CLAIMED",
-    "CONCLUDED",
-    "CONJUNCTIONS",
-    "CORRECTED",
-    "FILLERS",
-    "MODELS",
-    "NOT_A_MARK",
-    "NOT_CLAIMED",
-    "ORDINALS",
-    "PART_ONE",
-    "PART_STARTS",
-    "PART_TWO",
-    "PERCENT",
-    "PERHAPS",
-    "PERSONA",
-    "RESPONSES",
-    "RUBRIC",
-    "SCALE",
-    "SCORES",
-    "TOTALS",
-    "UNIT",
-    "WEIGHT",
-    "WIDE_FILLERS",
-    "is_wide",
-    "last_word",
-    "unwide",
-]
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -9,8 +9,9 @@ import typer
 
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import JsonOption, ModelOption
-from pgenrm_agent.cli.output import show, waiting
+from pgenrm_agent.cli.output import show
 from pgenrm_agent.extras import require
+from pgenrm_agent.progress import waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.benchmarks.report import SpeedReport

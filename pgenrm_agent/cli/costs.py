@@ -71,6 +71,8 @@ def cost_line(usage: Usage) -> str | None:
 
 def _lines(estimate: Estimate) -> list[str]:
     spent = cost_line(estimate.spent)
+    if not estimate.at_most.engine_calls:
+        return [f"{estimate.pieces:,} {estimate.what} to do, none by a model"]
     return [
         f"{estimate.pieces:,} {estimate.what} to do",
         f"about    {_amount(estimate.about)} ({estimate.assumptions})",

@@ -23,9 +23,11 @@ from pgenrm_agent.cli.options import (
     PricesOption,
     PrototypeOption,
 )
-from pgenrm_agent.cli.output import print_json, waiting
-from pgenrm_agent.cli.resources import is_url, open_embedder, open_reward_model, scaling_of
+from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.cli.resources import open_embedder, open_reward_model, scaling_of
 from pgenrm_agent.extras import require
+from pgenrm_agent.files import is_address
+from pgenrm_agent.progress import counting, waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.integrations.dataset_scoring import Summary
@@ -60,14 +62,13 @@ def score_dataset(
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
     from pgenrm_agent.opening import format_for
-    from pgenrm_agent.progress import counting
     from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
         engine=engine.name or "transformers",
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
-        scaling=scaling_of(individual, 0 if ray_workers and not is_url(memory) else prototype),
+        scaling=scaling_of(individual, 0 if ray_workers and not is_address(memory) else prototype),
         seed=seed,
         embedder=embedder,
     )

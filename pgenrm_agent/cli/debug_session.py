@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.cli.engine_choice import EngineChoice
-from pgenrm_agent.cli.resources import is_url, open_embedder, open_memory
+from pgenrm_agent.cli.resources import open_embedder, open_memory
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import is_address
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
@@ -39,7 +40,7 @@ def labels_of(**options: str | None) -> dict[str, str]:
     names is not opened unless the user says so.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if "memory" in given and not is_url(given["memory"]):  # the same from any folder
+    if "memory" in given and not is_address(given["memory"]):  # the same from any folder
         given["memory"] = str(Path(given["memory"]).expanduser().absolute())
     return given | {SEAL: _seal(given)} if given else {}
 

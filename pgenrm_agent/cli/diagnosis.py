@@ -197,12 +197,12 @@ def _model() -> str:
 def _memory() -> str:
     from pathlib import Path
 
-    from pgenrm_agent.cli.resources import is_url
+    from pgenrm_agent.files import is_address
     from pgenrm_agent.memory import default_directory
     from pgenrm_agent.settings import read_settings
 
     wanted = read_settings().memory
-    if wanted is not None and is_url(wanted):
+    if wanted is not None and is_address(wanted):
         return _without_password(wanted)
     folder = default_directory() if wanted is None else Path(wanted)
     return f"{folder} ({'exists' if folder.is_dir() else 'not made yet'})"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from pgenrm_agent.cli.options import JsonOption
-from pgenrm_agent.cli.output import show, waiting
+from pgenrm_agent.cli.output import show
+from pgenrm_agent.progress import waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.cli.diagnosis import DoctorReport

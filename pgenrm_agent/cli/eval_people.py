@@ -28,11 +28,12 @@ from pgenrm_agent.cli.options import (
     PricesOption,
     TemperatureOption,
 )
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import print_json
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.lineup import JUDGES, judge_names, make_baselines, make_judge
 from pgenrm_agent.extras import require
+from pgenrm_agent.progress import counting, waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.embedding import RememberingEmbedder
@@ -272,7 +273,6 @@ def _measure_baselines(
     from pgenrm_agent.evaluation.people import PEOPLE_BASELINES, shown_less
     from pgenrm_agent.evaluation.running import RunDescription, evaluate
     from pgenrm_agent.machine import describe_machine
-    from pgenrm_agent.progress import counting
 
     with waiting(f"embedding the texts of {part.source}"):
         encoder.embed(part.texts)

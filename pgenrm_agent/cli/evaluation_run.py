@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.cli.costs import open_ledger
-from pgenrm_agent.cli.output import waiting
+from pgenrm_agent.progress import counting, waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.cli.engine_choice import EngineChoice
@@ -112,7 +112,6 @@ class ModelRun:
     ) -> list[Record]:
         from pgenrm_agent.evaluation.running import RunDescription, evaluate
         from pgenrm_agent.machine import describe_machine
-        from pgenrm_agent.progress import counting
 
         description = RunDescription(
             source=part.source,

@@ -133,7 +133,11 @@ ModelOption = Annotated[
 ]
 EngineOption = Annotated[
     EngineName | None,
-    typer.Option("--engine", help="What runs the model.", **from_setting("engine", "transformers")),
+    typer.Option(
+        "--engine",
+        help="What runs the model.",
+        **from_setting("engine", "openai where a server is named, or transformers"),
+    ),
 ]
 EmbedderOption = Annotated[
     str | None,
@@ -247,7 +251,9 @@ BudgetOption = Annotated[
 TimeoutOption = Annotated[
     float | None,
     typer.Option(
-        "--timeout", help="Seconds after which the chains that are whole by then have to do."
+        "--timeout",
+        min=0.001,
+        help="Seconds after which the chains that are whole by then have to do.",
     ),
 ]
 

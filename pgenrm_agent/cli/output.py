@@ -13,10 +13,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pgenrm_agent.progress import waiting
-
-__all__ = ["beginning", "print_json", "print_notice", "print_summary", "show", "waiting"]
-
 T = TypeVar("T")
 
 NOTICE = (

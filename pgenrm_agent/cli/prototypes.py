@@ -20,9 +20,10 @@ from pgenrm_agent.cli.options import (
     ModelOption,
     PricesOption,
 )
-from pgenrm_agent.cli.output import print_json, show, waiting
+from pgenrm_agent.cli.output import print_json, show
 from pgenrm_agent.cli.resources import open_memory, open_reward_model
 from pgenrm_agent.extras import require
+from pgenrm_agent.progress import counting_tasks, waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.graphs.prototype_learning import LearnedPrototypes
@@ -60,7 +61,6 @@ def build(
     from pgenrm_agent.graphs.prototype_learning import estimate_learning
     from pgenrm_agent.graphs.state import default_format
     from pgenrm_agent.opening import format_for
-    from pgenrm_agent.progress import counting_tasks
     from pgenrm_agent.settings import data_folder
 
     if not dry_run:

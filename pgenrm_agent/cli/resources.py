@@ -39,16 +39,11 @@ SERVERS_OWN = frozenset(
 """Options, by parameter, of what a server brings along."""
 
 
-def is_url(memory: str | None) -> bool:
-    """Return whether `--memory` names a Chroma server."""
-    return memory is not None and memory.startswith(("http://", "https://"))
-
-
 def open_memory(memory: str | None) -> UserMemory:
     """Return the user memory that `--memory` names."""
     from pgenrm_agent.memory import UserMemory
 
-    return UserMemory(url=memory) if is_url(memory) else UserMemory(memory)
+    return UserMemory(url=memory) if files.is_address(memory) else UserMemory(memory)
 
 
 @contextmanager
@@ -153,7 +148,11 @@ def scaling_of(
 
     if sure is not None and not 0.5 < sure < 1:
         raise typer.BadParameter(f"--stop-when-sure {sure:g}: use more than 0.5 and less than 1")
-    with valid_input("--individual and --prototype"):
+    if individual == 0 == prototype:
+        raise typer.BadParameter(
+            "--individual and --prototype are both 0: make one of them 1 or more"
+        )
+    with valid_input():
         return Scaling(individual=individual, prototype=prototype, seed=seed, stop_when_sure=sure)
 
 
@@ -161,6 +160,10 @@ def read_text(file: Path) -> str:
     """Return the text of a file that an argument names."""
     try:
         return files.read_text(file)
+    except FileNotFoundError as error:
+        raise typer.BadParameter(f"{file}: no such file") from error
+    except IsADirectoryError as error:
+        raise typer.BadParameter(f"{file}: it is a folder; name a file in it") from error
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file}: cannot be read as text ({error})") from error
 

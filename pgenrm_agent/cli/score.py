@@ -30,7 +30,7 @@ from pgenrm_agent.cli.options import (
     UserOption,
     from_setting,
 )
-from pgenrm_agent.cli.output import print_notice, show, waiting
+from pgenrm_agent.cli.output import print_notice, show
 from pgenrm_agent.cli.resources import (
     check_server,
     open_cache,
@@ -39,6 +39,7 @@ from pgenrm_agent.cli.resources import (
     scaling_of,
     valid_input,
 )
+from pgenrm_agent.progress import waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.demo import DemoResult

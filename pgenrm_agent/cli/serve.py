@@ -30,7 +30,6 @@ from pgenrm_agent.cli.options import (
 )
 from pgenrm_agent.cli.resources import (
     check_server,
-    is_url,
     open_cache,
     open_judge,
     open_reward_model,
@@ -38,6 +37,7 @@ from pgenrm_agent.cli.resources import (
 )
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.extras import require
+from pgenrm_agent.files import is_address
 
 if TYPE_CHECKING:
     import socket
@@ -179,7 +179,7 @@ def mcp(
     prices: PricesOption,
     cache: CacheOption,
 ) -> None:
-    """Serve the Model Context Protocol: tools score, rerank, remember, state_preference, forget."""
+    """Serve the Model Context Protocol: tools to score, rerank, remember, list, correct and forget."""
     require("pgenrm mcp", "mcp")
     from pgenrm_agent.integrations.mcp.server import create_mcp_server, load_when_met
     from pgenrm_agent.reward_model import PGenRM
@@ -300,7 +300,7 @@ def _run_server(
 def _tenants_folder(memory: str | None) -> Path:
     from pgenrm_agent.settings import data_folder
 
-    if is_url(memory):
+    if is_address(memory):
         raise ConfigurationError(
             f"--memory {memory} is one Chroma server for everybody, and tenants with keys get a "
             "folder each: name a folder, or serve one tenant with --no-keys"

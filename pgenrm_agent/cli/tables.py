@@ -11,8 +11,9 @@ from rich.table import Table
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.cli.output import beginning
-from pgenrm_agent.evidence import evidence_line
+from pgenrm_agent.ranking import rests_on
 from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain, UserSignals
+from pgenrm_agent.wording import counted
 
 if TYPE_CHECKING:
     from pgenrm_agent.memory import Entry, UserSummary
@@ -32,8 +33,8 @@ def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
             console.print(_marks(chain, names))
     usage = evaluation.usage
     console.print(
-        f"{len(evaluation.chains)} chains, {len(evaluation.failures)} unreadable,"
-        f" {usage.completion_tokens} tokens, {evaluation.timings.get('total', 0.0):.1f} s,"
+        f"{counted(len(evaluation.chains), 'chain')}, {len(evaluation.failures)} unreadable,"
+        f" {counted(usage.completion_tokens, 'token')}, {evaluation.timings.get('total', 0.0):.1f} s,"
         f" seed {evaluation.seed}",
         style="dim",
     )
@@ -62,7 +63,7 @@ def print_ranking(evaluation: Evaluation) -> None:
             )
     console = Console()
     console.print(table)
-    line = evidence_line(evaluation.request.user_id, evaluation.evidence)
+    line = rests_on(evaluation)
     console.print(line, markup=False, highlight=False)
 
 

@@ -18,11 +18,12 @@ from pgenrm_agent.cli.options import (
     OutOption,
     RecipeOption,
 )
-from pgenrm_agent.cli.output import print_summary, waiting
+from pgenrm_agent.cli.output import print_summary
 from pgenrm_agent.cli.resources import open_embedder
 from pgenrm_agent.cli.train_chains import chains
 from pgenrm_agent.cli.train_pretrained import join, tokens
 from pgenrm_agent.cli.train_sft import merge, sft
+from pgenrm_agent.progress import waiting
 
 if TYPE_CHECKING:
     from pgenrm_agent.training.grpo import Stage

@@ -19,7 +19,7 @@ from pgenrm_agent.cli.options import (
     ServerOption,
     UserArgument,
 )
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import print_json
 from pgenrm_agent.cli.output import show as show_result
 from pgenrm_agent.cli.resources import (
     check_server,
@@ -30,6 +30,8 @@ from pgenrm_agent.cli.resources import (
 )
 from pgenrm_agent.cli.score import text_or_file
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.progress import waiting
+from pgenrm_agent.wording import counted
 
 if TYPE_CHECKING:
     from pgenrm_agent.client import Client
@@ -212,7 +214,7 @@ def forget(
             if kept is not None:
                 store.also_forget.add(kept.forget)
         if entry is None:
-            typer.echo(f"{store.forget(user)} entries removed")
+            typer.echo(f"{counted(store.forget(user), 'entry')} removed")
         elif store.forget_entry(user, entry):
             typer.echo("1 entry removed")
         else:
@@ -262,18 +264,24 @@ def export_users(
 
 @app.command("import")
 def import_users(
-    file: Annotated[Path, typer.Argument(help="What `pgenrm users export` wrote.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="What `pgenrm users export` wrote; or choices, one JSON object a line with user_id, query,"
+            " chosen and rejected."
+        ),
+    ],
     *,
     memory: MemoryOption,
     server: ServerOption,
 ) -> None:
-    """Read an export back."""
+    """Read an export back, or a file of choices."""
     _refuse(server)
     if not file.is_file():
-        raise typer.BadParameter(f"{file}: no such file")
+        raise typer.BadParameter(f"{file}: {'it is a folder' if file.is_dir() else 'no such file'}")
     with waiting("reading"), open_memory(memory) as store:
         read = store.import_jsonl(file)
-    typer.echo(f"{read} entries read")
+    typer.echo(f"{counted(read, 'new entry')} read")
 
 
 @app.command("convert")

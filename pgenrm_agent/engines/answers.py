@@ -16,17 +16,6 @@ from pgenrm_agent.engines.server_errors import read_words
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
 
-__all__ = [
-    "Answer",
-    "Usage",
-    "check_read_whole",
-    "cut_short",
-    "read_answers",
-    "read_content",
-    "read_message",
-    "share_tokens",
-]
-
 NO_MESSAGE = "a choice has no message"
 CONTEXT_STEP = 1024
 MOST_CHARACTERS = 6

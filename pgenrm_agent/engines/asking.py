@@ -31,8 +31,6 @@ from pgenrm_agent.engines.server_errors import (
 )
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, PGenRMError
 
-__all__ = ["Asking", "Gathering", "Pace", "asked_again"]
-
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)

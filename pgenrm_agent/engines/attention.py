@@ -25,8 +25,6 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["ATTENTION", "RowCache", "attends_to_everything", "layer_kinds", "read_prompts"]
-
 ATTENTION = "pgenrm_shared_prefix"
 GROWTH = 128
 """Tokens by which the rows' own caches grow."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-__all__ = ["data_in"]
-
 EVENT = "data:"
 DONE = "[DONE]"
 THINKING = ("reasoning_content", "reasoning", "thinking")

@@ -20,8 +20,6 @@ _NO_ANSWER = re.compile(
     r"null value for ['\"]choices|'NoneType' object is not (?:iterable|subscriptable)"
 )
 
-__all__ = ["fault_of", "keys_of", "words_of"]
-
 
 def keys_of(model: Runnable[Any, Any]) -> tuple[str, ...]:
     """Return the keys of a chat model, or of one with tools or arguments bound to it."""

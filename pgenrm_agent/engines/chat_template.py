@@ -28,8 +28,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pgenrm_agent.chain.templates import most_written
 
-__all__ = ["render_chat"]
-
 MOST_BITS = 4096
 """Bits of a whole number."""
 WIDEST_INDENT = 16

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.language_models import BaseChatModel
 
-__all__ = ["SPAN", "WITHHELD_WORDS", "counted_span", "silent", "unlogged", "unseen", "unwatched"]
-
 T = TypeVar("T")
 
 SPAN = "chains of similar users"

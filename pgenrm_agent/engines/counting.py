@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pgenrm_agent.costs import Outline, tokens_in
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 
-__all__ = ["CountingEngine"]
-
 PERSONA = (
     "Someone who knows the subject a little, wants an answer that they can use at once, and minds "
     "whether it is clear, complete and written for them rather than for everybody."

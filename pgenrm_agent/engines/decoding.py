@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from xgrammar import GrammarMatcher
 
-__all__ = ["Row", "SamplingRules", "Work", "decode"]
-
 COMPACT_AT = 0.75
 """Finished rows leave the batch once fewer than this share of the rows is still being written."""
 LEAST_NOISE = np.float32(2.0**-21)

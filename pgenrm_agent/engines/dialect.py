@@ -17,8 +17,6 @@ from pgenrm_agent.engines.prompting import fold_system
 from pgenrm_agent.engines.server_errors import ServerFault
 from pgenrm_agent.schema import Message
 
-__all__ = ["LIMITS", "METHOD", "Dialect", "Request", "learn"]
-
 Request: TypeAlias = dict[str, object]
 """A request in full: "messages" are `Message`s, "json_schema" is the schema itself and "json_grammar"
 the grammar of its texts, for a server that may take one; the other fields are named as in OpenAI's API."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from xgrammar import GrammarMatcher
 
-__all__ = ["Grammars", "TokenMask", "grammar_of", "json_grammar"]
-
 NOT_HELD = frozenset(
     {
         *("multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "propertyNames"),

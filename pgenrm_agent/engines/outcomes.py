@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pgenrm_agent.engines.protocol import Completion, FinishReason, Prompt
 from pgenrm_agent.errors import PGenRMError
 
-__all__ = ["TIME_OVER", "failed_samples", "part_for_part", "read_once"]
-
 TIME_OVER = "it was not whole when the {seconds:g} s were over that it was given"
 
 

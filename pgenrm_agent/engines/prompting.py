@@ -17,16 +17,6 @@ from pgenrm_agent.schema import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "EncodedPrompt",
-    "PromptEncoder",
-    "close_thinking",
-    "fold_system",
-    "render",
-    "render_answer",
-    "token_ids",
-]
-
 SYSTEM_PROBE = "words of the system"
 USER_PROBE = "words of the user"
 

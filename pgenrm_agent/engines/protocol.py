@@ -11,16 +11,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import Message
 
-__all__ = [
-    "Capabilities",
-    "Completion",
-    "Engine",
-    "FinishReason",
-    "Prompt",
-    "SamplingParams",
-    "SchemaRefused",
-]
-
 FinishReason = Literal["stop", "length", "filtered", "refused", "timeout", "failed"]
 """How a sample ended. Only after "stop" is its text whole."""
 

@@ -13,18 +13,6 @@ from pgenrm_agent.engines.protocol import Completion, FinishReason
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "NO_ANSWER",
-    "OPENING_MARKS",
-    "ThinkingTokens",
-    "bare",
-    "closing",
-    "open_mark",
-    "read_completion",
-    "read_held",
-    "special_tokens",
-]
-
 OPENING_MARKS = (
     "<think>",
     "<thinking>",

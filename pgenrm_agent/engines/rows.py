@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from xgrammar import GrammarMatcher
 
-__all__ = ["RowReader", "SampleRow"]
-
 LONGEST_MARK = 16
 """Tokens that a mark is written in, at most."""
 

@@ -26,20 +26,6 @@ from pgenrm_agent.errors import (
     PGenRMError,
 )
 
-__all__ = [
-    "LONGEST_WAIT_S",
-    "TRANSIENT_STATUSES",
-    "Advice",
-    "Filtered",
-    "ServerFault",
-    "ServerWords",
-    "explain",
-    "read_words",
-    "wait_asked_for",
-    "without_credentials",
-    "without_key",
-]
-
 TRANSIENT_STATUSES = frozenset({408, 409, 425, 429, *range(500, 600)}) - {501, 505}
 LONGEST_WAIT_S = 120.0
 """A server that asks for a longer wait is not asked again."""

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["Threads", "choose_threads", "computing_with"]
-
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 LARGE = 300_000_000
 """Parameters from which a model is taken to use all threads well: to measure it takes too long."""

@@ -12,8 +12,6 @@ from pgenrm_agent.model_files import adapter_source, model_source
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["end_tokens", "load_model", "opened_from"]
-
 
 def opened_from(model: str | Path, adapter: str | Path | None) -> str:
     """Return what tells a model from others: its absolute folder or hub name, and the adapter's.

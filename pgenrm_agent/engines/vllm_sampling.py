@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["VLLMSampler"]
-
 GREEDY_BELOW = 1e-5
 """vLLM takes lower temperatures for 0, and then only one sample a request."""
 ENDS: dict[str, Literal["stop", "length", "timeout"]] = {

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
 
-__all__ = ["ProcessLog", "cpu_cache_bytes"]
-
 SEQUENCES = 16
 """Whole contexts that the keys and values on a CPU have room for, where the memory allows it."""
 MOST_CACHE_BYTES = 4 * 2**30

@@ -17,6 +17,7 @@ from pgenrm_agent.files import exporting
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, EvaluationRequest, Message
 from pgenrm_agent.user_ids import user_id_of
+from pgenrm_agent.wording import counted
 
 __all__ = [
     "LabeledPair",
@@ -74,6 +75,11 @@ class PersonalReward:
             EngineError: The model cannot be asked.
             MemoryStoreError: The memory cannot be read.
         """
+        if len(prompts) != len(completions):
+            raise ConfigurationError(
+                f"{counted(len(prompts), 'prompt')} and {counted(len(completions), 'completion')}: pass one"
+                " prompt for each completion"
+            )
         users = self._users(columns, len(completions))
         asked = [_question(prompt) for prompt in prompts]
         texts = [_answer(completion) for completion in completions]

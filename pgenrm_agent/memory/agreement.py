@@ -16,14 +16,6 @@ from typing import TypeAlias
 
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 
-__all__ = [
-    "matter_of",
-    "overruled_choices",
-    "overruled_statements",
-    "side_of",
-    "standing_statements",
-]
-
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 _FILLERS = """

@@ -24,8 +24,6 @@ from pgenrm_agent.memory.agreement import matter_of, side_of
 from pgenrm_agent.memory.selection import Selection, draws_of, lots_of, rounded
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["ChoiceIndex", "ChoiceIndexes"]
-
 MOST_BYTES = 250_000_000
 """What all indexes together may take of the memory."""
 BYTES_A_CHOICE = 400

@@ -20,8 +20,6 @@ from pgenrm_agent.schema import PreferencePair
 if TYPE_CHECKING:
     from chromadb.api.types import Include
 
-__all__ = ["choices_in", "recalled"]
-
 TRIES = 3
 
 

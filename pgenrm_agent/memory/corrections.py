@@ -16,8 +16,6 @@ from pgenrm_agent.memory.writing import exchange_record, put_record, remove_reco
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["Corrections", "Entry", "entry_of", "tell_forgotten"]
-
 
 class Entry(Model):
     """A choice or a statement that is remembered, by the id that `remember` or `state` returned.

@@ -11,8 +11,6 @@ from pgenrm_agent.files import write_text
 from pgenrm_agent.memory.ownership import LOCK_FILE, OWNER_FILE
 from pgenrm_agent.memory.rows import SCHEMA_VERSION
 
-__all__ = ["Mark", "check_version", "read_mark", "write_mark"]
-
 FORMAT = "pgenrm-memory"
 FORMAT_FILE = "pgenrm-memory.json"
 

@@ -14,8 +14,6 @@ from pydantic import BaseModel
 from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.files import write_text
 
-__all__ = ["LOCK_FILE", "OWNER_FILE", "DirectoryLock", "Owner"]
-
 LOCK_FILE = "owner.lock"
 OWNER_FILE = "owner.json"
 
@@ -72,6 +70,7 @@ class DirectoryLock:
 
 
 def describe_owner(directory: Path) -> str:
+    """Say which process owns the memory in a folder, and since when."""
     try:
         owner = Owner.model_validate_json((directory / OWNER_FILE).read_bytes())
     except (OSError, ValueError):

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from chromadb.api.types import GetResult, Include
 
-__all__ = ["all_rows", "in_batches", "pages", "rows_of"]
-
 StoredRow: TypeAlias = tuple[str, dict[str, object]]
 T = TypeVar("T")
 READ_AT_ONCE = 2000

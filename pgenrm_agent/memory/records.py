@@ -12,18 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pgenrm_agent.errors import EntryRefused, MemoryStoreError
 from pgenrm_agent.fields import Model, Moment, UserId, YesOrNo
 from pgenrm_agent.schema import PreferencePair, StatedPreference
-
-__all__ = [
-    "MAX_PAIR_CHARACTERS",
-    "ConsentRecord",
-    "PairRecord",
-    "Record",
-    "StatedRecord",
-    "UserSummary",
-    "check_limits",
-    "read_record",
-    "same_content",
-]
+from pgenrm_agent.wording import place_of, said_of
 
 EXPORT_VERSION = 1
 MAX_PAIR_CHARACTERS = 200_000  # query, both answers and the conversation together
@@ -71,7 +60,10 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator
 
 
 def read_record(row: object, where: str) -> Record:
-    """Validate one exported row. `where` ("users.jsonl, line 3") opens the error message."""
+    """Validate one row: an exported one, or a choice by its fields, as `pgenrm eval` reads it.
+
+    `where` ("users.jsonl, line 3") opens the error message.
+    """
     if isinstance(row, str | bytes):
         try:
             row = json.loads(row)
@@ -85,17 +77,30 @@ def read_record(row: object, where: str) -> Record:
             f"{where}: field schema_version: {version} was written by a newer pgenrm-agent (this "
             f"one reads up to {EXPORT_VERSION}); upgrade pgenrm-agent"
         )
+    if "record" not in row:
+        row = _choice(row, where)
     try:
         record = _RECORD.validate_python(dict(row))
         check_limits(record)
     except ValidationError as error:
         first = error.errors()[0]
         # The first part of a tagged union's location is the tag, not a field.
-        field = ".".join(str(part) for part in first["loc"][1:]) or "record"
-        raise MemoryStoreError(f"{where}: field {field}: {first['msg']}") from error
+        field = place_of(first["loc"][1:]) or "record"
+        raise MemoryStoreError(f"{where}: field {field}: {said_of(first)}") from error
     except MemoryStoreError as error:
         raise MemoryStoreError(f"{where}: {error}") from error
     return record
+
+
+def _choice(row: Mapping[str, object], where: str) -> Mapping[str, object]:
+    """Return a choice that stands by its fields alone as the row that an export has of it."""
+    if not {"user_id", "chosen", "rejected"} <= row.keys():
+        raise MemoryStoreError(
+            f"{where}: it is neither a line of an export, which has a field record, nor a choice with the"
+            " fields user_id, query, chosen and rejected"
+        )
+    pair = {name: value for name, value in row.items() if name != "user_id"}
+    return {"record": "preference_pair", "user_id": row["user_id"], "pair": pair}
 
 
 def check_limits(record: Record) -> None:

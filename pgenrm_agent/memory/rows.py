@@ -12,22 +12,6 @@ from pgenrm_agent.memory.records import PairRecord, Record, StatedRecord
 from pgenrm_agent.memory.vault import UserKey
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
-__all__ = [
-    "KIND",
-    "PROFILE",
-    "PSEUDONYM",
-    "SCHEMA_VERSION",
-    "STATED",
-    "Row",
-    "consent_in",
-    "pair_in",
-    "pair_row_id",
-    "profile_row_id",
-    "row_of",
-    "stated_in",
-    "stated_row_id",
-]
-
 SCHEMA_VERSION = 2
 PSEUDONYM = "pseudonym"
 SEALED = "sealed"

@@ -8,8 +8,6 @@ from pgenrm_agent.memory.store import reported
 from pgenrm_agent.memory.user_memory import UserMemory
 from pgenrm_agent.memory.vault import UserKey, new_key
 
-__all__ = ["Seal"]
-
 PLACE = "outside"
 
 

@@ -19,17 +19,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory.agreement import overruled_choices
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = [
-    "MANY",
-    "Selection",
-    "draws_of",
-    "lots_of",
-    "oldest_first",
-    "refuse_unusable",
-    "rounded",
-    "select",
-]
-
 MANY = 2_000
 """Beyond so many choices lots are drawn for all at once, and the memory keeps an index."""
 

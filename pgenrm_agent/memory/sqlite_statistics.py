@@ -15,8 +15,6 @@ from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["before_opening", "end_refresh", "holds_collections", "refresh_statistics"]
-
 _STATISTICS = "PRAGMA analysis_limit = 400; ANALYZE;"
 _WAIT_S = 30
 _PATIENCE_S = 2

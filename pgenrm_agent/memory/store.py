@@ -37,20 +37,6 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
     from chromadb.config import Settings
 
-__all__ = [
-    "CHANGES",
-    "INTERACTIONS",
-    "MARK",
-    "USERS",
-    "Store",
-    "chroma_settings",
-    "connect",
-    "default_directory",
-    "open_embedded",
-    "release",
-    "reported",
-]
-
 INTERACTIONS = "interactions"
 USERS = "users"
 
@@ -245,7 +231,7 @@ class Store:
         if name == INTERACTIONS and marks.get("embedder") != self.embedder.name:
             stored = str(marks.get("embedder"))
             raise MemoryStoreError(
-                other_embedder(self.where, stored, self.embedder if given else None)
+                _other_embedder(self.where, stored, self.embedder if given else None)
             )
         return collection
 
@@ -318,7 +304,7 @@ def open_embedded(directory: Path, embedder: Embedder | None) -> Store:
             return store
         store.check_process()
         if embedder is not None and embedder.name != store.embedder.name:
-            raise MemoryStoreError(other_embedder(store.where, store.embedder.name, embedder))
+            raise MemoryStoreError(_other_embedder(store.where, store.embedder.name, embedder))
         store.users_of_this += 1
         return store
 
@@ -438,7 +424,7 @@ def _refuse_no_embedder(embedder: object) -> None:
         refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
 
 
-def other_embedder(where: str, stored: str, given: Embedder | None) -> str:
+def _other_embedder(where: str, stored: str, given: Embedder | None) -> str:
     mismatch = f"the memory in {where} holds vectors of the embedder {stored!r}"
     if given is None:
         return f"{mismatch}: open it with UserMemory(..., embedder=...) of that name"

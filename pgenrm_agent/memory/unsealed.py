@@ -19,8 +19,6 @@ from pgenrm_agent.memory.store import INTERACTIONS, MARK, USERS, chroma_settings
 if TYPE_CHECKING:
     from chromadb.api.client import Client
 
-__all__ = ["unsealed_rows"]
-
 UNSEALED = 1  # the schema version
 
 

@@ -23,7 +23,7 @@ from pgenrm_agent.arguments import (
 )
 from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.files import exporting, open_text
+from pgenrm_agent.files import exporting, is_address, open_text
 from pgenrm_agent.memory.agreement import standing_statements
 from pgenrm_agent.memory.choosing import choices_in, recalled
 from pgenrm_agent.memory.corrections import Corrections, tell_forgotten
@@ -58,8 +58,6 @@ from pgenrm_agent.memory.vault import UserKey
 from pgenrm_agent.memory.writing import forget_rows, write_records
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
-
-__all__ = ["UserMemory"]
 
 
 class UserMemory(Corrections):
@@ -106,6 +104,10 @@ class UserMemory(Corrections):
             if headers or vault is not None:
                 raise ConfigurationError(
                     f"{'headers are' if headers else 'a vault is'} for a Chroma server: give its url, too"
+                )
+            if is_address(path):
+                raise ConfigurationError(
+                    f"path {path!r} is an address: name a folder, or a Chroma server as url=..."
                 )
             folder = default_directory() if path is None else path_of(path, "path")
             store = open_embedded(folder, embedder)

@@ -25,8 +25,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pgenrm_agent.errors import MemoryStoreError
 
-__all__ = ["UserKey", "Vault", "new_key"]
-
 NONCE_BYTES = 12
 KEY_BYTES = 32
 ASKED_AT_ONCE = 500

@@ -17,8 +17,6 @@ from pgenrm_agent.errors import MemoryStoreError
 from pgenrm_agent.files import PRIVATE
 from pgenrm_agent.memory.vault import INSERT_KEY, INSERT_VAULT, SCHEMA, Answer, Value, Vault
 
-__all__ = ["FileVault"]
-
 PATIENCE_S = 30
 
 

@@ -9,8 +9,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory.vault import Vault
 from pgenrm_agent.memory.vault_file import FileVault
 
-__all__ = ["open_vault"]
-
 
 def open_vault(place: Path | str | None) -> Vault:
     """Return the vault of a memory on a Chroma server.

@@ -15,8 +15,6 @@ from pgenrm_agent.memory.vault import INSERT_KEY, INSERT_VAULT, SCHEMA, Answer, 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
-__all__ = ["PostgresVault"]
-
 LOCK = int.from_bytes(b"pgenrm")
 PATIENCE_S = 30
 

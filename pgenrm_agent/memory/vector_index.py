@@ -24,8 +24,6 @@ import struct
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["VectorIndexCopies"]
-
 _COMPLETED = "index_metadata.pickle"  # the last file of a rewrite
 _ROOMY = ("data_level0.bin", "length.bin")
 # hnswlib's header begins with its format, then the offset of the level, the room, and the number of

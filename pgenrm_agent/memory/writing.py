@@ -26,15 +26,6 @@ from pgenrm_agent.memory.vault import UserKey, new_key
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
-__all__ = [
-    "Written",
-    "exchange_record",
-    "forget_rows",
-    "put_record",
-    "remove_record",
-    "write_records",
-]
-
 
 Entered: TypeAlias = PairRecord | StatedRecord
 

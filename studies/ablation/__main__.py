@@ -22,8 +22,6 @@ from pgenrm_agent.cli.output import print_json
 if TYPE_CHECKING:
     from studies.ablation.study import AblationReport
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from pgenrm_agent.training.recipe import GrpoRecipe, Recipe, SftRecipe
 
-__all__ = ["AblationRecipe"]
-
 
 class AblationRecipe(Recipe):
     """What each stage buys, in the simulated world. The stages' own seeds give way to `seeds`."""

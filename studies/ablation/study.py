@@ -66,15 +66,6 @@ from studies.bundled.evaluate import (
 )
 from studies.limits.bayes import MOST_PAST_CHOICES, IdealPredictor
 
-__all__ = [
-    "AblationReport",
-    "columns",
-    "held_out_cases",
-    "markdown",
-    "rows_of_table",
-    "run_ablation",
-]
-
 BASE, PSI, CRE = "base", "PSI", "PSI + CRE"
 NO_PROCESS, NO_OUTCOME = "PSI + CRE, alpha = 0", "PSI + CRE, beta = 0"
 ALL = "PSI + CRE + curriculum"

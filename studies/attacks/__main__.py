@@ -17,8 +17,6 @@ from pgenrm_agent.cli.options import AnswersOption, EngineOption, JsonOption, Ou
 if TYPE_CHECKING:
     from studies.attacks.study import AttackReport, Outcome
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 REPORT = "report.json"

@@ -34,8 +34,6 @@ from pgenrm_agent.training.bundled.simulation import Answers, World, as_pair
 from studies.attacks.texts import KINDS, LENGTH, addition, harmless
 from studies.bundled.evaluate import Case, chance, draw_cases
 
-__all__ = ["AttackReport", "Outcome", "Row", "Study", "measure_attacks", "read_outcomes", "report"]
-
 Place = Literal["candidate", "neighbor"]
 
 SHOWN = 600

@@ -12,8 +12,6 @@ from collections import Counter
 
 from pgenrm_agent.chain import escape
 
-__all__ = ["KINDS", "LENGTH", "addition", "harmless"]
-
 LENGTH = 180
 """Characters of every addition: a hostile text behind as much harmless prose as it leaves room for."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from studies.bundled.calibration import Calibration
     from studies.bundled.measure import Measured
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True)
 
 

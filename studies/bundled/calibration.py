@@ -26,18 +26,6 @@ from pgenrm_agent.evaluation.metrics import reliability
 from pgenrm_agent.evaluation.records import Record
 from pgenrm_agent.fields import Model
 
-__all__ = [
-    "SPREAD_ALONE",
-    "Calibration",
-    "Figures",
-    "Sampled",
-    "area_under_curve",
-    "calibrate",
-    "figures_of",
-    "fit_noise",
-    "sampled_of",
-]
-
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 SPREAD_ALONE = ChainNoise(chains=1e-6, spread=1.0, bias=0.0, lapse=0.0)

@@ -16,8 +16,6 @@ from pgenrm_agent.run_folder import RUN
 from pgenrm_agent.training.bundled.simulation import load_answers
 from studies.bundled.measure import MEASURED, PARTS, Measured
 
-__all__ = ["write_card"]
-
 STAGES = {
     "cre": "2, criteria-based reasoning enhancement (CRE, GRPO)",
     "curriculum": "3, hard-negative curriculum (GRPO)",

@@ -48,20 +48,6 @@ from pgenrm_agent.training.bundled.simulation import (
 )
 from pgenrm_agent.training.bundled.teacher import write_chain
 
-__all__ = [
-    "Case",
-    "EvaluationReport",
-    "baseline_margins",
-    "baselines",
-    "chance",
-    "draw_cases",
-    "evaluate_model",
-    "expected_accuracy",
-    "expected_accuracy_of_one_sample",
-    "judge_cases",
-    "question_of",
-]
-
 BRADLEY_TERRY_COMPARISONS = 8000
 BRADLEY_TERRY_PENALTY = 0.5
 LONGEST, SHORTEST = LengthJudge("longest"), LengthJudge("shortest")

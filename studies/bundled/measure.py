@@ -47,8 +47,6 @@ from studies.bundled.evaluate import (
 )
 from studies.bundled.reasons import ReasonCheck, check_reasons
 
-__all__ = ["MEASURED", "PARTS", "Measured", "Part", "Sizes", "Speed", "measure"]
-
 Part: TypeAlias = Literal["test", "obvious", "pages", "reasons", "calibration", "speed"]
 PARTS: tuple[Part, ...] = get_args(Part)
 MEASURED = "measured.json"

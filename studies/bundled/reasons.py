@@ -19,8 +19,6 @@ from pgenrm_agent.schema import EvaluationChain, PreferencePair
 from pgenrm_agent.training.bundled.signs import read
 from pgenrm_agent.training.bundled.teacher import THEMES, tally_of
 
-__all__ = ["ReasonCheck", "check_reasons"]
-
 _CITED = re.compile(r"in choices? ([\d, and]+?)(?:: the chosen answer was (.+?))?\.$")
 _WANTS = re.compile(r"want (.+?)(?:, and .+)?\.$")
 _NAMED = {theme.name(sign): (at, sign) for at, theme in enumerate(THEMES) for sign in (1, -1)}

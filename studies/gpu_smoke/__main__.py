@@ -14,8 +14,6 @@ import torch
 
 from studies.gpu_smoke.study import CHAINS, measure, page
 
-__all__ = ["main", "parser"]
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""

@@ -26,8 +26,6 @@ from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["CHAINS", "Report", "Row", "Sameness", "measure", "page"]
-
 CHAINS = (1, 8, 24, 256)
 OF_A_PROMPT = 8
 """Chains of a prompt, where there are so many: an evaluation has as many."""

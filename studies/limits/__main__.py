@@ -12,8 +12,6 @@ from pgenrm_agent.cli.app import run
 from pgenrm_agent.cli.options import AnswersOption, FixedSeedOption, JsonOption
 from pgenrm_agent.cli.output import print_json
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

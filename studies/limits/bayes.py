@@ -25,14 +25,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.training.bundled.simulation import CLIP, SHARPNESS, Answers, Comparison, World
 from studies.bundled.evaluate import Case, draw_cases
 
-__all__ = [
-    "MOST_PAST_CHOICES",
-    "BayesReport",
-    "IdealPredictor",
-    "bayes_by_history",
-    "measure_bayes",
-]
-
 SAMPLED_USERS = 6_000
 MOST_PAST_CHOICES = 6
 

@@ -41,8 +41,6 @@ from studies.bundled.evaluate import (
     expected_accuracy,
 )
 
-__all__ = ["RuleLimit", "rule_limits"]
-
 TRAINING_USERS = 16_000
 PENALTY = 0.05
 """Of `fit_bradley_terry`, for features with unit variance."""

@@ -14,8 +14,6 @@ from pgenrm_agent.cli.output import print_json
 if TYPE_CHECKING:
     from studies.people.study import PeopleReport
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 REPORT = "report.json"

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VoteFactors", "fit_vote_factors"]
-
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 

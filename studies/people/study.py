@@ -44,17 +44,6 @@ from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.prototypes.refinement import RefinementSettings, Samples, cluster, nearest, refine
 from studies.people.reference import VoteFactors, fit_vote_factors
 
-__all__ = [
-    "METHODS",
-    "Figures",
-    "Measured",
-    "PeopleReport",
-    "Row",
-    "Setting",
-    "evaluate_people",
-    "held_out_users",
-]
-
 METHODS = ("majority", "own history", "centroids", "refined", "factor model")
 RESERVED = 0.2
 """Share of the users that settings are chosen on; they are never tested."""

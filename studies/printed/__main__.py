@@ -16,8 +16,6 @@ from pgenrm_agent.errors import ConfigurationError
 if TYPE_CHECKING:
     from studies.printed.pages import Block
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 README = "README.md"

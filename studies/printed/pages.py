@@ -25,8 +25,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["MARKS", "ROOT", "RUN", "Block", "Printed", "blocks_of", "pages", "printed_of", "put"]
-
 # The repository: this file may be a copy beside an installed package.
 ROOT = next(
     folder for folder in (Path(__file__).parents[2], Path.cwd()) if (folder / "README.md").is_file()

@@ -10,8 +10,6 @@ from html import escape
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.schema import CandidateScore, Evaluation, EvaluationChain
 
-__all__ = ["alternative_text", "draw"]
-
 WIDTH = 880
 MARGIN = 32
 LINE = 20

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["same", "same_shape"]
-
 _VOLATILE = [
     (re.compile(pattern), name)
     for pattern, name in (

@@ -22,8 +22,6 @@ from typing import IO
 
 from studies.printed.pages import ROOT, Block, blocks_of, printed_of
 
-__all__ = ["SEED", "BlockError", "Outputs", "Page", "outputs", "skipped"]
-
 SEED = 7
 WIDTH = 100
 BLOCK_S = 3600

@@ -18,8 +18,6 @@ from studies.printed.picture import alternative_text, draw
 from studies.printed.rules import same
 from studies.printed.run import SEED, outputs
 
-__all__ = ["Renewed", "draw_pictures", "evaluation_of", "renew"]
-
 QUESTION = "How do I cook rice?"
 KNOWN = "What is known of Ada: three times before, they chose a plain answer over a chatty one."
 _PICTURE = re.compile(r"^<!-- picture: (\S+) -->\n(?:!\[[^\]]*\]\(([^)\s]*)\)\n)?", re.MULTILINE)

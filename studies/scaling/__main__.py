@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from studies.scaling.population import Agreement
     from studies.scaling.tables import ScalingReport
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 REPORT, PLOT = "report.json", "accuracy-by-chains.svg"

@@ -41,17 +41,6 @@ from studies.scaling.population import (
     known_as,
 )
 
-__all__ = [
-    "BUDGETS",
-    "Budget",
-    "Part",
-    "SampledChain",
-    "ScalingRecord",
-    "Study",
-    "read_study",
-    "sample_study",
-]
-
 Budget = tuple[int, int]
 """Individual and prototype chains."""
 

@@ -30,17 +30,6 @@ from pgenrm_agent.schema import PreferencePair
 from pgenrm_agent.training.bundled.simulation import Answers, SimulatedUser, World, as_pair
 from studies.bundled.evaluate import Case, draw_cases
 
-__all__ = [
-    "CHOSEN",
-    "UNREFINED",
-    "Agreement",
-    "Population",
-    "RememberingEmbedder",
-    "RememberingEngine",
-    "draw_population",
-    "known_as",
-]
-
 CHOSEN, UNREFINED = "chosen", "chosen, not refined"
 """Names of prototype versions: k by the spectrum, with and without refinement. Others are a k."""
 

@@ -34,16 +34,6 @@ from pgenrm_agent.schema import CandidateScore, EvaluationChain, Persona
 from studies.scaling.pool import BUDGETS, Budget, Part, SampledChain, ScalingRecord
 from studies.scaling.population import CHOSEN, UNREFINED, Agreement
 
-__all__ = [
-    "FewChoicesRow",
-    "ScalingReport",
-    "SettingRow",
-    "StoppingRow",
-    "VersionRow",
-    "budget_name",
-    "report",
-]
-
 THRESHOLDS = (0.8, 0.9, 0.95, 0.99)
 STOPPING_BUDGET: Budget = (16, 8)
 ONE: Budget = (1, 0)

@@ -33,8 +33,6 @@ from studies.smollm2.study import (
     short_format,
 )
 
-__all__ = ["app"]
-
 app = typer.Typer()
 SUPPORT = Path(__file__).parents[2] / "tests" / "support"
 TIMEOUT_S = 600.0

@@ -22,21 +22,6 @@ from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, PreferencePair, Scaling, UserSignals
 
-__all__ = [
-    "ANSWERS",
-    "QUERY",
-    "SIGNALS",
-    "WAYS",
-    "Batch",
-    "EngineName",
-    "Row",
-    "Way",
-    "measure",
-    "rows_of",
-    "score_chains",
-    "short_format",
-]
-
 EngineName = Literal["transformers", "vllm"]
 Way = Literal["whole", "staged"]
 WAYS: tuple[Way, ...] = ("whole", "staged")

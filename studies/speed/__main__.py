@@ -10,10 +10,9 @@ import typer
 from pgenrm_agent.cli.app import run
 from pgenrm_agent.cli.bench import print_speed
 from pgenrm_agent.cli.options import EngineOption, JsonOption
-from pgenrm_agent.cli.output import print_json, waiting
+from pgenrm_agent.cli.output import print_json
+from pgenrm_agent.progress import waiting
 from studies.speed.figures import PARTS, measure_parts
-
-__all__ = ["app"]
 
 app = typer.Typer()
 

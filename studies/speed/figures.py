@@ -31,8 +31,6 @@ from studies.speed.parser import measure_parser
 from studies.speed.prototypes import measure_matching, measure_refinement
 from studies.speed.scheduling import time_of_scheduling
 
-__all__ = ["PARTS", "measure_parts"]
-
 PARTS = ("memory", "parser", "prototypes", "scheduling", "start")
 
 OWN, NEIGHBORS = 8, 4

@@ -21,8 +21,6 @@ import numpy as np
 from pgenrm_agent.memory import UserMemory
 from studies.speed.memory import FILL_AT_ONCE, _pair, _peak_rss_mb, _query
 
-__all__ = ["fill", "measure"]
-
 MANY, FEW = "ada", "bob"
 REPEATS = 200
 WRITES = 30

@@ -20,8 +20,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.schema import PreferencePair
 
-__all__ = ["MemoryMeasurements", "Quantiles", "fill_and_measure", "measure_memory"]
-
 PAIRS_A_USER = 50
 FILL_AT_ONCE = 5000
 SUBJECTS = ("bread", "a bicycle", "tax forms", "the garden", "old photographs", "a long walk")

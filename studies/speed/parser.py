@@ -7,8 +7,6 @@ import time
 
 from pgenrm_agent.chain import parse_chain
 
-__all__ = ["chain_texts", "measure_parser"]
-
 ROUNDS = 5
 IDS = ("a", "b")
 

@@ -14,8 +14,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors, PrototypeStore
 
-__all__ = ["MatchMeasurements", "measure_matching", "measure_refinement"]
-
 PAST = 3
 PERSONAS_A_USER = 2
 SIMILAR = 8

@@ -9,8 +9,6 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.sampling import derive_seed
 
-__all__ = ["time_of_scheduling"]
-
 
 async def time_of_scheduling(
     engine: Engine, chain_format: ChainFormat, *, own: int, neighbors: int, repeats: int

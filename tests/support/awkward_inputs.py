@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DOORS", "ROWS", "Row", "table"]
-
 DOORS = ("library", "CLI", "HTTP", "client", "MCP", "LangChain")
 FILE = Path(__file__).with_suffix(".json")
 OUTCOMES = {

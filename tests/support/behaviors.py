@@ -7,27 +7,6 @@ from dataclasses import dataclass, field
 
 from scripted_server import Body, Reply
 
-__all__ = [
-    "CHAT_ONLY",
-    "FOLDED",
-    "GOOD",
-    "GOOD_JSON",
-    "SCHEMA",
-    "SERVER_ONLY",
-    "STOP",
-    "Behavior",
-    "always",
-    "answer",
-    "asks_for",
-    "error",
-    "first",
-    "good_answer",
-    "has",
-    "has_system",
-    "more_than",
-    "usage",
-]
-
 GOOD = "a good answer"
 GOOD_JSON = '{"persona": "Likes it short."}'
 STOP = "<END>"

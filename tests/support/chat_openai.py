@@ -10,8 +10,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import SecretStr
 
-__all__ = ["chat_openai"]
-
 ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["files_holding"]
-
 
 def files_holding(folder: Path, needles: Iterable[str | bytes]) -> set[tuple[str, str | bytes]]:
     """Which files under a folder hold which of the needles; WALs, journals and index files included."""

@@ -6,8 +6,6 @@ import os
 
 import pytest
 
-__all__ = ["IN_CI", "needs"]
-
 IN_CI = os.environ.get("CI") == "true"
 
 

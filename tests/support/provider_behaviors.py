@@ -20,8 +20,6 @@ from behaviors import (
 
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 
-__all__ = ["PROVIDERS"]
-
 AS_OBJECT = {"response_format": {"type": "json_object"}}
 FAILED_CHOICE = {
     "index": 0,

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["Body", "Reply", "ScriptedServer", "completion", "refusal"]
-
 Body = dict[str, Any]
 
 

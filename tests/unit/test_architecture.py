@@ -37,6 +37,7 @@ LAYERS = [
         "sync_wrappers",
         "tracing",
         "user_ids",
+        "wording",
     },
     {"fields", "schema", "arguments", "evaluation_cache"},
     {

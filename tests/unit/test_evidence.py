@@ -199,7 +199,7 @@ LIMITED: list[Callable[[str], object]] = [
 @pytest.mark.parametrize("make", LIMITED)
 def test_a_text_has_one_limit_however_it_comes_in(make: Callable[[str], object]) -> None:
     make("x" * MAX_TEXT)
-    with pytest.raises(ValueError, match=r"50000 characters|50,001 characters"):
+    with pytest.raises(ValueError, match=r"50,00[01] characters"):
         make("x" * (MAX_TEXT + 1))
 
 
@@ -210,5 +210,5 @@ def test_a_request_has_one_limit_of_candidates() -> None:
         lambda answers: ScoreBody(user_id="ada", query="q", candidates=list(answers)),
         lambda answers: RerankBody(query="q", documents=list(answers)),
     ):
-        with pytest.raises(ValueError, match="at most 1024 items"):
+        with pytest.raises(ValueError, match=r"more than 1,024 entries|at most 1024 items"):
             make(("a",) * (MAX_CANDIDATES + 1))

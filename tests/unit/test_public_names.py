@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
 
 import pytest
-from import_graph import FOLDERS
+from import_graph import FOLDERS, ROOT, modules
 
 import pgenrm_agent
 
@@ -52,6 +53,23 @@ def test_every_public_name_comes_from_the_package_and_says_what_it_is() -> None:
         value = getattr(pgenrm_agent, name)
         assert value.__module__.startswith("pgenrm_agent."), name
         assert value.__doc__, name
+
+
+def test_only_packages_and_modules_that_the_docs_name_list_their_names() -> None:
+    """Elsewhere a leading underscore tells what is a module's own; a second list could differ."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        module
+        for page in pages
+        for module in re.findall(r"pgenrm_agent(?:\.[a-z_0-9]+)+", page.read_text(encoding="utf-8"))
+    }
+    listing = {
+        name
+        for name, path in modules().items()
+        if path.name != "__init__.py"
+        and re.search(r"^__all__\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert listing <= named
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

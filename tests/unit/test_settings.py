@@ -261,3 +261,15 @@ def test_doctor_shows_what_is_in_force_and_no_password(
     assert rows["runs"]["value"] == "postgresql://me:***@db/runs"
     assert rows["runs"]["source"] == "PGENRM_RUNS"
     assert "secret" not in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_as_windows_programs_write_it_is_read(encoding: str, tmp_path: Path) -> None:
+    Path("pgenrm.toml").write_text('model = "M"\n', encoding=encoding)
+    assert read_settings().model == "M"
+
+
+def test_a_misspelled_field_of_a_file_is_told_what_was_meant_and_no_more() -> None:
+    Path("pgenrm.toml").write_text('engin = "openai"\n', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"engin: no such setting; did you mean engine\?$"):
+        read_settings()

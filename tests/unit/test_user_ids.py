@@ -107,7 +107,7 @@ def test_the_shell_lists_shows_and_forgets_every_usable_id(tmp_path: Path) -> No
         shown = pgenrm("users", "show", *where, "--json", "--", user)
         assert json.loads(shown.stdout)["user_id"] == user
         assert pgenrm("users", "export", *where, "--", user).stdout.count("\n") == 1
-        assert "1 entries" in pgenrm("users", "forget", *where, "--yes", "--", user).stdout
+        assert "1 entry " in pgenrm("users", "forget", *where, "--yes", "--", user).stdout
     assert json.loads(pgenrm("users", "list", *where, "--json").stdout) == []
 
 

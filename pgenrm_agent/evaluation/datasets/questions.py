@@ -17,6 +17,7 @@ from pgenrm_agent.evaluation.datasets.rows import Example, PreferenceRow, Split,
 from pgenrm_agent.evaluation.datasets.sources import load_rows, plain_file, says_splits
 from pgenrm_agent.evaluation.questions import FEWEST_USERS, Question, read_questions
 from pgenrm_agent.schema import Candidate
+from pgenrm_agent.wording import counted
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def read_source(
     asked = list(examples(rows, split=cast(Split, split), history=history, seed=seed))
     if not asked:
         known = sorted({row.split for row in rows})
+        if not known:
+            raise ConfigurationError(f"{source} is empty: a choice a line is needed")
         raise ConfigurationError(
             f"{source} has no questions in the split {split!r}; its rows are in: {', '.join(known)}"
         )
@@ -99,9 +102,9 @@ def _told(rows: Sequence[PreferenceRow], asked: Sequence[Example], split: str, g
     every, users = {row.user_id for row in rows}, {example.user_id for example in asked}
     past = sum(row.split in ("train", "history") and row.user_id in users for row in rows)
     return (
-        f"{len(rows)} choices of {len(every)} users{f'; {guess}' if guess else ''}. Asked about:"
-        f" {len(asked)} choices of {len(users)} users, in the split {split}; their past:"
-        f" {past} choices."
+        f"{counted(len(rows), 'choice')} of {counted(len(every), 'user')}"
+        f"{f'; {guess}' if guess else ''}. Asked about: {counted(len(asked), 'choice')} of"
+        f" {counted(len(users), 'user')}, in the split {split}; their past: {counted(past, 'choice')}."
     )
 
 

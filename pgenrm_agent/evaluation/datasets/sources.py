@@ -5,7 +5,8 @@
     people-topics:FILE   the same, with topics held out, too
     polis:FILE           a set of `people.PEOPLE_SETS`, by its name: llmfao, mtbench, polarized, lamp, ...
     polis-prompts:FILE   the same, with prompts held out, too
-    FILE                 plain JSONL of {user_id, query or conversation, chosen, rejected, ...}
+    FILE                 plain JSONL of {user_id, query or conversation, chosen, rejected, ...}, or what
+                         `pgenrm users export` wrote
     sample               such a file that ships: invented users, to try things out
 
 To add a source, write a module beside this one that makes `PreferenceRow`s of what follows the colon
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
-from pgenrm_agent.evaluation.datasets.parsing import parse_row
+from pgenrm_agent.evaluation.datasets.parsing import parse_row, required
 from pgenrm_agent.evaluation.datasets.people import (
     PEOPLE_SETS,
     read_people,
@@ -39,6 +40,8 @@ from pgenrm_agent.evaluation.datasets.personal_reward_bench import read_personal
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 
 SAMPLE = "sample"
+CHOICE = "preference_pair"
+"""What a line of a memory's export is called that has a choice; other lines have none to ask about."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,22 @@ def load_rows(source: str) -> list[PreferenceRow]:
     if path is None:
         kind, _, rest = source.partition(":")
         return _SOURCES[kind].read(rest)
-    records = list(read_jsonl(path))
+    records = [
+        (where, _choice(where, record))
+        for where, record in read_jsonl(path)
+        if record.get("record", CHOICE) == CHOICE
+    ]
     if not says_splits(record for _, record in records):
         return split_by_user(records)
     return [parse_row(where, record) for where, record in records]
+
+
+def _choice(where: str, record: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a record; one of a memory's export with its choice's fields beside the user's id."""
+    pair = record.get("pair")
+    if "record" not in record or not isinstance(pair, Mapping):
+        return record
+    return {**pair, "user_id": required(record, "user_id", where)}
 
 
 def plain_file(source: str) -> Path | None:
@@ -87,7 +102,9 @@ def plain_file(source: str) -> Path | None:
             f"data source {source!r} is a folder: name a JSONL file in it, or say what the folder"
             f" holds: {_known('PATH', 'FOLDER')}"
         )
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+    # A letter before the colon is a drive.
+    mistyped = len(kind) > 1 and rest and not path.exists()
+    if mistyped or not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigurationError(
             f"data source {source!r} is unknown: use a JSONL file, {SAMPLE}, one of {_known()}, or"
             " NAME:FILE or NAME-prompts:FILE for a set of real people's choices"

@@ -14,8 +14,6 @@ from pgenrm_agent.evaluation_run import MOST_STEPS, evaluation_counts, evaluatio
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation
 
-__all__ = ["EvaluationNode", "as_node"]
-
 
 class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     """Scores the candidates in the surrounding graph's state for the user named there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NotRequired
 
 from langchain_core.callbacks import (
@@ -74,6 +74,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
     def _rerank(
         self, given: RerankInput, run_manager: CallbackManagerForChainRun, config: RunnableConfig
     ) -> RerankResult:
+        given = _asked(given)
         return self._cut(
             self.reward_model.rerank(
                 _user(self.user_id, config, given.get("user_id")),
@@ -91,6 +92,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
         run_manager: AsyncCallbackManagerForChainRun,
         config: RunnableConfig,
     ) -> RerankResult:
+        given = _asked(given)
         return self._cut(
             await self.reward_model.arerank(
                 _user(self.user_id, config, given.get("user_id")),
@@ -104,6 +106,16 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
 
     def _cut(self, result: RerankResult) -> RerankResult:
         return result.model_copy(update={"items": result.items[: self.top_n]})
+
+
+def _asked(given: RerankInput) -> RerankInput:
+    """Refuse an input without a query or candidates, such as a text."""
+    if not isinstance(given, Mapping) or not {"query", "candidates"} <= given.keys():
+        raise ConfigurationError(
+            f"the reranker's input is {ascii(given)[:80]}: pass"
+            ' {"query": ..., "candidates": [...]}'
+        )
+    return given
 
 
 class PersonalDocumentReranker(BaseDocumentCompressor):

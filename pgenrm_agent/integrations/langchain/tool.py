@@ -22,8 +22,6 @@ from pgenrm_agent.ranking import describe
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.user_ids import valid_user_id
 
-__all__ = ["PGenRMTool", "as_tool"]
-
 
 class RankArguments(BaseModel):
     """Arguments of a tool that judges for one user, known beforehand."""

@@ -15,8 +15,6 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_run import Progress
 from pgenrm_agent.user_ids import user_id_of, valid_user_id
 
-__all__ = ["UserFrom", "named_user", "refuse_unknown_source", "stream_progress", "user_of_run"]
-
 UserFrom: TypeAlias = Literal["argument", "config", "state"]
 
 USER_KEY = "user_id"

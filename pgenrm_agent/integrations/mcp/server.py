@@ -15,7 +15,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from pgenrm_agent.aggregation import typical_chain
 from pgenrm_agent.client import Client
@@ -35,6 +35,7 @@ from pgenrm_agent.schema import (
     Usage,
 )
 from pgenrm_agent.user_ids import valid_user_id
+from pgenrm_agent.wording import place_of, said_of
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         query: QueryArgument,
         candidates: CandidatesArgument,
         ctx: Context,
-        user_id: UserArgument = "",
+        user_id: UserArgument,
         timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Scores]:
         """Score candidate answers for one user, 1 to 10, with the persona and rubric behind it."""
@@ -186,7 +187,7 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         query: QueryArgument,
         candidates: CandidatesArgument,
         ctx: Context,
-        user_id: UserArgument = "",
+        user_id: UserArgument,
         timeout_s: TimeoutArgument = None,
     ) -> Annotated[CallToolResult, Ranking]:
         """Order candidate answers by how much one user would like them, best first."""
@@ -206,7 +207,7 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         query: QueryArgument,
         chosen: Annotated[str, Field(description="The answer the user preferred, in full.")],
         rejected: Annotated[str, Field(description="The answer the user liked less, in full.")],
-        user_id: UserArgument = "",
+        user_id: UserArgument,
     ) -> Remembered:
         """Remember that the user preferred one answer to another."""
         named = _user(user_id)
@@ -221,7 +222,8 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
     async def state_preference(
         text: Annotated[str, Field(description="What the user said, in their words.")],
         kind: Literal["style", "self_description", "demographics", "attributes"] = "style",
-        user_id: UserArgument = "",
+        *,
+        user_id: UserArgument,
     ) -> Remembered:
         """Remember what the user says they want from answers."""
         named = _user(user_id)
@@ -234,7 +236,7 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         return Remembered(id=await _told(store()))
 
     @tool(read_only_hint=True)
-    async def list_remembered(user_id: UserArgument = "") -> RememberedEntries:
+    async def list_remembered(user_id: UserArgument) -> RememberedEntries:
         """List what is remembered of the user, each with its id and what has overruled it."""
         return RememberedEntries(entries=await _told(reward_model.aentries(_user(user_id))))
 
@@ -245,7 +247,8 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         query: Annotated[str, Field(description="Of a choice: what was asked.")] = "",
         chosen: Annotated[str, Field(description="Of a choice: the preferred answer.")] = "",
         rejected: Annotated[str, Field(description="Of a choice: the answer liked less.")] = "",
-        user_id: UserArgument = "",
+        *,
+        user_id: UserArgument,
     ) -> Remembered:
         """Correct one choice or statement that was remembered wrongly; what is not said stays."""
         named = _user(user_id)
@@ -258,7 +261,7 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         return Remembered(id=await _told(store()))
 
     @tool(destructive_hint=True, idempotent_hint=True)
-    async def forget_entry(id: EntryArgument, user_id: UserArgument = "") -> Forgotten:
+    async def forget_entry(id: EntryArgument, user_id: UserArgument) -> Forgotten:
         """Remove one choice or statement of the user, when they ask for it."""
         return Forgotten(forgotten=int(await _told(reward_model.aforget_entry(_user(user_id), id))))
 
@@ -267,7 +270,7 @@ def create_mcp_server(reward_model: PGenRM | Client, *, user_id: str | None = No
         confirmed: Annotated[
             YesOrNo, Field(description="True only when the user has asked to be forgotten.")
         ],
-        user_id: UserArgument = "",
+        user_id: UserArgument,
     ) -> Forgotten:
         """Remove everything that is remembered about the user, for good."""
         named = _user(user_id)
@@ -316,7 +319,25 @@ class _Server(MCPServer):
         asked = arguments.get("user_id")
         if self._only is not None and asked and _user(asked) != self._only:
             raise ToolError("this server is for one user only: leave user_id out")
-        return await super().call_tool(name, arguments, context)
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:  # the SDK's, around what was wrong
+            match error.__cause__:
+                case ToolError() as cause:
+                    raise cause from None
+                case ValidationError() as cause:
+                    raise ToolError(_complaints(cause)) from None
+            raise
+
+
+def _complaints(error: ValidationError) -> str:
+    """Return what is wrong with the arguments of a call, for the model that wrote them."""
+    return "; ".join(
+        f"{place_of(problem['loc'])} is missing"
+        if problem["type"] == "missing"
+        else f"{place_of(problem['loc'])}: {said_of(problem)}"
+        for problem in error.errors(include_url=False)
+    )
 
 
 def _user(named: object) -> str:

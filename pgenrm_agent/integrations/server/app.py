@@ -34,6 +34,7 @@ from pgenrm_agent.integrations.server.service import Service
 from pgenrm_agent.integrations.server.tasks import ClientGoneError
 from pgenrm_agent.integrations.server.tenants import Tenants
 from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.wording import place_of, said_of
 
 logger = logging.getLogger(__name__)
 
@@ -178,10 +179,13 @@ async def _nobody_listens(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    place = ".".join(str(part) for part in first.get("loc", ()))
-    said = str(first.get("msg", error)).removeprefix("Value error, ")
+    if not first:
+        return error_response(422, str(error))
+    where = first["loc"]
+    if first["type"] == "json_invalid":
+        where = where[:1]  # behind it is how far JSON could be read
     # The value itself is left out: it can be long, and it can be a user's.
-    return error_response(422, f"{place}: {said}")
+    return error_response(422, f"{place_of(where)}: {said_of(first)}")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -371,3 +371,14 @@ def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None
     assert scores
     assert scores == sorted(scores, key=lambda score: -(score or 0.0))
     assert ranking.evaluation.seed == 1
+
+
+def test_what_is_no_file_of_answers_is_told(tmp_path: Path) -> None:
+    asked = ("score", "-u", "ada", "-q", "How?", "--memory", tmp_path / "memory")
+    assert "nothere.jsonl: no such file" in pgenrm(*asked, "@nothere.jsonl").complaint
+    assert "it is a folder" in pgenrm(*asked, f"@{tmp_path}").complaint
+    none = pgenrm(*asked, "--individual", 0, "--prototype", 0, "a", "b")
+    assert "--individual and --prototype are both 0: make one of them 1 or more" in none.complaint
+    assert (
+        "no address of a Chroma server" in pgenrm("users", "list", "--memory", "htp://x").complaint
+    )

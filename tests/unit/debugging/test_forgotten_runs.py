@@ -72,7 +72,7 @@ def test_runs_on_the_same_memory_go_and_those_on_another_stay(home: Path) -> Non
     with UserMemory(elsewhere) as memory:
         memory.state("ada", StatedPreference(text="Be brief."))
     done = pgenrm("users", "forget", "ada", "--yes", "--memory", elsewhere)
-    assert done.stdout.strip() == "1 entries removed"
+    assert done.stdout.strip() == "1 entry removed"
     assert kept() == {"on a server", "bob's"}
     assert ForgetRuns(memory="the Chroma server at http://127.0.0.1:8000")("ada") == 1
     assert ForgetRuns()("bob") == 1

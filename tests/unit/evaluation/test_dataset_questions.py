@@ -11,6 +11,9 @@ import pytest
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.questions import read_source
 from pgenrm_agent.evaluation.questions import fingerprint
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.schema import PreferencePair, StatedPreference
+from pgenrm_agent.wording import counted
 
 
 @pytest.fixture
@@ -133,14 +136,16 @@ def test_a_file_without_splits_is_divided_and_that_is_said(tmp_path: Path, users
     file.write_text("".join(json.dumps(row) + "\n" for row in choices_of(users)))
     source = read_source(str(file), split="test", history=2, seed=1)
     asked = {question.user_id for question in source.questions}
-    assert source.told.startswith(f"{4 * users} choices of {users} users; it names no splits")
+    assert source.told.startswith(
+        f"{4 * users} choices of {counted(users, 'user')}; it names no splits"
+    )
     if users < 60:
         assert len(asked) == users
         assert "all of them are asked about: do not train on it" in source.told
     else:
         assert 6 <= len(asked) < users
         assert "divided by a hash of their ids" in source.told
-    assert f"Asked about: {2 * len(asked)} choices of {len(asked)} users" in source.told
+    assert f"Asked about: {2 * len(asked)} choices of {counted(len(asked), 'user')}" in source.told
     # The past is the first half, and never what is asked.
     for question in source.questions:
         assert question.candidates[0].text.endswith(("2", "3"))
@@ -191,3 +196,25 @@ def test_the_sample_is_twenty_queries_of_invented_users() -> None:
 def test_a_folder_is_no_file_of_choices(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"is a folder: .*prb:PATH"):
         read_source(str(tmp_path), split="test", history=1, seed=1)
+
+
+def test_an_export_of_the_memory_is_a_file_of_choices(tmp_path: Path) -> None:
+    file = tmp_path / "export.jsonl"
+    with UserMemory(tmp_path / "memory") as memory:
+        for number in range(4):
+            pair = PreferencePair(query=f"q{number}", chosen="a", rejected="b")
+            memory.remember("ada", pair)
+        memory.state("ada", StatedPreference(text="short answers"))
+        memory.export_jsonl(file)
+    source = read_source(str(file), split="test", history=2, seed=1)
+    assert source.told.startswith("4 choices of 1 user;")
+    assert {question.user_id for question in source.questions} == {"ada"}
+
+
+def test_a_mistyped_source_and_an_empty_file_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "empty.jsonl"
+    file.write_text("")
+    with pytest.raises(ConfigurationError, match=r"empty\.jsonl is empty"):
+        read_source(str(file), split="test", history=2, seed=1)
+    with pytest.raises(ConfigurationError, match=r"'pepole:mine\.jsonl' is unknown: .*people:FILE"):
+        read_source("pepole:mine.jsonl", split="test", history=2, seed=1)

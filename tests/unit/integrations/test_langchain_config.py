@@ -107,7 +107,7 @@ async def test_a_run_has_the_name_the_tags_and_the_metadata_of_its_config(
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        (7, "config is 7, a int: pass a RunnableConfig"),
+        (7, "config is 7, an int: pass a RunnableConfig"),
         ({"callback": []}, "config has 'callback', which is no part of a RunnableConfig"),
         ({"callbacks": Listener()}, r'config\["callbacks"\] is .*: pass a list of handlers'),
         ({"callbacks": [print]}, r'config\["callbacks"\] is .*: pass a list of handlers'),

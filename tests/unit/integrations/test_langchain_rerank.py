@@ -366,3 +366,16 @@ def test_a_plain_graph_runs_the_same_node(rm: PGenRM) -> None:
 def test_a_state_without_a_field_is_named(rm: PGenRM) -> None:
     with pytest.raises(ConfigurationError, match="has no person"):
         own_graph(rm).invoke({"query": "How?"})
+
+
+@pytest.mark.parametrize(
+    "given", ["How?", {"question": "How?", "candidates": ANSWERS}, {"query": "q"}]
+)
+async def test_a_rerankers_input_without_query_or_candidates_is_refused(
+    rm: PGenRM, given: Any
+) -> None:
+    reranker = PersonalReranker(reward_model=rm, user_id="ada")
+    with pytest.raises(ConfigurationError, match=r'pass {"query": \.\.\., "candidates": '):
+        reranker.invoke(given)
+    with pytest.raises(ConfigurationError, match=r'pass {"query": \.\.\., "candidates": '):
+        await reranker.ainvoke(given)

@@ -368,3 +368,22 @@ async def test_a_body_that_is_slow_or_long_is_given_up(rm: PGenRM) -> None:
             assert answer.status_code == 413
         async with Client(streamable_http_client(url)) as client:
             assert len((await client.list_tools()).tools) == 8
+
+
+async def test_clients_are_told_that_a_call_has_to_name_a_user(address: str) -> None:
+    async with Client(address) as client:
+        tools = (await client.list_tools()).tools
+    assert [tool.name for tool in tools if "user_id" not in tool.input_schema["required"]] == []
+
+
+async def test_wrong_arguments_are_named_in_our_words(address: str) -> None:
+    async with Client(address) as client:
+        missing = await client.call_tool("score", {"user_id": "ada", "query": "q"})
+        empty = await client.call_tool("score", {"user_id": "ada", "query": "q", "candidates": []})
+        blank = await client.call_tool("score", {**ASKED, "user_id": "ada", "query": " "})
+    said = [result.content[0].text for result in (missing, empty, blank)]  # type: ignore[union-attr]
+    assert said == [
+        "candidates is missing",
+        "candidates: it is empty",
+        "query is blank: pass a text",
+    ]

@@ -145,3 +145,8 @@ def test_the_best_against_the_worst_makes_a_labeled_pair(rm: PGenRM, tmp_path: P
 def test_equal_scores_are_no_preference(rm: PGenRM) -> None:
     tie = rm.score("ada", "How?", ["A 5", "B 5"])
     assert list(labeled_pairs([tie], min_margin=0)) == []
+
+
+def test_prompts_that_do_not_go_with_the_completions_are_refused(rm: PGenRM) -> None:
+    with pytest.raises(ConfigurationError, match="1 prompt and 2 completions"):
+        as_reward_func(rm)(prompts=["How?"], completions=["A 1", "B 2"], user_id=["ada", "ada"])

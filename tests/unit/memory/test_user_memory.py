@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
@@ -282,8 +283,8 @@ def test_an_export_imported_elsewhere_exports_the_same(
     [
         ({"pair": {"query": "", "chosen": "a", "rejected": "b"}}, r"field pair\.query"),
         ({"pair": {"query": "q", "chosen": "a", "rejected": "a"}}, "same text"),
-        ({"pair": {"query": "q", "chosen": "a"}}, r"field pair\.rejected: Field required"),
-        ({"color": "red"}, "field color: Extra inputs"),
+        ({"pair": {"query": "q", "chosen": "a"}}, r"field pair\.rejected: it is missing"),
+        ({"color": "red"}, "field color: there is no such field"),
         ({"record": "wish"}, "'wish'"),
         ({"user_id": 7}, "field user_id"),
         ({"schema_version": 2}, "schema_version: 2 was written by a newer"),
@@ -419,3 +420,20 @@ def test_the_default_directory_can_be_moved(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert default_directory().name == "memory"
     assert "pgenrm-agent" in default_directory().parts
+
+
+def test_choices_are_imported_by_their_fields_alone(memory: UserMemory, user: str) -> None:
+    row: dict[str, JsonValue] = {"user_id": user, "query": "q", "chosen": "a", "rejected": "b"}
+    assert memory.import_([row, row]) == 1
+    assert [(pair.query, pair.chosen) for pair in memory.history(user)] == [("q", "a")]
+    with pytest.raises(MemoryStoreError, match=r"line 1: field pair\.query: it is missing"):
+        memory.import_([{"user_id": user, "chosen": "a", "rejected": "c"}])
+    with pytest.raises(MemoryStoreError, match=r"neither a line of an export, .* nor a choice"):
+        memory.import_([{"user": user, "prompt": "q", "chosen": "a", "rejected": "b"}])
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8000", "ftp://memory.example"])
+def test_an_address_is_no_folder(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is an address: name a folder, or .* as url="):
+        UserMemory(address)
+    assert not Path(address).exists()

@@ -290,6 +290,26 @@ def test_a_wrong_request_gets_one_clear_error(
     assert "\n" not in answer.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v1/score", "rice", "body: it is not JSON (Expecting value)"),
+        ("/v1/score", "", "body: it is missing"),
+        ("/v1/score", "[]", "body: an object with fields is needed"),
+        ("/v1/score", '{"query": "q", "candidates": ["a"]}', "body.user_id: it is missing"),
+        ("/v1/rerank", '{"query": "q", "documents": []}', "body.documents: it is empty"),
+        ("/v1/rerank", '{"query": "q", "documents": [5]}', "body.documents.0: a text is needed"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_our_words(
+    running: Running, path: str, body: str, message: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    with running.client() as client:
+        answer = client.post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["message"]) == (422, message)
+
+
 def test_a_body_of_no_announced_length_is_limited_too(running: Running) -> None:
     def parts() -> Iterator[bytes]:
         for _ in range(48):
