@@ -167,8 +167,8 @@ def entry_of(entries: Iterable[Entry], entry_id: str) -> Entry:
 
 def _unknown(entry_id: str) -> ConfigurationError:
     return ConfigurationError(
-        f"nothing with the id {entry_id!r} is remembered of this user: list their entries to see what"
-        " is"
+        f"nothing with the id {entry_id!r} is remembered of this user: what is, tell `entries` and"
+        " `pgenrm users entries`"
     )
 
 
