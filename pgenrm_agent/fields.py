@@ -28,6 +28,8 @@ MAX_CANDIDATES = 1024
 """Most candidates of one request; a prompt holds a few of them, and they are judged in groups."""
 NOT_DERIVED = "default_factory_not_called"
 """Pydantic's word for a field that follows from others, of which some are wrong."""
+UNSHOWN = frozenset({"missing", "too_long", "string_too_long"})
+"""Pydantic's words for complaints that showing the value adds nothing to."""
 MAX_TURNS = 256
 """Most turns of a conversation before a query."""
 
@@ -135,7 +137,7 @@ def refusal(kind: type[BaseModel], error: ValidationError) -> InvalidInput:
     problems = error.errors(include_url=False)
     for problem in [item for item in problems if item["type"] != NOT_DERIVED] or problems:
         place, said = place_of(problem["loc"]), said_of(problem)
-        got = "" if problem["type"] == "missing" else f" (got {_shown(problem['input'])})"
+        got = "" if problem["type"] in UNSHOWN else f" (got {_shown(problem['input'])})"
         whole = f"{place}: {said}{got}" if place else said
         complaints.append((place, said, whole))
     place, said, _ = complaints[0]

@@ -84,7 +84,7 @@ def test_a_score_says_what_it_cost(seeded_model: str, tmp_path: Path) -> None:
 def test_a_deadline_is_kept(seeded_model: str, tmp_path: Path) -> None:
     request = ("-u", "ada", "-q", "How?", "Good.", "Bad.", "--memory", tmp_path, *SERVER)
     for command in ("score", "rerank"):
-        done = pgenrm(command, *request, "--timeout", "0.000001")
+        done = pgenrm(command, *request, "--timeout", "0.001")
         assert done.returncode == 1
         assert "time was over" in done.complaint
     assert pgenrm("score", *request, "--timeout", 60).returncode == 0

@@ -235,7 +235,7 @@ async def test_chains_of_two_settings_are_not_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2, field row: Invalid JSON"),
+        ("{", "line 2, field row: it is not JSON"),
         ('{"user_id": "a", "prompt": [], "completion": []}', "line 2, field prompt: "),
         (
             '{"user_id": "a", "prompt": [{"role": "user"}], "completion": []}',

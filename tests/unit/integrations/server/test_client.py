@@ -236,7 +236,7 @@ def test_a_key_that_no_header_holds_is_refused(key: str) -> None:
 
 
 def test_what_the_library_would_raise_is_raised(client: Client, serve: Serve) -> None:
-    with pytest.raises(InvalidInput, match="at most 1024"):
+    with pytest.raises(InvalidInput, match="more than 1,024"):
         client.score("ada", "How?", ["a"] * 1025)
     with pytest.raises(ConfigurationError, match="no usable id"):
         client.remember(" ", PAIR)
