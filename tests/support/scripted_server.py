@@ -92,7 +92,9 @@ class ScriptedServer:
                 with scripted_server._lock:
                     number = len(scripted_server.requests)
                     scripted_server.requests.append(body)
-                    scripted_server.headers.append(dict(self.headers))
+                    scripted_server.headers.append(
+                        {name.casefold(): value for name, value in self.headers.items()}
+                    )
                     scripted_server.together += 1
                     scripted_server.most_together = max(
                         scripted_server.most_together, scripted_server.together

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import rich.progress  # noqa: F401  keeps the clock that it finds, so before a test replaces it
 
 from pgenrm_agent import progress
 from pgenrm_agent.progress import counting, counting_tasks, waiting
