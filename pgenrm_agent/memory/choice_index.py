@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,25 +22,31 @@ from numpy.typing import NDArray
 from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.memory.agreement import matter_of, side_of
 from pgenrm_agent.memory.selection import Selection, draws_of, lots_of, rounded
-from pgenrm_agent.schema import PreferencePair
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 MOST_BYTES = 250_000_000
 """What all indexes together may take of the memory."""
 BYTES_A_CHOICE = 400
 """What a choice takes beside its vector."""
+PART = 1000
+"""Vectors that a part has before another one is begun."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Numbers = NDArray[np.uint64]
+Stated: TypeAlias = tuple[str, datetime, StatedPreference]
+"""The id of its row, when it was stated, and the statement."""
 
 
 class ChoiceIndex:
     """The choices of one user by the numbers that tell which of them are shown. Thread-safe.
 
-    with_vectors: whether it has what "similar" compares.
+    with_vectors: whether it has what "similar" compares. stated: the user's statements, once they have
+    been read: Chroma takes the longer to find them, the more choices of theirs it has.
     """
 
     def __init__(self, *, with_vectors: bool) -> None:
         self.with_vectors = with_vectors
+        self.stated: tuple[Stated, ...] | None = None
         self._lock = threading.Lock()
         self._rows: list[str] = []
         self._ids: list[str] = []
@@ -50,7 +56,7 @@ class ChoiceIndex:
         self._matters = np.empty(0, dtype=np.uint64)
         self._sides = np.empty(0, dtype=np.uint64)
         self._standing = np.empty(0, dtype=np.bool_)
-        # The last part is small, so that a new choice copies little.
+        # In parts, of which a new choice copies the last one only.
         self._vectors: list[Vectors] = []
 
     def __len__(self) -> int:
@@ -138,14 +144,9 @@ class ChoiceIndex:
         return place
 
     def _enter(self, vectors: Vectors) -> None:
-        if not self._vectors:
-            self._vectors = [vectors, vectors[:0]]
-            return
-        large, small = self._vectors
-        small = np.concatenate([small, vectors])
-        if len(small) > max(1000, len(large) // 10):
-            large, small = np.concatenate([large, small]), small[:0]
-        self._vectors = [large, small]
+        if self._vectors and len(self._vectors[-1]) < PART:
+            vectors = np.concatenate([self._vectors.pop(), vectors])
+        self._vectors.append(vectors)
 
     def _settle(self, matters: Numbers) -> None:
         """Find out which choices on these matters stand, and which are overruled by a newer one."""
@@ -190,7 +191,7 @@ class ChoiceIndexes:
             return index
 
     def edition(self, pseudonym: str) -> int:
-        """Return a number that changes with every write of this user's choices."""
+        """Return a number that changes with every write of this user's choices and statements."""
         with self._lock:
             return self._editions[pseudonym]
 
@@ -204,6 +205,19 @@ class ChoiceIndexes:
             while sum(kept.bytes for kept in self._kept.values()) > MOST_BYTES:
                 self._kept.popitem(last=False)
 
+    def stated(self, pseudonym: str) -> tuple[Stated, ...] | None:
+        """Return the statements of a user, where they have an index that knows them."""
+        with self._lock:
+            index = self._kept.get(pseudonym)
+            return None if index is None else index.stated
+
+    def keep_stated(self, pseudonym: str, edition: int, stated: tuple[Stated, ...]) -> None:
+        """Keep statements that were read since `edition`, where the user has an index, as `keep` does."""
+        with self._lock:
+            index = self._kept.get(pseudonym)
+            if index is not None and self._editions[pseudonym] == edition:
+                index.stated = stated
+
     def drop(self, pseudonym: str) -> None:
         """Keep nothing of a user."""
         with self._lock:
@@ -212,7 +226,7 @@ class ChoiceIndexes:
 
     @contextmanager
     def writing(self, pseudonyms: Collection[str]) -> Iterator[dict[str, ChoiceIndex]]:
-        """Yield the indexes of users whose choices are written now, to be told what was.
+        """Yield the indexes of users of whom something is written now, to be told which choices were.
 
         Where writing fails, nobody knows what was, and the indexes go.
         """
@@ -227,6 +241,8 @@ class ChoiceIndexes:
             raise
         with self._lock:
             self._editions.update(pseudonyms)
+            for index in concerned.values():
+                index.stated = None
 
 
 def _said(pair: PreferencePair) -> str:

@@ -149,7 +149,7 @@ class Corrections(ABC):
         """Return the open Chroma under this memory."""
 
     @abstractmethod
-    def _stated(self, user_id: str) -> list[tuple[str, datetime, StatedPreference]]:
+    def _stated(self, user_id: str) -> Sequence[tuple[str, datetime, StatedPreference]]:
         """Return all statements, oldest first, each after its row's id and when it was made."""
 
 

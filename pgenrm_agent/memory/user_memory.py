@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -25,6 +25,7 @@ from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.files import exporting, is_address, open_text
 from pgenrm_agent.memory.agreement import standing_statements
+from pgenrm_agent.memory.choice_index import Stated
 from pgenrm_agent.memory.choosing import choices_in, recalled
 from pgenrm_agent.memory.corrections import Corrections, tell_forgotten
 from pgenrm_agent.memory.reading import all_rows, in_batches, rows_of
@@ -414,13 +415,17 @@ class UserMemory(Corrections):
         with reported("read", store.where):
             return tuple(oldest_first(choices_in(store, key)))
 
-    def _stated(self, user_id: str) -> list[tuple[str, datetime, StatedPreference]]:
+    def _stated(self, user_id: str) -> Sequence[Stated]:
         return self._statements(self._key_of(user_id))
 
-    def _statements(self, key: UserKey | None) -> list[tuple[str, datetime, StatedPreference]]:
+    def _statements(self, key: UserKey | None) -> Sequence[Stated]:
         if key is None:
-            return []
+            return ()
         store = self._store
+        known = store.indexes.stated(key.pseudonym)
+        if known is not None:
+            return known
+        edition = store.indexes.edition(key.pseudonym)
         with reported("read", store.where):
             # One condition and a filter here: Chroma takes four times as long for two conditions.
             statements = [
@@ -428,7 +433,9 @@ class UserMemory(Corrections):
                 for row_id, metadata in rows_of(store.users, where={PSEUDONYM: key.pseudonym})
                 if metadata.get(KIND) == STATED
             ]
-        return sorted(statements, key=lambda statement: (statement[1], statement[0]))
+        stated = tuple(sorted(statements, key=lambda statement: (statement[1], statement[0])))
+        store.indexes.keep_stated(key.pseudonym, edition, stated)
+        return stated
 
     def _records(self, user_id: str) -> Iterator[Record]:
         if (key := self._key_of(user_id)) is None:

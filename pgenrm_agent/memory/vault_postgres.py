@@ -28,6 +28,7 @@ class PostgresVault(Vault):
 
     def __init__(self, url: str) -> None:
         require("keeping keys in PostgreSQL", "psycopg", "psycopg_pool", extra="postgres")
+        from psycopg import connect
         from psycopg_pool import ConnectionPool
 
         address = urlsplit(url)
@@ -43,6 +44,8 @@ class PostgresVault(Vault):
         )
         try:
             with self._reported("opened"):
+                # A pool tries for as long as it may, and does not say what was in its way.
+                connect(url).close()
                 self._pool.open(wait=True, timeout=PATIENCE_S)
             with self.writing(alone=True):  # two processes may meet here
                 for statement in SCHEMA:

@@ -60,7 +60,7 @@ def write_records(
         keys = store.vault.keys_for(users)
         fresh = _fresh(store, records, keys, where)
         pairs = [(row, record) for row, record in fresh if isinstance(record, PairRecord)]
-        names = {keys[record.user_id].pseudonym for _, record in pairs}
+        names = {keys[record.user_id].pseudonym for _, record in fresh}
         with store.indexes.writing(names) as indexes:
             for some in in_batches(pairs, store.max_batch):
                 vectors = store.embedder.embed([record.pair.query for _, record in some])
@@ -79,15 +79,15 @@ def write_records(
                 if not store.embedded:
                     # `add` leaves a row alone that another process has just added.
                     _fresh(store, [record for _, record in some], keys, where)
-        others = [row for row, record in fresh if not isinstance(record, PairRecord)]
-        for batch in in_batches(others, store.max_batch):
-            store.users.upsert(
-                ids=[row.id for row in batch],
-                # These rows are read by id and user only; Chroma wants a vector all the same.
-                embeddings=np.ones((len(batch), 1), dtype=np.float32),
-                metadatas=[row.metadata for row in batch],
-            )
-            store.wrote()
+            others = [row for row, record in fresh if not isinstance(record, PairRecord)]
+            for batch in in_batches(others, store.max_batch):
+                store.users.upsert(
+                    ids=[row.id for row in batch],
+                    # These rows are read by id and user only; Chroma wants a vector all the same.
+                    embeddings=np.ones((len(batch), 1), dtype=np.float32),
+                    metadatas=[row.metadata for row in batch],
+                )
+                store.wrote()
     return Written(len(fresh), keys)
 
 

@@ -167,8 +167,9 @@ def test_a_database_that_is_not_there_is_one_line(postgres: str) -> None:
         open_vault("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
     assert "database none cannot be opened" in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "refused" in str(refused.value)
     assert "nobody@" not in str(refused.value)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 15
 
 
 def test_keys_are_read_while_somebody_writes(vault: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from pgenrm_agent.memory import UserMemory, choosing, reading, selection
 from pgenrm_agent.memory.selection import Selection, draws_of, lots_of, select
-from pgenrm_agent.schema import PreferencePair
+from pgenrm_agent.schema import PreferencePair, StatedPreference
 
 FEW = 6
 SELECTIONS: tuple[Selection, ...] = ("random", "similar", "recent")
@@ -162,3 +163,24 @@ def test_lots_are_even_and_of_different_seeds_unrelated() -> None:
     assert 60 < shown.min() < shown.max() < 140
     first = set(np.argsort(lots_of(draws, 1))[:1000])
     assert 190 < len(first & set(np.argsort(lots_of(draws, 2))[:1000])) < 310  # 250 expected
+
+
+def test_statements_of_somebody_with_an_index_are_those_of_the_memory(memory: UserMemory) -> None:
+    def texts() -> list[str]:
+        return [stated.text for stated in memory.recall("ada", limit=1).stated]
+
+    memory.remember_many("ada", [choice(number) for number in range(10)])
+    assert texts() == texts() == []
+    first = memory.state("ada", StatedPreference(text="Be brief."))
+    memory.state("bob", StatedPreference(text="Be kind."))
+    assert texts() == texts() == ["Be brief."]
+    memory.correct("ada", first, StatedPreference(text="Be very brief."))
+    assert texts() == texts() == ["Be very brief."]
+    exported = [json.dumps(record) for record in memory.export("ada")]
+    memory.forget("ada")
+    assert texts() == []
+    memory.import_(exported)
+    assert texts() == texts() == ["Be very brief."]
+    (entry_id,) = (entry.id for entry in memory.entries("ada") if entry.stated is not None)
+    assert memory.forget_entry("ada", entry_id)
+    assert texts() == []
