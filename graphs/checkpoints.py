@@ -21,6 +21,7 @@ from pgenrm_agent.extras import require
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 
 class PlainData(JsonPlusSerializer):
@@ -87,7 +88,17 @@ async def in_sqlite(path: str | Path) -> AsyncIterator[BaseCheckpointSaver[str]]
         await saver.setup()
         # What is deleted, or replaced, is overwritten.
         await saver.conn.execute("PRAGMA secure_delete = ON")
+        await _without_leftovers(saver)
         yield saver
+
+
+async def _without_leftovers(saver: AsyncSqliteSaver) -> None:
+    """Delete what nodes wrote whose run was deleted meanwhile: a process may have ended between the two."""
+    await saver.conn.execute(
+        "DELETE FROM writes WHERE NOT EXISTS"
+        " (SELECT 1 FROM checkpoints WHERE checkpoints.thread_id = writes.thread_id)"
+    )
+    await saver.conn.commit()
 
 
 async def emptied(saver: BaseCheckpointSaver[str]) -> None:
@@ -103,6 +114,8 @@ async def emptied(saver: BaseCheckpointSaver[str]) -> None:
         return
     if not isinstance(saver, AsyncSqliteSaver):
         return
+    async with saver.lock:
+        await _without_leftovers(saver)
     async with saver.lock, saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
         row = await cursor.fetchone()
     if row is not None and row[0]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.files import private_file
 from pgenrm_agent.user_ids import valid_user_id
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckp
 def _made(path: Path) -> Path:
     path = path.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)  # runs hold what people wrote and chose
+    private_file(path)  # runs hold what people wrote and chose
     return path
 
 

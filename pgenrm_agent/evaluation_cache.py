@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pgenrm_agent.arguments import model_of, path_of, refuse_other
 from pgenrm_agent.errors import ConfigurationError, InvalidInput, MemoryStoreError
+from pgenrm_agent.files import private_file
 from pgenrm_agent.schema import Evaluation, Usage
 from pgenrm_agent.user_ids import valid_user_id
 
@@ -65,7 +66,7 @@ class EvaluationCache:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch(mode=0o600)
+            private_file(self.path)
             self._file = _opened(self.path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(

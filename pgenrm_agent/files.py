@@ -17,6 +17,18 @@ from pgenrm_agent.errors import ConfigurationError
 PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 """The mode of files that their owner alone may read."""
 
+
+def private_file(path: Path) -> None:
+    """Make a file that its owner alone may read, and take it from others where it is there already.
+
+    Raises:
+        OSError: It cannot be made, or is somebody else's and open to others.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    if stat.S_IMODE(path.stat().st_mode) != PRIVATE:
+        path.chmod(PRIVATE)
+
+
 # Byte order marks, as spreadsheets, editors and shells on Windows write them.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
-import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pgenrm_agent.errors import MemoryStoreError
-from pgenrm_agent.files import PRIVATE
+from pgenrm_agent.files import private_file
 from pgenrm_agent.memory.vault import INSERT_KEY, INSERT_VAULT, SCHEMA, Answer, Value, Vault
 
 PATIENCE_S = 30
@@ -38,9 +36,7 @@ class FileVault(Vault):
                     " restore the file from a backup"
                 )
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
-            if stat.S_IMODE(path.stat().st_mode) != PRIVATE:
-                path.chmod(PRIVATE)
+            private_file(path)
             self._file = sqlite3.connect(
                 path, check_same_thread=False, timeout=PATIENCE_S, isolation_level=None
             )

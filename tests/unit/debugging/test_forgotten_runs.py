@@ -159,6 +159,29 @@ def test_who_is_forgotten_again_after_somebody_was_reading_is_out_of_the_log_too
             assert files_holding(tmp_path, TRACES) == set()
 
 
+def test_what_a_node_wrote_for_a_run_that_is_gone_goes_when_the_store_is_opened(
+    tmp_path: Path,
+) -> None:
+    """As a process leaves it that is killed between the two."""
+    store = tmp_path / "runs.sqlite"
+    with DebugSession(store, engine=ScriptedEngine(reply)) as session:
+        begin(session, "ada", "hers")
+        begin(session, "bob", "his")
+        session.run_to("hers", after="generate_rubric")
+        session.run_to("his", after="generate_rubric")
+    with closing(sqlite3.connect(store)) as left:
+        left.execute("DELETE FROM checkpoints WHERE thread_id = 'hers'")
+        left.commit()
+        assert left.execute("SELECT 1 FROM writes WHERE thread_id = 'hers'").fetchall()
+    store.chmod(0o644)
+    with DebugSession(store, engine=ScriptedEngine(reply)) as session:
+        assert [run.run for run in session.runs()] == ["his"]
+    assert store.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(store)) as left:
+        threads = left.execute("SELECT DISTINCT thread_id FROM writes").fetchall()
+        assert threads == [("his",)]
+
+
 # --- forgotten while something of a run is written ---
 
 USER = "canary@example.org"
