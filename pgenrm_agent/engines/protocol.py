@@ -1,4 +1,8 @@
-"""What an engine is: prompts in, samples out."""
+"""What an engine is: prompts in, samples out.
+
+To add one, write a class with the methods of `Engine`, and give it a name in `engine_names` and in
+`load_engine`; what it needs installed goes to `PACKAGES` beside that.
+"""
 
 from __future__ import annotations
 

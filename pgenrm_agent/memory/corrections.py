@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from pgenrm_agent.arguments import model_of, refuse_other, text_of
-from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model, Moment, now
 from pgenrm_agent.memory.agreement import overruled_choices, overruled_statements
+from pgenrm_agent.memory.forgetting import tell_forgotten
 from pgenrm_agent.memory.records import PairRecord, StatedRecord
 from pgenrm_agent.memory.store import Store
 from pgenrm_agent.memory.writing import exchange_record, put_record, remove_record
@@ -170,22 +171,6 @@ def _unknown(entry_id: str) -> ConfigurationError:
         f"nothing with the id {entry_id!r} is remembered of this user: what is, tell `entries` and"
         " `pgenrm users entries`"
     )
-
-
-def tell_forgotten(listeners: set[Callable[[str], object]], user_id: str) -> None:
-    """Call all that have to forget a user, too; one that fails does not keep the others from it.
-
-    Raises:
-        MemoryStoreError: One of them failed.
-    """
-    failed: MemoryStoreError | None = None
-    for forget in tuple(listeners):
-        try:
-            forget(user_id)
-        except MemoryStoreError as error:
-            failed = error
-    if failed is not None:
-        raise failed
 
 
 def _choices(history: tuple[PreferencePair, ...]) -> Iterator[Entry]:

@@ -27,7 +27,8 @@ from pgenrm_agent.files import exporting, is_address, open_text
 from pgenrm_agent.memory.agreement import standing_statements
 from pgenrm_agent.memory.choice_index import Stated
 from pgenrm_agent.memory.choosing import choices_in, recalled
-from pgenrm_agent.memory.corrections import Corrections, tell_forgotten
+from pgenrm_agent.memory.corrections import Corrections
+from pgenrm_agent.memory.forgetting import forget_rows, tell_forgotten
 from pgenrm_agent.memory.reading import all_rows, in_batches, rows_of
 from pgenrm_agent.memory.records import (
     ConsentRecord,
@@ -56,7 +57,7 @@ from pgenrm_agent.memory.store import (
     reported,
 )
 from pgenrm_agent.memory.vault import UserKey
-from pgenrm_agent.memory.writing import forget_rows, write_records
+from pgenrm_agent.memory.writing import write_records
 from pgenrm_agent.schema import PreferencePair, StatedPreference, UserSignals
 from pgenrm_agent.user_ids import valid_user_id
 

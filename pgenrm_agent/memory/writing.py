@@ -170,33 +170,6 @@ def remove_record(store: Store, record: Entered) -> None:
         store.wrote()
 
 
-def forget_rows(store: Store, user_id: str) -> int:
-    """Remove every row of a user, and at last their key; returns how many rows that were.
-
-    Raises:
-        MemoryStoreError: The store cannot be written. Their key is still there then.
-    """
-    forgotten = 0
-    with store.writing(forgetting=True), reported("forget a user in", store.where):
-        key = store.vault.key_of(user_id)
-        if key is None:
-            return 0
-        store.indexes.drop(key.pseudonym)
-        for collection in store.collections():
-            before = forgotten
-            while ids := collection.get(
-                where={PSEUDONYM: key.pseudonym}, limit=store.max_batch, include=[]
-            )["ids"]:
-                collection.delete(ids=ids)
-                forgotten += len(ids)
-            if forgotten > before:
-                store.changed(collection)
-        store.indexes.drop(key.pseudonym)
-        store.wrote()
-        store.vault.remove(user_id)
-    return forgotten
-
-
 def _fresh(
     store: Store,
     records: Sequence[Record],

@@ -15,8 +15,8 @@ from pgenrm_agent.integrations.keys import KEYS_UNREADABLE, KeyRing
 from pgenrm_agent.integrations.server.errors import error_response
 from pgenrm_agent.integrations.server.service import Service
 
-KEYED = ("/v1/", "/v2/", "/rerank")
-"""What the paths of routes begin with that need a key; the others tell nothing of anybody."""
+OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+"""The paths that need no key: they tell nothing of anybody."""
 
 CLOSE = {"Connection": "close"}
 
@@ -90,7 +90,7 @@ class KeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and _path(scope).startswith(KEYED):
+        if scope["type"] == "http" and _path(scope) not in OPEN:
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             try:
                 tenant = self._keys.tenant_of(key.strip()) if scheme.lower() == "bearer" else None

@@ -182,3 +182,15 @@ def test_a_damaged_key_file_is_named_with_its_line(tmp_path: object) -> None:
         file.write("nonsense\n")
     with pytest.raises(ConfigurationError, match="line 2 is no key"):
         ring.tenant_of("anything")
+
+
+def test_a_route_needs_a_key_unless_it_is_named(running: Running) -> None:
+    async def added() -> str:
+        return "words"
+
+    running.app.add_api_route("/added", added, include_in_schema=False)
+    assert httpx.get(f"{running.url}/added").status_code == 401
+    with running.client() as client:
+        assert client.get("/added").json() == "words"
+    for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+        assert httpx.get(f"{running.url}{path}").status_code == 200
