@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from needs import needs
 
 from pgenrm_agent.engines import load_engine
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
@@ -70,6 +72,7 @@ def test_an_adapter_that_leads_nowhere_says_so(here: Path, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(engine: str) -> None:
+    needs(find_spec(engine), f"needs {engine}")
     script = (
         "import sys\n"
         "from pgenrm_agent import PGenRM\n"
