@@ -102,7 +102,7 @@ def status(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
     """Which version counts, and how far it has fallen behind."""
     from pgenrm_agent.prototypes import PrototypeStore
 
-    with open_memory(memory) as store:
+    with open_memory(memory, made=False) as store:
         show(PrototypeStore(store).status(), as_json, _print_status)
 
 
@@ -151,7 +151,7 @@ def plot(
 
     if out.suffix not in FORMATS:
         raise typer.BadParameter(f"{out}: name a file that ends in {', '.join(FORMATS)}")
-    with open_memory(memory) as store:
+    with open_memory(memory, made=False) as store:
         version = PrototypeStore(store).current()
     if version is None:
         raise ConfigurationError("there are no prototypes: run `pgenrm prototypes build` first")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pgenrm_agent import files
-from pgenrm_agent.errors import InvalidInput
+from pgenrm_agent.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from pgenrm_agent.cli.engine_choice import EngineChoice
@@ -39,10 +39,19 @@ SERVERS_OWN = frozenset(
 """Options, by parameter, of what a server brings along."""
 
 
-def open_memory(memory: str | None) -> UserMemory:
-    """Return the user memory that `--memory` names."""
-    from pgenrm_agent.memory import UserMemory
+def open_memory(memory: str | None, *, made: bool = True) -> UserMemory:
+    """Return the user memory that `--memory` names.
 
+    made: whether one that is named and not there is made; for what only reads or removes it is
+        refused, since a mistyped folder would be an empty memory.
+    """
+    from pgenrm_agent.memory import UserMemory
+    from pgenrm_agent.opening import memory_exists
+
+    if not made and memory is not None and not memory_exists(memory):
+        raise ConfigurationError(
+            f"there is no memory in {memory}: check the path (`pgenrm users remember` makes one)"
+        )
     return UserMemory(url=memory) if files.is_address(memory) else UserMemory(memory)
 
 

@@ -40,10 +40,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="What is remembered of users.")
 
 
-def _open(context: typer.Context, memory: str | None, server: str | None) -> UserMemory | Client:
-    """Return what knows the users: the memory, or a client of the server that owns it."""
+def _open(
+    context: typer.Context, memory: str | None, server: str | None, *, made: bool = True
+) -> UserMemory | Client:
+    """Return what knows the users: the memory (`open_memory`), or a client of the server that owns it."""
     check_server(context, server)
-    return open_memory(memory) if server is None else open_client(server)
+    return open_memory(memory, made=made) if server is None else open_client(server)
 
 
 def _refuse(server: str | None) -> None:
@@ -63,7 +65,7 @@ def list_users(
     as_json: JsonOption = False,
 ) -> None:
     """Everyone in the memory."""
-    with _open(context, memory, server) as store:
+    with _open(context, memory, server, made=False) as store:
         users = store.users()
     from pgenrm_agent.cli.tables import print_users
 
@@ -82,7 +84,7 @@ def show(
     """One user's past choices and stated preferences."""
     from pgenrm_agent.memory import UserMemory
 
-    with _open(context, memory, server) as store:
+    with _open(context, memory, server, made=False) as store:
         if isinstance(store, UserMemory):
             signals = store.recall(user, selection="recent")
         else:
@@ -146,7 +148,7 @@ def entries(
     as_json: JsonOption = False,
 ) -> None:
     """One user's choices and statements with their ids, and what a newer one has overruled."""
-    with _open(context, memory, server) as store:
+    with _open(context, memory, server, made=False) as store:
         kept = store.entries(user)
     from pgenrm_agent.cli.tables import print_entries
 
@@ -176,7 +178,7 @@ def correct(
     """
     from pgenrm_agent.memory import entry_of
 
-    with _open(context, memory, server) as store, valid_input():
+    with _open(context, memory, server, made=False) as store, valid_input():
         new = entry_of(store.entries(user), entry).changed(
             text=text,
             query=query,
@@ -208,7 +210,10 @@ def forget(
     from pgenrm_agent.graphs.run_store import ForgetRuns
     from pgenrm_agent.memory import UserMemory
 
-    with open_cache(None if server else cache) as kept, _open(context, memory, server) as store:
+    with (
+        open_cache(None if server else cache) as kept,
+        _open(context, memory, server, made=False) as store,
+    ):
         if isinstance(store, UserMemory):
             store.also_forget_whole.add(ForgetRuns(memory=store.where))
             if kept is not None:
@@ -251,12 +256,12 @@ def export_users(
     """Write the memory, one JSON object a line."""
     _refuse(server)
     if out is not None:
-        with waiting("writing"), open_memory(memory) as store:
+        with waiting("writing"), open_memory(memory, made=False) as store:
             typer.echo(f"{store.export_jsonl(out, user, replace=force)} entries written", err=True)
         return
     # On a terminal the rows themselves show that it goes on.
     hidden = sys.stdout.isatty()
-    with waiting("writing", shown=not hidden) as tell, open_memory(memory) as store:
+    with waiting("writing", shown=not hidden) as tell, open_memory(memory, made=False) as store:
         for number, row in enumerate(store.export(user), start=1):
             print_json(row)
             tell(f"{number} entries written")

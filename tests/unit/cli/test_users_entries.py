@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from command_line import pgenrm
 
 CHOICE = ("--query", "How?", "--chosen", "So.", "--rejected", "Thus.")
@@ -63,3 +64,22 @@ def test_a_folder_that_is_no_checkout_is_one_line(tmp_path: Path) -> None:
     done = pgenrm("train", "psi", "--data", tmp_path, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "train.jsonl.gz: no such file" in done.complaint
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("users", "list"),
+        ("users", "show", "ada"),
+        ("users", "entries", "ada"),
+        ("users", "forget", "ada", "--yes"),
+        ("users", "export"),
+        ("prototypes", "status"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_memory_is_not_an_empty_one(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = pgenrm(*command, "--memory", tmp_path / "mistyped")
+    assert done.returncode == 1
+    assert "there is no memory in" in done.complaint
+    assert not (tmp_path / "mistyped").exists()
