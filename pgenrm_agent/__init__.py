@@ -12,6 +12,7 @@ loaded by those who need them only.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ if TYPE_CHECKING:
     )
 
     __version__: str
+
+# In a clone graphs/ and training/ stand beside this package, and Python started there finds it first.
+_HERE = Path(__file__).resolve().parent
+if not (_HERE / "graphs").is_dir():
+    __path__.append(str(_HERE.parent))
 
 __all__ = [
     "BudgetReached",

@@ -196,3 +196,12 @@ def _pins(file: str = "constraints-cpu.txt") -> dict[str, Version]:
         if version and not line.startswith("#"):
             pins[name.lower()] = Version(version)
     return pins
+
+
+def test_python_started_in_a_clone_finds_every_package() -> None:
+    # The clone's own folder comes first then, and two of the packages stand elsewhere in it.
+    _run(
+        ROOT,
+        "-c",
+        "from pgenrm_agent.graphs import evaluation; from pgenrm_agent.training import psi",
+    )
