@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast, get_args
@@ -240,11 +241,12 @@ def model_identity(engine: Engine | None) -> list[str]:
 
 
 def _contents(rows: object) -> list[str]:
-    """Return choices or statements without what differs although they say the same."""
-    contents = (
-        {name: value for name, value in row.items() if name not in ("id", "created_at")}
-        for row in cast("list[JSONObject] | None", rows) or []
+    """Return choices or statements in the order in which prompts show them, without the time."""
+    dated = [dict(row) for row in cast("list[JSONObject] | None", rows) or []]
+    dated.sort(
+        key=lambda row: datetime.fromisoformat(str(row.get("created_at", "1970-01-01T00:00Z")))
     )
+    contents = ({name: row[name] for name in row if name != "created_at"} for row in dated)
     return [json.dumps(content, sort_keys=True) for content in contents]
 
 

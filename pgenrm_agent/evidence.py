@@ -60,6 +60,7 @@ def evidence_of(
     ]
     return Evidence(
         choices=len(shown.history),
+        choice_ids=tuple(pair.id for pair in shown.history),
         choices_known=None if known is None else max(known, len(signals.history)),
         statements=len(shown.stated),
         neighbors=neighbors,

@@ -363,7 +363,8 @@ class ClippedText(Model):
 class Evidence(Model):
     """What an evaluation rests on, and what it was not made for.
 
-    choices: past choices of the user that prompts show; choices_known: how many there are in all,
+    choices: past choices of the user that prompts show; choice_ids: which, as chains number them:
+        "choice 1" is the first, the oldest of them. choices_known: how many there are in all,
         None where the memory does not say. statements: what the user stated, shown.
     neighbors: similar users whose chains count.
     clipped: texts that prompts show the beginning of only.
@@ -373,6 +374,7 @@ class Evidence(Model):
     """
 
     choices: int
+    choice_ids: tuple[str, ...] = ()
     choices_known: int | None
     statements: int
     neighbors: int

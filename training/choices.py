@@ -15,6 +15,7 @@ import numpy as np
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.chain.layout import Turn
+from pgenrm_agent.chain.signs import THEMES, read
 from pgenrm_agent.evaluation.datasets.rows import Example as Choice
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.evaluation.datasets.rows import examples as choices_of
@@ -23,7 +24,6 @@ from pgenrm_agent.files import write_text
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 from pgenrm_agent.training.bundled.examples import HISTORY, Example
-from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.teacher import write_chain
 
 MOST_HISTORY = max(HISTORY[0])

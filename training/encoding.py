@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from pgenrm_agent.chain.signs import SIGNS, levels, measure_along
 from pgenrm_agent.engines.prompting import render
 from pgenrm_agent.training.bundled.examples import Example
-from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure_along
 from pgenrm_agent.training.bundled.teacher import operands
 from pgenrm_agent.training.bundled.tokenizer import answer_tags
 

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from pgenrm_agent.chain.signs import LEVELS, SIGNS
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.training.bundled.signs import LEVELS, SIGNS
 from pgenrm_agent.training.packed_attention import PACKED
 from pgenrm_agent.training.recipe import ModelShape
 

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain.signs import SIGNS
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.files import replacing
 from pgenrm_agent.training.bundled.examples import Example, write_examples
-from pgenrm_agent.training.bundled.signs import SIGNS
 from pgenrm_agent.training.bundled.simulation import Answers
 from pgenrm_agent.training.choices import write_choices
 from pgenrm_agent.training.encoding import ASKED, IGNORED, PLACES, Encoded, encode

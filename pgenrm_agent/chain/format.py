@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from pgenrm_agent.arguments import path_of
 from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
-from pgenrm_agent.chain.layout import Counts, JSONLayout, Layout, ProseLayout, Turn
+from pgenrm_agent.chain.layout import JSONLayout, Layout, ProseLayout, Shown, Turn
 from pgenrm_agent.chain.notes import NotesLayout, Theme
 from pgenrm_agent.chain.room import Room, estimated_tokens, within
 from pgenrm_agent.chain.sections import Section
@@ -272,11 +272,12 @@ class ChainFormat:
     ) -> tuple[Sequence[PreferencePair], Sequence[StatedPreference]]:
         """Return what a prompt has room for: past choices and statements, the first of each.
 
+        Past choices are returned, and so numbered, oldest first; those given at the same moment, as given.
         Statements take at most half of the room that the candidates leave.
         """
         history, room = history[: self.max_history], self.settings.room
         if room is None:
-            return history, stated
+            return _oldest_first(history), stated
 
         def size(kind: Literal["query", "answer", "stated"], text: str) -> float:
             return estimated_tokens(self.beginning(kind, text))
@@ -290,7 +291,7 @@ class ChainFormat:
             size("query", pair.query) + size("answer", pair.chosen) + size("answer", pair.rejected)
             for pair in history
         )
-        return history[: bisect_right(list(chosen), left)], stated
+        return _oldest_first(history[: bisect_right(list(chosen), left)]), stated
 
     def turn(
         self,
@@ -322,8 +323,12 @@ class ChainFormat:
             return self._rendered(self.ask, shown)
 
         history, stated = self.fitting(query, candidates, history, stated)
-        counts = Counts(len(candidates), len(history), bool(stated))
-        return self.layout.turn(messages, ask, text, goal, counts)
+        choices = tuple(
+            (self.beginning("answer", pair.chosen), self.beginning("answer", pair.rejected))
+            for pair in history
+        )
+        shown = Shown(len(candidates), choices, bool(stated))
+        return self.layout.turn(messages, ask, text, goal, shown)
 
     def join(self, text: str, written: str, goal: Section) -> str:
         """Return the chain `text` with what was written for its `turn` to the end of `goal`."""
@@ -352,6 +357,10 @@ class ChainFormat:
             ConfigurationError: the chain has no criteria yet.
         """
         return self.layout.with_rubric(text, rubric)
+
+
+def _oldest_first(history: Sequence[PreferencePair]) -> tuple[PreferencePair, ...]:
+    return tuple(sorted(history, key=lambda pair: pair.created_at))
 
 
 def _layout(settings: _Settings) -> Layout:

@@ -32,11 +32,11 @@ SYNTAX = 60
 Ask = Callable[[Sequence[Section]], str]
 
 
-class Counts(NamedTuple):
-    """What a prompt shows: how many responses and past choices, and whether any wishes."""
+class Shown(NamedTuple):
+    """What a prompt shows: how many responses, the chosen and the rejected text of past choices, wishes."""
 
     candidates: int
-    history: int = 0
+    choices: tuple[tuple[str, str], ...] = ()
     stated: bool = False
 
 
@@ -61,7 +61,7 @@ class Layout(Protocol):
     in_turns: bool
 
     def turn(
-        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, counts: Counts
+        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, shown: Shown
     ) -> Turn:
         """Return what to ask for, to bring `text` to the end of section `goal`."""
 
@@ -94,7 +94,7 @@ class ProseLayout:
         self.scores = scores
 
     def turn(
-        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, counts: Counts
+        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, shown: Shown
     ) -> Turn:
         """Ask for the continuation of `text`."""
         return Turn(tuple(messages), partial=text, stop=self.stop(goal))
@@ -172,7 +172,7 @@ class JSONLayout:
         self.counts = tuple(range(fewest, most + 1))
 
     def turn(
-        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, counts: Counts
+        self, messages: Sequence[Message], ask: Ask, text: str, goal: Section, shown: Shown
     ) -> Turn:
         """Show the sections that stand as earlier answers, and ask for those up to `goal`."""
         document = document_in(text) or {}
@@ -180,16 +180,16 @@ class JSONLayout:
         begun = [section for section in SECTIONS[:place] if KEYS[section] in document]
         wanted = [section for section in SECTIONS[: place + 1] if section not in begun]
         *before, task = messages
-        shown: list[Message] = list(before)
+        turns: list[Message] = list(before)
         for number, sections in enumerate([*([section] for section in begun), wanted]):
             asked = ask(sections)
             content = f"{task.content}\n\n{asked}" if number == 0 else asked
-            shown.append(Message(role="user", content=content))
+            turns.append(Message(role="user", content=content))
             if number < len(begun):
                 key = KEYS[sections[0]]
                 answer = write_document({key: document[key]})
-                shown.append(Message(role="assistant", content=answer))
-        return Turn(tuple(shown), json_schema=self._schema(wanted, document, counts.candidates))
+                turns.append(Message(role="assistant", content=answer))
+        return Turn(tuple(turns), json_schema=self._schema(wanted, document, shown.candidates))
 
     def _schema(
         self, wanted: Sequence[Section], document: Document, candidates: int

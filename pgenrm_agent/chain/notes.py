@@ -10,7 +10,10 @@
     Response 1: Brevity 9.
 
 A criterion's number is its points; weights are their shares. There are no totals. All that a model
-may write is a grammar, so that what it does write can be read.
+may write is a grammar, so that what it does write can be read. The grammar knows the past choices as
+they can be counted (`chain.signs`): a taste that they do not show on the whole cannot be named, unless
+it was asked for, and for a taste only the choices that show it can be cited. Which tastes a model
+names, and what they weigh, is left to it.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from pgenrm_agent.chain.layout import SECTIONS, Ask, Counts, Turn
+from pgenrm_agent.chain.layout import SECTIONS, Ask, Shown, Turn
 from pgenrm_agent.chain.parsed import ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section
+from pgenrm_agent.chain.signs import shown_by
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.schema import Criterion, Message, Persona, Rubric
@@ -176,12 +180,12 @@ class NotesLayout:
         ask: Ask,
         text: str,
         goal: Section,
-        counts: Counts,
+        shown: Shown,
     ) -> Turn:
         """Ask for the continuation of `text`."""
         place = SECTIONS.index(goal)
         stop = tuple(f"\n{HEADINGS[section]}" for section in SECTIONS[place + 1 :][:1])
-        grammar = Writer(self.themes, counts).grammar(text, goal)
+        grammar = Writer(self.themes, shown).grammar(text, goal)
         return Turn(tuple(messages), partial=text, grammar=grammar, stop=stop)
 
     def join(self, text: str, written: str, goal: Section) -> str:
@@ -239,9 +243,14 @@ class NotesLayout:
 class Writer:
     """Writes the grammar of the chains for a prompt (EBNF as xgrammar reads it)."""
 
-    def __init__(self, themes: Sequence[Theme], counts: Counts) -> None:
+    def __init__(self, themes: Sequence[Theme], shown: Shown) -> None:
         self.themes = themes
-        self.candidates, self.history, self.stated = counts
+        self.candidates, self.history, self.stated = (
+            shown.candidates,
+            len(shown.choices),
+            shown.stated,
+        )
+        self._more = [shown_by(*choice) for choice in shown.choices]
         self._rules: dict[str, str] = {}
 
     def grammar(self, text: str, goal: Section) -> str:
@@ -263,6 +272,17 @@ class Writer:
     def _rule(self, name: str, body: str) -> str:
         self._rules.setdefault(name, body)
         return name
+
+    def _showing(self, theme: Theme, sign: int) -> list[int]:
+        """The numbers of the choices that show a taste; all, for a theme that is not counted.
+
+        None where others show as much of its contrary, unless somebody may have asked for it.
+        """
+        shown = [sign * more.get(theme.key, sign) for more in self._more]
+        whole = sum(max(-PAIR_LIMIT, min(PAIR_LIMIT, more)) for more in shown)
+        if whole <= 0 and not self.stated:
+            return []
+        return [number for number, more in enumerate(shown, 1) if more > 0]
 
     # --- notes ---
 
@@ -287,14 +307,26 @@ class Writer:
         lines.append(_quoted(f"{PERSONA}\n"))
         if not self.history and not self.stated:
             return " ".join([*lines, self._unknown(UNKNOWN, goal)])
-        wants = self._rule(
-            "wants",
-            " | ".join(_quoted(theme.wants(sign)) for theme in self.themes for sign in (1, -1)),
-        )
+        tastes = [
+            (at, _quoted(theme.wants(sign)))
+            for at, theme in enumerate(self.themes)
+            for sign in (1, -1)
+            if self.stated or self._showing(theme, sign)
+        ]
+        if not tastes:
+            return " ".join([*lines, self._unknown(UNDECIDED, goal)])
+        wants = " | ".join(f"{words} {self._second(at, tastes)}".rstrip() for at, words in tastes)
         strength = " | ".join(map(_quoted, STRENGTHS))
-        sentence = f'"They " ({strength}) " " {wants} (", and " {wants})? "."'
+        sentence = f'"They " ({strength}) " " ({wants}) "."'
         rest = "" if goal == "persona" else f' "\\n" {self._criteria(goal, edited=False)}'
         return " ".join([*lines, f"({sentence}{rest} | {self._unknown(UNDECIDED, goal)})"])
+
+    def _second(self, first: int, tastes: Sequence[tuple[int, str]]) -> str:
+        """What a persona may name behind a taste: one of another theme, or nothing."""
+        others = [words for at, words in tastes if at != first]
+        if not others:
+            return ""
+        return f'(", and " {self._rule(f"beside{first}", " | ".join(others))})?'
 
     def _signed(self, name: str, limit: int) -> str:
         size = self._rule(f"{name}size", f'" +" [0-{limit}] | " -" [1-{limit}]')
@@ -336,15 +368,16 @@ class Writer:
         for at in range(begin, len(self.themes)):
             for sign in (1, -1):
                 theme = self.themes[at]
+                reason = self._reason(theme, sign, edited)
+                if reason is None:
+                    continue
                 after = (*chosen, (at, sign))
                 line = _quoted(f"{len(after)}. {theme.name(sign)} (")
                 if at + 1 < len(self.themes):
                     following = self._criterion(at + 1, after, goal, edited)
                 else:
                     following = self._end(after, goal)
-                options.append(
-                    f'{line} [1-9] "): " {self._reason(theme, sign, edited)} {following}'
-                )
+                options.append(f'{line} [1-9] "): " {reason} {following}')
         if chosen:
             options.append(self._end(chosen, goal))
         return self._rule(name, " | ".join(options))
@@ -356,17 +389,17 @@ class Writer:
         rule = "m" + "".join(f"{at}{'p' if sign > 0 else 'm'}" for at, sign in chosen)
         return self._rule(rule, f"{_quoted(f'{MARKS}{chr(10)}')} {self._marks(names)}")
 
-    def _reason(self, theme: Theme, sign: int, edited: bool) -> str:
+    def _reason(self, theme: Theme, sign: int, edited: bool) -> str | None:
+        """What can be said for a taste; None where nothing can."""
         options = [_quoted(EDITED)] if edited else []
         if self.stated:
             options.append(_quoted(ASKED))
-        if self.history:
-            numbers = range(1, self.history + 1)
+        if numbers := self._showing(theme, sign):
             cited = self._rule(
-                "cited",
+                f"cited{''.join(map(str, numbers))}",
                 " | ".join(
                     _quoted(cite(subset))
-                    for size in numbers
+                    for size in range(1, len(numbers) + 1)
                     for subset in combinations(numbers, size)
                 ),
             )
@@ -378,6 +411,8 @@ class Writer:
                     f'"They asked for it, and y{clear}',
                     f'"They asked for it, and t{slight}',
                 ]
+        if not options:
+            return None
         body = " | ".join(f'{option} "\\n"' for option in options)
         return self._rule(f"r{theme.key}{'p' if sign > 0 else 'm'}", body)
 

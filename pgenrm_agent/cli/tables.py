@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -31,6 +32,9 @@ def print_evaluation(evaluation: Evaluation, title: str | None = None) -> None:
         if chain.rubric is not None:
             names = [name for name in evaluation.ranking if name in chain.totals]
             console.print(_marks(chain, names))
+            own = chain.level == "individual"
+            for line in _reasons(chain, evaluation.evidence.choice_ids if own else ()):
+                console.print(line, markup=False, highlight=False)
     usage = evaluation.usage
     console.print(
         f"{counted(len(evaluation.chains), 'chain')}, {len(evaluation.failures)} unreadable,"
@@ -144,6 +148,24 @@ def _marks(chain: EvaluationChain, names: Sequence[str]) -> Table:
         *(f"{chain.totals[name]:.1f}" for name in names),
     )
     return table
+
+
+def _reasons(chain: EvaluationChain, choice_ids: Sequence[str]) -> Iterator[str]:
+    """Say why the criteria matter, and which choices are meant by their numbers."""
+    reasons = [
+        f"{criterion.name}: {criterion.reason}"
+        for criterion in (chain.rubric.criteria if chain.rubric else ())
+        if criterion.reason
+    ]
+    yield from reasons
+    cited = {int(number) for reason in reasons for number in _numbers_cited(reason)}
+    if meant := [f"{n} is {choice_ids[n - 1]}" for n in sorted(cited) if n <= len(choice_ids)]:
+        yield f"choice {', '.join(meant)}"
+
+
+def _numbers_cited(reason: str) -> list[str]:
+    cited = re.search(r"\bchoices? (\d+(?:, \d+)*(?: and \d+)?)", reason)
+    return re.findall(r"\d+", cited[1]) if cited else []
 
 
 def _reward(score: CandidateScore) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain.signs import THEMES, read
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.evaluation.baselines import LengthJudge
 from pgenrm_agent.evaluation.bradley_terry import fit_bradley_terry
@@ -36,7 +37,6 @@ from pgenrm_agent.fields import Model
 from pgenrm_agent.machine import describe_machine
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Scaling
-from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.simulation import (
     CLIP,
     VERSION,

@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from pgenrm_agent.chain.signs import CAPS, THEMES, read
 from pgenrm_agent.evaluation.bradley_terry import fit_bradley_terry
 from pgenrm_agent.evaluation.metrics import Accuracy, credit
 from pgenrm_agent.fields import Model
 from pgenrm_agent.training.bundled.attributes import KINDS
-from pgenrm_agent.training.bundled.signs import CAPS, THEMES, read
 from pgenrm_agent.training.bundled.simulation import CLIP, Answers, Comparison, World
 from pgenrm_agent.training.bundled.teacher import tally_of
 from studies.bundled.evaluate import (

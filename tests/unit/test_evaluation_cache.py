@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,30 @@ def test_signals_that_say_the_same_are_the_same(rm: PGenRM, engine: ScriptedEngi
         signals = UserSignals(user_id="ada", history=(pair,))
         rm.score("ada", "Which color?", ANSWERS, signals=signals)
     assert len(engine.calls) == 1
+
+
+def test_choices_in_another_order_or_under_other_names_are_others(
+    rm: PGenRM, engine: ScriptedEngine
+) -> None:
+    """Prompts number them by age, and the result tells their ids."""
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    pairs = [
+        PreferencePair(query=f"q{n}", chosen="a", rejected="b", id=f"p{n}", created_at=day)
+        for n in range(2)
+    ]
+    later = pairs[0].model_copy(update={"created_at": day + timedelta(seconds=0.5)})
+    named = pairs[0].model_copy(update={"id": "other"})
+    for known in ((pairs[0], pairs[1]), (later, pairs[1]), (named, pairs[1])):
+        signals = UserSignals(user_id="ada", history=known)
+        rm.score("ada", "Which color?", ANSWERS, signals=signals)
+    assert len(engine.calls) == 3
+    rm.score(
+        "ada",
+        "Which color?",
+        ANSWERS,
+        signals=UserSignals(user_id="ada", history=(pairs[1], later)),
+    )
+    assert len(engine.calls) == 3
 
 
 @pytest.mark.parametrize("shown", [None, UserSignals(user_id="ada", history=(PAIR,))])

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain.signs import CAPS, THEMES
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
-from pgenrm_agent.training.bundled.signs import CAPS, THEMES
 from pgenrm_agent.training.bundled.simulation import Answers
 from pgenrm_agent.training.bundled.teacher import (
     EDITED_POINTS,

@@ -33,7 +33,7 @@ from pgenrm_agent.chain.notes import (
     UNKNOWN,
     cite,
 )
-from pgenrm_agent.training.bundled.signs import CAPS
+from pgenrm_agent.chain.signs import CAPS
 
 IntArray = npt.NDArray[np.int64]
 

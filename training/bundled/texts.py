@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pgenrm_agent.chain.signs import THEMES, read
 from pgenrm_agent.training.bundled.restyle import restyle, sentences
-from pgenrm_agent.training.bundled.signs import THEMES, read
 from pgenrm_agent.training.bundled.simulation import Answers
 from pgenrm_agent.training.bundled.words import WORDS
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 import xgrammar
 
@@ -34,7 +36,9 @@ CRITERIA = """### Criteria
 MARKS = """### Marks
 Response 1: Brevity 4, Formal tone 7.
 Response 2: Brevity 9, Formal tone 7."""
+CHATTY = "Great question! I just love that lovely little river, and I guess you'll love it, too!"
 CHAIN = NOTES + PERSONA + CRITERIA + MARKS
+CHAIN_BEGUN = NOTES + PERSONA + "### Criteria\n"
 
 
 def test_totals_are_the_marks_by_their_points() -> None:
@@ -135,7 +139,7 @@ def test_an_edited_rubric_is_read_back_and_only_marks_are_asked_for() -> None:
 
 
 def _turn(goal: str, text: str = "", *, choices: int = 1, wishes: int = 0) -> str:
-    pair = PreferencePair(query="q", chosen="c", rejected="r")
+    pair = PreferencePair(query="q", chosen="It is four miles long.", rejected=CHATTY)
     turn = FORMAT.turn(
         goal,  # type: ignore[arg-type]
         text,
@@ -183,6 +187,88 @@ def test_the_grammar_allows_whole_chains_and_stages_of_them() -> None:
 )
 def test_the_grammar_allows_nothing_that_could_not_be_read_or_cannot_be_so(text: str) -> None:
     assert not _allows(_turn("scores"), text)
+
+
+def _pair(chosen: str, rejected: str) -> PreferencePair:
+    return PreferencePair(query="q", chosen=chosen, rejected=rejected)
+
+
+PLAIN, CAREFUL = "It rains.", "It might rain, but perhaps not."
+LISTED = "- It rains.\n- Take a coat.\n- Take boots."
+
+
+CONFIDENT = "Confident wording (2): You can see it in choice 1: the chosen answer was more certain."
+CAREFULLY = "Careful wording (2): There is a slight sign of it in"
+STRUCTURED = "Clear structure (9): You can see it in"
+LAID_OUT = "the chosen answer was more clearly laid out."
+LISTS = [(LISTED, PLAIN), (PLAIN, CAREFUL), (LISTED, CAREFUL)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason", "allowed"),
+    [
+        ([(PLAIN, CAREFUL)], CONFIDENT, True),
+        ([(CAREFUL, PLAIN)], CONFIDENT, False),
+        ([(PLAIN, CAREFUL)], f"{STRUCTURED} choice 1: {LAID_OUT}", False),
+        ([(PLAIN, CAREFUL), *2 * [(CAREFUL, PLAIN)]], f"{CAREFULLY} choices 2 and 3.", True),
+        ([(PLAIN, CAREFUL), *2 * [(CAREFUL, PLAIN)]], f"{CAREFULLY} choices 1 and 2.", False),
+        ([(PLAIN, CAREFUL), *2 * [(CAREFUL, PLAIN)]], CONFIDENT, False),  # two against one
+        ([(PLAIN, CAREFUL), (CAREFUL, PLAIN)], f"{CAREFULLY} choice 2.", False),  # one against one
+        (LISTS, f"{STRUCTURED} choices 1 and 3: {LAID_OUT}", True),
+        (LISTS, f"{STRUCTURED} choices 1, 2 and 3: {LAID_OUT}", False),
+    ],
+)
+def test_only_choices_that_show_a_taste_by_count_can_be_cited(
+    pairs: list[tuple[str, str]], reason: str, allowed: bool
+) -> None:
+    history = [_pair(*texts) for texts in pairs]
+    turn = FORMAT.turn("rubric", CHAIN_BEGUN, query="q", candidates=["a", "b"], history=history)
+    assert turn.grammar is not None
+    assert _allows(turn.grammar, f"1. {reason}\n") is allowed
+
+
+def test_a_persona_names_only_what_some_choice_shows() -> None:
+    history = [_pair(PLAIN, CAREFUL)]
+    turn = FORMAT.turn("persona", query="q", candidates=["a", "b"], history=history)
+    assert turn.grammar is not None
+    for wanted, allowed in {
+        "They want confident wording.": True,
+        "They want confident wording, and short answers.": True,
+        "They want confident wording, and confident wording.": False,
+        "They want confident wording, and careful wording.": False,
+        "They clearly want a friendly tone.": False,
+        "What they chose and said shows no clear taste.": True,
+    }.items():
+        assert _allows(turn.grammar, f"{NOTES}### Persona\n{wanted}") is allowed, wanted
+
+
+def test_choices_between_texts_that_cannot_be_told_apart_show_no_taste() -> None:
+    alike = [
+        ("It is four.", "It is five."),
+        ("Das ist nicht gut, und es regnet.", "Ja, das ist so!"),
+    ]
+    for texts in alike:
+        turn = FORMAT.turn("persona", query="q", candidates=["a", "b"], history=[_pair(*texts)])
+        assert turn.grammar is not None
+        assert "They " not in turn.grammar
+        undecided = f"{NOTES}### Persona\nWhat they chose and said shows no clear taste."
+        assert _allows(turn.grammar, undecided)
+
+
+def test_past_choices_are_shown_and_numbered_oldest_first() -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    pairs = [
+        PreferencePair(
+            query=f"q{n}", chosen=PLAIN, rejected=CAREFUL, created_at=day + n * timedelta(1)
+        )
+        for n in range(8)
+    ]
+    given = [pairs[n] for n in (5, 0, 7, 3, 6, 2, 4, 1)]
+    shown, _ = FORMAT.fitting("q", ["a"], given, [])
+    assert "".join(pair.query for pair in shown) == "q0q2q3q5q6q7"  # the first six that were given
+    messages = FORMAT.messages(query="q", candidates=["a"], history=given)
+    prompt = "".join(message.content for message in messages)
+    assert prompt.index("User: q0") < prompt.index("User: q2") < prompt.index("User: q7")
 
 
 def test_of_somebody_unknown_only_that_can_be_said() -> None:

@@ -84,7 +84,9 @@ def card(record: dict[str, Any], data: Path, folder: Path) -> str:
         test=report,
         obvious=fitness,
         pages=fitness.model_copy(update={"runs": 10}),
-        reasons=ReasonCheck(cited=200, cited_true=190, personas=50, personas_true=46),
+        reasons=ReasonCheck(
+            cited=200, cited_true=190, personas=50, personas_true=46, poles_true=49
+        ),
         calibration=Calibration(noise={}, before=(figures,), after=(better,)),
         speed=Speed(
             median=2.25,

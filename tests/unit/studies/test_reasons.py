@@ -66,6 +66,8 @@ def test_the_taste_named_first_is_the_strongest() -> None:
     check = check_reasons(chains, HISTORY)
     assert (check.personas, check.personas_true) == (3, 2)
     assert check.persona_share == pytest.approx(2 / 3)
+    assert (check.poles_true, check.pole_share) == (2, pytest.approx(2 / 3))
     assert (check + check).personas == 6
     nothing = check_reasons(chains, [])
     assert (nothing.personas, nothing.cited_share, nothing.persona_share) == (0, None, None)
+    assert nothing.pole_share is None

@@ -12,10 +12,10 @@ from killed_training import train_killed
 from transformers import LlamaForCausalLM
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain.signs import SIGNS, levels, measure
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message
 from pgenrm_agent.training.bundled.examples import Example
-from pgenrm_agent.training.bundled.signs import SIGNS, levels, measure
 from pgenrm_agent.training.bundled.simulation import load_answers
 from pgenrm_agent.training.bundled.tokenizer import markers, train_tokenizer
 from pgenrm_agent.training.encoding import TokenBudgetBatches, encode, pack

@@ -10,15 +10,16 @@ import pytest
 import xgrammar
 
 from pgenrm_agent.chain import ChainFormat, parse_chain
-from pgenrm_agent.chain.layout import Counts
+from pgenrm_agent.chain.layout import Shown
 from pgenrm_agent.chain.notes import Writer
+from pgenrm_agent.chain.signs import read
 from pgenrm_agent.training.bundled.examples import Example, write_examples
 from pgenrm_agent.training.bundled.restyle import restyle
-from pgenrm_agent.training.bundled.signs import read
 from pgenrm_agent.training.bundled.simulation import Answers
 from pgenrm_agent.training.bundled.texts import cut, draw_length, draw_text
 
 FORMAT = ChainFormat.load("compact-2")
+FOREIGN = "Ich weiß es nicht, und das ist auch gut so."
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +96,10 @@ def test_every_chain_is_one_that_the_grammar_allows(examples: list[Example]) -> 
         text, start = example.target, ""
         if example.unlearned:  # a persona that somebody wrote: the grammar is of what follows it
             start = text[: text.index("### Criteria\n") + len("### Criteria\n")]
-        counts = Counts(candidates, history, "Stated:" in text)
-        grammar = Writer(themes, counts).grammar(start, "scores")
+        texts = [answer or FOREIGN for answer in example.answers[: 2 * history]]
+        choices = tuple(zip(texts[::2], texts[1::2], strict=True))
+        shown = Shown(candidates, choices, "Stated:" in text)
+        grammar = Writer(themes, shown).grammar(start, "scores")
         matcher = xgrammar.GrammarMatcher(
             compiler.compile_grammar(grammar), terminate_without_stop_token=True
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgenrm_agent.chain import parse_chain
 from pgenrm_agent.chain.notes import PAIR_LIMIT, UNDECIDED, UNKNOWN
-from pgenrm_agent.training.bundled.signs import CAPS, THEMES, read
+from pgenrm_agent.chain.signs import CAPS, THEMES, read
 from pgenrm_agent.training.bundled.teacher import TALLY_LIMIT, operands, write_chain
 
 Values = np.ndarray[tuple[int], np.dtype[np.int64]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pgenrm_agent.training.bundled.signs import (
+from pgenrm_agent.chain.signs import (
     CAPS,
     LEVELS,
     SIGNS,

@@ -1,8 +1,8 @@
 """Signs of style that a program can count in any English text, from one word to a page.
 
-The bundled model learns to read these. Each sign is a count (or a share) over the plain text, so
-that anyone can check a reading by hand; none needs a model. Four *themes* are sums of signs: they
-are what a few choices can reveal.
+The bundled model learns to read these, and what its chains cite has to hold by them. Each sign is a
+count (or a share) over the plain text, so that anyone can check a reading by hand; none needs a model.
+Four *themes* are sums of signs: they are what a few choices can reveal.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
-from pgenrm_agent.training.bundled.words import WORDS
+from pgenrm_agent.language import writing_of
+
+WORDS: dict[str, list[str]] = yaml.safe_load(
+    (resources.files(__package__ or "") / "signs.yaml").read_text(encoding="utf-8")
+)
+"""Patterns by sign."""
 
 LEVELS = 4
 """Levels run from 0 (absent, lowest) to 3 (highest)."""
@@ -47,7 +54,7 @@ def _count(pattern: str, flags: int = re.IGNORECASE) -> Callable[[str, IntArray]
 
 
 def _words(sign: str) -> str:
-    return rf"\b(?:{'|'.join(WORDS['signs'][sign])})\b"
+    return rf"\b(?:{'|'.join(WORDS[sign])})\b"
 
 
 def _characters(text: str, cuts: IntArray) -> FloatArray:
@@ -173,3 +180,12 @@ def read(texts: Sequence[str]) -> IntArray:
     """Theme readings (n, 4) of English texts."""
     raw = np.array([measure(text) for text in texts]).reshape(len(texts), len(SIGNS))
     return theme_values(levels(raw))
+
+
+def shown_by(chosen: str, rejected: str) -> dict[str, int]:
+    """Return by theme how much more of it the chosen text has; 0 of texts that are not English."""
+    texts = (chosen, rejected)
+    more = np.zeros(len(THEMES), dtype=np.int64)
+    if all(writing_of(text).language != "other" for text in texts):
+        more = np.subtract(*read(texts))
+    return {theme.key: int(value) for theme, value in zip(THEMES, more, strict=True)}
