@@ -7,6 +7,7 @@ earlier block. tests/system/test_printed_pages.py runs them.
 from __future__ import annotations
 
 import ast
+import codeop
 import json
 import re
 import subprocess
@@ -155,3 +156,19 @@ def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE))
     assert listed == set(pgenrm_agent.__all__) - {"__version__"}
+
+
+def test_the_tutorial_can_be_pasted_into_python() -> None:
+    """Line by line, as the prompt of Python 3.11 takes it: a line behind an indented block is blank."""
+    for block in blocks_of(PAGES["docs/tutorial.md"]):
+        if block.language != "python":
+            continue
+        waiting: list[str] = []
+        for line in block.text.splitlines():
+            waiting.append(line)
+            code = "\n".join(waiting)
+            if codeop.compile_command(code, symbol="single") is not None:
+                waiting.clear()
+        assert not "".join(waiting), (
+            f"line {block.line}: Python waits for more behind {waiting[-1]!r}"
+        )
