@@ -28,13 +28,20 @@ def bayes(
             help="What rules of the teacher's form could reach from --history past choices.",
         ),
     ] = False,
-    history: Annotated[int, typer.Option(min=0, max=6, help="Past choices, of --rules.")] = 3,
+    newcomers: Annotated[
+        bool,
+        typer.Option("--newcomers", help="What others' chains could do for somebody unknown."),
+    ] = False,
+    history: Annotated[
+        int, typer.Option(min=0, max=6, help="Past choices, of --rules and --newcomers.")
+    ] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """The best that any predictor could do in the simulated world, by 0 to 6 past choices."""
     from pgenrm_agent.evaluation.metrics import plus_minus
     from pgenrm_agent.training.bundled.simulation import World, load_answers
     from studies.limits.bayes import bayes_by_history
+    from studies.limits.newcomers import newcomer_limits
     from studies.limits.rules import rule_limits
 
     test = load_answers(data / "val.jsonl.gz")
@@ -57,6 +64,21 @@ def bayes(
                 plus_minus(limit.accuracy.strict),
                 "-" if needed is None else f"{needed:,}",
             )
+        Console().print(table)
+        return
+    if newcomers:
+        by_size = newcomer_limits(World(), test, newcomers=users, history=history, seed=seed)
+        if as_json:
+            print_json(by_size)
+            return
+        table = Table(
+            "similar users",
+            "knows them, %",
+            f"teacher, {history} choices of each, %",
+            title=f"{users} newcomers in each of ten populations",
+        )
+        for size, reached in by_size.items():
+            table.add_row(str(size), plus_minus(reached.ideal), plus_minus(reached.teacher))
         Console().print(table)
         return
     reports = bayes_by_history(World(), test, users=users, seed=seed)
