@@ -20,6 +20,7 @@ from pgenrm_agent.chain.document_scores import is_beside_scores, read_scores
 from pgenrm_agent.chain.numbers import read_total, stated_top
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section, split_reasoning
+from pgenrm_agent.chain.versions import is_aside, which_counts
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model, whole_characters
 from pgenrm_agent.schema import Criterion, Persona, Rubric
@@ -133,14 +134,16 @@ def _label(number: int) -> str:
 def document_in(text: str) -> Document | None:
     """Return the sections that a text has, by key; None for a text that is no such object.
 
-    Of several objects the last one counts. What surrounds it (reasoning, a fence, a sentence) does
-    not matter.
+    Of several objects those with the most sections count. Where these differ, the words before them
+    tell which one is meant ("For example", "Corrected:"); where they do not, no section has a value.
+    What else surrounds it (reasoning, a fence, a sentence) does not matter.
     """
     answer = split_reasoning(text).answer
     if not any(f'"{key}"' in answer for key in (*KEYS.values(), NESTED)):
         return None
-    document: Document | None = None
-    place = answer.find("{")
+    documents: list[Document] = []
+    introductions: list[str] = []
+    place, reached = answer.find("{"), 0
     for _ in range(MOST_OBJECTS):
         if place < 0:
             break
@@ -149,9 +152,24 @@ def document_in(text: str) -> Document | None:
         except (ValueError, RecursionError):
             end = place + 1
         else:
-            document = _flat(_encodable(value)) or document
+            if document := _flat(_encodable(value)):
+                documents.append(document)
+                introductions.append(answer[reached:place])
+                reached = end
         place = answer.find("{", end)
-    return document
+    if not documents:
+        return None
+    held = [sum(key in document for key in KEYS.values()) for document in documents]
+    fullest = [place for place, count in enumerate(held) if count == max(held)]
+    last = documents[fullest[-1]]
+    # Behind an example, the chain itself may be cut off.
+    is_cut = '"persona"' in answer[reached:] and is_aside(introductions[fullest[-1]])
+    if all(documents[place] == last for place in fullest) and not is_cut:
+        return last
+    counts = which_counts([introductions[place] for place in fullest])
+    if counts is None:
+        return dict.fromkeys(key for key in KEYS.values() if key in last)
+    return documents[fullest[counts]]
 
 
 def _flat(value: object) -> Document | None:
@@ -169,8 +187,14 @@ def _flat(value: object) -> Document | None:
         return _flat(inner[0]) if len(inner) == 1 else None
     document = {key: whole[key] for key in KEYS.values() if key in whole}
     if is_chain:
-        document |= {key: part for key, part in whole.items() if is_beside_scores(key)}
+        document |= {
+            key: part for key, part in whole.items() if is_beside_scores(key) or _is_weights(key)
+        }
     return document
+
+
+def _is_weights(key: str) -> bool:
+    return key.casefold().endswith("weights")
 
 
 def _whole(value: Document) -> Document:
@@ -231,12 +255,12 @@ def criteria_of(document: Document) -> tuple[Criterion, ...]:
 
     Raises ChainError "no_rubric" where they cannot be read.
     """
-    rows = document.get("criteria")
-    if not isinstance(rows, list) or not rows:
+    rows = _rows(document)
+    if not rows:
         raise ChainError("there are no criteria", reason="no_rubric")
     criteria = tuple(_criterion(number, row) for number, row in enumerate(rows, start=1))
     weights = [criterion.weight for criterion in criteria]
-    shares = [_is_share(row["weight"]) for row in rows]
+    shares = [_is_share(row["weight"]) for row in rows if isinstance(row, Mapping)]
     mixed = any(shares) and not all(shares)
     mixed = mixed or (max(weights) > 1 and any(0 < weight < 1 for weight in weights))
     if not any(weights) or (mixed and abs(sum(weights) - 100) > WEIGHT_TOLERANCE):
@@ -246,8 +270,54 @@ def criteria_of(document: Document) -> tuple[Criterion, ...]:
     return criteria
 
 
+def _rows(document: Document) -> list[object]:
+    """The criteria, also where they are given by name, or as names and with their weights beside them.
+
+    Raises ChainError "no_rubric" where criteria and the weights beside them do not go together.
+    """
+    rows = document.get("criteria")
+    if isinstance(rows, Mapping):
+        rows = [
+            {"name": name, **(value if isinstance(value, Mapping) else {"weight": value})}
+            for name, value in rows.items()
+        ]
+    listed = rows if isinstance(rows, list) else []
+    read: list[object] = [{"name": row} if isinstance(row, str) else row for row in listed]
+    for key, weights in document.items():
+        if not _is_weights(key) or not isinstance(weights, Mapping):
+            continue
+        by_name = {" ".join(str(name).split()).casefold(): part for name, part in weights.items()}
+        names = [_name_in(row).casefold() for row in read]
+        beside = [_weight(by_name.get(name)) for name in names]
+        named = [row for row in read if isinstance(row, Mapping)]
+        own = [_weight(row.get("weight")) for row in named]
+        if (
+            not all(names)
+            or set(by_name) != set(names)
+            or (any(own) and _shares(own) != _shares(beside))
+        ):
+            raise ChainError(
+                f"{key!r:.40} and the criteria do not go together: which weights count is not sure",
+                reason="no_rubric",
+            )
+        if not any(own):
+            read = [
+                {**row, "weight": by_name[name]} for row, name in zip(named, names, strict=True)
+            ]
+    return read
+
+
+def _shares(weights: Sequence[float | None]) -> list[float]:
+    total = sum(weight or 0.0 for weight in weights) or 1.0
+    return [round((weight or 0.0) / total, 2) for weight in weights]
+
+
+def _name_in(row: object) -> str:
+    return " ".join(_text(row.get("name")).split()) if isinstance(row, Mapping) else ""
+
+
 def _criterion(number: int, row: object) -> Criterion:
-    name = " ".join(_text(row.get("name")).split()) if isinstance(row, Mapping) else ""
+    name = _name_in(row)
     weight = _weight(row.get("weight")) if isinstance(row, Mapping) else None
     if not name or weight is None or not 0 <= weight <= 100:
         raise ChainError(
@@ -279,8 +349,14 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
 
     Raises:
         ChainError: with reason "no_persona", "no_rubric", "no_scores", "no_totals" or "contradictory"
-            (the model wrote totals, or a winner, that are not what its marks come to).
+            (the model wrote totals, or a winner, that are not what its marks come to; or several
+            whole objects, and nothing says which one counts).
     """
+    if len(document) > 1 and all(value is None for value in document.values()):
+        raise ChainError(
+            "there are several objects with a whole chain, and nothing says which one counts",
+            reason="contradictory",
+        )
     persona = persona_of(document)
     if persona is None:
         raise ChainError("there is no persona", reason="no_persona")

@@ -33,7 +33,8 @@ def parse_chain(
     Raises:
         ChainError: With reason "empty" (no text), "unfinished_reasoning" (the model thought and
             never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
-            before the scores), "contradictory" (the model's totals are not what its marks come to),
+            before the scores), "contradictory" (the model's totals are not what its marks come to, or
+            several whole objects differ and nothing says which one counts),
             "no_rubric" (a JSON object whose criteria cannot be read) or
             "no_totals" (scores, but none that is readable, in range and of a candidate).
     """

@@ -55,6 +55,8 @@ def parse_chain(
     if not text or text.isspace():
         raise ChainError("the model wrote nothing", reason="empty")
     sections = split_sections(text)
+    if "scores" in sections.spans:
+        text = text[: sections.spans["scores"][1]]
     scores = scores_object(text, sections.spans.get("scores", (0, 0))[0])
     if scores.begin < sections.spans.get("scores", (len(text), 0))[0]:
         # An object without a heading or marker before it: what precedes it is the analysis.

@@ -7,12 +7,13 @@ with weights: Brevity (45%)" the name is what the marks are given on, whatever h
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, pairwise
+from typing import NamedTuple, TypeAlias
 
 from pgenrm_agent.chain.folding import plain_words
 from pgenrm_agent.chain.labels import mentions
+from pgenrm_agent.chain.versions import is_aside, which_counts
 from pgenrm_agent.chain.words import PERCENT, WEIGHT, unwide
 from pgenrm_agent.schema import Criterion, Rubric
 
@@ -71,6 +72,7 @@ _AND_BEFORE = re.compile(rf"\W{{0,10}}{_AND}(?!\w)", re.IGNORECASE)
 _AND_AFTER = re.compile(rf"(?<!\w){_AND}\W{{0,10}}$", re.IGNORECASE)
 _PART_A = re.compile(r"(?:^|(?<=[\s\"'*(]))A\*{0,2}[.):](?=[\s*])")
 _PART_B = re.compile(r"(?:^|[.;,\n\"'*(%])\s{0,3}\*{0,2}B\*{0,2}[.):](?=[\s*])")
+_LIST_END = re.compile(r"[.;\n(]")
 _COLONS = re.compile(r":(?!\d)|\s[–—-]\s|\.\s|→")
 _CUT = re.compile(r"[:;,.()\[\]\"“”„«»|/–—=→]|\s-\s|\n")
 _LETTERS = re.compile(r"[^\W\d_]")
@@ -92,6 +94,9 @@ class _Item(NamedTuple):
     around: str = ""
 
 
+_Read: TypeAlias = Callable[[str, str], list[Criterion]]
+
+
 def breakdown_of(rationale: str) -> str:
     """The rationale's score breakdown; the whole of it where that is not labeled."""
     begin = _PART_A.search(rationale)
@@ -108,7 +113,7 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
     notes: list[str] = []
     if _is_in_doubt(section or ""):
         return RubricReading(None, ("weights_in_doubt",))
-    criteria = _criteria(_percentages(section), named_in) if section else []
+    criteria = _of_one_list(section or "", _criteria, named_in, notes)
     if not criteria or abs(_sum(criteria) - 100) > ABOUT_ALL:
         begin = _PART_A.search(rationale)
         end = _PART_B.search(rationale, begin.end() if begin else 0)
@@ -116,10 +121,8 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
         # Without its labels, a rationale is read only where each line names one criterion.
         if criteria and abs(sum(map(_percent, _WEIGHT.finditer(part))) - 100) > EXACTLY:
             again = []
-        elif begin:
-            again = _listed(_percentages(part), named_in)
         else:
-            again = _criteria(part, named_in)
+            again = _of_one_list(part, _listed if begin else _criteria, named_in, notes)
         if again and (not criteria or abs(_sum(again) - 100) <= EXACTLY):
             criteria = again
             notes.append("rubric_from_rationale")
@@ -134,14 +137,78 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
         last[criterion.name.casefold()] = criterion
         if first.setdefault(criterion.name.casefold(), criterion) is not criterion:
             notes.append("repeated_criterion")
-    # Weights that are given anew count where they are whole by themselves.
-    unique = last if abs(_sum(list(last.values())) - 100) <= EXACTLY else first
+    # Weights that are given anew count where they are whole by themselves, and said to be better.
+    anew = abs(_sum(list(last.values())) - 100) <= EXACTLY
+    differ = any(last[name].weight != first[name].weight for name in first)
+    if anew and differ and which_counts(["", section or rationale]) != 1:
+        return RubricReading(None, (*notes, "weights_in_doubt"))
+    unique = last if anew else first
     kept = tuple(unique.values())[:MOST_CRITERIA]
     if not kept:
         return RubricReading(None, tuple(notes))
     if abs(_sum(kept) - 100) > EXACTLY:
         notes.append("weights_normalized")
     return RubricReading(Rubric.normalized(kept), tuple(notes))
+
+
+def _of_one_list(text: str, read: _Read, named_in: str, notes: list[str]) -> list[Criterion]:
+    """The criteria of a text; where it has several lists of weights, those of the one that counts."""
+    text = _percentages(text)
+    parts = _parts(text)
+    lists = [(part, read(part, named_in)) for part in parts]
+    whole = [(part, own) for part, own in lists if abs(_sum(own) - 100) <= EXACTLY]
+    if not whole or whole[0] != lists[0]:
+        return read(text, named_in)
+    alike = [{item.name.casefold(): item.weight for item in own} for _, own in whole]
+    if all(weights == alike[0] for weights in alike):
+        return lists[0][1]
+    notes.append("repeated_criterion")
+    counts = which_counts([_introduction(part) for part, _ in whole])
+    if counts is None:
+        marked = [all(mentions(item.name, named_in) for item in own) for _, own in whole]
+        if not marked[0] or any(marked[1:]):
+            notes.append("weights_in_doubt")
+            return []
+    return whole[counts or 0][1]
+
+
+def _parts(text: str) -> list[str]:
+    """`text`, cut behind each list of weights that sum to 100, without what is said of somebody else then."""
+    ends = [0]
+    total = 0.0
+    for place, percent in islice(_weights_in(text), 8 * MOST_CRITERIA):
+        total += percent
+        if abs(total - 100) <= EXACTLY:
+            ends.append(place)
+            total = 0.0
+    rest = text[ends[-1] :]
+    if len(ends) == 1 or not (_WEIGHT.search(rest) and is_aside(_introduction(rest))):
+        ends = [*(ends[:-1] or ends), len(text)]
+    return [text[begin:end] for begin, end in pairwise(ends)]
+
+
+def _weights_in(text: str) -> Iterator[tuple[int, float]]:
+    """Each weight in percent, and where what is said of it ends: a line's one, or all of a sentence."""
+    for line in re.finditer(r"[^\n]+", text):
+        weights = list(islice(_WEIGHT.finditer(text, *line.span()), 4 * MOST_CRITERIA))
+        if len(weights) == 1 or _BULLET.match(line[0]):
+            own = _own_weight(line[0][:LONGEST_LINE])
+            if own and _percent(own) < 100:  # "Total: 100%" is no list of its own.
+                yield line.end(), _percent(own)
+            continue
+        stops = [*(weight.start() for weight in weights[1:]), line.end()]
+        for weight, stop in zip(weights, stops, strict=False):
+            if _percent(weight) < 100 and not _SHARE_OF.match(text, weight.end()):
+                end = _LIST_END.search(text, weight.end(), stop)
+                yield (end.end() if end else stop), _percent(weight)
+
+
+def _introduction(part: str) -> str:
+    """What stands before the first weight, without the beginning of a line of the list itself."""
+    first = _WEIGHT.search(part)
+    before = part[: first.start() if first else 0]
+    above, _, own = before.rpartition("\n")
+    return above if _BULLET.match(own) else before
 
 
 def _sum(criteria: Sequence[Criterion]) -> float:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Literal, NamedTuple
 
+from pgenrm_agent.chain.versions import is_aside
 from pgenrm_agent.chain.words import (
     CONJUNCTIONS,
     FILLERS,
@@ -23,7 +24,7 @@ from pgenrm_agent.chain.words import (
 from pgenrm_agent.fields import Model
 
 Section = Literal["persona", "rubric", "scores"]
-_Heading = Literal["opening", "persona", "rubric", "scores"]
+_Heading = Literal["opening", "persona", "rubric", "scores", "aside"]
 
 # <JSON_START> or <JSON_END>, also as [JSON_START], <json start>, \<JSON\_START\>. The group tells
 # which of the two.
@@ -192,12 +193,14 @@ def split_sections(text: str) -> Sections:
     )
     end = len(text)
     spans: dict[Section, tuple[int, int]] = {}
+    aside = headings.get("aside", (end, end))[0]
     if "scores" in headings:
         end, body = headings["scores"]
-        spans["scores"] = (body, len(text))
+        spans["scores"] = (body, aside if aside > end else len(text))
     elif marker := JSON_MARKER.search(text, start):
         end = marker.start()
         spans["scores"] = (end, len(text))
+    end = min(end, aside)
     rubric = headings.get("rubric") or _unnamed_rubric(text, start, end)
     if rubric and rubric[0] < end:
         heading, body = rubric
@@ -252,20 +255,28 @@ def _is_short(line: str) -> bool:
 def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
     """[start, end) of the first heading of each kind, out-of-order ones left out.
 
-    Of a chain that is begun anew, with persona, rubric and scores, the last version counts.
+    Of a chain that is begun anew, with persona, rubric and scores, the last version counts, but for one
+    that is for somebody else, or an example: "aside" is where that begins.
     """
     headings: dict[_Heading, tuple[int, int]] = {}
     again: dict[_Heading, tuple[int, int]] = {}
-    start = 0
+    start, before = 0, ""
     while start < len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         shown = text[start : min(end, start + LONGEST_HEADING)]
         kind, length = _kind(shown, end - start <= LONGEST_HEADING)
         start, begun = end + 1, start
+        above, before = before, shown if shown.strip() else before
         if kind is None:
             continue
         place = begun, begun + length
+        if kind in ("opening", "persona") and "rubric" in headings:
+            if "aside" in headings:
+                continue
+            if is_aside(above) or is_aside(shown):
+                headings["aside"] = place
+                continue
         if kind == "scores" and "rubric" in again:
             headings, again = {**again, kind: place}, {}
         elif kind in ("opening", "persona") and "rubric" in headings:

@@ -52,6 +52,17 @@ _ENDS: tuple[tuple[FinishReason, frozenset[str]], ...] = (
         ),
     ),
 )
+# Fields of an answer by which another API than OpenAI's chat completions is told.
+_FOREIGN: tuple[tuple[str, frozenset[str]], ...] = (
+    ("Ollama's own API", frozenset({"message", "done"})),
+    ("Ollama's own API", frozenset({"response", "done"})),
+    ("Anthropic's Messages API", frozenset({"content", "stop_reason"})),
+    ("Google's Gemini API", frozenset({"candidates"})),
+    ("Amazon Bedrock's Converse API", frozenset({"output", "stopReason"})),
+    ("OpenAI's Responses API", frozenset({"object", "output"})),
+    ("Cohere's own API", frozenset({"message", "finish_reason"})),
+    ("Hugging Face's text generation API", frozenset({"generated_text"})),
+)
 _SENTENCES: dict[FinishReason, str] = {
     "filtered": "a content filter ended the answer",
     "refused": "the model refused",
@@ -67,6 +78,7 @@ class Answer:
     finish: why it ended, in the server's own word.
     refusal: the words in which the model refuses.
     fault: what the server says went wrong within the answer, and `fault_status` its HTTP status.
+    thinks_on: the thinking was not over, or nothing came but thinking in blocks.
     tokens: new tokens, where this answer's own number is known.
     """
 
@@ -107,7 +119,7 @@ class Answer:
         elif ended == "length" and self.is_only_thought:
             # Some servers do not show what was thought.
             detail = f"the budget of {max_tokens} tokens went into thinking: raise max_tokens"
-        elif ended == "stop" and self.is_only_thought and self.reasoning:
+        elif ended == "stop" and (self.thinks_on or (self.reasoning and self.is_only_thought)):
             ended, detail = "failed", NO_ANSWER
         return Completion(
             text=self.text[: min(cuts)] if cuts else self.text,
@@ -141,6 +153,13 @@ def read_answers(body: object) -> tuple[list[Answer], Usage]:
     if all(answer.fault == NO_MESSAGE for _, answer in indexed):
         raise ValueError(NO_MESSAGE)
     return [answer for _, answer in sorted(indexed, key=lambda entry: entry[0])], _usage(body)
+
+
+def foreign_form(body: object) -> str:
+    """Return the API whose form an answer has, where it is not OpenAI's chat completions; else ""."""
+    if not isinstance(body, Mapping) or body.get("error") or body.get("choices"):
+        return ""
+    return next((api for api, fields in _FOREIGN if fields <= set(body)), "")
 
 
 def _read_choice(choice: object, place: int) -> tuple[int, Answer]:
@@ -214,6 +233,8 @@ def read_message(
     )
     said = fields.get("refusal")
     inside, text, finished = _split_thought(text)
+    # Some thinking is not shown, and is told by its block alone.
+    withheld = isinstance(content, list) and any(map(_is_thought, content)) and not text.strip()
     return Answer(
         text=text,
         reasoning="\n".join(dict.fromkeys(filter(None, (beside or thinking, inside)))),
@@ -221,7 +242,7 @@ def read_message(
         refusal=said.strip() if isinstance(said, str) else refusal,
         fault=fault,
         fault_status=fault_status,
-        thinks_on=not finished,
+        thinks_on=not finished or withheld,
         tokens=tokens,
     )
 
@@ -243,6 +264,9 @@ def read_content(content: object) -> tuple[str, str, str]:
             continue
         if not isinstance(block, Mapping):
             raise ValueError(f"a block of a message's content is {_kind(block)}")
+        if _is_thought(block):
+            thoughts.append(_thinking(block))
+            continue
         if not {"type", "text", "thinking", "reasoning"} & set(block):
             # A server that was asked for an object may send it as one.
             texts.append(json.dumps(block, ensure_ascii=False))
@@ -251,11 +275,16 @@ def read_content(content: object) -> tuple[str, str, str]:
         text = block.get("text")
         if "refusal" in kind:
             refusals.append(str(block.get("refusal") or text or ""))
-        elif "think" in kind or "reasoning" in kind or block.get("thought") is True:
-            thoughts.append(_thinking(block))
         elif isinstance(text, str):
             texts.append(text)
     return "".join(texts), "\n".join(filter(None, thoughts)), "\n".join(filter(None, refusals))
+
+
+def _is_thought(block: object) -> bool:
+    if not isinstance(block, Mapping):
+        return False
+    kind = str(block.get("type", ""))
+    return "think" in kind or "reasoning" in kind or block.get("thought") is True
 
 
 def _thinking(value: object, depth: int = 5) -> str:

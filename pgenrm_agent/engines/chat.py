@@ -62,6 +62,15 @@ ADDRESS_FIELDS = (
     "endpoint",
 )
 """What integrations call the address of their server."""
+FINISH_FIELDS = (
+    "finish_reason",
+    "stop_reason",
+    "done_reason",
+    "stopReason",
+    "finishReason",
+    "status",
+)
+"""What integrations call the reason for which an answer ended."""
 METHODS = ("json_schema", "function_calling", "json_mode")
 """Ways of `with_structured_output`, the surest first."""
 
@@ -74,8 +83,8 @@ class ChatModelEngine:
     concurrency: most requests in flight, over all callers.
     requests_per_minute: most requests begun in a minute, evenly spread; None for no cap.
     max_tokens: new tokens a sample may take, thinking included, in place of what a call asks for.
-    retries: further attempts after an error that came with status 200, which the model's own
-        repetitions do not see.
+    retries: further attempts after an error that came with status 200, or a rate limit that came with
+        400 or 403, which the model's own repetitions do not see.
 
     Temperature, top_p and the token limit are set on a copy of the model, for each of them that the
     model has a field for; a model without such a field keeps its own behavior. Stop strings are
@@ -357,14 +366,10 @@ def _langchain(message: Message) -> BaseMessage:
 
 def _read(message: AIMessage) -> tuple[Answer, Usage]:
     metadata = message.response_metadata
-    finish = next(
-        (
-            str(metadata[name])
-            for name in ("finish_reason", "stop_reason", "done_reason")
-            if metadata.get(name)
-        ),
-        "",
-    )
+    incomplete = metadata.get("incomplete_details")
+    ends = [incomplete.get("reason")] if isinstance(incomplete, Mapping) else []
+    ends += [metadata.get(name) for name in FINISH_FIELDS]
+    finish = next((str(end) for end in ends if end), "")
     content: object = message.content
     if message.tool_calls:
         content = json.dumps(message.tool_calls[0]["args"], ensure_ascii=False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # How integrations complain of an answer without choices.
 _NO_ANSWER = re.compile(
     r"null value for ['\"]choices|'NoneType' object is not (?:iterable|subscriptable)"
+    r"|'(?:str|list)' object has no attribute '(?:model_dump|choices)'"
 )
 
 
@@ -47,18 +48,23 @@ def fault_of(error: Exception) -> ServerFault:
     wait_s = wait_asked_for(headers if isinstance(headers, Mapping) else {}, words)
     if isinstance(error, TimeoutError) or "timeout" in kind.lower():
         return ServerFault(replace(words, text=f"in time ({said})"), kind="timeout", retried=True)
-    if isinstance(error, json.JSONDecodeError) or _NO_ANSWER.search(str(error)):
+    if isinstance(error, json.JSONDecodeError):
         # What a gateway sends with status 200 in the place of an answer.
-        return ServerFault(replace(words, text=said), kind="senseless")
+        return ServerFault(replace(words, text=f"it is no JSON ({said})"), kind="senseless")
+    if _NO_ANSWER.search(str(error)):
+        text = f"there are no choices in it, as in an error or an answer of another API ({said})"
+        return ServerFault(replace(words, text=text), kind="senseless")
     if isinstance(error, ConnectionError) or "connect" in kind.lower():
         return ServerFault(replace(words, text=said), kind="connection", retried=True)
-    return ServerFault(
+    fault = ServerFault(
         replace(words, text=said),
         status=status,
         kind="status" if status else "unknown",
         wait_s=wait_s,
-        retried=not unseen,
     )
+    # Nor do they after a 400, whatever it says.
+    fault.retried = not unseen and not fault.is_throttled
+    return fault
 
 
 def _said(error: Exception) -> object:

@@ -23,6 +23,7 @@ from pgenrm_agent.engines.answers import (
     Usage,
     check_read_whole,
     cut_short,
+    foreign_form,
     read_answers,
     share_tokens,
 )
@@ -77,9 +78,9 @@ class OpenAIEngine:
     concurrency: most requests in flight, over all callers.
     requests_per_minute: most requests begun in a minute, evenly spread; None for no cap.
     timeout_s: seconds for one attempt.
-    retries: further attempts after 408, 409, 425, 429, 5xx, an error with status 200, a time-out or
-        a lost connection, with growing pauses of 0.5 to 8 s, or as long as the server asks (one that
-        asks for more than 2 minutes is given up).
+    retries: further attempts after 408, 409, 425, 429 (or 400 and 403 with words of a rate limit),
+        5xx, an error with status 200, a time-out or a lost connection, with growing pauses of 0.5 to
+        8 s, or as long as the server asks (one that asks for more than 2 minutes is given up).
     max_tokens: new tokens a sample may take, thinking included, in place of what a call asks for.
     extra_body: further fields of every request; they count more than the engine's own.
     headers: further headers of every request.
@@ -178,7 +179,8 @@ class OpenAIEngine:
             ConfigurationError: the server refuses the request or the key, or is asked to continue
                 an answer and cannot.
             SchemaRefused: the server knows no way to hold to a schema.
-            EngineUnavailable: no such server or model, or still overloaded after the last retry.
+            EngineUnavailable: no such server or model, an answer in the form of another API, or still
+                overloaded after the last retry.
             EngineTimeout: no answer in time.
             EngineError: the server failed, or its answer makes no sense.
         """
@@ -409,11 +411,15 @@ def _secrets(api_key: str, url: str, headers: Mapping[str, str]) -> tuple[str, .
 
 def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage]:
     """Read a body that came with status 200. Raises ServerFault if it holds an error, or nothing."""
+    if isinstance(body, list) and len(body) == 1:
+        [body] = body  # Google's errors stand in a list.
+    # Ollama streams an object a line.
+    form = foreign_form(data_in(body.partition("\n")[0]) if isinstance(body, str) else body)
+    if form:
+        raise ServerFault(ServerWords(form), kind="foreign")
     if isinstance(body, str):
         words = read_words(body)
         raise ServerFault(ServerWords(f"it is no JSON: {words.text}"), kind="senseless")
-    if isinstance(body, list) and len(body) == 1:
-        [body] = body  # Google's errors stand in a list.
     wrong = ""
     answers, usage = list[Answer](), Usage()
     try:
@@ -429,8 +435,11 @@ def _read(body: object, headers: Mapping[str, str]) -> tuple[list[Answer], Usage
         words = read_words(body)
         if words.everything:
             status = words.status or words.meaning
-            if status is None:
-                status = 400 if ServerFault(words).is_filter else 500
+            if status is None and ServerFault(words).is_filter:
+                status = 400
+            if status is None and not body.get("error"):
+                raise ServerFault(ServerWords(f"{wrong}: {words.text}"), kind="senseless")
+            status = status or 500
             raise ServerFault(words, status=status, wait_s=wait_asked_for(headers, words))
     if wrong:
         raise ServerFault(ServerWords(wrong), kind="senseless")

@@ -93,6 +93,13 @@ _SPENT = re.compile(
     r"|budget_exceeded|budget has been exceeded",
     re.IGNORECASE,
 )
+# AWS and gateways say with 400 or 403 what others say with 429.
+_THROTTLED = re.compile(
+    r"rate[ _-]?limit(?:ed\b|s?[ _-]?(?:exceeded|reached|hit|error|exception))"
+    r"|(?:exceed(?:ed|s)?|reached|hit|over) (?:\w+ ){0,4}rate[ -]limit|rate exceeded"
+    r"|throttl(?:ed|ing)|too[ _-]?many[ _-]?requests|resource[ _]?(?:has been )?exhausted",
+    re.IGNORECASE,
+)
 # Also said of a limit by the minute, with the wait until the next.
 _SPENT_FOR_NOW = re.compile(r"exceeded your current quota|billing", re.IGNORECASE)
 _AGAIN_IN = re.compile(
@@ -151,6 +158,7 @@ class ServerFault(Exception):
     """One attempt without an answer. It is caught and explained by the engines.
 
     status: of HTTP; where the body says another one than the response, the body's.
+    kind: "senseless" for an answer that is none, "foreign" for one of another API.
     wait_s: how long the server asks to wait.
     retried: whether the client tried again already.
     """
@@ -160,7 +168,9 @@ class ServerFault(Exception):
         words: ServerWords,
         *,
         status: int | None = None,
-        kind: Literal["status", "timeout", "connection", "senseless", "unknown"] = "status",
+        kind: Literal[
+            "status", "timeout", "connection", "senseless", "foreign", "unknown"
+        ] = "status",
         wait_s: float | None = None,
         retried: bool = False,
     ) -> None:
@@ -196,11 +206,26 @@ class ServerFault(Exception):
     @property
     def is_about_key(self) -> bool:
         """Whether the key is refused, or what it may be used for."""
+        if self.is_throttled:
+            return False
         if self.status == 403 and not self.words.is_page:
             return True
         return self.status == 401 or (
             self.status in {400, 403, 407}
             and bool(_KEY.search(self.words.everything) and _WRONG.search(self.words.everything))
+        )
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether there are too many requests, although the status says something else.
+
+        A field that is named is what is wrong, whatever it is called.
+        """
+        return (
+            self.kind in {"status", "unknown"}
+            and self.status in {None, 400, 403}
+            and not self.words.fields
+            and bool(_THROTTLED.search(self.words.everything))
         )
 
     @property
@@ -210,12 +235,15 @@ class ServerFault(Exception):
             return self.status == 402
         passes = self.wait_s is not None and self.wait_s <= LONGEST_WAIT_S
         said = self.words.everything
-        for_now = self.status != 400 and not passes and _SPENT_FOR_NOW.search(said)
+        by_now = self.status != 400 or self.is_throttled
+        for_now = by_now and not passes and _SPENT_FOR_NOW.search(said)
         return bool(_SPENT.search(said) or for_now)
 
     @property
     def is_transient(self) -> bool:
         """Whether the same request may be answered a moment later."""
+        if self.is_throttled:
+            return not self.is_spent
         if self.kind != "status":
             return self.kind in {"timeout", "connection", "senseless"}
         return self.status in TRANSIENT_STATUSES and not self.is_spent
@@ -223,7 +251,9 @@ class ServerFault(Exception):
     @property
     def concerns_all(self) -> bool:
         """Whether every request of the engine would end in this way."""
-        return self.is_spent or self.status == 404 or (self.is_about_key and not self.is_filter)
+        if self.status == 404 or self.kind == "foreign":
+            return True
+        return self.is_spent or (self.is_about_key and not self.is_filter)
 
     @property
     def is_plain_refusal(self) -> bool:
@@ -234,11 +264,12 @@ class ServerFault(Exception):
             or self.is_about_key
             or self.is_about_answer
             or self.is_spent
+            or self.is_throttled
         )
 
     @property
     def _is_refused(self) -> bool:
-        if self.status in TRANSIENT_STATUSES:
+        if self.status in TRANSIENT_STATUSES or self.is_throttled:
             return False
         return self.status is None or 400 <= self.status < 500 or self.status == 501
 
@@ -433,7 +464,13 @@ def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) ->
     if fault.kind == "connection":
         return EngineUnavailable(f"{where} cannot be reached ({said}): {advice.unreachable}")
     if fault.kind == "senseless":
-        return EngineError(f"{where} sent an answer that is no chat completion: {said}")
+        sent = f"{where} sent an answer that is no chat completion"
+        return EngineError(f"{sent}: {said}; {advice.missing}")
+    if fault.kind == "foreign":
+        return EngineUnavailable(
+            f"{where} answered in the form of {said}, not of OpenAI's chat completions: the path or"
+            f" base_url is probably that of another API; {advice.missing}"
+        )
     status = "" if fault.status is None else f"HTTP {fault.status}: "
     if fault.is_filter:
         return Filtered(f"{where}: filtered ({status}{said})")
@@ -448,7 +485,7 @@ def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) ->
         )
     if fault.status == 404:
         return EngineUnavailable(f"{where}: not found ({status}{said}): {advice.missing}")
-    if fault.status == 429:
+    if fault.status == 429 or fault.is_throttled:
         wait = "" if fault.wait_s is None else f"; it asks to wait {fault.wait_s:.3g} s"
         return EngineUnavailable(
             f"{where} still had too many requests after {attempts} attempts ({status}{said}{wait}):"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from behaviors import (
+    CHAT_ONLY,
     GOOD,
     GOOD_JSON,
     SERVER_ONLY,
@@ -16,12 +17,55 @@ from behaviors import (
     more_than,
 )
 
-from pgenrm_agent.errors import EngineError
+from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 
 __all__ = ["GATEWAYS"]
 
 AS_OBJECT = {"response_format": {"type": "json_object"}}
 WHOLE = {"index": 0, "message": {"role": "assistant", "content": GOOD}, "finish_reason": "stop"}
+PARTS = [{"type": "text", "text": GOOD}]
+FOREIGN: tuple[tuple[str, str, object], ...] = (
+    (
+        "form-of-ollama",
+        "Ollama's own API",
+        {"model": "m", "message": {"role": "assistant", "content": GOOD}, "done": True},
+    ),
+    (
+        "form-of-ollama-streamed",
+        "Ollama's own API",
+        '{"message": {"content": "a good"}, "done": false}\n{"message": {}, "done": true}\n',
+    ),
+    (
+        "form-of-anthropic",
+        "Anthropic's Messages API",
+        {"type": "message", "role": "assistant", "content": PARTS, "stop_reason": "end_turn"},
+    ),
+    (
+        "form-of-gemini",
+        "Google's Gemini API",
+        {"candidates": [{"content": {"parts": [{"text": GOOD}]}, "finishReason": "STOP"}]},
+    ),
+    (
+        "form-of-responses",
+        "OpenAI's Responses API",
+        {
+            "object": "response",
+            "status": "completed",
+            "error": None,
+            "output": [{"type": "message", "content": PARTS}],
+        },
+    ),
+    (
+        "form-of-converse",
+        "Amazon Bedrock's Converse API",
+        {"output": {"message": {"content": [{"text": GOOD}]}}, "stopReason": "end_turn"},
+    ),
+    (
+        "form-of-text-generation",
+        "Hugging Face's text generation API",
+        [{"generated_text": GOOD}],
+    ),
+)
 
 GATEWAYS: tuple[Behavior, ...] = (
     Behavior(
@@ -182,6 +226,101 @@ GATEWAYS: tuple[Behavior, ...] = (
         ends=("failed",),
         reasoning=GOOD_JSON,
         detail="ended its turn without an answer",
+        engines=SERVER_ONLY,
+    ),
+    # --- too many requests, told with another status ---
+    Behavior(
+        "throttled-with-400",
+        "answers 400 with a ThrottlingException once (AWS)",
+        "asked again, as after 429",
+        first,
+        {"__type": "ThrottlingException", "message": "Rate exceeded"},
+        400,
+    ),
+    Behavior(
+        "rate-limit-by-its-code-with-400",
+        "answers 400 with the code of a rate limit once",
+        "asked again, as after 429",
+        first,
+        error("Slow down.", code="rate_limit_exceeded"),
+        400,
+    ),
+    Behavior(
+        "exhausted-with-403",
+        "answers 403 with RESOURCE_EXHAUSTED once (Google)",
+        "asked again, as after 429: the key is not refused",
+        first,
+        [error("Resource has been exhausted.", code=403, status="RESOURCE_EXHAUSTED")],
+        403,
+        engines=SERVER_ONLY,
+    ),
+    Behavior(
+        "too-many-requests-as-text-with-400",
+        "answers 400 with nothing but the words of 429 once",
+        "asked again, as after 429",
+        first,
+        "Too Many Requests",
+        400,
+    ),
+    Behavior(
+        "rate-limit-with-403-always",
+        "answers 403 with the words of a rate limit every time",
+        "an error that says how to send fewer, after the last repetition",
+        always,
+        {"message": "API rate limit exceeded for this consumer"},
+        403,
+        error=(
+            EngineUnavailable,
+            "too many requests after 2 attempts.*HTTP 403: .*lower concurrency",
+        ),
+    ),
+    Behavior(
+        "too-many-of-something-else-with-400",
+        "answers 400 because there is too much of something in the request",
+        "an error at once: the request is refused",
+        always,
+        error("Too many images in the request.", type="invalid_request_error"),
+        400,
+        error=(ConfigurationError, "refuses the request .*Too many images"),
+    ),
+    Behavior(
+        "rate-limit-as-a-field-with-400",
+        "refuses a field that has the name of a rate limit",
+        "an error at once: the request is refused",
+        always,
+        error("rate_limit_exceeded: unknown field", param="rate_limit_exceeded"),
+        400,
+        error=(ConfigurationError, "refuses the request"),
+    ),
+    # --- the form of another API ---
+    *(
+        Behavior(
+            name,
+            f"answers in the form of {api}{', streamed' if 'streamed' in name else ''}",
+            "an error at once that names the form, and what to look at",
+            always,
+            body,
+            error=(EngineUnavailable, f"in the form of {api}.*base_url is probably.*ends in /v1"),
+            engines=SERVER_ONLY,
+        )
+        for name, api, body in FOREIGN
+    ),
+    Behavior(
+        "form-of-another-api-behind-langchain",
+        "answers without choices, in the form of another API",
+        "an error after the last repetition that says what to look at",
+        always,
+        FOREIGN[0][2],
+        error=(EngineError, "no choices in it, as in .* another API .*check .* base_url"),
+        engines=CHAT_ONLY,
+    ),
+    Behavior(
+        "no-choices-but-a-status",
+        "answers with a status and nothing else, as a check of its health",
+        "an error after the last repetition that says what to look at",
+        always,
+        {"status": "ok"},
+        error=(EngineError, "no choices in it: ok; .*ends in /v1"),
         engines=SERVER_ONLY,
     ),
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgenrm_agent.chain import ChainFormat, parse_chain, read_persona
+from pgenrm_agent.chain import ChainFormat, parse_chain, read_criteria, read_persona
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.testing import write_chain
 
@@ -259,6 +259,22 @@ def test_an_and_inside_a_name_is_part_of_it(part_a: str) -> None:
     chain = parse_chain(chain_with(f"{part_a} B. Response 1: Depth 5.", totals, criteria=""), IDS)
     assert chain.rubric is not None
     assert [c.name for c in chain.rubric.criteria] == ["Depth", "Lists and warmth"]
+
+
+def test_a_rubric_for_somebody_else_leaves_no_criterion_behind(small: str) -> None:
+    real = parse_chain(small, IDS).rubric
+    aside = (
+        "If they had been a beginner, I would weigh: 1. Simplicity (80 %), 2. Thoroughness (20 %)"
+    )
+    both = small.replace("## Part 2", f"{aside}\n## Part 2", 1)
+    assert aside in both
+    assert real is not None
+    rubric = parse_chain(both, IDS).rubric
+    assert rubric is not None
+    assert [(c.name, c.weight) for c in rubric.criteria] == [
+        (c.name, c.weight) for c in real.criteria
+    ]
+    assert [c.name for c in read_criteria(both)] == [c.name for c in real.criteria]
 
 
 def test_a_criterion_is_no_part_of_another_word() -> None:

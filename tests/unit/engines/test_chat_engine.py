@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from pgenrm_agent.engines.chat import ChatModelEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
+from pgenrm_agent.engines.reasoning import NO_ANSWER
 from pgenrm_agent.errors import (
     ConfigurationError,
     EngineError,
@@ -149,6 +150,62 @@ async def test_an_answer_cut_by_the_limit_says_so() -> None:
     [[sample]] = await engine.sample([PROMPT], SamplingParams())
     await engine.aclose()
     assert sample.finish_reason == "length"
+
+
+THOUGHT = [{"type": "thinking", "thinking": "Hm.", "signature": "x"}]
+HIDDEN = [{"type": "redacted_thinking", "data": "RXhhbXBsZQ=="}]
+UNFINISHED = {
+    "status": "incomplete",
+    "incomplete_details": {"reason": "max_output_tokens"},
+}
+
+
+class ThinkingModel(BaseChatModel):
+    """A chat model that answers with one message."""
+
+    message: AIMessage
+
+    @property
+    def _llm_type(self) -> str:
+        return "thinking"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.message)])
+
+
+@pytest.mark.parametrize(
+    ("content", "metadata", "spent"),
+    [
+        (THOUGHT, {"stop_reason": "max_tokens"}, True),
+        (HIDDEN, {"stop_reason": "max_tokens"}, True),
+        (THOUGHT, {"finish_reason": "MAX_TOKENS"}, True),
+        (THOUGHT, {"stopReason": "max_tokens"}, True),
+        ([{"type": "reasoning", "summary": []}], UNFINISHED, True),
+        ("", UNFINISHED, True),
+        ("<think>Hm.", {"done_reason": "length"}, True),
+        (THOUGHT, {"stop_reason": "end_turn"}, False),
+        (HIDDEN, {"stop_reason": "end_turn"}, False),
+        ([{"type": "reasoning", "summary": []}], {"status": "completed"}, False),
+        (THOUGHT, {}, False),
+        ("<think>Hm.</think>", {"finish_reason": "stop"}, False),
+    ],
+)
+async def test_an_answer_of_nothing_but_thought_says_where_the_budget_went(
+    content: str | list[Any], metadata: dict[str, Any], spent: bool
+) -> None:
+    message = AIMessage(content=content, response_metadata=metadata)
+    engine = ChatModelEngine(ThinkingModel(message=message))
+    [[sample]] = await engine.sample([PROMPT], SamplingParams(max_tokens=64))
+    await engine.aclose()
+    assert (sample.text, sample.finish_reason) == ("", "length" if spent else "failed")
+    budget = "the budget of 64 tokens went into thinking: raise max_tokens"
+    assert sample.detail == (budget if spent else NO_ANSWER)
 
 
 async def test_requests_in_flight_are_bounded() -> None:
