@@ -13,6 +13,7 @@ from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
 __all__ = [
     "ADAPTER_FILE",
     "BUNDLED_MODEL",
+    "HUB_NAME",
     "adapter_source",
     "bundled_model",
     "format_of",
@@ -33,7 +34,7 @@ ADAPTER_FILE = "adapter_config.json"
 _PICKLED = re.compile(
     r"(?:pytorch_model|adapter_model|model|weights|consolidated).*\.(?:bin|pt|pth|ckpt|pkl|pickle)"
 )
-_HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
+HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
 
 def bundled_model() -> Path:
@@ -88,7 +89,7 @@ def adapter_source(adapter: str | Path) -> str | Path:
 
 def _source(place: str | Path, file: str, what: str) -> str | Path:
     folder = Path(place).expanduser()
-    if isinstance(place, str) and _HUB_NAME.fullmatch(place) and not folder.exists():
+    if isinstance(place, str) and HUB_NAME.fullmatch(place) and not folder.exists():
         parent = folder.parent
         # "runs/modle" beside a folder "runs" is a slip rather than a name on the hub.
         if parent == Path() or not parent.is_dir():
