@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import replacing
+from pgenrm_agent.model_files import hub_trouble
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -165,14 +166,18 @@ class SentenceTransformerEmbedder:
                     "pip install sentence-transformers"
                 ) from error
             try:
+                named = not Path(str(self._source)).exists()
                 self._model = SentenceTransformer(
                     str(self._source),
+                    # A hub that cannot be reached would be asked for more than a minute.
+                    local_files_only=named and bool(hub_trouble(str(self._source), "modules.json")),
                     device=self._device,
                     model_kwargs={"use_safetensors": True},  # a pickle could run code
                 )
             except (OSError, ValueError) as error:
                 raise ConfigurationError(
-                    f"cannot load the sentence-transformers model {str(self._source)!r}: {error}"
+                    f"cannot load the sentence-transformers model {str(self._source)!r}:"
+                    f" {str(error).splitlines()[0]}"
                 ) from error
         return self._model
 

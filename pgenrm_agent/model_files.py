@@ -11,10 +11,14 @@ from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
 
 __all__ = [
+    "ADAPTER_FILE",
     "BUNDLED_MODEL",
+    "HUB_NAME",
     "adapter_source",
     "bundled_model",
     "format_of",
+    "hub_trouble",
+    "loadable",
     "model_source",
     "named_format",
     "refuse_pickled_weights",
@@ -25,11 +29,12 @@ BUNDLED_MODEL = "pgenrm-tiny"
 PUBLISHED = "published"
 _CHECKPOINT = re.compile(r"p-?genrm", re.IGNORECASE)
 FORMAT_FILE = "chain_format.json"
+ADAPTER_FILE = "adapter_config.json"
 
 _PICKLED = re.compile(
     r"(?:pytorch_model|adapter_model|model|weights|consolidated).*\.(?:bin|pt|pth|ckpt|pkl|pickle)"
 )
-_HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
+HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 
 
 def bundled_model() -> Path:
@@ -79,12 +84,12 @@ def model_source(model: str | Path) -> str | Path:
 
 def adapter_source(adapter: str | Path) -> str | Path:
     """Return where an engine is to load a PEFT adapter from; see `model_source`."""
-    return _source(adapter, "adapter_config.json", "a PEFT adapter")
+    return _source(adapter, ADAPTER_FILE, "a PEFT adapter")
 
 
 def _source(place: str | Path, file: str, what: str) -> str | Path:
     folder = Path(place).expanduser()
-    if isinstance(place, str) and _HUB_NAME.fullmatch(place) and not folder.exists():
+    if isinstance(place, str) and HUB_NAME.fullmatch(place) and not folder.exists():
         parent = folder.parent
         # "runs/modle" beside a folder "runs" is a slip rather than a name on the hub.
         if parent == Path() or not parent.is_dir():
@@ -97,6 +102,44 @@ def _source(place: str | Path, file: str, what: str) -> str | Path:
         )
     refuse_pickled_weights(folder)
     return folder
+
+
+def hub_trouble(name: str, file: str = "config.json") -> str:
+    """Return why the hub cannot be asked for a file of a model; "" where it answers, whatever it says."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, file))
+    except HfHubHTTPError:  # an answer; what follows from it, loading the model tells
+        return ""
+    except Exception as error:  # of the hub's client, whose kind goes by its version
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return ""
+
+
+def loadable(source: str | Path, file: str = "config.json") -> str | Path:
+    """Return what is loaded of a source: itself, or the copy of an earlier download while the hub is away.
+
+    Asks the hub once: what loads models asks one that cannot be reached six times for each file,
+    which takes a minute. source: what `model_source` returned; a folder asks nobody.
+
+    Raises EngineUnavailable where the hub cannot be asked, and there is no copy.
+    """
+    if isinstance(source, Path):
+        return source
+    trouble = hub_trouble(source, file)
+    if not trouble:
+        return source
+    from huggingface_hub import try_to_load_from_cache
+
+    copy = try_to_load_from_cache(source, file)
+    if isinstance(copy, str):
+        return Path(copy).parent
+    raise EngineUnavailable(
+        f"{source}: there is no such folder, and the Hugging Face hub cannot be asked for it"
+        f" ({trouble}); pass the folder of a saved model, or a hub name while the hub can be reached"
+    )
 
 
 def named_format(model: str | Path) -> ChainFormat | None:

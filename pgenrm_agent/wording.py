@@ -24,6 +24,7 @@ _NEEDED = {
     "mapping_type": "an object with fields is needed",
     "model_type": "an object with fields is needed",
     "model_attributes_type": "an object with fields is needed",
+    "is_instance_of": "a {class} is needed",
     "literal_error": "use {expected}",
     "greater_than_equal": "use {ge} or more",
     "greater_than": "use more than {gt}",

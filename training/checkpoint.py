@@ -6,16 +6,18 @@ import shutil
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import loadable
 from pgenrm_agent.training.parts import join_parts
 
 
 def unpacked(place: str | Path, out: Path) -> str:
-    """Return the folder of a checkpoint, or the hub name that it is.
+    """Return the folder of a checkpoint, or the hub name that it is; of one whose hub is away, its copy.
 
     place: a saved model's folder, a .gguf file, the folder of such a file or of its parts
         (`split_file`), or a hub name. out: where a .gguf file is unpacked to, unless that is there already.
 
-    Raises ConfigurationError for a path that leads to nothing of the kind.
+    Raises ConfigurationError for a path that leads to nothing of the kind, and EngineUnavailable where
+    the hub cannot be asked.
     """
     path = Path(place)
     if path.is_dir():
@@ -32,7 +34,7 @@ def unpacked(place: str | Path, out: Path) -> str:
             raise ConfigurationError(
                 f"{path} is no checkpoint: name a model's folder or .gguf file"
             )
-        return str(place)
+        return str(loadable(str(place)))
     if not path.is_file():
         raise ConfigurationError(f"{path}: there is no such file")
     if not out.is_dir():

@@ -234,11 +234,18 @@ def consent(
     context: typer.Context,
     user: UserArgument,
     *,
-    give: Annotated[bool, typer.Option("--give/--withdraw", help="May others learn from them?")],
+    give: Annotated[
+        bool | None, typer.Option("--give/--withdraw", help="May others learn from them? Needed.")
+    ] = None,
     memory: MemoryOption,
     server: ServerOption,
 ) -> None:
     """Say whether a user's choices may take part in the evaluations of similar users."""
+    if give is None:
+        raise typer.BadParameter(
+            "--give or --withdraw is needed: may others learn from them? `pgenrm users list` shows who"
+            " has given it"
+        )
     with _open(context, memory, server) as store:
         store.set_consent(user, give)
     typer.echo(f"{user}: {'may' if give else 'may not'} take part in evaluations of similar users")

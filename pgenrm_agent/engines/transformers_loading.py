@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
-from pgenrm_agent.model_files import adapter_source, model_source
+from pgenrm_agent.model_files import ADAPTER_FILE, adapter_source, loadable, model_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,11 +33,13 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str]:
     """Return a model ready to sample from, its tokenizer, a short name for both, and its source.
 
-    Raises what `TransformersEngine` does. A path that leads to no model is refused before anything
-    heavy is imported.
+    Raises what `TransformersEngine` does. A path that leads to no model, and a name on a hub that cannot
+    be reached, are refused before anything heavy is imported.
     """
     source = model_source(model) if isinstance(model, (str, Path)) else None
     adapted = None if adapter is None else adapter_source(adapter)
+    opened = None if source is None else loadable(source)
+    adapter_opened = None if adapted is None else loadable(adapted, ADAPTER_FILE)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
     from transformers.utils.logging import disable_progress_bar
@@ -57,14 +59,15 @@ def load_model(
         loaded, label = model, model.config.model_type
     else:
         assert source is not None
+        assert opened is not None
         label = Path(source).name
         if place == "cpu":
             disable_progress_bar()  # a bar for loading a few megabytes is noise
         try:
             loaded = AutoModelForCausalLM.from_pretrained(
-                source, dtype=precision, use_safetensors=True
+                opened, dtype=precision, use_safetensors=True
             )
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(source)
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(opened)
         except (OSError, ValueError) as error:
             raise EngineUnavailable(
                 f"model {str(source)!r} cannot be loaded: {str(error).splitlines()[0]}; pass the"
@@ -74,7 +77,7 @@ def load_model(
         from peft import PeftModel
 
         try:
-            merged = PeftModel.from_pretrained(loaded, str(adapted)).merge_and_unload()
+            merged = PeftModel.from_pretrained(loaded, str(adapter_opened)).merge_and_unload()
         except (OSError, ValueError, UnpicklingError) as error:
             raise EngineUnavailable(
                 f"adapter {str(adapted)!r} cannot be applied to {label}: {str(error).splitlines()[0]}"

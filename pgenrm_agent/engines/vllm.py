@@ -38,7 +38,7 @@ from pgenrm_agent.errors import (
     EngineUnavailable,
     PGenRMError,
 )
-from pgenrm_agent.model_files import adapter_source, model_source
+from pgenrm_agent.model_files import ADAPTER_FILE, adapter_source, loadable, model_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +56,7 @@ CACHE_SPACE = "VLLM_CPU_KVCACHE_SPACE"
 LOG_LEVEL = "VLLM_LOGGING_LEVEL"
 LOG = {LOG_LEVEL: "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+MODELSCOPE = "VLLM_USE_MODELSCOPE"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes in which vLLM reserves room for an adapter."""
 SHUTDOWN_S = 15.0
@@ -116,7 +117,6 @@ class VLLMEngine:
         self._batch_invariant = batch_invariant or os.environ.get(BATCH_INVARIANT) == "1"
         self._label = Path(source).name
         settings: dict[str, object] = {
-            "model": str(source),
             "tensor_parallel_size": tensor_parallel_size,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
@@ -134,11 +134,13 @@ class VLLMEngine:
             _refuse_missing_package()
             if self._batch_invariant:
                 _refuse_without_batch_invariance()
+            settings["model"] = str(_opened(source))
+            opened = None if adapter is None else _opened(adapter, ADAPTER_FILE)
             self._log = ProcessLog(shown=shown)
             try:
                 with self._log.catching():
                     self._engine, self._adapter = self._loop.run_blocking(
-                        lambda: _start({**settings, **engine_args}, adapter, self._log)
+                        lambda: _start({**settings, **engine_args}, opened, self._log)
                     )
             except BaseException as error:
                 self._loop.close()
@@ -359,6 +361,12 @@ def _refuse_missing_package() -> None:
         ) from error
 
 
+def _opened(source: str | Path, file: str = "config.json") -> str | Path:
+    """Return what vLLM is given for a model or adapter; see `loadable`."""
+    elsewhere = os.environ.get(MODELSCOPE, "").strip().lower() in ("1", "true")
+    return source if elsewhere else loadable(source, file)
+
+
 def _refuse_unguarded_script() -> None:
     """A spawned process runs the script again, as far as its `__main__` guard."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -383,7 +391,7 @@ def _refuse_without_batch_invariance() -> None:
 
 def _lora_rank(adapter: str | Path) -> dict[str, object]:
     """Room for the adapter's rank, where its folder tells it."""
-    file = Path(adapter) / "adapter_config.json"
+    file = Path(adapter) / ADAPTER_FILE
     if not file.is_file():
         return {}
     try:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict, cast
 
-from pgenrm_agent.arguments import path_of, refuse_other, text_of
+from pgenrm_agent.arguments import items_of, path_of, refuse_other, text_of
 from pgenrm_agent.chat_messages import ChatMessage, last_answer, question_in
 from pgenrm_agent.errors import ChainError, ConfigurationError, InvalidInput, PGenRMError
 from pgenrm_agent.evaluation_input import evaluation_request
@@ -48,33 +48,37 @@ class PersonalReward:
     tools and what they returned, is context where it stands in the prompt, and is left out where it
     stands in the completion: there it differs from one completion to the next.
 
-    None, for "not scored", goes to an empty completion, to one that ends with the call of a tool, to
-    what is too long to be judged, to the completions of a blank prompt, and to all of an evaluation
-    without a readable chain. They are counted in `not_scored` (and as the trainer's metric
+    None, for "not scored", goes to a completion that is empty or None, to one that ends with the call of a
+    tool, to what is too long to be judged, to the completions of a blank prompt or of None, and to all of
+    an evaluation without a readable chain. They are counted in `not_scored` (and as the trainer's metric
     "pgenrm/not_scored"). Other errors are raised: a training run must not go on without its reward.
     """
 
     def __init__(self, reward_model: PGenRM, *, user_column: str = "user_id") -> None:
+        refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
         self._reward_model = reward_model
-        self._user_column = user_column
+        self._user_column = text_of(user_column, "user_column")
         # TRL names a reward's curve after this.
         self.__name__ = "personal_reward"
         self.not_scored = 0
 
     def __call__(
         self,
-        prompts: Sequence[Text],
-        completions: Sequence[Text],
+        prompts: Sequence[Text | None],
+        completions: Sequence[Text | None],
         log_metric: Callable[[str, float], None] | None = None,
         **columns: object,
     ) -> list[float | None]:
         """Return one reward per completion, in order.
 
         Raises:
-            ConfigurationError: The column of ids is missing or not as long as the completions.
+            ConfigurationError: The column of ids is missing or not as long as the completions; or a
+                prompt or completion is neither a text nor a conversation.
             EngineError: The model cannot be asked.
             MemoryStoreError: The memory cannot be read.
         """
+        prompts = _texts(prompts, "prompts")
+        completions = _texts(completions, "completions")
         if len(prompts) != len(completions):
             raise ConfigurationError(
                 f"{counted(len(prompts), 'prompt')} and {counted(len(completions), 'completion')}: pass one"
@@ -122,9 +126,10 @@ def as_reward_func(reward_model: PGenRM, *, user_column: str = "user_id") -> Per
     Args:
         reward_model: What judges.
         user_column: The column of the training data with the user's id.
+
+    Raises:
+        ConfigurationError: `reward_model` is no PGenRM, or `user_column` no text.
     """
-    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
-    text_of(user_column, "user_column")
     return PersonalReward(reward_model, user_column=user_column)
 
 
@@ -215,12 +220,27 @@ def write_labeled_pairs(
     return written
 
 
-def _question(prompt: Text) -> _Question:
-    return (whole_characters(prompt), ()) if isinstance(prompt, str) else question_in(prompt)
+def _texts(given: object, where: str) -> list[Text | None]:
+    """Return what TRL passed; raises ConfigurationError for what is neither text nor conversation."""
+    items = items_of(given, where, "texts or conversations")
+    return [
+        item
+        if item is None or isinstance(item, str)
+        else cast("Text", items_of(item, f"{where}[{place}]", "messages, or a text"))
+        for place, item in enumerate(items)
+    ]
 
 
-def _answer(completion: Text) -> str:
-    return whole_characters(completion) if isinstance(completion, str) else last_answer(completion)
+def _question(prompt: Text | None) -> _Question:
+    if prompt is None or isinstance(prompt, str):
+        return whole_characters(prompt or ""), ()
+    return question_in(prompt)
+
+
+def _answer(completion: Text | None) -> str:
+    if completion is None or isinstance(completion, str):
+        return whole_characters(completion or "")
+    return last_answer(completion)
 
 
 def _requests(user: str, question: _Question, texts: Sequence[str]) -> Iterator[EvaluationRequest]:

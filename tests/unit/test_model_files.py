@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from huggingface_hub import constants
 from needs import needs
 
-from pgenrm_agent.engines import load_engine
+from pgenrm_agent.embedding import SentenceTransformerEmbedder
+from pgenrm_agent.engines import load_engine, vllm
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
 from pgenrm_agent.model_files import (
     adapter_source,
     bundled_model,
+    hub_trouble,
+    loadable,
     model_source,
     refuse_without_model,
 )
+from pgenrm_agent.training.checkpoint import unpacked
 
 
 @pytest.fixture
@@ -115,3 +126,100 @@ def test_an_adapter_in_a_pickle_is_refused(here: Path) -> None:
     (folder / "training_args.bin").write_bytes(b"")
     (folder / "adapter_model.bin").rename(folder / "adapter_model.safetensors")
     assert adapter_source(folder) == folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    """A hub that knows no model; after `server_close` nobody is at its address. The cache is empty."""
+
+    class Knowing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Knowing)
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_hub_that_answers_is_left_to_what_loads_the_model(hub: ThreadingHTTPServer) -> None:
+    assert loadable("owner/nothere") == "owner/nothere"
+
+
+@pytest.mark.parametrize("name", ["nothere", "owner/nothere", "owner/name_2.v1"])
+def test_a_name_while_the_hub_is_away_is_refused_at_once(
+    here: Path, hub: ThreadingHTTPServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.server_close()
+    began = time.monotonic()
+    with pytest.raises(EngineUnavailable):
+        loadable(name)
+    assert time.monotonic() - began < 15  # the libraries' six tries take 23 s, for each file
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    for make in (
+        lambda: load_engine("transformers", name),
+        lambda: load_engine("vllm", name),
+        lambda: load_engine("transformers", bundled_model(), adapter=name),
+        lambda: load_engine("vllm", bundled_model(), adapter=name),
+        lambda: unpacked(name, here / "out"),
+    ):
+        with pytest.raises(EngineUnavailable, match="the Hugging Face hub cannot be asked") as said:
+            make()
+        assert str(said.value).startswith(f"{name}: ")
+        assert "\n" not in str(said.value)
+
+
+def test_vllm_may_load_from_a_hub_of_its_own(
+    hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.server_close()
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
+    assert vllm._opened("owner/elsewhere") == "owner/elsewhere"
+
+
+def test_an_offline_hub_is_not_asked(
+    hub: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(EngineUnavailable, match="HF_HUB_OFFLINE"):
+        loadable("owner/nothere")
+
+
+def test_while_the_hub_is_away_an_earlier_download_is_loaded(
+    tmp_path: Path, hub: ThreadingHTTPServer
+) -> None:
+    kept = tmp_path / "hub" / "models--owner--tiny"
+    shutil.copytree(bundled_model(), kept / "snapshots" / "a1")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("a1")
+    assert loadable("owner/tiny") == "owner/tiny"
+    hub.server_close()
+    assert loadable("owner/tiny") == kept / "snapshots" / "a1"
+    engine = load_engine("transformers", "owner/tiny")
+    assert engine.name == "transformers:tiny"
+
+
+def test_an_encoder_on_a_hub_that_is_away_is_refused_in_a_line(hub: ThreadingHTTPServer) -> None:
+    needs(find_spec("sentence_transformers"), "needs sentence-transformers")
+    hub.server_close()
+    assert hub_trouble("owner/encoder", "modules.json")
+    with pytest.raises(
+        ConfigurationError, match="cannot load the sentence-transformers model"
+    ) as no:
+        SentenceTransformerEmbedder("owner/encoder").embed(["So."])
+    assert "\n" not in str(no.value)

@@ -57,7 +57,7 @@ def read_records(path: Path) -> Iterator[Located]:
 def read_jsonl(path: Path) -> Iterator[Located]:
     """Read each record of a JSONL file, gzipped or not."""
     if not path.is_file():
-        raise ConfigurationError(f"{path}: no such file")
+        raise ConfigurationError(f"{path}: {'it is a folder' if path.is_dir() else 'no such file'}")
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, line {number}"
         if not line.strip():

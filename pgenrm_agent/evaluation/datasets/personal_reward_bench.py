@@ -14,6 +14,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import ROW_FILES, Located, read_jsonl, read_records
 from pgenrm_agent.evaluation.datasets.parsing import SPLITS, parse_row, required
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
+from pgenrm_agent.model_files import HUB_NAME
 from pgenrm_agent.schema import StatedPreference
 
 _SURVEY, _CONVERSATIONS = "survey.jsonl", "conversations.jsonl"
@@ -97,6 +98,8 @@ def _weighted(of: str, attributes: Mapping[str, float]) -> StatedPreference:
 
 
 def _hugging_face(name: str) -> Iterator[Located]:
+    if name.endswith(ROW_FILES) or not HUB_NAME.fullmatch(name):
+        raise ConfigurationError(f"{name}: no such file or folder")
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -108,7 +111,9 @@ def _hugging_face(name: str) -> Iterator[Located]:
         parts = load_dataset(name)
     except Exception as error:  # the hub's client raises many kinds
         reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise ConfigurationError(f"{name}: cannot be loaded from the hub: {reason}") from error
+        raise ConfigurationError(
+            f"{name}: no such file or folder, and it cannot be loaded from the Hugging Face hub: {reason}"
+        ) from error
     for split, rows in parts.items():
         for number, record in enumerate(rows, start=1):
             yield f"{name}, {split} row {number}", {"split": split, **record}

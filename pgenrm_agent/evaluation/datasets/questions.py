@@ -19,6 +19,10 @@ from pgenrm_agent.evaluation.questions import FEWEST_USERS, Question, read_quest
 from pgenrm_agent.schema import Candidate
 from pgenrm_agent.wording import counted
 
+LAMP_QA = "lamp-qa:QUESTIONS:ANSWERS"
+ONLY_QUESTIONS = (LAMP_QA, "obvious")
+"""Sources of questions that hold no choices, and that `load_rows` does not know."""
+
 
 @dataclass(frozen=True)
 class QuestionSet:
@@ -53,6 +57,8 @@ def read_source(
     """
     if source.startswith("lamp-qa:"):
         asked_of, _, answers = source.removeprefix("lamp-qa:").rpartition(":")
+        if not (asked_of and answers):
+            raise ConfigurationError(f"data source {source!r} needs two files: use {LAMP_QA}")
         ranked = lamp_questions(Path(asked_of), Path(answers), posts=history, seed=seed)
         return QuestionSet(questions=ranked[:limit])
     kind, _, part = source.partition(":")
@@ -61,6 +67,7 @@ def read_source(
         return QuestionSet(questions=[case.question for case in cases], obvious=cases)
     if _holds_questions(Path(source)):
         return QuestionSet(questions=read_questions(Path(source))[:limit])
+    plain_file(source, also=ONLY_QUESTIONS)
     splits = [name for name in get_args(Split) if name != "crowd"]
     if split not in splits:
         raise ConfigurationError(f"split {split!r} is unknown: use {', '.join(splits)}")

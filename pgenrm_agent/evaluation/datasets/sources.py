@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
@@ -86,8 +87,10 @@ def _choice(where: str, record: Mapping[str, object]) -> Mapping[str, object]:
     return {**pair, "user_id": required(record, "user_id", where)}
 
 
-def plain_file(source: str) -> Path | None:
+def plain_file(source: str, *, also: tuple[str, ...] = ()) -> Path | None:
     """Return the JSONL file that a source is; None where it is one of the other kinds.
+
+    also: what the caller reads beside these, named in the refusal.
 
     Raises ConfigurationError where it is neither.
     """
@@ -105,8 +108,13 @@ def plain_file(source: str) -> Path | None:
     # A letter before the colon is a drive.
     mistyped = len(kind) > 1 and rest and not path.exists()
     if mistyped or not path.name.endswith((".jsonl", ".jsonl.gz")):
+        usages = {usage.partition(":")[0]: usage for usage in (SAMPLE, *also)}
+        usages |= {name: f"{name}:{known.usage}" for name, known in _SOURCES.items()}
+        near = [] if path.exists() else get_close_matches(kind, usages, n=1)
+        meant = f"; did you mean {usages[near[0]]}? Use" if near else ": use"
         raise ConfigurationError(
-            f"data source {source!r} is unknown: use a JSONL file, {SAMPLE}, one of {_known()}, or"
+            f"data source {source!r} is unknown{meant} a JSONL file,"
+            f" {', '.join((SAMPLE, *also))}, one of {_known()}, or"
             " NAME:FILE or NAME-prompts:FILE for a set of real people's choices"
             f" ({', '.join(PEOPLE_SETS)})"
         )

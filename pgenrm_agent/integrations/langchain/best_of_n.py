@@ -18,12 +18,13 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field
 
 from pgenrm_agent.chat_messages import question_in
 from pgenrm_agent.engines.chat_errors import keys_of, words_of
 from pgenrm_agent.engines.server_errors import without_key
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
+from pgenrm_agent.integrations.langchain.refusals import RefusesInOurWords
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Candidate, Evaluation, Message
 from pgenrm_agent.user_ids import valid_user_id
@@ -31,7 +32,7 @@ from pgenrm_agent.user_ids import valid_user_id
 __all__ = ["BestOfN"]
 
 
-class BestOfN(BaseChatModel):
+class BestOfN(RefusesInOurWords, BaseChatModel):
     """Wraps a chat model: samples `n` answers, scores them, returns the user's best.
 
     What the choice rests on is in the message's `response_metadata["pgenrm"]`: `n`, the `index` of
@@ -41,8 +42,8 @@ class BestOfN(BaseChatModel):
     that can be used is returned then. Answers that failed or cannot be judged are left out, and
     `left_out` says why. Its usage is that of all n answers.
 
-    Raises ConfigurationError when nobody is named or no question is in the messages, and what the
-    wrapped model raises where every answer fails.
+    Raises ConfigurationError when it is made with a field that is of no use, nobody is named or no
+    question is in the messages, and what the wrapped model raises where every answer fails.
 
     Attributes:
         model: Any chat model, or a chat model with tools bound.
@@ -54,8 +55,8 @@ class BestOfN(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    model: SkipValidation[Runnable[LanguageModelInput, AIMessage]]
-    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    model: Runnable[LanguageModelInput, AIMessage]
+    reward_model: PGenRM = Field(exclude=True, repr=False)
     n: Annotated[int, Field(ge=1, le=64)] = 4
     user_id: str | None = None
 

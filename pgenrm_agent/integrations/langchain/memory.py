@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, create_model
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.fields import YesOrNo
+from pgenrm_agent.integrations.langchain.refusals import wrong_call
 from pgenrm_agent.integrations.langchain.user import UserFrom, named_user, refuse_unknown_source
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import PreferencePair, StatedPreference
@@ -64,7 +65,8 @@ def memory_tools(
             application names nobody raises ConfigurationError.
 
     Raises:
-        ConfigurationError: `user_from` is "argument", or `user_id` is no usable id.
+        ConfigurationError: `reward_model` is no PGenRM, `user_from` is "argument", or `user_id` is no
+            usable id.
     """
     refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
     refuse_unknown_source(user_from)
@@ -106,6 +108,7 @@ def memory_tools(
             func=call,
             args_schema=_for_user_in_state(arguments) if in_state else arguments,
             handle_tool_error=True,
+            handle_validation_error=wrong_call,
         )
 
     return [

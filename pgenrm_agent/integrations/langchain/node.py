@@ -22,12 +22,17 @@ class EvaluationNode(Runnable[Mapping[str, Any], dict[str, Any]]):
     subgraph: its steps are kept by the surrounding graph's checkpointer, and shown by
     `stream(..., subgraphs=True)`. In plain runs it is one opaque step, because its nodes are async.
 
-    Raises ConfigurationError when the state lacks a field, and what `PGenRM.score` raises.
+    Raises ConfigurationError when it is made with arguments of no use or the state lacks a field, and
+    what `PGenRM.score` raises.
     """
 
     def __init__(
         self, reward_model: PGenRM, *, query: str, candidates: str, user: str, to: str
     ) -> None:
+        refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
+        fields = {"query": query, "candidates": candidates, "user": user, "to": to}
+        for name, field in fields.items():
+            text_of(field, name)
         self._reward_model = reward_model
         self._query, self._candidates, self._user = query, candidates, user
         self._to = to
@@ -85,8 +90,8 @@ def as_node(
         candidates: The field that holds the answers, a list of texts.
         user: The field that holds the user's id.
         to: The field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
+
+    Raises:
+        ConfigurationError: `reward_model` is no PGenRM, or the name of a field is no text.
     """
-    refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
-    for name, field in (("query", query), ("candidates", candidates), ("user", user), ("to", to)):
-        text_of(field, name)
     return EvaluationNode(reward_model, query=query, candidates=candidates, user=user, to=to)

@@ -12,10 +12,11 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.integrations.langchain.refusals import RefusesInOurWords
 from pgenrm_agent.integrations.langchain.user import user_of_run
 from pgenrm_agent.ranking import Fallback, RerankResult
 from pgenrm_agent.reward_model import PGenRM
@@ -37,12 +38,12 @@ class RerankInput(TypedDict):
     signals: NotRequired[UserSignals]
 
 
-class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
+class PersonalReranker(RefusesInOurWords, RunnableSerializable[RerankInput, RerankResult]):
     """Candidate answers in, the same answers out, what one user would like best first.
 
     Every item keeps its place in the input (`index`) and its `score`. Those that could not be
-    scored come last and say why. Raises ConfigurationError when nobody is named, and what
-    `PGenRM.rerank` raises.
+    scored come last and say why. Raises ConfigurationError when it is made with a field that is of no
+    use or nobody is named, and what `PGenRM.rerank` raises.
 
     Attributes:
         reward_model: What judges.
@@ -54,7 +55,7 @@ class PersonalReranker(RunnableSerializable[RerankInput, RerankResult]):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    reward_model: PGenRM = Field(exclude=True, repr=False)
     user_id: str | None = None
     top_n: TopN | None = None
     fallback: Fallback | None = None
@@ -118,7 +119,7 @@ def _asked(given: RerankInput) -> RerankInput:
     return given
 
 
-class PersonalDocumentReranker(BaseDocumentCompressor):
+class PersonalDocumentReranker(RefusesInOurWords, BaseDocumentCompressor):
     """Orders a retriever's documents by what one user would like best, for compression retrievers.
 
     Each document returned is a copy with new metadata: `original_index`, its place in the input;
@@ -136,7 +137,7 @@ class PersonalDocumentReranker(BaseDocumentCompressor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    reward_model: PGenRM = Field(exclude=True, repr=False)
     user_id: str | None = None
     top_n: TopN | None = None
     fallback: Fallback | None = None

@@ -8,10 +8,11 @@ from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackMan
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import ArgsSchema, BaseTool, ToolException
 from langgraph.prebuilt import InjectedState
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, ConfigDict, Field
 
 from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.integrations.langchain.refusals import RefusesInOurWords, wrong_call
 from pgenrm_agent.integrations.langchain.user import (
     UserFrom,
     named_user,
@@ -44,7 +45,7 @@ class RankForStateArguments(RankArguments):
     user_id: Annotated[Any, InjectedState("user_id")] = None
 
 
-class PGenRMTool(BaseTool):
+class PGenRMTool(RefusesInOurWords, BaseTool):
     """Ranks answers for one user; the text is a short ranking, the artifact the evaluation.
 
     Made by `as_tool`. With `bound_user`, or with `user_from` "config" or "state", the tool
@@ -54,8 +55,9 @@ class PGenRMTool(BaseTool):
     The artifact is JSON data, so that every checkpointer gives back what it got;
     `Evaluation.model_validate` reads it.
 
-    A request that cannot be scored is answered to the model as a tool error, in one line. Where the
-    application was to name the user and has not, ConfigurationError is raised.
+    A request that cannot be scored, or has arguments of no use, is answered to the model as a tool
+    error, in one line. Where the application was to name the user and has not, ConfigurationError is
+    raised; so it is by the constructor for a field that is of no use.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -69,7 +71,8 @@ class PGenRMTool(BaseTool):
     args_schema: ArgsSchema | None = RankForArguments
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: bool = True
-    reward_model: SkipValidation[PGenRM] = Field(exclude=True, repr=False)
+    handle_validation_error: Any = wrong_call
+    reward_model: PGenRM = Field(exclude=True, repr=False)
     bound_user: str | None = None
     user_from: UserFrom = "argument"
 
@@ -136,7 +139,7 @@ def as_tool(
             which the application names nobody raises ConfigurationError.
 
     Raises:
-        ConfigurationError: `user_id` is no usable id.
+        ConfigurationError: `reward_model` is no PGenRM, or `user_id` no usable id.
     """
     refuse_other(reward_model, PGenRM, "reward_model", "a PGenRM")
     refuse_unknown_source(user_from)

@@ -152,6 +152,14 @@ def test_a_line_of_a_file_of_answers_ends_at_its_end_alone(tmp_path: Path) -> No
     assert read_candidates([f"@{file}"]) == ["A good\u2028line.", "Another\x85one."]
 
 
+def test_consent_says_what_it_needs(tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    done = pgenrm("users", "consent", "ada", "--memory", memory)
+    assert done.returncode == 2
+    assert "--give or --withdraw is needed" in done.complaint
+    assert not memory.exists()
+
+
 def test_consent_is_given_and_withdrawn(tmp_path: Path) -> None:
     memory = ("--memory", str(tmp_path))
     for option, expected in (("--give", True), ("--withdraw", False)):

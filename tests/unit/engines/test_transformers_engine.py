@@ -18,6 +18,7 @@ from pgenrm_agent.engines import Prompt, SamplingParams, load_engine
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.engines.transformers_loading import opened_from
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
+from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import Message
 
 
@@ -189,7 +190,7 @@ async def test_an_adapter_changes_the_samples(tiny_llama: Path, tmp_path: Path) 
         ("transformers", "./nowhere", {}, EngineUnavailable, "nowhere"),
         ("abacus", "x", {}, ConfigurationError, "abacus"),
         ("transformers", "x", {"wheels": 4}, ConfigurationError, "wheels"),
-        ("transformers", "x", {"dtype": "float7"}, ConfigurationError, "float7"),
+        ("transformers", bundled_model(), {"dtype": "float7"}, ConfigurationError, "float7"),
         ("transformers", "x", {"max_batch": 0}, ConfigurationError, "max_batch"),
     ],
 )

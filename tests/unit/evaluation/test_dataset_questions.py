@@ -216,5 +216,7 @@ def test_a_mistyped_source_and_an_empty_file_are_told(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ConfigurationError, match=r"empty\.jsonl is empty"):
         read_source(str(file), split="test", history=2, seed=1)
-    with pytest.raises(ConfigurationError, match=r"'pepole:mine\.jsonl' is unknown: .*people:FILE"):
+    with pytest.raises(
+        ConfigurationError, match=r"'pepole:mine\.jsonl' is unknown; did you mean people:FILE"
+    ):
         read_source("pepole:mine.jsonl", split="test", history=2, seed=1)

@@ -241,6 +241,10 @@ def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
         ("people:", "people:FILE"),
         ("votes:rows.csv", "prb:PATH"),
         (f"people:{tmp_path}/none.jsonl", "no such file"),
+        (f"people:{tmp_path}", "it is a folder"),
+        ("prb:/nowhere/rows", "rows: no such file or folder$"),
+        ("prb:./nowhere", "nowhere: no such file or folder$"),
+        ("prb:owner/rows.jsonl", "rows.jsonl: no such file or folder$"),
         (f"prb:{tmp_path}", "holds no parquet"),
     ):
         with pytest.raises(ConfigurationError, match=complaint):
@@ -258,6 +262,49 @@ def test_what_cannot_be_a_source_is_told(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ConfigurationError, match=complaint):
             load_rows(f"prb:{tmp_path / name}")
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("pbr:rows", "prb:PATH"),
+        ("prb:", "prb:PATH"),
+        ("People:rows.jsonl", "people:FILE"),
+        ("people-topic:rows.jsonl", "people-topics:FILE"),
+        ("polis-prompt:rows.jsonl", "polis-prompts:FILE"),
+        ("sampel", "sample"),
+        ("obvius", "obvious"),
+        ("lampqa:a.jsonl:b.jsonl", "lamp-qa:QUESTIONS:ANSWERS"),
+    ],
+)
+def test_of_a_mistyped_source_the_nearest_is_named(source: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read_source(source, split="test", history=1, seed=0)
+    said = str(refused.value)
+    assert said.startswith(f"data source {source!r} is unknown; did you mean {meant}? Use a JSONL")
+    assert "sample, lamp-qa:QUESTIONS:ANSWERS, obvious, one of people:FILE" in said
+
+
+def test_nothing_is_guessed_of_a_name_far_from_all_or_a_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").touch()
+    for source in ("zzz:rows.jsonl", str(tmp_path / "sample.csv")):
+        with pytest.raises(
+            ConfigurationError, match="is unknown: use a JSONL file, sample, one of"
+        ):
+            load_rows(source)
+
+
+def test_a_source_of_its_own_is_suggested_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+    register_source("ballots", lambda rest: [], usage="CSV")
+    with pytest.raises(ConfigurationError, match=r"did you mean ballots:CSV\?"):
+        load_rows("balots:2026.csv")
+
+
+def test_half_of_what_lamp_qa_needs_is_told() -> None:
+    for source in ("lamp-qa:", "lamp-qa:a.jsonl", "lamp-qa:a.jsonl:"):
+        with pytest.raises(ConfigurationError, match="two files: use lamp-qa:QUESTIONS:ANSWERS"):
+            read_source(source, split="test", history=1, seed=0)
 
 
 def test_lamp_qa_is_read(tmp_path: Path) -> None:

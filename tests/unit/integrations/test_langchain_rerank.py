@@ -23,8 +23,9 @@ from pydantic import SecretStr
 from typing_extensions import TypedDict
 
 from pgenrm_agent import as_node
-from pgenrm_agent.errors import ConfigurationError, EngineTimeout
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout, InvalidInput
 from pgenrm_agent.integrations.langchain.best_of_n import BestOfN
+from pgenrm_agent.integrations.langchain.node import EvaluationNode
 from pgenrm_agent.integrations.langchain.reranker import PersonalDocumentReranker, PersonalReranker
 from pgenrm_agent.reward_model import PGenRM, RerankResult
 from pgenrm_agent.schema import Evaluation
@@ -57,6 +58,45 @@ async def test_a_reranker_is_a_step_of_a_chain_and_takes_the_user_from_its_confi
 def test_a_reranker_without_a_person_says_what_to_do(rm: PGenRM) -> None:
     with pytest.raises(ConfigurationError, match="no user is named"):
         PersonalReranker(reward_model=rm).invoke({"query": "How?", "candidates": ANSWERS})
+
+
+def test_whatever_is_made_of_no_reward_model_is_refused_at_once(rm: PGenRM) -> None:
+    chat = GenericFakeChatModel(messages=iter([]))
+    for wrong in (None, "pgenrm-tiny", 5, PGenRM, ScriptedEngine("So."), chat):
+        given: Any = {"reward_model": wrong}
+        for make in (PersonalReranker, PersonalDocumentReranker):
+            with pytest.raises(
+                ConfigurationError, match="reward_model: a PGenRM is needed"
+            ) as said:
+                make(**given)
+            assert "\n" not in str(said.value)
+        with pytest.raises(ConfigurationError, match="reward_model: a PGenRM is needed"):
+            BestOfN(model=chat, **given)
+        fields = {"query": "query", "candidates": "answers", "user": "user", "to": "to"}
+        for node in (as_node, EvaluationNode):
+            with pytest.raises(ConfigurationError, match=r"reward_model is .*: pass a PGenRM"):
+                node(**given, **fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "wrong", "said"),
+    [
+        (PersonalReranker, "top_n", 0, "top_n: use 1 or more (got 0)"),
+        (PersonalDocumentReranker, "fallback", "none", "fallback: use 'order' (got \"none\")"),
+        (PersonalDocumentReranker, "user_id", 5, "user_id: a text is needed (got 5)"),
+        (BestOfN, "n", 65, "n: use 64 or less (got 65)"),
+        (BestOfN, "model", "gpt", 'model: a Runnable is needed (got "gpt")'),
+    ],
+)
+def test_a_wrong_field_is_refused_in_our_words(
+    rm: PGenRM, kind: Any, field: str, wrong: Any, said: str
+) -> None:
+    given = {"reward_model": rm, "model": GenericFakeChatModel(messages=iter([])), field: wrong}
+    if kind is not BestOfN:
+        del given["model"]
+    with pytest.raises(InvalidInput) as refused:
+        kind(**given)
+    assert str(refused.value) == f"{kind.__name__} cannot be made: {said}"
 
 
 async def test_documents_come_back_ordered_with_their_metadata_and_place(rm: PGenRM) -> None:

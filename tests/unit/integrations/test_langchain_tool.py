@@ -16,6 +16,8 @@ from langchain_tests.unit_tests import ToolsUnitTests
 
 from pgenrm_agent import as_tool
 from pgenrm_agent.engines.protocol import Prompt
+from pgenrm_agent.errors import InvalidInput
+from pgenrm_agent.integrations.langchain.memory import memory_tools
 from pgenrm_agent.integrations.langchain.tool import PGenRMTool
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, Scaling
@@ -114,10 +116,43 @@ def test_bad_input_comes_back_as_a_tool_error_in_one_line(rm: PGenRM) -> None:
         {"query": " ", "candidates": ["red"], "user_id": "ada"},
         {"query": "Which?", "candidates": [], "user_id": "ada"},
         {"query": "Which?", "candidates": ["red"]},
+        {"query": "Which?", "user_id": "ada"},
+        {"query": "Which?", "candidates": "red", "user_id": "ada"},
+        {"query": "Which?", "candidates": [None], "user_id": "ada"},
+        {"query": 5, "candidates": ["red"], "user_id": 5},
+        {},
     ):
         message = call(as_tool(rm), **arguments)
         assert message.status == "error"
         assert "\n" not in message.content
+        assert "pydantic" not in message.content
+
+
+def test_wrong_arguments_are_told_to_the_model_in_our_words(rm: PGenRM) -> None:
+    told = call(as_tool(rm), query=5, candidates="red", user_id="ada").content
+    assert told == (
+        "these arguments cannot be used: query: a text is needed (got 5); candidates: a list is needed"
+        ' (got "red")'
+    )
+    for tool in memory_tools(rm, user_id="ada"):
+        said = tool.invoke({"query": "Which?"})
+        assert re.fullmatch(r"these arguments cannot be used: \w+: it is missing.*", said), said
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "said"),
+    [
+        ("reward_model", "pgenrm-tiny", 'reward_model: a PGenRM is needed (got "pgenrm-tiny")'),
+        ("reward_model", None, "reward_model: a PGenRM is needed (got null)"),
+        ("bound_user", 5, "bound_user: a text is needed (got 5)"),
+        ("user_from", "x", "user_from: use 'argument', 'config' or 'state' (got \"x\")"),
+    ],
+)
+def test_a_tool_made_with_a_wrong_field_is_refused_in_our_words(
+    rm: PGenRM, field: str, wrong: Any, said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"^PGenRMTool cannot be made: {re.escape(said)}$"):
+        PGenRMTool(**{"reward_model": rm, field: wrong})
 
 
 def test_a_model_that_writes_no_chain_is_a_tool_error_not_a_score(rm: PGenRM) -> None:

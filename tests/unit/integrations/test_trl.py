@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgenrm_agent import as_reward_func
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.integrations.trl import labeled_pairs, write_labeled_pairs
+from pgenrm_agent.integrations.trl import PersonalReward, labeled_pairs, write_labeled_pairs
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.testing import ScriptedEngine
@@ -97,6 +98,45 @@ def test_a_row_that_cannot_be_judged_is_not_scored_and_stops_nobody(rm: PGenRM) 
         user_id=["ada"] * 7,
     )
     assert rewards == [4.0, None, None, None, None, 4.0, 4.0]
+
+
+def test_a_prompt_or_completion_that_is_none_is_not_scored(rm: PGenRM) -> None:
+    reward = as_reward_func(rm)
+    silent = [{"role": "assistant", "content": None}]
+    unasked = [{"role": "user", "content": None}]
+    rewards = reward(
+        prompts=["How?", "How?", None, None, "How?", unasked],
+        completions=["So. 4", None, "So. 4", None, silent, "So. 4"],
+        user_id=["ada"] * 6,
+    )
+    assert rewards == [4.0, None, None, None, None, None]
+    assert reward.not_scored == 5
+
+
+@pytest.mark.parametrize("wrong", [5, float("nan"), {"role": "user"}, b"So.", [None], ["So."]])
+def test_what_is_neither_a_text_nor_a_conversation_is_refused(rm: PGenRM, wrong: Any) -> None:
+    reward = as_reward_func(rm)
+    for prompts, completions in (
+        (["How?", wrong], ["So. 4"] * 2),
+        (["How?"] * 2, ["So. 4", wrong]),
+    ):
+        with pytest.raises(ConfigurationError, match=r"(prompts|completions|messages)\[[01]\] is "):
+            reward(prompts=prompts, completions=completions, user_id=["ada"] * 2)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "How?"])
+def test_no_list_of_prompts_or_completions_is_refused(rm: PGenRM, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"prompts is .*: pass a list of texts"):
+        as_reward_func(rm)(prompts=wrong, completions=["So. 4"], user_id=["ada"])
+    with pytest.raises(ConfigurationError, match=r"completions is .*: pass a list of texts"):
+        as_reward_func(rm)(prompts=["How?"], completions=wrong, user_id=["ada"])
+
+
+def test_a_reward_of_no_reward_model_is_refused() -> None:
+    for wrong in (None, "pgenrm-tiny", PGenRM):
+        for make in (as_reward_func, PersonalReward):
+            with pytest.raises(ConfigurationError, match=r"reward_model is .*: pass a PGenRM"):
+                make(wrong)  # type: ignore[arg-type]
 
 
 def test_more_completions_than_a_request_holds_are_judged_in_groups(rm: PGenRM) -> None:
