@@ -29,6 +29,7 @@ from pgenrm_agent.engines.protocol import (
     SchemaRefused,
 )
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout
+from pgenrm_agent.evidence import shown_signals
 from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
 from pgenrm_agent.graphs.spans import sample
 from pgenrm_agent.graphs.state import (
@@ -302,7 +303,7 @@ class Sampler:
         return derive_seed(draft["seed"], goal) if draft["text"] else draft["seed"]
 
     def _turn(self, owner: str, order: Iterable[int], text: str, goal: Section) -> Turn:
-        signals = self.signals[owner]
+        signals = shown_signals(self.request, self.signals[owner], self.chain_format)
         return self.chain_format.turn(
             goal,
             text,

@@ -20,6 +20,18 @@ NAMED = 3
 """So many texts are named in a warning; how many more there are is counted."""
 
 
+def shown_signals(
+    request: EvaluationRequest, signals: UserSignals, chain_format: ChainFormat
+) -> UserSignals:
+    """Return what every prompt of an evaluation has room for, whichever candidates it holds.
+
+    So a choice has one number in all chains.
+    """
+    texts = [request.candidates[place].text for place in request.usable]
+    history, stated = chain_format.fitting(request.query, texts, signals.history, signals.stated)
+    return signals.model_copy(update={"history": tuple(history), "stated": tuple(stated)})
+
+
 def evidence_of(
     request: EvaluationRequest,
     signals: UserSignals,
@@ -38,12 +50,9 @@ def evidence_of(
         asked_for: How many past choices were to be selected at most.
     """
     known = signals.choices_known
+    shown = shown_signals(request, signals, chain_format)
     judged = [request.candidates[place] for place in request.usable]
     request = request.model_copy(update={"candidates": tuple(judged)})
-    history, stated = chain_format.fitting(
-        request.query, [item.text for item in request.candidates], signals.history, signals.stated
-    )
-    shown = signals.model_copy(update={"history": tuple(history), "stated": tuple(stated)})
     clipped = tuple(_clipped(request, shown, chain_format))
     query_writing = writing_of(request.query)
     candidate_writings = {

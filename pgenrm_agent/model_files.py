@@ -34,7 +34,7 @@ ADAPTER_FILE = "adapter_config.json"
 _PICKLED = re.compile(
     r"(?:pytorch_model|adapter_model|model|weights|consolidated).*\.(?:bin|pt|pth|ckpt|pkl|pickle)"
 )
-HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
+HUB_NAME = re.compile(r"(?!.*(?:--|\.\.))(?:\w[\w.-]*/)?\w[\w.-]*")
 
 
 def bundled_model() -> Path:

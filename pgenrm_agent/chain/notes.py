@@ -12,8 +12,8 @@
 A criterion's number is its points; weights are their shares. There are no totals. All that a model
 may write is a grammar, so that what it does write can be read. The grammar knows the past choices as
 they can be counted (`chain.signs`): a taste that they do not show on the whole cannot be named, unless
-it was asked for, and for a taste only the choices that show it can be cited. Which tastes a model
-names, and what they weigh, is left to it.
+something was stated or the persona is already there, and for a taste only the choices that show it can
+be cited. Which tastes a model names, and what they weigh, is left to it.
 """
 
 from __future__ import annotations
@@ -396,7 +396,7 @@ class Writer:
             options.append(_quoted(ASKED))
         if numbers := self._showing(theme, sign):
             cited = self._rule(
-                f"cited{''.join(map(str, numbers))}",
+                f"cited{'_'.join(map(str, numbers))}",
                 " | ".join(
                     _quoted(cite(subset))
                     for size in range(1, len(numbers) + 1)

@@ -158,14 +158,17 @@ def _reasons(chain: EvaluationChain, choice_ids: Sequence[str]) -> Iterator[str]
         if criterion.reason
     ]
     yield from reasons
-    cited = {int(number) for reason in reasons for number in _numbers_cited(reason)}
-    if meant := [f"{n} is {choice_ids[n - 1]}" for n in sorted(cited) if n <= len(choice_ids)]:
-        yield f"choice {', '.join(meant)}"
+    cited = {number for reason in reasons for number in _numbers_cited(reason)}
+    named = [
+        f"{number} is {name}" for number, name in enumerate(choice_ids, 1) if str(number) in cited
+    ]
+    if named:
+        yield f"choice {', '.join(named)}"
 
 
 def _numbers_cited(reason: str) -> list[str]:
-    cited = re.search(r"\bchoices? (\d+(?:, \d+)*(?: and \d+)?)", reason)
-    return re.findall(r"\d+", cited[1]) if cited else []
+    lists = re.findall(r"\bchoices? (\d+(?:, \d+)*(?:,? and \d+)?)", reason)
+    return [number for cited in lists for number in re.findall(r"\d+", cited)]
 
 
 def _reward(score: CandidateScore) -> str:

@@ -41,6 +41,7 @@ from pgenrm_agent.debugging.views import (
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation_input import evaluation_input
+from pgenrm_agent.evidence import shown_signals
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
 from pgenrm_agent.graphs.run_store import MEMORY, ForgetRuns, forget_in, open_saver
 from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN, signals_in
@@ -286,6 +287,7 @@ class DebugSession(Closeable):
             raise ConfigurationError(
                 f"chain {chain} of run {run} has no prompt to show: {NO_LONGER_OPEN}"
             )
+        signals = shown_signals(request, signals, chain_format)
         return chain_format.turn(
             SECTIONS[min(following, len(SECTIONS) - 1)],
             draft["text"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,13 @@ from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 COMPACT, PUBLISHED = ChainFormat.load("compact-2"), ChainFormat.load("published")
 PAIR = PreferencePair(query="Tea or coffee?", chosen="Tea, plainly.", rejected="It depends a lot.")
+NOTED = """## Notes
+### Persona
+They want short answers.
+### Criteria
+1. Brevity (3): You can see it in choice 1: the chosen answer was shorter.
+### Marks
+""" + "\n".join(f"Response {number}: Brevity {number}." for number in range(1, 5))
 QUERY = "How do I cook the rice?"
 ANSWERS = ("Simmer it for twelve minutes.", "It is such a joy to cook it!")
 
@@ -212,3 +221,35 @@ def test_a_request_has_one_limit_of_candidates() -> None:
     ):
         with pytest.raises(ValueError, match=r"more than 1,024 entries|at most 1024 items"):
             make(("a",) * (MAX_CANDIDATES + 1))
+
+
+def test_a_choice_has_one_number_in_all_groups_of_candidates() -> None:
+    """What fits beside the longest answers is shown with the short ones, too."""
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    history = tuple(
+        PreferencePair(
+            id=f"p{age}",
+            query=f"number {age}, " + "word " * 40,
+            chosen="word " * 100,
+            rejected="look " * 115,
+            created_at=day - age * timedelta(days=1),
+        )
+        for age in range(6)
+    )
+    answers = [f"{'word ' * 115}{number}" for number in range(4)] + ["a", "b", "c", "d"]
+    scaling = Scaling(individual=4, prototype=0, seed=1, history=6)
+    engine = ScriptedEngine([NOTED])
+    with PGenRM(engine=engine, chain_format=COMPACT, scaling=scaling) as rm:
+        known = UserSignals(user_id="ada", history=history)
+        result = rm.score("ada", QUERY, answers, signals=known)
+    shown = {
+        tuple(
+            re.findall(
+                r"User: number (\d)", prompt.messages[-1].content + prompt.messages[0].content
+            )
+        )
+        for call in engine.calls
+        for prompt in call[0]
+    }
+    assert 1 < result.evidence.choices < 6
+    assert shown == {tuple(name[1:] for name in result.evidence.choice_ids)}

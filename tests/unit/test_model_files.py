@@ -58,7 +58,7 @@ def test_a_folder_with_a_model_is_taken(here: Path, place: str) -> None:
     "place",
     [
         *("./gpt2", "../gpt2", "/nowhere/gpt2", "~/gpt2", "a/b/c", "gpt2/", ".hidden"),
-        *("runs/modle", "runs/deeper/still", "C:\\models\\gpt2", Path("gpt2")),
+        *("runs/modle", "runs/deeper/still", "C:\\models\\gpt2", Path("gpt2"), "a--b/c", "a..b/c"),
     ],
     ids=str,
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from importlib.resources import as_file, files
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 import xgrammar
@@ -305,3 +309,23 @@ def test_an_edited_persona_is_followed_in_any_words() -> None:
     matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=True)
     assert matcher.accept_string(text)
     assert matcher.is_terminated()
+
+
+def test_a_dozen_choices_are_not_taken_for_the_first_two(tmp_path: Path) -> None:
+    with as_file(files("pgenrm_agent.chain") / "formats" / "compact-2") as shipped:
+        copytree(shipped, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "format.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_history": 12, "room": None}))
+    texts = [*2 * [(LISTED, PLAIN)], *9 * [(PLAIN, "It rains!")], (CAREFUL, PLAIN)]
+    history = [_pair(*pair) for pair in texts]
+    turn = ChainFormat.load(tmp_path).turn(
+        "rubric", CHAIN_BEGUN, query="q", candidates=["a"], history=history
+    )
+    assert turn.grammar is not None
+    for reason, allowed in {
+        f"{STRUCTURED} choices 1 and 2: {LAID_OUT}": True,
+        f"{STRUCTURED} choice 12: {LAID_OUT}": False,
+        f"{CAREFULLY} choice 12.": True,
+        f"{CAREFULLY} choices 1 and 2.": False,
+    }.items():
+        assert _allows(turn.grammar, f"1. {reason}\n") is allowed, reason
