@@ -163,13 +163,15 @@ def _of_one_list(text: str, read: _Read, named_in: str, notes: list[str]) -> lis
     if all(weights == alike[0] for weights in alike):
         return lists[0][1]
     notes.append("repeated_criterion")
+    # "Past choices: 80% short, 20% long" is no list of criteria that anything is marked on.
+    marked = [all(mentions(item.name, named_in) for item in own) for _, own in whole]
+    if sum(marked) == 1:
+        return whole[marked.index(True)][1]
     counts = which_counts([_introduction(part) for part, _ in whole])
     if counts is None:
-        marked = [all(mentions(item.name, named_in) for item in own) for _, own in whole]
-        if not marked[0] or any(marked[1:]):
-            notes.append("weights_in_doubt")
-            return []
-    return whole[counts or 0][1]
+        notes.append("weights_in_doubt")
+        return []
+    return whole[counts][1]
 
 
 def _parts(text: str) -> list[str]:
