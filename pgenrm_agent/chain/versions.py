@@ -55,7 +55,7 @@ _FINAL = re.compile(
     r"|\blet me (?:\w+ )?(?:redo|rewrite|revise|correct|adjust|reconsider|fix|start over|try again)\b"
     r"|(?:^|[.!?\n]\s*|\b(?:but|or) )(?:instead|actually|rather)(?=\s?[,:—–-]|$)"
     r"|\bwait(?=\s?[,.!:…—–-]|$)|\bsorry\b|\boops\b|\bnope\b|\bhmm+\b|\bscratch (?:that|this)\b"
-    r"|\bsecond thoughts?\b|\bon reflection\b|\btoo (?:low|high)\b"
+    r"|\bsecond thoughts?\b|\b(?:look|read)ing again\b|\bon reflection\b|\btoo (?:low|high)\b"
     r"|\b(?:no|nein|non|não|nee|нет)(?=[,;:.!…–—])|\b(?:corrijo|en fait|вернее|точнее)\b"
     r"|不对|不對|应该|應該|更正|いや|訂正|やはり|아니"
 )
