@@ -37,6 +37,7 @@ _SO = re.compile(r"\b(?:but(?! not)|so|yet)\b|\bfor (?:this|our|them)\b")
 _MEANT = re.compile(
     r"\b(?:this|these|here|now|but|our|actual\w*|real|final\w*|mine|my|evaluation|answer)\b"
 )
+_OWN = re.compile(r"\b(?:mine|my own|my (?:answer|evaluation)|the (?:actual|real))\b")
 _BETTER = (
     r"(?:final|correct(?:ed|ion)|revis(?:ed|ion)|reconsidered|adjusted|updated|improved|rewritten"
     r"|personali[sz]ed|adapted|korrig\w*|corrig\w*)"
@@ -64,6 +65,7 @@ _I_WOULD = re.compile(
     r"\bi(?:['’]d| would)\b.{0,80}\b(?:if|had|were)\b|\b(?:if|had|were)\b.{0,80}\bi(?:['’]d| would)\b"
     r"|\bich würde\b"
 )
+_MARKUP = " \t\r\n#*_`"
 _LISTED = re.compile(r"\s*(?:[-*•+|]|\(?\d{1,3}[.)])\s")
 _NUMBERING = re.compile(r"(?m)\b\d{1,2}[.)](?=\s)|^\s*```\w*$")
 _SENTENCE_END = re.compile(r"[.!?。！？\n]+\s*")
@@ -76,18 +78,24 @@ def which_counts(introductions: Sequence[str]) -> int | None:
     meant: list[int] = []
     for place, words in enumerate(shown):
         last = _last(words)
-        if not HYPOTHETICAL.search(words):
-            meant.append(place)
-        elif not HYPOTHETICAL.search(last) or _FINAL.search(last) or _is_contrast(last):
+        is_led = HYPOTHETICAL.search(last) and not (_FINAL.search(last) or _is_contrast(last))
+        if place == 0:
+            # A whole sentence before the first version may well be about most users, or give an example.
+            is_led = is_led and not _is_sentence(introductions[0])
+        elif not is_led and HYPOTHETICAL.search(words):
             return None  # "That was for most users. This one: ..." may be meant.
+        if not is_led:
+            meant.append(place)
     if not meant:
         return None
     words = shown[meant[-1]]
+    told = meant[-1] == 0 or _FINAL.search(words)
     if len(meant) > 1:
-        return meant[-1] if _FINAL.search(words) else None
-    # Behind what is said to be for anybody, another version is for this person.
-    told = _FINAL.search(words) or _MEANT.search(words) or _FOR_ANYBODY.search(_last(shown[0]))
-    return meant[-1] if told or meant[-1] == 0 else None
+        told = told or (HYPOTHETICAL.search(shown[0]) and _OWN.search(words))
+    else:
+        # Behind what is said to be for anybody, another version is for this person.
+        told = told or _MEANT.search(words) or _FOR_ANYBODY.search(_last(shown[0]))
+    return meant[-1] if told else None
 
 
 def is_aside(words: str) -> bool:
@@ -100,10 +108,17 @@ def leads_aside(line: str) -> bool:
 
     A criterion, or a whole sentence, may well be about most users, or give an example.
     """
-    ended = line[-LONGEST_INTRODUCTION:].rstrip(" \t\r*_")
-    is_sentence = ended.endswith((".", "!", "?", "。")) or _LISTED.match(line)
-    is_lead = ended.endswith((":", "：")) or (not is_sentence) or _I_WOULD.search(ended.casefold())
-    return bool(is_lead) and is_aside(line)
+    is_lead = line.rstrip(_MARKUP).endswith((":", "：")) or not (
+        _is_sentence(line) or _LISTED.match(line)
+    )
+    return bool(is_lead or _I_WOULD.search(line[-LONGEST_INTRODUCTION:].casefold())) and is_aside(
+        line
+    )
+
+
+def _is_sentence(words: str) -> bool:
+    ended = _NUMBERING.sub("", words[-LONGEST_INTRODUCTION:]).rstrip(_MARKUP)
+    return ended.endswith((".", "!", "?", "。"))
 
 
 def _is_contrast(sentence: str) -> bool:
