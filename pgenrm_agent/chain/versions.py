@@ -37,7 +37,9 @@ _SO = re.compile(r"\b(?:but(?! not)|so|yet)\b|\bfor (?:this|our|them)\b")
 _MEANT = re.compile(
     r"\b(?:this|these|here|now|but|our|actual\w*|real|final\w*|mine|my|evaluation|answer)\b"
 )
-_OWN = re.compile(r"\b(?:mine|my own|my (?:answer|evaluation)|the (?:actual|real))\b")
+_OWN = re.compile(
+    r"\b(?:mine|my own|now (?:the|my|for this)|my (?:answer|evaluation)|the (?:actual|real))\b"
+)
 _BETTER = (
     r"(?:final|correct(?:ed|ion)|revis(?:ed|ion)|reconsidered|adjusted|updated|improved|rewritten"
     r"|personali[sz]ed|adapted|korrig\w*|corrig\w*)"
@@ -67,7 +69,7 @@ _I_WOULD = re.compile(
 )
 _MARKUP = " \t\r\n#*_`"
 _LISTED = re.compile(r"\s*(?:[-*•+|]|\(?\d{1,3}[.)])\s")
-_NUMBERING = re.compile(r"(?m)\b\d{1,2}[.)](?=\s)|^\s*```\w*$")
+_NUMBERING = re.compile(r"(?m)(?:^|(?<=[:,;]))[ \t]{0,20}\d{1,2}[.)](?=\s)|^[ \t]{0,20}```\w*$")
 _SENTENCE_END = re.compile(r"[.!?。！？\n]+\s*")
 LONGEST_INTRODUCTION = 2_000
 
