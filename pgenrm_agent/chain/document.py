@@ -12,6 +12,7 @@ marks as criteria; the text kept has the form above.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -33,6 +34,8 @@ NESTED = "evaluation"
 MOST_OBJECTS = 8
 WEIGHT_TOLERANCE = 1.0
 """By how much weights may miss a sum of 100 before that is noted."""
+ROUNDED = 0.015
+"""By how much shares of 1 that are written twice may differ."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> Document:
@@ -43,6 +46,11 @@ def _unique(pairs: list[tuple[str, object]]) -> Document:
     return members
 
 
+_WEIGHTS_KEY = re.compile(
+    r"(?:(?:criteri(?:a|on)|rubric|final|personali[sz]ed)[_ ]?)?weights", re.IGNORECASE
+)
+# "...", "<who they are>"
+_PLACEHOLDER = re.compile(r"[\W_]*|\s*(?:<[^<>]*>|\[[^\[\]]*\]|string)\s*")
 # Models write real line breaks inside strings.
 _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
@@ -161,10 +169,14 @@ def document_in(text: str) -> Document | None:
         return None
     held = [sum(key in document for key in KEYS.values()) for document in documents]
     fullest = [place for place, count in enumerate(held) if count == max(held)]
+    # A schema, or a form that is still to be filled in, counts for nothing before the chain.
+    while len(fullest) > 1 and not _is_filled(documents[fullest[0]]):
+        del fullest[0]
     last = documents[fullest[-1]]
     # Behind an example, the chain itself may be cut off.
-    is_cut = '"persona"' in answer[reached:] and is_aside(introductions[fullest[-1]])
-    if all(documents[place] == last for place in fullest) and not is_cut:
+    is_cut = '"persona"' in answer[reached:].partition("{")[2]
+    is_cut = is_cut and is_aside(introductions[fullest[-1]])
+    if all(_is_alike(documents[place], last) for place in fullest) and not is_cut:
         return last
     counts = which_counts([introductions[place] for place in fullest])
     if counts is None:
@@ -193,8 +205,52 @@ def _flat(value: object) -> Document | None:
     return document
 
 
+def _is_filled(document: Document) -> bool:
+    """Whether the persona and the criteria that an object has say something, and can be read."""
+    said = [persona_of(document) or ""] if "persona" in document else []
+    try:
+        said += [name for name, _ in _weights_in(document)]
+    except ChainError:
+        return False
+    return not any(_PLACEHOLDER.fullmatch(text) for text in said)
+
+
+def _weights_in(document: Document) -> list[tuple[str, float]]:
+    written = criteria_of(document) if "criteria" in document else ()
+    return [(criterion.name, criterion.weight) for criterion in written]
+
+
+def _is_alike(document: Document, last: Document) -> bool:
+    """Whether two objects have the same weights and marks, whatever words stand beside them."""
+    if document == last:
+        return True
+    words = {"persona", "criteria"} if "scores" in last else {"criteria"}
+    rest, rest_of_last = (
+        {
+            key: _without_reasons(part)
+            for key, part in version.items()
+            if key not in words and not _is_weights(key)
+        }
+        for version in (document, last)
+    )
+    try:
+        return rest == rest_of_last and _weights_in(document) == _weights_in(last)
+    except ChainError:
+        return False
+
+
+def _without_reasons(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {
+            key: _without_reasons(part)
+            for key, part in value.items()
+            if key != "why" or not isinstance(part, str)
+        }
+    return value
+
+
 def _is_weights(key: str) -> bool:
-    return key.casefold().endswith("weights")
+    return _WEIGHTS_KEY.fullmatch(key) is not None
 
 
 def _whole(value: Document) -> Document:
@@ -284,32 +340,39 @@ def _rows(document: Document) -> list[object]:
     listed = rows if isinstance(rows, list) else []
     read: list[object] = [{"name": row} if isinstance(row, str) else row for row in listed]
     for key, weights in document.items():
-        if not _is_weights(key) or not isinstance(weights, Mapping):
+        if not _is_weights(key) or not isinstance(weights, Mapping) or not weights:
             continue
-        by_name = {" ".join(str(name).split()).casefold(): part for name, part in weights.items()}
-        names = [_name_in(row).casefold() for row in read]
-        beside = [_weight(by_name.get(name)) for name in names]
+        names = [_folded(_name_in(row)) for row in read]
+        by_name = {_folded(str(name)): part for name, part in weights.items()}
+        is_clear = len(by_name) == len(weights)
+        for total in {"total", "sum"} - set(names):
+            by_name.pop(total, None)
         named = [row for row in read if isinstance(row, Mapping)]
         own = [_weight(row.get("weight")) for row in named]
-        if (
-            not all(names)
-            or set(by_name) != set(names)
-            or (any(own) and _shares(own) != _shares(beside))
-        ):
+        is_theirs = is_clear and all(names) and set(by_name) == set(names)
+        beside = [by_name[name] for name in names] if is_theirs else [*by_name.values()]
+        if not (_are_same_shares(own, [*map(_weight, beside)]) if any(own) else is_theirs):
             raise ChainError(
                 f"{key!r:.40} and the criteria do not go together: which weights count is not sure",
                 reason="no_rubric",
             )
         if not any(own):
-            read = [
-                {**row, "weight": by_name[name]} for row, name in zip(named, names, strict=True)
-            ]
+            read = [{**row, "weight": weight} for row, weight in zip(named, beside, strict=True)]
     return read
 
 
-def _shares(weights: Sequence[float | None]) -> list[float]:
-    total = sum(weight or 0.0 for weight in weights) or 1.0
-    return [round((weight or 0.0) / total, 2) for weight in weights]
+def _folded(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
+
+
+def _are_same_shares(own: Sequence[float | None], beside: Sequence[float | None]) -> bool:
+    shares, again = (
+        [(weight or 0.0) / (sum(weight or 0.0 for weight in weights) or 1.0) for weight in weights]
+        for weights in (own, beside)
+    )
+    return len(shares) == len(again) and all(
+        abs(share - written) <= ROUNDED for share, written in zip(shares, again, strict=True)
+    )
 
 
 def _name_in(row: object) -> str:

@@ -140,7 +140,11 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
     # Weights that are given anew count where they are whole by themselves, and said to be better.
     anew = abs(_sum(list(last.values())) - 100) <= EXACTLY
     differ = any(last[name].weight != first[name].weight for name in first)
-    if anew and differ and which_counts(["", section or rationale]) != 1:
+    if (
+        anew
+        and differ
+        and which_counts(["", _before_again(section or rationale, next(iter(last)))]) != 1
+    ):
         return RubricReading(None, (*notes, "weights_in_doubt"))
     unique = last if anew else first
     kept = tuple(unique.values())[:MOST_CRITERIA]
@@ -149,6 +153,17 @@ def read_rubric(section: str | None, rationale: str, breakdown: str) -> RubricRe
     if abs(_sum(kept) - 100) > EXACTLY:
         notes.append("weights_normalized")
     return RubricReading(Rubric.normalized(kept), tuple(notes))
+
+
+def _before_again(text: str, name: str) -> str:
+    """What is said between the line of a criterion and the last that gives it a weight; else all."""
+    lines = [line[:LONGEST_LINE] for line in text.splitlines()]
+    weighted = [place for place, line in enumerate(lines) if _WEIGHT.search(line)]
+    own = [place for place in weighted if name in lines[place].casefold()]
+    if len(own) < 2:
+        return text
+    listed = {place for place in weighted if _BULLET.match(lines[place])}
+    return "\n".join(lines[place] for place in range(own[0] + 1, own[-1]) if place not in listed)
 
 
 def _of_one_list(text: str, read: _Read, named_in: str, notes: list[str]) -> list[Criterion]:
@@ -163,13 +178,15 @@ def _of_one_list(text: str, read: _Read, named_in: str, notes: list[str]) -> lis
     if all(weights == alike[0] for weights in alike):
         return lists[0][1]
     notes.append("repeated_criterion")
+    # "Past choices: 80% short, 20% long" is no list of criteria that anything is marked on.
+    marked = [all(mentions(item.name, named_in) for item in own) for _, own in whole]
+    if sum(marked) == 1:
+        return whole[marked.index(True)][1]
     counts = which_counts([_introduction(part) for part, _ in whole])
     if counts is None:
-        marked = [all(mentions(item.name, named_in) for item in own) for _, own in whole]
-        if not marked[0] or any(marked[1:]):
-            notes.append("weights_in_doubt")
-            return []
-    return whole[counts or 0][1]
+        notes.append("weights_in_doubt")
+        return []
+    return whole[counts][1]
 
 
 def _parts(text: str) -> list[str]:

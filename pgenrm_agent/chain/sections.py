@@ -6,7 +6,7 @@ import json
 import re
 from typing import Literal, NamedTuple
 
-from pgenrm_agent.chain.versions import is_aside
+from pgenrm_agent.chain.versions import leads_aside
 from pgenrm_agent.chain.words import (
     CONJUNCTIONS,
     FILLERS,
@@ -261,20 +261,31 @@ def _headings(text: str) -> dict[_Heading, tuple[int, int]]:
     headings: dict[_Heading, tuple[int, int]] = {}
     again: dict[_Heading, tuple[int, int]] = {}
     start, before = 0, ""
+    behind = 0  # where the last heading ended
+    described = opened = (
+        False  # whether a persona precedes the criteria, and an object follows the scores
+    )
     while start < len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         shown = text[start : min(end, start + LONGEST_HEADING)]
         kind, length = _kind(shown, end - start <= LONGEST_HEADING)
         start, begun = end + 1, start
-        above, before = before, shown if shown.strip() else before
+        above, before = before, text[begun:end] if shown.strip() else before
+        opened = opened or "{" in text[begun:end]
         if kind is None:
             continue
         place = begun, begun + length
+        if kind == "rubric":
+            described = bool(text[behind:begun].strip())
+        if kind == "scores" and ("rubric" in again or kind not in headings):
+            opened = False
+        behind = place[1]
         if kind in ("opening", "persona") and "rubric" in headings:
             if "aside" in headings:
                 continue
-            if is_aside(above) or is_aside(shown):
+            is_over = described and (opened or "scores" not in headings)
+            if is_over and (leads_aside(above) or leads_aside(shown[:length])):
                 headings["aside"] = place
                 continue
         if kind == "scores" and "rubric" in again:

@@ -13,6 +13,7 @@ from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.engines.answers import Answer
 from pgenrm_agent.engines.confidential import WITHHELD_WORDS, unlogged
 from pgenrm_agent.engines.dialect import Dialect, Request, learn
+from pgenrm_agent.engines.masking import without_key
 from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples
 from pgenrm_agent.engines.protocol import (
     Completion,
@@ -27,7 +28,6 @@ from pgenrm_agent.engines.server_errors import (
     Filtered,
     ServerFault,
     explain,
-    without_key,
 )
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout, PGenRMError
 

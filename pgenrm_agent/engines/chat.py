@@ -27,12 +27,12 @@ from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.chat_errors import fault_of, keys_of
 from pgenrm_agent.engines.confidential import counted_span, silent, unseen, unwatched
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
+from pgenrm_agent.engines.masking import without_credentials
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
     Advice,
     ServerFault,
     ServerWords,
-    without_credentials,
 )
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.schema import Message

@@ -31,6 +31,7 @@ from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.bodies import data_in
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
 from pgenrm_agent.engines.grammar import json_grammar
+from pgenrm_agent.engines.masking import without_credentials
 from pgenrm_agent.engines.outcomes import read_once
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
@@ -40,7 +41,6 @@ from pgenrm_agent.engines.server_errors import (
     ServerWords,
     read_words,
     wait_asked_for,
-    without_credentials,
 )
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import Message

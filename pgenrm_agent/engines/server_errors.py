@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
+from pgenrm_agent.engines.masking import KEY
 from pgenrm_agent.errors import (
     ConfigurationError,
     EngineError,
@@ -32,7 +32,6 @@ LONGEST_WAIT_S = 120.0
 LONGEST_BODY = 20_000
 LONGEST_LINE = 300
 DEEPEST = 8
-HIDDEN = "***"
 
 # Under these keys a server says something. What stands under others (an echo of the request, a
 # trace, an address) is not read.
@@ -42,7 +41,7 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _MODELS_OWN = re.compile(r"failed_?generation", re.IGNORECASE)
-_CODE = re.compile(r"(?:http|error)?_?(?:code|status|status_?code|type)", re.IGNORECASE)
+_CODE = re.compile(r"(?:http|error)?_{0,2}(?:code|status|status_?code|type)", re.IGNORECASE)
 _NAMES_FIELD = re.compile(r"param|parameter|loc|field", re.IGNORECASE)
 _PAGE = re.compile(r"<(?:!doctype|html|body|head|h1|p|pre|center)\b", re.IGNORECASE)
 _OPENS = re.compile(r"\{|\[\s*\{")
@@ -78,8 +77,6 @@ _LENGTH = re.compile(
     r"|input (?:length|token count)|reduce the length",
     re.IGNORECASE,
 )
-_KEY = re.compile(r"(?:api|access|secret)[ _-]?key|credential|bearer|authenticat", re.IGNORECASE)
-_ABOUT_KEY = re.compile(rf"\bkey\b|{_KEY.pattern}", re.IGNORECASE)
 _WRONG = re.compile(
     r"invalid|incorrect|not valid|missing|expired|revoked|required|no |wrong|denied", re.IGNORECASE
 )
@@ -100,6 +97,15 @@ _THROTTLED = re.compile(
     r"|throttl(?:ed|ing)|too[ _-]?many[ _-]?requests|resource[ _]?(?:has been )?exhausted",
     re.IGNORECASE,
 )
+# The throttling is what is said first, and no quotation.
+_THROTTLED_FIRST = re.compile(
+    rf"^[^'\"“‘`\n]{{0,200}}?(?:{_THROTTLED.pattern})", re.IGNORECASE | re.MULTILINE
+)
+_KEY_IS_WRONG = (
+    rf"(?:invalid|incorrect|wrong|missing|expired|revoked|\bno|unknown)[ _](?:\w+ ){{0,2}}(?:{KEY.pattern})"
+    rf"|(?:{KEY.pattern})\w* (?:\w+ ){{0,4}}(?:invalid|incorrect|not valid|missing|expired|revoked|wrong)"
+)
+_ANOTHER_FAULT = re.compile(rf"{_FILTER.pattern}|{_LENGTH.pattern}|{_KEY_IS_WRONG}", re.IGNORECASE)
 # Also said of a limit by the minute, with the wait until the next.
 _SPENT_FOR_NOW = re.compile(r"exceeded your current quota|billing", re.IGNORECASE)
 _AGAIN_IN = re.compile(
@@ -113,10 +119,6 @@ _DURATION = re.compile(
     re.IGNORECASE,
 )
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_MASKED = re.compile(
-    r"[\w-]*(?:\*{2,}|•{2,})[\w-]*|\b[xX]{4,}[\w-]{2,}|[\w-]+(?:\.{3,}|…)[\w-]+"
-    r"|\b(?:sk|rk|pk|gsk|xai|hf|nvapi|ghp)[-_][\w-]{3,}"
-)
 
 
 @dataclass(frozen=True)
@@ -212,21 +214,29 @@ class ServerFault(Exception):
             return True
         return self.status == 401 or (
             self.status in {400, 403, 407}
-            and bool(_KEY.search(self.words.everything) and _WRONG.search(self.words.everything))
+            and bool(KEY.search(self.words.everything) and _WRONG.search(self.words.everything))
         )
 
     @property
     def is_throttled(self) -> bool:
         """Whether there are too many requests, although the status says something else.
 
-        A field that is named is what is wrong, whatever it is called.
+        A field that is named is what is wrong, whatever it is called. Where a filter, the length or the key
+        is told of, too, its code says which it is, or else what comes first: a prompt may be quoted.
         """
-        return (
-            self.kind in {"status", "unknown"}
-            and self.status in {None, 400, 403}
-            and not self.words.fields
-            and bool(_THROTTLED.search(self.words.everything))
-        )
+        said = self.words.everything
+        if (
+            self.kind not in {"status", "unknown"}
+            or self.status not in {None, 400, 403}
+            or self.words.fields
+            or not _THROTTLED.search(said)
+        ):
+            return False
+        rival = _ANOTHER_FAULT.search(said)
+        if rival is None or self.words.meaning is not None:
+            return rival is None or self.words.meaning == 429
+        first = _THROTTLED_FIRST.search(said)
+        return first is not None and first.end() <= rival.start()
 
     @property
     def is_spent(self) -> bool:
@@ -422,33 +432,6 @@ def _seconds(text: str, start: int = 0) -> float | None:
     if match is None or match.end() == start:
         return None
     return sum(float(match[unit]) * seconds for unit, seconds in _UNITS.items() if match[unit])
-
-
-def without_key(text: str, keys: Iterable[str] = ()) -> str:
-    """Return the text without any part of the keys, and without what looks like a masked key.
-
-    The four characters and more at a key's ends may be a word like any: they are left out where the
-    text is about a key.
-    """
-    about_key = _ABOUT_KEY.search(text)
-    for key in keys:
-        if len(key) < 4:
-            continue
-        text = text.replace(key, HIDDEN)
-        pieces = [key[start : start + 8] for start in range(len(key) - 7)]
-        for piece in pieces:
-            text = text.replace(piece, HIDDEN)
-        sizes = range(4, 8) if about_key else range(0)
-        ends = {end for size in sizes for end in (key[:size], key[-size:])}
-        for end in sorted(ends, key=len, reverse=True):
-            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(end)}(?![A-Za-z0-9])", HIDDEN, text)
-    return _MASKED.sub(HIDDEN, text)
-
-
-def without_credentials(url: str) -> str:
-    """Return an address without user and password, and without its query, which may hold a key."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) -> PGenRMError:

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field
 
 from pgenrm_agent.chat_messages import question_in
 from pgenrm_agent.engines.chat_errors import keys_of, words_of
-from pgenrm_agent.engines.server_errors import without_key
+from pgenrm_agent.engines.masking import without_key
 from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.langchain.refusals import RefusesInOurWords
 from pgenrm_agent.reward_model import PGenRM

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from pgenrm_agent.engines.dialect import Dialect, Request, learn
+from pgenrm_agent.engines.masking import without_key
 from pgenrm_agent.engines.server_errors import (
     ServerFault,
     ServerWords,
     read_words,
     wait_asked_for,
-    without_key,
 )
 from pgenrm_agent.schema import Message
 
