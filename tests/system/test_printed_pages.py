@@ -59,8 +59,9 @@ def test_the_readme_ranks_the_answer_first_that_its_user_would_choose() -> None:
 
 
 def test_three_choices_turn_the_order_in_the_tutorial() -> None:
-    before, after, *_ = shown("docs/tutorial.md")
+    before, warning, after, *_ = shown("docs/tutorial.md")
     assert "Rice" in before.splitlines()[0]
+    assert "is the name right?" in warning
     assert "Simmer" in after.splitlines()[0]
 
 
