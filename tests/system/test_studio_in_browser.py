@@ -48,7 +48,9 @@ def test_a_run_is_stopped_edited_resumed_rewound_forked_and_compared(
     expect(page.locator(".graph .node.next")).to_have_text("match prototype")
     keep(page, "stopped-after-persona")
 
+    forked_from = page.url
     page.get_by_role("button", name="Fork").click()
+    expect(page).not_to_have_url(forked_from)
     expect(page).to_have_url(re.compile("/runs/[0-9a-f]{12}$"))
     first, second = [summary.run for summary in reversed(studio.session.runs())]
     open_run(page, studio, first)
