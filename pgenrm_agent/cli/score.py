@@ -52,7 +52,7 @@ def demo(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, max=MAX_SEED, help="Seed of the samples.", **from_setting("seed", "7", 7)
+            min=0, max=MAX_SEED, help="Seed of the samples.", **from_setting("seed", "1", 1)
         ),
     ],
     memory: Annotated[

@@ -38,9 +38,10 @@ def test_every_user_gets_a_ranking_of_the_scored_answers(demo: DemoResult) -> No
 
 
 def test_users_with_other_choices_like_other_answers(demo: DemoResult) -> None:
-    # Who always chose the short answer, and who always chose the thorough one.
+    # Who always chose the short answer, the one with steps, and the friendly one.
     assert evaluations(demo)["mara"].ranking[0] == "plain"
     assert evaluations(demo)["edwin"].ranking[0] == "plan"
+    assert evaluations(demo)["joana"].ranking[0] == "chat"
 
 
 def test_every_score_has_a_mean_and_a_standard_error(demo: DemoResult) -> None:
