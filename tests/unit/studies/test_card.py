@@ -135,7 +135,10 @@ def test_a_card_tells_all_that_was_measured(few_answers: Path, tmp_path: Path) -
     assert "Verdict: unsure. Ties: 2.0 %." in text
     assert "wrong in every run: readme-rice." in text
     assert "of 200 choices that\nchains cite, the property holds in 95.0 %" in text
-    assert "98.0 % first name a taste that the choices show on the whole, and 92.0 % the strongest" in text
+    assert (
+        "98.0 % first name a taste that the choices show on the whole, and 92.0 % the strongest"
+        in text
+    )
     assert "2.2 s\n(2.0 to 3.0) on 2 CPU cores" in text
 
 
