@@ -33,7 +33,7 @@ def scaling(
     *,
     data: AnswersOption,
     out: OutOption = Path("runs/scaling"),
-    users: Annotated[int, typer.Option(min=2, help="Test users of each seed.")] = 20,
+    users: Annotated[int, typer.Option(min=2, help="Test users of each seed.")] = 40,
     newcomers: Annotated[
         int, typer.Option(min=2, help="How many are asked for with nothing known, of each seed.")
     ] = 60,
@@ -99,6 +99,7 @@ def _sample(
         "answers": digest(answers.texts),
         "members": study.members,
         "history": study.history,
+        "known": study.known,
     }
     refuse_other_settings(out, settings, what="a study")
     runner = load_engine(engine or "transformers", model)
@@ -171,7 +172,7 @@ def _print(report: ScalingReport) -> None:
                 plus_minus(row.gain, form="+.1f"),
                 plus_minus(row.best),
             )
-            for row in report.few_choices
+            for row in report.by_known
         ),
     )
     _table(

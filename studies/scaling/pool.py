@@ -32,6 +32,7 @@ from studies.bundled.evaluate import Case, chance
 from studies.limits.bayes import IdealPredictor
 from studies.scaling.population import (
     CHOSEN,
+    MEMBER_CHOICES,
     UNREFINED,
     Agreement,
     Population,
@@ -59,12 +60,13 @@ BUDGETS: tuple[Budget, ...] = (
 """The paper's settings."""
 
 Part = Literal["pool", "alone", "with others", "others", "timed"]
-"""pool: all choices known, as many chains of both levels as any setting has. alone, with others: few
-choices or none, without prototypes and with them. others: all choices known, only similar users'
-chains. timed: one evaluation at a time, for what it takes."""
+"""pool: as many chains of both levels as any setting has. alone, with others: none to six choices known,
+without prototypes and with them. others: only similar users' chains. timed: one evaluation at a time,
+for what it takes."""
 
-MOST_SHOWN = Scaling().history
-"""Of a similar user as many choices are shown as there are, however few the asked user made."""
+SHOWN = Scaling().history
+"""Past choices in a prompt: of a similar user so many, however few the asked user made. More where more
+are known of the asked user, so that every choice known is shown."""
 CONCURRENT = 12
 TIMED_USERS = 3
 RECORDS, AGREEMENT = "records.jsonl", "agreement.jsonl"
@@ -74,16 +76,18 @@ class Study(Model):
     """What is measured.
 
     users: test users of each seed. newcomers: how many are asked for with nothing known of them,
-    `users` among them. members: who agreed, of each seed. history: choices known of a test user.
-    individual, prototype: chains of the pool. few: chains of each level where few choices are known.
+    `users` among them. members: who agreed, of each seed. history: choices known of a test user in
+    the pool. known: most choices known, one and more of them compared. individual, prototype: chains
+    of the pool. few: chains of each level in that comparison.
     ks: numbers of prototypes to compare, beside the one by the spectrum.
     """
 
-    users: int = 20
+    users: int = 40
     newcomers: int = 60
     seeds: int = 5
     members: int = 160
-    history: Annotated[int, Field(ge=1, le=MOST_SHOWN)] = MOST_SHOWN
+    history: Annotated[int, Field(ge=1, le=SHOWN)] = SHOWN
+    known: Annotated[int, Field(ge=1, le=MEMBER_CHOICES)] = MEMBER_CHOICES
     individual: int = 32
     prototype: int = 16
     few: int = 8
@@ -257,7 +261,7 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
             answers,
             members=study.members,
             users=max(study.users, study.newcomers),
-            history=study.history,
+            history=max(study.history, study.known),
             seed=seed,
         )
         for seed in range(study.seeds)
@@ -266,16 +270,17 @@ def _populations(study: Study, answers: Answers) -> list[Population]:
 
 def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
     """The evaluations of one seed and version, user by user."""
-    seed, everything = population.seed, study.history
+    seed, usual = population.seed, study.history
     whole, both = (study.individual, study.prototype), (study.few, study.few)
     asks = []
     for case in population.cases[: study.users]:
-        asks.append(_Ask("others", seed, everything, version, (0, study.few), case))
+        asks.append(_Ask("others", seed, usual, version, (0, study.few), case))
         if version == CHOSEN:
-            asks.append(_Ask("pool", seed, everything, version, whole, case))
+            asks.append(_Ask("pool", seed, usual, version, whole, case))
             asks += [
                 _Ask("with others", seed, known, version, both, case)
-                for known in range(1, everything)
+                for known in range(1, study.known + 1)
+                if known != usual
             ]
     if version == CHOSEN:
         for case in population.cases[: study.newcomers]:
@@ -284,7 +289,7 @@ def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
     if version == CHOSEN and seed == 0:
         # The settings in turn, so that what else the machine does falls on all of them.
         asks += [
-            _Ask("timed", seed, everything, version, budget, case)
+            _Ask("timed", seed, usual, version, budget, case)
             for case in population.cases[:TIMED_USERS]
             for budget in BUDGETS
         ]
@@ -342,6 +347,7 @@ async def _record(
             scaling=Scaling(
                 individual=individual,
                 prototype=prototype,
+                history=max(SHOWN, ask.history),
                 # The parts have chains of their own, so that no two figures share their luck.
                 seed=derive_seed(case.seed, ask.part, ask.history, ask.version),
             ),

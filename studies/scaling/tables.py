@@ -59,7 +59,7 @@ class SettingRow(Model):
     engine_calls: float | None
 
 
-class FewChoicesRow(Model):
+class KnownRow(Model):
     """Strict accuracy with so many known choices; gain is paired by seed.
 
     best: of whoever knows the simulated world, from the same choices; see `bayes`.
@@ -106,7 +106,7 @@ class ScalingReport(Model):
     newcomers: int
     seeds: int
     settings: tuple[SettingRow, ...]
-    few_choices: tuple[FewChoicesRow, ...]
+    by_known: tuple[KnownRow, ...]
     versions: tuple[VersionRow, ...]
     own_chains: MeanError
     stopping: tuple[StoppingRow, ...]
@@ -135,7 +135,9 @@ def report(records: Sequence[ScalingRecord], agreements: Sequence[Agreement]) ->
         newcomers=len(of["alone"]),
         seeds=len({record.seed for record in records}),
         settings=tuple(_setting(budget, pool, of["timed"]) for budget in BUDGETS),
-        few_choices=_few_choices(pool, of["alone"], of["with others"], own),
+        by_known=_by_known(
+            pool, of["alone"], of["with others"], in_pool=of["pool"][0].history, own=own
+        ),
         versions=_versions(pool, of["others"], agreements, own),
         own_chains=_mean(_by_seed(pool, partial(_Pooled.outcomes, budget=(own, 0)))),
         stopping=tuple(_stopping(threshold, pool) for threshold in THRESHOLDS),
@@ -243,28 +245,30 @@ def _macro(pool: Sequence[_Pooled], budget: Budget) -> float:
     return macro_mean(counted, [group for group, _ in outcomes]) or 0.0
 
 
-def _few_choices(
+def _by_known(
     pool: Sequence[_Pooled],
     alone: Sequence[ScalingRecord],
     together: Sequence[ScalingRecord],
+    *,
+    in_pool: int,
     own: int,
-) -> tuple[FewChoicesRow, ...]:
+) -> tuple[KnownRow, ...]:
     rows = []
     for history in sorted({record.history for record in together}):
         some = [_Pooled.of(record) for record in together if record.history == history]
         # With any choice known, the chains without prototypes are the individual ones among these.
         lone = [_Pooled.of(record) for record in alone if record.history == history] or some
-        rows.append(_few(history, lone, some, own))
-    known = max((record.history for record in together), default=-1) + 1
-    return (*rows, _few(known, pool, pool, own))
+        rows.append(_known(history, lone, some, own))
+    rows.append(_known(in_pool, pool, pool, own))
+    return tuple(sorted(rows, key=lambda row: row.history))
 
 
-def _few(history: int, lone: Sequence[_Pooled], some: Sequence[_Pooled], own: int) -> FewChoicesRow:
+def _known(history: int, lone: Sequence[_Pooled], some: Sequence[_Pooled], own: int) -> KnownRow:
     without = _by_seed(lone, partial(_Pooled.outcomes, budget=(own, 0)))
     # Of somebody unknown all chains are similar users'; of others as many as of their own.
     most = 2 * own if history == 0 else own
     used = _by_seed(some, lambda user: user.outcomes((own if user.individual else 0, most)))
-    return FewChoicesRow(
+    return KnownRow(
         history=history,
         alone=_mean(without),
         with_others=_mean(used),

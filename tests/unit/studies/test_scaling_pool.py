@@ -70,7 +70,7 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
     users, newcomers = STUDY.users * STUDY.seeds, STUDY.newcomers * STUDY.seeds
     assert len(of["pool"]) == users
     assert len(of["alone"]) == newcomers
-    assert len(of["with others"]) == newcomers + 2 * users
+    assert len(of["with others"]) == newcomers + 5 * users  # 3 known choices are in the pool
     assert len(of["others"]) == 3 * users  # chosen, 2, and not refined
     assert len(of["timed"]) == 3 * len(BUDGETS)
     assert {agreement.version for agreement in agreements} == {"chosen", "2", "chosen, not refined"}
@@ -95,7 +95,7 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
     assert sum(firsts) == len(firsts) / 2
     tables = report(records, agreements)
     assert (tables.users, tables.newcomers, tables.seeds) == (users, newcomers, 2)
-    assert [row.history for row in tables.few_choices] == [0, 1, 2, 3]
+    assert [row.history for row in tables.by_known] == list(range(7))
     assert {row.accuracy.coverage for row in tables.settings} == {1.0}
 
 

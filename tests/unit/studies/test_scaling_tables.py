@@ -126,7 +126,7 @@ def test_a_prediction_counts_with_the_chance_that_the_user_chooses_so() -> None:
     assert ind_8.accuracy.strict.standard_error == pytest.approx(0.2)
     assert ind_8.drawn.mean == 0.5
     assert ind_8.drawn.standard_error == pytest.approx(0.5)
-    assert tables.few_choices[-1].best.mean == pytest.approx(0.3)
+    assert tables.by_known[-1].best.mean == pytest.approx(0.3)
 
 
 def test_levels_are_weighed_alike_whatever_their_number_of_chains() -> None:
@@ -162,12 +162,12 @@ def test_macro_accuracy_is_over_prototypes() -> None:
 
 
 def test_gain_of_similar_users_by_known_choices() -> None:
-    none, some, all_ = study().few_choices
+    none, some, all_ = study().by_known
     assert (none.history, none.alone.mean, none.with_others.mean) == (0, 0.0, 1.0)
     # One known choice: own margin -1, others' +3, so the mean of the levels is above zero.
     assert (some.history, some.alone.mean, some.with_others.mean) == (1, 0.0, 1.0)
     assert some.gain.mean == 1.0
-    assert all_.history == 2
+    assert all_.history == 3
 
 
 def test_versions_tell_chains_alone_and_with_own_ones() -> None:
