@@ -8,7 +8,7 @@ own and weighed by their shares of the softmax, so nothing as long as a prompt i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,10 @@ GROWTH = 128
 """Tokens by which the rows' own caches grow."""
 SHARED_FROM = 64
 """Prompts that begin alike for at least so many tokens share the reading of these."""
+CALL = 2000
+"""What a block costs on a CPU beside its work: as much as a token reading so many keys."""
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def attends_to_everything(config: PreTrainedConfig) -> bool:
@@ -96,15 +100,13 @@ class _Prefix:
     """The keys and values of prompts, right-padded to the longest of P.
 
     keys: (P, key-value heads, d, T) a layer. values: (P, key-value heads, T, d) a layer.
-    numbers, lengths: of the P prompts that are still continued. hidden: (P, 1, 1, T), true for
-    padding; None where there is none.
+    numbers, lengths: of the P prompts that are still continued.
     """
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     numbers: list[int]
-    lengths: np.ndarray[Any, np.dtype[np.int64]]
-    hidden: torch.Tensor | None = None
+    lengths: Integers
 
     @classmethod
     def of(cls, caches: Sequence[DynamicCache]) -> _Prefix:
@@ -120,7 +122,7 @@ class _Prefix:
             )
 
         layers = list(zip(*(cache.layers for cache in caches), strict=True))
-        prefix = cls(
+        return cls(
             [
                 padded([part.keys for part in parts]).transpose(2, 3).contiguous()
                 for parts in layers
@@ -129,8 +131,6 @@ class _Prefix:
             list(range(len(caches))),
             lengths,
         )
-        prefix._hide()
-        return prefix
 
     def keep(self, used: list[int]) -> None:
         """Let go of prompts but those with the numbers `used`."""
@@ -138,60 +138,97 @@ class _Prefix:
             return
         places = [self.numbers.index(number) for number in used]
         self.numbers, self.lengths = used, self.lengths[places]
-        # Every step reads all that is kept, so the last rows of a batch should not pay for the first.
         longest = int(self.lengths.max())
         self.keys = [keys[places, :, :, :longest].contiguous() for keys in self.keys]
         self.values = [values[places, :, :longest] for values in self.values]
-        self._hide()
 
-    def _hide(self) -> None:
-        self.hidden = None
-        if self.lengths.min() < self.lengths.max():
-            columns = np.arange(self.lengths.max())
-            hidden = torch.from_numpy(columns >= self.lengths[:, None, None, None])
-            self.hidden = hidden.to(self.keys[0].device)
+
+@dataclass
+class _Block:
+    """Lines that are read at once: as many tokens of each, padded with any others.
+
+    cells: where its tokens stand, line by line, among those of all blocks. columns: how many keys are
+    read of each line. hidden: (lines, 1, width, columns), true for keys that a token does not see;
+    None where all see all.
+    """
+
+    lines: slice
+    cells: slice
+    columns: int
+    hidden: torch.Tensor | None
 
 
 @dataclass
 class _Grid:
-    """Tokens of a step by what they attend to, one line each, padded to the longest line.
+    """Tokens of a step by the line of keys that they attend to, in blocks.
 
-    tokens: (lines, width), which token stands where; padding repeats some token. cells: by token,
-    its place in the grid read line by line. None where the tokens stand in that order already.
+    order: which token stands in which cell. cells: (N,), where each token stands.
     """
 
-    lines: int
-    tokens: torch.Tensor | None
-    cells: torch.Tensor | None
+    blocks: list[_Block]
+    order: torch.Tensor
+    cells: torch.Tensor
 
     @classmethod
-    def of(cls, line: np.ndarray, slot: np.ndarray, lines: int, device: torch.device) -> _Grid:
-        width = int(slot.max()) + 1
-        cells = line * width + slot
-        if lines * width == len(cells) and (cells == np.arange(len(cells))).all():
-            return cls(lines, None, None)
-        tokens = np.zeros(lines * width, dtype=np.int64)
-        tokens[cells] = np.arange(len(cells))
+    def of(cls, line: Integers, sees: Integers, device: torch.device) -> _Grid:
+        """Arrange tokens.
+
+        line, sees: (N,), which line a token attends to, and how many of its keys.
+        """
+        lines, count = int(line.max()) + 1, len(line)
+        counts = np.bincount(line, minlength=lines)
+        by_line = line.argsort(kind="stable")
+        slot = np.empty(count, dtype=np.int64)
+        slot[by_line] = np.arange(count) - np.repeat(counts.cumsum() - counts, counts)
+        longest = np.zeros(lines, dtype=np.int64)
+        np.maximum.at(longest, line, sees)
+        blocks, orders, cells, filled = [], [], np.empty(count, dtype=np.int64), 0
+        for first, last, begin, width in _cut(counts, longest, device):
+            inside = (line >= first) & (line < last) & (slot >= begin) & (slot < begin + width)
+            tokens = inside.nonzero()[0]
+            place = (line[tokens] - first) * width + slot[tokens] - begin
+            order = np.full((last - first) * width, tokens[0])
+            order[place] = tokens
+            columns = int(longest[first:last].max())
+            seen = np.full(len(order), columns)
+            seen[place] = sees[tokens]
+            hidden = None
+            if seen.min() < columns:
+                ends = torch.from_numpy(seen.reshape(-1, 1, width, 1)).to(device)
+                hidden = torch.arange(columns, device=device) >= ends
+            cells[tokens] = filled + place
+            end = filled + len(order)
+            blocks.append(_Block(slice(first, last), slice(filled, end), columns, hidden))
+            orders.append(order)
+            filled = end
         return cls(
-            lines,
-            torch.from_numpy(tokens).to(device),
+            blocks,
+            torch.from_numpy(np.concatenate(orders)).to(device),
             torch.from_numpy(cells).to(device),
         )
 
-    def spread(self, states: torch.Tensor, groups: int) -> torch.Tensor:
-        """(N, heads, d) -> (lines, groups, heads / groups * width, d)."""
-        if self.tokens is not None:
-            states = states[self.tokens]
-        _, heads, size = states.shape
-        states = states.view(self.lines, -1, heads, size).transpose(1, 2)
-        return states.reshape(self.lines, groups, -1, size)
 
-    def gather(self, states: torch.Tensor, heads: int) -> torch.Tensor:
-        """The inverse of `spread`: -> (N, heads, d)."""
-        size = states.shape[-1]
-        states = states.reshape(self.lines, heads, -1, size).transpose(1, 2)
-        states = states.reshape(-1, heads, size)
-        return states if self.cells is None else states[self.cells]
+def _cut(
+    counts: Integers, longest: Integers, device: torch.device
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield blocks of tokens: first line and the line behind the last, first slot and width.
+
+    Read together, all lines are as long as the longest; read by itself, a line costs a call. On a CPU
+    the first tokens of every line are one block, and what some lines have beyond these are blocks of
+    their own, with the width of the first for which that is the least work.
+
+    counts, longest: of each line, how many tokens attend to it, and to how many of its keys.
+    """
+    first = int(counts.max())
+    if device.type == "cpu":
+        widths = np.unique(np.append(counts, 0))
+        beyond = np.maximum(counts - widths[:, None], 0)
+        alone = (beyond * longest + CALL * (beyond > 0)).sum(1)
+        first = int(widths[(widths * len(counts) * longest.max() + alone).argmin()])
+    if first:
+        yield 0, len(counts), 0, first
+    for line in (counts > first).nonzero()[0].tolist():
+        yield line, line + 1, first, int(counts[line]) - first
 
 
 class _OwnLayer(DynamicLayer):
@@ -275,20 +312,13 @@ class RowCache:
         counts = np.array([len(new) for new in tokens])
         row = np.repeat(places, counts)
         ends = counts.cumsum()
-        slot = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
-        column = self.filled[row] + slot
+        column = self.filled[row] + np.arange(ends[-1]) - np.repeat(ends - counts, counts)
         line = self._line[row]
         device = self._device
         self.row, self.column = torch.from_numpy(np.stack([row, column])).to(device)
         self.width = int(column.max()) + 1
-        self.by_row = _Grid.of(row, slot, len(self.filled), device)
-        # Where a token stands among those of its prompt.
-        by_line = line.argsort(kind="stable")
-        among = np.empty_like(line)
-        per_line = np.bincount(line, minlength=len(self.prefix.numbers))
-        among[by_line] = np.arange(len(line)) - np.repeat(per_line.cumsum() - per_line, per_line)
-        self.by_prompt = _Grid.of(line, among, len(self.prefix.numbers), device)
-        self.unseen = self._unseen(int(counts.max()))
+        self.by_row = _Grid.of(row, column + 1, device)
+        self.by_prompt = _Grid.of(line, self.prefix.lengths[line], device)
         logits: torch.Tensor = self._model(
             input_ids=torch.tensor([[token for new in tokens for token in new]], device=device),
             attention_mask=self._no_mask,
@@ -300,17 +330,6 @@ class RowCache:
         ).logits[0]
         self.filled[places] += counts
         return logits
-
-    def _unseen(self, most: int) -> torch.Tensor | None:
-        """Which own tokens the new ones do not see: (B, 1, most, S); None where they see all.
-
-        New tokens stand behind what a row has. What stands behind them is padding, or left over.
-        """
-        last = self.filled[:, None] + np.arange(most)
-        if (last >= self.width - 1).all():
-            return None
-        hidden = np.arange(self.width) > last[:, None, :, None]
-        return torch.from_numpy(hidden).to(self._device)
 
 
 def _attend(
@@ -337,39 +356,43 @@ def _attend(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     step, prefix = shared_prefix, shared_prefix.prefix
     states = query[0].transpose(0, 1)  # (N, heads, d)
-    ahead, ahead_size = _read(
-        states, step.by_prompt, prefix.keys[layer], prefix.values[layer], scale, prefix.hidden
-    )
-    own, own_size = _read(states, step.by_row, key, value, scale, step.unseen)
+    keys, values = prefix.keys[layer], prefix.values[layer]
+    ahead, ahead_size = _read(states, step.by_prompt, keys, values, scale)
+    own, own_size = _read(states, step.by_row, key, value, scale)
     share = torch.sigmoid(ahead_size - own_size).to(own.dtype)
     return torch.lerp(own, ahead, share)[None], None
 
 
 def _read(
-    states: torch.Tensor,
-    grid: _Grid,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    scale: float,
-    hidden: torch.Tensor | None,
+    states: torch.Tensor, grid: _Grid, keys: torch.Tensor, values: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What tokens read from keys and values, and the logarithm of the sum of their weights.
 
-    states: (N, heads, d). hidden: true for what is not read, of the grid's lines.
+    states: (N, heads, d). keys: (lines, key-value heads, d, columns) or wider; values accordingly.
     """
-    heads, groups = states.shape[1], keys.shape[1]
-    # Query heads that share a key-value head stand side by side, as if they were more tokens.
-    scores = (grid.spread(states, groups) @ keys).float().mul_(scale)
-    if hidden is not None:
-        shape = scores.shape
-        scores = scores.view(shape[0], heads, -1, shape[-1]).masked_fill_(hidden, float("-inf"))
-        scores = scores.view(shape)
-    top = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(top).exp_()
-    total = weights.sum(-1, keepdim=True)
-    read = (weights.to(states.dtype) @ values).float() / total
-    size = top + total.log()
-    return grid.gather(read, heads).to(states.dtype), grid.gather(size, heads)
+    _, heads, size = states.shape
+    groups = keys.shape[1]
+    placed = states[grid.order]
+    reads: list[torch.Tensor] = []
+    sizes: list[torch.Tensor] = []
+    for block in grid.blocks:
+        part_keys = keys[block.lines, ..., : block.columns]
+        part_values = values[block.lines, :, : block.columns]
+        lines = len(part_keys)
+        # Query heads that share a key-value head stand side by side, as if they were more tokens.
+        part = placed[block.cells].view(lines, -1, heads, size).transpose(1, 2)
+        scores = (part.reshape(lines, groups, -1, size) @ part_keys).float().mul_(scale)
+        if block.hidden is not None:
+            by_head = scores.view(lines, heads, -1, block.columns)
+            by_head.masked_fill_(block.hidden, float("-inf"))
+        top = scores.amax(-1, keepdim=True)
+        weights = scores.sub_(top).exp_()
+        total = weights.sum(-1, keepdim=True)
+        read = (weights.to(states.dtype) @ part_values).float() / total
+        for found, all_found in ((read, reads), (top + total.log(), sizes)):
+            by_token = found.view(lines, heads, -1, found.shape[-1]).transpose(1, 2)
+            all_found.append(by_token.reshape(-1, heads, found.shape[-1]))
+    return torch.cat(reads)[grid.cells].to(states.dtype), torch.cat(sizes)[grid.cells]
 
 
 AttentionInterface.register(ATTENTION, _attend)
