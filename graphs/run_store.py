@@ -23,15 +23,15 @@ MEMORY = "memory"
 """In the metadata of a run's first checkpoint: `UserMemory.where`, of the one that it was started on."""
 
 
-def default_store() -> Path:
-    """Return the file that `pgenrm debug` uses when none is named.
+def default_store() -> str:
+    """Return where `pgenrm debug` keeps runs when no store is named.
 
-    `runs.sqlite` beside the user memory: in the folder that the setting `home` (PGENRM_HOME) names,
-    else in the user's data directory of the operating system.
+    The setting `runs` (PGENRM_RUNS); else `runs.sqlite` beside the user memory: in the folder that the
+    setting `home` (PGENRM_HOME) names, or in the user's data directory of the operating system.
     """
-    from pgenrm_agent.settings import data_folder
+    from pgenrm_agent.settings import data_folder, read_settings
 
-    return data_folder() / "runs.sqlite"
+    return str(read_settings().runs or data_folder() / "runs.sqlite")
 
 
 async def open_saver(where: str | None, resources: AsyncExitStack) -> BaseCheckpointSaver[str]:
@@ -67,7 +67,7 @@ def _made(path: Path) -> Path:
 class ForgetRuns:
     """Deletes the runs about a user from a store, for `UserMemory.also_forget_whole`.
 
-    store: a SQLite file or a PostgreSQL URL; None for the default file, where there is one.
+    store: a SQLite file or a PostgreSQL URL; None for the default, where there is one.
     memory: Where the memory is, whose users the runs have to be of; None for any.
     """
 
@@ -80,7 +80,7 @@ class ForgetRuns:
         Raises:
             MemoryStoreError: The store cannot be read or written.
         """
-        where = str(default_store()) if self.store is None else self.store
+        where = self.store or default_store()
         if not where.startswith(POSTGRES) and not Path(where).expanduser().exists():
             return 0
 

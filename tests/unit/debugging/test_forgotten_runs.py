@@ -112,6 +112,19 @@ def test_a_server_is_the_same_however_its_address_is_written(
     assert ForgetRuns(memory="the Chroma server at http://127.0.0.1:8000")("ada") == same
 
 
+def test_runs_in_the_store_that_the_setting_names_go_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGENRM_RUNS", str(home / "kept" / "runs.sqlite"))
+    with DebugSession(home / "kept" / "runs.sqlite") as session:
+        begin(session, "ada", "hers")
+    with UserMemory(home / "memory") as memory:
+        memory.state("ada", StatedPreference(text="Be brief."))
+    pgenrm("users", "forget", "ada", "--yes")
+    assert kept() == set()
+    assert not (home / "runs.sqlite").exists()
+
+
 def test_where_nothing_was_debugged_there_is_nothing_to_forget(home: Path) -> None:
     assert ForgetRuns()("ada") == 0
     assert ForgetRuns(str(home / "nowhere.sqlite"))("ada") == 0
@@ -119,7 +132,7 @@ def test_where_nothing_was_debugged_there_is_nothing_to_forget(home: Path) -> No
 
 
 def test_a_store_that_cannot_be_read_is_told_of_and_the_user_is_gone(home: Path) -> None:
-    default_store().write_bytes(b"no database, " * 100)
+    Path(default_store()).write_bytes(b"no database, " * 100)
     with PGenRM(engine=ScriptedEngine(""), memory=home / "memory") as rm:
         rm.remember("ada", PAIR)
         with pytest.raises(MemoryStoreError, match=r"debugging runs .* could not be deleted"):
