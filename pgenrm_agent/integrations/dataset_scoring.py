@@ -263,8 +263,8 @@ def _refuse_incomplete(values: Mapping[str, object]) -> None:
 
 
 def _signals(values: Mapping[str, object]) -> UserSignals | None:
-    """Return what the row tells of its user; None where the file has no columns for it."""
-    if "history" not in values and "stated" not in values:
+    """Return what the row tells of its user; None where it tells nothing."""
+    if values.get("history") is None and values.get("stated") is None:
         return None
     history = _read(PreferencePair.model_validate, values, "history")
     stated = _read(lambda text: StatedPreference(text=str(text)), values, "stated")

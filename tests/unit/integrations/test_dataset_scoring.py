@@ -19,6 +19,7 @@ from scored_datasets import JOB, chain, write
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.integrations.dataset_scoring import DatasetJob, Summary, in_process, score_dataset
 from pgenrm_agent.reward_model import PGenRM
+from pgenrm_agent.schema import PreferencePair
 from pgenrm_agent.testing import ScriptedEngine
 
 
@@ -53,6 +54,21 @@ def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert second["scores"] == [1.0, 2.0]
     assert (third["scores"], third["ranking"]) == ([3.0, None], [0])
     assert third["reason"] == "its text is blank"
+
+
+def test_a_row_that_tells_nothing_of_its_user_is_looked_up(tmp_path: Path) -> None:
+    told = [{"query": "Told?", "chosen": "Yes.", "rejected": "No."}]
+    source = write(tmp_path / "in.parquet", 3, user_id=["ada"] * 3, history=[told, None, []])
+    engine = ScriptedEngine(chain)
+    with PGenRM(engine=engine, memory=tmp_path / "memory") as model:
+        model.remember("ada", PreferencePair(query="Kept?", chosen="Yes.", rejected="No."))
+        score_dataset(source, tmp_path / "out.parquet", JOB, in_process(model, concurrency=1))
+    shown = [str(prompts[0].messages) for prompts, _ in engine.calls]
+    assert [("Told?" in text, "Kept?" in text) for text in shown] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
 
 
 def test_a_fault_ends_the_job_and_a_new_start_goes_on(tmp_path: Path) -> None:
