@@ -346,7 +346,7 @@ async def _has_neighbors(runtime: Runtime[EvaluationContext], scaling: Scaling) 
     source = context_of(runtime).neighbors
     if source is None or scaling.prototype == 0:
         return False
-    return await asyncio.to_thread(source.available)
+    return await asyncio.to_thread(source.version) is not None
 
 
 async def _similar_people(

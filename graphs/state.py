@@ -74,9 +74,6 @@ class NeighborSource(Protocol):
     def memory(self) -> SignalSource:
         """Where the similar users' own choices come from."""
 
-    def available(self) -> bool:
-        """Return whether there is a version to match with."""
-
     def version(self) -> str | None:
         """Return the name of the version that counts now; None without any."""
 

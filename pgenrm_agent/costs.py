@@ -233,13 +233,11 @@ class CostLedger:
         self._account(kind).begun += pieces
         return True
 
-    def record(
-        self, kind: str, prompt_tokens: int, completion_tokens: int, *, pieces: int = 1
-    ) -> None:
-        """Note what pieces have taken, of this start or of an earlier one."""
+    def record(self, kind: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Note what a piece has taken, of this start or of an earlier one."""
         account = self._account(kind)
-        account.begun = max(0, account.begun - pieces)
-        account.done += pieces
+        account.begun = max(0, account.begun - 1)
+        account.done += 1
         account.prompt_tokens += prompt_tokens
         account.completion_tokens += completion_tokens
 

@@ -38,7 +38,6 @@ from pgenrm_agent.training.rewards import (
 )
 from pgenrm_agent.training.run import (
     Curves,
-    StopAfter,
     is_main_process,
     last_checkpoint,
     lora_config,
@@ -157,7 +156,6 @@ def train_grpo(
     *,
     rater: Rater | None = None,
     source: str = "",
-    stop_after: int | None = None,
 ) -> GrpoResult:
     """Run (or continue) a stage; the model ends up in `out/model`, or `out/adapter` with LoRA.
 
@@ -171,7 +169,6 @@ def train_grpo(
         out: the run's folder: settings, checkpoints, curves, the model, run.json.
         rater: of the process; the curriculum takes none.
         source: where the choices come from, for the run's record.
-        stop_after: end after this step, as if the run had been cut off there.
 
     Raises:
         ConfigurationError: no choices, or none that the rater can rate; a batch that does not divide;
@@ -253,7 +250,7 @@ def train_grpo(
         ),
         train_dataset=Dataset.from_list(records),
         peft_config=lora_config(recipe.adapter),
-        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
+        callbacks=[curves],
         args=GRPOConfig(
             **options,
             max_steps=recipe.steps,

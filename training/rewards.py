@@ -19,6 +19,7 @@ from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Message, StatedPreference
 
 FORMAT_PENALTY = -0.1
+RATING_TOKENS = 400
 CHOSEN, REJECTED = "chosen", "rejected"
 
 
@@ -169,12 +170,12 @@ class EngineRater:
     a number is None: not rated, rather than a guess.
     """
 
-    def __init__(self, engine: Engine, *, max_tokens: int = 400) -> None:
+    def __init__(self, engine: Engine) -> None:
         from pgenrm_agent.background_loop import BackgroundLoop
 
         self._engine = engine
         self.name = engine.name
-        self._params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+        self._params = SamplingParams(temperature=0.0, max_tokens=RATING_TOKENS)
         self._loop = BackgroundLoop("EngineRater")
 
     def can_rate(self, stated: Sequence[StatedPreference]) -> bool:

@@ -28,7 +28,6 @@ from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
 from pgenrm_agent.training.recipe import SftRecipe
 from pgenrm_agent.training.run import (
     Curves,
-    StopAfter,
     is_main_process,
     last_checkpoint,
     lora_config,
@@ -93,9 +92,7 @@ def plan_sft(recipe: SftRecipe, model: Path, data: Path) -> SftPlan:
     return _encode_all(recipe, tokenizer, read_dataset(data), data)[2]
 
 
-def train_sft(
-    recipe: SftRecipe, model: Path, data: Path, out: Path, *, stop_after: int | None = None
-) -> SftResult:
+def train_sft(recipe: SftRecipe, model: Path, data: Path, out: Path) -> SftResult:
     """Run (or continue) stage 1; the model ends up in `out/model`, or `out/adapter` with LoRA.
 
     Args:
@@ -105,7 +102,6 @@ def train_sft(
         data: the folder of a chain dataset, or its dataset.jsonl.
         out: checkpoints, curve.jsonl, curve.png and run.json go there, too. A run that has ended
             is not repeated.
-        stop_after: end after this step, as if the run had been cut off there.
 
     Raises:
         ConfigurationError: a malformed row (file, line and field), no row that is short enough, a
@@ -146,7 +142,7 @@ def train_sft(
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         peft_config=lora_config(recipe.adapter),
-        callbacks=[curves, *([StopAfter(stop_after)] if stop_after else [])],
+        callbacks=[curves],
         args=SFTConfig(
             **options,
             max_steps=plan.steps,

@@ -142,9 +142,6 @@ class _Remembered:
     ) -> UserSignals:
         return self.memory.recall(user_id, query=query, limit=limit, selection=selection, seed=seed)
 
-    def available(self) -> bool:
-        return self.version() is not None
-
     def version(self) -> str | None:
         from pgenrm_agent.opening import memory_exists
 

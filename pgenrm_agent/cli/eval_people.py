@@ -287,7 +287,6 @@ def _measure_baselines(
     description = RunDescription(
         source=part.source,
         questions=len(part.questions.questions),
-        fingerprint="",
         engine="none",
         model="none",
         seed=seed,

@@ -116,7 +116,6 @@ class ModelRun:
         description = RunDescription(
             source=part.source,
             questions=len(part.questions),
-            fingerprint="",
             engine=self.engine.name or "transformers",
             model=self.label,
             seed=self.seed,

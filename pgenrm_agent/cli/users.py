@@ -294,21 +294,3 @@ def import_users(
     with waiting("reading"), open_memory(memory) as store:
         read = store.import_jsonl(file)
     typer.echo(f"{counted(read, 'new entry')} read")
-
-
-@app.command("convert")
-def convert_users(
-    old: Annotated[Path, typer.Argument(help="Folder of a memory that an older version made.")],
-    new: Annotated[Path, typer.Argument(help="The new folder.")],
-) -> None:
-    """Write all of an old memory, which is not sealed, into a new folder. Then delete the old one."""
-    from pgenrm_agent.memory import UserMemory
-    from pgenrm_agent.memory.unsealed import unsealed_rows
-
-    if not old.is_dir():
-        raise typer.BadParameter(f"{old}: no such folder")
-    with waiting("converting"):
-        rows = list(unsealed_rows(old))
-        with UserMemory(new) as store:
-            read = store.import_(rows, source=str(old))
-    typer.echo(f"{read} entries written to {new}")

@@ -146,10 +146,6 @@ class DebugSession(Closeable):
         """The graph's nodes, in the order in which they were added."""
         return tuple(node for node in self._graph.nodes if node != START)
 
-    def edges(self) -> tuple[tuple[str, str], ...]:
-        """Return the graph's edges, its start and end included."""
-        return tuple((edge.source, edge.target) for edge in self._graph.get_graph().edges)
-
     @at_home
     async def astart(
         self,

@@ -32,7 +32,7 @@ class RunDescription(Model):
 
     source: str
     questions: int
-    fingerprint: str
+    fingerprint: str = ""
     engine: str
     model: str
     seed: int

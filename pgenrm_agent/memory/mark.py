@@ -36,7 +36,7 @@ def read_mark(directory: Path) -> Mark:
             ) from error
         if marked.format != FORMAT:
             raise MemoryStoreError(f"{directory} is no pgenrm memory ({marker.name} says so)")
-        check_version(marked.schema_version, str(directory), str(directory))
+        check_version(marked.schema_version, str(directory))
         return marked
     foreign = {path.name for path in directory.iterdir()} - {LOCK_FILE, OWNER_FILE}
     if foreign:
@@ -53,18 +53,11 @@ def write_mark(directory: Path, mark: Mark) -> Mark:
     return mark
 
 
-def check_version(version: int, where: str, directory: str = "DIRECTORY") -> None:
-    """Refuse what a newer version of this library wrote, and what an older one left unsealed.
-
-    directory: the folder to convert, where it is known.
-    """
-    if version < SCHEMA_VERSION:
+def check_version(version: int, where: str) -> None:
+    """Refuse what another version of this library wrote."""
+    if version != SCHEMA_VERSION:
+        advice = "upgrade pgenrm-agent" if version > SCHEMA_VERSION else "pass a new folder"
         raise MemoryStoreError(
-            f"the memory in {where} has schema version {version}, which does not seal what users wrote"
-            f" and chose: `pgenrm users convert {directory} NEW` writes all of it into a new folder"
-        )
-    if version > SCHEMA_VERSION:
-        raise MemoryStoreError(
-            f"the memory in {where} has schema version {version}, this pgenrm-agent reads up to "
-            f"{SCHEMA_VERSION}: upgrade pgenrm-agent"
+            f"the memory in {where} has schema version {version}, this pgenrm-agent reads"
+            f" {SCHEMA_VERSION}: {advice}"
         )

@@ -58,14 +58,6 @@ class Neighbors:
         watching.joining = False
         return watching
 
-    def available(self) -> bool:
-        """Return whether there is a version.
-
-        Raises:
-            ConfigurationError: It was built with another embedder.
-        """
-        return self.version() is not None
-
     def version(self) -> str | None:
         """Return the name of the version that counts now; None without any."""
         version = self._version()

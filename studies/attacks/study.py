@@ -118,9 +118,6 @@ class _Neighbors:
     def memory(self) -> _Neighbors:
         return self
 
-    def available(self) -> bool:
-        return True
-
     def version(self) -> str:
         return "attacked"
 

@@ -240,7 +240,6 @@ async def judge_cases(
     description = RunDescription(
         source=VERSION,
         questions=len(cases),
-        fingerprint="",
         engine=engine.name,
         model=engine.name,
         seed=seed,

@@ -189,7 +189,6 @@ class _Bench:
             RunDescription(
                 source=name,
                 questions=len(cases),
-                fingerprint="",
                 engine=self._engine.name,
                 model=self._model,
                 seed=self._sizes.seed,

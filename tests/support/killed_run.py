@@ -41,7 +41,6 @@ def run(out: Path, latency_s: float) -> None:
     description = RunDescription(
         source="test",
         questions=QUESTIONS,
-        fingerprint="",
         engine="scripted",
         model="noisy",
         seed=3,

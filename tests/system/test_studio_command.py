@@ -100,20 +100,3 @@ def test_only_one_loopback_address_listens(terminal: pexpect.spawn) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", port), timeout=60)
     assert "Traceback" not in stop(terminal)
-
-
-def test_a_port_that_is_taken_is_refused(terminal: pexpect.spawn, tmp_path: Path) -> None:
-    terminal.expect(r"http://127\.0\.0\.1:(\d+)/")
-    command = ["-P", "-m", "pgenrm_agent.cli", "studio", "--port", terminal.match[1]]
-    second = pexpect.spawn(
-        sys.executable,
-        [*command, "--store", str(tmp_path / "others.sqlite")],
-        encoding="utf-8",
-        timeout=240,
-        dimensions=(50, 200),
-    )
-    second.expect(pexpect.EOF)
-    second.wait()
-    assert "cannot be used" in second.before
-    assert "Traceback" not in second.before
-    assert second.exitstatus == 2

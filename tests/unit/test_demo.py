@@ -78,16 +78,3 @@ def test_the_demonstration_brings_enough_choices_for_a_taste() -> None:
         for text in (answers.short, answers.thorough, answers.friendly):
             # What the bundled model's format shows of an answer.
             assert 50 <= len(text) <= 480
-
-
-def test_the_same_seed_gives_the_same_demo_and_another_one_does_not(tmp_path: Path) -> None:
-    def scored(seed: int, folder: str) -> dict[str, Evaluation]:
-        result = run(tmp_path / folder, "--individual", 4, "--seed", seed)
-        return {
-            name: evaluation.model_copy(update={"timings": {}})
-            for name, evaluation in evaluations(result).items()
-        }
-
-    first = scored(7, "first")
-    assert scored(7, "again") == first
-    assert scored(8, "changed") != first

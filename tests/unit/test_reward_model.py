@@ -15,7 +15,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     Candidate,
@@ -337,11 +336,6 @@ def test_a_langchain_chat_model_is_a_model() -> None:
     assert evaluation.score_of("answer-1").mean == 3.0
 
 
-@pytest.mark.long
-@pytest.mark.skipif(
-    not (bundled_model() / "MODEL_CARD.md").is_file(),
-    reason="the bundled model is a placeholder with random weights: it writes no chains",
-)
 def test_the_bundled_model_gives_the_same_result_for_the_same_seed() -> None:
     scaling = Scaling(individual=4, seed=3)
     with PGenRM(scaling=scaling) as rm:

@@ -78,8 +78,8 @@ def test_both_forms_of_every_call_have_the_same_signature_and_say_the_same() -> 
 def test_no_public_call_of_the_facades_is_without_its_twin() -> None:
     # Local by nature: attribute access, and objects that serve both kinds of callers.
     without = {
-        "PGenRM": {"evaluation_input", "memory", "prototypes", "scaling", "with_memory"},
-        "DebugSession": {"edges", "nodes"},
+        "PGenRM": {"memory", "prototypes", "scaling", "with_memory"},
+        "DebugSession": {"nodes"},
     }
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.reward_model import PGenRM

@@ -29,7 +29,6 @@ SHOWN = re.compile(r"\[The Start of Response \d+\]\n(.*?)\n\[The End of Response
 DESCRIPTION = RunDescription(
     source="obvious",
     questions=0,
-    fingerprint="",
     engine="scripted",
     model="scripted",
     seed=1,

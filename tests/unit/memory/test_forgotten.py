@@ -165,6 +165,7 @@ STEPS = st.lists(
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
+@pytest.mark.small
 @settings(max_examples=3, suppress_health_check=SLOW)
 @given(steps=STEPS)
 def test_whatever_was_done_before_nothing_of_the_forgotten_is_left(

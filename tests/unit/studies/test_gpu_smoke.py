@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from studies.gpu_smoke.__main__ import parser
 from studies.gpu_smoke.study import measure, page
 
@@ -62,12 +60,6 @@ def test_nothing_but_a_few_packages_is_needed() -> None:
         "print(page(asyncio.run(measure('cpu', chains=(1,), same=1, dtypes=('float32',)))))\n"
     )
     assert "float32     1 of 1" in run(code)
-
-
-@pytest.mark.parametrize("name", NOT_THERE[:3])
-def test_what_is_not_there_cannot_be_imported(name: str) -> None:
-    code = ALONE + f"try:\n    import {name}\nexcept ImportError:\n    print('missing')\n"
-    assert run(code) == "missing\n"
 
 
 def test_the_command_takes_its_options() -> None:

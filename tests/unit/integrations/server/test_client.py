@@ -327,7 +327,7 @@ def test_a_call_of_a_closed_client_is_refused(keyless: Running) -> None:
 
 
 def test_the_client_has_the_calls_of_the_reward_model() -> None:
-    local = {"evaluation_input", "memory", "prototypes", "scaling", "with_memory"}
+    local = {"memory", "prototypes", "scaling", "with_memory"}
     engine_only = {"prepare", "aprepare", "learn_prototypes", "alearn_prototypes"}
     calls = {name for name in dir(PGenRM) if not name.startswith("_")} - local - engine_only
     assert calls <= set(dir(Client))
