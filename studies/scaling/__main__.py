@@ -19,8 +19,7 @@ from pgenrm_agent.cli.output import print_json
 if TYPE_CHECKING:
     from pgenrm_agent.engine_names import EngineName
     from pgenrm_agent.training.bundled.simulation import Answers
-    from studies.scaling.pool import ScalingRecord, Study
-    from studies.scaling.population import Agreement
+    from studies.scaling.pool import Study
     from studies.scaling.tables import ScalingReport
 
 app = typer.Typer()
@@ -47,6 +46,12 @@ def scaling(
         Path | None, typer.Option(help="Model folder; the bundled model if not given.")
     ] = None,
     engine: EngineOption,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Sample this seed only, of 0 to SEEDS - 1: several processes, one folder."
+        ),
+    ] = None,
     sampling: Annotated[
         bool, typer.Option(help="--no-sampling reports what an unfinished study has so far.")
     ] = True,
@@ -55,7 +60,8 @@ def scaling(
     """Accuracy by chains, similar users, known choices and prototypes, on simulated users.
 
     Samples a pool of chains for each test user once, and reads every table off it. Writes
-    records.jsonl, agreement.jsonl, report.json and a plot into the folder.
+    records.jsonl and agreement.jsonl of each seed, report.json and a plot into the folder. With
+    --seed it only samples.
     """
     from pgenrm_agent.files import write_json
     from pgenrm_agent.model_files import bundled_model
@@ -63,6 +69,8 @@ def scaling(
     from studies.scaling.pool import Study, read_study
     from studies.scaling.tables import report
 
+    if seed is not None and not (seed < seeds and sampling):
+        raise typer.BadParameter("--seed samples one of the --seeds, from 0 on")
     study = Study(
         users=users,
         newcomers=newcomers,
@@ -72,9 +80,10 @@ def scaling(
     )
     answers = load_answers(data / "val.jsonl.gz")
     if sampling:
-        records, agreements = _sample(study, answers, model or bundled_model(), engine, out)
-    else:
-        records, agreements = read_study(study, answers, out)
+        _sample(study, answers, model or bundled_model(), engine, out, seed)
+    if seed is not None:
+        return
+    records, agreements = read_study(study, answers, out)
     study_report = report(records, agreements)
     write_json(out / REPORT, study_report.model_dump(mode="json"))
     _draw(study_report, out / PLOT)
@@ -85,8 +94,13 @@ def scaling(
 
 
 def _sample(
-    study: Study, answers: Answers, model: Path, engine: EngineName | None, out: Path
-) -> tuple[list[ScalingRecord], list[Agreement]]:
+    study: Study,
+    answers: Answers,
+    model: Path,
+    engine: EngineName | None,
+    out: Path,
+    seed: int | None,
+) -> None:
     from pgenrm_agent.embedding import ModelTokensEmbedder
     from pgenrm_agent.engines import load_engine
     from pgenrm_agent.model_files import format_of
@@ -104,20 +118,21 @@ def _sample(
     refuse_other_settings(out, settings, what="a study")
     runner = load_engine(engine or "transformers", model)
 
-    async def sample() -> tuple[list[ScalingRecord], list[Agreement]]:
+    async def sample() -> None:
         async with aclosing(runner):
             with counting_tasks() as progress:
-                return await sample_study(
+                await sample_study(
                     study,
                     runner,
                     format_of(model),
                     ModelTokensEmbedder(model),
                     answers,
                     out,
+                    only=seed,
                     progress=progress,
                 )
 
-    return asyncio.run(sample())
+    asyncio.run(sample())
 
 
 def _print(report: ScalingReport) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -165,40 +165,39 @@ async def sample_study(
     answers: Answers,
     out: Path,
     *,
+    only: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> tuple[list[ScalingRecord], list[Agreement]]:
-    """Sample what is missing in the folder `out`; all records of the study, and the agreements.
+) -> None:
+    """Sample what is missing in the folder `out`.
 
-    answers: those to queries never trained on.
+    answers: those to queries never trained on. only: the seed to work on, so that several processes
+        share the folder; None for all.
 
     Raises what the engine raises; what is done by then is kept, and the same call goes on.
     """
     remembering, embedder = RememberingEngine(engine), RememberingEmbedder(embedder)
-    populations = _populations(study, answers)
     ideal = IdealPredictor(World(), seed=0)
-    with (
-        RecordLog(out / RECORDS, ScalingRecord) as log,
-        RecordLog(out / AGREEMENT, Agreement) as groups,
-    ):
-        records = {record.key: record for record in log.records}
-        agreements = {agreement.key: agreement for agreement in groups.records}
+    with ExitStack() as stack:
+        seeds = [
+            (population, stack.enter_context(_Log(out, population.seed)))
+            for population in _populations(study, answers)
+            if only in (None, population.seed)
+        ]
         # Every seed gets the first version before any gets the second, so that what a stopped run
         # leaves is even.
         for version in study.versions:
-            for population in populations:
+            for population, log in seeds:
                 waiting = [
-                    ask for ask in _asks(study, population, version) if ask.key not in records
+                    ask for ask in _asks(study, population, version) if ask.key not in log.records
                 ]
-                if not waiting and (population.seed, version) in agreements:
+                if not waiting and (population.seed, version) in log.agreements:
                     continue
-                with UserMemory(out / f"seed-{population.seed}") as memory:
+                with UserMemory(_folder(out, population.seed) / "memory") as memory:
                     population.remember(memory)
                     agreement = await population.learn(
                         version, remembering, chain_format, embedder, memory, progress=progress
                     )
-                    if agreement.key not in agreements:
-                        agreements[agreement.key] = agreement
-                        groups.append(agreement)
+                    log.agreed(agreement)
                     async with PGenRM(
                         engine=engine,
                         memory=memory,
@@ -210,47 +209,66 @@ async def sample_study(
                             done = 0
                             progress(what, done, len(waiting))
                             async for record in coming:
-                                records[record.key] = record
                                 log.append(record)
                                 done += 1
                                 progress(what, done, len(waiting))
-    wanted = [
-        ask.key
-        for population in populations
-        for version in study.versions
-        for ask in _asks(study, population, version)
-    ]
-    return [records[key] for key in wanted], [
-        agreements[population.seed, version]
-        for population in populations
-        for version in study.versions
-    ]
 
 
 def read_study(
     study: Study, answers: Answers, out: Path
 ) -> tuple[list[ScalingRecord], list[Agreement]]:
-    """What an unfinished study has so far: of each version, the seeds that are complete.
+    """What a study has so far: of each version, the seeds that are complete.
 
     Raises ConfigurationError when no seed is complete, or while another process samples there.
     """
-    with (
-        RecordLog(out / RECORDS, ScalingRecord) as log,
-        RecordLog(out / AGREEMENT, Agreement) as groups,
-    ):
-        records = {record.key: record for record in log.records}
-        agreements = {agreement.key: agreement for agreement in groups.records}
     complete: list[ScalingRecord] = []
     agreed: list[Agreement] = []
     for population in _populations(study, answers):
-        for version in study.versions:
-            keys = [ask.key for ask in _asks(study, population, version)]
-            if all(key in records for key in keys):
-                complete += [records[key] for key in keys]
-                agreed.append(agreements[population.seed, version])
+        with _Log(out, population.seed) as log:
+            for version in study.versions:
+                keys = [ask.key for ask in _asks(study, population, version)]
+                if all(key in log.records for key in keys):
+                    complete += [log.records[key] for key in keys]
+                    agreed.append(log.agreements[population.seed, version])
     if not any(record.part == "pool" for record in complete):
         raise ConfigurationError(f"{out} has no complete seed yet: go on without --no-sampling")
     return complete, agreed
+
+
+def _folder(out: Path, seed: int) -> Path:
+    return out / f"seed-{seed}"
+
+
+class _Log:
+    """What is on record of a seed, by key; its files are this process's while it is open."""
+
+    def __init__(self, out: Path, seed: int) -> None:
+        folder = _folder(out, seed)
+        self._sampled = RecordLog(folder / RECORDS, ScalingRecord)
+        self._groups = RecordLog(folder / AGREEMENT, Agreement)
+        self.records: dict[tuple[object, ...], ScalingRecord] = {}
+        self.agreements: dict[tuple[int, str], Agreement] = {}
+
+    def __enter__(self) -> _Log:
+        with ExitStack() as stack:
+            for log in (self._sampled, self._groups):
+                stack.enter_context(log)
+            self._open = stack.pop_all()
+        self.records = {record.key: record for record in self._sampled.records}
+        self.agreements = {agreement.key: agreement for agreement in self._groups.records}
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
+
+    def append(self, record: ScalingRecord) -> None:
+        self.records[record.key] = record
+        self._sampled.append(record)
+
+    def agreed(self, agreement: Agreement) -> None:
+        if agreement.key not in self.agreements:
+            self.agreements[agreement.key] = agreement
+            self._groups.append(agreement)
 
 
 def _populations(study: Study, answers: Answers) -> list[Population]:

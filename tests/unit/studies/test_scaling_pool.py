@@ -51,13 +51,17 @@ class Stopping(ScriptedEngine):
         return await super().sample(prompts, params)
 
 
+def sample(responses: Path, out: Path, engine: ScriptedEngine, only: int | None = None) -> None:
+    answers = load_answers(responses / "val.jsonl.gz")
+    published = ChainFormat.load("published")
+    asyncio.run(sample_study(STUDY, engine, published, HashingEmbedder(), answers, out, only=only))
+
+
 def run(
     responses: Path, out: Path, engine: ScriptedEngine
 ) -> tuple[list[ScalingRecord], list[Agreement]]:
-    answers = load_answers(responses / "val.jsonl.gz")
-    return asyncio.run(
-        sample_study(STUDY, engine, ChainFormat.load("published"), HashingEmbedder(), answers, out)
-    )
+    sample(responses, out, engine)
+    return read_study(STUDY, load_answers(responses / "val.jsonl.gz"), out)
 
 
 def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: Path) -> None:
@@ -102,19 +106,38 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
 def test_a_run_that_was_stopped_goes_on(responses: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineTimeout):
         run(responses, tmp_path, Stopping(40))
-    there = (tmp_path / RECORDS).read_text().splitlines()
-    assert there
+    there = lines(tmp_path)
+    assert any(there)
     answers = load_answers(responses / "val.jsonl.gz")
     with pytest.raises(ConfigurationError, match="no complete seed"):
         read_study(STUDY, answers, tmp_path)
     records, _ = run(responses, tmp_path, ScriptedEngine(write))
-    lines = (tmp_path / RECORDS).read_text().splitlines()
-    assert lines[: len(there)] == there
-    assert len(lines) == len(records)
-    assert read_study(STUDY, answers, tmp_path)[0] == records
+    now = lines(tmp_path)
+    assert [of[: len(before)] for of, before in zip(now, there, strict=True)] == there
+    assert sum(map(len, now)) == len(records)
     again = ScriptedEngine(write)
     assert run(responses, tmp_path, again)[0] == records
     assert not again.calls
+
+
+def test_seeds_can_be_sampled_by_processes_of_their_own(responses: Path, tmp_path: Path) -> None:
+    answers = load_answers(responses / "val.jsonl.gz")
+    sample(responses, tmp_path, ScriptedEngine(write), only=1)
+    records, _ = read_study(STUDY, answers, tmp_path)
+    assert {record.seed for record in records} == {1}
+    sample(responses, tmp_path, ScriptedEngine(write), only=0)
+    records, agreements = read_study(STUDY, answers, tmp_path)
+    assert {record.seed for record in records} == {0, 1}
+    done = ScriptedEngine(write)
+    assert run(responses, tmp_path, done) == (records, agreements)
+    assert not done.calls
+
+
+def lines(out: Path) -> list[list[str]]:
+    """What each seed has on record."""
+    return [
+        (out / f"seed-{seed}" / RECORDS).read_text().splitlines() for seed in range(STUDY.seeds)
+    ]
 
 
 def test_the_chance_of_a_choice_is_what_it_was_drawn_with(responses: Path) -> None:
