@@ -29,7 +29,7 @@ from typing_extensions import TypedDict
 from pgenrm_agent.arguments import whole_number
 from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estimate_work, spread
-from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors
+from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors, embedded
 from pgenrm_agent.engines.confidential import silent, unseen
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
@@ -445,7 +445,7 @@ def _embedded(
     every = list(texts)
     parts = []
     for start in range(0, len(every), EMBEDDED_AT_ONCE):
-        parts.append(context.embedder.embed(every[start : start + EMBEDDED_AT_ONCE]))
+        parts.append(embedded(context.embedder, every[start : start + EMBEDDED_AT_ONCE]))
         done = min(start + EMBEDDED_AT_ONCE, len(every))
         context.on_progress("embeddings", done, len(every))
     vectors = dict(zip(every, np.concatenate(parts), strict=True))

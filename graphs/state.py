@@ -24,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, WithJsonSchema
 from typing_extensions import TypedDict
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.embedding import Embedder, HashingEmbedder
+from pgenrm_agent.embedding import Embedder, HashingEmbedder, embedded
 from pgenrm_agent.engines.protocol import Engine, FinishReason
 from pgenrm_agent.memory.agreement import standing_statements
 from pgenrm_agent.memory.selection import select
@@ -238,8 +238,8 @@ def known_signals(state: EvaluationState, context: EvaluationContext, seed: int)
     if pairs and scaling.history_selection == "similar":
         # As the memory would, where there is one to ask.
         embedder: Embedder = getattr(context.memory, "embedder", None) or HashingEmbedder()
-        vectors = embedder.embed([pair.query for pair in pairs])
-        similarity = vectors @ embedder.embed([request.query])[0]
+        vectors = embedded(embedder, [pair.query for pair in pairs])
+        similarity = vectors @ embedded(embedder, [request.query])[0]
     return UserSignals(
         user_id=request.user_id,
         history=select(

@@ -30,6 +30,7 @@ __all__ = [
     "RememberingEmbedder",
     "SentenceTransformerEmbedder",
     "Vectors",
+    "embedded",
 ]
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -224,7 +225,7 @@ class RememberingEmbedder:
         waiting = list(missing)
         for start in range(0, len(waiting), _EMBEDDED_AT_ONCE):
             batch = waiting[start : start + _EMBEDDED_AT_ONCE]
-            vectors = self._embedder.embed([missing[key] for key in batch])
+            vectors = embedded(self._embedder, [missing[key] for key in batch])
             self._vectors.update(zip(batch, vectors, strict=True))
         if not keys:
             return self._embedder.embed([])
@@ -329,6 +330,34 @@ def _features(text: str) -> Iterator[tuple[str, float]]:
         for gram in grams:
             # Together a word's parts weigh half as much as the word, however long it is.
             yield f"#{gram}", weight * _GRAM_WEIGHT / len(grams) ** 0.5
+
+
+def embedded(embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    """Return the vectors of texts, whatever kind of numbers an embedder gives and however long they are.
+
+    Returns: float32, (len(texts), dimension), each of length 1.
+
+    Raises:
+        ConfigurationError: The embedder does not give a vector of its dimension for each text.
+    """
+    given = embedder.embed(texts)
+    try:
+        vectors = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"embedder {embedder.name} gives what is no array of numbers ({error}): let embed(texts)"
+            " return one row a text"
+        ) from error
+    wanted = (len(texts), embedder.dimension)
+    if vectors.shape != wanted or not np.isfinite(vectors).all():
+        raise ConfigurationError(
+            f"embedder {embedder.name} gives an array of shape {vectors.shape} for {len(texts)} texts:"
+            f" let embed(texts) return {wanted} finite numbers"
+        )
+    off = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) > 1e-3
+    if off.any():
+        vectors = np.where(off[:, None], _normalized(vectors), vectors)
+    return vectors
 
 
 def _normalized(vectors: Vectors) -> Vectors:

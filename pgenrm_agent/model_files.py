@@ -145,8 +145,8 @@ def loadable(source: str | Path, file: str = "config.json") -> str | Path:
 def named_format(model: str | Path) -> ChainFormat | None:
     """Return the chain format that a model was trained on; None where nothing tells.
 
-    A folder tells it in `chain_format.json`, as {"format": name}. The published checkpoints tell it
-    by their name.
+    A folder tells it in `chain_format.json`, as {"format": name}; a format of its own by its folder, from
+    there: {"format": "./my-format"}. The published checkpoints tell it by their name.
 
     Raises ConfigurationError for a `chain_format.json` that cannot be read.
     """
@@ -160,7 +160,7 @@ def named_format(model: str | Path) -> ChainFormat | None:
     name = content.get("format") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise ConfigurationError(f'{path} names no format: write {{"format": "{PUBLISHED}"}}')
-    return ChainFormat.load(name)
+    return ChainFormat.load(path.parent / name if "/" in name else name)
 
 
 def format_of(model: str | Path) -> ChainFormat:

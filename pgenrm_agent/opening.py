@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from pgenrm_agent.arguments import refuse_other
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.engine_names import EngineName
 from pgenrm_agent.engines import load_engine, refuse_missing
-from pgenrm_agent.engines.protocol import Engine
+from pgenrm_agent.engines.protocol import Capabilities, Engine
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import is_address
 from pgenrm_agent.model_files import bundled_model, model_source, named_format
@@ -40,12 +41,26 @@ def refuse_unusable(
         )
     if isinstance(engine, str):
         refuse_missing(engine)
-    elif engine is not None and not callable(getattr(engine, "sample", None)):
-        refuse_other(engine, (), "engine", "an engine, or the name of one")
+    elif engine is not None:
+        _refuse_no_engine(engine)
     if model is not None and not hasattr(model, "ainvoke"):
         refuse_other(model, (str, Path), "model", "a folder, a name or a LangChain chat model")
     if isinstance(model, (str, Path)) and engine in (None, "transformers", "vllm"):
         model_source(model)
+
+
+def _refuse_no_engine(engine: Engine) -> None:
+    if isinstance(engine, type) or not callable(getattr(engine, "sample", None)):
+        refuse_other(engine, (), "engine", "an engine, or the name of one")
+    refuse_other(getattr(engine, "name", None), str, "the engine's name", "a text")
+    can = getattr(engine, "capabilities", None)
+    refuse_other(
+        can, Capabilities, "engine.capabilities", 'Capabilities(continues=..., seeds="none")'
+    )
+    if inspect.isroutine(engine.sample) and not inspect.iscoroutinefunction(engine.sample):
+        raise ConfigurationError(
+            f"sample of engine {engine.name} is not async: write async def sample(self, prompts, params)"
+        )
 
 
 def refuse_other_types(**options: object) -> None:
@@ -70,7 +85,11 @@ _WANTED: Mapping[str, tuple[tuple[type, ...], tuple[str, ...], str]] = {
     "chain_format": ((ChainFormat, str, Path), (), "a format's name or folder"),
     "checkpointer": ((), ("aput", "aget_tuple"), "a LangGraph checkpointer"),
     "cache": ((), ("get", "put", "forget", "forgets"), "an EvaluationCache"),
-    "persona_embedder": ((), ("embed", "name"), "an embedder, such as HashingEmbedder()"),
+    "persona_embedder": (
+        (),
+        ("embed", "name", "dimension"),
+        "an embedder, such as HashingEmbedder()",
+    ),
 }
 
 

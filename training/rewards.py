@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pgenrm_agent.chain import ParsedChain, parse_chain, split_reasoning
-from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.embedding import Embedder, Vectors, embedded
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.schema import Message, StatedPreference
@@ -141,7 +141,7 @@ class SimilarityRater:
             texts |= dict.fromkeys(name for name, _ in _weighted(task.chain))
         if not texts:
             return [None] * len(tasks)
-        vectors = dict(zip(texts, self._embedder.embed(list(texts)), strict=True))
+        vectors = dict(zip(texts, embedded(self._embedder, list(texts)), strict=True))
         return [self._share(task, vectors) for task in tasks]
 
     def _share(self, task: RatingTask, vectors: Mapping[str, Vectors]) -> float | None:

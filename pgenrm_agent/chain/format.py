@@ -11,7 +11,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from jinja2 import Template, TemplateError
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from pgenrm_agent.arguments import path_of
 from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
-from pgenrm_agent.chain.layout import JSONLayout, Layout, ProseLayout, Shown, Turn
+from pgenrm_agent.chain.layout import SECTIONS, JSONLayout, Layout, ProseLayout, Shown, Turn
 from pgenrm_agent.chain.notes import NotesLayout, Theme
 from pgenrm_agent.chain.room import Room, estimated_tokens, within
 from pgenrm_agent.chain.sections import Section
@@ -33,6 +33,7 @@ from pgenrm_agent.schema import (
     StatedPreference,
 )
 
+KINDS = get_args(StatedPreference.model_fields["kind"].annotation)
 LONGEST_WORD = 40
 """A text is cut between words where there are any: some scripts have no blanks."""
 
@@ -51,6 +52,20 @@ class _Headings(Model):
     rubric: str
     scores: str
 
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        begun = f"Who they are.\n{self.rubric}\n"
+        criteria = f"{begun}- Brevity (weight: 100)\n"
+        layout = ProseLayout(self.rubric, self.scores)
+        through = [layout.complete_through(text) for text in (begun, f"{criteria}{self.scores}\n")]
+        if through != ["persona", "rubric"]:
+            which = "rubric" if through[0] != "persona" else "scores"
+            raise ValueError(
+                f"{getattr(self, which)!r} is not read as the heading of the {which}: write one such as"
+                f" {'### Criteria' if which == 'rubric' else '### Scores'!r}"
+            )
+        return self
+
 
 class _Settings(Model):
     """What makes a layout: prose has headings, a JSON object lengths, notes have themes.
@@ -66,7 +81,7 @@ class _Settings(Model):
     headings: _Headings | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     lengths: Lengths | None = None
-    criteria: tuple[int, int] | None = None
+    criteria: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=64)]] | None = None
     themes: tuple[Theme, ...] | None = Field(default=None, min_length=1)
     totals: bool = True
     language: str | None = None
@@ -78,6 +93,8 @@ class _Settings(Model):
             for field in ("headings", "max_tokens", "lengths", "criteria", "themes")
             if getattr(self, field) is not None
         }
+        if self.criteria is not None and self.criteria[0] > self.criteria[1]:
+            raise ValueError(f"criteria: fewest and most are {self.criteria}, in this order")
         if given not in (
             {"headings", "max_tokens"},
             {"themes", "max_tokens"},
@@ -136,7 +153,9 @@ class ChainFormat:
             layout = _layout(settings)
             files = ("system.j2", "user.j2", *(("ask.j2",) if layout.in_turns else ()))
             sources = [(folder / file).read_text(encoding="utf-8") for file in files]
-            templates = [compiled(source) for source in sources]
+            templates = [
+                compiled(source, file) for file, source in zip(files, sources, strict=True)
+            ]
         except (OSError, ValueError, TemplateError, RecursionError) as error:
             raise ConfigurationError(
                 f"chain format {str(name_or_folder)!r} cannot be read: {error}; a format is a folder"
@@ -144,7 +163,7 @@ class ChainFormat:
             ) from error
         system, user, *ask = templates
         digest = hashlib.sha256("\0".join([described, *sources]).encode()).hexdigest()
-        return cls(
+        made = cls(
             settings,
             layout,
             system,
@@ -153,6 +172,30 @@ class ChainFormat:
             shows_conversation=any("conversation" in given_to(source) for source in sources),
             digest=digest,
         )
+        made._try_out()
+        return made
+
+    def _try_out(self) -> None:
+        """Refuse templates that fail on some prompt, or leave out what is judged."""
+        asked, answers = "Wq1", ("Wa1", "Wa2")[: self.max_candidates]
+        known: dict[str, Any] = {
+            "history": [PreferencePair(query="Wq2", chosen="Wa3", rejected="Wa4")],
+            "stated": [StatedPreference(text="Ws1", kind=kind) for kind in KINDS],
+            "conversation": [Message(role="user", content="Wt1")],
+        }
+        for some in (known, {}):
+            messages = self.messages(query=asked, candidates=answers, **some)
+            prompt = "".join(message.content for message in messages)
+            if any(self.beginning("answer", text) not in prompt for text in answers) or (
+                self.beginning("query", asked) not in prompt
+            ):
+                raise ConfigurationError(
+                    f"chain format {self.name} leaves the query or a candidate out of its prompts: let"
+                    " user.j2 show `query` and each of `candidates`"
+                )
+        for sections in (SECTIONS, SECTIONS[1:], *((section,) for section in SECTIONS)):
+            if self.ask is not None:
+                self._asked_for(sections, len(answers))
 
     @property
     def name(self) -> str:
@@ -240,15 +283,21 @@ class ChainFormat:
                 for statement in stated
             ],
         }
-        system, user = self._rendered(self.system, shown), self._rendered(self.user, shown)
+        system = self._rendered("system.j2", self.system, shown)
+        user = self._rendered("user.j2", self.user, shown)
         return (Message(role="system", content=system), Message(role="user", content=user))
 
-    def _rendered(self, template: Template, shown: Mapping[str, object]) -> str:
+    def _asked_for(self, sections: Sequence[Section], candidates: int) -> str:
+        assert self.ask is not None
+        shown = {"sections": list(sections), "candidates": candidates}
+        return self._rendered("ask.j2", self.ask, shown)
+
+    def _rendered(self, file: str, template: Template, shown: Mapping[str, object]) -> str:
         try:
             return rendered(template, shown)
         except (TemplateError, TypeError, MemoryError) as error:
             raise ConfigurationError(
-                f"chain format {self.name} cannot be rendered: {error}; its templates are given"
+                f"{file} of chain format {self.name} cannot be rendered: {error}; it is given"
                 f" {', '.join(sorted(shown))}"
             ) from error
 
@@ -318,9 +367,7 @@ class ChainFormat:
         )
 
         def ask(sections: Sequence[Section]) -> str:
-            assert self.ask is not None
-            shown = {"sections": list(sections), "candidates": len(candidates)}
-            return self._rendered(self.ask, shown)
+            return self._asked_for(sections, len(candidates))
 
         history, stated = self.fitting(query, candidates, history, stated)
         choices = tuple(

@@ -64,14 +64,21 @@ _ENVIRONMENT.globals = {"range": _range}
 _ENVIRONMENT.filters["join"] = _join
 
 
-def compiled(source: str) -> Template:
+def compiled(source: str, file: str) -> Template:
     """Return the template.
+
+    file: its name, for errors.
 
     Raises:
         TemplateError: It is none, or has what templates of prompts may not have.
     """
-    _refuse_unbounded(_ENVIRONMENT.parse(source))
-    return _ENVIRONMENT.from_string(source)
+    try:
+        _refuse_unbounded(_ENVIRONMENT.parse(source))
+        return _ENVIRONMENT.from_string(source)
+    except TemplateSyntaxError as error:
+        raise TemplateError(f"{file}, line {error.lineno}: {error.message}") from None
+    except TemplateError as error:
+        raise TemplateError(f"{file}: {error}") from None
 
 
 def given_to(source: str) -> set[str]:

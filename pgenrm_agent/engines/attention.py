@@ -389,9 +389,9 @@ def _read(
         weights = scores.sub_(top).exp_()
         total = weights.sum(-1, keepdim=True)
         read = (weights.to(states.dtype) @ part_values).float() / total
-        for found, all_found in ((read, reads), (top + total.log(), sizes)):
-            by_token = found.view(lines, heads, -1, found.shape[-1]).transpose(1, 2)
-            all_found.append(by_token.reshape(-1, heads, found.shape[-1]))
+        for piece, pieces in ((read, reads), (top + total.log(), sizes)):
+            by_token = piece.view(lines, heads, -1, piece.shape[-1]).transpose(1, 2)
+            pieces.append(by_token.reshape(-1, heads, piece.shape[-1]))
     return torch.cat(reads)[grid.cells].to(states.dtype), torch.cat(sizes)[grid.cells]
 
 

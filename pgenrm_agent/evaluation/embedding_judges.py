@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pgenrm_agent.embedding import Embedder, RememberingEmbedder
+from pgenrm_agent.embedding import Embedder, RememberingEmbedder, embedded
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.bradley_terry import Floats, fit_bradley_terry, log_loss
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
@@ -54,7 +54,7 @@ class OwnWordsJudge:
                 scores=(None,) * len(question.candidates), reason="the user wrote nothing"
             )
         texts = [candidate.text for candidate in question.candidates]
-        near = self._embedder.embed(texts) @ self._embedder.embed(words).mean(0)
+        near = embedded(self._embedder, texts) @ embedded(self._embedder, words).mean(0)
         return Verdict(scores=tuple(near.astype(np.float64).tolist()))
 
 
@@ -152,12 +152,12 @@ class _Fit:
 
     def features(self, texts: Sequence[str], words: Sequence[str]) -> Floats:
         """Return (texts, features): embeddings, and how near each is to the user's words."""
-        vectors = np.asarray(self._embedder.embed(texts), dtype=np.float64)
+        vectors = embedded(self._embedder, texts).astype(np.float64)
         if not self._with_words:
             return vectors
         near = np.zeros(len(texts))
         if words:
-            near = self._scale * (vectors @ self._embedder.embed(words).mean(0))
+            near = self._scale * (vectors @ embedded(self._embedder, words).mean(0))
         return np.column_stack([vectors, near])
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ class Verdict(Model):
     prototype: the nearest to the user, if they were matched.
     """
 
-    scores: tuple[float | None, ...]
+    scores: tuple[Annotated[float, Field(allow_inf_nan=False)] | None, ...]
     probability_best: tuple[float | None, ...] = ()
     reason: str | None = None
     orders: tuple[tuple[int, ...], ...] = ()
@@ -87,6 +87,8 @@ def read_parquet(path: Path) -> list[Record]:
     """
     from pyarrow import ArrowException, parquet
 
+    if not path.exists():
+        raise ConfigurationError(f"there is no {path}: name a folder that pgenrm eval has finished")
     try:
         table = parquet.read_table(path)
     except (OSError, ArrowException) as error:

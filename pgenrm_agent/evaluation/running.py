@@ -133,6 +133,11 @@ async def _judged(judge: Judge, run: int, question: Question, seed: int) -> Reco
     started = time.perf_counter()
     try:
         verdict = await judge.judge(question, seed=own_seed, run_seed=run_seed)
+        if len(verdict.scores) != len(question.candidates):
+            raise ConfigurationError(
+                f"judge {judge.name} gives {len(verdict.scores)} scores for"
+                f" {len(question.candidates)} candidates: one for each, None where there is none"
+            )
     except ConfigurationError as error:
         # Such as a prompt longer than the model's context: this question, not the whole run.
         verdict = Verdict(

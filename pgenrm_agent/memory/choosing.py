@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pgenrm_agent.embedding import Vectors
+from pgenrm_agent.embedding import Vectors, embedded
 from pgenrm_agent.memory.choice_index import ChoiceIndex
 from pgenrm_agent.memory.reading import in_batches, pages, rows_of
 from pgenrm_agent.memory.rows import PSEUDONYM, pair_in
@@ -42,7 +42,7 @@ def recalled(
     limit: at least 1, or None for all.
     """
     similar = selection == "similar"
-    vector = store.embedder.embed([query])[0] if similar and query is not None else None
+    vector = embedded(store.embedder, [query])[0] if similar and query is not None else None
     # A choice can go between its being chosen and its being read.
     for _ in range(TRIES if limit is not None else 0):
         index = store.indexes.get(key.pseudonym, with_vectors=similar)

@@ -17,11 +17,12 @@ from pgenrm_agent.arguments import (
     model_of,
     models_of,
     path_of,
+    refuse_other,
     text_of,
     whole_number,
     yes_or_no,
 )
-from pgenrm_agent.embedding import Embedder
+from pgenrm_agent.embedding import Embedder, embedded
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.files import exporting, is_address, open_text
 from pgenrm_agent.memory.agreement import standing_statements
@@ -98,6 +99,10 @@ class UserMemory(Corrections):
                 a server, or a server without a vault.
             MemoryStoreError: The store cannot be opened, or belongs to another process.
         """
+        if embedder is not None and (
+            isinstance(embedder, type) or not isinstance(embedder, Embedder)
+        ):
+            refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
         if url is not None and path is not None:
             raise ConfigurationError(
                 f"UserMemory got a directory ({path}) and a server ({url}): give one of them"
@@ -252,7 +257,7 @@ class UserMemory(Corrections):
         whole_number(limit, "limit", least=1)
         store = self._store
         with reported("read", store.where):
-            vector = store.embedder.embed([query])
+            vector = embedded(store.embedder, [query])
             got = store.interactions.query(
                 query_embeddings=vector, n_results=limit, include=["metadatas"]
             )

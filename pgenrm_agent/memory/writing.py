@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from pgenrm_agent.embedding import embedded
 from pgenrm_agent.errors import EntryConflict
 from pgenrm_agent.memory.choice_index import ChoiceIndex
 from pgenrm_agent.memory.reading import in_batches, rows_of
@@ -63,7 +64,7 @@ def write_records(
         names = {keys[record.user_id].pseudonym for _, record in fresh}
         with store.indexes.writing(names) as indexes:
             for some in in_batches(pairs, store.max_batch):
-                vectors = store.embedder.embed([record.pair.query for _, record in some])
+                vectors = embedded(store.embedder, [record.pair.query for _, record in some])
                 rows = [row for row, _ in some]
                 store.interactions.add(
                     ids=[row.id for row in rows],
@@ -136,7 +137,7 @@ def exchange_record(store: Store, old: Entered, new: Entered) -> str | None:
 def _put(store: Store, row: Row, record: Entered, index: ChoiceIndex | None) -> None:
     collection = _collection_of(store, record)
     vectors = (
-        store.embedder.embed([record.pair.query])
+        embedded(store.embedder, [record.pair.query])
         if isinstance(record, PairRecord)
         else np.ones((1, 1), dtype=np.float32)
     )

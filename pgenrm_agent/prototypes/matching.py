@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pgenrm_agent.embedding import Embedder
+from pgenrm_agent.embedding import Embedder, embedded
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.memory.seal import Seal
@@ -75,7 +75,7 @@ class Neighbors:
         if version is None:
             return None
         if personas:
-            vector = mean_direction(self.embedder.embed(personas))
+            vector = mean_direction(embedded(self.embedder, personas))
             nearest = int(version.nearest(vector)[0])
             similar = version.similar(
                 vector, count, exclude=user_id, allowed=self.memory.consenting

@@ -317,6 +317,29 @@ def test_a_model_beside_a_ready_engine_is_refused(engine: Watchful) -> None:
         PGenRM("some-model", engine=engine)
 
 
+class Plain(ScriptedEngine):
+    def sample(self, prompts: object, params: object) -> object:  # type: ignore[override]
+        return [[]]
+
+
+class Vague(ScriptedEngine):
+    capabilities = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (ScriptedEngine, "pass an engine"),
+        (lambda: None, "pass an engine"),
+        (Plain("a"), "not async"),
+        (Vague("a"), "pass Capabilities"),
+    ],
+)
+def test_what_is_no_engine_is_refused_when_it_is_given(wrong: object, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        PGenRM(engine=wrong)  # type: ignore[arg-type]
+
+
 def test_a_server_needs_the_name_of_its_model() -> None:
     with (
         PGenRM(engine="openai") as rm,

@@ -17,6 +17,7 @@ import pytest
 
 from pgenrm_agent.chain import ChainFormat, parse_chain
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.model_files import named_format
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
 from pgenrm_agent.testing import write_chain
 
@@ -210,6 +211,17 @@ def test_a_folder_of_your_own_is_a_format(tmp_path: Path) -> None:
     assert ChainFormat.load(str(tmp_path / "own")).name == "own"
 
 
+def test_a_models_folder_may_hold_its_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_format(tmp_path)
+    (tmp_path / "chain_format.json").write_text('{"format": "./own"}')
+    monkeypatch.chdir("/")
+    named = named_format(tmp_path)
+    assert named is not None
+    assert named.name == "own"
+
+
 @pytest.mark.parametrize("file", ["format.json", "system.j2", "user.j2"])
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path, file: str) -> None:
     folder = own_format(tmp_path)
@@ -232,11 +244,68 @@ def test_settings_that_are_wrong_are_refused(tmp_path: Path, settings: dict[str,
         ChainFormat.load(own_format(tmp_path, **settings))
 
 
-def test_a_template_with_a_misspelled_name_is_refused_when_rendered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ qwery }}", "user.j2 .*'qwery' is undefined"),
+        ("{% for e in history %}{{ e.answer }}{% endfor %}", "user.j2 .*no attribute 'answer'"),
+        ("{% for s in stated %}{{ s.words }}{% endfor %}", "no attribute 'words'"),
+        ("{{ query }}", "leaves the query or a candidate out"),
+        ("{{ candidates }}", "leaves the query or a candidate out"),
+        ("{{ query }} {{ candidates[0] }}", "leaves the query or a candidate out"),
+        ("{{ query\n\n}", "user.j2, line 3: "),
+        ("{{ query | md5 }}", "user.j2, line 1: .*md5"),
+    ],
+)
+def test_a_template_that_cannot_make_a_prompt_is_refused_when_loaded(
+    tmp_path: Path, template: str, told: str
+) -> None:
     folder = own_format(tmp_path)
-    (folder / "user.j2").write_text("{{ qwery }}")
-    with pytest.raises(ConfigurationError, match="'qwery' is undefined"):
-        ChainFormat.load(folder).messages(query="q", candidates=["a"])
+    (folder / "user.j2").write_text(template)
+    with pytest.raises(ConfigurationError, match=told):
+        ChainFormat.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("rubric", "scores", "told"),
+    [
+        (
+            "### What counts",
+            "### Scores",
+            "'### What counts' is not read as the heading of the rubric",
+        ),
+        ("### Criteria", "## Marks", "'## Marks' is not read as the heading of the scores"),
+        ("", "### Scores", "'' is not read as the heading of the rubric"),
+        ("### Criteria", "### Criteria", "the scores"),
+    ],
+)
+def test_headings_that_no_reader_would_know_are_refused(
+    tmp_path: Path, rubric: str, scores: str, told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        ChainFormat.load(own_format(tmp_path, headings={"rubric": rubric, "scores": scores}))
+    (tmp_path / "good").mkdir()
+    good = {"rubric": "## Criteria", "scores": "## Part 2: Scoring"}
+    fmt = ChainFormat.load(own_format(tmp_path / "good", headings=good))
+    assert fmt.complete_through("Ada.\n## Criteria\n") == "persona"
+
+
+@pytest.mark.parametrize("criteria", [[6, 3], [0, 3], [1, 65]])
+def test_numbers_of_criteria_that_cannot_be_are_refused(
+    tmp_path: Path, criteria: list[int]
+) -> None:
+    from importlib.resources import as_file, files
+
+    with as_file(files("pgenrm_agent.chain") / "formats" / "structured-1") as bundled:
+        folder = shutil.copytree(bundled, tmp_path / "copy")
+    settings = json.loads((folder / "format.json").read_text())
+    (folder / "format.json").write_text(json.dumps(settings | {"criteria": criteria}))
+    with pytest.raises(ConfigurationError, match="criteria"):
+        ChainFormat.load(folder)
+    (folder / "format.json").write_text(json.dumps(settings))
+    (folder / "ask.j2").write_text("{{ kandidates }}")
+    with pytest.raises(ConfigurationError, match=r"ask\.j2 .*'kandidates' is undefined"):
+        ChainFormat.load(folder)
 
 
 def test_a_template_reaches_no_python_object(tmp_path: Path) -> None:
@@ -285,7 +354,7 @@ def test_a_template_that_writes_far_more_than_it_is_given_is_refused(
     tmp_path: Path, template: str, told: str
 ) -> None:
     folder = own_format(tmp_path)
-    (folder / "user.j2").write_text(template)
+    (folder / "user.j2").write_text("{{ query }} {{ candidates }} " + template)
     with pytest.raises(ConfigurationError, match=told):
         ChainFormat.load(folder).messages(query="why? " * 2000, candidates=["a"] * 20)
 

@@ -56,6 +56,6 @@ def test_blocks_read_what_each_token_reads_by_itself(
         grid = _Grid.of(line, sees, torch.device("cpu"))
     if call > 30:
         assert len(grid.blocks) == 1
-    found = _read(states, grid, keys, values, 1.0)
-    for own, right in zip(found, one_by_one(states, line, sees, keys, values), strict=True):
+    blocked = _read(states, grid, keys, values, 1.0)
+    for own, right in zip(blocked, one_by_one(states, line, sees, keys, values), strict=True):
         torch.testing.assert_close(own, right, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ import pytest
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.evaluation.judges import PromptJudge
 from pgenrm_agent.evaluation.questions import Question, read_questions
-from pgenrm_agent.evaluation.records import Record, read_parquet, write_parquet
+from pgenrm_agent.evaluation.records import Record, Verdict, read_parquet, write_parquet
 from pgenrm_agent.evaluation.running import RECORDS, RunDescription, evaluate
 from pgenrm_agent.evaluation.summary import JudgeSummary, summarize
 from pgenrm_agent.jsonl import RecordLog
@@ -134,6 +135,31 @@ async def test_other_settings_are_not_mixed_in(
         await evaluate(
             questions, [PromptJudge("a", ScriptedEngine(GOOD), samples=2)], tmp_path, describe()
         )
+
+
+class Stubborn:
+    """A judge that somebody wrote, which gives every question the same scores."""
+
+    name, settings = "own", {}
+
+    def __init__(self, *scores: float) -> None:
+        self.scores = scores
+
+    async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
+        return Verdict(scores=self.scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [((1.0,), "judge own gives 1 scores for 2 candidates"), ((math.nan, math.nan), "finite")],
+)
+async def test_scores_of_no_use_are_no_scores(
+    scores: tuple[float, ...], told: str, questions: list[Question], tmp_path: Path
+) -> None:
+    records = await evaluate(questions, [Stubborn(*scores)], tmp_path, describe())
+    assert all(told in (record.verdict.reason or "") for record in records)
+    (row,) = summarize(records)
+    assert row.coverage == 0.0
 
 
 async def test_a_fault_of_the_engine_ends_the_run_and_keeps_what_is_done(

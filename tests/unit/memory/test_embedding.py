@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,12 @@ from pgenrm_agent.embedding import (
     RememberingEmbedder,
     SentenceTransformerEmbedder,
     Vectors,
+    embedded,
 )
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.model_files import bundled_model
+from pgenrm_agent.schema import PreferencePair
 
 
 def similarity(embedder: Embedder, left: str, right: str) -> float:
@@ -98,6 +101,54 @@ def test_an_impossible_dimension_is_refused() -> None:
 def test_a_loaded_sentence_model_needs_a_name() -> None:
     with pytest.raises(ConfigurationError, match="name="):
         SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
+
+
+class Own:
+    """An embedder that somebody wrote: the lengths of texts and a one, as `kind` makes of the rows."""
+
+    name, dimension = "own", 2
+
+    def __init__(self, kind: Callable[[list[list[float]]], object] = np.array) -> None:
+        self.kind = kind
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return self.kind([[float(len(text)), 1.0] for text in texts])  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda rows: np.float16(rows)])
+def test_any_numbers_of_an_embedder_become_unit_vectors(kind: Callable[..., object]) -> None:
+    vectors = embedded(Own(kind), ["rice", "rice rice", ""])
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-3)
+    assert vectors[0, 0] / vectors[0, 1] == pytest.approx(4.0, rel=1e-3)
+    ours = HashingEmbedder()
+    assert (embedded(ours, ["bread"]) == ours.embed(["bread"])).all()
+    assert (embedded(Own(lambda rows: np.zeros((1, 2))), ["x"]) == [[1.0, 0.0]]).all()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda rows: np.ones((len(rows), 3)),
+        lambda rows: np.ones(len(rows)),
+        lambda rows: np.full((len(rows), 2), np.nan),
+        lambda rows: [[1.0, 2.0], [1.0]],
+        lambda rows: None,
+    ],
+)
+def test_vectors_of_no_use_are_refused(kind: Callable[..., object], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="embedder own gives"):
+        embedded(Own(kind), ["one", "two"])
+    with UserMemory(tmp_path, embedder=Own(kind)) as memory:
+        with pytest.raises(ConfigurationError, match="embedder own gives"):
+            memory.remember("ada", PreferencePair(query="Rice?", chosen="a", rejected="b"))
+        assert memory.users() == []
+
+
+@pytest.mark.parametrize("wrong", [Own, 3, object()])
+def test_what_is_no_embedder_is_refused(wrong: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="pass an embedder"):
+        UserMemory(tmp_path, embedder=wrong)  # type: ignore[arg-type]
 
 
 class Counted(HashingEmbedder):
