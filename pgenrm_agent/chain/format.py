@@ -129,8 +129,10 @@ class ChainFormat:
     digest: str
 
     @classmethod
-    def load(cls, name_or_folder: str | Path) -> ChainFormat:
+    def load(cls, name_or_folder: str | Path, *, judges: bool = True) -> ChainFormat:
         """A bundled format ("published", "structured-1", "compact-2") by name, or a folder of your own.
+
+        judges: whether it has to show the query and every candidate.
 
         Raises:
             ConfigurationError: no such format, or one of its files is missing or wrong.
@@ -172,10 +174,10 @@ class ChainFormat:
             shows_conversation=any("conversation" in given_to(source) for source in sources),
             digest=digest,
         )
-        made._try_out()
+        made._try_out(judges)
         return made
 
-    def _try_out(self) -> None:
+    def _try_out(self, judges: bool) -> None:
         """Refuse templates that fail on some prompt, or leave out what is judged."""
         asked, answers = "Wq1", ("Wa1", "Wa2")[: self.max_candidates]
         known: dict[str, Any] = {
@@ -186,9 +188,9 @@ class ChainFormat:
         for some in (known, {}):
             messages = self.messages(query=asked, candidates=answers, **some)
             prompt = "".join(message.content for message in messages)
-            if any(self.beginning("answer", text) not in prompt for text in answers) or (
-                self.beginning("query", asked) not in prompt
-            ):
+            wanted = [self.beginning("query", asked)]
+            wanted += [self.beginning("answer", text) for text in answers]
+            if judges and any(text not in prompt for text in wanted):
                 raise ConfigurationError(
                     f"chain format {self.name} leaves the query or a candidate out of its prompts: let"
                     " user.j2 show `query` and each of `candidates`"

@@ -366,9 +366,8 @@ def _verdict_of(evaluation: Evaluation) -> Verdict:
 
 
 def _prompt_format(name: str) -> ChainFormat:
-    return ChainFormat.load(
-        Path(str(resources.files("pgenrm_agent.evaluation"))) / "prompts" / name
-    )
+    folder = Path(str(resources.files("pgenrm_agent.evaluation"))) / "prompts" / name
+    return ChainFormat.load(folder, judges=name != "persona")
 
 
 def _counted(failures: Mapping[str, int]) -> str:

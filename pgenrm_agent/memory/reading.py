@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 StoredRow: TypeAlias = tuple[str, dict[str, object]]
 T = TypeVar("T")
 READ_AT_ONCE = 2000
+TRIES = 5
+GONE = "Error finding id"
+"""What Chroma says of a row that is deleted between finding and reading it."""
 
 
 def rows_of(
@@ -22,7 +26,7 @@ def rows_of(
 ) -> list[StoredRow]:
     """Return the rows with these ids, or that a condition selects, as (id, metadata)."""
     if ids is not None:
-        return _rows_in(collection.get(ids=ids, include=["metadatas"]))
+        return _rows_in(settled(lambda: collection.get(ids=ids, include=["metadatas"])))
     return list(all_rows(collection, where))
 
 
@@ -41,11 +45,14 @@ def pages(
     """
     offset = 0
     while True:
-        page = collection.get(
-            where=where,  # type: ignore[arg-type]
-            limit=READ_AT_ONCE,
-            offset=offset,
-            include=include,
+        page = settled(
+            partial(
+                collection.get,
+                where=where,  # type: ignore[arg-type]
+                limit=READ_AT_ONCE,
+                offset=offset,
+                include=include,
+            )
         )
         yield page
         if len(page["ids"]) < READ_AT_ONCE:
@@ -57,6 +64,17 @@ def in_batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Yield the items in parts of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def settled(read: Callable[[], T]) -> T:
+    """Return what Chroma answers; it is asked again where a row went while it was being read."""
+    for _ in range(TRIES):
+        try:
+            return read()
+        except Exception as error:
+            if GONE not in str(error):
+                raise
+    return read()
 
 
 def _rows_in(page: GetResult) -> list[StoredRow]:

@@ -420,7 +420,8 @@ def _made(directory: Path) -> Path:
 
 
 def _refuse_no_embedder(embedder: object) -> None:
-    if embedder is not None and not hasattr(embedder, "embed"):
+    usable = isinstance(embedder, Embedder) and not isinstance(embedder, type)
+    if embedder is not None and not usable:
         refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
 
 

@@ -17,7 +17,6 @@ from pgenrm_agent.arguments import (
     model_of,
     models_of,
     path_of,
-    refuse_other,
     text_of,
     whole_number,
     yes_or_no,
@@ -30,7 +29,7 @@ from pgenrm_agent.memory.choice_index import Stated
 from pgenrm_agent.memory.choosing import choices_in, recalled
 from pgenrm_agent.memory.corrections import Corrections
 from pgenrm_agent.memory.forgetting import forget_rows, tell_forgotten
-from pgenrm_agent.memory.reading import all_rows, in_batches, rows_of
+from pgenrm_agent.memory.reading import all_rows, in_batches, rows_of, settled
 from pgenrm_agent.memory.records import (
     ConsentRecord,
     PairRecord,
@@ -99,10 +98,6 @@ class UserMemory(Corrections):
                 a server, or a server without a vault.
             MemoryStoreError: The store cannot be opened, or belongs to another process.
         """
-        if embedder is not None and (
-            isinstance(embedder, type) or not isinstance(embedder, Embedder)
-        ):
-            refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
         if url is not None and path is not None:
             raise ConfigurationError(
                 f"UserMemory got a directory ({path}) and a server ({url}): give one of them"
@@ -258,8 +253,10 @@ class UserMemory(Corrections):
         store = self._store
         with reported("read", store.where):
             vector = embedded(store.embedder, [query])
-            got = store.interactions.query(
-                query_embeddings=vector, n_results=limit, include=["metadatas"]
+            got = settled(
+                lambda: store.interactions.query(
+                    query_embeddings=vector, n_results=limit, include=["metadatas"]
+                )
             )
             asked = [str(metadata[PSEUDONYM]) for metadata in (got["metadatas"] or [[]])[0]]
             keys = store.vault.keys_behind(asked)

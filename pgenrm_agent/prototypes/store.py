@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from pgenrm_agent.embedding import Vectors
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.memory.reading import settled
 from pgenrm_agent.memory.rows import PSEUDONYM
 from pgenrm_agent.memory.store import CHANGES, Store, reported
 from pgenrm_agent.prototypes.version import Member, PrototypeSet
@@ -291,13 +293,18 @@ class PrototypeStore:
             rows = _existing(store, MEMBERS + version)
             if kept is None or rows is None:
                 return None
-            got = kept.get(include=["embeddings", "metadatas"])
+            got = settled(partial(kept.get, include=["embeddings", "metadatas"]))
             pseudonyms: list[str] = []
             prototypes: list[int] = []
             vectors: list[Vectors] = []
             while True:
-                part = rows.get(
-                    limit=READ_AT_ONCE, offset=len(pseudonyms), include=["embeddings", "metadatas"]
+                part = settled(
+                    partial(
+                        rows.get,
+                        limit=READ_AT_ONCE,
+                        offset=len(pseudonyms),
+                        include=["embeddings", "metadatas"],
+                    )
                 )
                 metadatas = part["metadatas"] or []
                 pseudonyms += [str(metadata[PSEUDONYM]) for metadata in metadatas]

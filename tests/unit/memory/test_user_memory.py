@@ -90,6 +90,31 @@ def test_two_users_may_have_pairs_of_the_same_id(memory: UserMemory, user: str) 
     assert [kept.query for kept in memory.history(user)] == ["mine"]
 
 
+@pytest.mark.parametrize(("times", "read"), [(2, True), (99, False)])
+def test_a_row_that_goes_while_it_is_looked_for_is_asked_for_again(
+    memory: UserMemory, user: str, monkeypatch: pytest.MonkeyPatch, times: int, read: bool
+) -> None:
+    """What Chroma says of such a row; it takes two threads and some luck to make it say so."""
+    from chromadb.errors import InternalError
+
+    memory.remember(user, pair("question"))
+    rows, left = memory.shared_store().interactions, [times]
+    get = rows.get
+
+    def failing(**asked: object) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise InternalError("Error executing plan: Internal error: Error finding id")
+        return get(**asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rows, "get", failing)
+    if read:
+        assert memory.recall(user, query="question", limit=3).history
+    else:
+        with pytest.raises(MemoryStoreError, match="finding id"):
+            memory.recall(user, query="question", limit=3)
+
+
 def test_sixteen_threads_remember_at_once(memory: UserMemory, user: str) -> None:
     together = threading.Barrier(16)
 
