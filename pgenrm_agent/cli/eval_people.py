@@ -307,16 +307,19 @@ def _measure_baselines(
 def _rows(out: Path) -> Iterator[PeopleRow]:
     """Yield the rows of every set and model that was measured in the folder."""
     from pgenrm_agent.evaluation.datasets.people import PEOPLE_SETS
-    from pgenrm_agent.evaluation.people import HELD_OUT, people_rows
+    from pgenrm_agent.evaluation.people import HELD_OUT, people_rows, pooled_rows
     from pgenrm_agent.evaluation.running import RUN
 
     for held_out in HELD_OUT:
+        sets: dict[str, tuple[Measured, list[Measured]]] = {}
         for name in PEOPLE_SETS:
             source = out / (name if held_out == "users" else f"{name}-prompts")
             measured = {run.parent for run in source.glob(f"*/{RUN}")}
             if (baselines := source / BASELINES) in measured:
-                models = map(_measured, sorted(measured - {baselines}))
-                yield from people_rows(name, held_out, _measured(baselines), models)
+                models = [_measured(folder) for folder in sorted(measured - {baselines})]
+                sets[name] = _measured(baselines), models
+                yield from people_rows(name, held_out, *sets[name])
+        yield from pooled_rows(held_out, sets)
 
 
 def _measured(folder: Path) -> Measured:

@@ -8,7 +8,7 @@ in the choices against the crowd, and in what past choices and statements add.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -37,8 +37,11 @@ PEOPLE_BASELINES = (
 """What every judge is shown beside, in the order of the table."""
 
 UNSTATED = "unstated"
-GAINS_OVER = ("crowd", "longest", "shortest", "bradley-terry", "no past")
+LENGTHS = ("longest", "shortest")
+BETTER_LENGTH = "better length"
+GAINS_OVER = ("crowd", "longest", "shortest", BETTER_LENGTH, "bradley-terry", "no past")
 """What a judge is compared with, in the order of the table; of the two lengths, the better one."""
+ALL_SETS = "all sets"
 
 
 class StrictShare(Model):
@@ -50,7 +53,7 @@ class StrictShare(Model):
 
 
 class PeopleRow(Model):
-    """One judge on one set.
+    """One judge on one set, or on `ALL_SETS`.
 
     held_out: "users": people whom nothing was fitted on. "prompts": such people on prompts that
         nothing was fitted on either; the crowd alone knows what others chose there.
@@ -126,6 +129,57 @@ def people_rows(
     return rows
 
 
+def pooled_rows(
+    held_out: HeldOut, sets: Mapping[str, tuple[Measured, Sequence[Measured]]]
+) -> list[PeopleRow]:
+    """Return the rows of each model's judges over all sets together; none for a model of one set.
+
+    sets: by name, the baselines and the models. Baselines count on the choices that a model was asked
+        about; of the two lengths, the better one of each set.
+    """
+    rows = []
+    for model in sorted({str(own.model) for _, judged in sets.values() for own in judged}):
+        parts = [
+            (data, baselines, own)
+            for data, (baselines, judged) in sets.items()
+            for own in judged
+            if own.model == model
+        ]
+        if len(parts) < 2:
+            continue
+        asked: list[Record] = []
+        known: defaultdict[str, list[Record]] = defaultdict(list)
+        contrary: set[str] = set()
+        for data, baselines, own in parts:
+            questions = {record.question for record in own.records}
+            beside = _Beside.of(_by_judge(baselines.records))
+            asked += [
+                _of_set(data, record)
+                for record in own.records
+                if not record.judge.endswith(UNSTATED)  # not in all sets
+            ]
+            contrary |= {f"{data}/{question}" for question in beside.contrary}
+            for name, records in beside.gains_over.items():
+                known[BETTER_LENGTH if name in LENGTHS else name] += [
+                    _of_set(data, record) for record in records if record.question in questions
+                ]
+        by_judge, beside = _by_judge(asked), _Beside(dict(known), contrary)
+        together = Measured(model, asked, parts[0][2].history)
+        rows += [
+            _row(ALL_SETS, held_out, judge, together, by_judge, beside)
+            for judge in by_judge
+            if "/" not in judge
+        ]
+    return rows
+
+
+def _of_set(data: str, record: Record) -> Record:
+    """Tell questions and users of one set from those of another."""
+    return record.model_copy(
+        update={"question": f"{data}/{record.question}", "user_id": f"{data}/{record.user_id}"}
+    )
+
+
 @dataclass(frozen=True)
 class _Beside:
     """What rows are compared with: records by baseline. contrary: questions the crowd gets wrong."""
@@ -136,7 +190,7 @@ class _Beside:
     @classmethod
     def of(cls, known: dict[str, list[Record]]) -> Self:
         # Which length is right more often is a property of the set, whoever is judged.
-        lengths = [name for name in ("longest", "shortest") if name in known]
+        lengths = [name for name in LENGTHS if name in known]
         better = max(lengths, key=lambda name: strict_interval(known[name])[0], default="longest")
         return cls(
             gains_over={
@@ -207,9 +261,11 @@ def people_page(table: PeopleTable) -> str:
     ):
         rows = [row for row in table.rows if row.held_out == held_out]
         if rows:
-            parts += [f"## {title}", _overview(rows)]
+            parts += [f"## {title}", _overview([row for row in rows if row.data != ALL_SETS])]
             for data in dict.fromkeys(row.data for row in rows):
-                parts.append(_set_page([row for row in rows if row.data == data]))
+                about = _all_sets if data == ALL_SETS else _one_set
+                own = [row for row in rows if row.data == data]
+                parts.append(f"### {data}\n\n{about(own)}\n\n{_lines(own)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -222,23 +278,41 @@ def _overview(rows: Sequence[PeopleRow]) -> str:
     return _markdown(lines)
 
 
-def _set_page(rows: Sequence[PeopleRow]) -> str:
+def _one_set(rows: Sequence[PeopleRow]) -> str:
     described = PEOPLE_SETS[rows[0].data]
+    contrary = max((row.against.comparisons for row in rows if row.against), default=0)
+    return (
+        f"{described.about[0].upper()}{described.about[1:]}. {_most(rows)} choices of"
+        f" {max(row.users for row in rows)} people, {contrary} of them against the crowd."
+        f" Source: {described.source}."
+    )
+
+
+def _all_sets(rows: Sequence[PeopleRow]) -> str:
+    gains = rows[0].gains
+    beside = ", ".join(
+        f"{base} {_percent(gains[base].second)}" for base in GAINS_OVER[:-1] if base in gains
+    )
+    return (
+        f"The {_most(rows)} choices of {max(row.users for row in rows)} people that the model was asked"
+        f" about. On the same choices (%): {beside}."
+    )
+
+
+def _most(rows: Sequence[PeopleRow]) -> int:
+    return max(row.every.comparisons for row in rows)
+
+
+def _lines(rows: Sequence[PeopleRow]) -> str:
     pasts = sorted({past for row in rows for past in row.by_past})
     table = [_cells(row, pasts) for row in rows]
     used = [title for title in table[0] if any(cells[title] != "-" for cells in table)]
-    most = max(row.every.comparisons for row in rows)
     lines = [["judge", *used], ["---"] * (len(used) + 1)]
     for row, cells in zip(rows, table, strict=True):
         asked = row.every.comparisons
-        few = "" if asked == most else f", on {asked}"
+        few = "" if asked == _most(rows) else f", on {asked}"
         lines.append([_name(row.judge, row.model) + few, *(cells[title] for title in used)])
-    contrary = max((row.against.comparisons for row in rows if row.against), default=0)
-    told = (
-        f"{described.about[0].upper()}{described.about[1:]}. {most} choices of"
-        f" {max(row.users for row in rows)} people, {contrary} of them against the crowd."
-    )
-    return f"### {rows[0].data}\n\n{told} Source: {described.source}.\n\n{_markdown(lines)}"
+    return _markdown(lines)
 
 
 def _cells(row: PeopleRow, pasts: Iterable[int]) -> dict[str, str]:

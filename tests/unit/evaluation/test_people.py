@@ -13,6 +13,7 @@ from pgenrm_agent.evaluation.people import (
     PeopleTable,
     people_page,
     people_rows,
+    pooled_rows,
     shown_less,
 )
 from pgenrm_agent.evaluation.records import Record, Verdict
@@ -145,6 +146,27 @@ def test_the_page_says_who_and_how_many_and_leaves_out_empty_columns(table: Peop
     short = people_page(table.model_copy(update={"rows": tuple(without)}))
     assert "past |" not in short
     assert "nothing stated" not in short
+
+
+def test_all_sets_together_count_what_the_model_was_asked(table: PeopleTable) -> None:
+    baselines = Measured(model=None, records=BASELINES, history=3)
+    half = [record for record in JUDGED if record.user_id < "user-3"]
+    sets = {
+        "llmfao": (baselines, [Measured("tiny", JUDGED, history=3), Measured("other", half, 3)]),
+        "polis": (baselines, [Measured("tiny", half, history=3)]),
+    }
+    (row,) = pooled_rows("users", sets)
+    assert (row.data, row.judge, row.model) == ("all sets", "p-genrm", "tiny")
+    assert (row.every.comparisons, row.users) == (36, 9)
+    # Of llmfao 20 of 24 are right, of polis 12 of 12; `shortest` is right in three of four.
+    assert row.every.right == pytest.approx(32 / 36)
+    assert row.gains["better length"].second == pytest.approx(27 / 36)
+    assert row.gains["crowd"].second == pytest.approx((3 * 4 + 3) / 36)
+    assert row.unstated is None
+    page = people_page(PeopleTable(rows=(*table.rows, row)))
+    assert "| judge | llmfao |\n" in page
+    assert "### all sets\n\nThe 36 choices of 9 people that the model was asked about." in page
+    assert "(%): crowd 41.7, better length 75.0, bradley-terry" in page
 
 
 def test_a_judge_is_asked_with_less_where_it_reads_that() -> None:
