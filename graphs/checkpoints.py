@@ -7,6 +7,7 @@ JSON data here, so none of this is needed, and a checkpoint that asks for it is 
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,9 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.extras import require
+
+TRIES, PAUSE_S = 30, 0.1
+"""How often, and how long apart, a log is emptied that somebody reads at the moment."""
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -104,7 +108,7 @@ async def _without_leftovers(saver: AsyncSqliteSaver) -> None:
 async def emptied(saver: BaseCheckpointSaver[str]) -> None:
     """Take what was deleted out of the write-ahead log of a checkpointer on SQLite, too.
 
-    Raises sqlite3.OperationalError when another process is reading the file.
+    Raises sqlite3.OperationalError when others go on reading the file for seconds.
     """
     import sqlite3
 
@@ -116,10 +120,13 @@ async def emptied(saver: BaseCheckpointSaver[str]) -> None:
         return
     async with saver.lock:
         await _without_leftovers(saver)
-    async with saver.lock, saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
-        row = await cursor.fetchone()
-    if row is not None and row[0]:
-        raise sqlite3.OperationalError("another process is reading it")
+    for _ in range(TRIES):
+        async with saver.lock, saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+            row = await cursor.fetchone()
+        if row is None or not row[0]:
+            return
+        await asyncio.sleep(PAUSE_S)
+    raise sqlite3.OperationalError("somebody else is reading it")
 
 
 @asynccontextmanager

@@ -66,12 +66,23 @@ class EvaluationCache:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            private_file(self.path)
-            self._file = _opened(self.path)
+            self._open()
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"{self.path} cannot be used as a cache of evaluations ({error}): name another file"
             ) from error
+
+    def _open(self) -> None:
+        private_file(self.path)
+        self._file, self._closed = _opened(self.path), False
+        self._place = _place(self.path)
+
+    def _current(self) -> sqlite3.Connection:
+        """Return the open file; another one where its path leads elsewhere by now, as if it was deleted."""
+        if not self._closed and _place(self.path) != self._place:
+            self._file.close()
+            self._open()
+        return self._file
 
     def get(self, key: str) -> Evaluation | None:
         """Return the evaluation, as one that cost nothing; None where there is none that counts."""
@@ -79,13 +90,18 @@ class EvaluationCache:
         oldest = time.time() - self._max_age_s
         try:
             with self._lock:
-                row = self._file.execute(
-                    "SELECT content FROM evaluations WHERE key = ? AND created >= ?", (key, oldest)
-                ).fetchone()
+                row = (
+                    self._current()
+                    .execute(
+                        "SELECT content FROM evaluations WHERE key = ? AND created >= ?",
+                        (key, oldest),
+                    )
+                    .fetchone()
+                )
             if row is None:
                 return None
             evaluation = Evaluation.model_validate_json(row[0])
-        except (sqlite3.Error, InvalidInput) as error:
+        except (OSError, sqlite3.Error, InvalidInput) as error:
             logger.warning("the cache %s cannot be read: %s", self.path, error)
             return None
         free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
@@ -95,8 +111,8 @@ class EvaluationCache:
         """Return how often anybody was forgotten in this file, by whatever process; see `put`."""
         try:
             with self._lock:
-                return _forgets(self._file)
-        except sqlite3.Error as error:
+                return _forgets(self._current())
+        except (OSError, sqlite3.Error) as error:
             logger.warning("the cache %s cannot be read: %s", self.path, error)
             return -1
 
@@ -114,12 +130,12 @@ class EvaluationCache:
         content = evaluation.model_dump_json().encode()
         try:
             self._put(key, user, content, forgets)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             logger.warning("the cache %s cannot be written: %s", self.path, error)
 
     def _put(self, key: str, user: str, content: bytes, forgets: int | None) -> None:
         now = time.time()
-        with self._lock, self._file:
+        with self._lock, self._current():
             # Nobody is forgotten between the look and the writing.
             self._file.execute("BEGIN IMMEDIATE")
             if forgets is not None and forgets != _forgets(self._file):
@@ -160,7 +176,17 @@ class EvaluationCache:
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
         with self._lock:
+            self._closed = True
             self._file.close()
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return which file is there, whatever it is called."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _opened(path: Path) -> sqlite3.Connection:

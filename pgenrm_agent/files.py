@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeGuard, cast
 
@@ -21,10 +21,14 @@ PRIVATE = stat.S_IRUSR | stat.S_IWUSR
 def private_file(path: Path) -> None:
     """Make a file that its owner alone may read, and take it from others where it is there already.
 
+    A file that is there is not opened: closing it would drop the locks that this process has on it, and two
+    writers of a SQLite file ruin it.
+
     Raises:
         OSError: It cannot be made, or is somebody else's and open to others.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
     if stat.S_IMODE(path.stat().st_mode) != PRIVATE:
         path.chmod(PRIVATE)
 

@@ -85,11 +85,7 @@ _WANTED: Mapping[str, tuple[tuple[type, ...], tuple[str, ...], str]] = {
     "chain_format": ((ChainFormat, str, Path), (), "a format's name or folder"),
     "checkpointer": ((), ("aput", "aget_tuple"), "a LangGraph checkpointer"),
     "cache": ((), ("get", "put", "forget", "forgets"), "an EvaluationCache"),
-    "persona_embedder": (
-        (),
-        ("embed", "name", "dimension"),
-        "an embedder, such as HashingEmbedder()",
-    ),
+    "persona_embedder": ((), ("embed", "name"), "an embedder, such as HashingEmbedder()"),
 }
 
 

@@ -14,6 +14,7 @@ from typing import cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.errors import EmptyInputError
 from langgraph.graph import START
 from langgraph.types import StateSnapshot
 
@@ -69,19 +70,35 @@ class Records:
         """
         if not await self._roots(run):
             raise ConfigurationError(f"there is no run {run!r} in this store")
+        async with self._kept(run, into or run):
+            yield
+
+    @asynccontextmanager
+    async def beginning(self, run: str) -> AsyncIterator[None]:
+        """The same for a run that is being started, and may be deleted before it is whole."""
+        async with self._kept(run, run):
+            yield
+
+    @asynccontextmanager
+    async def _kept(self, run: str, written: str) -> AsyncIterator[None]:
+        gone = ConfigurationError(
+            f"run {run} was deleted meanwhile, as those about somebody who is forgotten are: start"
+            " another one"
+        )
         try:
             yield
-        except BaseException:
-            await self._clear_deleted(run, into or run)
+        except BaseException as error:
+            await self._clear_deleted(run, written)
+            if isinstance(
+                error, EmptyInputError
+            ):  # what LangGraph says of a run without checkpoints
+                raise gone from error
             raise
-        if await self._clear_deleted(run, into or run):
-            raise ConfigurationError(
-                f"run {run} was deleted meanwhile, as those about somebody who is forgotten are: start"
-                " another one"
-            )
+        if await self._clear_deleted(run, written):
+            raise gone
 
     async def _clear_deleted(self, run: str, written: str) -> bool:
-        if await self._roots(run):
+        if await self._roots(run) and (written == run or await self._roots(written)):
             return False
         await self._saver.adelete_thread(written)
         try:

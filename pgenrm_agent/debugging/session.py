@@ -39,7 +39,7 @@ from pgenrm_agent.debugging.views import (
     differences,
 )
 from pgenrm_agent.engines.protocol import Engine
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
 from pgenrm_agent.evaluation_input import evaluation_input
 from pgenrm_agent.evidence import shown_signals
 from pgenrm_agent.graphs.evaluation import EvaluationGraph, build_graph
@@ -125,7 +125,10 @@ class DebugSession(Closeable):
             memory.also_forget_whole.add(self._forget if store is None else ForgetRuns(where))
 
     def _forget(self, user_id: str) -> int:
-        return self._loop.run_blocking(lambda: forget_in(self._saver, user_id))
+        try:
+            return self._loop.run_blocking(lambda: forget_in(self._saver, user_id))
+        except EngineUnavailable:  # it was closed meanwhile, and what it had in memory is gone
+            return 0
 
     def _format(self) -> ChainFormat:
         """Return the format in which chains are written now: a server's is found out by asking it."""
@@ -176,7 +179,8 @@ class DebugSession(Closeable):
         config["metadata"] = {f"label_{key}": value for key, value in (labels or {}).items()}
         if isinstance(self._context.memory, UserMemory):
             config["metadata"][MEMORY] = self._context.memory.where
-        await self._invoke(given, config, before="*")
+        async with self._records.beginning(name):
+            await self._invoke(given, config, before="*")
         return name
 
     start = blocking(astart)

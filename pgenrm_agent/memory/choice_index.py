@@ -241,6 +241,10 @@ class ChoiceIndexes:
             raise
         with self._lock:
             self._editions.update(pseudonyms)
+            for name in pseudonyms:
+                # One that was made meanwhile may not know what has been written.
+                if name in self._kept and self._kept[name] is not concerned.get(name):
+                    del self._kept[name]
             for index in concerned.values():
                 index.stated = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgenrm_agent.errors import MemoryStoreError
+from pgenrm_agent.memory.reading import delete
 from pgenrm_agent.memory.rows import PSEUDONYM
 from pgenrm_agent.memory.store import Store, reported
 
@@ -26,7 +27,7 @@ def forget_rows(store: Store, user_id: str) -> int:
             while ids := collection.get(
                 where={PSEUDONYM: key.pseudonym}, limit=store.max_batch, include=[]
             )["ids"]:
-                collection.delete(ids=ids)
+                delete(collection, ids)
                 forgotten += len(ids)
             if forgotten > before:
                 store.changed(collection)
@@ -42,11 +43,16 @@ def tell_forgotten(listeners: set[Callable[[str], object]], user_id: str) -> Non
     Raises:
         MemoryStoreError: One of them failed.
     """
-    failed: MemoryStoreError | None = None
+    failed: Exception | None = None
     for forget in tuple(listeners):
         try:
             forget(user_id)
-        except MemoryStoreError as error:
+        except Exception as error:
             failed = error
-    if failed is not None:
+    if isinstance(failed, MemoryStoreError):
         raise failed
+    if failed is not None:
+        raise MemoryStoreError(
+            f"what else holds something of a user could not be told to forget them ({failed}): forget them"
+            " again"
+        ) from failed

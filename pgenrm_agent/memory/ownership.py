@@ -53,7 +53,13 @@ class DirectoryLock:
         write_text(self._directory / OWNER_FILE, owner.model_dump_json())
 
     def release(self) -> None:
-        """Give the lock back. In a forked child only the child's copy of the descriptor closes."""
+        """Give the lock back, also while a program that is being started has a copy of the descriptor."""
+        if self._descriptor is not None:
+            _unlock(self._descriptor)
+            self.drop()
+
+    def drop(self) -> None:
+        """Close a forked child's copy of the descriptor: the lock stays the parent's."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -85,11 +91,17 @@ if sys.platform == "win32":
     def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
+    def _unlock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 _locks: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
@@ -97,7 +109,7 @@ _locks: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 def _forked() -> None:
     for lock in list(_locks):
-        lock.release()
+        lock.drop()
 
 
 if hasattr(os, "register_at_fork"):

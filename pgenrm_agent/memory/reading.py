@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from uuid import UUID
+
+import numpy as np
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -39,25 +43,73 @@ def all_rows(collection: Collection, where: dict[str, object] | None = None) -> 
 def pages(
     collection: Collection, include: Include, where: dict[str, object] | None = None
 ) -> Iterator[GetResult]:
-    """Yield all rows, or those that a condition selects, some thousand at a time.
+    """Yield all rows, or those that a condition selects, some thousand at a time, each once.
 
-    All at once are too many from about 32,766 on: Chroma asks SQLite for them by their numbers.
+    All at once are too many from about 32,766 on: Chroma asks SQLite for them by their numbers. Rows that this
+    process deletes meanwhile move those behind them up: it goes back by as many, so that none is passed over.
     """
-    offset = 0
-    while True:
-        page = settled(
-            partial(
-                collection.get,
-                where=where,  # type: ignore[arg-type]
-                limit=READ_AT_ONCE,
-                offset=offset,
-                include=include,
-            )
+
+    def read(offset: int) -> GetResult:
+        return collection.get(
+            where=where,  # type: ignore[arg-type]
+            limit=READ_AT_ONCE,
+            offset=offset,
+            include=include,
         )
+
+    page = settled(lambda: read(0))
+    if len(page["ids"]) < READ_AT_ONCE:
         yield page
+        return
+    deletions = _deletions_in(collection)
+    seen: set[str] = set()
+    position = gone = 0
+    while True:
+        with deletions.lock:
+            start = max(0, position - (deletions.rows - gone)) if seen else 0
+            page, gone = read(start), deletions.rows
+        position = start + len(page["ids"])
+        yield _without(page, seen)
+        seen.update(page["ids"])
         if len(page["ids"]) < READ_AT_ONCE:
             return
-        offset += READ_AT_ONCE
+
+
+def delete(collection: Collection, ids: list[str]) -> None:
+    """Delete rows, beside whoever reads pages of the collection."""
+    deletions = _deletions_in(collection)
+    with deletions.lock:
+        deletions.rows += len(ids)
+        collection.delete(ids=ids)
+
+
+@dataclass
+class _Deletions:
+    """How many rows of a collection this process has deleted. lock: held while one is, and for a page."""
+
+    rows: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_deletions: dict[UUID, _Deletions] = {}
+
+
+def _deletions_in(collection: Collection) -> _Deletions:
+    return _deletions.setdefault(collection.id, _Deletions())
+
+
+def _without(page: GetResult, seen: set[str]) -> GetResult:
+    """The page without rows that were seen."""
+    kept = [place for place, row_id in enumerate(page["ids"]) if row_id not in seen]
+    if len(kept) == len(page["ids"]):
+        return page
+    metadatas, vectors = page["metadatas"], page["embeddings"]
+    return {
+        **page,
+        "ids": [page["ids"][place] for place in kept],
+        "metadatas": metadatas and [metadatas[place] for place in kept],
+        "embeddings": None if vectors is None else np.asarray(vectors)[kept],
+    }
 
 
 def in_batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 import subprocess
@@ -169,7 +170,8 @@ class Store:
         """
         end_refresh(self._refresh)
         try:
-            with reported("close the memory in", self.where):
+            # Not under somebody who writes.
+            with self._writing, reported("close the memory in", self.where):
                 self.client.close()
         finally:
             self.vault.close()
@@ -420,8 +422,10 @@ def _made(directory: Path) -> Path:
 
 
 def _refuse_no_embedder(embedder: object) -> None:
-    usable = isinstance(embedder, Embedder) and not isinstance(embedder, type)
-    if embedder is not None and not usable:
+    # Not asked for its dimension yet: an encoder would be loaded for that.
+    wanted = ("name", "dimension", "embed")
+    whole = all(inspect.getattr_static(embedder, name, None) is not None for name in wanted)
+    if embedder is not None and (isinstance(embedder, type) or not whole):
         refuse_other(embedder, (), "embedder", "an embedder, such as HashingEmbedder()")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pgenrm_agent.embedding import embedded
 from pgenrm_agent.errors import EntryConflict
 from pgenrm_agent.memory.choice_index import ChoiceIndex
-from pgenrm_agent.memory.reading import in_batches, rows_of
+from pgenrm_agent.memory.reading import delete, in_batches, rows_of
 from pgenrm_agent.memory.records import (
     ConsentRecord,
     PairRecord,
@@ -127,7 +127,7 @@ def exchange_record(store: Store, old: Entered, new: Entered) -> str | None:
             index = indexes.get(key.pseudonym)
             _put(store, row, new, index)
             if before.id != row.id:
-                collection.delete(ids=[before.id])
+                delete(collection, [before.id])
                 if index is not None:
                     index.remove(before.id)
                 store.wrote()
@@ -164,7 +164,7 @@ def remove_record(store: Store, record: Entered) -> None:
             return
         collection, row_id = _collection_of(store, record), row_of(record, key).id
         with store.indexes.writing([key.pseudonym]) as indexes:
-            collection.delete(ids=[row_id])
+            delete(collection, [row_id])
             if (index := indexes.get(key.pseudonym)) is not None:
                 index.remove(row_id)
         store.changed(collection)

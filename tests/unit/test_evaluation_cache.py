@@ -14,7 +14,7 @@ from command_line import pgenrm
 from pgenrm_agent import EvaluationCache, PGenRM, PreferencePair, Prices, Scaling
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory
-from pgenrm_agent.schema import UserSignals
+from pgenrm_agent.schema import StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 ANSWERS = ["Red, as ever.", "Green, and here is a long story."]
@@ -170,6 +170,22 @@ def test_a_cache_that_is_gone_has_nothing_to_forget(cache: EvaluationCache) -> N
     cache.path.unlink()
     assert cache.forget("ada") == 0
     assert not cache.path.exists()
+
+
+def test_a_file_that_somebody_deleted_is_not_read_any_more(
+    rm: PGenRM, cache: EvaluationCache
+) -> None:
+    signals = UserSignals(user_id="ada", stated=(StatedPreference(text="Be brief."),))
+    first = rm.score("ada", "Which?", ["red", "green"], signals=signals)
+    assert rm.score("ada", "Which?", ["red", "green"], signals=signals).cached
+    cache.path.unlink()
+    cache.forget("ada")
+    again = rm.score("ada", "Which?", ["red", "green"], signals=signals)
+    assert (first.cached, again.cached) == (False, False)
+    assert cache.path.exists()
+    assert rm.score("ada", "Which?", ["red", "green"], signals=signals).cached
+    cache.forget("ada")
+    assert not rm.score("ada", "Which?", ["red", "green"], signals=signals).cached
 
 
 def test_who_is_forgotten_leaves_the_file(

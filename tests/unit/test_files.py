@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.files import exporting, replacing, write_json, write_text
+from pgenrm_agent.files import exporting, private_file, replacing, write_json, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -45,6 +49,21 @@ def test_a_private_file_is_never_readable_by_others(tmp_path: Path) -> None:
         assert stat.S_IMODE(beside.stat().st_mode) == 0o600
         beside.write_text("secret")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_making_a_file_private_again_drops_no_locks_on_it(tmp_path: Path) -> None:
+    """What SQLite's writers rely on: POSIX gives all locks of a process up with any descriptor closed."""
+    path = tmp_path / "kept.sqlite"
+    private_file(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("CREATE TABLE rows (one)")
+        file.execute("BEGIN IMMEDIATE")
+        private_file(path)
+        other = (
+            f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+        )
+        done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert "database is locked" in done.stderr
 
 
 def test_a_private_file_is_not_written_through_a_planted_link(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgenrm_agent.memory import UserMemory, choosing, reading, selection
+from pgenrm_agent.memory.choice_index import ChoiceIndex, ChoiceIndexes
 from pgenrm_agent.memory.selection import Selection, draws_of, lots_of, select
 from pgenrm_agent.schema import PreferencePair, StatedPreference
 
@@ -109,6 +110,18 @@ def test_a_last_page_may_be_empty(
     for number in range(count):
         memory.remember("ann", choice(number))
     agrees_with_what_is_read_whole(memory, "ann")
+
+
+def test_an_index_made_while_choices_are_written_is_not_kept() -> None:
+    indexes = ChoiceIndexes()
+    with indexes.writing(["ada"]) as concerned:
+        indexes.keep("ada", indexes.edition("ada"), ChoiceIndex(with_vectors=False))
+    assert concerned == {}
+    assert indexes.get("ada", with_vectors=False) is None
+    indexes.keep("ada", indexes.edition("ada"), ChoiceIndex(with_vectors=False))
+    with indexes.writing(["ada", "bob"]) as concerned:
+        assert list(concerned) == ["ada"]
+    assert indexes.get("ada", with_vectors=False) is concerned["ada"]
 
 
 def test_choices_that_come_and_go_meanwhile_break_no_recall(memory: UserMemory) -> None:

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
-from pgenrm_agent.memory import UserMemory, UserSummary, default_directory
+from pgenrm_agent.memory import UserMemory, UserSummary, default_directory, reading
 from pgenrm_agent.memory.records import read_record
 from pgenrm_agent.memory.selection import select
 from pgenrm_agent.schema import Message, PreferencePair, StatedPreference
@@ -113,6 +113,42 @@ def test_a_row_that_goes_while_it_is_looked_for_is_asked_for_again(
     else:
         with pytest.raises(MemoryStoreError, match="finding id"):
             memory.recall(user, query="question", limit=3)
+
+
+def test_rows_deleted_while_pages_are_read_hide_no_others(
+    memory: UserMemory, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "READ_AT_ONCE", 4)
+    there = memory.remember_many(user, [pair(f"question {number}") for number in range(25)])
+    collection = memory.shared_store().interactions
+    for gone in (1, 3, 4):
+        rows: list[str] = []
+        for number, page in enumerate(reading.pages(collection, ["metadatas", "embeddings"])):
+            assert len(page["ids"]) == len(page["metadatas"] or []) == len(page["embeddings"])  # type: ignore[arg-type]
+            rows += page["ids"]
+            if number == 1:
+                for _ in range(gone):
+                    memory.forget_entry(user, there.pop(0))
+        assert len(rows) == len(set(rows))
+        assert set(collection.get(include=[])["ids"]) <= set(rows)
+
+
+def test_a_listener_that_fails_keeps_no_other_from_forgetting(
+    memory: UserMemory, user: str
+) -> None:
+    told: list[str] = []
+
+    def failing(user_id: str) -> None:
+        raise RuntimeError("the disk is full")
+
+    listeners = {told.append, failing, lambda user_id: told.append(user_id)}
+    memory.also_forget |= listeners
+    memory.remember(user, pair("question"))
+    with pytest.raises(MemoryStoreError, match="the disk is full"):
+        memory.forget(user)
+    memory.also_forget -= listeners
+    assert told == [user, user]
+    assert memory.history(user) == ()
 
 
 def test_sixteen_threads_remember_at_once(memory: UserMemory, user: str) -> None:
