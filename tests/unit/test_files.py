@@ -59,10 +59,10 @@ def test_making_a_file_private_again_drops_no_locks_on_it(tmp_path: Path) -> Non
         file.execute("CREATE TABLE rows (one)")
         file.execute("BEGIN IMMEDIATE")
         private_file(path)
-        other = (
+        locking = (
             f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
         )
-        done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", locking], capture_output=True, text=True)
     assert "database is locked" in done.stderr
 
 
