@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,11 +212,17 @@ def more(state: LearningState) -> Literal["derive_personas", "learn"]:
 
 
 async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
-    """Embed, cluster, refine, and switch to the new version.
+    """Embed, cluster, refine, and switch to the new version; not when it is canceled before that.
 
     Raises ConfigurationError when no persona could be read.
     """
     context = runtime.context
+    canceled = threading.Event()
+
+    def written(done: int, total: int) -> None:
+        if canceled.is_set():
+            raise asyncio.CancelledError  # Its thread goes on without whoever waited.
+        context.on_progress("members", done, total)
 
     def work() -> LearningState:
         # Who withdrew or was forgotten since the survey is not learned from.
@@ -246,11 +253,15 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
             embedder=context.embedder.name,
             labels=fitted.names,
             pairs=sum(len(own) for own in pairs.values()),
-            progress=lambda done, total: context.on_progress("members", done, total),
+            progress=written,
         )
         return {"version": version, "reason": fitted.reason}
 
-    return await asyncio.to_thread(work)
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        canceled.set()
+        raise
 
 
 def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> LearningGraph:

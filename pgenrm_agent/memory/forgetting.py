@@ -17,7 +17,7 @@ def forget_rows(store: Store, user_id: str) -> int:
         MemoryStoreError: The store cannot be written. Their key is still there then.
     """
     forgotten = 0
-    with store.writing(forgetting=True), reported("forget a user in", store.where):
+    with store.writing(alone=True), reported("forget a user in", store.where):
         key = store.vault.key_of(user_id)
         if key is None:
             return 0

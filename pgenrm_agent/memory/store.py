@@ -125,12 +125,12 @@ class Store:
             )
 
     @contextmanager
-    def writing(self, *, forgetting: bool = False) -> Iterator[None]:
+    def writing(self, *, alone: bool = False) -> Iterator[None]:
         """Serialize writes: an idempotent write reads before it writes.
 
-        forgetting: no other process writes meanwhile, so that nothing of the user comes after.
+        alone: no other process writes meanwhile, so that nothing comes after that should not.
         """
-        with self._writing, self.vault.writing(alone=forgetting):
+        with self._writing, self.vault.writing(alone=alone):
             yield
             due, self._refresh_due = self._refresh_due, False
         # Not under the lock: starting a process takes a while.

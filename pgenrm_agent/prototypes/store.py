@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -158,8 +159,9 @@ class PrototypeStore:
         centroids: (k, d), unit length. pairs: how many past choices it was learned from.
 
         Raises ConfigurationError for no members or shapes that do not fit, MemoryStoreError when it
-        cannot be written; the version before then still counts. Whoever withdraws consent or is
-        forgotten while it is written is left out, as is who is not in the memory.
+        cannot be written, or another build, begun later, ended first; the version before, or of that
+        build, then counts. Whoever withdraws consent or is forgotten while it is written is left
+        out, as is who is not in the memory.
         """
         if not members or centroids.ndim != 2 or members[0].vector.shape != centroids[0].shape:
             raise ConfigurationError(
@@ -175,7 +177,7 @@ class PrototypeStore:
             keys = store.vault.keys_of(member.user_id for member in members)
         members = [member for member in members if member.user_id in keys]
         agreed &= keys.keys()
-        with reported("write prototypes to", store.where):
+        with reported("write prototypes to", store.where), _unless_replaced(store.where):
             kept = store.collection(CENTROIDS + version)
             kept.add(
                 ids=[str(number) for number in range(len(centroids))],
@@ -202,7 +204,9 @@ class PrototypeStore:
                     )
                     store.wrote()
                 progress(min(start + len(some), len(members)), len(members))
-            with store.writing():
+            with store.writing(alone=True):
+                for collection in (kept, rows):
+                    store.client.get_collection(collection.name, embedding_function=None)
                 # Rows written after somebody was forgotten would outlive them; from here on,
                 # `forget` finds them.
                 still = store.vault.keys_of(keys)
@@ -332,6 +336,20 @@ class PrototypeStore:
             built_members=int(pointer["members"]),
             built_pairs=int(pointer["pairs"]),
         )
+
+
+@contextmanager
+def _unless_replaced(where: str) -> Iterator[None]:
+    """Say so where another build, begun later, removes what this one is writing."""
+    from chromadb.errors import NotFoundError
+
+    try:
+        yield
+    except NotFoundError as error:
+        raise MemoryStoreError(
+            f"another build, begun later, has replaced the prototypes in {where} meanwhile: that one"
+            " counts, and nothing of this one is kept"
+        ) from error
 
 
 def _existing(store: Store, name: str) -> Collection | None:

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -340,6 +341,29 @@ async def test_whoever_withdraws_during_a_build_is_not_learned_from(memory: User
     assert version is not None
     assert version.version == learned.version
     assert set(version.user_ids) == {f"u{n}" for n in range(2, 10)}
+
+
+async def test_a_build_that_is_canceled_while_it_fits_replaces_nothing(memory: UserMemory) -> None:
+    before = await learn_prototypes(context(memory, ScriptedEngine(describe)))
+    fitting, go_on = threading.Event(), threading.Event()
+
+    def fit(choices: Choices, k: int | None, seed: int) -> FittedPrototypes:
+        fitting.set()
+        assert go_on.wait(60)
+        return fit_prototypes(choices, k, seed)
+
+    build = asyncio.create_task(
+        learn_prototypes(context(memory, ScriptedEngine(describe), fit=fit))
+    )
+    assert await asyncio.to_thread(fitting.wait, 60)
+    build.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await build
+    go_on.set()
+    await asyncio.get_running_loop().shutdown_default_executor()  # the thread has come to its end
+    version = PrototypeStore(memory).current()
+    assert version is not None
+    assert version.version == before.version
 
 
 async def test_personas_do_not_outlive_the_build_that_they_were_kept_for(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.schema import PreferencePair
@@ -113,6 +113,34 @@ def test_a_build_that_ended_half_way_is_never_seen_and_is_cleared_away(memory: U
         )
     assert numbers_in(store) == {"1"}
     write(memory, store, 3)
+    assert len(memory.shared_store().client.list_collections()) == 5
+
+
+@pytest.mark.parametrize("users", [1, 700], ids=["one batch", "two batches"])
+def test_of_two_builds_at_once_the_one_begun_later_counts_and_the_other_says_so(
+    memory: UserMemory, users: int
+) -> None:
+    store, later = PrototypeStore(memory), PrototypeStore(memory)
+    vector = np.full(4, 0.5, np.float32)
+    names = [f"m{number}" for number in range(users)]
+    known(memory, *names)
+    begun: list[str] = []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not begun:
+            begun.append(write(memory, later, 2))
+
+    with pytest.raises(MemoryStoreError, match="another build, begun later, has replaced"):
+        store.replace(
+            vector[None],
+            [Member(name, 0, vector) for name in names],
+            embedder="e1",
+            progress=meanwhile,
+        )
+    assert numbers_in(store) == {"2"}
+    assert len(memory.shared_store().client.list_collections()) == 5
+    write(memory, store, 3)
+    assert numbers_in(later) == {"3"}
     assert len(memory.shared_store().client.list_collections()) == 5
 
 
