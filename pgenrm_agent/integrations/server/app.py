@@ -28,6 +28,7 @@ from pgenrm_agent.integrations.server.middleware import (
     BodyLimitMiddleware,
     KeyMiddleware,
     MetricsMiddleware,
+    StoppingMiddleware,
 )
 from pgenrm_agent.integrations.server.routes import evaluations, memory, operation
 from pgenrm_agent.integrations.server.service import Service
@@ -133,6 +134,7 @@ def create_app(
     app.add_middleware(BodyLimitMiddleware, most=limits.body_bytes, seconds=limits.body_s)
     if keys is not None:
         app.add_middleware(KeyMiddleware, keys=keys)
+    app.add_middleware(StoppingMiddleware)
     app.add_middleware(MetricsMiddleware)
     if origins:  # before the key is asked for: a browser asks first whether it may send it
         app.add_middleware(

@@ -51,7 +51,7 @@ MEANINGS = {
     422: "The request cannot be used; the message says where and why.",
     429: "Too many evaluations are running and waiting; the header Retry-After says when to come back.",
     502: "The model failed, or wrote nothing that could be read as an evaluation.",
-    503: "The model, the memory or the keys cannot be reached.",
+    503: "The model, the memory or the keys cannot be reached, or the server is being stopped.",
     504: "The model did not answer in time.",
 }
 

@@ -108,6 +108,33 @@ class KeyMiddleware:
         await self._app(scope, receive, send)
 
 
+class StoppingMiddleware:
+    """ASGI middleware: answers 503 to what is canceled before its answer began.
+
+    A server that is stopped cancels what has not ended within its grace time.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or say that the server stops."""
+        begun = scope["type"] != "http"
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if begun:
+                raise
+            message = "the server is being stopped: try again when it has come back"
+            await error_response(503, message, CLOSE, code="stopping")(scope, receive, send)
+
+
 class MetricsMiddleware:
     """ASGI middleware; a plain one, because it must not stand between a stream and its client."""
 

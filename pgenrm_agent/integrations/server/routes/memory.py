@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query
 from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 
-from pgenrm_agent.errors import EntryConflict
+from pgenrm_agent.errors import ConfigurationError, EntryConflict
 from pgenrm_agent.fields import UserId
 from pgenrm_agent.integrations.server.errors import errors
 from pgenrm_agent.integrations.server.schemas import (
@@ -144,10 +144,13 @@ async def forget(user_id: UserPath, reward_model: CallersModel) -> Forgotten:
 async def _corrected(
     reward_model: PGenRM, user_id: str, entry_id: str, new: PreferencePair | StatedPreference
 ) -> Stored:
-    entries = await reward_model.aentries(user_id)
-    if all(entry.id != entry_id for entry in entries):
-        raise _unknown(entry_id)
-    return Stored(id=await reward_model.acorrect(user_id, entry_id, new))
+    try:
+        return Stored(id=await reward_model.acorrect(user_id, entry_id, new))
+    except ConfigurationError:
+        entries = await reward_model.aentries(user_id)
+        if any(entry.id == entry_id for entry in entries):
+            raise
+        raise _unknown(entry_id) from None
 
 
 def _unknown(entry_id: str) -> HTTPException:

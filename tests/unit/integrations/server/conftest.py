@@ -61,6 +61,7 @@ def serve(
     """Starts a server: `with serve(limits=..., latency_s=...) as running`.
 
     keyless: for everybody on this machine. http: which of uvicorn's readers of HTTP it uses.
+    grace_s: how long a request gets to end when the server is stopped.
     """
 
     @contextlib.contextmanager
@@ -70,6 +71,7 @@ def serve(
         keyless: bool = False,
         cors: tuple[str, ...] = (),
         http: Literal["auto", "h11", "httptools"] | type[asyncio.Protocol] = "auto",
+        grace_s: int = 20,
     ) -> Iterator[Running]:
         folder: Path = tmp_path_factory.mktemp("server")
         ring = KeyRing(folder / "keys.jsonl")
@@ -78,7 +80,9 @@ def serve(
         with PGenRM(engine=engine, memory=folder / "own", scaling=scaling) as rm:
             guarded = {} if keyless else {"keys": ring, "tenants_folder": folder / "tenants"}
             app = create_app(rm, limits=limits, cors=cors, **guarded)  # type: ignore[arg-type]
-            config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=20, http=http)
+            config = uvicorn.Config(
+                app, log_level="error", timeout_graceful_shutdown=grace_s, http=http
+            )
             server = uvicorn.Server(config)
             listening = socket.socket()
             listening.bind(("127.0.0.1", 0))

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 import pytest
@@ -136,3 +136,21 @@ def test_stopping_the_server_finishes_what_runs(serve: Serve) -> None:
         running.thread.join(30)
         waiting.join(30)
     assert [answer.status_code for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_what_does_not_end_in_the_grace_time_is_told_that_the_server_stops(
+    serve: Serve, http: Literal["h11", "httptools"]
+) -> None:
+    with (
+        serve(latency_s=30, grace_s=1, http=http) as running,
+        running.client() as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(client.post, "/v1/score", json=asked(1))
+        assert until(lambda: running.engine.calls)
+        running.server.should_exit = True
+        told = answer.result(20)
+        assert told.status_code == 503
+        assert told.json()["code"] == "stopping"
+        assert told.headers["connection"] == "close"
