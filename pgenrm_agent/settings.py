@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     requests_per_minute: float | None = Field(
         None, gt=0, description="Most requests to a server that begin in a minute."
     )
+    chain_format: Place | None = Field(
+        None, description="Name or folder of the chains' format; else the model's."
+    )
     embedder: Place | None = Field(
         None, description="Sentence-transformers model that finds similar users."
     )

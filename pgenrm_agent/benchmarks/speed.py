@@ -47,6 +47,7 @@ def measure_speed(
     engine: EngineName | None = None,
     *,
     engine_options: Mapping[str, object] | None = None,
+    chain_format: ChainFormat | None = None,
     parts: Sequence[str] = (),
     repeats: int,
     progress: Callable[[str], None] = lambda step: None,
@@ -56,6 +57,7 @@ def measure_speed(
     model: a folder or name; None means the bundled model.
     engine: "transformers", "vllm" or "openai"; None means "transformers".
     engine_options: for the engine's constructor.
+    chain_format: None means the model's.
     parts: some of PARTS; empty means QUICK.
     repeats: evaluations per figure; figures are medians.
     progress: told what is being measured.
@@ -71,7 +73,9 @@ def measure_speed(
     folder = model or bundled_model()
     runner = load_engine(engine or "transformers", folder, **(engine_options or {}))
     figures, series = asyncio.run(
-        _measure(runner, format_of(folder), frozenset(parts or QUICK), repeats, progress)
+        _measure(
+            runner, chain_format or format_of(folder), frozenset(parts or QUICK), repeats, progress
+        )
     )
     return SpeedReport(
         machine=describe_machine(),

@@ -44,6 +44,7 @@ def bench(
             model,
             engine.name,
             engine_options=engine.options,
+            chain_format=engine.format_for(model),
             parts=part or (),
             repeats=repeats,
             progress=tell,

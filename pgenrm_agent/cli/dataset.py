@@ -61,12 +61,12 @@ def score_dataset(
     from pgenrm_agent.integrations.dataset_estimate import estimate_dataset
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
-    from pgenrm_agent.opening import format_for
     from pgenrm_agent.reward_model import PGenRM
 
     job = DatasetJob(
         model=model or "bundled",
         engine=engine.name or "transformers",
+        chain_format=engine.chain_format,
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
         scaling=scaling_of(individual, 0 if ray_workers and not is_address(memory) else prototype),
         seed=seed,
@@ -80,7 +80,7 @@ def score_dataset(
         PGenRM(
             engine=silent,
             memory=memory,
-            chain_format=format_for(model, engine.name, None),
+            chain_format=engine.format_for(model),
             persona_embedder=open_embedder(embedder),
         ) as outlined,
     ):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RESOURCES = (
     *("model", "engine", "base_url", "api_key_env", "max_tokens", "requests_per_minute"),
-    *("memory", "embedder"),
+    *("chain_format", "memory", "embedder"),
 )
 SEAL = "seal"
 
@@ -86,14 +86,15 @@ def open_session(
     """
     from pgenrm_agent.debugging.session import DebugSession
     from pgenrm_agent.graphs.run_store import default_store
-    from pgenrm_agent.model_files import bundled_model, named_format
+    from pgenrm_agent.model_files import bundled_model
 
     with ExitStack() as resources:
         chain_format = None
-        if engine is None and {"model", "engine", "base_url"} & named.keys():
+        if engine is None and {"model", "engine", "base_url", "chain_format"} & named.keys():
             model = named.get("model") or bundled_model()
-            chain_format = named_format(model)
-            engine = opened = EngineChoice.from_labels(named).open(model)
+            choice = EngineChoice.from_labels(named)
+            chain_format = choice.format_for(model)
+            engine = opened = choice.open(model)
             resources.callback(lambda: asyncio.run(opened.aclose()))
         known = _Remembered(named.get("memory"), named.get("embedder"))
         resources.callback(known.close)

@@ -1,4 +1,4 @@
-"""What runs the model: `--engine`, and the options of a server."""
+"""What runs the model: `--engine`, the options of a server, and the format of its chains."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pgenrm_agent.cli.options import EngineOption, from_setting
 from pgenrm_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pgenrm_agent.chain import ChainFormat
     from pgenrm_agent.engine_names import EngineName
     from pgenrm_agent.engines import Engine
 
@@ -25,13 +26,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine by name, and what it is opened with. The name is None where nothing was said."""
+    """An engine by name, what it is opened with, and how its chains are written.
+
+    name, chain_format: None where nothing was said.
+    """
 
     name: EngineName | None = None
     base_url: str | None = None
     api_key_env: str | None = None
     max_tokens: int | None = None
     requests_per_minute: float | None = None
+    chain_format: str | None = None
 
     @property
     def options(self) -> dict[str, object]:
@@ -56,6 +61,12 @@ class EngineChoice:
         options = self.options if adapter is None else {**self.options, "adapter": adapter}
         return load_engine(self.name or "transformers", model, **options)
 
+    def format_for(self, model: str | Path | None) -> ChainFormat | None:
+        """Return the format that was asked for, else the model's; None leaves it to the engine."""
+        from pgenrm_agent.opening import format_for
+
+        return format_for(model, self.name, self.chain_format)
+
     @property
     def labels(self) -> dict[str, str | None]:
         """Return the choice as labels that a run keeps; no key and no password is in them."""
@@ -68,7 +79,7 @@ class EngineChoice:
                 "requests_per_minute": self.requests_per_minute,
             }
         said = {name: None if value is None else str(value) for name, value in server.items()}
-        return {"engine": self.name, **said}
+        return {"engine": self.name, "chain_format": self.chain_format, **said}
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> EngineChoice:
@@ -80,6 +91,7 @@ class EngineChoice:
             api_key_env=labels.get("api_key_env"),
             max_tokens=int(tokens) if tokens else None,
             requests_per_minute=float(rate) if rate else None,
+            chain_format=labels.get("chain_format"),
         )
 
     def _key(self) -> str | None:
@@ -132,6 +144,14 @@ def choose_engine(
             **from_setting("requests_per_minute", "no cap"),
         ),
     ],
+    chain_format: Annotated[
+        str | None,
+        typer.Option(
+            "--chain-format",
+            help="How chains are written: a format's name or folder.",
+            **from_setting("chain_format", "the model's, or what suits the engine"),
+        ),
+    ],
 ) -> EngineChoice:
     """Return the choice that the options describe: the address of a server means the openai engine."""
     name: EngineName | None = engine or ("openai" if base_url else None)
@@ -155,7 +175,7 @@ def choose_engine(
         from pgenrm_agent.engines import refuse_missing
 
         refuse_missing(name)
-    return EngineChoice(name, base_url, api_key_env, max_tokens, requests_per_minute)
+    return EngineChoice(name, base_url, api_key_env, max_tokens, requests_per_minute, chain_format)
 
 
 def _without_user(url: str) -> str:

@@ -63,10 +63,12 @@ class ModelRun:
 
     @property
     def label(self) -> str:
-        """The model as records name it: with a hash of the weights, which a new training changes."""
+        """The model as records name it: with a hash of the weights, and the format that was asked for."""
         from pgenrm_agent.run_folder import weights_of
 
-        return weights_of(self.folder) if self.folder.is_dir() else str(self.model)
+        label = weights_of(self.folder) if self.folder.is_dir() else str(self.model)
+        format_ = self.engine.chain_format
+        return label if format_ is None else f"{label}, {format_}"
 
     def estimate(self, part: Part) -> Estimate:
         """Return what the records that a part lacks would cost. Nothing is sent."""
@@ -135,12 +137,11 @@ class ModelRun:
             )
 
     def _reward_model(self, runner: Engine) -> PGenRM:
-        from pgenrm_agent.model_files import named_format
         from pgenrm_agent.reward_model import PGenRM
 
         return PGenRM(
             engine=runner,
-            chain_format=named_format(self.folder),  # else by what the engine can
+            chain_format=self.engine.format_for(self.folder),  # else by what the engine can
             memory=self.memory,
             persona_embedder=self.finds_similar,
         )

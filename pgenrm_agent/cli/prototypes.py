@@ -60,14 +60,13 @@ def build(
     from pgenrm_agent.engines.counting import CountingEngine
     from pgenrm_agent.graphs.prototype_learning import estimate_learning
     from pgenrm_agent.graphs.state import default_format
-    from pgenrm_agent.opening import format_for
     from pgenrm_agent.settings import data_folder
 
     if not dry_run:
         require("learning prototypes", "sklearn", "aiosqlite")
     priced = prices_of(prices, budget)
     silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
-    chain_format = format_for(model, engine.name, None) or default_format(silent)
+    chain_format = engine.format_for(model) or default_format(silent)
     with waiting("estimating the cost"), open_memory(memory) as store:
         estimate = asyncio.run(
             estimate_learning(

@@ -73,7 +73,7 @@ def chains(
             with counting("chains") as progress:
                 return await sample_chains(
                     runner,
-                    format_of(teacher),
+                    engine.format_for(teacher) or format_of(teacher),
                     chosen,
                     out,
                     chains=per_choice,

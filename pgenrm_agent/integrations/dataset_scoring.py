@@ -79,6 +79,7 @@ class DatasetJob(Model):
     rows: int = 0
     model: str
     engine: str
+    chain_format: str | None = None
     scaling: Scaling
     seed: int
     embedder: str | None = None

@@ -432,7 +432,7 @@ def _refuse_no_embedder(embedder: object) -> None:
 def _other_embedder(where: str, stored: str, given: Embedder | None) -> str:
     mismatch = f"the memory in {where} holds vectors of the embedder {stored!r}"
     if given is None:
-        return f"{mismatch}: open it with UserMemory(..., embedder=...) of that name"
+        return f"{mismatch}: open it in Python, with UserMemory(..., embedder=...) of that name"
     return (
         f"{mismatch}, not of {given.name!r}: open it with that embedder, or export it and import into "
         "a new memory"

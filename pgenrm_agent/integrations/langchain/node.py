@@ -89,7 +89,8 @@ def as_node(
         query: The field of your state that holds what the user asked, a text.
         candidates: The field that holds the answers, a list of texts.
         user: The field that holds the user's id.
-        to: The field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it).
+        to: The field that gets the evaluation, as JSON data (`Evaluation.model_validate` reads it). It
+            has to be one of your state's: LangGraph drops what is written to any other.
 
     Raises:
         ConfigurationError: `reward_model` is no PGenRM, or the name of a field is no text.

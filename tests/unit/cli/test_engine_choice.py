@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Iterator
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,31 @@ def test_a_settings_file_says_the_same(
     assert {body["max_tokens"] for body in server.requests} == {78}
 
 
+@pytest.mark.parametrize("way", ["option", "setting"])
+def test_chains_are_asked_for_in_the_format_that_is_named(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    mine = tmp_path / "mine"
+    with as_file(files("pgenrm_agent.chain") / "formats" / "published") as bundled:
+        shutil.copytree(bundled, mine)
+    with (mine / "system.j2").open("a", encoding="utf-8") as system:
+        system.write("\nWrite as the marmot judges.\n")
+    named = ["--chain-format", str(mine)] if way == "option" else []
+    if way == "setting":
+        monkeypatch.setenv("PGENRM_CHAIN_FORMAT", str(mine))
+    code, output = score(*("--model", "m", "--base-url", server.url), *named)
+    assert code == 0, output
+    assert "as the marmot judges" in str(server.requests[0]["messages"])
+
+
+def test_a_format_that_is_not_there_is_one_clear_error(server: ScriptedServer) -> None:
+    code, output = score("--model", "m", "--base-url", server.url, "--chain-format", "marmot")
+    assert code == 1
+    assert "marmot" in output
+    assert "published" in output
+    assert not server.requests
+
+
 def test_an_option_of_a_server_is_refused_for_an_engine_without_one() -> None:
     code, output = score("--engine", "transformers", "--base-url", "http://localhost:1/v1")
     assert code == 2
@@ -110,7 +137,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_run_keeps_its_server_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-of-mine")
-    choice = EngineChoice("openai", "http://localhost:8000/v1", "MY_KEY", 99, 7.5)
+    choice = EngineChoice("openai", "http://localhost:8000/v1", "MY_KEY", 99, 7.5, "structured-1")
     labels = {name: value for name, value in choice.labels.items() if value is not None}
     assert "sk-of-mine" not in labels.values()
     assert EngineChoice.from_labels(labels) == choice
