@@ -59,6 +59,12 @@ def weights_of(folder: Path) -> str:
     return f"{folder.name} {hashed.hexdigest()}"
 
 
+def label_of(model: str | Path) -> str:
+    """Return a name for a model: of a folder by its weights, of any other as it is."""
+    folder = Path(model)
+    return weights_of(folder) if folder.is_dir() else str(model)
+
+
 def record_of(run: Path) -> dict[str, object]:
     """Return what an earlier run wrote about itself; {} if nothing."""
     path = run / RUN

@@ -24,7 +24,12 @@ from pgenrm_agent.cli.options import (
     PrototypeOption,
 )
 from pgenrm_agent.cli.output import print_json
-from pgenrm_agent.cli.resources import open_embedder, open_reward_model, scaling_of
+from pgenrm_agent.cli.resources import (
+    figures_follow_from,
+    open_embedder,
+    open_reward_model,
+    scaling_of,
+)
 from pgenrm_agent.extras import require
 from pgenrm_agent.files import is_address
 from pgenrm_agent.progress import counting, waiting
@@ -57,24 +62,25 @@ def score_dataset(
 ) -> None:
     """Score every row of a Parquet file into another one; started again, it goes on."""
     require("pgenrm score-dataset", "pyarrow", *(["ray"] if ray_workers else []))
-    from pgenrm_agent.engines.counting import CountingEngine
     from pgenrm_agent.integrations.dataset_estimate import estimate_dataset
     from pgenrm_agent.integrations.dataset_scoring import DatasetJob, in_process
     from pgenrm_agent.integrations.dataset_scoring import score_dataset as score_all
+    from pgenrm_agent.model_files import bundled_model
     from pgenrm_agent.reward_model import PGenRM
+    from pgenrm_agent.run_folder import label_of
 
     job = DatasetJob(
-        model=model or "bundled",
+        model=label_of(model or bundled_model()),
         engine=engine.name or "transformers",
-        chain_format=engine.chain_format,
         # Ray's workers cannot share an embedded memory, nor the similar users in it.
         scaling=scaling_of(individual, 0 if ray_workers and not is_address(memory) else prototype),
         seed=seed,
         embedder=embedder,
+        asked_with=figures_follow_from(engine, model, memory, similar=prototype > 0),
     )
     priced = prices_of(prices, budget)
     opened = partial(open_reward_model, memory, model, engine, embedder=embedder, prices=priced)
-    silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
+    silent = engine.counting()
     with (
         waiting("estimating the cost"),
         PGenRM(

@@ -10,13 +10,11 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.cli.engine_choice import EngineChoice
-from pgenrm_agent.cli.resources import open_embedder, open_memory
+from pgenrm_agent.cli.resources import absolute, open_embedder, open_memory
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.files import is_address
 
 if TYPE_CHECKING:
     from pgenrm_agent.debugging.session import DebugSession
@@ -40,8 +38,8 @@ def labels_of(**options: str | None) -> dict[str, str]:
     names is not opened unless the user says so.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if "memory" in given and not is_address(given["memory"]):  # the same from any folder
-        given["memory"] = str(Path(given["memory"]).expanduser().absolute())
+    if memory := absolute(given.get("memory")):
+        given["memory"] = memory
     return given | {SEAL: _seal(given)} if given else {}
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pgenrm_agent.chain import ChainFormat
     from pgenrm_agent.engine_names import EngineName
     from pgenrm_agent.engines import Engine
+    from pgenrm_agent.engines.counting import CountingEngine
 
 R = TypeVar("R")
 
@@ -60,6 +61,13 @@ class EngineChoice:
 
         options = self.options if adapter is None else {**self.options, "adapter": adapter}
         return load_engine(self.name or "transformers", model, **options)
+
+    def counting(self) -> CountingEngine:
+        """Return an engine that only counts what this choice would be asked."""
+        from pgenrm_agent.engines.counting import CountingEngine
+
+        tokens = self.max_tokens if self.name == "openai" else None
+        return CountingEngine(self.name, max_tokens=tokens)
 
     def format_for(self, model: str | Path | None) -> ChainFormat | None:
         """Return the format that was asked for, else the model's; None leaves it to the engine."""

@@ -229,7 +229,8 @@ def _folder_of(data: str, split: str, model_run: ModelRun) -> Path:
     # A file that has changed is another dataset: its questions are others.
     content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else data
     settings = {
-        **model_run.engine.labels,
+        "engine": model_run.engine.name,
+        **model_run.asked_with,
         "model": model_run.label,
         "seed": str(model_run.seed),
         "data": content,

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgenrm_agent.cli.costs import open_ledger
+from pgenrm_agent.cli.resources import figures_follow_from
 from pgenrm_agent.progress import counting, waiting
 
 if TYPE_CHECKING:
@@ -64,19 +66,24 @@ class ModelRun:
     @property
     def label(self) -> str:
         """The model as records name it: with a hash of the weights, and the format that was asked for."""
-        from pgenrm_agent.run_folder import weights_of
+        from pgenrm_agent.run_folder import label_of
 
-        label = weights_of(self.folder) if self.folder.is_dir() else str(self.model)
+        label = label_of(self.folder)
         format_ = self.engine.chain_format
         return label if format_ is None else f"{label}, {format_}"
 
+    @cached_property
+    def asked_with(self) -> dict[str, str | None]:
+        """What figures depend on beside the model, its engine, the scaling and the seed."""
+        similar = self.scaling.prototype > 0
+        return figures_follow_from(self.engine, self.folder, self.memory, similar=similar)
+
     def estimate(self, part: Part) -> Estimate:
         """Return what the records that a part lacks would cost. Nothing is sent."""
-        from pgenrm_agent.engines.counting import CountingEngine
         from pgenrm_agent.evaluation.estimate import estimate_evaluation
 
         async def outline() -> Estimate:
-            silent = CountingEngine(self.engine.name, max_tokens=self.engine.max_tokens)
+            silent = self.engine.counting()
             once = self.scaling.model_copy(update={"resamples": 0})
             async with aclosing(self._reward_model(silent)) as reward_model:
                 return await estimate_evaluation(
@@ -123,6 +130,7 @@ class ModelRun:
             seed=self.seed,
             machine=describe_machine(),
             bundled_model=self.model is None,
+            asked_with=self.asked_with,
         )
         with counting("verdicts") as progress:
             return await evaluate(

@@ -57,7 +57,6 @@ def build(
 
     A build that is cut off goes on where it was when the same command is given again.
     """
-    from pgenrm_agent.engines.counting import CountingEngine
     from pgenrm_agent.graphs.prototype_learning import estimate_learning
     from pgenrm_agent.graphs.state import default_format
     from pgenrm_agent.settings import data_folder
@@ -65,7 +64,7 @@ def build(
     if not dry_run:
         require("learning prototypes", "sklearn", "aiosqlite")
     priced = prices_of(prices, budget)
-    silent = CountingEngine(engine.name, max_tokens=engine.max_tokens)
+    silent = engine.counting()
     chain_format = engine.format_for(model) or default_format(silent)
     with waiting("estimating the cost"), open_memory(memory) as store:
         estimate = asyncio.run(

@@ -112,6 +112,38 @@ def open_reward_model(
     )
 
 
+def figures_follow_from(
+    engine: EngineChoice, model: str | Path | None, memory: str | None, *, similar: bool
+) -> dict[str, str | None]:
+    """Return what figures depend on beside the model, its engine, the scaling and the seed.
+
+    The server, the format of chains, the memory and, where there are `similar` users, the prototypes in
+    it: a run that is taken up again has to be asked in the same way.
+    """
+    from pgenrm_agent.opening import memory_exists
+    from pgenrm_agent.prototypes import PrototypeStore
+
+    format_ = engine.format_for(model)
+    version = None
+    if similar and memory_exists(memory):
+        with open_memory(memory) as opened:
+            version = PrototypeStore(opened).current()
+    return {
+        "base_url": engine.labels.get("base_url"),
+        "max_tokens": engine.labels.get("max_tokens"),
+        "chain_format": format_ and f"{format_.name} {format_.digest[:12]}",
+        "memory": absolute(memory),
+        "prototypes": version and version.version,
+    }
+
+
+def absolute(memory: str | None) -> str | None:
+    """Return a memory's name as it is the same from any folder."""
+    if memory is None or files.is_address(memory):
+        return memory
+    return str(Path(memory).expanduser().absolute())
+
+
 def check_server(context: typer.Context, server: str | None) -> None:
     """Refuse options that name a memory or a model, where those of a server are used."""
     if server is None:

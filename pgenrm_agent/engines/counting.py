@@ -33,6 +33,7 @@ class CountingEngine:
             continues=engine != "openai", seeds="exact", json_schema=True
         )
         self._max_tokens = max_tokens
+        self._personas = 0
         self.outline = Outline()
 
     @property
@@ -63,13 +64,16 @@ class CountingEngine:
             if not (begun or prompt.partial):  # else its limit is that of a chain counted already
                 self.outline.chains += prompt.n
                 self.outline.limit += (self._max_tokens or params.max_tokens) * prompt.n
-        return [[_answer(prompt)] * prompt.n for prompt in prompts]
+        return [[self._answer(prompt) for _ in range(prompt.n)] for prompt in prompts]
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to free."""
 
-
-def _answer(prompt: Prompt) -> Completion:
-    written = {"persona": PERSONA}
-    text = json.dumps(written) if prompt.json_schema is not None else f"### Persona\n{PERSONA}"
-    return Completion(text=text, tokens=tokens_in([text]))
+    def _answer(self, prompt: Prompt) -> Completion:
+        # No two are alike, as with a real model: what goes on from each is read on its own.
+        self._personas += 1
+        persona = f"{PERSONA} {self._personas}."
+        text = json.dumps({"persona": persona})
+        if prompt.json_schema is None:
+            text = f"### Persona\n{persona}"
+        return Completion(text=text, tokens=tokens_in([text]))

@@ -22,23 +22,31 @@ def credits_of(records: Iterable[Record]) -> list[float]:
 
 
 def sample_credits(records: Iterable[Record]) -> list[float]:
-    """Return one credit a comparison and readable sample; of a record without any, "not scored"."""
-    return [
-        credit
-        for record in records
-        for totals in record.verdict.totals or [(None,) * len(record.grades)]
-        for credit in pair_credits(totals, record.grades)
-    ]
+    """Return one credit a readable sample and comparison that it shows; without any, "not scored"."""
+    credits: list[float] = []
+    for record in records:
+        if record.verdict.totals:
+            credits += [gained for gained, _ in samples_as_shown([record])]
+        else:
+            credits += pair_credits((None,) * len(record.grades), record.grades)
+    return credits
 
 
 def samples_as_shown(records: Iterable[Record]) -> list[tuple[float, bool]]:
-    """Return each sample's (credit, whether the better answer was shown first), for position bias."""
+    """Return each sample's (credit, whether the better answer was shown first), for position bias.
+
+    Of pairs that it showed: a long list is dealt into groups, and what cannot be used is in none.
+    """
     shown: list[tuple[float, bool]] = []
     for record in records:
         pairs = graded_pairs(record.grades)
         for order, totals in zip(record.verdict.orders, record.verdict.totals, strict=True):
-            first = [order.index(better) < order.index(worse) for better, worse in pairs]
-            shown += zip(pair_credits(totals, record.grades), first, strict=True)
+            credited = zip(pairs, pair_credits(totals, record.grades), strict=True)
+            shown += [
+                (gained, order.index(better) < order.index(worse))
+                for (better, worse), gained in credited
+                if better in order and worse in order
+            ]
     return shown
 
 

@@ -73,10 +73,15 @@ class BradleyTerryJudge:
         self._personal = personal
 
     async def judge(self, question: Question, *, seed: int, run_seed: int) -> Verdict:
-        """Return utilities as scores, and their softmax as the probability of being best."""
+        """Return utilities as scores, and their softmax as the probability of being best.
+
+        Not scored where no other user's choices are known.
+        """
         words = own_words(question.stated) if self._personal else []
         fit = self._fits.without(question.user_id, with_words=bool(words))
         texts = [candidate.text for candidate in question.candidates]
+        if fit is None:
+            return Verdict(scores=(None,) * len(texts), reason="there is nobody else to learn from")
         utilities = fit.features(texts, words) @ self._weights(fit, question.history, words)
         odds = np.exp(utilities - utilities.max())
         return Verdict(
@@ -108,21 +113,24 @@ class Fits:
             )
         self._choices = choices
         self._embedder = RememberingEmbedder.around(embedder)
-        self._made: dict[tuple[int | None, bool], _Fit] = {}
+        self._made: dict[tuple[int | None, bool], _Fit | None] = {}
         users = sorted({row.user_id for row in choices})
         count = min(HELD_TOGETHER, len(users))
         self._parts = {user: place % count for place, user in enumerate(users)}
         self.settings: Mapping[str, object] = {"embedder": embedder.name, "choices": len(choices)}
 
-    def without(self, user_id: str, *, with_words: bool) -> _Fit:
-        """Return the fit without this user's choices; `with_words`: what users wrote is a feature."""
+    def without(self, user_id: str, *, with_words: bool) -> _Fit | None:
+        """Return the fit without this user's choices; None where nobody else's are known.
+
+        with_words: what users wrote is a feature.
+        """
         held = self._parts.get(user_id)
         key = held, with_words
         if key not in self._made:
             kept = [
                 row for row in self._choices if held is None or self._parts[row.user_id] != held
             ]
-            self._made[key] = _Fit(kept, self._embedder, with_words=with_words)
+            self._made[key] = _Fit(kept, self._embedder, with_words=with_words) if kept else None
         return self._made[key]
 
 

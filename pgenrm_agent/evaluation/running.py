@@ -27,7 +27,8 @@ RUN = "run.json"
 class RunDescription(Model):
     """What a folder's records were made with; written once, and compared when a run is resumed.
 
-    source and machine are for readers. fingerprint: of all `questions`. judges: settings by name.
+    source and machine are for readers. fingerprint: of all `questions`. asked_with: what else figures
+    depend on. judges: settings by name.
     """
 
     source: str
@@ -38,6 +39,7 @@ class RunDescription(Model):
     seed: int
     machine: str
     bundled_model: bool = False
+    asked_with: dict[str, str | None] = Field(default_factory=dict)
     judges: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
 
 
@@ -175,13 +177,14 @@ def _settle(
         known = before.judges
         # More questions may follow those that were asked before.
         same = fingerprint(questions[: before.questions])
-        now = description.model_copy(update={"fingerprint": same})
-        for field in ("fingerprint", "seed", "engine", "model"):
-            if getattr(before, field) != getattr(now, field):
+        now = _deciding(description.model_copy(update={"fingerprint": same}))
+        there = _deciding(before)
+        for name in now | there:
+            if there.get(name) != now.get(name):
                 raise ConfigurationError(
-                    f"{path.parent} holds records of another run: its {field} is"
-                    f" {getattr(before, field)!r}, and {getattr(now, field)!r} is asked for; use"
-                    " another folder, or the same settings"
+                    f"{path.parent} holds records of another run: its {name} is"
+                    f" {there.get(name)!r}, and {now.get(name)!r} is asked for; use another folder, or"
+                    " the same settings"
                 )
         for name in settings.keys() & known.keys():
             if settings[name] != known[name]:
@@ -194,3 +197,9 @@ def _settle(
     )
     if complete != before:
         write_text(path, complete.model_dump_json(indent=2) + "\n")
+
+
+def _deciding(description: RunDescription) -> dict[str, object]:
+    """What two runs have to have in common for one to go on where the other was."""
+    named = ("fingerprint", "seed", "engine", "model")
+    return {name: getattr(description, name) for name in named} | description.asked_with

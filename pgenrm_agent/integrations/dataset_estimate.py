@@ -90,7 +90,8 @@ def _rows(source: Path, numbers: Sequence[int]) -> Iterator[Row]:
 
 def _knowing(values: Mapping[str, object], model: PGenRM, job: DatasetJob) -> Mapping[str, object]:
     """Return a row with what the memory knows of its user, so that asking leaves no trace there."""
-    if "history" in values or "stated" in values or not values.get("user_id"):
+    given = values.get("history") is not None or values.get("stated") is not None
+    if given or not values.get("user_id"):
         return values
     signals = model.memory.recall(
         user_id_of(values["user_id"], "user_id"),

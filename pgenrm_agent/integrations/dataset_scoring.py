@@ -73,16 +73,19 @@ class RowResult(Model):
 
 
 class DatasetJob(Model):
-    """What a job's results depend on; a job is only resumed with the same."""
+    """What a job's results depend on; a job is only resumed with the same.
+
+    asked_with: what they depend on beside what is named here.
+    """
 
     digest: str = ""
     rows: int = 0
     model: str
     engine: str
-    chain_format: str | None = None
     scaling: Scaling
     seed: int
     embedder: str | None = None
+    asked_with: dict[str, str | None] = Field(default_factory=dict)
 
 
 class Summary(Model):

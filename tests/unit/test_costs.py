@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 from scored_datasets import JOB, chain, write
 
-from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.costs import (
     CostLedger,
     Outline,
@@ -25,6 +26,7 @@ from pgenrm_agent.costs import (
 )
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.counting import CountingEngine
+from pgenrm_agent.engines.protocol import Prompt, SamplingParams
 from pgenrm_agent.errors import BudgetReached, ConfigurationError
 from pgenrm_agent.graphs.prototype_learning import (
     LearningContext,
@@ -37,7 +39,7 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors
 from pgenrm_agent.prototypes.fitting import fit_prototypes
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import PreferencePair, Prices, Scaling, Usage
+from pgenrm_agent.schema import Message, PreferencePair, Prices, Scaling, Usage
 from pgenrm_agent.testing import ScriptedEngine
 
 MILLIONS = Prices(prompt=1_000_000, completion=1_000_000)
@@ -200,11 +202,18 @@ def memory(tmp_path: Path) -> Iterator[UserMemory]:
         yield opened
 
 
+@pytest.mark.parametrize("column", ["none", "null"])
 def test_similar_users_are_in_the_estimate_and_nobody_joins_them(
-    tmp_path: Path, memory: UserMemory
+    tmp_path: Path, memory: UserMemory, column: str
 ) -> None:
     source = write(tmp_path / "in.parquet", rows=4)
-    parquet.write_table(parquet.read_table(source).drop_columns(["history"]), source)
+    rows = parquet.read_table(source)
+    place, field = rows.column_names.index("history"), rows.schema.field("history")
+    if column == "null":
+        rows = rows.set_column(place, field, pa.nulls(4, field.type))
+    else:
+        rows = rows.drop_columns(["history"])
+    parquet.write_table(rows, source)
     job = JOB.model_copy(update={"scaling": Scaling(individual=2, prototype=2)})
     silent = CountingEngine(None)
     embedder = HashingEmbedder()
@@ -218,6 +227,16 @@ def test_similar_users_are_in_the_estimate_and_nobody_joins_them(
     # Personas first, and then their continuations beside the neighbors' chains.
     assert estimate.about.engine_calls == 2 * 4
     assert estimate.about.chains_sampled == 4 * 4
+
+
+@pytest.mark.parametrize("schema", [None, {"type": "object"}])
+async def test_no_two_counted_personas_are_alike(schema: dict[str, object] | None) -> None:
+    """So what goes on from each counts as read on its own, as it is with a real model."""
+    prompt = Prompt(messages=(Message(role="user", content="Who?"),), n=3, json_schema=schema)
+    first, second = await CountingEngine(None).sample([prompt] * 2, SamplingParams())
+    personas = {read_persona(completion.text) for completion in (*first, *second)}
+    assert len(personas) == 6
+    assert None not in personas
 
 
 def test_a_job_stops_at_its_budget_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:

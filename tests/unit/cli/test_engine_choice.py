@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import pgenrm
 from scripted_server import ScriptedServer, completion
@@ -16,7 +18,11 @@ from typer.main import get_command
 from pgenrm_agent.cli.app import app
 from pgenrm_agent.cli.debug_session import RESOURCES
 from pgenrm_agent.cli.engine_choice import EngineChoice
+from pgenrm_agent.cli.resources import figures_follow_from
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member, PrototypeStore
+from pgenrm_agent.schema import PreferencePair
 from pgenrm_agent.testing import write_chain
 
 SERVER_OPTIONS = {"--base-url", "--api-key-env", "--max-tokens", "--requests-per-minute"}
@@ -153,6 +159,41 @@ def test_a_password_in_the_address_is_refused_and_not_shown(user: str) -> None:
     assert code == 2
     assert "http://127.0.0.1:9/v1" in output
     assert "hunter2" not in output
+
+
+def test_figures_follow_from_prompts_servers_and_similar_users(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    with as_file(files("pgenrm_agent.chain") / "formats" / "published") as bundled:
+        shutil.copytree(bundled, mine)
+    choice = EngineChoice("openai", "http://a:1/v1", max_tokens=9, chain_format=str(mine))
+    before = figures_follow_from(choice, "m", None, similar=False)
+    (mine / "system.j2").write_text("Judge.")
+    edited = figures_follow_from(choice, "m", None, similar=False)
+    assert {name for name in before if before[name] != edited[name]} == {"chain_format"}
+    for changed, name in (
+        ({"base_url": "http://b:1/v1"}, "base_url"),
+        ({"max_tokens": 8}, "max_tokens"),
+    ):
+        other = figures_follow_from(replace(choice, **changed), "m", None, similar=False)
+        assert {key for key in other if other[key] != edited[key]} == {name}
+
+    with UserMemory(tmp_path / "memory") as memory:
+        memory.remember("ann", PreferencePair(query="q", chosen="a", rejected="b"))
+        vector = np.ones((1, 1), dtype=np.float32)
+
+        def asked(*, similar: bool) -> str | None:
+            told = figures_follow_from(choice, "m", str(tmp_path / "memory"), similar=similar)
+            return told["prototypes"]
+
+        versions = {asked(similar=True)}
+        for _ in range(2):
+            PrototypeStore(memory).replace(vector, [Member("ann", 0, vector[0])], embedder="e")
+            versions.add(asked(similar=True))
+        assert len(versions) == 3
+        assert asked(similar=False) is None
+    nowhere = tmp_path / "nowhere"
+    assert figures_follow_from(choice, "m", str(nowhere), similar=True)["prototypes"] is None
+    assert not nowhere.exists(), "a memory is not made to be asked about"
 
 
 def test_options_without_a_server_are_no_options() -> None:

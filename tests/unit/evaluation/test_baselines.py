@@ -138,6 +138,20 @@ async def test_bradley_terry_learns_what_everybody_likes(questions: list[Questio
         Fits([], HashingEmbedder())
 
 
+@pytest.mark.parametrize("personal", [False, True])
+async def test_where_nobody_else_is_known_there_is_nothing_to_learn_from(
+    questions: list[Question], personal: bool
+) -> None:
+    choices = [chosen("user", f"A good answer {n}.", f"A bad answer {n}.") for n in range(12)]
+    judge = BradleyTerryJudge(Fits(choices, HashingEmbedder()), personal=personal)
+    mine = questions[0].model_copy(update={"user_id": "user"})
+    verdict = await judge.judge(mine, seed=1, run_seed=1)
+    assert set(verdict.scores) == {None}
+    assert "nobody else" in (verdict.reason or "")
+    other = questions[0].model_copy(update={"user_id": "another"})
+    assert None not in (await judge.judge(other, seed=1, run_seed=1)).scores
+
+
 def two_camps() -> list[PreferenceRow]:
     """All like tea more than soup; one half likes what is sweet, and the other half what is sour."""
     rows = []

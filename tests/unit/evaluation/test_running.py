@@ -121,13 +121,24 @@ async def test_more_questions_can_join_a_run_after_the_same_ones(
             await evaluate(others, [judge], tmp_path, describe())
 
 
-@pytest.mark.parametrize("changed", [{"seed": 2}, {"model": "other"}, {"engine": "other"}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 2},
+        {"model": "other"},
+        {"engine": "other"},
+        {"asked_with": {"prototypes": "another build", "base_url": None}},
+        {"asked_with": {"chain_format": "mine 2"}},
+    ],
+)
 async def test_other_settings_are_not_mixed_in(
     changed: dict[str, object], questions: list[Question], tmp_path: Path
 ) -> None:
     judge = PromptJudge("a", ScriptedEngine(GOOD))
     await evaluate(questions, [judge], tmp_path, describe())
-    with pytest.raises(ConfigurationError, match=next(iter(changed))):
+    asked_with = changed.get("asked_with") or changed
+    assert isinstance(asked_with, dict)
+    with pytest.raises(ConfigurationError, match=f"its {next(iter(asked_with))} is"):
         await evaluate(questions, [judge], tmp_path, describe(**changed))
     with pytest.raises(ConfigurationError, match="fingerprint"):
         await evaluate(questions[1:], [judge], tmp_path, describe())

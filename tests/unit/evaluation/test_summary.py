@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.comparisons import sample_credits
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.evaluation.report import failures_in_words
 from pgenrm_agent.evaluation.summary import compare, summarize
@@ -181,6 +182,22 @@ def test_every_pair_of_a_list_tells_of_position_bias() -> None:
     assert row.position.prefers_first == 1.0
     assert row.position.better_first == 1.0  # b over c
     assert row.position.better_later == 0.0  # a over b, a over c
+
+
+def test_a_sample_speaks_of_the_pairs_that_it_shows() -> None:
+    """Four answers in two groups, and a fifth that is in none, as one without any text."""
+    shown = record(
+        "1",
+        [4, 3, 2, 1, None],
+        grades=[5, 4, 3, 2, 1],
+        totals=[[4, 3, None, None, None], [None, None, 1, 2, None]],
+        orders=[[1, 0], [2, 3]],
+    )
+    (row,) = summarize([shown])
+    assert row.position.samples == 2
+    assert row.position.better_first == 0.0  # c over d, and d got more
+    assert row.position.better_later == 1.0  # a over b
+    assert sample_credits([shown]) == [1.0, 0.0]
 
 
 def test_the_order_of_records_does_not_matter() -> None:
