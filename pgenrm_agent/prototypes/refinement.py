@@ -1,7 +1,7 @@
 """Prototypes: K-means over persona embeddings, then history-aware attentive refinement.
 
 Paper, section 4.2.1. A *sample* is one choice of one user: the query, the preferred and the other
-answer, the choices made before it, and the embedding of the persona written for it, which decides
+answer, other choices of theirs, and the embedding of the persona written for it, which decides
 the prototype it belongs to. All vectors have one dimension d; personas and prototypes have length 1.
 
 Pure computation on arrays; where vectors come from and where prototypes are kept is not known here.
@@ -117,7 +117,7 @@ def nearest(personas: FloatArray, prototypes: FloatArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Samples:
-    """Choices to refine prototypes on; n samples, at most h choices before each, d dimensions.
+    """Choices to refine prototypes on; n samples, at most h other choices of the same user, d dimensions.
 
     persona: (n, d), unit length. query, chosen, rejected: (n, d).
     past_query, past_difference: (n, h, d), the latter chosen minus rejected. past: (n, h), True

@@ -105,11 +105,17 @@ def _choices_to_tell(
     margins: Sequence[float],
     teacher: Sequence[float],
 ) -> int | None:
-    """Return n with n E[d] = 2 sqrt(n E[d^2]), d a drawn choice's credit beyond the teacher's."""
-    ahead = np.array([credit(a) - credit(b) for a, b in zip(margins, teacher, strict=True)])
+    """Return n with n E[d] = 2 sqrt(n E[d^2]), d a drawn choice's credit beyond the teacher's.
+
+    Strict, as accuracy is: a tie earns nothing, whichever answer is drawn.
+    """
     likely = np.array([chance(case, answers) for case in cases])
-    lead = float(np.mean(ahead * (2 * likely - 1)))
-    return math.ceil(4 * float(np.mean(ahead**2)) / lead**2) if lead > 0 else None
+    signs, teachers = np.sign(margins), np.sign(teacher)
+    if_chosen = (signs > 0) * 1.0 - (teachers > 0)
+    if_not = (signs < 0) * 1.0 - (teachers < 0)
+    lead = float(np.mean(likely * if_chosen + (1 - likely) * if_not))
+    noise = float(np.mean(likely * if_chosen**2 + (1 - likely) * if_not**2))
+    return math.ceil(4 * noise / lead**2) if lead > 0 else None
 
 
 def _features(answers: Answers, cases: Sequence[Case]) -> dict[str, FloatArray]:

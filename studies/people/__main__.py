@@ -114,7 +114,7 @@ def _print(report: PeopleReport) -> None:
 
     console = Console()
     console.print(
-        f"{report.held_out} of {report.users} users held out by each of {report.seeds} seeds"
+        f"{report.held_out} of {report.users} users held out by {report.seeds} seeds"
         f"{' (validation)' if report.validation else ''}, {report.choices} choices of theirs in all, "
         f"{report.against} against the majority; {report.encoder}. In %, ± standard error over"
         " users; strict: a tie is wrong, accuracy: a tie is one half."

@@ -122,7 +122,7 @@ class Row(Model):
 
 
 class PeopleReport(Model):
-    """Each seed holds out users of its own. held_out: of seed 0; the folds differ by at most one."""
+    """Each seed holds out users of its own. held_out: of all seeds together."""
 
     users: int
     held_out: int
@@ -200,7 +200,10 @@ def evaluate_people(
     ]
     return PeopleReport(
         users=len(data.choices),
-        held_out=len(held_out_users(len(data.choices), 0, validation=validation)[1]),
+        held_out=sum(
+            len(held_out_users(len(data.choices), seed, validation=validation)[1])
+            for seed in range(seeds)
+        ),
         choices=sum(wanted[0, seed].choices for seed in range(seeds)),
         against=sum(wanted[0, seed].against for seed in range(seeds)),
         encoder=embedder.name,

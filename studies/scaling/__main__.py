@@ -61,7 +61,7 @@ def scaling(
 
     Samples a pool of chains for each test user once, and reads every table off it. Writes
     records.jsonl and agreement.jsonl of each seed, report.json and a plot into the folder. With
-    --seed it only samples.
+    --seed it only samples, but for the evaluations that are timed: these run alone, without it.
     """
     from pgenrm_agent.files import write_json
     from pgenrm_agent.model_files import bundled_model
@@ -191,7 +191,7 @@ def _print(report: ScalingReport) -> None:
         ),
     )
     _table(
-        "By prototypes",
+        f"By prototypes, {report.seeds_of_versions} seeds",
         ("prototypes", "k", "their chains alone", "with own", "agreement before", "after"),
         [
             ("none", "0", "-", plus_minus(report.own_chains), "-", "-"),

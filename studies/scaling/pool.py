@@ -188,7 +188,9 @@ async def sample_study(
         for version in study.versions:
             for population, log in seeds:
                 waiting = [
-                    ask for ask in _asks(study, population, version) if ask.key not in log.records
+                    ask
+                    for ask in _asks(study, population, version)
+                    if ask.key not in log.records and not (ask.part == "timed" and only is not None)
                 ]
                 if not waiting and (population.seed, version) in log.agreements:
                     continue
@@ -226,9 +228,9 @@ def read_study(
     for population in _populations(study, answers):
         with _Log(out, population.seed) as log:
             for version in study.versions:
-                keys = [ask.key for ask in _asks(study, population, version)]
-                if all(key in log.records for key in keys):
-                    complete += [log.records[key] for key in keys]
+                asks = _asks(study, population, version)
+                if all(ask.key in log.records for ask in asks if ask.part != "timed"):
+                    complete += [log.records[ask.key] for ask in asks if ask.key in log.records]
                     agreed.append(log.agreements[population.seed, version])
     if not any(record.part == "pool" for record in complete):
         raise ConfigurationError(f"{out} has no complete seed yet: go on without --no-sampling")
@@ -298,7 +300,6 @@ def _asks(study: Study, population: Population, version: str) -> list[_Ask]:
             asks += [
                 _Ask("with others", seed, known, version, both, case)
                 for known in range(1, study.known + 1)
-                if known != usual
             ]
     if version == CHOSEN:
         for case in population.cases[: study.newcomers]:

@@ -21,6 +21,7 @@ from pgenrm_agent.engines.protocol import (
     Prompt,
     SamplingParams,
 )
+from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model
 from pgenrm_agent.graphs.prototype_learning import LearningContext, learn_prototypes
 from pgenrm_agent.memory import UserMemory
@@ -111,6 +112,11 @@ class Population:
             from sklearn.metrics import adjusted_rand_score
 
             fitted = fit_prototypes(choices, k, seed)
+            if len(set(choices.users)) != len(of):
+                raise ConfigurationError(
+                    f"{len(of) - len(set(choices.users))} of {len(of)} members have no persona that can"
+                    " be read, so nobody can say which groups are right: study another model"
+                )
             truth = [of[user] for user in choices.users]
             before = nearest(choices.samples.persona, fitted.centroids)
             agreements.append(

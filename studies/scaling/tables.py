@@ -100,7 +100,7 @@ class StoppingRow(Model):
 
 
 class ScalingReport(Model):
-    """All tables of a study."""
+    """All tables of a study. seeds_of_versions: how many seeds have every version that is compared."""
 
     users: int
     newcomers: int
@@ -108,6 +108,7 @@ class ScalingReport(Model):
     settings: tuple[SettingRow, ...]
     by_known: tuple[KnownRow, ...]
     versions: tuple[VersionRow, ...]
+    seeds_of_versions: int
     own_chains: MeanError
     stopping: tuple[StoppingRow, ...]
     by_chains: dict[int, MeanError]
@@ -130,16 +131,20 @@ def report(records: Sequence[ScalingRecord], agreements: Sequence[Agreement]) ->
         of[record.part].append(record)
     pool = [_Pooled.of(record) for record in of["pool"]]
     own = max(record.budget[0] for record in of["with others"])
+    # Versions are compared on the seeds that have all of them.
+    seeds = {user.seed for user in pool}
+    for version in {record.version for record in of["others"]}:
+        seeds &= {record.seed for record in of["others"] if record.version == version}
+    compared = [user for user in pool if user.seed in seeds]
     return ScalingReport(
         users=len(pool),
         newcomers=len(of["alone"]),
         seeds=len({record.seed for record in records}),
-        settings=tuple(_setting(budget, pool, of["timed"]) for budget in BUDGETS),
-        by_known=_by_known(
-            pool, of["alone"], of["with others"], in_pool=of["pool"][0].history, own=own
-        ),
-        versions=_versions(pool, of["others"], agreements, own),
-        own_chains=_mean(_by_seed(pool, partial(_Pooled.outcomes, budget=(own, 0)))),
+        settings=tuple(_setting(budget, pool, of) for budget in BUDGETS),
+        by_known=_by_known(of["alone"], of["with others"], own),
+        versions=_versions(compared, of["others"], agreements, own),
+        seeds_of_versions=len(seeds),
+        own_chains=_mean(_by_seed(compared, partial(_Pooled.outcomes, budget=(own, 0)))),
         stopping=tuple(_stopping(threshold, pool) for threshold in THRESHOLDS),
         by_chains={
             count: _mean(_by_seed(pool, partial(_Pooled.outcomes, budget=(count, 0))))
@@ -218,17 +223,24 @@ class _Pooled:
         return [(credit(self.ideal, CHANCE), self.chance)]
 
 
-def _setting(budget: Budget, pool: Sequence[_Pooled], timed: Sequence[ScalingRecord]) -> SettingRow:
+def _setting(
+    budget: Budget, pool: Sequence[_Pooled], of: Mapping[Part, Sequence[ScalingRecord]]
+) -> SettingRow:
+    single = _by_seed(pool, partial(_Pooled.outcomes, budget=ONE))
+    if not budget[0]:
+        # Without chains of their own, users are matched by other personas than in the pool.
+        probed = [_Pooled.of(record) for record in of["others"] if record.version == CHOSEN]
+        pool = probed or pool
     accuracy = _by_seed(pool, partial(_Pooled.outcomes, budget=budget))
     drawn = _by_seed(pool, lambda user: [(value, 1.0) for value, _ in user.outcomes(budget)])
-    mine = [record for record in timed if record.budget == budget]
+    mine = [record for record in of["timed"] if record.budget == budget and record.chains]
     seconds = sum(record.seconds for record in mine)
     tokens = sum(record.tokens for record in mine)
     return SettingRow(
         budget=budget,
         accuracy=Accuracy.over(list(accuracy.values())),
         drawn=_mean(drawn),
-        over_one=_gain(accuracy, _by_seed(pool, partial(_Pooled.outcomes, budget=ONE))),
+        over_one=_gain(accuracy, single),
         macro=_macro(pool, budget),
         seconds=seconds / len(mine) if mine else None,
         tokens=tokens / len(mine) if mine else None,
@@ -246,12 +258,7 @@ def _macro(pool: Sequence[_Pooled], budget: Budget) -> float:
 
 
 def _by_known(
-    pool: Sequence[_Pooled],
-    alone: Sequence[ScalingRecord],
-    together: Sequence[ScalingRecord],
-    *,
-    in_pool: int,
-    own: int,
+    alone: Sequence[ScalingRecord], together: Sequence[ScalingRecord], own: int
 ) -> tuple[KnownRow, ...]:
     rows = []
     for history in sorted({record.history for record in together}):
@@ -259,8 +266,7 @@ def _by_known(
         # With any choice known, the chains without prototypes are the individual ones among these.
         lone = [_Pooled.of(record) for record in alone if record.history == history] or some
         rows.append(_known(history, lone, some, own))
-    rows.append(_known(in_pool, pool, pool, own))
-    return tuple(sorted(rows, key=lambda row: row.history))
+    return tuple(rows)
 
 
 def _known(history: int, lone: Sequence[_Pooled], some: Sequence[_Pooled], own: int) -> KnownRow:
@@ -284,9 +290,15 @@ def _versions(
     own: int,
 ) -> tuple[VersionRow, ...]:
     individual = {(user.seed, user.user): user.individual[:own] for user in pool}
+    seeds = {user.seed for user in pool}
+    agreements = [agreement for agreement in agreements if agreement.seed in seeds]
     rows = []
     for version in dict.fromkeys(agreement.version for agreement in agreements):
-        mine = [_Pooled.of(record) for record in others if record.version == version]
+        mine = [
+            _Pooled.of(record)
+            for record in others
+            if record.version == version and record.seed in seeds
+        ]
         if not mine:
             continue
         groupings = [agreement for agreement in agreements if agreement.version == version]

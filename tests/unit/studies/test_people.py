@@ -66,7 +66,7 @@ def test_the_refined_prior_knows_what_the_crowd_does_not(source: str, tmp_path: 
     setting = Setting(k=2, pasts=(0, 4), refinement=QUICK)
     report = evaluate_people(source, SMALL, tmp_path, settings=[setting], seeds=5)
     nothing, some = report.rows
-    assert (report.users, report.held_out) == (100, 16)
+    assert (report.users, report.held_out) == (100, 80)
     assert some.gain.mean > 0.05
     right = {name: accuracy.strict.mean for name, accuracy in some.everything.items()}
     assert some.gain.mean == pytest.approx(right["refined"] - right["majority"])

@@ -74,7 +74,7 @@ def test_every_part_is_sampled_once_with_its_budget(responses: Path, tmp_path: P
     users, newcomers = STUDY.users * STUDY.seeds, STUDY.newcomers * STUDY.seeds
     assert len(of["pool"]) == users
     assert len(of["alone"]) == newcomers
-    assert len(of["with others"]) == newcomers + 5 * users  # 3 known choices are in the pool
+    assert len(of["with others"]) == newcomers + 6 * users
     assert len(of["others"]) == 3 * users  # chosen, 2, and not refined
     assert len(of["timed"]) == 3 * len(BUDGETS)
     assert {agreement.version for agreement in agreements} == {"chosen", "2", "chosen, not refined"}

@@ -68,6 +68,7 @@ def study(margin: float = 1.0) -> ScalingReport:
                 for seed in (0, 1)
             ),
             *(record("with others", seed, [-1.0, -1.0], [3.0, 3.0], history=1) for seed in (0, 1)),
+            *(record("with others", seed, [1.0, 1.0], [1.0, 1.0]) for seed in (0, 1)),
             *(record("others", seed, [], [-2.0, -2.0]) for seed in (0, 1)),
             record("timed", 0, [1.0], [], budget=(1, 0)),
         ],
@@ -115,7 +116,7 @@ def test_a_prediction_counts_with_the_chance_that_the_user_chooses_so() -> None:
             for seed, own in ((0, for_it), (1, against))
         ]
         + [
-            record(part, seed, [1.0], [], history=0, chance=0.7)
+            record(part, seed, [1.0], [], history=0, chance=0.7, ideal=0.4)
             for part in ("alone", "with others")
             for seed in (0, 1)
         ],
@@ -137,7 +138,32 @@ def test_levels_are_weighed_alike_whatever_their_number_of_chains() -> None:
     half = row(study(), (16, 0)).accuracy.accuracy
     assert half is not None
     assert half.mean == pytest.approx(0.75)  # a tie is one half
-    assert row(study(), (0, 8)).accuracy.strict.mean == 1.0
+
+
+def test_without_chains_of_their_own_users_are_matched_as_they_are_then() -> None:
+    """The pool's similar users are found by 32 personas, and favor the chosen answer; the others do not."""
+    assert row(study(), (0, 8)).accuracy.strict.mean == 0.0
+
+
+def test_versions_are_compared_on_the_seeds_that_have_all_of_them() -> None:
+    others = [record("others", seed, [], [-2.0 + 4 * seed]) for seed in (0, 1)]
+    refined = [record("others", 0, [], [1.0], version="6")]
+    agreement = [
+        Agreement(seed=seed, version=version, k=2, before=0.1, after=0.4 * seed, reason="-")
+        for seed, version in ((0, "chosen"), (1, "chosen"), (0, "6"))
+    ]
+    rest = [
+        record(part, seed, [1.0], [], history=0)
+        for part in ("alone", "with others")
+        for seed in (0, 1)
+    ]
+    own = [record("pool", seed, [1.0 - 2 * seed] * 32, []) for seed in (0, 1)]
+    tables = report([*own, *rest, *others, *refined], agreement)
+    assert tables.seeds_of_versions == 1
+    chosen, six = tables.versions
+    assert (chosen.version, chosen.others.mean, chosen.after.mean) == ("chosen", 0.0, 0.0)
+    assert (six.version, six.others.mean) == ("6", 1.0)
+    assert tables.own_chains.mean == 1.0  # of that seed, too
 
 
 def test_what_an_evaluation_takes_comes_from_the_timed_ones_alone() -> None:
