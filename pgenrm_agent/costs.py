@@ -126,7 +126,7 @@ class Estimate(Model):
             ConfigurationError: It would, what earlier starts spent included.
         """
         before, more = self.spent.cost or 0.0, self.about.cost or 0.0
-        if before + more > budget:
+        if self.pieces and before + more > budget:
             already = f" beside {in_words(before)} that is spent" if before else ""
             raise ConfigurationError(
                 f"{self.pieces} {self.what} cost about {in_words(more)}{already}, and the budget is "

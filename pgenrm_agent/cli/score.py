@@ -162,7 +162,7 @@ def read_candidates(arguments: list[str]) -> list[str | Candidate]:
     """Return the candidate answers that the arguments name, in order."""
     candidates: list[str | Candidate] = []
     for argument in arguments:
-        if argument.startswith("@") and argument.endswith(".jsonl"):
+        if argument.startswith("@") and argument.endswith((".jsonl", ".jsonl.gz")):
             lines = text_or_file(argument).split("\n")  # a text may hold other ends of lines
             candidates += [
                 _candidate(line, where=f"{argument[1:]}, line {number}")

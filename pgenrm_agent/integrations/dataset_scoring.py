@@ -282,7 +282,9 @@ def _read(read: Callable[[object], T], values: Mapping[str, object], column: str
     """Return the column's list, item by item."""
     given = values.get(column)
     with _naming(column):
-        return tuple(read(item) for item in given) if isinstance(given, list) else ()
+        if not isinstance(given, list):
+            return ()
+        return tuple(read(item) for item in given if item is not None)
 
 
 @contextmanager
@@ -295,7 +297,9 @@ def _naming(column: str) -> Iterator[None]:
 
 
 def _texts(candidates: object) -> list[str]:
-    return [str(text) for text in candidates] if isinstance(candidates, list) else []
+    if not isinstance(candidates, list):
+        return []
+    return ["" if text is None else str(text) for text in candidates]  # which cannot be scored
 
 
 def progress_folder(target: Path) -> Path:

@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _FILLERS = """
     a all always am an and answer answers anymore are be best can could do for get give i i'd i'm in is it
     just keep like likes liked love loves make me more most much my need now of on only please prefer
-    prefers preferred really replies reply response responses should so the them to too use using usually
+    prefers preferred really replies reply response responses should so the them to use using usually
     very want wants will with would write you your
 """
 _NEGATIONS = """
@@ -39,10 +39,10 @@ SIDES: dict[str, tuple[str, bool]] = {
             "short shorter brief briefer concise terse crisp",
             "long longer detailed thorough extensive lengthy",
         ),
-        "register": ("formal polite businesslike", "informal casual relaxed colloquial"),
+        "register": ("formal businesslike", "informal casual relaxed colloquial"),
         "difficulty": ("simple simpler plain easy", "technical complex advanced expert"),
-        "warmth": ("warm warmer friendly chatty", "cold cool neutral factual matter-of-fact"),
-        "confidence": ("confident direct blunt decisive", "careful cautious hedged tentative"),
+        "warmth": ("warm warmer friendly chatty", "cold cool"),
+        "confidence": ("confident blunt decisive", "cautious hedged tentative"),
         "layout": (
             "list lists bullet bullets steps numbered structured",
             "prose paragraph paragraphs flowing",
@@ -126,9 +126,11 @@ def _meaning(text: str) -> dict[str, bool]:
         words = _WORD.findall(clause)
         wished = not any(word in NEGATIONS for word in words)
         for word in words:
-            if word in FILLERS or word in NEGATIONS:
+            if word in FILLERS or word in NEGATIONS or word == "too":
                 continue
             about, side = SIDES.get(word, (_singular(word), True))
+            if "too" in words:  # "not too short" sets a limit, and does not ask for what is long
+                about, side = f"too {_singular(word)}", True
             meaning[about] = side is wished
     return meaning
 

@@ -11,7 +11,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.fields import Model, Moment, now
 from pgenrm_agent.memory.agreement import overruled_choices, overruled_statements
 from pgenrm_agent.memory.forgetting import tell_forgotten
-from pgenrm_agent.memory.records import PairRecord, StatedRecord
+from pgenrm_agent.memory.records import PairRecord, Record, StatedRecord, moment_of
 from pgenrm_agent.memory.store import Store
 from pgenrm_agent.memory.writing import exchange_record, put_record, remove_record
 from pgenrm_agent.schema import PreferencePair, StatedPreference
@@ -120,26 +120,30 @@ class Corrections(ABC):
         put_record(self.shared_store(), record)
         tell_forgotten(self.also_forget, record.user_id)
 
-    def _say_again(self, record: StatedRecord) -> None:
-        """Make a statement the newest that was made before, where a newer one overrules it."""
-        statements = _statements(self._stated(record.user_id))
-        if any(entry.stated == record.stated and entry.overruled_by for entry in statements):
-            exchange_record(self.shared_store(), record, record)
-
-    def _choose_again(self, records: Sequence[PairRecord]) -> None:
-        """Make choices of one user the newest that were made before, where newer ones overrule them.
+    def _again(self, records: Iterable[Record]) -> None:
+        """Give what was said or chosen before its newest moment, where something contradicts it.
 
         Of a choice that has an id of its own, the id says that it is the same one, sent again.
         """
-        again = [record for record in records if record.pair.id == record.pair.content_id]
-        if not again:
-            return
-        choices = {entry.id: entry for entry in _choices(self.history(again[0].user_id))}
-        for record in again:
-            entry = choices.get(record.pair.id)
-            newer = None if entry is None else choices.get(entry.overruled_by or "")
-            if newer is not None and record.pair.created_at > newer.created_at:
-                exchange_record(self.shared_store(), record, record)
+        latest: dict[str, dict[str, PairRecord | StatedRecord]] = {}
+        for record in records:
+            if isinstance(record, PairRecord):
+                key = record.pair.id if record.pair.id == record.pair.content_id else ""
+            elif isinstance(record, StatedRecord):
+                key = record.stated.model_dump_json()
+            else:
+                continue
+            own = latest.setdefault(record.user_id, {})
+            if key and (key not in own or moment_of(record) >= moment_of(own[key])):
+                own[key] = record
+        for user_id, own in latest.items():
+            entries = self.entries(user_id)
+            newer = {entry.overruled_by for entry in entries}
+            for entry in entries:
+                key = entry.id if entry.stated is None else entry.stated.model_dump_json()
+                disputed = entry.overruled_by is not None or entry.id in newer
+                if disputed and key in own and moment_of(own[key]) > entry.created_at:
+                    exchange_record(self.shared_store(), own[key], own[key])
 
     @abstractmethod
     def history(self, user_id: str) -> tuple[PreferencePair, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -57,6 +58,11 @@ class ConsentRecord(Model):
 
 Record: TypeAlias = PairRecord | StatedRecord | ConsentRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="record")])
+
+
+def moment_of(record: PairRecord | StatedRecord) -> datetime:
+    """Return when it was chosen or said."""
+    return record.pair.created_at if isinstance(record, PairRecord) else record.created_at
 
 
 def read_record(row: object, where: str) -> Record:

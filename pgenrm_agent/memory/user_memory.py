@@ -143,7 +143,7 @@ class UserMemory(Corrections):
         checked = models_of(PreferencePair, pairs, "pairs")
         records = [PairRecord(user_id=user_id, pair=pair) for pair in checked]
         if write_records(self._store, records).new < len(records):
-            self._choose_again(records)
+            self._again(records)
         return [record.pair.id for record in records]
 
     def state(self, user_id: str, stated: StatedPreference) -> str:
@@ -152,7 +152,7 @@ class UserMemory(Corrections):
         record = StatedRecord(user_id=user_id, stated=stated, created_at=datetime.now(UTC))
         written = write_records(self._store, [record])
         if not written.new:
-            self._say_again(record)
+            self._again([record])
         return stated_row_id(written.keys[user_id], stated)
 
     def set_consent(self, user_id: str, consent: bool) -> None:
@@ -335,6 +335,8 @@ class UserMemory(Corrections):
         written = write_records(
             self._store, records, lambda index: f"{source}, line {lines[index]}: "
         )
+        if written.new < len(records):
+            self._again(records)
         return written.new
 
     def export_jsonl(

@@ -125,6 +125,9 @@ def test_a_job_that_costs_more_than_its_budget_is_refused() -> None:
     estimate.refuse_above(150)
     with pytest.raises(ConfigurationError, match=r"100\.00 beside 50\.00 that is spent.*149\.00"):
         estimate.refuse_above(149)
+    # Of one that is done nothing more is asked, though its last piece cost more than was left.
+    done = Work(0, Outline(limit=300), 1, done=3, spent=Usage(completion_tokens=151))
+    estimate_work("rows", {"rows": done}, MILLIONS).refuse_above(150)
 
 
 @given(

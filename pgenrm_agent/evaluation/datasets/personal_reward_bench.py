@@ -6,6 +6,7 @@ also holds PRISM's survey.jsonl and conversations.jsonl is joined with them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, cast
@@ -61,7 +62,7 @@ def read_personal_reward_bench(name: str) -> list[PreferenceRow]:
     rows = []
     for file in files:
         for where, record in read_records(file):
-            row = parse_row(where, {"split": _split_of_name(file), **record})
+            row = parse_row(where, {"split": _split_of_name(file, path), **record})
             conversation = str(record.get("conversation_id") or "")
             stated = (*row.stated, *_survey_statements(survey.get(row.user_id, {})))
             if weights := attributes.get(conversation):
@@ -123,7 +124,15 @@ def _optional(path: Path) -> Iterator[Located]:
     return read_jsonl(path) if path.is_file() else iter(())
 
 
-def _split_of_name(path: Path) -> str:
-    """Return the split that a file's name tells, as hub datasets name their files; else train."""
-    stem = path.name.split(".")[0].split("-")[0]
-    return stem if stem in SPLITS else "train"
+def _split_of_name(file: Path, folder: Path) -> str:
+    """Return the split that a file's name tells, or those of its folders within `folder`; else train.
+
+    So hub datasets name their files: test-0.parquet, prism_test.jsonl, default/test/0000.parquet.
+    """
+    inside = file.relative_to(folder) if folder.is_dir() else Path(file.name)
+    for part in (inside.name.partition(".")[0], *reversed(inside.parts[:-1])):
+        words = re.split(r"[-_ ]", part)
+        for word in (part, words[0], words[-1]):
+            if word in SPLITS and (word == part or word != "history"):  # chat_history is no split
+                return word
+    return "train"

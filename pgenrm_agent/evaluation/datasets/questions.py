@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import cast, get_args
+from typing import TypeVar, cast, get_args
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_jsonl
@@ -18,6 +18,8 @@ from pgenrm_agent.evaluation.datasets.sources import load_rows, plain_file, says
 from pgenrm_agent.evaluation.questions import FEWEST_USERS, Question, read_questions
 from pgenrm_agent.schema import Candidate
 from pgenrm_agent.wording import counted
+
+Asked = TypeVar("Asked", Example, Question)
 
 LAMP_QA = "lamp-qa:QUESTIONS:ANSWERS"
 ONLY_QUESTIONS = (LAMP_QA, "obvious")
@@ -66,7 +68,8 @@ def read_source(
         cases = tuple(read_obvious(part)[:limit])
         return QuestionSet(questions=[case.question for case in cases], obvious=cases)
     if _holds_questions(Path(source)):
-        return QuestionSet(questions=read_questions(Path(source))[:limit])
+        every = read_questions(Path(source))
+        return QuestionSet(questions=every if limit is None else _users_in_turn(every)[:limit])
     plain_file(source, also=ONLY_QUESTIONS)
     splits = [name for name in get_args(Split) if name != "crowd"]
     if split not in splits:
@@ -154,8 +157,8 @@ def _crowd(rows: Sequence[PreferenceRow]) -> list[PreferenceRow]:
     return of_training_users or list(rows)
 
 
-def _users_in_turn(asked: Sequence[Example]) -> list[Example]:
-    """Return everybody's first example, then everybody's second one, and so on."""
+def _users_in_turn(asked: Sequence[Asked]) -> list[Asked]:
+    """Return everybody's first one, then everybody's second one, and so on."""
     turn: dict[str, int] = {}
     places = []
     for place, example in enumerate(asked):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     BaseRunManager,
@@ -16,7 +17,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field
 
@@ -42,6 +43,10 @@ class BestOfN(RefusesInOurWords, BaseChatModel):
     that can be used is returned then. Answers that failed or cannot be judged are left out, and
     `left_out` says why. Its usage is that of all n answers.
 
+    Who streams a graph's messages gets the answer that was taken, and not the n drafts. LangChain's
+    global cache is not used: what is best depends on what is remembered, and n answers out of a cache
+    are the same.
+
     Raises ConfigurationError when it is made with a field that is of no use, nobody is named or no
     question is in the messages, and what the wrapped model raises where every answer fails.
 
@@ -59,6 +64,12 @@ class BestOfN(RefusesInOurWords, BaseChatModel):
     reward_model: PGenRM = Field(exclude=True, repr=False)
     n: Annotated[int, Field(ge=1, le=64)] = 4
     user_id: str | None = None
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        # Of a cache that somebody names all the same: no answer of one user is another's.
+        return {"model": str(self.model), "n": self.n, "user_id": self.user_id}
 
     @property
     def _llm_type(self) -> str:
@@ -93,7 +104,7 @@ class BestOfN(RefusesInOurWords, BaseChatModel):
         asked: list[LanguageModelInput] = [messages] * self.n
         config = _heard_by(run_manager)
         answers = _Answers.of(
-            self.model.batch(asked, config, return_exceptions=True, **_with_stop(stop, kwargs)),
+            _uncached(self.model).batch(asked, config, return_exceptions=True, **_with_stop(stop, kwargs)),
             keys=keys_of(self.model),
         )
         texts, reason = answers.candidates()
@@ -121,7 +132,7 @@ class BestOfN(RefusesInOurWords, BaseChatModel):
         asked: list[LanguageModelInput] = [messages] * self.n
         config = _heard_by(run_manager)
         answers = _Answers.of(
-            await self.model.abatch(
+            await _uncached(self.model).abatch(
                 asked, config, return_exceptions=True, **_with_stop(stop, kwargs)
             ),
             keys=keys_of(self.model),
@@ -238,14 +249,25 @@ def _reason(error: Exception, keys: Sequence[str]) -> str:
 
 
 def _heard_by(run: BaseRunManager | None) -> RunnableConfig:
-    """Let whoever listens to a call hear what is asked within it."""
+    """Let whoever listens to a call hear what is asked within it; streams of messages do not."""
     if run is None:
         return {}
     children = CallbackManager(handlers=[], parent_run_id=run.run_id)
     children.set_handlers(run.inheritable_handlers)
-    children.add_tags(run.inheritable_tags)
+    children.add_tags([*run.inheritable_tags, "nostream"])
     children.add_metadata(run.inheritable_metadata)
     return {"callbacks": children}
+
+
+def _uncached(
+    model: Runnable[LanguageModelInput, AIMessage],
+) -> Runnable[LanguageModelInput, AIMessage]:
+    """Let a model answer anew each time: out of a cache all n answers would be the same."""
+    if isinstance(model, BaseChatModel):
+        return model.model_copy(update={"cache": False})
+    if isinstance(model, RunnableBinding):
+        return model.model_copy(update={"bound": _uncached(model.bound)})
+    return model
 
 
 def _with_stop(stop: list[str] | None, others: dict[str, Any]) -> dict[str, Any]:

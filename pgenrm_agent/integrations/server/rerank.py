@@ -50,7 +50,7 @@ class RerankBody(BaseModel):
     documents: Annotated[list[Document], Field(min_length=1, max_length=MAX_CANDIDATES)]
     rank_fields: Annotated[list[str], Field(min_length=1, max_length=MAX_FIELDS)] | None = None
     model: Annotated[str, StringConstraints(max_length=256)] | None = None
-    top_n: Annotated[int, Field(ge=1)] | None = None
+    top_n: Annotated[int, Field(ge=0)] | None = None
     return_documents: YesOrNo | None = None
     user: UserId | None = None
     timeout: Timeout = None
@@ -220,7 +220,7 @@ def rerank_response(
                 relevance_score=score,
                 document=_document(body, index) if with_documents else None,
             )
-            for index, score in _ranked(result)[: body.top_n]
+            for index, score in _ranked(result)[: body.top_n or None]
         ],
         not_scored=[
             NotScored(index=item.index, reason=body.lacks_text(item.index) or item.reason or "")
@@ -247,7 +247,7 @@ def scored_texts(result: RerankResult, body: PlainRerankBody) -> list[ScoredText
     texts = body.texts_to_judge()
     return [
         ScoredText(index=index, score=score, text=texts[index] if body.return_text else None)
-        for index, score in _ranked(result)[: body.top_n]
+        for index, score in _ranked(result)[: body.top_n or None]
     ]
 
 

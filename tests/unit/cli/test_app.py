@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.metadata
 import json
 import os
@@ -150,6 +151,9 @@ def test_a_line_of_a_file_of_answers_ends_at_its_end_alone(tmp_path: Path) -> No
     file = tmp_path / "answers.jsonl"
     file.write_bytes('"A good\u2028line."\r\n"Another\x85one."\n'.encode())
     assert read_candidates([f"@{file}"]) == ["A good\u2028line.", "Another\x85one."]
+    packed = tmp_path / "answers.jsonl.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert read_candidates([f"@{packed}"]) == ["A good\u2028line.", "Another\x85one."]
 
 
 def test_consent_says_what_it_needs(tmp_path: Path) -> None:

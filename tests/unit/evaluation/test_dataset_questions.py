@@ -65,6 +65,17 @@ def test_few_questions_are_many_users(choices: str) -> None:
     assert {question.user_id for question in few} == users
 
 
+def test_few_questions_of_a_file_of_questions_are_many_users(choices: str, tmp_path: Path) -> None:
+    everything = read_source(choices, split="test", history=2, seed=1).questions
+    by_user = sorted(everything, key=lambda question: question.user_id)
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(question.model_dump_json() + "\n" for question in by_user))
+    users = {question.user_id for question in everything}
+    few = read_source(str(file), split="test", history=2, seed=1, limit=len(users)).questions
+    assert {question.user_id for question in few} == users
+    assert read_source(str(file), split="test", history=2, seed=1).questions == by_user
+
+
 def test_the_same_data_and_seed_are_the_same_questions(choices: str) -> None:
     first = read_source(choices, split="test", history=2, seed=1).questions
     again = read_source(choices, split="test", history=2, seed=1).questions

@@ -73,6 +73,27 @@ def test_personal_reward_bench_is_read_from_every_kind_of_file(tmp_path: Path, s
     assert pair.chosen_score == 80
 
 
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("test-00000-of-2.jsonl", "test"),
+        ("prism_test.jsonl", "test"),
+        ("default/test/0000.jsonl", "test"),
+        ("test/train-1.jsonl", "train"),
+        ("validation/rows.jsonl", "validation"),
+        ("chat_history.jsonl", "train"),
+        ("rows.jsonl", "train"),
+    ],
+)
+def test_a_file_tells_its_split_by_its_name_or_its_folder(
+    tmp_path: Path, file: str, split: str
+) -> None:
+    folder = tmp_path / "test set"  # what is above the named folder tells nothing
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    write(folder / file, [{k: v for k, v in bench_row(1).items() if k != "split"}])
+    assert [row.split for row in load_rows(f"prb:{folder}")] == [split]
+
+
 def test_prism_rows_are_joined_with_survey_and_choice_attributes(tmp_path: Path) -> None:
     row = bench_row(1, conversation_id="c1")
     write(tmp_path / "test-00000.jsonl", [{k: v for k, v in row.items() if k != "split"}])

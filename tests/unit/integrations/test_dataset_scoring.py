@@ -43,17 +43,18 @@ def test_every_row_gets_its_result_in_order(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     source = write(
         tmp_path / "in.parquet",
-        3,
-        query=["", "Question?", "Question?"],
-        candidates=[["a1"], ["a1", "a2"], ["a3", " "]],
+        4,
+        query=["", "Question?", "Question?", "Question?"],
+        candidates=[["a1"], ["a1", "a2"], ["a3", " "], ["a3", None]],
     )
     score(source, tmp_path / "out.parquet", ScriptedEngine(chain))
-    first, second, third = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    first, second, third, fourth = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert (first["scores"], first["ranking"]) == ([None], [])
     assert "query is empty" in first["reason"]
     assert second["scores"] == [1.0, 2.0]
     assert (third["scores"], third["ranking"]) == ([3.0, None], [0])
     assert third["reason"] == "its text is blank"
+    assert (fourth["scores"], fourth["reason"]) == ([3.0, None], "its text is blank")
 
 
 def test_a_row_that_tells_nothing_of_its_user_is_looked_up(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -18,7 +20,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import SecretStr
 from typing_extensions import TypedDict
 
@@ -222,6 +224,47 @@ async def test_best_of_n_returns_what_the_person_likes_best_with_the_evaluation(
             "user",
             "assistant",
         ]
+
+
+async def test_nobody_gets_another_users_answer_from_a_cache(rm: PGenRM) -> None:
+    cache = InMemoryCache()
+    set_llm_cache(cache)
+    try:
+        for user in ("ada", "ben"):
+            best = BestOfN(model=model(*ANSWERS), reward_model=rm, n=3, user_id=user)
+            for answer in (
+                best.invoke("How?"),
+                await best.model_copy(update={"model": model(*ANSWERS)}).ainvoke("How?"),
+            ):
+                told = answer.response_metadata["pgenrm"]["evaluation"]
+                assert told["request"]["user_id"] == user
+        assert cache._cache == {} or all("best-of-n" not in key[1] for key in cache._cache)
+        named = [
+            BestOfN(
+                model=model(*ANSWERS), reward_model=rm, n=3, user_id=user, cache=InMemoryCache()
+            )
+            for user in ("ada", "ben")
+        ]
+        assert named[0]._get_llm_string() != named[1]._get_llm_string()
+    finally:
+        set_llm_cache(None)
+
+
+def test_who_streams_messages_gets_the_answer_and_not_the_drafts(rm: PGenRM) -> None:
+    best = BestOfN(model=model(*ANSWERS), reward_model=rm, n=3, user_id="ada")
+
+    def respond(state: MessagesState) -> dict[str, list[AIMessage]]:
+        return {"messages": [best.invoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("respond", respond)
+    builder.add_edge(START, "respond")
+    graph = builder.compile()
+    asked: Any = {"messages": [HumanMessage("How?")]}
+    shown = "".join(
+        str(message.content) for message, _ in graph.stream(asked, stream_mode="messages")
+    )
+    assert shown == "Good. 9"
 
 
 def test_best_of_n_shows_what_tools_returned_as_context(rm: PGenRM) -> None:

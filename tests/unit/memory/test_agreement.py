@@ -76,6 +76,8 @@ def test_other_choices_contradict_nothing() -> None:
         ("I don\u2019t like long answers", "long answers please"),
         ("I am vegetarian", "I am not vegetarian anymore"),
         ("I eat meat", "I no longer eat meat"),
+        ("Not too long.", "It should not be too long"),
+        ("Be direct.", "Don't be direct"),
     ],
 )
 def test_a_newer_statement_overrules_what_it_repeats_or_denies(older: str, newer: str) -> None:
@@ -98,6 +100,15 @@ def test_a_newer_statement_overrules_what_it_repeats_or_denies(older: str, newer
         ("please", "I want more"),
         ("Ich mag Listen", "Ich mag Listen nicht"),
         ("I am a nurse; no jargon", "jargon"),
+        # A limit on one side asks for nothing on the other.
+        ("Not too formal.", "Not too casual."),
+        ("Not too short.", "Not too long."),
+        ("Your answers are too long.", "Short answers, please."),
+        ("Long answers.", "Not too short."),
+        # What goes together.
+        ("Be friendly.", "Be factual."),
+        ("Be direct.", "Be careful."),
+        ("Be polite.", "Keep it casual."),
     ],
 )
 def test_statements_about_other_matters_stand_beside_each_other(older: str, newer: str) -> None:

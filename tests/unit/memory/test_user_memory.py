@@ -452,7 +452,7 @@ def test_a_store_refuses_another_embedder(memory: UserMemory, tmp_path: Path) ->
         UserMemory(memory.where, embedder=HashingEmbedder(64))
     with UserMemory(tmp_path / "small", embedder=HashingEmbedder(64)) as small:
         small.remember("ann", pair())
-    with pytest.raises(MemoryStoreError, match=r"'hashing-1-64': open it with .*embedder="):
+    with pytest.raises(MemoryStoreError, match=r"'hashing-1-64': open it in Python, .*embedder="):
         UserMemory(tmp_path / "small")
     with UserMemory(tmp_path / "small", embedder=HashingEmbedder(64)) as small:
         assert len(small.recall("ann", query="bread", selection="similar").history) == 1
@@ -491,6 +491,45 @@ def test_choices_are_imported_by_their_fields_alone(memory: UserMemory, user: st
         memory.import_([{"user_id": user, "chosen": "a", "rejected": "c"}])
     with pytest.raises(MemoryStoreError, match=r"neither a line of an export, .* nor a choice"):
         memory.import_([{"user": user, "prompt": "q", "chosen": "a", "rejected": "b"}])
+
+
+def test_whoever_changes_their_mind_back_in_an_import_is_taken_at_their_last_word(
+    memory: UserMemory, user: str
+) -> None:
+    def chose(liked: str, other: str, month: int) -> dict[str, JsonValue]:
+        made = f"2026-{month:02}-01T00:00:00Z"
+        return {
+            "user_id": user,
+            "query": "q",
+            "chosen": liked,
+            "rejected": other,
+            "created_at": made,
+        }
+
+    def said(text: str, month: int) -> dict[str, JsonValue]:
+        made = f"2026-{month:02}-01T00:00:00Z"
+        record: dict[str, JsonValue] = {"record": "stated_preference", "user_id": user}
+        return {**record, "stated": {"text": text}, "created_at": made}
+
+    def stands() -> tuple[list[str], list[str]]:
+        signals = memory.recall(user)
+        return (
+            [pair.chosen for pair in signals.history],
+            [wish.text for wish in signals.stated],
+        )
+
+    words = [said("short answers", 1), said("long answers", 2), said("short answers", 3)]
+    rows = [chose("A", "B", 1), chose("B", "A", 2), chose("A", "B", 3), *words]
+    assert memory.import_(rows) == 4
+    assert stands() == (["A"], ["short answers"])
+    assert memory.import_(rows) == 0
+    assert stands() == (["A"], ["short answers"])
+    assert memory.import_([chose("B", "A", 4), chose("A", "B", 2), said("long answers", 5)]) == 0
+    assert stands() == (["B"], ["long answers"])
+    exported = list(memory.export(user))
+    memory.forget(user)
+    memory.import_(exported)
+    assert stands() == (["B"], ["long answers"])
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8000", "ftp://memory.example"])

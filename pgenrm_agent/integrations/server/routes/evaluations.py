@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -35,6 +36,8 @@ from pgenrm_agent.integrations.server.tasks import gone, start, while_connected
 from pgenrm_agent.ranking import RerankResult
 from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import Evaluation, UserSignals
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["evaluation"])
 Answer: TypeAlias = Callable[[Evaluation], BaseModel]
@@ -229,7 +232,9 @@ async def _events(
                 yield ": still at it\n\n"
         try:
             yield _event("result", answer(task.result()))
-        except PGenRMError as error:
+        except Exception as error:
+            if not isinstance(error, PGenRMError):
+                logger.exception("an evaluation failed")
             yield _event("error", error_of(error)[1])
     finally:
         for pending in (watch, news, task):

@@ -69,6 +69,14 @@ def test_the_fields_to_judge_are_the_clients_choice(running: Running) -> None:
     assert ranked(alone) == [(1, 1.0), (0, round(4 / 9, 6))]
 
 
+def test_no_limit_is_a_limit_of_nought(running: Running) -> None:
+    """vLLM's clients send 0 for all."""
+    with running.client() as http:
+        every = http.post("/v1/rerank", json={**ASKED, "top_n": 0}).raise_for_status().json()
+        plain = http.post("/v1/rerank", json=ASKED).json()
+    assert ranked(every) == ranked(plain)
+
+
 def test_texts_are_answered_as_text_embeddings_inference_does(http: httpx.Client) -> None:
     plain = http.post("/rerank", json=TEXTS).raise_for_status().json()
     assert [(row["index"], round(row["score"], 6)) for row in plain] == [

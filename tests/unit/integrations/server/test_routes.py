@@ -106,6 +106,20 @@ def test_the_stream_tells_every_stage_and_then_the_result(running: Running) -> N
     assert events[-1][1]["best"] == "answer-2"
 
 
+def test_a_stream_tells_of_what_nobody_foresaw(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("an engine of one's own with a bug")
+
+    monkeypatch.setattr(running.engine, "sample", broken)
+    with running.client() as client:
+        told = client.post("/v1/score/stream", json=ASKED).text
+    assert "event: error" in told
+    assert "internal_error" in told
+    assert "with a bug" not in told
+
+
 def test_what_is_remembered_is_shown_used_and_forgotten(running: Running) -> None:
     pair = {"query": "Whence?", "chosen": "From there.", "rejected": "Who knows?"}
     with running.client() as client:
