@@ -140,7 +140,7 @@ async def derive_persona(
         planned = sampler.plan_individual(
             have=count_owners(chains, "individual"), round_=state["round"]
         )
-        probing = matching and not sampler.scaling.individual and not personas
+        probing = matching and not sampler.scaling.individual and state["round"] == 0
         drafts = [empty_draft(chain) for chain in (sampler.plan_probes() if probing else planned)]
         # Whole chains are written together with those of similar people, once these are known.
         fresh = await sampler.extend(

@@ -411,11 +411,16 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
 
 
 def _prompt(job: Job, context: LearningContext) -> Prompt | None:
-    """Return the prompt of a past choice, with the user's others as history; None if it is gone."""
+    """Return the prompt of a past choice, with the user's others as history.
+
+    None if it is gone, or its user no longer takes part.
+    """
     key = context.memory.shared_store().vault.keys_behind([job["user"]]).get(job["user"])
     if key is None:
         return None
     user = key.user_id
+    if not context.memory.consent(user):
+        return None
     pairs = pairs_by_choice(key, context.memory.history(user))
     asked = pairs.pop((job["user"], job["choice"]), None)
     if asked is None:

@@ -140,7 +140,7 @@ def _is_of(root: CheckpointTuple, memory: str) -> bool:
     from pgenrm_agent.memory import default_directory
 
     metadata = dict(root.metadata)
-    named = metadata.get("label_memory", metadata.get(MEMORY))
+    named = metadata.get(MEMORY, metadata.get("label_memory"))
     return _place(named if isinstance(named, str) else str(default_directory())) == _place(memory)
 
 

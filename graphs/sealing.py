@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
 from langgraph.runtime import Runtime
@@ -124,6 +124,15 @@ def seal_update(
     if "chains" in update:
         sealed["chains"] = [_closed(draft, seals, source) for draft in update["chains"]]
     return sealed
+
+
+def still_closed(drafts: Sequence[Draft], stored: Sequence[Draft]) -> list[Draft]:
+    """Return the drafts, and those that could not be opened as they are `stored`: they have not failed."""
+    closed = {draft["sealed"]: draft for draft in stored if draft["sealed"]}
+    return [
+        closed.get(draft["sealed"], draft) if draft["problem"] == NO_LONGER_OPEN else draft
+        for draft in drafts
+    ]
 
 
 def _opened(draft: Draft, texts: Mapping[str, str]) -> Draft:

@@ -207,7 +207,7 @@ def context_of(runtime: Runtime[EvaluationContext]) -> EvaluationContext:
     return runtime.context or EvaluationContext()
 
 
-def scaling_of(state: EvaluationState) -> Scaling:
+def scaling_of(state: EvaluationInput) -> Scaling:
     """Read the options that the run was started with."""
     return Scaling.model_validate(state.get("scaling") or {})
 

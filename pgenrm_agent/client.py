@@ -78,6 +78,8 @@ ERROR_OF: Mapping[str, type[PGenRMError]] = {
     "entry_conflict": EntryConflict,
     "entry_refused": EntryRefused,
     "not_found": UnknownEntryError,
+    "unusable_request": ConfigurationError,
+    "invalid_request": ConfigurationError,
 }
 """The error that a code of the server's stands for. With any other code the status tells."""
 

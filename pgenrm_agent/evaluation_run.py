@@ -199,7 +199,7 @@ def evaluation_counts(evaluation: Evaluation) -> Counts:
 def _key(given: EvaluationInput, context: EvaluationContext) -> str:
     """Return the key of what would be evaluated. It may read the memory, or ask a server."""
     from pgenrm_agent import __version__
-    from pgenrm_agent.graphs.state import default_format
+    from pgenrm_agent.graphs.state import default_format, scaling_of
 
     request = EvaluationRequest.model_validate(given["request"])
     signals: JSONObject = {"history": given.get("history"), "stated": given.get("stated")}
@@ -207,6 +207,7 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str:
         known = context.memory.recall(request.user_id, selection="recent")
         signals = known.model_dump(mode="json", include={"history", "stated"})
     chain_format = context.chain_format or default_format(context.engine)
+    neighbors = context.neighbors if scaling_of(given).prototype else None
     return cache_key(
         {
             "library": __version__,
@@ -216,7 +217,7 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str:
             "model": model_identity(context.engine),
             "format": [chain_format.name, chain_format.digest],
             "memory": str(getattr(context.memory, "where", "")),  # a tenant's own
-            "prototypes": context.neighbors.version() if context.neighbors else None,
+            "prototypes": neighbors.version() if neighbors else None,
             "options": [context.staged, context.max_tokens, context.show_neighbors],
         }
     )

@@ -17,7 +17,8 @@ def feedback_pairs(evaluation: Evaluation, candidate_id: str, liked: bool) -> li
     """Return the choices that a thumb stands for, between a candidate and the best others.
 
     Up or down, they are between the same texts and have the same ids, so that a thumb takes the place
-    of the one before it.
+    of the one before it. Where another evaluation of the same answers has another order, and there are
+    more than four, the others are other ones.
 
     Raises:
         ConfigurationError: There is no such candidate, or no other one with another text.

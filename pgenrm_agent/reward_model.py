@@ -83,7 +83,7 @@ class PGenRM(Remembering):
         max_tokens: New tokens that a chain may take, what the model thinks included, instead of the
             format's own number.
         prices: What the model's tokens cost; results then say what they cost.
-        checkpointer: Keeps the state after every step, under the `thread_id` of the call. It has to
+        checkpointer: Keeps the state after every step of calls with a `thread_id`. It has to
             work in async code (for SQLite: `AsyncSqliteSaver`).
         staged: Write chains section by section, so that a run can be stopped and edited in between;
             slower than writing them whole.
@@ -135,6 +135,7 @@ class PGenRM(Remembering):
         self._memory: UserMemory | None = None
         self._format: ChainFormat | None = None
         self._graph: EvaluationGraph | None = None
+        self._graph_not_kept: EvaluationGraph | None = None
         self._background = BackgroundLoop("PGenRM")
         self._closed = False
 
@@ -201,6 +202,8 @@ class PGenRM(Remembering):
             )
         prepared = self.aprepare() if signals is None else self._prepare_beside(scaling)
         graph, context = await prepared
+        if thread_id is None and self._graph_not_kept is not None:
+            graph = self._graph_not_kept  # nobody could find its steps again, or forget them
         return await evaluate(
             graph,
             given,
@@ -483,4 +486,5 @@ class PGenRM(Remembering):
                 model, engine = self._model, self._engine_wanted
                 self._format = format_for(model, engine, self._format_wanted)
                 self._engine = open_engine_for(model, engine, self._engine_options)
+                self._graph_not_kept = build_graph() if self._checkpointer else None
                 self._graph = build_graph(self._checkpointer)

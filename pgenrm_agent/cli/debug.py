@@ -21,7 +21,7 @@ from pgenrm_agent.cli.debug_edit import (
     parse_rubric,
     parse_signals,
 )
-from pgenrm_agent.cli.debug_session import labels_of, session_on
+from pgenrm_agent.cli.debug_session import labels_of, looking_at, session_on
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     CandidatesArgument,
@@ -170,7 +170,7 @@ def show(
     """A checkpoint: personas, rubrics, marks and scores as far as they are written."""
     from pgenrm_agent.debugging.views import chain_views
 
-    with session_on(store) as session:
+    with looking_at(store, run) as session:
         point = session.checkpoint(run, at)
         state = session.state(run, at)
     views = chain_views(state)
@@ -268,7 +268,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Where two checkpoints of a run differ."""
-    with session_on(store) as session:
+    with looking_at(store, run) as session:
         show_result(session.diff(run, before, after), as_json, _print_differences)
 
 
@@ -281,7 +281,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Two runs side by side."""
-    with session_on(store) as session:
+    with looking_at(store, left) as session:
         show_result(session.compare(left, right), as_json, _print_comparison)
 
 
@@ -322,7 +322,7 @@ def replay(run: RunArgument, *, store: StoreOption, as_json: JsonOption = False)
 
     Exit code 1 when the scores differ from the recorded ones.
     """
-    with session_on(store) as session:
+    with looking_at(store, run) as session:
         replayed = session.replay(run)
     show_result(replayed, as_json, _print_replay)
     if replayed.same is False:
@@ -381,7 +381,10 @@ def _print_replay(replayed: Replay) -> None:
     for point in replayed.steps:
         _show_step(point)
     said = {True: "the same scores", False: "other scores", None: "not scored yet"}
-    typer.echo(said[replayed.same])
+    words = said[replayed.same]
+    if replayed.same is None and replayed.evaluation is not None:
+        words = "chains of similar users are sealed here, so nobody can tell whether the scores are the same"
+    typer.echo(words)
 
 
 def _print_checkpoint(point: Checkpoint) -> None:

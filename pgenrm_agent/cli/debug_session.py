@@ -75,6 +75,26 @@ def session_on(
 
 
 @contextmanager
+def looking_at(store: str | None, run: str) -> Iterator[DebugSession]:
+    """Open a session to look at a run: on the memory of its similar users, if it was started here.
+
+    No model is opened.
+
+    Raises:
+        ConfigurationError: There is no such run.
+    """
+    with open_session(store, {}) as session:
+        labels = session.labels(run)
+        named = {name: labels[name] for name in RESOURCES if name in labels}
+        known = {name: named[name] for name in ("memory", "embedder") if name in named}
+        if not known or not hmac.compare_digest(labels.get(SEAL, ""), _seal(named)):
+            yield session
+            return
+    with open_session(store, known) as session:
+        yield session
+
+
+@contextmanager
 def open_session(
     store: str | None, named: Mapping[str, str], engine: Engine | None = None
 ) -> Iterator[DebugSession]:

@@ -15,7 +15,7 @@ from pgenrm_agent.debugging.records import Records, checkpoint_of, config_of, id
 from pgenrm_agent.debugging.views import Checkpoint
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.graphs.evaluation import EvaluationGraph
-from pgenrm_agent.graphs.sealing import seal_update
+from pgenrm_agent.graphs.sealing import seal_update, still_closed
 from pgenrm_agent.graphs.state import Draft, EvaluationContext, EvaluationState, EvaluationUpdate
 from pgenrm_agent.schema import (
     Candidate,
@@ -187,6 +187,9 @@ class Editor:
         config["metadata"] = {"edit": what}
         update = cast(EvaluationUpdate, change(cast(EvaluationState, base.values)))
         sealed = await asyncio.to_thread(seal_update, update, base.values, self._context.neighbors)
+        if "chains" in sealed:
+            stored = (await self._graph.aget_state(config_of(run, id_of(base)))).values["chains"]
+            sealed["chains"] = still_closed(sealed["chains"], stored)
         async with self._records.writing(run):
             await self._graph.aupdate_state(config, sealed, as_node=node)
         return checkpoint_of(await self._records.snapshot(run), ran=None, current=True)

@@ -14,6 +14,7 @@ from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, Samp
 from pgenrm_agent.errors import EngineError
 from pgenrm_agent.graphs.checkpoints import in_memory
 from pgenrm_agent.graphs.evaluation import build_graph
+from pgenrm_agent.graphs.sealing import NO_LONGER_OPEN
 from pgenrm_agent.graphs.state import EvaluationContext
 from pgenrm_agent.schema import Evaluation
 
@@ -42,9 +43,11 @@ async def replay(
     recorded = Evaluation.model_validate(lineage[scored[-1]].values["evaluation"])
     # What prompts showed depends on the engine's format, and there is no engine.
     evaluation = evaluation.model_copy(update={"evidence": recorded.evidence})
-    return Replay(
-        steps=steps, evaluation=evaluation, same=_content(evaluation) == _content(recorded)
-    )
+    same: bool | None = _content(evaluation) == _content(recorded)
+    drafts = lineage[scored[-1] - 1].values["chains"]
+    if not same and any(draft["problem"] == NO_LONGER_OPEN for draft in drafts):
+        same = None
+    return Replay(steps=steps, evaluation=evaluation, same=same)
 
 
 def _content(evaluation: Evaluation) -> Evaluation:

@@ -37,6 +37,7 @@ from pgenrm_agent.debugging.views import (
     RunSummary,
     Stop,
     differences,
+    ranking_of,
 )
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
@@ -335,7 +336,7 @@ class DebugSession(Closeable):
     async def aedit_persona(
         self, run: str, persona: str, *, chain: int | None = None
     ) -> Checkpoint:
-        """Write another persona, in every chain or in one; the run goes on with the rubric.
+        """Write another persona, in every chain that there is or in one; the run goes on with the rubric.
 
         Goes back to where the persona was written when the run is further on.
         """
@@ -347,7 +348,7 @@ class DebugSession(Closeable):
     async def aedit_rubric(
         self, run: str, criteria: Sequence[tuple[str, float, str]], *, chain: int | None = None
     ) -> Checkpoint:
-        """Put other criteria, as (name, weight, reason), into every chain or into one.
+        """Put other criteria, as (name, weight, reason), into every chain that there is or into one.
 
         The weights are scaled to sum to 100. The run goes on with the marks; chains without a
         rubric, whose text went wrong before it, stay as they are unless `chain` names one.
@@ -485,6 +486,8 @@ class DebugSession(Closeable):
                         last_ranking=last,
                     ):
                         return Stop(checkpoint=made, reason=str(point))
+                if watching and made.node == "aggregate":
+                    last = ranking_of(values)
             if not made.next:
                 return Stop(checkpoint=made, reason="finished")
 

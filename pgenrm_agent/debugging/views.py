@@ -134,7 +134,8 @@ class Replay(Model):
     """A run gone through again from its record, without a model.
 
     evaluation: computed anew from the recorded texts; None for a run that has not got that far.
-    same: whether it equals the recorded one, timings aside.
+    same: whether it equals the recorded one, timings aside; None for a run that has not got that far,
+        and where it does not because chains of similar users are sealed here.
     """
 
     steps: tuple[Checkpoint, ...]

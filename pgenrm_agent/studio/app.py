@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from pgenrm_agent.debugging import DebugSession
-from pgenrm_agent.errors import PGenRMError
+from pgenrm_agent.errors import ConfigurationError, PGenRMError
 from pgenrm_agent.integrations.slow_clients import BODY_S, WholeBody
 from pgenrm_agent.schema import Scaling
 from pgenrm_agent.studio.access import AuthMiddleware, form_key
@@ -34,6 +34,7 @@ def create_studio(
     token: str,
     scaling: Scaling | None = None,
     labels: dict[str, str] | None = None,
+    resources: Collection[str] = (),
     body_s: float = BODY_S,
     known_users: Callable[[], Sequence[str]] = tuple,
 ) -> FastAPI:
@@ -47,6 +48,8 @@ def create_studio(
         scaling: What runs are started with where the form does not say. Left out: 8 chains of the
             user's own, and none of similar users.
         labels: Kept with the runs that are started here.
+        resources: Those of the labels that say on what a run is made (its model, its memory). Runs that
+            differ in them are shown here, and do not go on.
         body_s: Seconds in which a form has to come.
         known_users: Ids that the form offers, beside those of runs.
     """
@@ -105,12 +108,12 @@ def create_studio(
 
     @app.post("/runs/{run:path}/step")
     def step(run: str, form: Form) -> Response:
-        return after(run, lambda: workers.step(run))
+        return going_on(run, lambda: workers.step(run))
 
     @app.post("/runs/{run:path}/resume")
     def resume(run: str, form: Form) -> Response:
         points = [point for point in form.get("break", ()) if point]
-        return after(run, lambda: workers.resume(run, points))
+        return going_on(run, lambda: workers.resume(run, points))
 
     @app.post("/runs/{run:path}/pause")
     def pause(run: str, form: Form) -> Response:
@@ -141,7 +144,7 @@ def create_studio(
             session.edit_persona(run, first(form, "persona"), chain=whole(form, "chain", None))
             return "edited the persona: what follows will be written anew"
 
-        return after(run, lambda: workers.act(run, edit))
+        return going_on(run, lambda: workers.act(run, edit))
 
     @app.post("/runs/{run:path}/rubric")
     def rubric(run: str, form: Form) -> Response:
@@ -149,12 +152,27 @@ def create_studio(
             session.edit_rubric(run, criteria(form), chain=whole(form, "chain", None))
             return "edited the rubric: the marks will be given anew"
 
-        return after(run, lambda: workers.act(run, edit))
+        return going_on(run, lambda: workers.act(run, edit))
 
     def after(run: str, action: Callable[[], None]) -> Response:
         session.labels(run)  # refuses runs that there are not
         action()
         return _to(run)
+
+    def going_on(run: str, action: Callable[[], None]) -> Response:
+        made_on, here = session.labels(run), labels or {}
+        others = [name for name in resources if made_on.get(name) != here.get(name)]
+
+        def refuse() -> str:
+            told = ", ".join(
+                f"{name} {made_on[name]!r}" if name in made_on else f"the default {name}"
+                for name in others
+            )
+            raise ConfigurationError(
+                f"this run was begun on {told}: start the studio so, or go on with `pgenrm debug`"
+            )
+
+        return after(run, (lambda: workers.act(run, refuse)) if others else action)
 
     def refused(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404

@@ -24,9 +24,22 @@ SIGNALS = UserSignals(user_id="ada", history=(PAIR,))
 SCALING = Scaling(individual=4, prototype=0, seed=5)
 
 
+def shown_in(prompt: Prompt) -> list[str]:
+    """The first words of the candidates, in the order shown."""
+    return re.findall(r"Start of Response \d+\]\s*(\w+)", prompt.messages[-1].content)
+
+
+def going_on(prompt: Prompt, whole: str) -> str:
+    """A chain from where the prompt has begun it."""
+    if not prompt.partial:
+        return whole
+    part = "### Criteria" if "## Part 2" not in prompt.partial else "## Part 2: Scoring"
+    return prompt.partial + whole.partition(f"{part}\n")[2]
+
+
 def reply(prompt: Prompt, sample: int) -> str:
     """Green wins, unless the persona loves red or the rubric asks for warmth."""
-    shown = re.findall(r"Start of Response \d+\]\s*(\w+)", prompt.messages[-1].content)
+    shown = shown_in(prompt)
     warm = "loves red" in prompt.partial or "Warmth" in prompt.partial
     marks = {"Red": 9 if warm else 3, "Green": 8 - sample % 2, "Blue": 10}
     named = "Warmth" if "loves red" in prompt.partial or "Warmth" in prompt.partial else "Fit"
@@ -36,10 +49,7 @@ def reply(prompt: Prompt, sample: int) -> str:
         criteria=begun or [(named, 100)],
         persona="Wants short answers.",
     )
-    if not prompt.partial:
-        return whole
-    part = "### Criteria" if "## Part 2" not in prompt.partial else "## Part 2: Scoring"
-    return prompt.partial + whole.partition(f"{part}\n")[2]
+    return going_on(prompt, whole)
 
 
 def begin(session: DebugSession, run: str = "one") -> str:

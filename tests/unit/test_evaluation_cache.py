@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import pgenrm
 
 from pgenrm_agent import EvaluationCache, PGenRM, PreferencePair, Prices, Scaling
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory
+from pgenrm_agent.prototypes import Member
 from pgenrm_agent.schema import StatedPreference, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
@@ -292,6 +294,20 @@ def test_a_run_with_a_thread_is_always_run(rm: PGenRM, engine: ScriptedEngine) -
         for thread in ("a", "b"):
             kept.score("ada", "Which color?", ANSWERS, thread_id=thread)
     assert len(engine.calls) == 2
+
+
+def test_prototypes_that_take_no_part_are_no_part_of_what_is_kept(
+    rm: PGenRM, engine: ScriptedEngine
+) -> None:
+    """They may be of another embedder, which is refused only where they are used."""
+    rm.score("ada", "Which color?", ANSWERS)
+    rm.memory.set_consent("ada", True)
+    vector = np.ones((1, 3), dtype=np.float32)
+    rm.prototypes.replace(vector, [Member("ada", 0, vector[0])], embedder="another")
+    assert rm.score("ada", "Which color?", ANSWERS).cached
+    assert len(engine.calls) == 1
+    with pytest.raises(ConfigurationError, match="another"):
+        rm.score("ada", "Which color?", ANSWERS, scaling=Scaling(individual=2, prototype=2))
 
 
 def test_the_file_is_its_owners_alone(cache: EvaluationCache) -> None:

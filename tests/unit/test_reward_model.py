@@ -19,6 +19,7 @@ from pgenrm_agent.reward_model import PGenRM
 from pgenrm_agent.schema import (
     Candidate,
     Evaluation,
+    EvaluationRequest,
     Message,
     PreferencePair,
     Scaling,
@@ -275,6 +276,17 @@ def test_steps_are_kept_by_a_checkpointer_under_the_callers_thread(
     saver = InMemorySaver()
     with PGenRM(engine=engine, memory=tmp_path, scaling=FOUR, checkpointer=saver) as rm:
         rm.score("ada", "Which?", ["red", "green"], thread_id="mine")
+        rm.score("ada", "Which?", ["red", "green"])  # whose steps nobody could find again
+        rm.score_many(
+            [
+                EvaluationRequest(
+                    user_id="bob",
+                    query="q",
+                    candidates=[Candidate(id=name, text=name) for name in ("red", "blue")],
+                )
+            ]
+        )
+    assert set(saver.storage) == {"mine"}
     steps = list(saver.list({"configurable": {"thread_id": "mine"}}))
     assert len(steps) == 8
     stored = steps[0].checkpoint["channel_values"]["evaluation"]

@@ -104,7 +104,9 @@ class BestOfN(RefusesInOurWords, BaseChatModel):
         asked: list[LanguageModelInput] = [messages] * self.n
         config = _heard_by(run_manager)
         answers = _Answers.of(
-            _uncached(self.model).batch(asked, config, return_exceptions=True, **_with_stop(stop, kwargs)),
+            _uncached(self.model).batch(
+                asked, config, return_exceptions=True, **_with_stop(stop, kwargs)
+            ),
             keys=keys_of(self.model),
         )
         texts, reason = answers.candidates()

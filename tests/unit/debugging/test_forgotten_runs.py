@@ -90,6 +90,15 @@ def test_a_run_on_a_memory_of_its_session_goes_whoever_forgets(home: Path) -> No
         assert kept() == left
 
 
+def test_a_label_of_ones_own_hides_no_run_from_forgetting(home: Path) -> None:
+    with UserMemory(home / "elsewhere") as memory:
+        with DebugSession(default_store(), memory=memory) as session:
+            begin(session, "ada", "labeled", memory="long-term")
+        assert kept() == {"labeled"}
+    pgenrm("users", "forget", "ada", "--yes", "--memory", home / "elsewhere")
+    assert kept() == set()
+
+
 @pytest.mark.parametrize(
     ("named", "same"),
     [

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from moments import every_moment
-from scripted_person import PAIR, REQUEST, begin, counted_session, reply
+from scripted_person import PAIR, REQUEST, begin, counted_session, going_on, reply, shown_in
 
 from pgenrm_agent.debugging import Breakpoint, DebugSession
+from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.graphs.evaluation import build_graph
-from pgenrm_agent.schema import Candidate, PreferencePair
+from pgenrm_agent.schema import Candidate, PreferencePair, Scaling, UserSignals
 from pgenrm_agent.testing import ScriptedEngine, write_chain
 
 
@@ -171,6 +172,21 @@ def test_rewinding_keeps_what_came_after_and_forking_leaves_the_run_alone(
     assert any(difference.path.startswith("chains[0].text") for difference in compared.differences)
     assert session.checkpoint(run).means == end.means
     assert session.labels("other") == {"forked_from": "one"}
+
+
+def test_a_change_of_rank_between_rounds_stops_the_run() -> None:
+    def by_round(prompt: Prompt, sample: int) -> str:
+        red, green = (5, 6) if len(engine.calls) <= 3 else (10, 1)
+        marks = [{"Red": red, "Green": green}[text] for text in shown_in(prompt)]
+        return going_on(prompt, write_chain(marks, criteria=[("Fit", 100)]))
+
+    engine = ScriptedEngine(by_round)
+    scaling = Scaling(individual=16, prototype=0, stop_when_sure=0.9999)
+    known = UserSignals(user_id=REQUEST.user_id, history=(PAIR,))
+    with DebugSession(engine=engine) as session:
+        run = session.start(REQUEST, scaling=scaling, signals=known)
+        assert session.resume(run, ["rank-change"]).reason == "rank-change"
+        assert session.state(run)["round"] >= 1
 
 
 def test_a_comparison_tells_personas_without_their_working_notes() -> None:

@@ -153,6 +153,36 @@ def test_without_the_memory_a_store_shows_that_their_chains_are_sealed(
         assert len(session.state(run)["chains"]) == 4
 
 
+def test_an_edit_while_similar_users_are_sealed_keeps_what_was_paid_for(
+    neighbors: Neighbors, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    store = tmp_path / "runs.sqlite"
+    with DebugSession(
+        store, engine=engine, memory=neighbors.memory, neighbors=neighbors
+    ) as session:
+        run = session.start(REQUEST, scaling=SCALING)
+        session.run_to(run, after="generate_rubric")
+        texts = [draft["text"] for draft in session.state(run)["chains"]]
+    with DebugSession(store, engine=engine) as session:
+        session.edit_rubric(run, [("Warmth", 100.0, "They asked.")], chain=0)
+    with DebugSession(
+        store, engine=engine, memory=neighbors.memory, neighbors=neighbors
+    ) as session:
+        drafts = session.state(run)["chains"]
+        assert [draft["text"] for draft in drafts[4:]] == texts[4:]
+        assert {draft["status"] for draft in drafts[4:]} == {"open"}
+        session.resume(run)
+        evaluation = Evaluation.model_validate(session.state(run)["evaluation"])
+        assert [chain.level for chain in evaluation.chains].count("prototype") == 2
+        assert evaluation.failures == ()
+        assert session.replay(run).same
+    # Without the memory nobody can tell whether a replay gives the same.
+    with DebugSession(store, engine=engine) as session:
+        replayed = session.replay(run)
+        assert replayed.evaluation is not None
+        assert replayed.same is None
+
+
 def test_the_command_line_brings_similar_users_along(
     neighbors: Neighbors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

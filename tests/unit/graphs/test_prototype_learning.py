@@ -102,6 +102,33 @@ async def test_a_run_that_was_cut_off_samples_nothing_twice(
     assert sum(len(prompts) for prompts, _ in again.calls) == 20  # a finished run is finished
 
 
+async def test_whoever_withdraws_before_a_build_goes_on_is_not_asked_about(
+    memory: UserMemory, tmp_path: Path
+) -> None:
+    asked = 0
+
+    def stops(prompt: Prompt, number: int) -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            raise EngineError("the budget is spent")
+        return describe(prompt, number)
+
+    keep = tmp_path / "kept.sqlite"
+    with pytest.raises(EngineError, match="budget"):
+        await learn_prototypes(context(memory, ScriptedEngine(stops)), keep=keep)
+    memory.set_consent("u9", False)
+    withdrawn = {pair.query for pair in memory.history("u9")}
+    others = {pair.query for n in range(9) for pair in memory.history(f"u{n}")}
+    engine = ScriptedEngine(describe)
+    await learn_prototypes(context(memory, engine), keep=keep)
+    sent = "".join(
+        m.content for prompts, _ in engine.calls for prompt in prompts for m in prompt.messages
+    )
+    assert sent
+    assert not any(query in sent for query in withdrawn - others)
+
+
 async def test_a_kept_file_that_a_stranger_wrote_runs_nothing(
     memory: UserMemory, tmp_path: Path
 ) -> None:

@@ -326,7 +326,7 @@ async def test_who_is_not_sure_spends_the_budget_and_no_more(neighbors: Neighbor
     assert orders.count((0, 1)) == orders.count((1, 0)) == 8
 
 
-async def test_the_whole_budget_in_rounds_is_the_same_as_at_once(neighbors: Neighbors) -> None:
+async def test_the_whole_budget_in_rounds_is_planned_as_at_once(neighbors: Neighbors) -> None:
     # Marks depend on the prompt and the sample's seed only.
     def reply(prompt: Prompt, number: int) -> str:
         rng = np.random.default_rng([len(prompt.messages[-1].content), number])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from html import unescape
 
 import httpx
-from scripted_person import REQUEST, SIGNALS, begin, reply
+import pytest
+from scripted_person import REQUEST, SCALING, SIGNALS, begin, reply
 from starlette.testclient import TestClient
 from studio_server import TOKEN
 
@@ -14,6 +16,7 @@ from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.schema import Candidate, Scaling
 from pgenrm_agent.studio import create_studio
 from pgenrm_agent.studio.access import form_key
+from pgenrm_agent.studio.background import Workers
 from pgenrm_agent.testing import ScriptedEngine
 
 
@@ -56,6 +59,53 @@ def test_the_form_offers_known_users_and_makes_room_for_more() -> None:
         made = client.post("/runs", data=form)
         assert "12 answers" in said(client.get("/").text)
         assert made.status_code == 200
+
+
+def test_a_run_that_was_begun_on_something_else_is_shown_and_does_not_go_on() -> None:
+    engine = ScriptedEngine(reply)
+    with DebugSession(engine=engine) as session:
+        labels = {"memory": "/people", "ticket": "7"}
+        foreign = session.start(
+            REQUEST, signals=SIGNALS, scaling=SCALING, labels=labels, run="theirs"
+        )
+        own = session.start(REQUEST, signals=SIGNALS, scaling=SCALING, run="own")
+        studio = create_studio(session, token=TOKEN, resources=("memory", "model"))
+        client = TestClient(studio, base_url="http://127.0.0.1")
+        client.get(f"/?token={TOKEN}")
+        form = {"key": form_key(TOKEN)}
+        for action in ("step", "resume", "persona"):
+            page = said(client.post(f"/runs/{foreign}/{action}", data=form).text)
+            assert "begun on memory '/people': start the studio so" in page
+        assert session.checkpoint(foreign).next == ("recall",)
+        client.post(f"/runs/{own}/resume", data=form)
+        for _ in range(600):
+            if not session.checkpoint(own).next:
+                break
+            time.sleep(0.1)
+        assert session.checkpoint(own).ranking
+
+
+def test_nothing_that_is_typed_or_looked_at_is_lost_while_a_run_proceeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with DebugSession(engine=ScriptedEngine(reply)) as session:
+        run = begin(session)
+        session.run_to(run, after="generate_rubric")
+        client = opened(session)
+        still = client.get(f"/runs/{run}?chain=2").text
+        assert "readonly" not in still
+        assert "hx-trigger" not in still
+        monkeypatch.setattr(Workers, "busy", lambda self, run: True)
+        live = client.get(f"/runs/{run}?chain=2").text
+        fields = re.findall(
+            r"<(?:textarea|input)[^>]*name=\"(?:persona|name|weight|reason)\"[^>]*>", live
+        )
+        assert len(fields) > 4
+        assert all("readonly" in field for field in fields)
+        assert f'hx-get="/runs/{run}?chain=2"' in live
+        earlier = session.timeline(run)[1].id
+        looked = client.get(f"/runs/{run}?chain=0&at={earlier}").text
+        assert f"at={earlier}" in re.findall(r'hx-get="([^"]*)"', looked)[0]
 
 
 def test_scores_have_their_spread_and_ties_share_a_place() -> None:

@@ -244,6 +244,12 @@ def test_what_the_library_would_raise_is_raised(client: Client, serve: Serve) ->
         client.score("ada", "How?", ANSWERS, timeout=1e-6)
     with pytest.raises(EngineTimeout, match="time was over"):
         client.score("ada", "How?", ANSWERS, timeout=1e-6, on_progress=lambda told: None)
+    nothing = Scaling(individual=0, prototype=4)
+    for watch in (None, lambda told: None):
+        with pytest.raises(ConfigurationError, match="no prototypes"):
+            client.rerank(
+                "ada", "How?", ANSWERS, scaling=nothing, fallback="order", on_progress=watch
+            )
     with serve(keyless=True) as broken, Client(broken.url) as other_client:
 
         def nonsense(prompt: Prompt, number: int) -> str:
