@@ -86,7 +86,7 @@ def looking_at(store: str | None, run: str) -> Iterator[DebugSession]:
     with open_session(store, {}) as session:
         labels = session.labels(run)
         named = {name: labels[name] for name in RESOURCES if name in labels}
-        known = {name: named[name] for name in ("memory", "embedder") if name in named}
+        known = {name: named[name] for name in named if name in ("memory", "embedder")}
         if not known or not hmac.compare_digest(labels.get(SEAL, ""), _seal(named)):
             yield session
             return

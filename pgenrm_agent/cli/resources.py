@@ -131,9 +131,9 @@ def figures_follow_from(
     return {
         "base_url": engine.labels.get("base_url"),
         "max_tokens": engine.labels.get("max_tokens"),
-        "chain_format": format_ and f"{format_.name} {format_.digest[:12]}",
+        "chain_format": f"{format_.name} {format_.digest[:12]}" if format_ else None,
         "memory": absolute(memory),
-        "prototypes": version and version.version,
+        "prototypes": version.version if version else None,
     }
 
 
