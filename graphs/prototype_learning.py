@@ -416,11 +416,9 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     None if it is gone, or its user no longer takes part.
     """
     key = context.memory.shared_store().vault.keys_behind([job["user"]]).get(job["user"])
-    if key is None:
+    if key is None or not context.memory.consent(key.user_id):
         return None
     user = key.user_id
-    if not context.memory.consent(user):
-        return None
     pairs = pairs_by_choice(key, context.memory.history(user))
     asked = pairs.pop((job["user"], job["choice"]), None)
     if asked is None:

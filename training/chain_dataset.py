@@ -4,12 +4,14 @@
 
 The teacher, any engine, sees the user's past choices and what they stated (H and E of the paper,
 4.1.1), and writes k chains about a choice of which it is not told how it ended. A chain is kept where
-it ranks the chosen answer above the other. Half of the chains see the chosen answer first, so that
-what is kept does not teach a place.
+it ranks the chosen answer above the other. Half of the chains see the chosen answer first. Of those
+kept it need not be half: a teacher that favors a place is right more often where the chosen answer
+stands there. The report counts them (`kept_chosen_first`).
 
 A folder holds chains.jsonl (every chain that was paid for, with what became of it), dataset.jsonl
-(those kept, as TRL's SFTTrainer reads them) and report.json. A run that was cut off, or one that asks
-for more chains or more choices, pays only for what chains.jsonl does not have.
+(those kept, as TRL's SFTTrainer reads them), report.json and chain_format.json (the format they are
+in). A run that was cut off, or one that asks for more chains or more choices, pays only for what
+chains.jsonl does not have.
 """
 
 from __future__ import annotations
@@ -26,17 +28,26 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pgenrm_agent.chain import ChainFormat, parse_chain, split_reasoning
-from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.chain import ChainFormat, Turn, parse_chain, split_reasoning
+from pgenrm_agent.engines.protocol import (
+    Capabilities,
+    Completion,
+    Engine,
+    Prompt,
+    SamplingParams,
+    SchemaRefused,
+)
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.evaluation.datasets.jsonl import read_models
 from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.fields import Model
-from pgenrm_agent.files import replacing, write_text
+from pgenrm_agent.files import read_text, replacing, write_text
 from pgenrm_agent.jsonl import RecordLog
+from pgenrm_agent.model_files import FORMAT_FILE, format_of
 from pgenrm_agent.run_folder import refuse_other_settings
 from pgenrm_agent.sampling import derive_seed
 from pgenrm_agent.schema import Message
+from pgenrm_agent.training.format_files import place_told, refuse_other_place, write_format
 
 CHAINS, DATASET, REPORT = "chains.jsonl", "dataset.jsonl", "report.json"
 KEPT, WRONG, TIE = "kept", "ranking disagrees with the choice", "tie"
@@ -83,6 +94,9 @@ class ChainDatasetReport(Model):
     examples_with_a_kept_chain: int
     chains: int
     kept: int
+    kept_chosen_first: int = Field(
+        description="of the kept, those that saw the chosen answer first"
+    )
     outcomes: dict[str, int]
     sampled_now: int = Field(description="chains of this run; the others were there already")
     prompt_tokens: int
@@ -115,6 +129,7 @@ async def sample_chains(
     seed: int,
     temperature: float = 1.0,
     withhold_stated: bool = False,
+    format_place: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ChainDatasetReport:
     """Have `chains` chains written about each choice, and keep those that rank it as the user did.
@@ -129,11 +144,14 @@ async def sample_chains(
         temperature: of the samples.
         withhold_stated: write the dataset's prompts without what the user stated, although the
             teacher saw it: a model then learns to infer it from the past choices.
+        format_place: the name or the folder that `chain_format` was loaded from; a bundled one's name
+            if not given. A folder is copied into the dataset's.
         progress: called with the chains there are and the chains wanted.
 
     Raises:
-        ConfigurationError: the folder holds chains of another teacher or setting, or the engine
-            refused every choice.
+        ConfigurationError: the folder holds chains of another teacher or setting, the engine refused
+            every choice or cannot hold an answer to the format's schema, or the format is not at
+            `format_place`.
         EngineError: the engine failed; the chains so far are kept, and the same call goes on.
     """
     started = time.perf_counter()
@@ -142,24 +160,34 @@ async def sample_chains(
     wanted = {example_key(example): example for example in examples}
     if not wanted:
         raise ConfigurationError("there are no choices to have chains written about")
+    place = chain_format.name if format_place is None else format_place
+    refuse_other_place(chain_format, place)
     refuse_other_settings(
         out,
         {
             "teacher": engine.name,
             "chain_format": chain_format.name,
+            "chain_format_digest": chain_format.digest,
             "temperature": temperature,
             "seed": seed,
         },
         what="chains",
     )
+    write_format(out, place)
+    able = await asyncio.to_thread(lambda: engine.capabilities)  # a server may have to be asked
     with RecordLog(out / CHAINS, ChainRecord) as log:
         written = list(log.records)
         before = len(written)
         jobs = _missing(wanted, written, chains=chains, seed=seed)
         there = sum(sample.example in wanted for sample in written)
         total = there + sum(job.count for job in jobs)
+        first_turn = choice_turn(
+            next(iter(wanted.values())), chain_format, chosen_first=True, stated=True
+        )
         params = SamplingParams(
-            temperature=temperature, max_tokens=chain_format.max_tokens(candidates=2)
+            temperature=temperature,
+            max_tokens=chain_format.max_tokens(candidates=2),
+            stop=first_turn.stop,  # the same for every choice
         )
         gate = asyncio.Semaphore(CONCURRENT)
         refused: dict[str, ConfigurationError] = {}
@@ -171,7 +199,10 @@ async def sample_chains(
                 if failed:
                     return
                 try:
-                    answers = await engine.sample(job.prompts(chain_format), params)
+                    answers = await engine.sample(job.prompts(chain_format, able), params)
+                except SchemaRefused as error:  # of every choice
+                    failed.append(error)
+                    return
                 except ConfigurationError as error:  # such as a prompt longer than its context
                     refused[job.key] = error
                     return
@@ -192,8 +223,8 @@ async def sample_chains(
     if refused and not own:
         raise next(iter(refused.values()))
     # A folder can be asked for less than it has: in one order whatever order the chains came in.
-    place = {key: number for number, key in enumerate(wanted)}
-    own.sort(key=lambda sample: (place[sample.example], not sample.chosen_first, sample.sample))
+    numbers = {key: number for number, key in enumerate(wanted)}
+    own.sort(key=lambda sample: (numbers[sample.example], not sample.chosen_first, sample.sample))
     kept = [sample for sample in own if sample.outcome == KEPT]
     _write_dataset(out / DATASET, kept, wanted, chain_format, withhold_stated=withhold_stated)
     outcomes = Counter(sample.outcome for sample in own)
@@ -205,6 +236,7 @@ async def sample_chains(
         examples_with_a_kept_chain=len({sample.example for sample in kept}),
         chains=len(own),
         kept=len(kept),
+        kept_chosen_first=sum(sample.chosen_first for sample in kept),
         outcomes={name: count for name, count in outcomes.most_common() if count},
         sampled_now=len(written) - before,
         prompt_tokens=sum(sample.prompt_tokens for sample in own),
@@ -233,6 +265,29 @@ def read_dataset(data: Path) -> list[ChainRow]:
     return rows
 
 
+def dataset_format(data: Path, model: Path) -> str | Path:
+    """Return the format that a dataset's chains are in, as `ChainFormat.load` takes it.
+
+    What its folder tells; that of the model to be trained where it tells nothing.
+
+    Raises ConfigurationError: the folder names a format that is not bundled, and has no copy of it.
+    """
+    folder = data if data.is_dir() else data.parent
+    if (folder / FORMAT_FILE).is_file():
+        return place_told(folder)
+    told = json.loads(read_text(folder / REPORT)) if (folder / REPORT).is_file() else {}
+    name = told.get("chain_format")
+    if name is None or name == format_of(model).name:
+        return place_told(model)
+    try:
+        return ChainFormat.load(name).name
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{folder} holds chains in format {name!r}, which is not bundled: put its folder there,"
+            f' and {{"format": "./FOLDER"}} into {FORMAT_FILE}'
+        ) from error
+
+
 @dataclass(frozen=True)
 class _Job:
     """The chains still to be written about one choice: from sample number to how many, by order."""
@@ -246,12 +301,11 @@ class _Job:
     def count(self) -> int:
         return sum(count for _, _, count in self.orders)
 
-    def prompts(self, chain_format: ChainFormat) -> list[Prompt]:
+    def prompts(self, chain_format: ChainFormat, able: Capabilities) -> list[Prompt]:
         return [
-            Prompt(
-                messages=choice_messages(
-                    self.example, chain_format, chosen_first=first, stated=True
-                ),
+            prompt_of(
+                choice_turn(self.example, chain_format, chosen_first=first, stated=True),
+                able,
                 n=count,
                 seed=self._seed(chosen_first=first, start=start),
             )
@@ -337,18 +391,31 @@ def _judged(
     return (KEPT if margin > 0 else WRONG if margin < 0 else TIE), margin
 
 
-def choice_messages(
+def choice_turn(
     example: Example, chain_format: ChainFormat, *, chosen_first: bool, stated: bool
-) -> tuple[Message, ...]:
-    """Return the prompt that inference would send about a choice, with or without what was stated."""
+) -> Turn:
+    """Return what inference would ask about a choice, with or without what was stated."""
     asked = example.asked
     answers = [asked.chosen, asked.rejected]
-    return chain_format.messages(
+    return chain_format.turn(
+        "scores",
         query=asked.query,
         candidates=answers if chosen_first else answers[::-1],
         history=example.history,
         stated=example.stated if stated else (),
         conversation=asked.conversation,
+    )
+
+
+def prompt_of(turn: Turn, able: Capabilities, *, n: int, seed: int) -> Prompt:
+    """Return the prompt of n whole chains, held to the format as far as the engine is able to."""
+    return Prompt(
+        messages=turn.messages,
+        partial=turn.partial,
+        n=n,
+        seed=seed,
+        json_schema=turn.json_schema if able.json_schema else None,
+        grammar=turn.grammar if able.grammar else None,
     )
 
 
@@ -364,11 +431,11 @@ def _write_dataset(
     with replacing(path) as beside, beside.open("w", encoding="utf-8") as out:
         for sample in kept:
             example = wanted[sample.example]
-            messages = choice_messages(
+            turn = choice_turn(
                 example, chain_format, chosen_first=sample.chosen_first, stated=not withhold_stated
             )
             # A student learns the chain, not what its teacher thought before writing it.
             chain = split_reasoning(sample.text).answer.lstrip()
             answer = Message(role="assistant", content=chain)
-            row = ChainRow(user_id=example.user_id, prompt=messages, completion=(answer,))
+            row = ChainRow(user_id=example.user_id, prompt=turn.messages, completion=(answer,))
             out.write(row.model_dump_json() + "\n")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import file_digest
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.files import write_text
 from pgenrm_agent.model_files import loadable
 from pgenrm_agent.training.parts import join_parts
+
+SOURCE = "gguf.sha256"
+"""The hash of the .gguf file, beside what was unpacked of it."""
 
 
 def unpacked(place: str | Path, out: Path) -> str:
     """Return the folder of a checkpoint, or the hub name that it is; of one whose hub is away, its copy.
 
     place: a saved model's folder, a .gguf file, the folder of such a file or of its parts
-        (`split_file`), or a hub name. out: where a .gguf file is unpacked to, unless that is there already.
+        (`split_file`), or a hub name. out: where a .gguf file is unpacked to, unless it is there already;
+        what is there of another file is replaced.
 
-    Raises ConfigurationError for a path that leads to nothing of the kind, and EngineUnavailable where
-    the hub cannot be asked.
+    Raises ConfigurationError for a path that leads to nothing of the kind, or where `out` holds what was
+    not unpacked, and EngineUnavailable where the hub cannot be asked.
     """
     path = Path(place)
     if path.is_dir():
@@ -37,10 +43,18 @@ def unpacked(place: str | Path, out: Path) -> str:
         return str(loadable(str(place)))
     if not path.is_file():
         raise ConfigurationError(f"{path}: there is no such file")
-    if not out.is_dir():
+    with path.open("rb") as content:
+        source = file_digest(content, "sha256").hexdigest()
+    if out.exists() and not (out / SOURCE).is_file():
+        raise ConfigurationError(
+            f"{path.name} is unpacked to {out}, where something else is already: move that away"
+        )
+    if not out.exists() or (out / SOURCE).read_text(encoding="utf-8") != source:
         unfinished = out.with_name(f"{out.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unpack_gguf(path, unfinished)
+        write_text(unfinished / SOURCE, source)
+        shutil.rmtree(out, ignore_errors=True)
         unfinished.replace(out)
     return str(out)
 

@@ -1,4 +1,4 @@
-"""Real people's choices for stage 1: chains of the teacher about them, and choices held out to ask about.
+"""Real people's choices: which are learned from, the teacher's chains about them, and which are held out.
 
 The teacher reads the four themes off the shown texts, as it does for simulated users. It knows nothing
 of content: where its favorite is not what the person chose, the chain is left out (rejection sampling),
@@ -8,7 +8,7 @@ so what is learned of real people is how far the themes carry.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,17 @@ class HeldOut(Model):
             history=self.history,
             stated=self.stated,
         )
+
+
+def drawn(choices: Iterable[Choice], count: int | None, *, seed: int) -> list[Choice]:
+    """Return so many choices, or all, in an order drawn from the seed.
+
+    Files are often sorted by user: their first choices would be those of a few people. More choices
+    begin with the fewer of the same seed.
+    """
+    every = list(choices)
+    random.Random(derive_seed(seed, "drawn")).shuffle(every)
+    return every[:count]
 
 
 def write_choices(

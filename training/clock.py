@@ -38,6 +38,7 @@ class Clock:
         self._parts = [part / rest[-1] for part in rest]
         self._now = now
         self._started = now()
+        self._stopped: float | None = None
         self.read_at: float | None = None
 
     def start(self) -> None:
@@ -47,16 +48,17 @@ class Clock:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stand still for the block."""
-        began = self._now()
+        stopped = self._stopped = self._now()
         try:
             yield
         finally:
-            self._started += self._now() - began
+            self._started += self._now() - stopped
+            self._stopped = None
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far."""
-        return self._now() - self._started
+        return (self._now() if self._stopped is None else self._stopped) - self._started
 
     @property
     def share(self) -> float:

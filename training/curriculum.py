@@ -13,13 +13,13 @@ from contextlib import aclosing
 from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
+from pgenrm_agent.engines.protocol import Engine, SamplingParams
 from pgenrm_agent.evaluation.datasets.rows import Example
 from pgenrm_agent.fields import Model
 from pgenrm_agent.jsonl import RecordLog
 from pgenrm_agent.progress import counting
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.training.chain_dataset import choice_messages
+from pgenrm_agent.training.chain_dataset import choice_turn, prompt_of
 from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.rewards import read_chain
 from pgenrm_agent.training.run import is_main_process, own_device, process_number, processes
@@ -46,16 +46,26 @@ async def measure_hardness(
     None where no chain could be read. Both answer orders are sampled equally often.
     choices: each with its number among those of the run, which its chains are drawn from.
     """
-    prompts = [
-        Prompt(
-            messages=choice_messages(choice, chain_format, chosen_first=first, stated=False),
-            n=-(-recipe.curriculum.chains // 2),
-            seed=derive_seed(recipe.seed, "hardness", number, int(first)),
-        )
+    able = engine.capabilities
+    turns = [
+        (number, first, choice_turn(choice, chain_format, chosen_first=first, stated=False))
         for number, choice in choices
         for first in (True, False)
     ]
-    params = SamplingParams(temperature=recipe.temperature, max_tokens=recipe.max_tokens)
+    prompts = [
+        prompt_of(
+            turn,
+            able,
+            n=-(-recipe.curriculum.chains // 2),
+            seed=derive_seed(recipe.seed, "hardness", number, int(first)),
+        )
+        for number, first, turn in turns
+    ]
+    params = SamplingParams(
+        temperature=recipe.temperature,
+        max_tokens=recipe.max_tokens,
+        stop=turns[0][2].stop,  # the same for every choice
+    )
     answers = await engine.sample(prompts, params)
     hardness: list[float | None] = []
     for place in range(len(choices)):

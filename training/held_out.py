@@ -26,7 +26,7 @@ ORDERS = (True, False)
 class ChoiceReport(Model):
     """What came of it. accuracy: by dataset, of the choices that there was time for.
 
-    chains: how many were asked for; readable: which share of them could be read.
+    choices, chains: of those; readable: which share of the chains could be read.
     """
 
     accuracy: dict[str, Accuracy]
@@ -48,9 +48,9 @@ def measure_choices(
     """Write a chain for each choice and order at temperature 0, and count.
 
     model: as it is left by this, in the precision of the engine and with its attention.
-    seconds: of all together; a group that is not begun by then is left out, and chains that are not
-        whole by then are not read. together: choices of a group; those about the same texts stand side
-        by side in it, so that what their prompts begin with is read once.
+    seconds: of all together; choices with a chain that is not whole by then are left out. together:
+        choices of a group; those about the same texts stand side by side in it, so that what their
+        prompts begin with is read once.
     """
     started = time.monotonic()
     engine = TransformersEngine(
@@ -69,10 +69,12 @@ def measure_choices(
                     break
                 group = asked[begin : begin + together]
                 completions = await _written(engine, chain_format, group, left)
-                choices += len(group)
-                written += len(completions)
                 for number, choice in enumerate(group):
                     both = completions[2 * number : 2 * number + 2]
+                    if any(completion.finish_reason == "timeout" for completion in both):
+                        continue
+                    choices += 1
+                    written += len(both)
                     margins = [
                         margin
                         for completion, first in zip(both, ORDERS, strict=True)

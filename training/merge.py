@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import FORMAT_FILE, refuse_pickled_weights
+from pgenrm_agent.training.format_files import place_told, write_format
 
 
 def merge_adapter(
@@ -59,6 +59,6 @@ def merge_adapter(
     AutoTokenizer.from_pretrained(own).save_pretrained(out)
     for folder in (adapter, Path(base)):
         if (folder / FORMAT_FILE).is_file():
-            shutil.copyfile(folder / FORMAT_FILE, out / FORMAT_FILE)
+            write_format(out, place_told(folder))
             break
     return base

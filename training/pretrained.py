@@ -31,19 +31,19 @@ from transformers import (
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json
-from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.run_folder import RUN
 from pgenrm_agent.training.choices import HeldOut, read_held_out
 from pgenrm_agent.training.clock import Clock
 from pgenrm_agent.training.encoding import PackedRows, fill_rows
 from pgenrm_agent.training.extraction import extract, save_adapter, with_update
+from pgenrm_agent.training.format_files import write_format
 from pgenrm_agent.training.held_out import ChoiceReport, measure_choices
 from pgenrm_agent.training.packed_attention import kernel_for
 from pgenrm_agent.training.parts import split_file
 from pgenrm_agent.training.psi import PANELS, ChainTrainer, arguments, device_name, only
 from pgenrm_agent.training.reading import ReadingLlama, load_model, load_plain
 from pgenrm_agent.training.recipe import PretrainedStart, PsiRecipe
-from pgenrm_agent.training.run import Curves
+from pgenrm_agent.training.run import Curves, refuse_several_gpus
 from pgenrm_agent.training.token_file import read_token_file
 from pgenrm_agent.training.token_folder import CHOICES, refuse_other_data
 
@@ -199,11 +199,12 @@ def train_pretrained(
 
     Raises:
         ConfigurationError: there is a run in `out`; the data is missing, or was made for another recipe,
-            chain format or tokenizer; the checkpoint is no Llama.
+            chain format or tokenizer; the checkpoint is no Llama; there are several GPUs.
     """
     start = recipe.start
     if start is None:
         raise ConfigurationError(f"recipe {recipe.name} has no start: see train_psi")
+    refuse_several_gpus(launched=False)
     if (out / RUN).exists():
         raise ConfigurationError(f"{out} holds a run already: choose another folder")
     set_seed(recipe.seed)
@@ -289,7 +290,7 @@ def _end(
         load_plain(base), trained, share=start.kept, largest=start.rank, device=trainer.args.device
     )
     save_adapter(extracted, base, folder)
-    write_json(folder / FORMAT_FILE, {"format": recipe.chain_format})
+    write_format(folder, recipe.chain_format)
     weights = folder / "adapter_model.safetensors"
     record["adapter"] = {
         "bytes": weights.stat().st_size,

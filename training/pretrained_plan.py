@@ -41,7 +41,9 @@ def plan_pretrained(recipe: PsiRecipe, data: Path, base: str | Path) -> dict[str
     """Return tokens, memory and expected speed of a run on this machine, without running anything.
 
     The speed is what a step's floating-point operations take at a share of the speed that a matrix
-    product of the model's size reaches here, which is measured.
+    product of the model's size reaches here, which is measured. minutes_with_asking: of training, and of
+    asking about held-out choices at most; loading, compiling, measuring reading and making the adapter
+    come on top.
     """
     start = recipe.start
     assert start is not None
@@ -58,7 +60,7 @@ def plan_pretrained(recipe: PsiRecipe, data: Path, base: str | Path) -> dict[str
     flops = flops_a_token(config, trained, learned=file.learned, length=file.mean_length)
     rate = UTILIZATION * _product_rate(size, config, half=half) / flops
     seen = rate * 60 * start.minutes
-    measuring = start.choices_seconds * (2 + len(start.choices_at)) / 60
+    asking = start.choices_seconds * (2 + len(start.choices_at)) / 60
     return {
         "device": device_name(),
         "attention": kernel_for(_device(), torch.bfloat16 if half else torch.float32),
@@ -73,7 +75,7 @@ def plan_pretrained(recipe: PsiRecipe, data: Path, base: str | Path) -> dict[str
         "expected_steps": round(seen / size),
         "times_through_the_data": round(seen / sum(file.tokens), 2),
         "minutes": start.minutes,
-        "minutes_at_most_with_measuring": round(start.minutes + measuring, 1),
+        "minutes_with_asking": round(start.minutes + asking, 1),
     }
 
 

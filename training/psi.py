@@ -12,7 +12,6 @@ these examples, heads and trainer: `pretrained.py`.
 
 from __future__ import annotations
 
-import json
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
@@ -31,16 +30,22 @@ from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, se
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.files import write_json, write_text
-from pgenrm_agent.model_files import FORMAT_FILE
-from pgenrm_agent.run_folder import RUN, record_of, refuse_other_settings
+from pgenrm_agent.files import write_json
+from pgenrm_agent.run_folder import RUN, record_of, refuse_other_settings, weights_of
 from pgenrm_agent.training.bundled.examples import Task, write_examples
 from pgenrm_agent.training.bundled.simulation import Answers, load_answers
 from pgenrm_agent.training.bundled.tokenizer import train_tokenizer
 from pgenrm_agent.training.encoding import IGNORED, Encoded, TokenBudgetBatches, encode, pack
+from pgenrm_agent.training.format_files import write_format
 from pgenrm_agent.training.reading import ReadingLlama, build_model
 from pgenrm_agent.training.recipe import PsiRecipe
-from pgenrm_agent.training.run import CHECKPOINTS, Curves, StopAfter, last_checkpoint
+from pgenrm_agent.training.run import (
+    CHECKPOINTS,
+    Curves,
+    StopAfter,
+    last_checkpoint,
+    refuse_several_gpus,
+)
 
 LOOK_WEIGHT = 0.25
 """Of the losses on where to look: learned soon, after which a rare slip would outshout the rest."""
@@ -274,14 +279,16 @@ def train_psi(
             follows the whole recipe; a later call without it trains on from the last checkpoint.
 
     Raises:
-        ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint; the recipe
-            starts from a pretrained checkpoint (`train_pretrained` does that).
+        ConfigurationError: the data is missing or malformed; `start_from` has no checkpoint; `out` holds
+            a run with other settings, or from another start; there are several GPUs; the recipe starts
+            from a pretrained checkpoint (`train_pretrained` does that).
     """
     shape = recipe.shape
     if shape is None:
         raise ConfigurationError(
             f"recipe {recipe.name} has no shape, but a start: see train_pretrained"
         )
+    refuse_several_gpus(launched=False)
     earlier = None if start_from is None else last_checkpoint(start_from)
     if start_from is not None and earlier is None:
         raise ConfigurationError(
@@ -303,6 +310,7 @@ def train_psi(
             "data": sha256((data / "train.jsonl.gz").read_bytes()).hexdigest()
             if (data / "train.jsonl.gz").is_file()
             else "",
+            "start_from": None if earlier is None else weights_of(Path(earlier)),
         },
         what="a run",
     )
@@ -311,11 +319,11 @@ def train_psi(
     answers = every.subset(range(len(every.queries) - DEV_QUERIES))
 
     folder = out / "model"
-    if start_from is not None:
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    elif start_from is not None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from / "model")
         tokenizer.save_pretrained(folder)
-    elif (folder / "tokenizer.json").is_file():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     else:
         tokenizer = train_tokenizer(
             _tokenizer_text(answers, chain_format, recipe.seed),
@@ -357,7 +365,7 @@ def train_psi(
     plain = model.without_heads()
     torch.nn.Module.to(plain, dtype=torch.bfloat16)
     plain.save_pretrained(folder)
-    write_text(folder / FORMAT_FILE, json.dumps({"format": recipe.chain_format}) + "\n")
+    write_format(folder, recipe.chain_format)
     result = PsiResult(
         folder=folder,
         steps=trainer.state.global_step,

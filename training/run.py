@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import write_json, write_text
-from pgenrm_agent.model_files import FORMAT_FILE
+from pgenrm_agent.training.format_files import write_format
 from pgenrm_agent.training.recipe import Adapter, GrpoRecipe, SftRecipe, TrainerRecipe
 
 if TYPE_CHECKING:
@@ -57,14 +57,19 @@ def own_device() -> str | None:
     return None if number is None or not torch.cuda.is_available() else f"cuda:{number}"
 
 
-def refuse_several_gpus() -> None:
-    """Raises ConfigurationError where one process sees several GPUs, and no launcher shares them out."""
+def refuse_several_gpus(*, launched: bool = True) -> None:
+    """Raises ConfigurationError where one process sees several GPUs, and no launcher shares them out.
+
+    A trainer would split its batches among them otherwise than the recipe says. launched: whether the
+    stage can be started on several at all.
+    """
     import torch
 
     if (seen := torch.cuda.device_count()) > 1 and "RANK" not in os.environ:
+        start = f"start with accelerate launch --num_processes {seen} -m pgenrm_agent.cli ..., or "
         raise ConfigurationError(
-            f"one process sees {seen} GPUs: start with accelerate launch --num_processes {seen}"
-            " -m pgenrm_agent.cli ..., or set CUDA_VISIBLE_DEVICES to one of them"
+            f"one process sees {seen} GPUs: {start if launched else ''}set CUDA_VISIBLE_DEVICES to one"
+            " of them"
         )
 
 
@@ -156,9 +161,10 @@ def trained_folder(recipe: TrainerRecipe, out: Path) -> Path:
     return out / ("adapter" if recipe.adapter else "model")
 
 
-def train(trainer: Trainer, started_from: Path, folder: Path, *, resumed: str | None) -> None:
+def train(trainer: Trainer, format_place: str | Path, folder: Path, *, resumed: str | None) -> None:
     """Train, and write the model or adapter, its tokenizer and its chain format.
 
+    format_place: of the format that is trained in, as `ChainFormat.load` takes it.
     Every process has to call it. The error stream shows a bar, without the figures that go to the
     curves anyway.
     """
@@ -169,8 +175,7 @@ def train(trainer: Trainer, started_from: Path, folder: Path, *, resumed: str | 
     trainer.save_model(str(folder))  # gathers what is sharded over the processes
     if is_main_process():
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that no engine reads
-        if (started_from / FORMAT_FILE).is_file():
-            (folder / FORMAT_FILE).write_bytes((started_from / FORMAT_FILE).read_bytes())
+        write_format(folder, format_place)
     trainer.accelerator.wait_for_everyone()
 
 

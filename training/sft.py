@@ -24,7 +24,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.people import place_of
 from pgenrm_agent.files import write_json
 from pgenrm_agent.run_folder import RUN, digest, refuse_other_settings, weights_of
-from pgenrm_agent.training.chain_dataset import ChainRow, read_dataset
+from pgenrm_agent.training.chain_dataset import ChainRow, dataset_format, read_dataset
 from pgenrm_agent.training.recipe import SftRecipe
 from pgenrm_agent.training.run import (
     Curves,
@@ -33,6 +33,7 @@ from pgenrm_agent.training.run import (
     lora_config,
     mean_of_last_tenth,
     processes,
+    refuse_several_gpus,
     refuse_without_chat_template,
     start_width,
     train,
@@ -97,16 +98,17 @@ def train_sft(recipe: SftRecipe, model: Path, data: Path, out: Path) -> SftResul
 
     Args:
         recipe: for how long, how large, all weights or an adapter.
-        model: a folder with a causal language model, its tokenizer (with a chat template) and
-            perhaps `chain_format.json`, which goes along.
-        data: the folder of a chain dataset, or its dataset.jsonl.
+        model: a folder with a causal language model and its tokenizer (with a chat template).
+        data: the folder of a chain dataset, or its dataset.jsonl. The chain format that it tells goes
+            with what is trained; that of `model` where it tells none.
         out: checkpoints, curve.jsonl, curve.png and run.json go there, too. A run that has ended
             is not repeated.
 
     Raises:
         ConfigurationError: a malformed row (file, line and field), no row that is short enough, a
             batch that does not divide, `out` holds a run with other settings, sharding without a
-            GPU, or extra "training" is missing.
+            GPU, several GPUs without a launcher, a chain format that is nowhere, or extra "training"
+            is missing.
     """
     try:
         from datasets import Dataset
@@ -115,8 +117,10 @@ def train_sft(recipe: SftRecipe, model: Path, data: Path, out: Path) -> SftResul
         raise ConfigurationError("stage 1 needs pip install 'pgenrm-agent[training]'") from error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    refuse_several_gpus()
     options = trainer_options(recipe, out, rows=recipe.rows_per_step)
     read = read_dataset(data)
+    format_place = dataset_format(data, model)
     settings = {
         "recipe": recipe.model_dump(mode="json"),
         "model": weights_of(model),
@@ -154,7 +158,7 @@ def train_sft(recipe: SftRecipe, model: Path, data: Path, out: Path) -> SftResul
             eval_steps=recipe.save_every,
         ),
     )
-    train(trainer, model, folder, resumed=last)
+    train(trainer, format_place, folder, resumed=last)
     result = SftResult(
         folder,
         trainer.state.global_step,
@@ -189,8 +193,8 @@ def _encode_all(
     refuse_without_chat_template(tokenizer)
     encoded = [(row.user_id, encode_row(row, tokenizer)) for row in read]
     short = [(user, row) for user, row in encoded if len(row["input_ids"]) <= recipe.max_tokens]
-    held = [row for user, row in short if place_of(user) < recipe.held_out]
-    rows = [row for user, row in short if place_of(user) >= recipe.held_out]
+    held = [row for user, row in short if _place_of(user) < recipe.held_out]
+    rows = [row for user, row in short if _place_of(user) >= recipe.held_out]
     if not rows:
         raise ConfigurationError(
             f"{data}: none of its {len(read)} chains can be learned from: {len(read) - len(short)}"
@@ -203,9 +207,15 @@ def _encode_all(
         too_long=len(read) - len(short),
         tokens=sum(len(row["input_ids"]) for row in rows),
         learned_tokens=sum(label != IGNORED for row in rows for label in row["labels"]),
-        steps=max(1, math.ceil(recipe.epochs * len(rows) / recipe.rows_per_step)),
+        # An epoch ends with a step of its own, however few rows are left for it.
+        steps=math.ceil(recipe.epochs * math.ceil(len(rows) / recipe.rows_per_step)),
     )
     return rows, held, plan
+
+
+def _place_of(user: str) -> float:
+    """In [0, 1). Not that of `people` splits, whose training users all stand in one part of it."""
+    return place_of(f"sft\n{user}")
 
 
 def encode_row(row: ChainRow, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:

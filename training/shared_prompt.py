@@ -4,7 +4,7 @@ The chains of a choice continue one prompt, which is longer than they are. TRL r
 them, in the key-value cache while it samples and in the forward and backward pass after that, and on a
 CPU sends the prompt's positions through the output layer as well. Here a prompt is read once for all of
 its chains, with the same numbers up to float rounding. Two methods of TRL's trainer are replaced; where
-a model or a launcher does not allow it (`can_share`), TRL's own serve.
+a recipe, a model or a launcher does not allow it (`can_share`), TRL's own serve.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trl import GRPOTrainer
 from pgenrm_agent.engines.attention import attends_to_everything
 from pgenrm_agent.engines.decoding import Row, SamplingRules, decode
 from pgenrm_agent.sampling import derive_seed
+from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.run import process_number
 
 if TYPE_CHECKING:
@@ -31,11 +32,17 @@ WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GP
 """Launchers that leave every process a whole model, not a part of its weights."""
 
 
-def can_share(config: PreTrainedConfig, distributed: DistributedType) -> bool:
-    """Whether prompts can be shared: full attention in every layer, and whole weights in each process."""
+def can_share(recipe: GrpoRecipe, config: PreTrainedConfig, distributed: DistributedType) -> bool:
+    """Whether prompts can be shared: full attention in every layer, and whole weights in each process.
+
+    Not where activations are computed again on the way back: layers then take no key-value cache, and
+    chains would be read without their prompt.
+    """
     # That weights are sharded by FSDP is told by the launcher's variable alone until a trainer is made.
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
-    return attends_to_everything(config) and distributed in WHOLE and not sharded
+    own = recipe.generation == "transformers" and not recipe.recompute
+    whole = not recipe.shard and distributed in WHOLE and not sharded
+    return own and whole and attends_to_everything(config)
 
 
 class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc]

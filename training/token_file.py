@@ -2,7 +2,8 @@
 
 Examples are drawn as stage 1 draws them, encoded with the checkpoint's tokenizer, and kept as arrays, so
 that nothing is left to do where training is dear. The work is cut into groups of examples: they are made
-by several processes, and a run that was cut off keeps those that are done.
+by several processes, and a run that was cut off keeps those that are done. They stay until the whole
+folder is there (`token_folder`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pgenrm_agent.chain.signs import SIGNS
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.files import replacing
+from pgenrm_agent.run_folder import digest, refuse_other_settings
 from pgenrm_agent.training.bundled.examples import Example, write_examples
 from pgenrm_agent.training.bundled.simulation import Answers
 from pgenrm_agent.training.choices import write_choices
@@ -35,6 +37,9 @@ from pgenrm_agent.training.encoding import ASKED, IGNORED, PLACES, Encoded, enco
 from pgenrm_agent.training.recipe import Phase, PsiRecipe
 
 TOKENS = "tokens.npz.xz"
+GROUPS = "groups"
+MADE_BY = ("seed", "chain_format", "phases")
+"""What of a recipe the data depends on, beside the context."""
 GROUP = 400_000
 """Tokens that are made together, and kept when a run is cut off."""
 BITS = {"noticed": 1, "counted": 2, "levels": 2}
@@ -102,7 +107,8 @@ def write_token_file(
     held_out: answers to queries that nothing else is made of. processes: as many as there are cores if
     not given. progress: told how many tokens there are, of how many.
 
-    Raises ConfigurationError for a recipe that asks for real choices where there are none.
+    Raises ConfigurationError for a recipe that asks for real choices where there are none, and for a
+    folder with groups that were made of something else.
     """
     assert recipe.start is not None
     if not source.rows and any("choice" in phase.tasks for phase in recipe.phases):
@@ -114,8 +120,9 @@ def write_token_file(
         for number, phase in enumerate(recipe.phases)
         for group in range(-(-phase.tokens // GROUP))
     ]
-    parts = folder / "groups"
+    parts = folder / GROUPS
     parts.mkdir(parents=True, exist_ok=True)
+    refuse_other_settings(parts, _made_of(recipe, source), what="groups of examples")
     every = sum(size for *_, size in groups)
     path_of = {group: parts / f"{group[0]}-{group[1]}.npz" for group in groups}
     waiting = [group for group in groups if not path_of[group].is_file()]
@@ -149,10 +156,25 @@ def write_token_file(
     fitting = (example for example in encoded if len(example.input_ids) <= limit)
     file = TokenFile(tuple(phases), list(islice(fitting, recipe.start.reading_examples)))
     save_token_file(file, folder)
-    for path in path_of.values():
-        path.unlink()
-    parts.rmdir()
     return file
+
+
+def _made_of(recipe: PsiRecipe, source: Source) -> dict[str, object]:
+    """What groups of examples depend on. Ids and times of choices are new whenever a file is read."""
+    assert recipe.start is not None
+    unread = {"id": True, "created_at": True}
+    rows = (row.model_dump_json(exclude={"pair": unread}) for row in source.rows)
+    made_by = recipe.model_dump(mode="json", include=set(MADE_BY))
+    answers = source.answers
+    texts = (f"{number} {text}" for number, text in zip(answers.group, answers.texts, strict=True))
+    return {
+        **made_by,
+        "start.context": recipe.start.context,
+        "format": source.chain_format.digest,
+        "tokenizer": tokenizer_digest(source.tokenizer),
+        "answers": digest(f"{text}\0" for text in (*answers.queries, *texts)),
+        "choices": digest(rows),
+    }
 
 
 def save_token_file(file: TokenFile, folder: Path) -> None:

@@ -31,7 +31,14 @@ from pgenrm_agent.training.checkpoint import unpacked
 from pgenrm_agent.training.choices import HeldOut, held_out, write_held_out
 from pgenrm_agent.training.parts import split_file
 from pgenrm_agent.training.recipe import PsiRecipe
-from pgenrm_agent.training.token_file import TOKENS, Source, tokenizer_digest, write_token_file
+from pgenrm_agent.training.token_file import (
+    GROUPS,
+    MADE_BY,
+    TOKENS,
+    Source,
+    tokenizer_digest,
+    write_token_file,
+)
 
 CHOICES = "choices.jsonl"
 ABOUT = "about.json"
@@ -39,8 +46,6 @@ BASE = "base"
 BASE_PART = 50_000_000
 HELD_OUT_HISTORY = 3
 LEFT_OUT = ("models", "__pycache__", "static", "*.pyc")
-MADE_BY = ("seed", "chain_format", "phases")
-"""What of a recipe the data depends on, beside the context."""
 ENTRY = '''"""Trains from this folder: python train.py --out OUT; --help tells more."""
 
 import sys
@@ -79,7 +84,8 @@ def make_folder(
         processes: that make examples; as many as there are cores if not given.
         progress: told how many tokens there are, of how many.
 
-    Raises ConfigurationError for a recipe without a `start`, or data that cannot be read.
+    Raises ConfigurationError for a recipe without a `start`, data that cannot be read, or an unfinished
+    folder that was begun with something else.
     """
     if recipe.start is None:
         raise ConfigurationError(f"recipe {recipe.name} has no start: it makes its data as it runs")
@@ -127,10 +133,11 @@ def make_folder(
         "bytes": sum(
             path.stat().st_size
             for path in out.rglob("*")
-            if path.is_file() and path.parent != out / BASE
+            if path.is_file() and path.parent not in (out / BASE, out / GROUPS)
         ),
     }
     write_json(out / ABOUT, about)
+    shutil.rmtree(out / GROUPS)
     return about
 
 

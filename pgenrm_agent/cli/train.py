@@ -195,6 +195,7 @@ def _reinforce(
     from pgenrm_agent.evaluation.datasets.rows import examples
     from pgenrm_agent.evaluation.datasets.sources import load_rows
     from pgenrm_agent.model_files import refuse_without_model
+    from pgenrm_agent.training.choices import drawn
     from pgenrm_agent.training.grpo import train_grpo
     from pgenrm_agent.training.recipe import GrpoRecipe
     from pgenrm_agent.training.run import is_main_process
@@ -202,8 +203,8 @@ def _reinforce(
     recipe = GrpoRecipe.load(recipe_name)
     refuse_without_model(model)
     rows = load_rows(data)
-    choices = list(examples(rows, split="train", history=recipe.history, seed=recipe.seed))
-    choices = choices[: recipe.choices]
+    every = examples(rows, split="train", history=recipe.history, seed=recipe.seed)
+    choices = drawn(every, recipe.choices, seed=recipe.seed)
     if dry_run:
         print_summary(
             _plan_of(stage, recipe, model, len(choices)), f"{stage}, dry run", as_json=as_json

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.options import (
     FixedSeedOption,
     JsonOption,
-    LimitOption,
     PastChoicesOption,
     TemperatureOption,
 )
@@ -44,7 +42,9 @@ def chains(
         int, typer.Option("--chains", min=1, help="Chains written about each choice.")
     ] = 4,
     history: PastChoicesOption = 3,
-    limit: LimitOption = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many choices, drawn by the seed.")
+    ] = None,
     temperature: TemperatureOption = 1.0,
     withhold_stated: Annotated[
         bool, typer.Option(help="Leave what users stated out of the dataset's prompts.")
@@ -63,9 +63,11 @@ def chains(
     from pgenrm_agent.model_files import format_of
     from pgenrm_agent.progress import counting
     from pgenrm_agent.training.chain_dataset import sample_chains
+    from pgenrm_agent.training.choices import drawn
+    from pgenrm_agent.training.format_files import place_told
 
     every = examples(load_rows(data), split="train", history=history, seed=seed)
-    chosen = list(islice(every, limit))
+    chosen = drawn(every, limit, seed=seed)
     runner = engine.open(teacher)
 
     async def run() -> ChainDatasetReport:
@@ -80,6 +82,7 @@ def chains(
                     seed=seed,
                     temperature=temperature,
                     withhold_stated=withhold_stated,
+                    format_place=engine.chain_format or place_told(teacher),
                     progress=progress,
                 )
 

@@ -37,7 +37,6 @@ from pgenrm_agent.debugging.views import (
     RunSummary,
     Stop,
     differences,
-    ranking_of,
 )
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
@@ -486,8 +485,7 @@ class DebugSession(Closeable):
                         last_ranking=last,
                     ):
                         return Stop(checkpoint=made, reason=str(point))
-                if watching and made.node == "aggregate":
-                    last = ranking_of(values)
+                last = made.ranking if made.node == "aggregate" else last
             if not made.next:
                 return Stop(checkpoint=made, reason="finished")
 

@@ -99,7 +99,7 @@ def render(
     folded = fold_system(messages)
     if folded == tuple(messages):
         return _apply(tokenizer, messages, begin_answer)
-    if not _takes_system(tokenizer):
+    if not takes_system(tokenizer):
         return _apply(tokenizer, folded, begin_answer)
     try:
         return _apply(tokenizer, messages, begin_answer)
@@ -172,7 +172,8 @@ _takers: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, bool]] = WeakKeyD
 """The chat template of a tokenizer, and whether it renders a system text."""
 
 
-def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the model's chat template renders a system text at the beginning."""
     template = str(tokenizer.chat_template)
     known = _takers.get(tokenizer)
     if known is None or known[0] != template:

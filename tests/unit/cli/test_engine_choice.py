@@ -174,8 +174,8 @@ def test_figures_follow_from_prompts_servers_and_similar_users(tmp_path: Path) -
         ({"base_url": "http://b:1/v1"}, "base_url"),
         ({"max_tokens": 8}, "max_tokens"),
     ):
-        other = figures_follow_from(replace(choice, **changed), "m", None, similar=False)
-        assert {key for key in other if other[key] != edited[key]} == {name}
+        told = figures_follow_from(replace(choice, **changed), "m", None, similar=False)
+        assert {key for key in told if told[key] != edited[key]} == {name}
 
     with UserMemory(tmp_path / "memory") as memory:
         memory.remember("ann", PreferencePair(query="q", chosen="a", rejected="b"))

@@ -148,8 +148,8 @@ async def test_where_nobody_else_is_known_there_is_nothing_to_learn_from(
     verdict = await judge.judge(mine, seed=1, run_seed=1)
     assert set(verdict.scores) == {None}
     assert "nobody else" in (verdict.reason or "")
-    other = questions[0].model_copy(update={"user_id": "another"})
-    assert None not in (await judge.judge(other, seed=1, run_seed=1)).scores
+    stranger = questions[0].model_copy(update={"user_id": "another"})
+    assert None not in (await judge.judge(stranger, seed=1, run_seed=1)).scores
 
 
 def two_camps() -> list[PreferenceRow]:

@@ -496,13 +496,13 @@ def test_choices_are_imported_by_their_fields_alone(memory: UserMemory, user: st
 def test_whoever_changes_their_mind_back_in_an_import_is_taken_at_their_last_word(
     memory: UserMemory, user: str
 ) -> None:
-    def chose(liked: str, other: str, month: int) -> dict[str, JsonValue]:
+    def chose(liked: str, disliked: str, month: int) -> dict[str, JsonValue]:
         made = f"2026-{month:02}-01T00:00:00Z"
         return {
             "user_id": user,
             "query": "q",
             "chosen": liked,
-            "rejected": other,
+            "rejected": disliked,
             "created_at": made,
         }
 

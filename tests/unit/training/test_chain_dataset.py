@@ -139,6 +139,13 @@ async def test_the_teacher_sees_what_the_person_stated_and_history(tmp_path: Pat
     assert SECRET in (tmp_path / DATASET).read_text()
 
 
+async def test_what_is_kept_of_a_teacher_that_favors_a_place_is_told(tmp_path: Path) -> None:
+    report = await sample(ScriptedEngine(write_chain([9, 2])), tmp_path)
+    assert (report.chains, report.kept, report.kept_chosen_first) == (12, 6, 6)
+    fair = await sample(ScriptedEngine(right), tmp_path / "fair")
+    assert (fair.kept, fair.kept_chosen_first) == (12, 6)
+
+
 @pytest.mark.parametrize("chains", [2, 3, 8])
 async def test_both_answers_stand_first_equally_often(tmp_path: Path, chains: int) -> None:
     await sample(ScriptedEngine(right), tmp_path, count=40, chains=chains)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.model_files import bundled_model, format_of
 from pgenrm_agent.schema import UserSignals
 from pgenrm_agent.training.chain_dataset import read_dataset
+from pgenrm_agent.training.format_files import write_format
 from pgenrm_agent.training.merge import merge_adapter
 from pgenrm_agent.training.recipe import Adapter, SftRecipe
 from pgenrm_agent.training.sft import train_sft
@@ -98,6 +101,19 @@ def test_the_checkpoint_is_as_wide_as_its_base(adapter: Path, tmp_path: Path) ->
     merge_adapter(adapter, tmp_path / "new")
     assert json.loads((tmp_path / "new" / "config.json").read_text())["dtype"] == "bfloat16"
     assert not (tmp_path / "new" / "adapter_config.json").exists()
+
+
+def test_a_format_of_ones_own_goes_along(adapter: Path, tmp_path: Path) -> None:
+    own, trained = tmp_path / "mine", tmp_path / "adapter"
+    with resources.as_file(resources.files("pgenrm_agent.chain") / "formats" / "compact-2") as like:
+        shutil.copytree(like, own)
+    settings = json.loads((own / "format.json").read_text())
+    (own / "format.json").write_text(json.dumps(settings | {"name": "mine"}))
+    shutil.copytree(adapter, trained)
+    write_format(trained, own)
+    merge_adapter(trained, tmp_path / "new")
+    shutil.rmtree(trained)
+    assert format_of(tmp_path / "new").name == "mine"
 
 
 def test_what_cannot_be_merged_is_refused(

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import count, islice
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pgenrm_agent.chain import ChainFormat
+from pgenrm_agent.engines.protocol import Completion, FinishReason
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.evaluation.datasets.rows import PreferenceRow
 from pgenrm_agent.schema import PreferencePair, StatedPreference
@@ -357,7 +360,7 @@ def test_a_token_file_holds_what_was_encoded(
     again = read_token_file(tmp_path)
     assert told[0] == (0, 14000)
     assert told[-1] == (14000, 14000)
-    assert [path.name for path in tmp_path.iterdir()] == ["tokens.npz.xz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["groups", "tokens.npz.xz"]
     assert len(again.held_out) == 6
     for phase, tokens in zip(again.tokens(), (5000, 9000), strict=True):
         assert tokens - CONTEXT < phase <= tokens
@@ -368,6 +371,45 @@ def test_a_token_file_holds_what_was_encoded(
     ):
         for name in ("input_ids", "labels", *PLACES, *ASKED):
             assert np.array_equal(getattr(before, name), getattr(after, name)), name
+
+
+def test_an_unfinished_token_file_goes_on_with_what_it_was_begun_with(
+    source: Source, psi_answers: Path, tmp_path: Path
+) -> None:
+    recipe = PsiRecipe.model_validate(RECIPE)
+    held = load_answers(psi_answers / "val.jsonl.gz")
+
+    def write(recipe: PsiRecipe, source: Source, most: int) -> int:
+        """Stop after so many tokens; tell how many were there already."""
+        told: list[int] = []
+
+        def progress(done: int, total: int) -> None:
+            told.append(done)
+            if done >= most:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            write_token_file(recipe, source, held, tmp_path, processes=1, progress=progress)
+        return told[0]
+
+    assert write(recipe, source, 5000) == 0
+    without_last = replace(
+        source, answers=source.answers.subset(range(len(source.answers.queries) - 1))
+    )
+    for changed_recipe, changed_source, name in (
+        (recipe.model_copy(update={"seed": 4}), source, "seed"),
+        (changed(context=2048), source, "start.context"),
+        (recipe, without_last, "answers"),
+        (recipe, replace(source, rows=people()[1:]), "choices"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"groups of examples with {name}"):
+            write(changed_recipe, changed_source, 1)
+    # Ids and times of choices are new whenever a file is read.
+    anew = {"id": "anew", "created_at": datetime.now(UTC)}
+    read_again = [
+        row.model_copy(update={"pair": row.pair.model_copy(update=anew)}) for row in people()
+    ]
+    assert write(recipe, replace(source, rows=read_again), 1) == 5000
 
 
 def test_real_choices_are_asked_for_where_a_recipe_learns_from_them(
@@ -454,6 +496,7 @@ def folder(toy: Path, psi_answers: Path, tmp_path_factory: pytest.TempPathFactor
     )
     assert about["choices"] == {"people": 3}
     assert about["bytes"] < 5e6
+    assert not (out / "groups").exists()  # they went last, once about.json was there
     return out
 
 
@@ -590,7 +633,7 @@ def test_the_plan_says_what_it_takes(folder: Path, toy: Path) -> None:
     assert plan["rows_by_phase"] == [2, 3] or min(plan["rows_by_phase"]) >= 1
     assert 0.05 < plan["learned_share"] < 0.9
     assert plan["trained_M"] < plan["parameters_M"]
-    assert plan["minutes_at_most_with_measuring"] > plan["minutes"]
+    assert plan["minutes_with_asking"] > plan["minutes"]
     assert plan["expected_steps"] == pytest.approx(plan["expected_tokens"] / CONTEXT, abs=1)
 
 
@@ -621,3 +664,22 @@ def test_no_more_time_than_there_is_goes_into_asking(toy: Path, source: Source) 
         model, source.tokenizer, source.chain_format, choices, seconds=0.001, together=2
     )
     assert (report.choices, report.chains, report.readable, report.accuracy) == (0, 0, 0, {})
+
+
+def test_choices_that_there_was_no_time_for_are_left_out(
+    toy: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two choices one has a chain that was cut off: it is neither right nor wrong."""
+
+    async def written(*_: object) -> list[Completion]:
+        ends: tuple[FinishReason, ...] = ("stop", "stop", "stop", "timeout")
+        return [Completion(text="no chain", tokens=1, finish_reason=end) for end in ends]
+
+    monkeypatch.setattr("pgenrm_agent.training.held_out._written", written)
+    choices = held_out("people", people(), choices=2, history=1, seed=1)
+    model = LlamaForCausalLM.from_pretrained(toy)
+    report = measure_choices(
+        model, source.tokenizer, source.chain_format, choices, seconds=60, together=2
+    )
+    assert (report.choices, report.chains) == (1, 2)
+    assert report.accuracy["people"].comparisons == 1

@@ -260,6 +260,55 @@ def test_a_killed_run_continues_and_ends_with_all_its_steps(
         assert (further / "model" / name).read_text() == (out / "model" / name).read_text()
 
 
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A run with a checkpoint, as far as another one looks at it before it trains."""
+    checkpoint = tmp_path / "earlier" / "checkpoints" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    return tmp_path / "earlier"
+
+
+def test_a_run_keeps_to_what_it_started_from(tmp_path: Path, earlier: Path) -> None:
+    recipe, out = PsiRecipe.model_validate(RECIPE), tmp_path / "out"
+
+    def refused(start: Path | None, message: str) -> None:
+        with pytest.raises(ConfigurationError, match=message):
+            train_psi(recipe, tmp_path, out, start_from=start)
+
+    refused(earlier, "no such file")  # the data; the settings are kept by then
+    refused(None, "with start_from = 'checkpoint-3 .*None is asked")
+    weights = earlier / "checkpoints" / "checkpoint-3" / "model.safetensors"
+    weights.write_bytes(b"trained on")
+    refused(earlier, "with start_from")
+    weights.write_bytes(b"weights")
+    refused(earlier, "no such file")
+
+
+class Stopped(Exception):
+    """The tokenizer is there: nothing needs to be trained."""
+
+
+def test_a_run_that_goes_on_keeps_its_own_tokenizer(
+    tmp_path: Path, earlier: Path, psi_answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = load_answers(psi_answers / "train.jsonl.gz").texts
+    for run, size in ((earlier, 700), (tmp_path / "out", 800)):
+        train_tokenizer(texts[:200], size=size, context=3072).save_pretrained(run / "model")
+    own = (tmp_path / "out" / "model" / "tokenizer.json").read_bytes()
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr("pgenrm_agent.training.psi.Steps", stop)
+    for out, kept in ((tmp_path / "out", own), (tmp_path / "new", None)):
+        with pytest.raises(Stopped):
+            train_psi(PsiRecipe.model_validate(RECIPE), psi_answers, out, start_from=earlier)
+        taken = (earlier / "model" / "tokenizer.json").read_bytes()
+        assert (out / "model" / "tokenizer.json").read_bytes() == (kept or taken)
+
+
 def test_starting_from_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds no checkpoint to start from"):
         train_psi(PsiRecipe.load("tiny-cpu"), tmp_path, tmp_path / "out", start_from=tmp_path)

@@ -20,6 +20,7 @@ from pgenrm_agent.cli.train import app
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.engines.transformers import TransformersEngine
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.evaluation.datasets.people import place_of
 from pgenrm_agent.model_files import FORMAT_FILE
 from pgenrm_agent.training.chain_dataset import DATASET, read_dataset
 from pgenrm_agent.training.recipe import SftRecipe
@@ -157,6 +158,28 @@ def test_held_out_people_only_watch(
     assert plan.held_out % 4 == 0 < plan.held_out  # whole people
     train_sft(recipe.model_copy(update={"save_every": 1}), minute_model, chain_dataset, tmp_path)
     assert any("eval_loss" in row for row in curve(tmp_path))
+
+
+def test_people_are_held_out_of_any_split_of_people(
+    minute_model: Path, chain_dataset: Path, tmp_path: Path
+) -> None:
+    """Those to train on of `people` splits stand at 0.3 and above in the order that splits go by."""
+    row = read_dataset(chain_dataset)[0]
+    users = [f"user-{n}" for n in range(300) if place_of(f"user-{n}") >= 0.3]
+    rows = [row.model_copy(update={"user_id": user}) for user in users]
+    (tmp_path / DATASET).write_text("".join(f"{row.model_dump_json()}\n" for row in rows))
+    plan = plan_sft(changed(held_out=0.1), minute_model, tmp_path)
+    assert 0.05 * len(users) < plan.held_out < 0.15 * len(users)
+
+
+def test_the_plan_counts_the_steps_of_whole_epochs(
+    minute_model: Path, chain_dataset: Path, tmp_path: Path
+) -> None:
+    recipe = changed(rows_per_step=12, epochs=3)
+    assert plan_sft(recipe, minute_model, chain_dataset).steps == 6
+    assert plan_sft(changed(epochs=0.1), minute_model, chain_dataset).steps == 1
+    assert train_sft(recipe, minute_model, chain_dataset, tmp_path).steps == 6
+    assert curve(tmp_path)[-1]["epoch"] == pytest.approx(3)
 
 
 def test_a_row_that_is_too_long_is_left_out_whole(minute_model: Path, chain_dataset: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Mistr
 from trl import GRPOConfig, GRPOTrainer
 
 from pgenrm_agent.engines.attention import ATTENTION
+from pgenrm_agent.training.recipe import GrpoRecipe
 from pgenrm_agent.training.shared_prompt import SharedPromptTrainer, can_share
 
 
@@ -102,11 +103,16 @@ def test_the_second_process_goes_on_where_the_first_one_ends(
     assert part == whole[2:]
 
 
-def test_models_and_launchers_that_cannot_share_are_left_to_trl(
+def test_recipes_models_and_launchers_that_cannot_share_are_left_to_trl(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert can_share(LlamaConfig(), DistributedType.MULTI_CPU)
-    assert not can_share(LlamaConfig(), DistributedType.FSDP)
-    assert not can_share(MistralConfig(sliding_window=512), DistributedType.NO)
+    recipe = GrpoRecipe.load("tiny-cpu")
+    assert can_share(recipe, LlamaConfig(), DistributedType.MULTI_CPU)
+    assert not can_share(recipe, LlamaConfig(), DistributedType.FSDP)
+    assert not can_share(recipe, MistralConfig(sliding_window=512), DistributedType.NO)
+    # Layers that are computed again take no cache: chains would be read without their prompt.
+    for change in ({"recompute": True}, {"shard": True}, {"generation": "vllm-colocated"}):
+        changed = recipe.model_copy(update=change)
+        assert not can_share(changed, LlamaConfig(), DistributedType.NO)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert not can_share(LlamaConfig(), DistributedType.MULTI_GPU)
+    assert not can_share(recipe, LlamaConfig(), DistributedType.MULTI_GPU)
