@@ -128,8 +128,15 @@ def test_seeds_can_be_sampled_by_processes_of_their_own(responses: Path, tmp_pat
     sample(responses, tmp_path, ScriptedEngine(write), only=0)
     records, agreements = read_study(STUDY, answers, tmp_path)
     assert {record.seed for record in records} == {0, 1}
+    assert "timed" not in {record.part for record in records}, (
+        "others work on the machine meanwhile"
+    )
+    everything, same = run(responses, tmp_path, ScriptedEngine(write))
+    assert [record for record in everything if record.part != "timed"] == records
+    assert sum(record.part == "timed" for record in everything) == 3 * len(BUDGETS)
+    assert same == agreements
     done = ScriptedEngine(write)
-    assert run(responses, tmp_path, done) == (records, agreements)
+    assert run(responses, tmp_path, done) == (everything, agreements)
     assert not done.calls
 
 
