@@ -137,7 +137,12 @@ class Corrections(ABC):
             if key and (key not in own or moment_of(record) >= moment_of(own[key])):
                 own[key] = record
         for user_id, own in latest.items():
-            entries = self.entries(user_id)
+            # A repeated statement reads no choices, of which there may be many.
+            kinds = {type(record) for record in own.values()}
+            entries = [
+                *(_choices(self.history(user_id)) if PairRecord in kinds else ()),
+                *(_statements(self._stated(user_id)) if StatedRecord in kinds else ()),
+            ]
             newer = {entry.overruled_by for entry in entries}
             for entry in entries:
                 key = entry.id if entry.stated is None else entry.stated.model_dump_json()
