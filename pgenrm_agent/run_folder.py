@@ -35,7 +35,12 @@ def refuse_other_settings(folder: Path, settings: Mapping[str, object], *, what:
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     for name, value in asked.items():
-        if there.get(name) != value:
+        if name not in there:
+            raise ConfigurationError(
+                f"{folder} holds {what} of an earlier version, which did not keep its {name}: choose"
+                " another folder"
+            )
+        if there[name] != value:
             raise ConfigurationError(
                 f"{folder} holds {what} with {name} = {there.get(name)!r}, and {value!r} is asked"
                 " for: choose another folder"

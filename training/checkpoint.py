@@ -47,7 +47,7 @@ def unpacked(place: str | Path, out: Path) -> str:
         source = file_digest(content, "sha256").hexdigest()
     if out.exists() and not (out / SOURCE).is_file():
         raise ConfigurationError(
-            f"{path.name} is unpacked to {out}, where something else is already: move that away"
+            f"{path.name} is unpacked to {out}, where what it was unpacked from is not told: move that away"
         )
     if not out.exists() or (out / SOURCE).read_text(encoding="utf-8") != source:
         unfinished = out.with_name(f"{out.name}.unfinished")

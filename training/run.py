@@ -65,7 +65,7 @@ def refuse_several_gpus(*, launched: bool = True) -> None:
     """
     import torch
 
-    if (seen := torch.cuda.device_count()) > 1 and "RANK" not in os.environ:
+    if (seen := torch.cuda.device_count()) > 1 and not (launched and "RANK" in os.environ):
         start = f"start with accelerate launch --num_processes {seen} -m pgenrm_agent.cli ..., or "
         raise ConfigurationError(
             f"one process sees {seen} GPUs: {start if launched else ''}set CUDA_VISIBLE_DEVICES to one"

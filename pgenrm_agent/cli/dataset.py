@@ -69,14 +69,15 @@ def score_dataset(
     from pgenrm_agent.reward_model import PGenRM
     from pgenrm_agent.run_folder import label_of
 
+    # Ray's workers cannot share an embedded memory, nor the similar users in it.
+    shared = prototype if not ray_workers or is_address(memory) else 0
     job = DatasetJob(
         model=label_of(model or bundled_model()),
         engine=engine.name or "transformers",
-        # Ray's workers cannot share an embedded memory, nor the similar users in it.
-        scaling=scaling_of(individual, 0 if ray_workers and not is_address(memory) else prototype),
+        scaling=scaling_of(individual, shared),
         seed=seed,
         embedder=embedder,
-        asked_with=figures_follow_from(engine, model, memory, similar=prototype > 0),
+        asked_with=figures_follow_from(engine, model, memory, similar=shared > 0),
     )
     priced = prices_of(prices, budget)
     opened = partial(open_reward_model, memory, model, engine, embedder=embedder, prices=priced)

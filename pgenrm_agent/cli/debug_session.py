@@ -28,6 +28,8 @@ RESOURCES = (
     *("model", "engine", "base_url", "api_key_env", "max_tokens", "requests_per_minute"),
     *("chain_format", "memory", "embedder"),
 )
+OF_THE_ACCOUNT = frozenset({"api_key_env", "requests_per_minute"})
+"""Those that change nothing of what is written."""
 SEAL = "seal"
 
 
@@ -38,8 +40,9 @@ def labels_of(**options: str | None) -> dict[str, str]:
     names is not opened unless the user says so.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if memory := absolute(given.get("memory")):
-        given["memory"] = memory
+    for name in {"memory", "chain_format"} & given.keys():
+        if name == "memory" or "/" in given[name]:  # a folder, and not the name of a bundled format
+            given[name] = absolute(given[name])
     return given | {SEAL: _seal(given)} if given else {}
 
 

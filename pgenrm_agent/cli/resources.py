@@ -132,16 +132,14 @@ def figures_follow_from(
         "base_url": engine.labels.get("base_url"),
         "max_tokens": engine.labels.get("max_tokens"),
         "chain_format": f"{format_.name} {format_.digest[:12]}" if format_ else None,
-        "memory": absolute(memory),
+        "memory": absolute(memory) if memory else None,
         "prototypes": version.version if version else None,
     }
 
 
-def absolute(memory: str | None) -> str | None:
-    """Return a memory's name as it is the same from any folder."""
-    if memory is None or files.is_address(memory):
-        return memory
-    return str(Path(memory).expanduser().absolute())
+def absolute(place: str) -> str:
+    """Return the name of a folder or a server as it is the same from any folder."""
+    return place if files.is_address(place) else str(Path(place).expanduser().absolute())
 
 
 def check_server(context: typer.Context, server: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pgenrm_agent.cli.debug_session import RESOURCES, labels_of, open_session
+from pgenrm_agent.cli.debug_session import OF_THE_ACCOUNT, RESOURCES, labels_of, open_session
 from pgenrm_agent.cli.engine_choice import EngineChoice, chooses_engine
 from pgenrm_agent.cli.listening import address_of, listening
 from pgenrm_agent.cli.options import (
@@ -74,7 +74,7 @@ def studio(
                 token=token,
                 scaling=scaling,
                 labels=labels,
-                resources=RESOURCES,
+                resources=[name for name in RESOURCES if name not in OF_THE_ACCOUNT],
                 known_users=partial(_known_users, memory),
             ),
             log_level="warning",

@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _FILLERS = """
     a all always am an and answer answers anymore are be best can could do for get give i i'd i'm in is it
     just keep like likes liked love loves make me more most much my need now of on only please prefer
-    prefers preferred really replies reply response responses should so the them to use using usually
+    prefers preferred really replies reply response responses should so the them to too use using usually
     very want wants will with would write you your
 """
 _NEGATIONS = """
@@ -125,11 +125,11 @@ def _meaning(text: str) -> dict[str, bool]:
     for clause in re.split(r"[.;:!?,]|\bbut\b|\band\b", said):
         words = _WORD.findall(clause)
         wished = not any(word in NEGATIONS for word in words)
-        for word in words:
-            if word in FILLERS or word in NEGATIONS or word == "too":
+        for before, word in zip(["", *words], words, strict=False):
+            if word in FILLERS or word in NEGATIONS:
                 continue
             about, side = SIDES.get(word, (_singular(word), True))
-            if "too" in words:  # "not too short" sets a limit, and does not ask for what is long
+            if before == "too":  # "not too short" sets a limit, and does not ask for what is long
                 about, side = f"too {_singular(word)}", True
             meaning[about] = side is wished
     return meaning

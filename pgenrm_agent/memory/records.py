@@ -65,6 +65,11 @@ def moment_of(record: PairRecord | StatedRecord) -> datetime:
     return record.pair.created_at if isinstance(record, PairRecord) else record.created_at
 
 
+def has_moment(record: Record) -> bool:
+    """Return whether a row said when it was chosen; a choice that does not gets the time of its reading."""
+    return not isinstance(record, PairRecord) or "created_at" in record.pair.model_fields_set
+
+
 def read_record(row: object, where: str) -> Record:
     """Validate one row: an exported one, or a choice by its fields, as `pgenrm eval` reads it.
 

@@ -36,6 +36,7 @@ from pgenrm_agent.memory.records import (
     Record,
     StatedRecord,
     UserSummary,
+    has_moment,
     read_record,
 )
 from pgenrm_agent.memory.rows import (
@@ -336,7 +337,7 @@ class UserMemory(Corrections):
             self._store, records, lambda index: f"{source}, line {lines[index]}: "
         )
         if written.new < len(records):
-            self._again(records)
+            self._again(record for record in records if has_moment(record))
         return written.new
 
     def export_jsonl(

@@ -68,8 +68,7 @@ def read_source(
         cases = tuple(read_obvious(part)[:limit])
         return QuestionSet(questions=[case.question for case in cases], obvious=cases)
     if _holds_questions(Path(source)):
-        every = read_questions(Path(source))
-        return QuestionSet(questions=every if limit is None else _users_in_turn(every)[:limit])
+        return QuestionSet(questions=_users_in_turn(read_questions(Path(source)))[:limit])
     plain_file(source, also=ONLY_QUESTIONS)
     splits = [name for name in get_args(Split) if name != "crowd"]
     if split not in splits:

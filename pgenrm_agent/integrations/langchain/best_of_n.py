@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
@@ -44,8 +45,8 @@ class BestOfN(RefusesInOurWords, BaseChatModel):
     `left_out` says why. Its usage is that of all n answers.
 
     Who streams a graph's messages gets the answer that was taken, and not the n drafts. LangChain's
-    global cache is not used: what is best depends on what is remembered, and n answers out of a cache
-    are the same.
+    global cache is not used, nor by a chat model that is wrapped: what is best depends on what is
+    remembered, and n answers out of a cache are the same.
 
     Raises ConfigurationError when it is made with a field that is of no use, nobody is named or no
     question is in the messages, and what the wrapped model raises where every answer fails.
@@ -264,9 +265,11 @@ def _heard_by(run: BaseRunManager | None) -> RunnableConfig:
 def _uncached(
     model: Runnable[LanguageModelInput, AIMessage],
 ) -> Runnable[LanguageModelInput, AIMessage]:
-    """Let a model answer anew each time: out of a cache all n answers would be the same."""
+    """Let a chat model answer anew each time: out of a cache all n answers would be the same."""
     if isinstance(model, BaseChatModel):
-        return model.model_copy(update={"cache": False})
+        cached = get_llm_cache() if model.cache is None else model.cache
+        # A copy only where one is needed: it would begin anew where a model counts its calls.
+        return model.model_copy(update={"cache": False}) if cached else model
     if isinstance(model, RunnableBinding):
         return model.model_copy(update={"bound": _uncached(model.bound)})
     return model

@@ -133,6 +133,7 @@ class StoppingMiddleware:
                 raise
             message = "the server is being stopped: try again when it has come back"
             await error_response(503, message, CLOSE, code="stopping")(scope, receive, send)
+            raise
 
 
 class MetricsMiddleware:

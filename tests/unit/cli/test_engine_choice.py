@@ -16,7 +16,7 @@ from scripted_server import ScriptedServer, completion
 from typer.main import get_command
 
 from pgenrm_agent.cli.app import app
-from pgenrm_agent.cli.debug_session import RESOURCES
+from pgenrm_agent.cli.debug_session import RESOURCES, labels_of
 from pgenrm_agent.cli.engine_choice import EngineChoice
 from pgenrm_agent.cli.resources import figures_follow_from
 from pgenrm_agent.errors import ConfigurationError
@@ -151,6 +151,14 @@ def test_a_run_keeps_its_server_and_no_key(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(labels) <= set(RESOURCES), "else the run goes on without it"
     secret = EngineChoice("openai", "http://me:hunter2@host:1/v1?version=2").labels
     assert secret["base_url"] == "http://host:1/v1?version=2"
+
+
+def test_a_run_finds_its_folders_again_from_anywhere(tmp_path: Path) -> None:
+    labels = labels_of(memory="people", chain_format="./mine")
+    assert labels["memory"] == str(tmp_path / "people")
+    assert labels["chain_format"] == str(tmp_path / "mine")
+    assert labels_of(chain_format="published")["chain_format"] == "published"
+    assert labels_of(memory="http://host:1")["memory"] == "http://host:1"
 
 
 @pytest.mark.parametrize("user", ["me:hunter2@", "hunter2@", ":hunter2@"])

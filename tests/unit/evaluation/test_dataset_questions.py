@@ -73,7 +73,8 @@ def test_few_questions_of_a_file_of_questions_are_many_users(choices: str, tmp_p
     users = {question.user_id for question in everything}
     few = read_source(str(file), split="test", history=2, seed=1, limit=len(users)).questions
     assert {question.user_id for question in few} == users
-    assert read_source(str(file), split="test", history=2, seed=1).questions == by_user
+    # The same order without a limit: a run with more goes on where one with fewer was.
+    assert read_source(str(file), split="test", history=2, seed=1).questions[: len(users)] == few
 
 
 def test_the_same_data_and_seed_are_the_same_questions(choices: str) -> None:

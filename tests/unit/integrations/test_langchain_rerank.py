@@ -13,7 +13,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.globals import set_llm_cache
-from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.retrievers import BaseRetriever
@@ -248,6 +248,12 @@ async def test_nobody_gets_another_users_answer_from_a_cache(rm: PGenRM) -> None
         assert named[0]._get_llm_string() != named[1]._get_llm_string()
     finally:
         set_llm_cache(None)
+
+
+def test_a_model_that_counts_its_calls_goes_on_counting(rm: PGenRM) -> None:
+    inner = FakeListChatModel(responses=["Fair. 5", "Good. 9", "Poor. 2", "Fine. 7"])
+    best = BestOfN(model=inner, reward_model=rm, n=2, user_id="ada")
+    assert [best.invoke("How?").content, best.invoke("How?").content] == ["Good. 9", "Fine. 7"]
 
 
 def test_who_streams_messages_gets_the_answer_and_not_the_drafts(rm: PGenRM) -> None:

@@ -77,6 +77,8 @@ def test_other_choices_contradict_nothing() -> None:
         ("I am vegetarian", "I am not vegetarian anymore"),
         ("I eat meat", "I no longer eat meat"),
         ("Not too long.", "It should not be too long"),
+        ("Use emojis too", "No emojis"),
+        ("I like short answers too", "I want long answers"),
         ("Be direct.", "Don't be direct"),
     ],
 )

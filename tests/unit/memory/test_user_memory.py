@@ -526,6 +526,10 @@ def test_whoever_changes_their_mind_back_in_an_import_is_taken_at_their_last_wor
     assert stands() == (["A"], ["short answers"])
     assert memory.import_([chose("B", "A", 4), chose("A", "B", 2), said("long answers", 5)]) == 0
     assert stands() == (["B"], ["long answers"])
+    # A row that does not say when is no later word, however often it is read.
+    untimed: dict[str, JsonValue] = {"user_id": user, "query": "q", "chosen": "A", "rejected": "B"}
+    assert memory.import_([untimed]) == 0
+    assert stands() == (["B"], ["long answers"])
     exported = list(memory.export(user))
     memory.forget(user)
     memory.import_(exported)

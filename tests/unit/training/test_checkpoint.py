@@ -36,6 +36,8 @@ def test_what_was_not_unpacked_is_left_alone(tmp_path: Path) -> None:
     file.touch()
     out.mkdir()
     (out / "mine.txt").touch()
-    with pytest.raises(ConfigurationError, match="something else is already: move that away"):
+    with pytest.raises(
+        ConfigurationError, match="what it was unpacked from is not told: move that away"
+    ):
         unpacked(file, out)
     assert (out / "mine.txt").is_file()
