@@ -29,7 +29,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
 from pgenrm_agent.aggregation import aggregate as aggregate_chains
-from pgenrm_agent.aggregation import best_of, rank
+from pgenrm_agent.aggregation import best_of, leader_holds, rank
 from pgenrm_agent.chain import read_persona
 from pgenrm_agent.errors import (
     ChainError,
@@ -324,7 +324,7 @@ async def aggregate(
 
 
 def sure_enough(state: EvaluationState) -> Literal["derive_persona", "__end__"]:
-    """Decide after `aggregate` whether the best candidate is so with the probability asked for.
+    """Decide after `aggregate` whether the leader holds with the probability asked for.
 
     Without `stop_when_sure` there is one round, which is the whole budget.
     """
@@ -334,9 +334,10 @@ def sure_enough(state: EvaluationState) -> Literal["derive_persona", "__end__"]:
     evaluation = state["evaluation"]
     if evaluation is None or scaling.stop_when_sure is None:
         return "derive_persona"
-    scores = Evaluation.model_validate(evaluation).scores
-    surest = max(score.probability_best or 0.0 for score in scores)
-    return "__end__" if surest >= scaling.stop_when_sure else "derive_persona"
+    result = Evaluation.model_validate(evaluation)
+    shown = [candidate.id for candidate in result.request.candidates if not candidate.unusable]
+    sure = leader_holds(shown, result.chains, seed=result.seed)
+    return "__end__" if sure >= scaling.stop_when_sure else "derive_persona"
 
 
 # --- finding similar people -------------------------------------------------------------------

@@ -13,22 +13,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pgenrm_agent.common_basis import common_basis
 from pgenrm_agent.confidence import (
     CHAIN_NOISE,
+    SAMPLING_NOISE,
     TIE,
     ChainNoise,
     column_means,
-    covariance_of_chains,
+    column_variances,
     probability_best,
 )
-from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import CandidateScore, ChainFailure, Evaluation, EvaluationChain, Level
 
 Floats = NDArray[np.float64]
 
 # Two neighbors have half of a score by Eq. 9, a quarter each; one alone would have half.
 LARGEST_NEIGHBOR_SHARE = 1 / 4
+FEWEST_TO_HOLD = 4
+"""Fewest chains by which a leader may be settled."""
 
 
 def aggregate(
@@ -37,24 +38,24 @@ def aggregate(
     failures: Sequence[ChainFailure] = (),
     *,
     unusable: Mapping[str, str] | None = None,
-    level_weights: Mapping[Level, float] | None = None,
     seed: int = 0,
     noise: ChainNoise = CHAIN_NOISE,
 ) -> tuple[CandidateScore, ...]:
     """Score each candidate from the totals of its chains (paper Eq. 9); the request's order.
 
-    Candidates are compared on the chains that are complete over them: see `common_basis`.
+    A chain counts only with totals for all candidates that it was shown (`ParsedChain.incomplete`),
+    so a strict chain is strict with all that it judges. Where candidates are judged in groups, each
+    chain has those of its group.
 
-    The mean is `sum over levels of weight * mean of the level's chains`, where the weights are
-    normalized over the levels that scored this candidate. By default they are equal: Eq. 9 divided
+    The mean is that of the levels' means, over the levels that scored this candidate: Eq. 9 divided
     by the number of levels present, on the marks' own 1-10 scale.
 
     No neighbor has more than LARGEST_NEIGHBOR_SHARE of a mean, so that one poisoned history cannot
-    decide a score: with `w` the prototype level's normalized weight and `f` the largest part of its
-    chains over the candidate that one neighbor has (1/n for n neighbors), the level weighs
-    `min(w, LARGEST_NEIGHBOR_SHARE / f)`, and the user's own chains the rest. With equal weights that
-    differs from Eq. 9 for a single neighbor only: 1/4 and 3/4. A candidate that the user's own chains
-    did not score, or a weight of 0 for them, leaves nobody to give the rest to, and the bound is void.
+    decide a score: with `f` the largest part of the prototype level's chains over the candidate that one
+    neighbor has (1/n for n neighbors), that level weighs `min(1/2, LARGEST_NEIGHBOR_SHARE / f)`, and
+    the user's own chains the rest. That differs from Eq. 9 for a single neighbor only: 1/4 and 3/4.
+    Where the user's own chains did not score the candidate, nobody is there to take the rest, and the
+    bound is void.
 
     The standard error is that of this mean, from the unbiased variance of each level's chains. A
     level with a single chain borrows the other level's variance; None where no level has two.
@@ -65,13 +66,7 @@ def aggregate(
 
     unusable: candidates that were in no prompt, with the reason why. They are not scored, and the others
     are compared as if they were not there.
-
-    Raises ConfigurationError for a weight that is negative or not finite, or for weights that are
-    all 0.
     """
-    weights = _check_weights(level_weights)
-    usable = chains
-    chains, left_out = common_basis(candidate_ids, usable)
     levels: list[Level] = [
         level for level in ("individual", "prototype") if any(c.level == level for c in chains)
     ]
@@ -80,26 +75,24 @@ def aggregate(
     per_level = [column_means(table) for table in totals]
 
     number = len(candidate_ids)
-    compared = np.array([candidate_id not in left_out for candidate_id in candidate_ids])
-    raw = np.zeros((len(levels), number))
-    for row, level in enumerate(levels):
-        raw[row] = np.where(compared & (counts[row] > 0), weights[level], 0.0)
-    weight_sum = raw.sum(axis=0) if levels else np.zeros(number)
-    scored = weight_sum > 0
-    share = np.divide(raw, weight_sum, out=np.zeros_like(raw), where=scored)
+    present = np.array([count > 0 for count in counts], dtype=float).reshape(len(levels), number)
+    scored = present.any(axis=0)
+    share = np.divide(present, present.sum(axis=0), out=np.zeros_like(present), where=scored)
     if len(levels) == 2:
         largest = _largest_part([c for c in chains if c.level == "prototype"], totals[1])
         bound = np.divide(
-            LARGEST_NEIGHBOR_SHARE, largest, out=np.ones(number), where=(largest > 0) & (raw[0] > 0)
+            LARGEST_NEIGHBOR_SHARE,
+            largest,
+            out=np.ones(number),
+            where=(largest > 0) & (present[0] > 0),
         )
         share[1] = np.minimum(share[1], bound)
-        share[0] = np.where(raw[0] > 0, 1.0 - share[1], 0.0)
+        share[0] = np.where(present[0] > 0, 1.0 - share[1], 0.0)
     means = np.zeros(number)
     for row in range(len(levels)):
         means += share[row] * np.where(share[row] > 0, per_level[row], 0.0)
 
-    covariance = _covariance_of_means(totals, share)
-    variances = np.diagonal(covariance)
+    variances = _variances_of_means(totals, counts, share)
     shown = np.array([candidate_id not in (unusable or {}) for candidate_id in candidate_ids])
     # Of a candidate that is shown and not scored nobody knows whether it is the best.
     chances = _chances(totals, share, shown, seed, noise) if scored[shown].all() else None
@@ -122,12 +115,27 @@ def aggregate(
         else CandidateScore(
             candidate_id=candidate_id,
             outcome="not_scored",
-            reason=(unusable or {}).get(candidate_id)
-            or left_out.get(candidate_id)
-            or _why_not(usable, failures),
+            reason=(unusable or {}).get(candidate_id) or _why_not(chains, failures),
         )
         for column, candidate_id in enumerate(candidate_ids)
     )
+
+
+def leader_holds(
+    candidate_ids: Sequence[str], chains: Sequence[EvaluationChain], *, seed: int = 0
+) -> float:
+    """Return the probability that further chains leave the same candidate in front, 0-1.
+
+    Whether the user likes it best is another question (`CandidateScore.probability_best`), of which
+    further chains tell little. 0 where a candidate has fewer than FEWEST_TO_HOLD chains, since two or
+    three can agree by accident.
+
+    candidate_ids: those that were shown.
+    """
+    scores = aggregate(candidate_ids, chains, seed=seed, noise=SAMPLING_NOISE)
+    if min((score.chains for score in scores), default=0) < FEWEST_TO_HOLD:
+        return 0.0
+    return max(score.probability_best or 0.0 for score in scores)
 
 
 def rank(scores: Sequence[CandidateScore]) -> tuple[str, ...]:
@@ -201,20 +209,6 @@ def _criteria(chain: EvaluationChain) -> int:
     return len(chain.rubric.criteria) if chain.rubric else 1
 
 
-def _check_weights(level_weights: Mapping[Level, float] | None) -> dict[Level, float]:
-    weights: dict[Level, float] = {"individual": 1.0, "prototype": 1.0}
-    if level_weights is None:
-        return weights
-    weights = {level: float(level_weights.get(level, 0.0)) for level in weights}
-    bad = [f"{name}={w:g}" for name, w in weights.items() if not math.isfinite(w) or w < 0]
-    if bad or not any(weights.values()):
-        raise ConfigurationError(
-            f"level_weights {', '.join(bad) or 'are all 0'}: pass finite weights of at least 0, "
-            "one of them above 0"
-        )
-    return weights
-
-
 def _totals(candidate_ids: Sequence[str], chains: Sequence[EvaluationChain]) -> Floats:
     """Chains x candidates; NaN where a chain has no total for the candidate."""
     return np.array(
@@ -238,25 +232,20 @@ def _largest_part(chains: Sequence[EvaluationChain], table: Floats) -> Floats:
     return parts
 
 
-def _covariance_of_means(totals: Sequence[Floats], share: Floats) -> Floats:
-    """Covariance of the candidates' means. NaN on the diagonal where no spread is known."""
-    number = share.shape[1]
-    spreads = [covariance_of_chains(table) for table in totals]
-    covariance = np.zeros((number, number))
-    for row, table in enumerate(totals):
+def _variances_of_means(
+    totals: Sequence[Floats], counts: Sequence[NDArray[np.int_]], share: Floats
+) -> Floats:
+    """Variances of the candidates' means. NaN where no spread is known."""
+    spreads = [column_variances(table) for table in totals]
+    variances = np.zeros(share.shape[1])
+    for row, count in enumerate(counts):
         spread = spreads[row]
         for level_spread in spreads:
             spread = np.where(np.isnan(spread), level_spread, spread)
-        # A pair that never met twice tells nothing of a covariance: take none.
-        off_diagonal = ~np.eye(number, dtype=bool)
-        spread = np.where(off_diagonal & np.isnan(spread), 0.0, spread)
-        present = (~np.isnan(table)).astype(np.float64)
-        together = present.T @ present
-        count = np.maximum(present.sum(axis=0), 1.0)
-        part = np.outer(share[row] / count, share[row] / count) * together
         # An absent level has no share and adds nothing, whatever its spread (0 * NaN is NaN).
-        covariance += np.where(part > 0, part * spread, 0.0)
-    return covariance
+        part = share[row] ** 2 / np.maximum(count, 1)
+        variances += np.where(part > 0, part * spread, 0.0)
+    return variances
 
 
 def _chances(

@@ -52,6 +52,9 @@ class Posterior(NamedTuple):
 CHAIN_NOISE = ChainNoise(chains=7.2, spread=0.96, bias=2.25, lapse=0.02)
 """Measured with the bundled model on 400 validation users: see docs/notebook/log.md."""
 
+SAMPLING_NOISE = CHAIN_NOISE._replace(bias=0.0, lapse=0.0)
+"""The part of it that more chains take away."""
+
 FEWEST_CHAINS = 2
 """Fewest chains by which a probability is told."""
 # Totals are weighted means of integer marks; sums in another order differ in the last bits only.
@@ -115,6 +118,17 @@ def column_means(table: Floats) -> Floats:
     total = np.where(present, table, 0.0).sum(axis=0)
     means: Floats = np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0)
     return means
+
+
+def column_variances(table: Floats) -> Floats:
+    """Return the unbiased variance of each column's numbers; NaN for one with fewer than two."""
+    present = ~np.isnan(table)
+    count = present.sum(axis=0)
+    squares = np.where(present, (table - column_means(table)) ** 2, 0.0).sum(axis=0)
+    variances: Floats = np.divide(
+        squares, count - 1, out=np.full(table.shape[1], np.nan), where=count > 1
+    )
+    return variances
 
 
 def covariance_of_chains(table: Floats) -> Floats:

@@ -24,7 +24,7 @@ MAX_PLANNED = 65_536
 """Most chains of one level in an evaluation, its groups of candidates counted."""
 
 # With `stop_when_sure` the budget is spent in up to this many rounds; the first has at least this
-# many chains, since two or three can agree by accident.
+# many chains, since fewer settle nothing (`aggregation.FEWEST_TO_HOLD`).
 ROUNDS = 4
 FEWEST_IN_FIRST_ROUND = 4
 

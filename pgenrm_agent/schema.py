@@ -258,7 +258,7 @@ class Scaling(Model):
     prototype: n, chains sampled with similar users' signals, one each.
     history: h, past choices shown in a prompt.
     resamples: rounds in which unparseable chains are sampled again.
-    stop_when_sure: end early once P(best candidate is best) reaches this value.
+    stop_when_sure: end early once further chains leave the same candidate in front with this probability.
     seed: None draws one and reports it.
     """
 

@@ -119,7 +119,10 @@ class Settings(BaseSettings):
     individual: Chains = Field(8, description="Evaluation chains with the user's own choices.")
     prototype: Chains = Field(4, description="Evaluation chains with similar users' choices.")
     stop_when_sure: float | None = Field(
-        None, gt=0.5, lt=1, description="Probability of being best at which sampling ends early."
+        None,
+        gt=0.5,
+        lt=1,
+        description="Probability that the leader holds, at which sampling ends early.",
     )
     seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of scores; else drawn.")
     prices: Annotated[str, AfterValidator(_checked_prices)] | None = Field(

@@ -185,7 +185,7 @@ SureOption = Annotated[
         "--stop-when-sure",
         min=0.5,
         max=1.0,
-        help="End early once the best answer is the best with this probability.",
+        help="End early once more chains leave the same answer in front with this probability.",
         **from_setting("stop_when_sure", "never"),
     ),
 ]

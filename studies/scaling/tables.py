@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pgenrm_agent.aggregation import aggregate
+from pgenrm_agent.aggregation import aggregate, leader_holds
 from pgenrm_agent.evaluation.metrics import (
     CHANCE,
     Accuracy,
@@ -30,7 +30,7 @@ from pgenrm_agent.evaluation.metrics import (
 )
 from pgenrm_agent.fields import Model
 from pgenrm_agent.sampling import plan_rounds
-from pgenrm_agent.schema import CandidateScore, EvaluationChain, Persona
+from pgenrm_agent.schema import EvaluationChain, Persona
 from studies.scaling.pool import BUDGETS, Budget, Part, SampledChain, ScalingRecord
 from studies.scaling.population import CHOSEN, UNREFINED, Agreement
 
@@ -344,43 +344,39 @@ def _stopping(threshold: float, pool: Sequence[_Pooled]) -> StoppingRow:
 
 
 def _until_sure(block: Sequence[SampledChain], threshold: float) -> list[SampledChain]:
-    """Return the chains that are sampled by when the favorite is that sure to be best."""
+    """Return the chains that are sampled by when the leader holds with that probability."""
     individual = [chain for chain in block if chain.level == "individual"]
     others = [chain for chain in block if chain.level == "prototype"]
     used: list[SampledChain] = []
     for own, shared in plan_rounds(*STOPPING_BUDGET):
         used = [*individual[:own], *others[:shared]]
-        surest = max((score.probability_best or 0.0 for score in _scores(used)), default=0.0)
-        if surest >= threshold:
+        if leader_holds(IDS, _chains(used)) >= threshold:
             break
     return used
 
 
 def _credit(chains: Sequence[SampledChain]) -> float:
-    chosen, rejected = (score.mean for score in _scores(chains))
+    chosen, rejected = (score.mean for score in aggregate(IDS, _chains(chains)))
     return credit(chosen, rejected)
 
 
-def _scores(chains: Sequence[SampledChain]) -> tuple[CandidateScore, ...]:
-    return aggregate(
-        IDS,
-        [
-            EvaluationChain(
-                level=chain.level,
-                signals_of=f"neighbor {number}" if chain.level == "prototype" else "-",
-                order=(0, 1) if chain.chosen_first else (1, 0),
-                persona=Persona(text="-"),
-                rubric=None,
-                marks={},
-                reported={},
-                totals={"chosen": chain.chosen, "rejected": chain.rejected},
-                text="",
-                tokens=chain.tokens,
-                seed=0,
-            )
-            for number, chain in enumerate(chains)
-        ],
-    )
+def _chains(chains: Sequence[SampledChain]) -> list[EvaluationChain]:
+    return [
+        EvaluationChain(
+            level=chain.level,
+            signals_of=f"neighbor {number}" if chain.level == "prototype" else "-",
+            order=(0, 1) if chain.chosen_first else (1, 0),
+            persona=Persona(text="-"),
+            rubric=None,
+            marks={},
+            reported={},
+            totals={"chosen": chain.chosen, "rejected": chain.rejected},
+            text="",
+            tokens=chain.tokens,
+            seed=0,
+        )
+        for number, chain in enumerate(chains)
+    ]
 
 
 def _by_seed(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgenrm_agent.aggregation import aggregate, best_of, count_reasons, rank
+from pgenrm_agent.aggregation import aggregate, best_of, count_reasons, leader_holds, rank
 from pgenrm_agent.confidence import ChainNoise
-from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.schema import CandidateScore, ChainFailure, EvaluationChain, Level, Persona
 
 Table = list[list[float | None]]
@@ -140,18 +138,9 @@ def test_one_neighbor_moves_no_mean_by_more_than_a_quarter_of_what_they_changed(
     own = data.draw(st.lists(row, min_size=1, max_size=9))
     theirs = data.draw(st.lists(row, min_size=neighbors, max_size=neighbors))
     poisoned = [data.draw(row), *theirs[1:]]
-    weights = data.draw(
-        st.none()
-        | st.fixed_dictionaries({"individual": st.floats(0.1, 9), "prototype": st.floats(0, 9)})
-    )
     ids = [f"c{i}" for i in range(columns)]
     before, after = (
-        aggregate(
-            ids,
-            chains(own) + chains(table, "prototype"),
-            level_weights=cast("dict[Level, float] | None", weights),
-        )
-        for table in (theirs, poisoned)
+        aggregate(ids, chains(own) + chains(table, "prototype")) for table in (theirs, poisoned)
     )
     for column, (honest, moved) in enumerate(zip(before, after, strict=True)):
         assert honest.mean is not None
@@ -178,33 +167,10 @@ def test_from_two_neighbors_on_levels_weigh_the_same(neighbors: int, expected: f
 
 
 def test_without_chains_of_the_users_own_neighbors_are_all_there_is() -> None:
-    ((alone,), (unweighted,)) = (
-        aggregate(["c0"], chains([[8.0]], "prototype")),
-        aggregate(
-            ["c0"], chains([[1.0]]) + chains([[8.0]], "prototype"), level_weights={"prototype": 1}
-        ),
-    )
-    assert (alone.mean, unweighted.mean) == (8.0, 8.0)
+    assert means(aggregate(["c0"], chains([[8.0]], "prototype"))) == [8.0]
     # What the user's own chains did not score is scored by its neighbor alone.
     mixed = chains([[2.0, None]]) + chains([[6.0, 6.0]], "prototype")
     assert means(aggregate(["c0", "c1"], mixed)) == [3.0, 6.0]
-
-
-def test_level_weights_shift_the_mean_and_an_absent_level_takes_no_weight() -> None:
-    both = chains([[8.0]]) + chains([[2.0]], "prototype")
-    assert means(aggregate(["c0"], both, level_weights={"individual": 3, "prototype": 1})) == [6.5]
-    assert means(aggregate(["c0"], both, level_weights={"individual": 1})) == [8.0]
-    alone = chains([[8.0]])
-    assert means(aggregate(["c0"], alone, level_weights={"individual": 1, "prototype": 9})) == [8.0]
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [{"individual": 0.0, "prototype": 0.0}, {"individual": -1.0}, {"prototype": math.nan}],
-)
-def test_weights_that_weigh_nothing_are_refused(weights: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="level_weights"):
-        aggregate(["c0"], chains([[5.0]]), level_weights=cast("dict[Level, float]", weights))
 
 
 def test_a_single_chain_ranks_and_has_neither_error_nor_probability() -> None:
@@ -274,6 +240,34 @@ def test_the_same_seed_gives_the_same_probabilities() -> None:
     table = [[5.0, 6.0, 4.0], [7.0, 6.5, 6.0], [6.0, 7.0, 6.5]]
     ids = ["c0", "c1", "c2"]
     assert aggregate(ids, chains(table), seed=4) == aggregate(ids, chains(table), seed=4)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ([[5.0, 4.0]] * 4, (0.90, 0.97)),
+        ([[5.0, 4.0]] * 24, (0.995, 1.0)),  # what all chains say is not what one user thinks
+        ([[9.0, 1.0]] * 4, (0.9999, 1.0)),
+        ([[9.0, 1.0]] * 3, (0.0, 0.0)),  # three can agree by accident
+        ([[5.0, 5.0]] * 24, (0.5, 0.5)),
+        ([[9.0, 1.0], [1.0, 9.0]] * 4, (0.4, 0.6)),
+        ([[9.0, 1.0, 1.0]] * 3 + [[9.0, 1.0]], (0.0, 0.0)),
+        ([[9.0]] * 4, (1.0, 1.0)),
+        ([], (0.0, 0.0)),
+    ],
+)
+def test_a_leader_holds_that_further_chains_would_leave_in_front(
+    table: Table, expected: tuple[float, float]
+) -> None:
+    ids = [f"c{i}" for i in range(len(table[0]) if table else 2)]
+    least, most = expected
+    assert least <= leader_holds(ids, chains(table), seed=3) <= most
+
+
+def test_many_chains_settle_a_leader_and_not_what_the_user_thinks() -> None:
+    many = chains([[5.5, 4.5], [6.0, 4.0]] * 100)
+    assert leader_holds(["c0", "c1"], many) > 0.999
+    assert 0.5 < (aggregate(["c0", "c1"], many)[0].probability_best or 0) < 0.8
 
 
 def test_an_unscored_candidate_says_why_and_has_no_numbers() -> None:

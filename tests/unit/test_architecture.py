@@ -44,7 +44,6 @@ LAYERS = [
         "aggregation",
         "chain",
         "chat_messages",
-        "common_basis",
         "confidence",
         "costs",
         "evidence",

@@ -310,7 +310,17 @@ async def test_who_is_sure_stops_early(neighbors: Neighbors) -> None:
     )
     assert len(evaluation.chains) == 4
     assert state["round"] == 1
-    assert max(score.probability_best or 0 for score in evaluation.scores) >= 0.9
+
+
+async def test_fewer_than_four_chains_settle_nothing(neighbors: Neighbors) -> None:
+    """Rounds of two, three and four of each level: only the user's own come where nobody has agreed."""
+    for user in PEOPLE:
+        neighbors.memory.set_consent(user, False)
+    evaluation, state = await run(
+        "ann", neighbors, ScriptedEngine(judge), individual=4, prototype=4, stop_when_sure=0.9
+    )
+    assert len(evaluation.chains) == 4
+    assert state["round"] == 3
 
 
 async def test_who_is_not_sure_spends_the_budget_and_no_more(neighbors: Neighbors) -> None:

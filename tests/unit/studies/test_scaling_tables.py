@@ -229,8 +229,7 @@ def test_stopping_spends_less_where_all_chains_agree() -> None:
         ],
         AGREEMENT,
     )
-    # No chains make as sure as the two highest thresholds ask.
-    assert [row.chains.mean for row in sure.stopping] == [6 / 24, 6 / 24, 1.0, 1.0]
+    assert {row.chains.mean for row in sure.stopping} == {6 / 24}
     spent = [stopping[threshold].chains.mean for threshold in (0.8, 0.9, 0.95, 0.99)]
     assert spent == sorted(spent)
     assert 6 / 24 <= spent[0] < 1
