@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     )
     individual: Chains = Field(8, description="Evaluation chains with the user's own choices.")
     prototype: Chains = Field(4, description="Evaluation chains with similar users' choices.")
+    history: Annotated[int, Field(ge=0, le=64)] = Field(
+        3, description="Past choices of a user that a prompt shows, at most; drawn at random."
+    )
     stop_when_sure: float | None = Field(
         None,
         gt=0.5,

@@ -20,6 +20,7 @@ from pgenrm_agent.cli.options import (
     JsonOption,
     MemoryOption,
     ModelOption,
+    PastChoicesOption,
     PricesOption,
     PrototypeOption,
 )
@@ -45,6 +46,7 @@ def score_dataset(
     *,
     individual: IndividualOption,
     prototype: PrototypeOption,
+    history: PastChoicesOption,
     seed: FixedSeedOption,
     concurrency: ConcurrencyOption = 16,
     ray_workers: Annotated[
@@ -74,7 +76,7 @@ def score_dataset(
     job = DatasetJob(
         model=label_of(model or bundled_model()),
         engine=engine.name or "transformers",
-        scaling=scaling_of(individual, shared),
+        scaling=scaling_of(individual, shared, history=history),
         seed=seed,
         embedder=embedder,
         asked_with=figures_follow_from(engine, model, memory, similar=shared > 0),

@@ -32,6 +32,7 @@ from pgenrm_agent.cli.options import (
     JsonOption,
     MemoryOption,
     ModelOption,
+    PastChoicesOption,
     PrototypeOption,
     QueryOption,
     SeedOption,
@@ -97,6 +98,7 @@ def start(
     candidates: CandidatesArgument,
     individual: IndividualOption,
     prototype: PrototypeOption,
+    history: PastChoicesOption,
     seed: SeedOption,
     signals: Annotated[
         Path | None,
@@ -120,7 +122,7 @@ def start(
     with session_on(store, context.obj) as session:
         name = session.start(
             request,
-            scaling=scaling_of(individual, prototype, seed=seed),
+            scaling=scaling_of(individual, prototype, history=history, seed=seed),
             signals=None if signals is None else parse_signals(read_text(signals), user),
             run=run,
             labels=labels_of(model=model, memory=memory, embedder=embedder, **engine.labels),

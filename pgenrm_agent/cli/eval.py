@@ -93,7 +93,7 @@ def evaluate(
     engine: EngineChoice,
     split: Annotated[str, typer.Option(help="Split that the questions come from.")] = "test",
     limit: LimitOption = None,
-    history: PastChoicesOption = 3,
+    history: PastChoicesOption,
     individual: IndividualOption,
     prototype: SimilarOption = 0,
     temperature: TemperatureOption = 1.0,

@@ -114,7 +114,7 @@ def people(
     model: ModelOption,
     engine: EngineChoice,
     limit: LimitOption = None,
-    history: PastChoicesOption = 3,
+    history: PastChoicesOption,
     past: Annotated[
         list[int] | None,
         typer.Option(

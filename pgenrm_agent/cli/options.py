@@ -211,7 +211,14 @@ FixedSeedOption = Annotated[
 ]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the samples.")]
 PastChoicesOption = Annotated[
-    int, typer.Option("--history", min=0, max=64, help="Past choices shown, at most.")
+    int,
+    typer.Option(
+        "--history",
+        min=0,
+        max=64,
+        help="Past choices of a user that a prompt shows, at most; drawn at random.",
+        **from_setting("history", "3"),
+    ),
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many, users in turn.")

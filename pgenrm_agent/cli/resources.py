@@ -182,7 +182,12 @@ def open_judge(
 
 
 def scaling_of(
-    individual: int, prototype: int = 4, *, sure: float | None = None, seed: int | None = None
+    individual: int,
+    prototype: int = 4,
+    *,
+    history: int = 3,
+    sure: float | None = None,
+    seed: int | None = None,
 ) -> Scaling:
     """Return the scaling that the shared options describe."""
     from pgenrm_agent.schema import Scaling
@@ -194,7 +199,13 @@ def scaling_of(
             "--individual and --prototype are both 0: make one of them 1 or more"
         )
     with valid_input():
-        return Scaling(individual=individual, prototype=prototype, seed=seed, stop_when_sure=sure)
+        return Scaling(
+            individual=individual,
+            prototype=prototype,
+            history=history,
+            seed=seed,
+            stop_when_sure=sure,
+        )
 
 
 def read_text(file: Path) -> str:

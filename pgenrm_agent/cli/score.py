@@ -20,6 +20,7 @@ from pgenrm_agent.cli.options import (
     JsonOption,
     MemoryOption,
     ModelOption,
+    PastChoicesOption,
     PricesOption,
     PrototypeOption,
     QueryOption,
@@ -94,6 +95,7 @@ def _scoring(
         candidates: CandidatesArgument,
         individual: IndividualOption,
         prototype: PrototypeOption,
+        history: PastChoicesOption,
         sure: SureOption,
         seed: SeedOption,
         memory: MemoryOption,
@@ -107,7 +109,7 @@ def _scoring(
         as_json: JsonOption = False,
     ) -> None:
         check_server(context, server)
-        scaling = scaling_of(individual, prototype, sure=sure, seed=seed)
+        scaling = scaling_of(individual, prototype, history=history, sure=sure, seed=seed)
         answers = read_candidates(candidates)
         with (
             open_cache(None if server else cache) as kept,

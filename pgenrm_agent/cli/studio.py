@@ -17,6 +17,7 @@ from pgenrm_agent.cli.options import (
     IndividualOption,
     MemoryOption,
     ModelOption,
+    PastChoicesOption,
     PrototypeOption,
     SeedOption,
     StoreOption,
@@ -44,6 +45,7 @@ def studio(
     store: StoreOption,
     individual: IndividualOption,
     prototype: PrototypeOption,
+    history: PastChoicesOption,
     seed: SeedOption,
     memory: MemoryOption,
     model: ModelOption,
@@ -58,7 +60,7 @@ def studio(
     from pgenrm_agent.integrations.slow_clients import giving_up
     from pgenrm_agent.studio.app import create_studio
 
-    scaling = scaling_of(individual, prototype, seed=seed)
+    scaling = scaling_of(individual, prototype, history=history, seed=seed)
     labels = labels_of(model=model, memory=memory, embedder=embedder, **engine.labels)
     token = secrets.token_urlsafe(24)
     with ExitStack() as resources:

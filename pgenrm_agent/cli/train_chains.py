@@ -41,7 +41,7 @@ def chains(
     per_choice: Annotated[
         int, typer.Option("--chains", min=1, help="Chains written about each choice.")
     ] = 4,
-    history: PastChoicesOption = 3,
+    history: PastChoicesOption,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many choices, drawn by the seed.")
     ] = None,

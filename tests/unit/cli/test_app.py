@@ -370,6 +370,8 @@ def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None
         "How do I make tea?",
         "--individual",
         "4",
+        "--history",
+        "2",
         "--seed",
         "1",
         "--json",
@@ -383,6 +385,9 @@ def test_rerank_orders_the_answers_for_a_remembered_user(tmp_path: Path) -> None
     assert scores
     assert scores == sorted(scores, key=lambda score: -(score or 0.0))
     assert ranking.evaluation.seed == 1
+    evidence = ranking.evaluation.evidence
+    assert evidence is not None
+    assert (evidence.choices, evidence.choices_known) == (2, len(choices))
 
 
 def test_what_is_no_file_of_answers_is_told(tmp_path: Path) -> None:
