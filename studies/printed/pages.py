@@ -12,7 +12,6 @@ HTML comments before a block, which no reader sees:
     <!-- goes on running: URL -->     a server; the next block waits until the URL answers
     <!-- fields: a, b -->             of the JSON object that is printed, the page shows these fields
     <!-- draws: FILE as PATH -->      a picture that the block writes, and where the repository keeps it
-    <!-- before: SHELL COMMANDS -->   what a reader has already, from another page or of their own
 
 A line that installs something or enters an environment is not run here either; tests/system has an
 empty environment for that.
@@ -31,7 +30,7 @@ ROOT = next(
 )
 NOTEBOOK = ROOT / "docs" / "notebook"
 RUN = ("python", "sh", "console")
-MARKS = ("not run", "needs", "slow", "saved as", "goes on running", "fields", "draws", "before")
+MARKS = ("not run", "needs", "slow", "saved as", "goes on running", "fields", "draws")
 
 _BLOCK = re.compile(
     r"(?P<marks>(?:^<!--(?:(?!-->).)*-->\n+)*)"

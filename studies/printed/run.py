@@ -135,9 +135,7 @@ class Page:
         (self._folder / block.marks["saved as"]).write_text(block.text, encoding="utf-8")
 
     def run(self, block: Block) -> str:
-        """Run a block, after what a reader has already; return what it printed, or the transcript."""
-        if "before" in block.marks:
-            self._shell(block, block.marks["before"])
+        """Run a block; return what it printed, or the transcript."""
         url = block.marks.get("goes on running")
         if url is not None:
             self._stack.enter_context(self._going_on(block, self._exchanged(url)))

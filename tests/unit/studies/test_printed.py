@@ -47,10 +47,8 @@ Path("left.txt").write_text("left behind")
 old
 ```
 
-<!-- before:
-echo "before" > earlier.txt
--->
 ```sh
+echo "before" > earlier.txt
 pip install nothing-of-the-kind
 cat left.txt earlier.txt
 ```
@@ -112,7 +110,6 @@ def test_a_page_is_run_in_order_and_shows_what_it_prints() -> None:
         ("```sh\necho fine\nfalse\necho fine\n```", "exit code 1"),
         ("```sh\nno-such-command | cat\n```", "no-such-command"),
         ("```console\n$ false\n```", "exit code 1"),
-        ("<!-- before: false -->\n```sh\ntrue\n```", "exit code 1"),
         ("<!-- goes on running: http://127.0.0.1:8000/ -->\n```sh\necho died\n```", "died"),
         ("```sh\necho no JSON\n```\n\n<!-- fields: best -->\n```json\n{}\n```", "no JSON"),
         ("<!-- draws: map.svg as map.svg -->\n```sh\ntrue\n```", "map.svg"),
