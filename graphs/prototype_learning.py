@@ -15,12 +15,11 @@ import asyncio
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 
-import numpy as np
 from langgraph.channels import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -30,7 +29,7 @@ from typing_extensions import TypedDict
 from pgenrm_agent.arguments import whole_number
 from pgenrm_agent.chain import ChainFormat, read_persona
 from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estimate_work, spread
-from pgenrm_agent.embedding import Embedder, HashingEmbedder, Vectors, embedded
+from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.engines.confidential import silent, unseen
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
@@ -41,20 +40,19 @@ from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.graphs.learning_jobs import (
     Job,
     LearnedPersona,
-    OpenPersona,
     job_of,
     merged,
     open_personas,
     pairs_by_choice,
     sealed_persona,
 )
+from pgenrm_agent.graphs.learning_vectors import embedded_choices
 from pgenrm_agent.graphs.spans import build_counts, in_span, sample
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
-from pgenrm_agent.prototypes.fitting import Choices, Fit, fit_prototypes
-from pgenrm_agent.prototypes.refinement import Samples
+from pgenrm_agent.prototypes.fitting import Fit, fit_prototypes
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import PreferencePair, Prices, StatedPreference, Usage
+from pgenrm_agent.schema import Prices, Usage, UserSignals
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -62,7 +60,6 @@ if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
-EMBEDDED_AT_ONCE = 256
 PERSONAS = "personas"
 SNAPSHOT_EVERY = 1000
 """Batches after which a checkpoint holds the whole list again, so that reading it back stays short."""
@@ -144,7 +141,7 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
             if not (user.consent and user.pairs):
                 continue
             key = vault.key_of(user.user_id)
-            ids = [pair.id for pair in context.memory.history(user.user_id)]
+            ids = [pair.id for pair in _known(context.memory, user.user_id).history]
             rng = random.Random(derive_seed(context.seed, "survey", user.user_id))
             chosen = rng.sample(ids, min(context.queries, len(ids)))
             if key is not None:  # else forgotten in this moment
@@ -229,14 +226,21 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
         vault = context.memory.shared_store().vault
         keys = vault.keys_behind({persona["user"] for persona in state["personas"]})
         agreed = context.memory.consenting(key.user_id for key in keys.values())
-        pairs = {user: list(context.memory.history(user)) for user in sorted(agreed)}
+        known = {user: _known(context.memory, user) for user in sorted(agreed)}
+        pairs = {user: signals.history for user, signals in known.items()}
         personas = open_personas(state["personas"], pairs, vault)
         if not personas:
             raise ConfigurationError(
                 f"none of {len(state['jobs'])} personas could be read, of users who still agree: "
                 "use another model or chain format"
             )
-        choices = _embedded(personas, pairs, context)
+        choices = embedded_choices(
+            personas,
+            pairs,
+            context.embedder,
+            history=context.history,
+            on_progress=lambda done, total: context.on_progress("embeddings", done, total),
+        )
         fitted = context.fit(choices, context.k, context.seed)
         # Fitting takes its time: ask again.
         agreed = context.memory.consenting(agreed)
@@ -252,7 +256,7 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
             members,
             embedder=context.embedder.name,
             labels=fitted.names,
-            pairs=sum(len(own) for own in pairs.values()),
+            remembered={user: signals.choices_known or 0 for user, signals in known.items()},
             progress=written,
         )
         return {"version": version, "reason": fitted.reason}
@@ -413,20 +417,20 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
 def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     """Return the prompt of a past choice, with the user's others as history.
 
-    None if it is gone, or its user no longer takes part.
+    None if it is gone or overruled, or its user no longer takes part.
     """
     key = context.memory.shared_store().vault.keys_behind([job["user"]]).get(job["user"])
     if key is None or not context.memory.consent(key.user_id):
         return None
     user = key.user_id
-    pairs = pairs_by_choice(key, context.memory.history(user))
+    known = _known(context.memory, user)
+    pairs = pairs_by_choice(key, known.history)
     asked = pairs.pop((job["user"], job["choice"]), None)
     if asked is None:
         return None
     rng = random.Random(derive_seed(context.seed, "persona", user, asked.id))
     shown = rng.sample(list(pairs.values()), min(context.history, len(pairs)))
-    stated: Sequence[StatedPreference] = context.memory.recall(user, limit=0).stated
-    if not shown and not stated:
+    if not shown and not known.stated:
         shown = [asked]  # the only thing known of them
     answers = rng.sample([asked.chosen, asked.rejected], 2)
     turn = context.chain_format.turn(
@@ -434,7 +438,7 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
         query=asked.query,
         candidates=answers,
         history=shown,
-        stated=stated,
+        stated=known.stated,
         conversation=asked.conversation,
     )
     return Prompt(
@@ -446,54 +450,7 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     )
 
 
-def _embedded(
-    personas: Sequence[OpenPersona],
-    pairs: dict[str, list[PreferencePair]],
-    context: LearningContext,
-) -> Choices:
-    """Return one row per persona; each text is embedded once."""
-    texts = dict.fromkeys(persona.text for persona in personas)
-    for own in pairs.values():
-        for pair in own:
-            texts |= dict.fromkeys((pair.query, pair.chosen, pair.rejected))
-    every = list(texts)
-    parts = []
-    for start in range(0, len(every), EMBEDDED_AT_ONCE):
-        parts.append(embedded(context.embedder, every[start : start + EMBEDDED_AT_ONCE]))
-        done = min(start + EMBEDDED_AT_ONCE, len(every))
-        context.on_progress("embeddings", done, len(every))
-    vectors = dict(zip(every, np.concatenate(parts), strict=True))
-
-    longest = max(1, min(context.history, max(len(own) - 1 for own in pairs.values())))
-    shape = len(personas), longest, len(vectors[every[0]])
-    past_query = np.zeros(shape, dtype=np.float32)
-    past_difference = np.zeros(shape, dtype=np.float32)
-    past = np.zeros(shape[:2], dtype=bool)
-    asked: list[PreferencePair] = []
-    for row, persona in enumerate(personas):
-        others = {pair.id: pair for pair in pairs[persona.user_id]}
-        asked.append(others.pop(persona.pair_id))
-        for step, pair in enumerate(list(others.values())[-longest:]):
-            past_query[row, step] = vectors[pair.query]
-            past_difference[row, step] = vectors[pair.chosen] - vectors[pair.rejected]
-            past[row, step] = True
-
-    def stacked(wanted: Sequence[str]) -> Vectors:
-        return np.stack([vectors[text] for text in wanted])
-
-    written = tuple(persona.text for persona in personas)
-    numbers = {user: number for number, user in enumerate(pairs)}
-    samples = Samples(
-        persona=stacked(written),
-        query=stacked([pair.query for pair in asked]),
-        chosen=stacked([pair.chosen for pair in asked]),
-        rejected=stacked([pair.rejected for pair in asked]),
-        past_query=past_query,
-        past_difference=past_difference,
-        past=past,
-    )
-    return Choices(
-        samples,
-        written,
-        users=tuple(numbers[persona.user_id] for persona in personas),
-    )
+def _known(memory: UserMemory, user_id: str) -> UserSignals:
+    """Return what is known of a user, without what a newer entry overrules; choices oldest first."""
+    signals = memory.recall(user_id, selection="recent")
+    return signals.model_copy(update={"history": signals.history[::-1]})

@@ -8,7 +8,7 @@ import threading
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
@@ -31,6 +31,7 @@ __all__ = [
     "SentenceTransformerEmbedder",
     "Vectors",
     "embedded",
+    "vectors_of",
 ]
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -222,11 +223,8 @@ class RememberingEmbedder:
         missing = {
             key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors
         }
-        waiting = list(missing)
-        for start in range(0, len(waiting), _EMBEDDED_AT_ONCE):
-            batch = waiting[start : start + _EMBEDDED_AT_ONCE]
-            vectors = embedded(self._embedder, [missing[key] for key in batch])
-            self._vectors.update(zip(batch, vectors, strict=True))
+        vectors = vectors_of(self._embedder, missing.values())
+        self._vectors |= {key: vectors[text] for key, text in missing.items()}
         if not keys:
             return self._embedder.embed([])
         return np.stack([self._vectors[key] for key in keys])
@@ -357,6 +355,27 @@ def embedded(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     off = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) > 1e-3
     if off.any():
         vectors = np.where(off[:, None], _normalized(vectors), vectors)
+    return vectors
+
+
+def vectors_of(
+    embedder: Embedder,
+    texts: Iterable[str],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Vectors]:
+    """Return the vector of each text: each is embedded once, and some together.
+
+    on_progress: called with how many different texts are embedded, and how many there are.
+
+    Raises:
+        ConfigurationError: As `embedded` does.
+    """
+    every = list(dict.fromkeys(texts))
+    vectors: dict[str, Vectors] = {}
+    for start in range(0, len(every), _EMBEDDED_AT_ONCE):
+        some = every[start : start + _EMBEDDED_AT_ONCE]
+        vectors.update(zip(some, embedded(embedder, some), strict=True))
+        on_progress(len(vectors), len(every))
     return vectors
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 POINTER = "prototypes"
 CURRENT = "current"
 CENTROIDS, MEMBERS, CHANGED = "prototypes-", "members-", "changes-"
+JOINED, REMEMBERED = "joined:", "remembered"
 STAMP = "%Y%m%dT%H%M%S%f"  # begins the name of a version
 # Bulk writing: Chroma rewrites its vector index after this many rows.
 SYNC_THRESHOLD = 20_000
@@ -62,7 +63,7 @@ class PrototypeStatus(Model):
         users: Members of the version, those who joined since included.
         joined: Personas that came after it was built.
         not_members: Users who agreed to take part and are in no prototype yet.
-        pairs_since: Choices remembered since.
+        pairs_since: Choices of users who agreed that are not among what it was learned from.
     """
 
     status: Literal["none", "in_force"] = "none"
@@ -137,9 +138,11 @@ class PrototypeStore:
                 for size, label in zip(version.sizes, version.labels, strict=True)
             ),
             users=len(members),
-            joined=max(0, len(version.user_ids) - version.built_members),
+            joined=version.joined,
             not_members=sum(user.user_id not in members for user in consenting),
-            pairs_since=max(0, sum(user.pairs for user in consenting) - version.built_pairs),
+            pairs_since=sum(
+                max(0, user.pairs - version.remembered.get(user.user_id, 0)) for user in consenting
+            ),
         )
 
     # --- writing ---
@@ -151,12 +154,12 @@ class PrototypeStore:
         *,
         embedder: str,
         labels: Sequence[str] = (),
-        pairs: int = 0,
+        remembered: Mapping[str, int] | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> str:
         """Write a new version and switch to it; returns its name. Older ones are removed.
 
-        centroids: (k, d), unit length. pairs: how many past choices it was learned from.
+        centroids: (k, d), unit length. remembered: how many past choices there are of each member.
 
         Raises ConfigurationError for no members or shapes that do not fit, MemoryStoreError when it
         cannot be written, or another build, begun later, ended first; the version before, or of that
@@ -198,6 +201,7 @@ class PrototypeStore:
                             {
                                 PSEUDONYM: keys[member.user_id].pseudonym,
                                 "prototype": member.prototype,
+                                REMEMBERED: (remembered or {}).get(member.user_id, 0),
                             }
                             for member in some
                         ],
@@ -222,8 +226,6 @@ class PrototypeStore:
                             "built_at": now.isoformat(timespec="seconds"),
                             "embedder": embedder,
                             "salt": secrets.token_hex(8),
-                            "members": rows.count(),
-                            "pairs": pairs,
                         }
                     ],
                 )
@@ -251,7 +253,7 @@ class PrototypeStore:
                 if key is None:
                     return  # forgotten: nothing may be written of them any more
                 rows.upsert(
-                    ids=[f"joined:{key.pseudonym}"],
+                    ids=[JOINED + key.pseudonym],
                     embeddings=np.asarray([vector], dtype=np.float32),
                     metadatas=[{PSEUDONYM: key.pseudonym, "prototype": prototype}],
                 )
@@ -301,6 +303,8 @@ class PrototypeStore:
             pseudonyms: list[str] = []
             prototypes: list[int] = []
             vectors: list[Vectors] = []
+            remembered: dict[str, int] = {}
+            joined: list[bool] = []
             while True:
                 part = settled(
                     partial(
@@ -313,6 +317,12 @@ class PrototypeStore:
                 metadatas = part["metadatas"] or []
                 pseudonyms += [str(metadata[PSEUDONYM]) for metadata in metadatas]
                 prototypes += [int(str(metadata["prototype"])) for metadata in metadatas]
+                joined += [row_id.startswith(JOINED) for row_id in part["ids"]]
+                remembered |= {
+                    str(metadata[PSEUDONYM]): int(str(metadata[REMEMBERED]))
+                    for metadata in metadatas
+                    if REMEMBERED in metadata
+                }
                 vectors.append(np.asarray(part["embeddings"], dtype=np.float32))
                 if len(metadatas) < READ_AT_ONCE:
                     break
@@ -333,8 +343,12 @@ class PrototypeStore:
             user_ids=tuple(keys[pseudonyms[row]].user_id for row in known),
             prototype_of=np.array(prototypes, dtype=np.int64)[known],
             vectors=stacked[known],
-            built_members=int(pointer["members"]),
-            built_pairs=int(pointer["pairs"]),
+            joined=sum(joined[row] for row in known),
+            remembered={
+                keys[pseudonym].user_id: count
+                for pseudonym, count in remembered.items()
+                if pseudonym in keys
+            },
         )
 
 

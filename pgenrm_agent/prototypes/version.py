@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -34,7 +34,8 @@ class PrototypeSet:
     centroids: (k, d), unit length. labels: (k,), what a prototype's members share, in words.
     user_ids, prototype_of, vectors: one row per member persona; (m,), (m,), (m, d) of unit length.
     salt: makes the opaque names of this version's users.
-    built_members, built_pairs: how many rows the build wrote, and past choices it learned from.
+    joined: how many of the rows came after the build. remembered: how many past choices there were of
+    each user when it was made.
     """
 
     version: str
@@ -46,8 +47,8 @@ class PrototypeSet:
     user_ids: tuple[str, ...]
     prototype_of: npt.NDArray[np.int64]
     vectors: Vectors
-    built_members: int = 0
-    built_pairs: int = 0
+    joined: int = 0
+    remembered: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def k(self) -> int:
@@ -89,6 +90,7 @@ class PrototypeSet:
             user_ids=(*self.user_ids, member.user_id),
             prototype_of=np.append(self.prototype_of, member.prototype),
             vectors=np.concatenate([self.vectors, member.vector[None]]),
+            joined=self.joined + 1,
         )
 
     def similar(

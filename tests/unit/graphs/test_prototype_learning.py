@@ -21,7 +21,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from moments import every_moment
 from users_learned_from import PERSONAS, context, describe, fill, names_in_force, scoring
 
-from pgenrm_agent import PGenRM, Scaling
+from pgenrm_agent import PGenRM, PreferencePair, Scaling
+from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
 from pgenrm_agent.errors import ConfigurationError, EngineError
 from pgenrm_agent.graphs.learning_jobs import Job, merged
@@ -75,6 +76,58 @@ async def test_a_choice_is_not_shown_to_derive_the_persona_of_its_own_query(
             assert asked is not None
             assert asked[0] not in prompt.messages[0].content
             assert prompt.messages[0].content.count("Chosen:") == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after the personas"])
+async def test_what_a_newer_choice_overrules_is_neither_shown_nor_learned_from(
+    memory: UserMemory, when: str
+) -> None:
+    """The answers stand the other way round in it, so its sign would be wrong as well."""
+    taken_back = PreferencePair(query="Question 1 of 4", chosen="or not", rejected="very plain")
+
+    def take_back(*_: object) -> None:
+        memory.remember("u4", taken_back)
+
+    learned_from: list[Choices] = []
+
+    def fit(choices: Choices, k: int | None, seed: int) -> FittedPrototypes:
+        learned_from.append(choices)
+        return fit_prototypes(choices, k, seed)
+
+    def told(what: str, done: int, total: int) -> None:
+        if when != "before" and what == "personas" and done == total:
+            take_back()
+
+    if when == "before":
+        take_back()
+    engine = ScriptedEngine(describe)
+    learned = await learn_prototypes(context(memory, engine, queries=3, fit=fit, on_progress=told))
+    assert (learned.personas, learned.unreadable) == (30, 0)
+    samples = learned_from[0].samples
+    overruled = HashingEmbedder().embed(["very plain", "or not"])
+    overruled_query = HashingEmbedder().embed([taken_back.query])[0]
+    signs = {
+        bool((samples.chosen[row] == overruled[0]).all())
+        for row in np.flatnonzero((samples.query == overruled_query).all(axis=1))
+    }
+    past = (samples.past_query == overruled_query).all(axis=2) & samples.past
+    gaps = samples.past_difference[past]
+    assert (gaps == overruled[1] - overruled[0]).all()
+    if when == "before":
+        assert signs == {False}
+        shown = [prompt.messages[0].content for prompts, _ in engine.calls for prompt in prompts]
+        of_it = [text for text in shown if taken_back.query in text]
+        assert len(of_it) == 2  # for each of their two other choices
+        for text in of_it:
+            assert text.count(taken_back.query) == 1
+            assert "very plain" not in text.split(taken_back.query)[1].split("Rejected:")[0]
+    else:
+        assert signs == set()  # its persona was derived; it is not learned from
+        assert len(samples) == 29
+    status = PrototypeStore(memory).status()
+    assert (status.pairs_since, status.not_members) == (0, 0)
+    memory.remember("u1", taken_back)
+    assert PrototypeStore(memory).status().pairs_since == 1
 
 
 async def test_a_run_that_was_cut_off_samples_nothing_twice(

@@ -67,7 +67,7 @@ def test_what_was_written_is_read_back(memory: UserMemory) -> None:
         Member("ann", 1, centroids[1]),
         Member("bob", 1, centroids[1]),
     ]
-    version = store.replace(centroids, rows, embedder="e", labels=["plain", "warm"], pairs=7)
+    version = store.replace(centroids, rows, embedder="e", labels=["plain", "warm"])
     for reader in (store, PrototypeStore(memory)):
         current = reader.current()
         assert current is not None
@@ -299,13 +299,39 @@ def test_the_status_says_how_stale_a_version_is(memory: UserMemory) -> None:
         "not_members": 2,
     }
     centroids = np.eye(4, dtype=np.float32)[:2]
-    store.replace(centroids, [Member("ann", 0, centroids[0])], embedder="e", pairs=1)
+    member = Member("ann", 0, centroids[0])
+    store.replace(centroids, [member], embedder="e", remembered={"ann": 1})
     memory.remember("ann", PAIR.model_copy(update={"id": "second"}))
     status = store.status()
     assert (status.users, status.joined, status.not_members, status.pairs_since) == (1, 0, 1, 2)
     store.join("bob", centroids[1])
     status = store.status()
     assert (status.users, status.joined, status.not_members) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("gone", ["forgotten", "withdrawn"])
+def test_who_goes_hides_neither_who_joined_nor_what_was_chosen_since(
+    memory: UserMemory, gone: str
+) -> None:
+    people = ("ann", "bob", "cid", "dee")
+    for user in people:
+        memory.remember_many(user, [PAIR.model_copy(update={"id": f"{user}{n}"}) for n in range(3)])
+        memory.set_consent(user, True)
+    store = PrototypeStore(memory)
+    centroids = np.eye(4, dtype=np.float32)[:2]
+    built = [Member(user, row % 2, centroids[row % 2]) for user in people[:2] for row in range(3)]
+    store.replace(centroids, built, embedder="e", remembered=dict.fromkeys(people[:2], 3))
+    if gone == "forgotten":
+        memory.forget("ann")
+    else:
+        memory.set_consent("ann", False)
+    for user in people[2:]:
+        store.join(user, centroids[0])
+    memory.remember("bob", PAIR.model_copy(update={"id": "later"}))
+    for reader in (store, PrototypeStore(memory)):
+        status = reader.status()
+        # One more of bob, and three each of those who have only joined.
+        assert (status.joined, status.pairs_since) == (2, 7)
 
 
 def test_whoever_leaves_is_seen_to_be_gone_by_all_readers(memory: UserMemory) -> None:

@@ -214,7 +214,7 @@ def test_prototypes_are_told_to_their_tenant_without_naming_anybody(serve: Serve
                 [Member(user, number, centroids[number]) for user, number in people.items()],
                 embedder="states",
                 labels=["brief", "thorough"],
-                pairs=3,
+                remembered=dict.fromkeys(people, 1),
             )
         with running.client() as client:
             answer = client.get("/v1/prototypes").raise_for_status()
