@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from typing_extensions import TypedDict
 
+from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.memory.rows import pair_row_id
 from pgenrm_agent.memory.vault import UserKey, Vault
-from pgenrm_agent.schema import PreferencePair
+from pgenrm_agent.schema import PreferencePair, UserSignals
 
 
 class Job(TypedDict):
@@ -43,6 +44,12 @@ class OpenPersona:
 
 
 Item = TypeVar("Item", bound=Job)
+
+
+def standing_signals(memory: UserMemory, user_id: str) -> UserSignals:
+    """Return what is known of a user, without what a newer entry overrules; choices oldest first."""
+    signals = memory.recall(user_id, selection="recent")
+    return signals.model_copy(update={"history": signals.history[::-1]})
 
 
 def job_of(key: UserKey, pair_id: str) -> Job:

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
@@ -32,8 +32,21 @@ from pgenrm_agent.costs import PERSONA_SHARE, CostLedger, Estimate, Work, estima
 from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.engines.confidential import silent, unseen
 from pgenrm_agent.engines.counting import CountingEngine
-from pgenrm_agent.engines.protocol import Engine, Prompt, SamplingParams
-from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable
+from pgenrm_agent.engines.outcomes import failed_samples
+from pgenrm_agent.engines.protocol import (
+    Completion,
+    Engine,
+    Prompt,
+    SamplingParams,
+    SchemaRefused,
+)
+from pgenrm_agent.errors import (
+    ConfigurationError,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    PGenRMError,
+)
 from pgenrm_agent.fields import Model
 from pgenrm_agent.files import PRIVATE
 from pgenrm_agent.graphs.checkpoints import in_sqlite
@@ -45,6 +58,7 @@ from pgenrm_agent.graphs.learning_jobs import (
     open_personas,
     pairs_by_choice,
     sealed_persona,
+    standing_signals,
 )
 from pgenrm_agent.graphs.learning_vectors import embedded_choices
 from pgenrm_agent.graphs.spans import build_counts, in_span, sample
@@ -52,7 +66,7 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, PrototypeStore
 from pgenrm_agent.prototypes.fitting import Fit, fit_prototypes
 from pgenrm_agent.sampling import derive_seed
-from pgenrm_agent.schema import Prices, Usage, UserSignals
+from pgenrm_agent.schema import Prices, Usage
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -61,6 +75,8 @@ if TYPE_CHECKING:
 
 RETRIES = RetryPolicy(max_attempts=2, retry_on=(EngineTimeout, EngineUnavailable))
 PERSONAS = "personas"
+FAILED = ("failed", "timeout")
+"""How a sample ends of which nothing is learned about the user, or the model."""
 SNAPSHOT_EVERY = 1000
 """Batches after which a checkpoint holds the whole list again, so that reading it back stays short."""
 
@@ -101,8 +117,9 @@ class LearningContext:
 
 
 class LearningState(TypedDict, total=False):
-    """jobs: what to derive. done: how many of them are. unreadable: those without a persona.
+    """jobs: what to derive. again: those of them that failed, and come once more after all others.
 
+    done: how many of both are done. unreadable: texts without a persona. failed: jobs that failed twice.
     prompt_tokens, completion_tokens: what those that are done took.
 
     version: the new version's name, and reason: why it has as many prototypes as it has.
@@ -111,8 +128,10 @@ class LearningState(TypedDict, total=False):
     """
 
     jobs: Annotated[list[Job], DeltaChannel(merged, snapshot_frequency=SNAPSHOT_EVERY)]
+    again: Annotated[list[Job], DeltaChannel(merged, snapshot_frequency=SNAPSHOT_EVERY)]
     done: int
     unreadable: int
+    failed: int
     prompt_tokens: int
     completion_tokens: int
     personas: Annotated[
@@ -141,7 +160,7 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
             if not (user.consent and user.pairs):
                 continue
             key = vault.key_of(user.user_id)
-            ids = [pair.id for pair in _known(context.memory, user.user_id).history]
+            ids = [pair.id for pair in standing_signals(context.memory, user.user_id).history]
             rng = random.Random(derive_seed(context.seed, "survey", user.user_id))
             chosen = rng.sample(ids, min(context.queries, len(ids)))
             if key is not None:  # else forgotten in this moment
@@ -160,52 +179,79 @@ async def survey(state: LearningState, runtime: Runtime[LearningContext]) -> Lea
 async def derive_personas(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
     """Derive the next batch of personas, in one engine call: who is the user facing that query?
 
+    A sample that fails costs its job, which is tried once more: a server may be back by then, and a
+    prompt that is too long is one user's alone.
+
     Raises BudgetReached where the batch does not fit into the budget.
     """
     context = runtime.context
     vault = context.memory.shared_store().vault
     ledger = context.ledger
-    done = state["done"]
-    jobs = state["jobs"][done : done + context.batch]
+    done, again = state["done"], state.get("again", [])
+    jobs = [*state["jobs"], *again][done : done + context.batch]
     prompts = await asyncio.to_thread(lambda: [_prompt(job, context) for job in jobs])
     asked = [i for i, prompt in enumerate(prompts) if prompt is not None]  # forgotten meanwhile
     read, written = state.get("prompt_tokens", 0), state.get("completion_tokens", 0)
     ledger.set(PERSONAS, read, written, pieces=done)
     if not ledger.begin(PERSONAS, len(asked)):
-        raise ledger.end(done, len(state["jobs"]), PERSONAS)
-    chain_format = context.chain_format
-    answers = await sample(
-        context.engine,
-        [prompt for prompt in prompts if prompt is not None],
-        SamplingParams(
-            temperature=context.temperature,
-            max_tokens=chain_format.max_tokens(candidates=2),
-            stop=chain_format.turn("persona", query="-", candidates=["-"]).stop,
-        ),
-    )
+        raise ledger.end(done, len(state["jobs"]) + len(again), PERSONAS)
+    forgiven: tuple[type[PGenRMError], ...] = (SchemaRefused,)
+    if written:  # the engine has answered others: what it cannot do is these prompts' fault alone
+        last_try = done >= len(state["jobs"])
+        forgiven = (ConfigurationError, EngineError) if last_try else (ConfigurationError,)
+    answers = await _answers([p for p in prompts if p is not None], context, forgiven)
     keys = await asyncio.to_thread(vault.keys_behind, {job["user"] for job in jobs})
     personas: list[LearnedPersona] = []
-    for i, (completion,) in zip(asked, answers, strict=True):
-        text = read_persona(chain_format.join("", completion.text, "persona"))
+    failing: list[Job] = []
+    unreadable, failed = state["unreadable"], state.get("failed", 0)
+    for i, completion in zip(asked, answers, strict=True):
+        text = read_persona(context.chain_format.join("", completion.text, "persona"))
         key = keys.get(jobs[i]["user"])  # None: forgotten while it was sampled
-        if completion.finish_reason == "stop" and text is not None and key is not None:
+        if completion.finish_reason in FAILED:
+            if done + i < len(state["jobs"]):
+                failing.append(jobs[i])
+            else:
+                failed += 1
+        elif completion.finish_reason != "stop" or text is None:
+            unreadable += 1
+        elif key is not None:
             personas.append(sealed_persona(jobs[i], key, text))
         read += completion.prompt_tokens
         written += completion.tokens
     ledger.set(PERSONAS, read, written, pieces=done + len(jobs))
-    context.on_progress("personas", done + len(jobs), len(state["jobs"]))
+    total = len(state["jobs"]) + len(again) + len(failing)
+    context.on_progress("personas", done + len(jobs), total)
     return {
         "done": done + len(jobs),
-        "unreadable": state["unreadable"] + len(jobs) - len(personas),
+        "again": failing,
+        "unreadable": unreadable,
+        "failed": failed,
         "personas": personas,
         "prompt_tokens": read,
         "completion_tokens": written,
     }
 
 
+async def _answers(
+    prompts: Sequence[Prompt], context: LearningContext, forgiven: tuple[type[PGenRMError], ...]
+) -> list[Completion]:
+    """Return one sample of each prompt; failed ones where all end in an error that is `forgiven`."""
+    chain_format = context.chain_format
+    params = SamplingParams(
+        temperature=context.temperature,
+        max_tokens=chain_format.max_tokens(candidates=2),
+        stop=chain_format.turn("persona", query="-", candidates=["-"]).stop,
+    )
+    try:
+        return [completion for (completion,) in await sample(context.engine, prompts, params)]
+    except forgiven as error:
+        return failed_samples(len(prompts), str(error))
+
+
 def more(state: LearningState) -> Literal["derive_personas", "learn"]:
     """Choose the next node: another batch, or learning once all are derived."""
-    return "derive_personas" if state["done"] < len(state["jobs"]) else "learn"
+    jobs = len(state["jobs"]) + len(state.get("again", []))
+    return "derive_personas" if state["done"] < jobs else "learn"
 
 
 async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> LearningState:
@@ -226,13 +272,13 @@ async def learn(state: LearningState, runtime: Runtime[LearningContext]) -> Lear
         vault = context.memory.shared_store().vault
         keys = vault.keys_behind({persona["user"] for persona in state["personas"]})
         agreed = context.memory.consenting(key.user_id for key in keys.values())
-        known = {user: _known(context.memory, user) for user in sorted(agreed)}
+        known = {user: standing_signals(context.memory, user) for user in sorted(agreed)}
         pairs = {user: signals.history for user, signals in known.items()}
         personas = open_personas(state["personas"], pairs, vault)
         if not personas:
             raise ConfigurationError(
-                f"none of {len(state['jobs'])} personas could be read, of users who still agree: "
-                "use another model or chain format"
+                f"none of {len(state['jobs'])} personas could be read, of users who still agree "
+                f"({state.get('failed', 0)} could not be sampled): use another model or chain format"
             )
         choices = embedded_choices(
             personas,
@@ -286,7 +332,8 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Learnin
 class LearnedPrototypes(Model):
     """What a run gave. personas: texts read. unreadable: sampled texts without a persona.
 
-    reason: why there are as many prototypes as there are. usage: what the personas took.
+    failed: personas that could not be sampled, in two tries; of a user without another, nothing is
+    learned. reason: why there are as many prototypes as there are. usage: what the personas took.
     """
 
     version: str
@@ -294,6 +341,7 @@ class LearnedPrototypes(Model):
     users: int
     personas: int
     unreadable: int
+    failed: int = 0
     reason: str
     usage: Usage = Usage()
 
@@ -403,6 +451,7 @@ def _learned(state: dict[str, object], context: LearningContext) -> LearnedProto
         users=len({persona["user"] for persona in done["personas"]}),
         personas=len(done["personas"]),
         unreadable=done["unreadable"],
+        failed=done.get("failed", 0),
         reason=done["reason"],
         usage=context.ledger.usage.model_copy(
             update={
@@ -423,7 +472,7 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
     if key is None or not context.memory.consent(key.user_id):
         return None
     user = key.user_id
-    known = _known(context.memory, user)
+    known = standing_signals(context.memory, user)
     pairs = pairs_by_choice(key, known.history)
     asked = pairs.pop((job["user"], job["choice"]), None)
     if asked is None:
@@ -448,9 +497,3 @@ def _prompt(job: Job, context: LearningContext) -> Prompt | None:
         seed=derive_seed(context.seed, "sample", user, asked.id),
         confidential=True,
     )
-
-
-def _known(memory: UserMemory, user_id: str) -> UserSignals:
-    """Return what is known of a user, without what a newer entry overrules; choices oldest first."""
-    signals = memory.recall(user_id, selection="recent")
-    return signals.model_copy(update={"history": signals.history[::-1]})

@@ -54,6 +54,7 @@ def build_counts(state: Mapping[str, object]) -> Counts:
         "pgenrm.personas.asked": len(jobs),
         "pgenrm.personas.done": cast(int, state.get("done", 0)),
         "pgenrm.personas.unreadable": cast(int, state.get("unreadable", 0)),
+        "pgenrm.personas.failed": cast(int, state.get("failed", 0)),
     }
 
 

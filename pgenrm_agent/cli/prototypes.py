@@ -105,9 +105,10 @@ def status(*, memory: MemoryOption, as_json: JsonOption = False) -> None:
 
 
 def _print_learned(learned: LearnedPrototypes) -> None:
+    failed = f", {learned.failed} that could not be sampled" if learned.failed else ""
     typer.echo(
         f"version {learned.version}: {learned.prototypes} prototypes of {learned.users} users "
-        f"({learned.personas} personas, {learned.unreadable} unreadable)\n{learned.reason}"
+        f"({learned.personas} personas, {learned.unreadable} unreadable{failed})\n{learned.reason}"
     )
     if line := cost_line(learned.usage):
         typer.echo(line)
