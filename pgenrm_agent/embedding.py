@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.files import replacing
 from pgenrm_agent.model_files import hub_trouble
+from pgenrm_agent.run_folder import digest_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -128,15 +129,15 @@ class SentenceTransformerEmbedder:
                     "SentenceTransformerEmbedder of a loaded model needs a name that identifies "
                     "it: SentenceTransformerEmbedder(model, name='...')"
                 )
-            # A folder is identified by its name, so that a store survives moving the folder.
-            name = self._source.name if isinstance(self._source, Path) else str(self._source)
+            folder = Path(self._source)
+            name = _encoder_in(folder) if folder.is_dir() else str(self._source)
         self._name = f"sentence-transformers:{name}"
         self._device = device
         self._lock = threading.Lock()  # PyTorch tokenizers are not safe to share between threads
 
     @property
     def name(self) -> str:
-        """Return "sentence-transformers:" and the model's name."""
+        """Return "sentence-transformers:" and the model's id, or its folder's name and a hash."""
         return self._name
 
     @property
@@ -306,6 +307,21 @@ class ModelTokensEmbedder:
                 table = model.get_input_embeddings().weight.detach().numpy()
                 self._loaded = tokenizer, _normalized(table)
             return self._loaded
+
+
+def _encoder_in(folder: Path) -> str:
+    """Return a name for the encoder in a folder, which stays when the folder is moved.
+
+    Other weights, or another pooling of their vectors, are another space; so a folder's name is not enough.
+    """
+    modules = sorted(folder.glob("[0-9]*_*"))
+    files = [
+        file
+        for place in (folder, *modules)
+        for pattern in ("*.safetensors", "config.json", "modules.json")
+        for file in sorted(place.glob(pattern))
+    ]
+    return f"{folder.resolve().name}:{digest_of(files)}"
 
 
 def _key(text: str) -> str:

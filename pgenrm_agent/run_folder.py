@@ -48,20 +48,25 @@ def refuse_other_settings(folder: Path, settings: Mapping[str, object], *, what:
 
 
 def weights_of(folder: Path) -> str:
-    """Return a name for a model or an adapter by what its weights are, wherever its folder lies.
+    """Return a name for a model or an adapter by what its weights are, wherever its folder lies."""
+    return f"{folder.name} {digest_of(sorted(folder.glob('*.safetensors')))}"
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Return a name for what is in files of weights, by their own names, and their order.
 
     Parts of each file stand for the whole: training moves all of what it trains, and large models have
     hundreds of gigabytes.
     """
     hashed = hashlib.blake2b(digest_size=8)
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in files:
         size = file.stat().st_size
         hashed.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
             for start in range(0, size, max(SAMPLED_BYTES, size // SAMPLED_PARTS)):
                 content.seek(start)
                 hashed.update(content.read(SAMPLED_BYTES))
-    return f"{folder.name} {hashed.hexdigest()}"
+    return hashed.hexdigest()
 
 
 def label_of(model: str | Path) -> str:

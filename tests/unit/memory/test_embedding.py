@@ -103,6 +103,45 @@ def test_a_loaded_sentence_model_needs_a_name() -> None:
         SentenceTransformerEmbedder(object())  # type: ignore[arg-type]
 
 
+def encoder(folder: Path, weights: bytes = b"1", pooling: str = "mean") -> Path:
+    """A folder as sentence-transformers writes one, as far as its name goes."""
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "modules.json").write_text("[]")
+    (folder / "1_Pooling" / "config.json").write_text(pooling)
+    return folder
+
+
+def test_encoders_in_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [
+        encoder(tmp_path / "1" / "final"),
+        encoder(tmp_path / "2" / "final", weights=b"2"),
+        encoder(tmp_path / "3" / "final", pooling="cls"),
+    ]
+    dense = encoder(tmp_path / "4" / "final") / "2_Dense"
+    dense.mkdir()
+    (dense / "model.safetensors").write_bytes(b"1")
+    names = [SentenceTransformerEmbedder(folder).name for folder in (*folders, dense.parent)]
+    assert len(set(names)) == 4
+    assert all(name.startswith("sentence-transformers:final:") for name in names)
+
+
+def test_an_encoder_keeps_its_name_wherever_it_lies_and_however_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = encoder(tmp_path / "runs" / "final")
+    name = SentenceTransformerEmbedder(folder).name
+    monkeypatch.chdir(folder)
+    for source in (str(folder), f"{folder}/", ".", Path(), "../final"):
+        assert SentenceTransformerEmbedder(source).name == name
+    (folder / "README.md").write_text("Trained on a Sunday.")
+    moved = encoder(tmp_path / "elsewhere" / "final")
+    assert SentenceTransformerEmbedder(moved).name == name
+    assert SentenceTransformerEmbedder(moved, name="mine").name == "sentence-transformers:mine"
+    for hub in ("owner/final", Path("owner/final")):
+        assert SentenceTransformerEmbedder(hub).name == "sentence-transformers:owner/final"
+
+
 class Own:
     """An embedder that somebody wrote: the lengths of texts and a one, as `kind` makes of the rows."""
 
