@@ -246,8 +246,7 @@ class UserMemory(Corrections):
     def users_who_were_asked(self, query: str, *, limit: int) -> list[str]:
         """Return who made the `limit` remembered choices with the most similar queries, nearest first.
 
-        A user is in it once for each of their choices. By Chroma's vector index, so now and then one
-        of them is missed.
+        Each user is in it once. By Chroma's vector index, so now and then a choice is missed.
         """
         text_of(query, "query")
         whole_number(limit, "limit", least=1)
@@ -259,7 +258,8 @@ class UserMemory(Corrections):
                     query_embeddings=vector, n_results=limit, include=["metadatas"]
                 )
             )
-            asked = [str(metadata[PSEUDONYM]) for metadata in (got["metadatas"] or [[]])[0]]
+            metadatas = (got["metadatas"] or [[]])[0]
+            asked = list(dict.fromkeys(str(metadata[PSEUDONYM]) for metadata in metadatas))
             keys = store.vault.keys_behind(asked)
         return [keys[pseudonym].user_id for pseudonym in asked if pseudonym in keys]
 

@@ -17,8 +17,12 @@ from pgenrm_agent.memory.seal import Seal
 from pgenrm_agent.prototypes.store import PrototypeStore
 from pgenrm_agent.prototypes.version import PrototypeSet
 
-NEAR_QUERIES = 64
-"""How many remembered choices on the most similar queries speak for the prior over prototypes."""
+NEAR_QUERIES = 256
+"""How many remembered choices on the most similar queries are looked at for the prior over prototypes."""
+NEAR_USERS = 32
+"""How many of those who made them speak for it."""
+MOST_OF_A_USER = 1 / 16
+"""What each of them moves of the prior at most, however many such choices they have made."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,18 @@ class Neighbors:
         return self._seal.unseal(sealed)
 
     def prior(self, version: PrototypeSet, query: str) -> npt.NDArray[np.float64]:
-        """(k,) weights that sum to 1: the share of users, and of those near the query, in equal parts."""
+        """(k,) weights that sum to 1: the share of users, and of those near the query, in equal parts.
+
+        Where few are near the query, they have less than half (`MOST_OF_A_USER` each).
+        """
         size = version.sizes / max(1, version.sizes.sum())
-        near = np.zeros(version.k)
-        for user in self.memory.users_who_were_asked(query, limit=NEAR_QUERIES):
-            homes = version.homes.get(user)
-            if homes is not None:
-                near += np.bincount(homes, minlength=version.k) / len(homes)
-        if not near.sum():
+        near = self.memory.users_who_were_asked(query, limit=NEAR_QUERIES)
+        homes = [version.homes[user] for user in near if user in version.homes][:NEAR_USERS]
+        if not homes:
             return np.asarray(size, dtype=np.float64)
-        return np.asarray((size + near / near.sum()) / 2, dtype=np.float64)
+        part = min(0.5, len(homes) * MOST_OF_A_USER)
+        shares = [np.bincount(own, minlength=version.k) / len(own) for own in homes]
+        return np.asarray((1 - part) * size + part * np.mean(shares, axis=0), dtype=np.float64)
 
     def _version(self) -> PrototypeSet | None:
         version = self.store.current()

@@ -182,20 +182,52 @@ async def test_a_stated_wish_alone_leads_to_people_who_want_the_like(
     assert evaluation.score_of("chatty").prototype_mean == 9.0
 
 
-async def test_the_queries_neighborhood_moves_the_prior(neighbors: Neighbors) -> None:
-    memory = neighbors.memory
-    for number in range(70):
-        memory.remember(
-            "dee", PreferencePair(query=f"Feeding cats, part {number}", chosen="a", rejected="b")
-        )
+def about_cats(number: int) -> PreferencePair:
+    return PreferencePair(query=f"Feeding cats, part {number}", chosen="a", rejected="b")
+
+
+async def test_the_queries_neighborhood_moves_the_prior(
+    neighbors: Neighbors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgenrm_agent.prototypes.matching.NEAR_QUERIES", 3)
+    for number, user in enumerate(("dee", "dee", "eve")):
+        neighbors.memory.remember(user, about_cats(number))
     version = neighbors.store.current()
     assert version is not None
     elsewhere = neighbors.prior(version, "A plain question")
     cats = neighbors.prior(version, "Feeding cats")
     assert cats.sum() == pytest.approx(1)
     assert elsewhere.sum() == pytest.approx(1)
-    assert cats[1] == pytest.approx((2 / 5 + 1) / 2)
+    assert cats[1] == pytest.approx(2 / 5 + 2 / 16 * (1 - 2 / 5))
     assert cats[1] > elsewhere[1]
+
+
+@pytest.mark.parametrize("choices", [60, 300], ids=["beside others", "all that is looked at"])
+async def test_choices_of_a_single_user_hardly_move_the_prior_however_many_they_are(
+    neighbors: Neighbors, choices: int
+) -> None:
+    version = neighbors.store.current()
+    assert version is not None
+    before = neighbors.prior(version, "Feeding cats")
+    neighbors.memory.remember_many("dee", [about_cats(number) for number in range(choices)])
+    assert neighbors.memory.users_who_were_asked("Feeding cats", limit=50) == ["dee"]
+    moved = neighbors.prior(version, "Feeding cats")
+    assert np.abs(moved - before).max() <= 1 / 16
+
+
+async def test_where_many_are_near_a_query_they_have_half_of_the_prior(
+    neighbors: Neighbors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgenrm_agent.prototypes.matching.NEAR_QUERIES", 8)
+    version = neighbors.store.current()
+    assert version is not None
+    warm = version.centroids[1]
+    for number in range(8):
+        neighbors.memory.remember(f"u{number}", about_cats(number))
+        version = version.with_member(Member(f"u{number}", 1, warm))
+    prior = neighbors.prior(version, "Feeding cats")
+    # Ten of thirteen people are warm, and all eight of those near the query.
+    assert prior == pytest.approx([(3 / 13 + 0) / 2, (10 / 13 + 1) / 2])
 
 
 async def test_no_chain_of_ones_own_still_finds_the_prototype_by_ones_persona(
