@@ -178,17 +178,18 @@ class Client(Closeable):
 
         fallback: "order" for the order given, where the model or the server cannot be asked.
         """
+        asked = evaluation_request(user_id, query, candidates, conversation)
         scoring = self.ascore(
             user_id,
             query,
-            candidates,
-            conversation=conversation,
+            asked.candidates,
+            conversation=asked.conversation,
             scaling=scaling,
             signals=signals,
             timeout=timeout,
             on_progress=on_progress,
         )
-        return await ranked(scoring, fallback, user_id, query, candidates, conversation)
+        return await ranked(scoring, fallback, asked)
 
     rerank = blocking(arerank)
 

@@ -2,8 +2,7 @@
 
 The same are: what is known of the user, query, candidates, conversation, format, model, scaling
 and seed. Whatever changes one of them, a new choice of the user for instance, is another evaluation.
-Similar users enter by the version of the prototypes alone: what one of them chooses later counts
-once the entry is too old.
+An evaluation in which similar users may take part is neither kept nor looked up.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class EvaluationCache:
         return self._file
 
     def get(self, key: str) -> Evaluation | None:
-        """Return the evaluation, as one that cost nothing; None where there is none that counts."""
+        """Return the evaluation, with no usage; None where there is none that counts."""
         refuse_other(key, str, "key", "a text")
         oldest = time.time() - self._max_age_s
         try:
@@ -104,7 +103,7 @@ class EvaluationCache:
         except (OSError, sqlite3.Error, InvalidInput) as error:
             logger.warning("the cache %s cannot be read: %s", self.path, error)
             return None
-        free = Usage(model=evaluation.usage.model, cost=evaluation.usage.cost and 0.0)
+        free = Usage(model=evaluation.usage.model)
         return evaluation.model_copy(update={"usage": free, "cached": True})
 
     def forgets(self) -> int:

@@ -27,10 +27,9 @@ from pgenrm_agent.arguments import (
 from pgenrm_agent.background_loop import all_or_cancel
 from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
 from pgenrm_agent.evaluation_cache import EvaluationCache, cache_key
-from pgenrm_agent.evaluation_input import evaluation_request
 from pgenrm_agent.fields import Model
 from pgenrm_agent.ranking import Fallback, RerankResult, given_order, ranking_of
-from pgenrm_agent.schema import Candidate, Evaluation, EvaluationRequest, Message, Prices, Scaling
+from pgenrm_agent.schema import Evaluation, EvaluationRequest, Prices, Scaling
 from pgenrm_agent.tracing import Counts, span
 
 if TYPE_CHECKING:
@@ -101,8 +100,8 @@ async def evaluate(
     """Return the evaluation from the cache, or run the graph to its end and keep the result.
 
     A run whose steps are kept under a `thread_id` is always run, and so is one on a model that was
-    handed over loaded. One that was cut short by its
-    `timeout`, or lacks a score, is not kept.
+    handed over loaded, and one in which similar users may take part. One that was cut short by its
+    `timeout`, of which a call failed, or that lacks a score, is not kept.
     """
     timeout = seconds_of(timeout, "timeout")
     if timeout is not None and timeout <= 0:
@@ -143,17 +142,19 @@ async def _known_or(
 ) -> Evaluation:
     """Return the evaluation from the cache; else run it, and keep it there if it is whole."""
     key = await asyncio.to_thread(_key, given, context)
+    if key is None:
+        return await run()
     known = await asyncio.to_thread(cache.get, key)
     if known is not None:
-        return known.model_copy(update={"timings": {"total": time.perf_counter() - started}})
+        usage = known.usage.model_copy(update={"cost": None if context.prices is None else 0.0})
+        timings = {"total": time.perf_counter() - started}
+        return known.model_copy(update={"usage": usage, "timings": timings})
     forgets = await asyncio.to_thread(cache.forgets)
     evaluation = await run()
-    cut = any(failure.reason == "timeout" for failure in evaluation.failures)
-    # What comes of neighbors would outlive a neighbor's wish to go.
-    shared = any(chain.level == "prototype" for chain in evaluation.chains)
-    if cut or shared or len(evaluation.ranking) < len(evaluation.scores):
+    cut = any(failure.reason in ("timeout", "failed") for failure in evaluation.failures)
+    if cut or len(evaluation.ranking) < len(evaluation.scores):
         return evaluation
-    # Somebody may have been forgotten, or have chosen anew, while it was written.
+    # Somebody may have been forgotten, have chosen anew, or have built prototypes, while it was written.
     if await asyncio.to_thread(_key, given, context) == key:
         await asyncio.to_thread(cache.put, key, evaluation, forgets=forgets)
     return evaluation
@@ -196,18 +197,23 @@ def evaluation_counts(evaluation: Evaluation) -> Counts:
     }
 
 
-def _key(given: EvaluationInput, context: EvaluationContext) -> str:
-    """Return the key of what would be evaluated. It may read the memory, or ask a server."""
+def _key(given: EvaluationInput, context: EvaluationContext) -> str | None:
+    """Return the key of what would be evaluated. It may read the memory, or ask a server.
+
+    None where there are prototypes: what comes of similar users would outlive their wish to go, and
+    who of them takes part changes every day.
+    """
     from pgenrm_agent import __version__
     from pgenrm_agent.graphs.state import default_format, scaling_of
 
+    if scaling_of(given).prototype and context.neighbors and context.neighbors.version():
+        return None
     request = EvaluationRequest.model_validate(given["request"])
     signals: JSONObject = {"history": given.get("history"), "stated": given.get("stated")}
     if context.memory is not None and signals == {"history": None, "stated": None}:
         known = context.memory.recall(request.user_id, selection="recent")
         signals = known.model_dump(mode="json", include={"history", "stated"})
     chain_format = context.chain_format or default_format(context.engine)
-    neighbors = context.neighbors if scaling_of(given).prototype else None
     return cache_key(
         {
             "library": __version__,
@@ -217,7 +223,6 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str:
             "model": model_identity(context.engine),
             "format": [chain_format.name, chain_format.digest],
             "memory": str(getattr(context.memory, "where", "")),  # a tenant's own
-            "prototypes": neighbors.version() if neighbors else None,
             "options": [context.staged, context.max_tokens, context.show_neighbors],
         }
     )
@@ -296,10 +301,7 @@ async def run_evaluation(
 async def ranked(
     scoring: Awaitable[Evaluation],
     fallback: Fallback | None,
-    user_id: str,
-    query: str,
-    candidates: Sequence[str | Candidate],
-    conversation: Sequence[Message],
+    request: EvaluationRequest,
 ) -> RerankResult:
     """Return the ranking of an evaluation; with the fallback, the given order where no model answers."""
     if fallback not in (None, *get_args(Fallback)):
@@ -313,7 +315,7 @@ async def ranked(
     except EngineError as error:
         if fallback is None:
             raise
-        return given_order(evaluation_request(user_id, query, candidates, conversation), error)
+        return given_order(request, error)
 
 
 async def evaluate_each(

@@ -237,11 +237,12 @@ class PGenRM(Remembering):
 
         fallback: "order" for the order given, where the model cannot be asked; the result says so.
         """
+        asked = evaluation_request(user_id, query, candidates, conversation)
         scoring = self.ascore(
             user_id,
             query,
-            candidates,
-            conversation=conversation,
+            asked.candidates,
+            conversation=asked.conversation,
             scaling=scaling,
             signals=signals,
             timeout=timeout,
@@ -249,7 +250,7 @@ class PGenRM(Remembering):
             on_progress=on_progress,
             config=config,
         )
-        return await ranked(scoring, fallback, user_id, query, candidates, conversation)
+        return await ranked(scoring, fallback, asked)
 
     rerank = blocking(arerank)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pytest
 from command_line import pgenrm
 
 from pgenrm_agent import EvaluationCache, PGenRM, PreferencePair, Prices, Scaling
+from pgenrm_agent.embedding import HashingEmbedder
+from pgenrm_agent.engines.protocol import Completion, FinishReason, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, MemoryStoreError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member
@@ -308,6 +310,101 @@ def test_prototypes_that_take_no_part_are_no_part_of_what_is_kept(
     assert len(engine.calls) == 1
     with pytest.raises(ConfigurationError, match="another"):
         rm.score("ada", "Which color?", ANSWERS, scaling=Scaling(individual=2, prototype=2))
+
+
+@pytest.mark.parametrize("agreed", [True, False], ids=["somebody similar", "nobody similar yet"])
+@pytest.mark.parametrize("fails", [True, False], ids=["their chains fail", "their chains count"])
+def test_where_there_are_prototypes_nothing_is_kept_or_looked_up(
+    tmp_path: Path, cache: EvaluationCache, agreed: bool, fails: bool
+) -> None:
+    def reply(prompt: Prompt, _: int) -> str:
+        return "secret story" if prompt.confidential and fails else write_chain([8, 3])
+
+    engine = ScriptedEngine(reply)
+    known = UserSignals(user_id="ada", history=(PAIR,))
+    shared = Scaling(individual=2, prototype=2, seed=1, resamples=0)
+    with PGenRM(
+        engine=engine,
+        memory=tmp_path / "memory",
+        scaling=shared,
+        cache=cache,
+        persona_embedder=HashingEmbedder(),
+        show_neighbors=True,
+    ) as rm:
+        before = rm.score("ada", "Which color?", ANSWERS, signals=known)
+        rm.remember("ada", PAIR)
+        rm.remember("bob", PAIR)
+        rm.memory.set_consent("bob", True)
+        vector = HashingEmbedder().embed(["plain"])
+        rm.prototypes.replace(
+            vector, [Member("bob", 0, vector[0])], embedder=HashingEmbedder().name
+        )
+        rm.memory.set_consent("bob", agreed)
+        for _ in range(2):
+            assert not rm.score("ada", "Which color?", ANSWERS).cached
+        # What was kept before there were prototypes does not count any more.
+        again = rm.score("ada", "Which color?", ANSWERS, signals=known)
+        assert (before.cached, again.cached) == (False, False)
+        assert b"secret story" not in cache.path.read_bytes()
+        alone = shared.model_copy(update={"prototype": 0})
+        told = [rm.score("ada", "Which color?", ANSWERS, scaling=alone).cached for _ in range(2)]
+        assert told == [False, True]
+
+
+def test_what_is_written_while_prototypes_are_built_is_not_kept(
+    tmp_path: Path, cache: EvaluationCache
+) -> None:
+    vector = HashingEmbedder().embed(["plain"])
+
+    def reply(*_: object) -> str:
+        rm.memory.set_consent("ada", True)
+        rm.prototypes.replace(
+            vector, [Member("ada", 0, vector[0])], embedder=HashingEmbedder().name
+        )
+        return write_chain([8, 3])
+
+    with PGenRM(
+        engine=ScriptedEngine(reply),
+        memory=tmp_path / "memory",
+        scaling=Scaling(individual=1, prototype=1, seed=1),
+        cache=cache,
+        persona_embedder=HashingEmbedder(),
+    ) as rm:
+        rm.remember("ada", PAIR)
+        rm.score("ada", "Which color?", ANSWERS)
+        assert cache.forget("ada") == 0
+
+
+@pytest.mark.parametrize("reason", ["failed", "timeout", "length"])
+def test_an_evaluation_of_which_a_call_failed_is_not_kept(
+    tmp_path: Path, cache: EvaluationCache, reason: FinishReason
+) -> None:
+    class Failing(ScriptedEngine):
+        async def sample(
+            self, prompts: Sequence[Prompt], params: SamplingParams
+        ) -> list[list[Completion]]:
+            first, *others = await super().sample(prompts, params)
+            ended = first[0].model_copy(update={"text": "", "finish_reason": reason})
+            return [[ended, *first[1:]], *others]
+
+    engine = Failing(lambda prompt, _: write_chain([8, 3]))
+    scaling = SCALING.model_copy(update={"resamples": 0})
+    with PGenRM(engine=engine, memory=tmp_path / "m", scaling=scaling, cache=cache) as rm:
+        whole = [rm.score("ada", "Which color?", ANSWERS).cached for _ in range(2)]
+    assert whole == [False, reason == "length"]
+
+
+def test_a_result_from_the_cache_costs_nothing_where_there_are_prices_now(
+    tmp_path: Path, engine: ScriptedEngine, cache: EvaluationCache
+) -> None:
+    for prices, cost in ((None, None), (Prices(prompt=1, completion=1), 0.0), (None, None)):
+        with PGenRM(
+            engine=engine, memory=tmp_path / "m", scaling=SCALING, cache=cache, prices=prices
+        ) as rm:
+            evaluation = rm.score("ada", "Which color?", ANSWERS)
+            assert evaluation.usage.cost == cost
+    assert evaluation.cached
+    assert len(engine.calls) == 1
 
 
 def test_the_file_is_its_owners_alone(cache: EvaluationCache) -> None:

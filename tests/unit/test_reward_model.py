@@ -242,11 +242,21 @@ def test_a_model_that_is_down_gives_the_given_order_if_told_so(tmp_path: Path) -
         with pytest.raises(EngineTimeout):
             rm.rerank("ada", "Which?", ["red", "green"])
         result = rm.rerank("ada", "Which?", ["red", "", "green"], fallback="order")
+        said = Message(role="user", content="Colors, please.")
+        once = rm.rerank(
+            "ada",
+            "Which?",
+            iter(["red", "", "green"]),  # type: ignore[arg-type]
+            conversation=iter([said]),  # type: ignore[arg-type]
+            fallback="order",
+        )
         with pytest.raises(ConfigurationError, match="fallback is 'best'"):
             rm.rerank("ada", "Which?", ["red", "green"], fallback="best")  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="query is blank"):
             rm.rerank("ada", " ", ["red", "green"], fallback="order")
     assert [item.text for item in result] == ["red", "", "green"]
+    assert once.items == result.items
+    assert once.evaluation.request.conversation == (said,)
     assert result.top(3) == ()
     assert result[1].reason == "its text is blank"
     assert "told to time out" in str(result.fallback)

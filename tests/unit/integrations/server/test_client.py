@@ -281,7 +281,7 @@ def test_a_server_that_cannot_be_reached_says_so_and_the_order_stays() -> None:
         ):
             with pytest.raises(EngineUnavailable, match="cannot be reached"):
                 call()
-        ranking = client.rerank("ada", "How?", ANSWERS, fallback="order")
+        ranking = client.rerank("ada", "How?", iter(ANSWERS), fallback="order")
     assert [(item.text, item.score) for item in ranking] == [("So. 3", None), ("Thus. 8", None)]
     assert "cannot be reached" in str(ranking.fallback)
 
