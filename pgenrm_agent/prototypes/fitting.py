@@ -59,10 +59,12 @@ def fit_prototypes(choices: Choices, k: int | None = None, seed: int = 0) -> Fit
     k: None takes it from the retained spectrum; more than there are different personas is clipped.
     """
     personas = choices.samples.persona
-    choice = choose_k(personas)
+    if k is None:
+        choice = choose_k(personas)
+        wanted, reason = choice.k, choice.reason
+    else:
+        wanted, reason = k, f"k = {k} was asked for"
     different = len(np.unique(personas, axis=0))
-    reason = choice.reason if k is None else f"k = {k} was asked for"
-    wanted = choice.k if k is None else k
     if wanted > different:
         reason += f"; there are {different} different personas, so k = {different}"
         wanted = different

@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pgenrm_agent.errors import ConfigurationError
 from pgenrm_agent.extras import require
 from pgenrm_agent.figures import literally, svg_text
-from pgenrm_agent.files import write_text
+from pgenrm_agent.files import replacing, write_text
 from pgenrm_agent.prototypes import PrototypeSet
+from pgenrm_agent.prototypes.spectrum import spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,17 +30,21 @@ def plot_prototypes(prototypes: PrototypeSet, out: Path) -> None:
     outnumber what a picture can name, so the largest prototypes are named. As HTML, one file with
     the picture in it and a table of all prototypes. Nobody's id is in any of them.
 
-    Raises ConfigurationError for a file of another kind than FORMATS, and when matplotlib is not
-    installed.
+    Raises ConfigurationError for a file of another kind than FORMATS, for prototypes whose members are
+    all gone, and when matplotlib is not installed.
     """
     if out.suffix not in FORMATS:
         raise ConfigurationError(f"{out}: name a file that ends in {', '.join(FORMATS)}")
+    if not prototypes.user_ids:
+        raise ConfigurationError(
+            "nobody is left in the prototypes: run `pgenrm prototypes build` again"
+        )
     figure = _draw(prototypes)
-    if out.suffix == ".html":
-        write_text(out, _page(prototypes, figure))
+    if out.suffix == ".png":
+        with replacing(out) as beside, literally(figure):
+            figure.savefig(beside, format="png", dpi=120)
     else:
-        with literally(figure):
-            figure.savefig(out, dpi=120)
+        write_text(out, _page(prototypes, figure) if out.suffix == ".html" else svg_text(figure))
 
 
 def _page(prototypes: PrototypeSet, figure: Figure) -> str:
@@ -62,11 +67,11 @@ def _draw(prototypes: PrototypeSet) -> Figure:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    center = prototypes.vectors.mean(axis=0)
-    _, values, axes = np.linalg.svd(prototypes.vectors - center, full_matrices=False)
-    flat = axes[:2].T if len(axes) > 1 else np.repeat(axes[:1].T, 2, axis=1)
-    members = (prototypes.vectors - center) @ flat
-    places = (prototypes.centroids - center) @ flat
+    directions = spectrum(prototypes.vectors)
+    flat = directions.axes[:, [0, min(1, len(directions.axes) - 1)]]
+    middle = directions.center @ flat
+    members = prototypes.vectors @ flat - middle
+    places = prototypes.centroids @ flat - middle
 
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
@@ -88,7 +93,7 @@ def _draw(prototypes: PrototypeSet) -> Figure:
         xticks=[],
         yticks=[],
     )
-    kept = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(len(values))
+    kept = directions.retained
     right.plot(np.arange(1, len(kept) + 1), kept)
     right.axvline(prototypes.k, color="black", linestyle=":", label=f"k = {prototypes.k}")
     right.set(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch.nn.functional import logsigmoid, normalize
 
 from pgenrm_agent.errors import ConfigurationError
+from pgenrm_agent.prototypes.spectrum import spectrum
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -63,14 +64,10 @@ def choose_k(personas: FloatArray) -> KChoice:
         raise ConfigurationError(
             f"personas have shape {personas.shape}: choosing k needs at least one row (n, d)"
         )
-    # The spectrum of the d x d scatter has the squares of the singular values, and is cheap for
-    # any number of rows.
-    centered = personas.astype(np.float64) - personas.mean(0, dtype=np.float64)
-    values = np.sqrt(np.clip(np.linalg.eigvalsh(centered.T @ centered)[::-1], 0.0, None))
-    values = values[: min(len(personas), len(values))]
-    if not values.sum() > 0:
+    directions = spectrum(personas)
+    if not directions.values.sum() > 0:
         return KChoice(1, np.ones(1), "all personas are the same: one prototype")
-    retained = np.cumsum(values) / values.sum()
+    retained = directions.retained
     kept = max(2, int(np.searchsorted(retained, NEARLY_ALL)) + 1)
     part = retained[:kept]
     chord = np.linspace(part[0], part[-1], len(part))

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.embedding import Embedder
+from pgenrm_agent.embedding import Embedder, RememberingEmbedder
 from pgenrm_agent.engines.protocol import Engine
 from pgenrm_agent.errors import ChainError, ConfigurationError
 from pgenrm_agent.fields import Model
@@ -36,7 +36,6 @@ from studies.scaling.population import (
     UNREFINED,
     Agreement,
     Population,
-    RememberingEmbedder,
     RememberingEngine,
     draw_population,
     known_as,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from pgenrm_agent.chain import ChainFormat
-from pgenrm_agent.embedding import Embedder, Vectors
+from pgenrm_agent.embedding import Embedder
 from pgenrm_agent.engines.protocol import (
     Completion,
     Engine,
@@ -212,23 +212,3 @@ class RememberingEngine:
 
     async def aclose(self) -> None:
         """Nothing: whoever opened the engine closes it."""
-
-
-class RememberingEmbedder:
-    """An embedder that embeds each text once."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self.name = embedder.name
-        self.dimension = embedder.dimension
-        self._embedder = embedder
-        self._vectors: dict[str, Vectors] = {}
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors (n, dimension) of the texts."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        if new or not texts:
-            vectors = self._embedder.embed(new)
-            self._vectors.update(zip(new, vectors, strict=True))
-            if not texts:
-                return vectors
-        return np.stack([self._vectors[text] for text in texts])
