@@ -298,6 +298,8 @@ async def aggregate(
     )
     spent = state["timings"].get("aggregate", 0.0) + time.perf_counter() - started
     timings = {**state["timings"], "aggregate": spent}
+    scaling = scaling_of(state)
+    prompts = {(chain.signals_of, chain.order) for chain in chains}
     if not context.show_neighbors:
         chains = [withheld(chain) for chain in chains]
     evaluation = Evaluation(
@@ -314,7 +316,8 @@ async def aggregate(
             signals_in(state)[request.user_id],
             chain_format,
             neighbors=len({chain.signals_of for chain in chains if chain.level == "prototype"}),
-            asked_for=scaling_of(state).history,
+            asked_for=scaling.history,
+            copies=0 if scaling.temperature else len(chains) - len(prompts),
         ),
         usage=usage_of(state["usage"], context),
         timings=timings,

@@ -39,6 +39,7 @@ def evidence_of(
     *,
     neighbors: int,
     asked_for: int,
+    copies: int = 0,
 ) -> Evidence:
     """Return what chains of a format rest on.
 
@@ -48,6 +49,7 @@ def evidence_of(
         chain_format: How prompts are written.
         neighbors: Similar users whose chains count.
         asked_for: How many past choices were to be selected at most.
+        copies: Chains of the same prompt as another, sampled without chance.
     """
     known = signals.choices_known
     shown = shown_signals(request, signals, chain_format)
@@ -61,6 +63,7 @@ def evidence_of(
     unknown = not (signals.history or signals.stated or known) and asked_for > 0
     warnings = [
         _nothing_known(request.user_id) if unknown else "",
+        _copied(copies),
         _cut(clipped, chain_format),
         _left_out(signals, shown, chain_format),
         _groups(request, chain_format),
@@ -119,6 +122,15 @@ def _clipped(
 
 def _nothing_known(user_id: str) -> str:
     return f"nothing is known of user {user_id!r}: is the name right?"
+
+
+def _copied(copies: int) -> str:
+    if not copies:
+        return ""
+    return (
+        f"at temperature 0, {counted(copies, 'chain')} {'repeats' if copies == 1 else 'repeat'} what others"
+        " say, so standard errors are too small: raise the temperature, or sample fewer chains"
+    )
 
 
 def _cut(clipped: Sequence[ClippedText], chain_format: ChainFormat) -> str:

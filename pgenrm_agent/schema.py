@@ -283,7 +283,8 @@ class CandidateScore(Model):
 
     mean: Eq. 9 divided by the number of levels present, so that it stays on the 1-10 scale; of a
         single neighbor beside the user's own chains, a quarter at most (`aggregation.aggregate`).
-    standard_error: of `mean`, from the spread of the chains; None with fewer than two chains.
+    standard_error: of `mean`, from the spread of the chains; None where neither the user's own nor
+        similar users' are two or more.
     probability_best: chance that the user likes this candidate best of all, 0-1; None where fewer
         than two chains tell, or where another candidate that can be judged is not scored
         (`confidence`).

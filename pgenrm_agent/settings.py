@@ -3,7 +3,7 @@
 The command line, the servers and the studio read them; an option on the command line counts more.
 In the order of what counts most: the environment; `pgenrm.toml` in the working directory, or the
 file that PGENRM_CONFIG names; `pgenrm.toml` in the user's configuration folder; the defaults below.
-Used as a library, the package takes nothing but `home` and `vault` from here.
+Used as a library, the package takes nothing but `home` and `vault` from here, and `runs` to forget a user.
 """
 
 from __future__ import annotations

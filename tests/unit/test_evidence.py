@@ -55,6 +55,7 @@ def evidence(
     chain_format: ChainFormat = COMPACT,
     asked_for: int = 3,
     neighbors: int = 0,
+    copies: int = 0,
 ) -> Evidence:
     candidates = tuple(Candidate(id=f"a{i}", text=text) for i, text in enumerate(answers, start=1))
     return evidence_of(
@@ -65,6 +66,7 @@ def evidence(
         chain_format,
         neighbors=neighbors,
         asked_for=asked_for,
+        copies=copies,
     )
 
 
@@ -86,6 +88,28 @@ def test_a_user_of_whom_nothing_is_known_may_be_mistyped() -> None:
         assert evidence_line("ada", told) == (
             f"judged by 0 past choices and 0 statements of 'ada'; {warning}"
         )
+
+
+@pytest.mark.parametrize(("copies", "told"), [(1, "1 chain repeats"), (6, "6 chains repeat")])
+def test_chains_that_repeat_each_other_are_told(copies: int, told: str) -> None:
+    (warning,) = evidence(copies=copies).warnings
+    assert warning.startswith(f"at temperature 0, {told} what others say")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "chains", "answers", "copies"),
+    [(0, 8, 2, 6), (0, 3, 2, 1), (0, 2, 2, 0), (0, 4, 5, 0), (0, 5, 5, 1), (0.1, 8, 2, 0)],
+)
+def test_copies_are_chains_of_one_order_at_temperature_0(
+    tmp_path: Path, temperature: float, chains: int, answers: int, copies: int
+) -> None:
+    scaling = Scaling(individual=chains, prototype=0, temperature=temperature, seed=1)
+    engine = ScriptedEngine(lambda prompt, _: write_chain(range(1, answers + 1)))
+    with PGenRM(engine=engine, memory=tmp_path, scaling=scaling) as rm:
+        rm.remember("ada", PAIR)
+        evaluation = rm.score("ada", QUERY, [f"Answer {number}." for number in range(answers)])
+    told = [warning for warning in evaluation.evidence.warnings if "temperature 0" in warning]
+    assert [int(warning.split()[3]) for warning in told] == [copies] * bool(copies)
 
 
 def test_nobody_is_called_unknown_whose_choices_were_not_asked_for() -> None:
