@@ -76,7 +76,7 @@ def aggregate(
 
     number = len(candidate_ids)
     present = np.array([count > 0 for count in counts], dtype=float).reshape(len(levels), number)
-    scored = present.any(axis=0)
+    scored = present.sum(axis=0) > 0
     share = np.divide(present, present.sum(axis=0), out=np.zeros_like(present), where=scored)
     if len(levels) == 2:
         largest = _largest_part([c for c in chains if c.level == "prototype"], totals[1])
