@@ -265,8 +265,7 @@ def default_format(engine: Engine | None) -> ChainFormat:
 
     if engine is None:
         return format_of(bundled_model())
-    source = getattr(engine, "source", None)
-    if isinstance(source, str) and (named := named_format(source)):
+    if named := named_format(*getattr(engine, "models", ())):
         return named
     return _format(STRUCTURED if engine.capabilities.json_schema else PUBLISHED)
 

@@ -231,18 +231,18 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str | None:
 def model_identity(engine: Engine | None) -> list[str]:
     """Return what tells one model from another, which its name alone does not.
 
-    An engine may tell in `source` what it was opened with; a folder also has a date and a size.
+    An engine may tell in `models` and `source` what it asks; a folder also has a date and a size.
     """
     if engine is None:
         return []
-    source = str(getattr(engine, "source", ""))
-    folder = Path(source)
-    files = sorted(folder.iterdir()) if source and folder.is_dir() else []
-    states = [(file.name, file.stat()) for file in files]
+    models = [str(model) for model in getattr(engine, "models", ())]
+    folders = [Path(model) for model in models if Path(model).is_dir()]
+    states = [(file, file.stat()) for folder in folders for file in sorted(folder.iterdir())]
     return [
         engine.name,
-        source,
-        *(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states),
+        str(getattr(engine, "source", "")),
+        *models,
+        *(f"{file} {state.st_size} {state.st_mtime_ns}" for file, state in states),
     ]
 
 

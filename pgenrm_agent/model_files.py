@@ -142,25 +142,31 @@ def loadable(source: str | Path, file: str = "config.json") -> str | Path:
     )
 
 
-def named_format(model: str | Path) -> ChainFormat | None:
+def named_format(*models: str | Path) -> ChainFormat | None:
     """Return the chain format that a model was trained on; None where nothing tells.
 
     A folder tells it in `chain_format.json`, as {"format": name}; a format of its own by its folder, from
     there: {"format": "./my-format"}. The published checkpoints tell it by their name.
 
+    models: folder or name of the model, then of its adapter, whose file counts before the model's.
+
     Raises ConfigurationError for a `chain_format.json` that cannot be read.
     """
-    path = Path(model).expanduser() / FORMAT_FILE
-    if not path.is_file():
-        return ChainFormat.load(PUBLISHED) if _CHECKPOINT.search(Path(model).name) else None
+    paths = [Path(model).expanduser() for model in models]
+    file = next(
+        (path / FORMAT_FILE for path in paths[::-1] if (path / FORMAT_FILE).is_file()), None
+    )
+    if file is None:
+        published = any(_CHECKPOINT.search(path.name) for path in paths)
+        return ChainFormat.load(PUBLISHED) if published else None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigurationError(f"{path} is not JSON ({error}): correct or remove it") from None
+        raise ConfigurationError(f"{file} is not JSON ({error}): correct or remove it") from None
     name = content.get("format") if isinstance(content, dict) else None
     if not isinstance(name, str):
-        raise ConfigurationError(f'{path} names no format: write {{"format": "{PUBLISHED}"}}')
-    return ChainFormat.load(path.parent / name if "/" in name else name)
+        raise ConfigurationError(f'{file} names no format: write {{"format": "{PUBLISHED}"}}')
+    return ChainFormat.load(file.parent / name if "/" in name else name)
 
 
 def format_of(model: str | Path) -> ChainFormat:

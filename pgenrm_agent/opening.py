@@ -53,10 +53,16 @@ def _refuse_no_engine(engine: Engine) -> None:
     if isinstance(engine, type) or not callable(getattr(engine, "sample", None)):
         refuse_other(engine, (), "engine", "an engine, or the name of one")
     refuse_other(getattr(engine, "name", None), str, "the engine's name", "a text")
-    can = getattr(engine, "capabilities", None)
     refuse_other(
-        can, Capabilities, "engine.capabilities", 'Capabilities(continues=..., seeds="none")'
+        getattr(engine, "models", ()), (tuple, list), "engine.models", "folders or names in a tuple"
     )
+    can = inspect.getattr_static(engine, "capabilities", None)
+    if can is None:  # of an engine around another, perhaps
+        can = getattr(engine, "capabilities", None)
+    # A property may ask a server: it is read when it is needed.
+    if not hasattr(can, "__get__") or callable(can):
+        wanted = 'Capabilities(continues=..., seeds="none")'
+        refuse_other(can, Capabilities, "engine.capabilities", wanted)
     if inspect.isroutine(engine.sample) and not inspect.iscoroutinefunction(engine.sample):
         raise ConfigurationError(
             f"sample of engine {engine.name} is not async: write async def sample(self, prompts, params)"
@@ -136,17 +142,21 @@ def format_for(
     model: str | Path | BaseChatModel | None,
     engine: Engine | EngineName | None,
     wanted: ChainFormat | str | Path | None,
+    adapter: str | Path | None = None,
 ) -> ChainFormat | None:
-    """Return the format that is wanted, else the one of the model; None leaves it to the engine."""
+    """Return the format that is wanted, else the one of the model; None leaves it to the engine.
+
+    adapter: as the engine's options name it.
+    """
     if isinstance(wanted, ChainFormat):
         return wanted
     if wanted is not None:
         return ChainFormat.load(wanted)
-    if isinstance(model, (str, Path)):
-        return named_format(model)
     if model is None and (engine is None or isinstance(engine, str)):
-        return named_format(bundled_model())
-    return None
+        model = bundled_model()
+    if not isinstance(model, (str, Path)):
+        return None
+    return named_format(model, adapter) if isinstance(adapter, (str, Path)) else named_format(model)
 
 
 def open_memory(wanted: UserMemory | str | Path | None) -> UserMemory:

@@ -485,7 +485,8 @@ class PGenRM(Remembering):
                 self._neighbors = Neighbors(self.memory, embedder)
             if self._graph is None:
                 model, engine = self._model, self._engine_wanted
-                self._format = format_for(model, engine, self._format_wanted)
+                adapter = self._engine_options.get("adapter")
+                self._format = format_for(model, engine, self._format_wanted, adapter)
                 self._engine = open_engine_for(model, engine, self._engine_options)
                 self._graph_not_kept = build_graph() if self._checkpointer else None
                 self._graph = build_graph(self._checkpointer)

@@ -27,6 +27,7 @@ from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.chat_errors import fault_of, keys_of
 from pgenrm_agent.engines.confidential import counted_span, silent, unseen, unwatched
 from pgenrm_agent.engines.dialect import METHOD, Dialect, Request
+from pgenrm_agent.engines.identity import identity
 from pgenrm_agent.engines.masking import without_credentials
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.server_errors import (
@@ -71,6 +72,8 @@ FINISH_FIELDS = (
     "status",
 )
 """What integrations call the reason for which an answer ended."""
+NAME_FIELDS = ("model_name", "model", "model_id", "deployment_name", "deployment_id")
+"""What integrations call the model, or the deployment that decides it."""
 METHODS = ("json_schema", "function_calling", "json_mode")
 """Ways of `with_structured_output`, the surest first."""
 
@@ -141,15 +144,37 @@ class ChatModelEngine:
     @property
     def name(self) -> str:
         """Name the engine in results and errors."""
-        named = _first_text(self._chat_model, ("model_name", "model", "model_id"))
-        return f"chat:{named or type(self._chat_model).__name__}"
+        return f"chat:{next(iter(self.models), type(self._chat_model).__name__)}"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model's name; none where the chat model has no field for it."""
+        named = _first_text(self._chat_model, NAME_FIELDS)
+        return (named,) if named else ()
 
     @property
     def source(self) -> str:
-        """What is asked: the chat model's class, its model, and its server's address if it has one."""
-        kind = type(self._chat_model).__name__
-        address = without_credentials(_first_text(self._chat_model, ADDRESS_FIELDS))
-        return " ".join(filter(None, [kind, self.name.removeprefix("chat:"), address]))
+        """What is asked: the chat model's class, model and address, and a digest of its settings.
+
+        Empty where nothing names the model.
+        """
+        from langchain_core.language_models import BaseChatModel
+
+        if not self.models:
+            return ""
+        kind = type(self._chat_model)
+        settings = {
+            name: getattr(self._chat_model, name, None)
+            for name in kind.model_fields
+            if name not in BaseChatModel.model_fields
+        }
+        return identity(
+            kind.__name__,
+            *self.models,
+            without_credentials(_first_text(self._chat_model, ADDRESS_FIELDS)),
+            max_tokens=self._max_tokens,
+            chat_model=settings,
+        )
 
     @property
     def capabilities(self) -> Capabilities:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from pgenrm_agent.engines.asking import Asking, Gathering, Pace, asked_again
 from pgenrm_agent.engines.bodies import data_in
 from pgenrm_agent.engines.dialect import LIMITS, Dialect, Request
 from pgenrm_agent.engines.grammar import json_grammar
+from pgenrm_agent.engines.identity import identity
 from pgenrm_agent.engines.masking import without_credentials
 from pgenrm_agent.engines.outcomes import read_once
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIEngine", "first_seed"]
 
 LOOKUP_TIMEOUT_S = 5.0
+LOOKUP_PAUSE_S = 60.0
 NO_KEY = "none"
 """Stands in for a key: the client insists on one, servers of one's own often want none."""
 SECRET_HEADER = re.compile(r"key|token|auth|secret|cookie", re.IGNORECASE)
@@ -86,7 +88,8 @@ class OpenAIEngine:
     headers: further headers of every request.
     continues: whether the server extends a begun answer as vLLM does (`continue_final_message`).
         None looks it up: a vLLM server does, any other is taken not to. The look-up is one request
-        at the first use; `capabilities` waits for it, at most 5 s.
+        at the first use, again after a minute where nothing useful was answered; `capabilities` waits
+        for it, at most 5 s.
 
     What a server refuses by name is left out, renamed or said in another way from then on, with one
     line in the log: `stop`, `seed`, `n`, `temperature`, `top_p`, the token limit, the system role,
@@ -118,7 +121,8 @@ class OpenAIEngine:
         if max_tokens is not None and max_tokens < 1:
             raise ConfigurationError(f"max_tokens is {max_tokens}: pass at least 1")
         pace = Pace(concurrency, requests_per_minute)
-        self._client = _client(base_url, api_key, timeout_s, dict(headers or {}))
+        self._headers = dict(headers or {})
+        self._client = _client(base_url, api_key, timeout_s, self._headers)
         self._model = model
         self._url = without_credentials(str(self._client.base_url)).rstrip("/")
         self._timeout_s = timeout_s
@@ -126,6 +130,8 @@ class OpenAIEngine:
         self._extra_body = dict(extra_body or {})
         self._continues = continues
         self._is_vllm: bool | None = None
+        self._looking = asyncio.Lock()
+        self._no_look_before = 0.0
         self._asking = Asking(
             f"{self.name} at {self._url}",
             _own_dialect(self._extra_body),
@@ -139,7 +145,7 @@ class OpenAIEngine:
                 missing=f"ask {self._url}/models for the models it serves, and note that a base_url"
                 " usually ends in /v1",
             ),
-            keys=_secrets(self._client.api_key, str(self._client.base_url), headers or {}),
+            keys=_secrets(self._client.api_key, str(self._client.base_url), self._headers),
         )
         self._loop = BackgroundLoop(self.name)
 
@@ -152,10 +158,20 @@ class OpenAIEngine:
         return f"openai:{self._model}"
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The name under which the server offers the model."""
+        return (self._model,)
+
+    @property
     def source(self) -> str:
-        """What is asked: the server's address, the model, and `extra_body` as JSON if there is any."""
-        fields = json.dumps(self._extra_body, sort_keys=True, default=str)
-        return " ".join([self._url, self._model, *([fields] if self._extra_body else [])])
+        """What is asked: the server's address, the model, and a digest of the settings that count."""
+        return identity(
+            self._url,
+            self._model,
+            max_tokens=self._max_tokens,
+            extra_body=self._extra_body,
+            headers=self._headers,
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -216,21 +232,28 @@ class OpenAIEngine:
         return await gathering.finish(work, params.timeout_s, began)
 
     async def _look_up(self) -> bool:
-        """Whether vLLM serves the model; looked up once, False (for now) if that fails."""
-        if self._is_vllm is None:
-            import openai
+        """Whether vLLM serves the model; looked up once, False (for a minute) if that fails."""
+        async with self._looking:
+            if self._is_vllm is None and time.monotonic() >= self._no_look_before:
+                self._is_vllm = await self._asked_for_models()
+                self._no_look_before = time.monotonic() + LOOKUP_PAUSE_S
+        return bool(self._is_vllm)
 
-            client = self._client.with_options(timeout=LOOKUP_TIMEOUT_S)
-            try:
-                async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                    served = await client.models.list()
-                owners = {entry.id: entry.owned_by for entry in served.data}
-            except openai.NotFoundError:
-                owners = {}  # a server without a list of models
-            except (TimeoutError, openai.OpenAIError, ValueError, AttributeError, TypeError):
-                return False
-            self._is_vllm = owners.get(self._model) == "vllm"
-        return self._is_vllm
+    async def _asked_for_models(self) -> bool | None:
+        """Whether vLLM serves the model, by the server's list; None where nothing tells for now."""
+        import openai
+
+        client = self._client.with_options(timeout=LOOKUP_TIMEOUT_S)
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                served = await client.models.list()
+            owners = {entry.id: entry.owned_by for entry in served.data}
+        except openai.APIStatusError as error:
+            # A server without a list of models, or that shows it to others.
+            return None if error.status_code in TRANSIENT_STATUSES else False
+        except (TimeoutError, openai.OpenAIError, ValueError, AttributeError, TypeError):
+            return None
+        return owners.get(self._model) == "vllm"
 
     async def request(
         self, prompt: Prompt, params: SamplingParams, *, n: int, seed: int

@@ -114,6 +114,14 @@ class Engine(Protocol):
     those that did not; where every sample fails with the same error, that is raised: `EngineError`
     or one of its kinds, and `ConfigurationError` for a request the engine cannot do (such as a
     prompt longer than its context: what, where and what to do).
+
+    Two attributes more tell what it asks, and may be left out:
+
+    models: Folders or names of the model and then of its adapter. Their chain format is taken where none
+        is asked for.
+    source: A text that no other model, server or setting has. An `EvaluationCache` keeps an engine's
+        evaluations under its name, its models with the date and size of their files, and this; where it
+        is empty it keeps none.
     """
 
     @property

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from pgenrm_agent.engines.identity import identity
 from pgenrm_agent.engines.outcomes import TIME_OVER, failed_samples, part_for_part
 from pgenrm_agent.engines.prompting import EncodedPrompt, PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -102,9 +103,10 @@ class TransformersEngine:
     ) -> None:
         if max_batch < 1:
             raise ConfigurationError(f"max_batch is {max_batch}: pass at least 1")
-        self._model, self._tokenizer, self._label, self._source = load_model(
+        self._model, self._tokenizer, self._label, self._opened = load_model(
             model, tokenizer, device, dtype, adapter
         )
+        self._is_handed_over = not isinstance(model, (str, Path))
         from pgenrm_agent.engines.decoding import Work
         from pgenrm_agent.engines.rows import RowReader
 
@@ -134,12 +136,17 @@ class TransformersEngine:
         return f"transformers:{self._label}"
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """What was opened: absolute folder or hub name of the model, then of the adapter."""
+        return self._opened
+
+    @property
     def source(self) -> str:
-        """What the model was opened from: absolute folder or hub name, "+" the adapter's.
+        """What was opened, and as what dtype.
 
         Empty for a model that was handed over loaded: nothing tells it from others.
         """
-        return self._source
+        return "" if self._is_handed_over else identity(*self._opened, self._model.dtype)
 
     @property
     def threads(self) -> Threads | None:

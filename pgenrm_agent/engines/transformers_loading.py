@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def opened_from(model: str | Path, adapter: str | Path | None) -> str:
-    """Return what tells a model from others: its absolute folder or hub name, and the adapter's.
+def opened_from(*sources: str | Path | None) -> tuple[str, ...]:
+    """Return the absolute folders or hub names of a model and of the adapter, if there is one.
 
-    model, adapter: as `model_source` and `adapter_source` return them, folders as paths.
+    sources: as `model_source` and `adapter_source` return them, folders as paths.
     """
-    sources = [model] if adapter is None else [model, adapter]
-    return "+".join(
-        str(source.resolve() if isinstance(source, Path) else source) for source in sources
+    return tuple(
+        str(source.resolve() if isinstance(source, Path) else source)
+        for source in sources
+        if source is not None
     )
 
 
@@ -30,8 +31,8 @@ def load_model(
     device: str | None,
     dtype: str | None,
     adapter: str | Path | None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str]:
-    """Return a model ready to sample from, its tokenizer, a short name for both, and its source.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str, tuple[str, ...]]:
+    """Return a model ready to sample from, its tokenizer, a short name for both, and what was opened.
 
     Raises what `TransformersEngine` does. A path that leads to no model, and a name on a hub that cannot
     be reached, are refused before anything heavy is imported.
@@ -91,7 +92,7 @@ def load_model(
         )
     loaded.set_attn_implementation(ATTENTION)
     torch.nn.Module.to(loaded, device=place, dtype=precision)
-    return loaded.eval(), tokenizer, label, "" if source is None else opened_from(source, adapted)
+    return loaded.eval(), tokenizer, label, opened_from(source, adapted)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

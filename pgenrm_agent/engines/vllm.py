@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
+from pgenrm_agent.engines.identity import identity
 from pgenrm_agent.engines.outcomes import part_for_part
 from pgenrm_agent.engines.prompting import PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
@@ -160,7 +161,7 @@ class VLLMEngine:
         except EngineUnavailable:
             self._loop.close(self._stop)
             raise
-        self._source = opened_from(source, adapter)
+        self._opened, self._engine_args = opened_from(source, adapter), engine_args
         self._sampler = VLLMSampler(self._engine, tokenizer, self._encoder.context, self._adapter)
 
     @property
@@ -169,9 +170,14 @@ class VLLMEngine:
         return f"vllm:{self._label}"
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """What was opened: absolute folder or hub name of the model, then of the adapter."""
+        return self._opened
+
+    @property
     def source(self) -> str:
-        """What the model was opened from: absolute folder or hub name, "+" the adapter's."""
-        return self._source
+        """What was opened, and a digest of vLLM's own arguments where there are any."""
+        return identity(*self._opened, engine_args=self._engine_args)
 
     @property
     def capabilities(self) -> Capabilities:

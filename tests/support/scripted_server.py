@@ -66,6 +66,7 @@ class ScriptedServer:
         self.requests: list[Body] = []
         self.headers: list[Mapping[str, str]] = []
         self.lookups = 0
+        self.listed: Reply | None = None
         self.together = self.most_together = 0
         self.trickle = False
         self._lock = threading.Lock()
@@ -85,7 +86,8 @@ class ScriptedServer:
                     "created": 0,
                     "owned_by": scripted_server.owner,
                 }
-                self.reply(Reply({"object": "list", "data": [served]}))
+                listed = Reply({"object": "list", "data": [served]})
+                self.reply(scripted_server.listed or listed)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))

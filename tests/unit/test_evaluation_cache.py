@@ -429,7 +429,7 @@ def test_a_cache_that_fails_costs_no_evaluation(rm: PGenRM, engine: ScriptedEngi
     assert len(engine.calls) == 2
 
 
-@pytest.mark.parametrize("change", ["source", "size"])
+@pytest.mark.parametrize("change", ["folder", "size"])
 def test_two_models_of_one_name_are_two(
     tmp_path: Path, cache: EvaluationCache, engine: ScriptedEngine, change: str
 ) -> None:
@@ -438,7 +438,7 @@ def test_two_models_of_one_name_are_two(
         folder.mkdir(parents=True)
         (folder / "weights").write_bytes(b"1")
     for number in range(2):
-        engine.source = str(folders[number if change == "source" else 0])
+        engine.models = (str(folders[number if change == "folder" else 0]),)
         if change == "size" and number:
             (folders[0] / "weights").write_bytes(b"22")
         with PGenRM(engine=engine, memory=tmp_path / "m", scaling=SCALING, cache=cache) as model:

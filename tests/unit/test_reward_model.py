@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from pgenrm_agent.engines.protocol import Completion, Prompt, SamplingParams
+from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.errors import ConfigurationError, EngineTimeout
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.reward_model import PGenRM
@@ -348,6 +348,38 @@ class Vague(ScriptedEngine):
     capabilities = None  # type: ignore[assignment]
 
 
+class Forgetful(ScriptedEngine):
+    def capabilities(self) -> Capabilities:  # type: ignore[override]
+        return self._capabilities
+
+
+class Slow(ScriptedEngine):
+    """It asks a server what that can do."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        raise AssertionError("it is asked before it is needed")
+
+
+class Around:
+    """An engine around another."""
+
+    def __init__(self, inside: ScriptedEngine) -> None:
+        self._inside = inside
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inside, name)
+
+
+class Lettered(ScriptedEngine):
+    models = "P-GenRM"
+
+
+def test_an_engine_is_not_asked_what_it_can_do_before_it_is_needed() -> None:
+    PGenRM(engine=Slow("a")).close()
+    PGenRM(engine=Around(ScriptedEngine("a"))).close()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -355,6 +387,9 @@ class Vague(ScriptedEngine):
         (lambda: None, "pass an engine"),
         (Plain("a"), "not async"),
         (Vague("a"), "pass Capabilities"),
+        (Forgetful("a"), "pass Capabilities"),
+        (Around(Vague("a")), "pass Capabilities"),
+        (Lettered("a"), "names in a tuple"),
     ],
 )
 def test_what_is_no_engine_is_refused_when_it_is_given(wrong: object, told: str) -> None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chat_openai import chat_openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -292,9 +291,3 @@ async def test_closing_does_not_wait_without_end_for_a_model_that_hangs_in_a_thr
             await call
     finally:
         free.set()
-
-
-def test_the_source_tells_models_and_their_servers_apart_and_shows_no_password() -> None:
-    chat_model = chat_openai("http://me:hunter2hunter2@host:1/v1", "sk-x")
-    assert ChatModelEngine(chat_model).source == f"{type(chat_model).__name__} m http://host:1/v1"
-    assert ChatModelEngine(EchoingModel()).source == "EchoingModel EchoingModel"

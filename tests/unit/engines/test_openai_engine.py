@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -344,6 +345,58 @@ def test_the_server_is_looked_up_once(
     assert server.lookups == 1
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
+def test_a_refused_look_up_is_settled(
+    server: ScriptedServer,
+    connect: Callable[..., OpenAIEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    monkeypatch.setattr("pgenrm_agent.engines.openai.LOOKUP_PAUSE_S", 0.0)
+    server.listed = refusal(status, "not for you")
+    engine = connect()
+    for _ in range(2):
+        assert not engine.capabilities.continues
+        assert asyncio.run(engine.sample(prompts(), FEW_TOKENS))[0][0].text == "fine"
+    assert server.lookups == 1
+
+
+@pytest.mark.parametrize(
+    "listed", [refusal(429, "later"), refusal(503, "later"), Reply("<html>"), Reply([1])]
+)
+def test_a_look_up_that_tells_nothing_is_not_repeated_for_a_minute(
+    server: ScriptedServer,
+    connect: Callable[..., OpenAIEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    listed: Reply,
+) -> None:
+    server.owner, server.listed = "vllm", listed
+    engine = connect()
+    assert not engine.capabilities.continues
+    assert not engine.capabilities.continues
+    assert asyncio.run(engine.sample(prompts(), FEW_TOKENS))[0][0].text == "fine"
+    assert server.lookups == 1
+    server.listed = None
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert engine.capabilities.continues
+
+
+async def test_calls_at_once_wait_for_a_single_look_up(
+    server: ScriptedServer, connect: Callable[..., OpenAIEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgenrm_agent.engines.openai.LOOKUP_TIMEOUT_S", 0.3)
+    server.listed = Reply([]).after(5)
+    engine = connect()
+    began = time.monotonic()
+    for [[sample]] in await asyncio.gather(
+        *[engine.sample(prompts(), FEW_TOKENS) for _ in range(6)]
+    ):
+        assert sample.text == "fine"
+    assert server.lookups == 1
+    assert time.monotonic() - began < 4
+
+
 async def test_a_begun_answer_is_sent_to_be_continued(
     server: ScriptedServer, connect: Callable[..., OpenAIEngine]
 ) -> None:
@@ -391,11 +444,3 @@ def test_neighboring_seeds_share_no_samples() -> None:
     firsts = sorted(first_seed(seed) for seed in range(100))
     assert min(high - low for low, high in pairwise(firsts)) > 32
     assert firsts[-1] + 2**16 <= 2**31
-
-
-def test_the_source_tells_servers_and_their_fields_apart_and_shows_no_password() -> None:
-    url = "http://me:hunter2hunter2@host:1/v1"
-    plain = OpenAIEngine("m", base_url=url, api_key=KEY)
-    assert plain.source == "http://host:1/v1 m"
-    thinking = OpenAIEngine("m", base_url=url, api_key=KEY, extra_body={"b": 1, "a": {"think": 0}})
-    assert thinking.source == 'http://host:1/v1 m {"a": {"think": 0}, "b": 1}'

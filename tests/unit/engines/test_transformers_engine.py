@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pgenrm_agent.engines import Prompt, SamplingParams, load_engine
 from pgenrm_agent.engines.transformers import TransformersEngine
-from pgenrm_agent.engines.transformers_loading import opened_from
 from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable
 from pgenrm_agent.model_files import bundled_model
 from pgenrm_agent.schema import Message
@@ -240,17 +239,3 @@ def test_no_draw_lets_a_token_win_that_has_no_chance() -> None:
     logits[:, 5] = 0.0
     for _ in range(32):
         assert _choose(logits, rows, rules, TokenMask()) == [5] * len(rows)
-
-
-def test_the_source_is_where_the_model_and_its_adapter_lie(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tiny_llama.parent)
-    beside = TransformersEngine(f"./{tiny_llama.name}", device="cpu", threads=1)
-    assert beside.source == str(tiny_llama.resolve())
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    loaded = TransformersEngine(
-        model, tokenizer=AutoTokenizer.from_pretrained(tiny_llama), device="cpu", threads=1
-    )
-    assert loaded.source == "", "what is in its memory may be no folder's"
-    assert opened_from("org/model", Path("adapter")) == f"org/model+{Path('adapter').resolve()}"

@@ -215,7 +215,7 @@ async def test_an_engine_that_tells_its_model_is_asked_in_the_models_format() ->
     class Published(ScriptedEngine):
         """A checkpoint, opened by its owner."""
 
-        source = "/models/P-GenRM-8B-PRISM"
+        models = ("/models/P-GenRM-8B-PRISM",)
 
     engine = Published(lambda prompt, _: write_chain([5, 5]), json_schema=True)
     await score(engine)
