@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 from pydantic import Field, model_validator
 
 from pgenrm_agent.errors import ConfigurationError
-from pgenrm_agent.fields import Model
+from pgenrm_agent.fields import Model, WholeText
 from pgenrm_agent.schema import Message
 
 FinishReason = Literal["stop", "length", "filtered", "refused", "timeout", "failed"]
@@ -90,12 +90,12 @@ class Completion(Model):
         filtered"); else empty.
     """
 
-    text: str
-    reasoning: str = ""
+    text: WholeText
+    reasoning: WholeText = ""
     tokens: int
     prompt_tokens: int = 0
     finish_reason: FinishReason = "stop"
-    detail: str = ""
+    detail: WholeText = ""
 
 
 class SchemaRefused(ConfigurationError):

@@ -105,6 +105,15 @@ async def sampled(
     return samples, engine
 
 
+async def test_half_a_character_in_arguments_is_replaced() -> None:
+    halved: Any = {**CALL, "args": {"persona": "Short \ud83d."}}
+    model = WithTools(seen=[], answer=lambda *_: AIMessage("", tool_calls=[halved]))
+    [[sample], _] = await sampled(model)
+    assert sample.text == '{"persona": "Short \ufffd."}'
+    whole = Completion(text="\ud83d\ude00", reasoning="\ude00", detail="\ud83d", tokens=1)
+    assert (whole.text, whole.reasoning, whole.detail) == ("\U0001f600", "\ufffd", "\ufffd")
+
+
 async def test_a_tool_calls_arguments_are_the_answer() -> None:
     thinking = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "I call it."}]
     model = WithTools(

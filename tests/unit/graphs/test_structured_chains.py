@@ -21,6 +21,7 @@ from pgenrm_agent.engines.protocol import SchemaRefused
 from pgenrm_agent.errors import ChainError, EngineError, EngineTimeout
 from pgenrm_agent.schema import (
     Candidate,
+    Evaluation,
     EvaluationRequest,
     Message,
     PreferencePair,
@@ -87,6 +88,17 @@ async def test_an_engine_that_holds_to_a_schema_is_asked_for_one_object_a_chain(
     assert chain.totals_from == "marks"
     assert chain.reasons["answer-1"] == "So it is."
     assert chain.totals == pytest.approx({"answer-1": 8.2, "answer-2": 2.6})
+
+
+async def test_half_an_emoji_in_an_answer_loses_no_evaluation() -> None:
+    def halved(prompt: Prompt, number: int) -> str:
+        return brief(prompt).replace("wants it short", "wants it \ud83d short \0")
+
+    for schema in (True, False):
+        reply = halved if schema else write_chain([5, 5], persona="Somebody \ude00.")
+        evaluation = await score(ScriptedEngine(reply, json_schema=schema, continues=False))
+        assert "\ufffd" in evaluation.chains[0].text
+        assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
 
 
 async def test_an_engine_that_cannot_is_asked_for_prose() -> None:
