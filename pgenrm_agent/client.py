@@ -77,7 +77,7 @@ ERROR_OF: Mapping[str, type[PGenRMError]] = {
     "memory_unavailable": MemoryStoreError,
     "entry_conflict": EntryConflict,
     "entry_refused": EntryRefused,
-    "not_found": UnknownEntryError,
+    "entry_unknown": UnknownEntryError,
     "unusable_request": ConfigurationError,
     "invalid_request": ConfigurationError,
 }
@@ -109,7 +109,8 @@ class Client(Closeable):
         try:
             parts = urlsplit(text_of(url, "url"))
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port that is no number, or too large
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):  # such as a port that is no number, or too large
             usable = False
         if not usable:
             raise ConfigurationError(
@@ -484,6 +485,11 @@ def _error(status: int, body: bytes | Mapping[str, object], url: str) -> PGenRME
     said = message or f"the server at {url} answered {status}, and not as `pgenrm serve` does"
     if kind := ERROR_OF.get(code):
         return kind(said)
+    if status == httpx.codes.NOT_FOUND:
+        return EngineUnavailable(
+            f"there is no `pgenrm serve` at {url} ({message or status}): correct the address, which"
+            " has no path such as /v1"
+        )
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return EngineUnavailable(said)
     if not message or status >= httpx.codes.INTERNAL_SERVER_ERROR:

@@ -193,4 +193,5 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return error_response(error.status_code, str(error.detail), error.headers)
+    code = getattr(error, "code", None)
+    return error_response(error.status_code, str(error.detail), error.headers, code=code)

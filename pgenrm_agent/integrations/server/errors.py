@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from pgenrm_agent.errors import (
@@ -54,6 +55,15 @@ MEANINGS = {
     503: "The model, the memory or the keys cannot be reached, or the server is being stopped.",
     504: "The model did not answer in time.",
 }
+
+
+class UnknownEntry(HTTPException):
+    """404, and another code than that of a path that there is not."""
+
+    code = "entry_unknown"
+
+    def __init__(self, entry_id: str) -> None:
+        super().__init__(404, f"nothing with the id {entry_id!r} is remembered of this user")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from pgenrm_agent.errors import ConfigurationError, EntryConflict
 from pgenrm_agent.fields import UserId
-from pgenrm_agent.integrations.server.errors import errors
+from pgenrm_agent.integrations.server.errors import UnknownEntry, errors
 from pgenrm_agent.integrations.server.schemas import (
     ConsentBody,
     EntryBody,
@@ -124,7 +124,7 @@ async def correct_statement(
 async def forget_entry(user_id: UserPath, body: EntryBody, reward_model: CallersModel) -> Forgotten:
     """Remove one choice or statement of the user."""
     if not await reward_model.aforget_entry(user_id, body.id):
-        raise _unknown(body.id)
+        raise UnknownEntry(body.id)
     return Forgotten(forgotten=1)
 
 
@@ -150,11 +150,7 @@ async def _corrected(
         entries = await reward_model.aentries(user_id)
         if any(entry.id == entry_id for entry in entries):
             raise
-        raise _unknown(entry_id) from None
-
-
-def _unknown(entry_id: str) -> HTTPException:
-    return HTTPException(404, f"nothing with the id {entry_id!r} is remembered of this user")
+        raise UnknownEntry(entry_id) from None
 
 
 @router.get("/v1/prototypes", responses=READ)

@@ -261,7 +261,11 @@ def test_what_the_library_would_raise_is_raised(client: Client, serve: Serve) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://x", "http://", "http://x:99999", "http://x:a", 7]
+    "url",
+    [
+        *("", "localhost:8000", "ftp://x", "http://", "http://x:99999", "http://x:a", 7),
+        *("http://a\nb", "http://a\tb:8000", "http://a\x7f"),
+    ],
 )
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="url"):
@@ -321,6 +325,22 @@ def test_what_is_no_such_server_is_told_of(chroma_server: str) -> None:
     with Client(chroma_server) as client:
         with pytest.raises(PGenRMError, match=r"not as `pgenrm serve` does|no `pgenrm serve`"):
             client.users()
+        assert not client.ready()
+
+
+@pytest.mark.parametrize("end", ["/v1", "/pgenrm"])
+def test_a_wrong_path_is_told_of_and_nothing_is_taken_to_be_missing(
+    keyless: Running, end: str
+) -> None:
+    with Client(f"{keyless.url}{end}") as client:
+        for call in (
+            lambda: client.forget_entry("ada", "some-id"),
+            lambda: client.correct("ada", "some-id", "Be brief."),
+            lambda: client.remember("ada", PAIR),
+            lambda: client.forget("ada"),
+        ):
+            with pytest.raises(EngineUnavailable, match="there is no `pgenrm serve` at"):
+                call()
         assert not client.ready()
 
 

@@ -29,7 +29,7 @@ def test_entries_are_listed_corrected_and_forgotten(running: Running) -> None:
         # An id that follows from the content goes with it; a given one stays.
         corrected = client.put(f"{path}/preferences", json=changed).json()["id"]
         again = client.put(f"{path}/preferences", json=changed)
-        assert (again.status_code, again.json()["code"]) == (404, "not_found")
+        assert (again.status_code, again.json()["code"]) == (404, "entry_unknown")
         assert corrected == PreferencePair(**{**CHOICE, "chosen": "Otherwise."}).id
         choice = client.post(f"{path}/preferences", json={**CHOICE, "id": "given"}).json()["id"]
         changed = {**CHOICE, "id": "given", "chosen": "Or so."}
@@ -56,7 +56,7 @@ def test_an_entry_that_is_not_there_is_404(running: Running, user: str) -> None:
             ("PUT", "statements", {"id": foreign, "text": "x"}),
         ):
             answer = client.request(method, f"/v1/users/{user}/{end}", json=body)
-            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+            assert (answer.status_code, answer.json()["code"]) == (404, "entry_unknown")
         assert len(neighbor.get("/v1/users/ada").json()["history"]) >= 1
 
 
