@@ -103,6 +103,7 @@ class Estimate(Model):
     Attributes:
         what: What the pieces of its work are.
         pieces: How many are left to do.
+        left: The same of each kind of work.
         about: What they are expected to take.
         at_most: What they take where every chain is resampled and runs to its limit, and the engine
             reads a prompt anew for each of its samples.
@@ -113,6 +114,7 @@ class Estimate(Model):
 
     what: str
     pieces: int
+    left: dict[str, int]
     about: Usage
     at_most: Usage
     spent: Usage
@@ -156,6 +158,7 @@ def estimate_work(what: str, work: Mapping[str, Work], prices: Prices | None) ->
     return Estimate(
         what=what,
         pieces=sum(part.pieces for part in work.values()),
+        left={kind: part.pieces for kind, part in work.items()},
         about=_priced(_sum(part.about for part in work.values()), prices),
         at_most=_priced(_sum(part.at_most for part in work.values()), prices),
         spent=_priced(_sum(part.spent for part in work.values()), prices),
@@ -167,13 +170,20 @@ def estimate_work(what: str, work: Mapping[str, Work], prices: Prices | None) ->
 def add_estimates(estimates: Sequence[Estimate], prices: Prices | None) -> Estimate:
     """Return what several jobs of one kind would cost together."""
     told = dict.fromkeys(estimate.assumptions for estimate in estimates if estimate.pieces)
+    left: dict[str, int] = {}
+    cost: dict[str, float] = {}
+    for estimate in estimates:
+        for kind, pieces in estimate.left.items():
+            left[kind] = left.get(kind, 0) + pieces
+            cost[kind] = cost.get(kind, 0.0) + pieces * estimate.each.get(kind, 0.0)
     return Estimate(
         what=estimates[0].what,
         pieces=sum(estimate.pieces for estimate in estimates),
+        left=dict(left),
         about=_priced(_sum(estimate.about for estimate in estimates), prices),
         at_most=_priced(_sum(estimate.at_most for estimate in estimates), prices),
         spent=_priced(_sum(estimate.spent for estimate in estimates), prices),
-        each={kind: cost for estimate in estimates for kind, cost in estimate.each.items()},
+        each={kind: cost[kind] / max(1, left[kind]) for kind in cost} if prices else {},
         assumptions="; ".join(told) or estimates[0].assumptions,
     )
 

@@ -106,18 +106,23 @@ class ModelRun:
 
         estimate: of all parts together. Raises as `evaluation.running.evaluate`.
         """
+        from pgenrm_agent.evaluation.running import enter_kept
+
         ledger = open_ledger(estimate, self.prices, budget)
         with waiting("loading the model"):
             runner = self.engine.open(self.model or self.folder)
 
         async def every() -> list[list[Record]]:
             async with aclosing(runner), aclosing(self._reward_model(runner)) as reward_model:
-                return [await self._run_part(part, reward_model, runner, ledger) for part in parts]
+                asked = [(part, part.judges(reward_model, runner, self.scaling)) for part in parts]
+                for part, judges in asked:
+                    enter_kept(ledger, part.questions, judges, part.out, runs=self.runs)
+                return [await self._run_part(part, judges, ledger) for part, judges in asked]
 
         return asyncio.run(every()), ledger.usage
 
     async def _run_part(
-        self, part: Part, reward_model: PGenRM, runner: Engine, ledger: CostLedger
+        self, part: Part, judges: Sequence[Judge], ledger: CostLedger
     ) -> list[Record]:
         from pgenrm_agent.evaluation.running import RunDescription, evaluate
         from pgenrm_agent.machine import describe_machine
@@ -135,7 +140,7 @@ class ModelRun:
         with counting("verdicts") as progress:
             return await evaluate(
                 part.questions,
-                part.judges(reward_model, runner, self.scaling),
+                judges,
                 part.out,
                 description,
                 runs=self.runs,

@@ -17,7 +17,7 @@ from pgenrm_agent.evaluation.questions import Question, check_questions, fingerp
 from pgenrm_agent.evaluation.records import Record, Verdict
 from pgenrm_agent.fields import Model
 from pgenrm_agent.files import write_text
-from pgenrm_agent.jsonl import RecordLog
+from pgenrm_agent.jsonl import RecordLog, read_records
 from pgenrm_agent.sampling import derive_seed
 
 RECORDS = "records.jsonl"
@@ -64,7 +64,8 @@ async def evaluate(
 
     concurrency: questions judged at the same time; they share the engine's batches.
     progress: told how many records there are, of how many.
-    ledger: prices, and what all that is asked for may cost, records of earlier starts included.
+    ledger: prices, and what all that is asked for may cost; records of earlier starts are in it already
+        (see `enter_kept`).
 
     Raises:
         BudgetReached: No further question fits into the budget; the records stay.
@@ -91,13 +92,8 @@ async def evaluate(
             for judge, run, question in wanted
             if (judge.name, run, question.id) not in done
         )
-        kept = 0
+        kept = sum((judge.name, run, question.id) in done for judge, run, question in wanted)
         ledger = ledger or CostLedger()
-        for judge, run, question in wanted:
-            record = done.get((judge.name, run, question.id))
-            if record is not None:
-                kept += 1
-                _enter(record, ledger)
         progress(kept, len(wanted))
 
         async def work(waiting: Iterator[tuple[Judge, int, Question]]) -> None:
@@ -122,6 +118,26 @@ async def evaluate(
         if ledger.stopped and kept < len(wanted):
             raise ledger.end(kept, len(wanted), "verdicts")
     return [done[judge.name, run, question.id] for judge, run, question in wanted]
+
+
+def enter_kept(
+    ledger: CostLedger,
+    questions: Sequence[Question],
+    judges: Sequence[Judge],
+    out: Path,
+    *,
+    runs: int,
+) -> None:
+    """Enter what the records in `out` cost that `evaluate` would not ask for again.
+
+    Of all sets that share a budget, before the first of them begins.
+    """
+    wanted = {question.id for question in questions}
+    names = {judge.name for judge in judges}
+    kept = {record.key: record for record in read_records(out / RECORDS, Record)}
+    for (judge, run, question), record in kept.items():
+        if judge in names and run < runs and question in wanted:
+            _enter(record, ledger)
 
 
 def _enter(record: Record, ledger: CostLedger) -> None:

@@ -15,6 +15,8 @@ from pyarrow import parquet
 from scored_datasets import JOB, chain, write
 
 from pgenrm_agent.chain import ChainFormat, read_persona
+from pgenrm_agent.cli.engine_choice import EngineChoice
+from pgenrm_agent.cli.evaluation_run import ModelRun, Part
 from pgenrm_agent.costs import (
     CostLedger,
     Outline,
@@ -28,6 +30,8 @@ from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.protocol import Prompt, SamplingParams
 from pgenrm_agent.errors import BudgetReached, ConfigurationError
+from pgenrm_agent.evaluation.judges import PromptJudge
+from pgenrm_agent.evaluation.questions import Question
 from pgenrm_agent.graphs.prototype_learning import (
     LearningContext,
     estimate_learning,
@@ -39,7 +43,7 @@ from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.prototypes import Member, Neighbors
 from pgenrm_agent.prototypes.fitting import fit_prototypes
 from pgenrm_agent.reward_model import PGenRM
-from pgenrm_agent.schema import Message, PreferencePair, Prices, Scaling, Usage
+from pgenrm_agent.schema import Candidate, Message, PreferencePair, Prices, Scaling, Usage
 from pgenrm_agent.testing import ScriptedEngine
 
 MILLIONS = Prices(prompt=1_000_000, completion=1_000_000)
@@ -111,7 +115,39 @@ def test_jobs_are_added_up() -> None:
         assert usage.prompt_tokens == sum(getattr(job, part).prompt_tokens for job in jobs)
         assert usage.cost == pytest.approx(sum(getattr(job, part).cost or 0 for job in jobs))
     assert set(whole.each) == {"judge", "blind", "p-genrm"}
+    assert whole.left == {"judge": 3, "blind": 0, "p-genrm": 5}
     assert whole.assumptions == jobs[0].assumptions
+
+
+@pytest.mark.parametrize(
+    ("sets", "each"),
+    [
+        ([(100, 20), (0, 0)], 20),
+        ([(0, 0), (100, 20)], 20),
+        ([(30, 20), (10, 40)], 25),
+        ([(0, 0)], 0),
+    ],
+)
+def test_a_piece_costs_what_the_pieces_left_of_all_sets_do(
+    sets: list[tuple[int, int]], each: float
+) -> None:
+    jobs = [
+        estimate_work(
+            "verdicts",
+            {
+                "judge": Work(pieces, Outline(1, 1, cost, cost, 0), outlined=min(pieces, 1)),
+                "done": Work(0, Outline(), 0),
+            },
+            MILLIONS,
+        )
+        for pieces, cost in sets
+    ]
+    whole = add_estimates(jobs, MILLIONS)
+    assert whole.each == {"judge": pytest.approx(each), "done": 0}
+    assert add_estimates(jobs, None).each == {}
+    ledger = CostLedger(MILLIONS, 50, whole.each)
+    begun = sum(ledger.begin("judge") for _ in range(16))
+    assert begun == (16 if not each else 50 // each)
 
 
 def test_a_budget_needs_prices() -> None:
@@ -155,6 +191,58 @@ def test_no_more_is_begun_than_the_budget_holds(
     if len(set(costs)) == 1 and guess == costs[0]:
         assert spent <= budget
     assert ledger.stopped == bool(waiting)
+
+
+def test_what_a_later_set_has_cost_counts_from_the_first_piece_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ScriptedEngine('{"response_1": 8, "response_2": 3}')
+    monkeypatch.setattr(EngineChoice, "open", lambda self, model: engine)
+    parts = [
+        Part(
+            source=name,
+            questions=[
+                Question(
+                    id=f"{name}-{number}",
+                    user_id="ada",
+                    query=f"Question {number}?",
+                    candidates=(Candidate(id="a", text="Good."), Candidate(id="b", text="Bad.")),
+                    grades=(1.0, 0.0),
+                )
+                for number in range(4)
+            ],
+            judges=lambda model, runner, scaling: [PromptJudge("judge", runner)],
+            out=tmp_path / name,
+        )
+        for name in ("first", "second")
+    ]
+    run = ModelRun(
+        model=None,
+        engine=EngineChoice(),
+        scaling=Scaling(),
+        memory=str(tmp_path / "memory"),
+        finds_similar=None,
+        seed=1,
+        runs=1,
+        concurrency=2,
+        prices=MILLIONS,
+    )
+
+    def start(asked: list[Part], budget: float | None) -> Usage:
+        estimates = [run.estimate(part) for part in asked]
+        whole = add_estimates(estimates, MILLIONS).model_copy(update={"about": Usage()})
+        return run.run(asked, whole, budget)[1]
+
+    spent = start(parts[1:], None).cost
+    assert spent is not None
+    before = len(engine.calls)
+    with pytest.raises(BudgetReached, match=r"0 of 4 verdicts"):
+        start(parts, spent)
+    with pytest.raises(BudgetReached, match=r"2 of 4 verdicts"):
+        start(parts, spent * 1.5)
+    assert len(engine.calls) == before + 2
+    assert start(parts, spent * 2).cost == pytest.approx(spent * 2)
+    assert len(engine.calls) == before + 4
 
 
 # --- a file of rows -----------------------------------------------------------------------------
