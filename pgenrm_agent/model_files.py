@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pgenrm_agent.chain import ChainFormat
 from pgenrm_agent.errors import ConfigurationError, EngineUnavailable
+from pgenrm_agent.wording import first_line
 
 __all__ = [
     "ADAPTER_FILE",
@@ -114,7 +115,7 @@ def hub_trouble(name: str, file: str = "config.json") -> str:
     except HfHubHTTPError:  # an answer; what follows from it, loading the model tells
         return ""
     except Exception as error:  # of the hub's client, whose kind goes by its version
-        return (str(error) or type(error).__name__).splitlines()[0]
+        return first_line(error)
     return ""
 
 

@@ -47,7 +47,7 @@ def measure_choices(
 ) -> ChoiceReport:
     """Write a chain for each choice and order at temperature 0, and count.
 
-    model: as it is left by this, in the precision of the engine and with its attention.
+    model: as it is left by this, with the attention of the engine.
     seconds: of all together; choices with a chain that is not whole by then are left out. together:
         choices of a group; those about the same texts stand side by side in it, so that what their
         prompts begin with is read once.

@@ -25,6 +25,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from pgenrm_agent.wording import first_line
+
 ATTENTION = "pgenrm_shared_prefix"
 GROWTH = 128
 """Tokens by which the rows' own caches grow."""
@@ -43,11 +45,26 @@ def attends_to_everything(config: PreTrainedConfig) -> bool:
 
 def layer_kinds(config: PreTrainedConfig) -> set[str]:
     """The kinds of attention in a model, as transformers names them."""
+    config = config.get_text_config(decoder=True)
     sliding = getattr(config, "sliding_window", None) is not None
     return set(
         getattr(config, "layer_types", None)
         or ["sliding_attention" if sliding else "full_attention"]
     )
+
+
+def take_over(model: PreTrainedModel) -> str:
+    """Let this module be the model's attention; return why that cannot be, "" if it can."""
+    model.set_attn_implementation(ATTENTION)
+    if model.config.get_text_config(decoder=True)._attn_implementation != ATTENTION:
+        return "its attention cannot be replaced"
+    try:
+        with torch.inference_mode():
+            caches, _ = read_prompts(model, [[0, 0]])
+            RowCache(model, caches, [0]).feed([0], [[0]])
+    except Exception as error:  # of the model's own code
+        return first_line(error)
+    return ""
 
 
 def read_prompts(

@@ -28,7 +28,7 @@ from pgenrm_agent.engines.prompting import EncodedPrompt, PromptEncoder
 from pgenrm_agent.engines.protocol import Capabilities, Completion, Prompt, SamplingParams
 from pgenrm_agent.engines.threads import Threads, choose_threads, computing_with
 from pgenrm_agent.engines.transformers_loading import end_tokens, load_model
-from pgenrm_agent.errors import ConfigurationError, EngineError, PGenRMError
+from pgenrm_agent.errors import ConfigurationError, EngineError, EngineUnavailable, PGenRMError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,9 +70,11 @@ class _Job:
 class TransformersEngine:
     """A causal language model through Hugging Face transformers.
 
-    model: folder, hub name, or a loaded model (then `tokenizer` is needed).
-    device: "cpu", "cuda", ...; None takes a GPU where there is one.
-    dtype: a torch dtype's name; None means bfloat16 on a GPU and float32 on a CPU.
+    model: folder, hub name, or a loaded model (then `tokenizer` is needed). A loaded one is used as it
+        is, and changed: its attention is this engine's from then on, and it is in evaluation mode.
+    device: "cpu", "cuda", ...; None takes a GPU where there is one. A loaded model stays where it is.
+    dtype: a torch dtype's name; None means bfloat16 on a GPU and float32 on a CPU. A loaded model keeps
+        its own.
     adapter: folder or hub name of a PEFT adapter to apply.
     max_batch: most samples written at once; more wait.
     threads: how many threads compute on a CPU. None keeps what OMP_NUM_THREADS, MKL_NUM_THREADS or an
@@ -86,8 +88,10 @@ class TransformersEngine:
     that spells its opening mark in several tokens does not get to think before such an answer.
 
     Raises:
+        ConfigurationError: there is no such device or dtype.
         EngineUnavailable: the model or adapter cannot be loaded, or is of a kind this engine does
-            not sample from (sliding-window attention: use the vLLM engine).
+            not sample from: with sliding-window attention, or with code of its own for attention
+            (Falcon, BLOOM, GPT-J). Use the vLLM engine for these.
     """
 
     def __init__(
@@ -111,14 +115,15 @@ class TransformersEngine:
         from pgenrm_agent.engines.rows import RowReader
 
         self._max_batch = max_batch
+        config = self._model.config.get_text_config(decoder=True)
         self._ends = end_tokens(self._model, self._tokenizer)
         self._encoder = PromptEncoder(
             self._tokenizer,
             owner=self.name,
-            context=int(getattr(self._model.config, "max_position_embeddings", None) or 2**31),
+            context=int(getattr(config, "max_position_embeddings", None) or 2**31),
             remedy="use a model with a longer context",
         )
-        self._reader = RowReader(self._tokenizer, self._model.config.vocab_size, self._ends)
+        self._reader = RowReader(self._tokenizer, config.vocab_size, self._ends)
         self._done = Work()
         self._threads = None
         if self._model.device.type == "cpu":
@@ -171,7 +176,8 @@ class TransformersEngine:
         Raises:
             ConfigurationError: every prompt leaves no room in the model's context, or cannot be held
                 to its schema, or rendered by the model's chat template.
-            EngineError: the engine is closed, was made in another process, or sampling failed.
+            EngineUnavailable: the engine is closed.
+            EngineError: it was made in another process, or sampling failed.
         """
         if not prompts:
             return []
@@ -229,7 +235,7 @@ class TransformersEngine:
                 f" {os.getpid()}: make an engine in each process"
             )
         if self._closed:
-            raise EngineError(f"{self.name} is closed: make another one")
+            raise EngineUnavailable(f"{self.name} is closed: make another one")
 
     def _prepare(self, prompt: Prompt) -> _Asked | PGenRMError:
         try:
@@ -245,16 +251,24 @@ class TransformersEngine:
             running = [job for job in batch if job.answer.set_running_or_notify_cancel()]
             if not running:
                 continue
+            failed: Exception | None = None
             try:
                 self._write(running)
             except Exception as error:
-                wrapped = EngineError(f"{self.name} failed while sampling: {error}")
-                wrapped.__cause__ = error
-                for job in running:
-                    job.answer.set_exception(wrapped)
-            else:
-                for job in running:
-                    job.answer.set_result(self._completions(job))
+                failed = error
+            for job in running:
+                self._hand_back(job, failed)
+
+    def _hand_back(self, job: _Job, failed: Exception | None) -> None:
+        """Give a job its samples. Nothing may end the thread: whoever asks later would wait forever."""
+        try:
+            if failed is not None:
+                raise failed
+            job.answer.set_result(self._completions(job))
+        except Exception as error:
+            wrapped = EngineError(f"{self.name} failed while sampling: {error}")
+            wrapped.__cause__ = error
+            job.answer.set_exception(wrapped)
 
     def _next_job(self) -> _Job | None:
         job, self._left_over = self._left_over, None
