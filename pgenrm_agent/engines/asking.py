@@ -199,7 +199,8 @@ class Asking:
         return self.dialect.translate(request)
 
     def _learn(self, told: Request, fault: ServerFault) -> None:
-        if fault.is_filter or fault.is_about_length or fault.is_about_answer:
+        untaught = fault.is_about_length or fault.is_too_large or fault.is_about_answer
+        if untaught or fault.is_filter:
             return
         learned, lessons = learn(self.dialect, told, fault)
         if learned.schema_ways != self.dialect.schema_ways:

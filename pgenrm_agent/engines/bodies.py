@@ -7,6 +7,7 @@ although nobody asked them to.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 EVENT = "data:"
@@ -21,7 +22,8 @@ def data_in(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(":")]
+    # Not splitlines(), which knows further ends of lines: strings in JSON may hold them.
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip() and line[0] != ":"]
     if not any(line.startswith(EVENT) for line in lines):
         return _loaded("\n".join(lines), text)
     sent = [line.removeprefix(EVENT).strip() for line in lines if line.startswith(EVENT)]
@@ -42,7 +44,7 @@ def _loaded(text: str, otherwise: object) -> object:
 def _joined(events: Sequence[Mapping[str, object]]) -> object:
     """Return the chat completion that events are pieces of; the last event where they are none."""
     pieces = [(event, choice) for event in events for choice in _choices(event)]
-    if any("error" in event for event in events) or not all("delta" in c for _, c in pieces):
+    if any(event.get("error") for event in events) or not all("delta" in c for _, c in pieces):
         return events[-1]
     joined: dict[object, dict[str, object]] = {}
     body: dict[str, object] = {}

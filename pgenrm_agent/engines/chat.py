@@ -87,7 +87,7 @@ class ChatModelEngine:
     requests_per_minute: most requests begun in a minute, evenly spread; None for no cap.
     max_tokens: new tokens a sample may take, thinking included, in place of what a call asks for.
     retries: further attempts after an error that came with status 200, or a rate limit that came with
-        400 or 403, which the model's own repetitions do not see.
+        400, 403 or 413, which the model's own repetitions do not see.
 
     Temperature, top_p and the token limit are set on a copy of the model, for each of them that the
     model has a field for; a model without such a field keeps its own behavior. Stop strings are

@@ -10,7 +10,9 @@ HIDDEN = "***"
 KEY = re.compile(r"(?:api|access|secret)[ _-]?key|credential|bearer|authenticat", re.IGNORECASE)
 _ABOUT_KEY = re.compile(rf"\bkey\b|{KEY.pattern}", re.IGNORECASE)
 _MASKED = re.compile(
-    r"[\w-]*(?:\*{2,}|•{2,})[\w-]*|\b[xX]{4,}[\w-]{2,}|[\w-]+(?:\.{3,}|…)[\w-]+"
+    # A word is tried from its beginning on only: from each of its letters takes minutes in a long one.
+    r"(?:(?<![\w-])[\w-]+)?(?:\*{2,}|•{2,})(?:\.{3,}|…)?[\w-]*|\b[xX]{4,}[\w-]{2,}"
+    r"|(?<![\w-])[\w-]+(?:\.{3,}|…)[\w-]+"
     r"|\b(?:sk|rk|pk|gsk|xai|hf|nvapi|ghp)[-_][\w-]{3,}"
 )
 

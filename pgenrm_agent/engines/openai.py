@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import httpx
 
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.answers import (
@@ -80,7 +83,7 @@ class OpenAIEngine:
     concurrency: most requests in flight, over all callers.
     requests_per_minute: most requests begun in a minute, evenly spread; None for no cap.
     timeout_s: seconds for one attempt.
-    retries: further attempts after 408, 409, 425, 429 (or 400 and 403 with words of a rate limit),
+    retries: further attempts after 408, 409, 425, 429 (or 400, 403, 413 with words of a rate limit),
         5xx, an error with status 200, a time-out or a lost connection, with growing pauses of 0.5 to
         8 s, or as long as the server asks (one that asks for more than 2 minutes is given up).
     max_tokens: new tokens a sample may take, thinking included, in place of what a call asks for.
@@ -407,6 +410,12 @@ def _client(
         max_retries=0,
         default_headers=headers,
     )
+    named = "OPENAI_BASE_URL" if base_url is None else "base_url"
+    if not _is_address(os.environ.get(named, "") if base_url is None else base_url):
+        # It is not shown: a password may be in it.
+        raise ConfigurationError(
+            f"{named} is no address of a server: write it like http://localhost:8000/v1"
+        )
     try:
         return make(api_key=api_key)
     except openai.OpenAIError:
@@ -416,6 +425,14 @@ def _client(
                 " server that needs none"
             ) from None
         return make(api_key=NO_KEY)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        httpx.URL(url)
+        return urlsplit(url).port != 0
+    except (httpx.InvalidURL, ValueError):
+        return False
 
 
 def _own_dialect(extra_body: Mapping[str, object]) -> Dialect:

@@ -90,7 +90,7 @@ _SPENT = re.compile(
     r"|budget_exceeded|budget has been exceeded",
     re.IGNORECASE,
 )
-# AWS and gateways say with 400 or 403 what others say with 429.
+# AWS and gateways say with 400 or 403 what others say with 429, and Groq with 413.
 _THROTTLED = re.compile(
     r"rate[ _-]?limit(?:ed\b|s?[ _-]?(?:exceeded|reached|hit|error|exception))"
     r"|(?:exceed(?:ed|s)?|reached|hit|over) (?:\w+ ){0,4}rate[ -]limit|rate exceeded"
@@ -191,9 +191,12 @@ class ServerFault(Exception):
     @property
     def is_about_length(self) -> bool:
         """Whether prompt and answer do not fit into the context."""
-        return self.status == 413 or (
-            self._is_refused and bool(_LENGTH.search(self.words.everything))
-        )
+        return self._is_refused and bool(_LENGTH.search(self.words.everything))
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the server takes no request of this size, whatever the model could read."""
+        return self.status == 413 and not self.is_throttled
 
     @property
     def is_about_answer(self) -> bool:
@@ -227,7 +230,7 @@ class ServerFault(Exception):
         said = self.words.everything
         if (
             self.kind not in {"status", "unknown"}
-            or self.status not in {None, 400, 403}
+            or self.status not in {None, 400, 403, 413}
             or self.words.fields
             or not _THROTTLED.search(said)
         ):
@@ -461,10 +464,13 @@ def explain(fault: ServerFault, where: str, *, attempts: int, advice: Advice) ->
         return EngineUnavailable(f"{where} has no credit left for the key ({status}{said})")
     if fault.is_about_key:
         return ConfigurationError(f"{where} refuses the API key ({status}{said}): {advice.key}")
-    if fault.is_about_length:
+    if fault.is_about_length or fault.is_too_large:
+        what = "the prompt is too long for the model's context"
+        if not fault.is_about_length:
+            what = "the request is too large for the server"
         return ConfigurationError(
-            f"{where}: the prompt is too long for the model's context ({status}{said}): show fewer"
-            " past choices (scaling.history), or fewer or shorter candidates"
+            f"{where}: {what} ({status}{said}): show fewer past choices (scaling.history), or fewer or"
+            " shorter candidates"
         )
     if fault.status == 404:
         return EngineUnavailable(f"{where}: not found ({status}{said}): {advice.missing}")

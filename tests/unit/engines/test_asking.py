@@ -67,6 +67,65 @@ async def test_a_prompt_that_is_too_long_costs_its_own_samples_only(
     assert "too long" in long[0].detail
 
 
+GROQ = (
+    "Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 8022, please"
+    " reduce your message size and try again."
+)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        refusal(413, GROQ, type="tokens", code="rate_limit_exceeded"),
+        refusal(413, "Rate limit exceeded: too many tokens in this minute"),
+        refusal(413, "Too many requests"),
+    ],
+)
+async def test_too_much_for_this_minute_is_asked_again_with_its_limit(
+    server: ScriptedServer, connect: Connect, refused: Reply
+) -> None:
+    server.script = lambda _, number: refused if number == 0 else completion("fine")
+    [[sample]] = await connect().sample([ask()], FEW)
+    assert sample.text == "fine"
+    assert [body["max_tokens"] for body in server.requests] == [8, 8]
+    server.script = lambda *_: refused
+    with pytest.raises(EngineUnavailable, match=r"too many requests after 2 attempts.*HTTP 413"):
+        await connect(retries=1).sample([ask()], FEW)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Reply("<html><head><title>413 Request Entity Too Large</title></head></html>", status=413),
+        refusal(413, "Request exceeds the maximum size", type="request_too_large"),
+        refusal(413, "max_tokens or messages: the body is too large"),
+        Reply("", status=413),
+    ],
+)
+async def test_a_body_that_is_too_large_takes_no_limit_away(
+    server: ScriptedServer, connect: Connect, refused: Reply
+) -> None:
+    server.script = lambda *_: refused
+    engine = connect()
+    with pytest.raises(ConfigurationError, match=r"too large for the server.*show fewer past"):
+        await engine.sample([ask()], FEW)
+    server.script = lambda *_: completion("fine")
+    await engine.sample([ask()], FEW)
+    assert [body["max_tokens"] for body in server.requests] == [8, 8]
+
+
+async def test_a_413_about_the_context_is_one_about_the_context(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    refused = refusal(413, "maximum context length is 90 tokens; you asked for 40 and 64")
+    server.script = lambda body, _: refused if "max_tokens" in body else completion("fine")
+    [[sample]] = await connect().sample([ask()], FEW)
+    assert sample.text == "fine"
+    server.script = lambda *_: refused
+    with pytest.raises(ConfigurationError, match="too long for the model's context"):
+        await connect().sample([ask()], FEW)
+
+
 async def test_what_is_not_there_in_time_is_a_timeout_and_what_is_there_counts(
     server: ScriptedServer, connect: Connect
 ) -> None:

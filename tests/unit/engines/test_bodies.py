@@ -29,6 +29,16 @@ def test_what_stands_around_a_body_does_not_matter(text: str) -> None:
     assert data_in(text) == BODY
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x1e"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_what_ends_a_line_elsewhere_ends_none_here(end: str, newline: str) -> None:
+    choice = {"index": 0, "message": {"content": f"fi{end}ne"}, "finish_reason": "stop"}
+    body = {"choices": [choice]}
+    whole = json.dumps(body, ensure_ascii=end == "\x1e")
+    assert data_in(f": PROCESSING{newline}{newline}{whole}") == body
+    assert data_in(f"data: {whole}{newline}{newline}data: [DONE]{newline}") == body
+
+
 def delta(index: int, finish: str | None = None, **written: str) -> str:
     choice = {"index": index, "delta": written, "finish_reason": finish}
     return f"data: {json.dumps({'choices': [choice], 'usage': None})}"
@@ -53,6 +63,15 @@ def test_events_are_joined_choice_by_choice() -> None:
         ("second", "", "length"),
     ]
     assert (used.completion, used.prompt) == (5, 3)
+
+
+@pytest.mark.parametrize("nothing", [None, {}, ""])
+def test_an_error_that_is_none_counts_for_nothing(nothing: object) -> None:
+    sent = [delta(0, content="fi"), delta(0, "stop", content="ne")]
+    events = [json.loads(line.removeprefix("data: ")) | {"error": nothing} for line in sent]
+    text = "\n\n".join(f"data: {json.dumps(event)}" for event in events)
+    [answer], _ = read_answers(data_in(text))
+    assert (answer.text, answer.ended) == ("fine", "stop")
 
 
 def test_an_error_among_the_events_counts() -> None:

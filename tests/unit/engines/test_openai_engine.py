@@ -440,6 +440,24 @@ def test_a_number_out_of_range_is_refused(option: dict[str, int]) -> None:
         OpenAIEngine("m", base_url="http://127.0.0.1:9/v1", **option)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://localhost:80o0/v1", "http://localhost:99999999/v1", "http://a\nb/v1"),
+        *("http://[::1/v1", "http://me:hunter2/x@host/v1", "http://\x7f/v1"),
+    ],
+)
+@pytest.mark.parametrize("told", ["base_url", "OPENAI_BASE_URL"])
+def test_an_address_that_is_none_is_refused_and_not_shown(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    options = {"base_url": url} if told == "base_url" else {}
+    with pytest.raises(ConfigurationError, match=f"^{told} is no address of a server") as caught:
+        OpenAIEngine("m", api_key=KEY, **options)  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
+
+
 def test_neighboring_seeds_share_no_samples() -> None:
     firsts = sorted(first_seed(seed) for seed in range(100))
     assert min(high - low for low, high in pairwise(firsts)) > 32
