@@ -179,7 +179,7 @@ def add_estimates(estimates: Sequence[Estimate], prices: Prices | None) -> Estim
     return Estimate(
         what=estimates[0].what,
         pieces=sum(estimate.pieces for estimate in estimates),
-        left=dict(left),
+        left=left,
         about=_priced(_sum(estimate.about for estimate in estimates), prices),
         at_most=_priced(_sum(estimate.at_most for estimate in estimates), prices),
         spent=_priced(_sum(estimate.spent for estimate in estimates), prices),

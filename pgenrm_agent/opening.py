@@ -142,7 +142,7 @@ def format_for(
     model: str | Path | BaseChatModel | None,
     engine: Engine | EngineName | None,
     wanted: ChainFormat | str | Path | None,
-    adapter: str | Path | None = None,
+    adapter: object = None,
 ) -> ChainFormat | None:
     """Return the format that is wanted, else the one of the model; None leaves it to the engine.
 

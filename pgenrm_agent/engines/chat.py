@@ -168,6 +168,7 @@ class ChatModelEngine:
             for name in kind.model_fields
             if name not in BaseChatModel.model_fields
         }
+        settings |= self._chat_model.model_extra or {}
         return identity(
             kind.__name__,
             *self.models,

@@ -46,5 +46,5 @@ def _data(value: object) -> JsonValue:
     if isinstance(value, (list, tuple)):
         return [_data(content) for content in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(_data(content), sort_keys=True) for content in value)
+        return [*sorted(json.dumps(_data(content), sort_keys=True) for content in value)]
     return None

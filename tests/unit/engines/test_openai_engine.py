@@ -367,7 +367,6 @@ def test_a_refused_look_up_is_settled(
 def test_a_look_up_that_tells_nothing_is_not_repeated_for_a_minute(
     server: ScriptedServer,
     connect: Callable[..., OpenAIEngine],
-    monkeypatch: pytest.MonkeyPatch,
     listed: Reply,
 ) -> None:
     server.owner, server.listed = "vllm", listed
@@ -377,8 +376,7 @@ def test_a_look_up_that_tells_nothing_is_not_repeated_for_a_minute(
     assert asyncio.run(engine.sample(prompts(), FEW_TOKENS))[0][0].text == "fine"
     assert server.lookups == 1
     server.listed = None
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    engine._no_look_before -= 60
     assert engine.capabilities.continues
 
 
