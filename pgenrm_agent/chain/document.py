@@ -18,9 +18,9 @@ from typing import TypeAlias
 
 from pgenrm_agent.chain.agreement import CLEAR_GAP, compare_readings
 from pgenrm_agent.chain.document_scores import is_beside_scores, read_scores
-from pgenrm_agent.chain.numbers import read_total, stated_top
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section, split_reasoning
+from pgenrm_agent.chain.totals import read_total, stated_top
 from pgenrm_agent.chain.versions import is_aside, which_counts
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import Model, whole_characters

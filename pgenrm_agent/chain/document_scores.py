@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from pgenrm_agent.chain.numbers import read_total, scale_in, stated_top
+from pgenrm_agent.chain.numbers import scale_in
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW
 from pgenrm_agent.chain.response_names import response_key
+from pgenrm_agent.chain.totals import read_total, stated_top
 from pgenrm_agent.errors import ChainError
 
 Row: TypeAlias = tuple[float | None, ...]

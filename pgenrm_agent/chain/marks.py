@@ -35,6 +35,8 @@ AGREES = 0.15
 OWN_TOTAL = 0.06
 """How near a number has to be to what the marks come to, to be the total that is told beside them."""
 LONGEST_APART = 40
+WHOLE = (100.0,)
+"""The weight of what is no criterion."""
 LONGEST_HEADER = 100
 MOST_READINGS = 64
 
@@ -138,6 +140,12 @@ class _Reading:
     notes: dict[str, None] = field(default_factory=dict)
     marks: dict[tuple[int, int], Mark] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._written = [
+            tuple({criterion.weight, criterion.reported_weight or criterion.weight})
+            for criterion in self.criteria
+        ]
+
     def read(self, text: str) -> None:
         labels = labels_in(text, [criterion.name for criterion in self.criteria])
         scale = scale_in(text[: labels[0].start]) if labels and labels[0].start > 4 else None
@@ -150,7 +158,7 @@ class _Reading:
         # Whether the response is told to claim what follows; whether another one might be meant.
         claimed = unsure = False
         # What "8 for Response 1" gives the response that follows.
-        ahead = _mark_for(text, 0, labels[0], 100.0, scale)[0] if labels else None
+        ahead = _mark_for(text, 0, labels[0], WHOLE, scale)[0] if labels else None
         last = len(labels) - 1
         for place, label in enumerate(labels):
             following = labels[place + 1] if place < last else None
@@ -175,7 +183,9 @@ class _Reading:
                     if criterion is not None:
                         self._put(response, criterion, given, "")
                     response = None
-                    ahead, _ = _mark_for(text, label.end, following, self._weight(criterion), scale)
+                    ahead, _ = _mark_for(
+                        text, label.end, following, self._weights(criterion), scale
+                    )
                     continue
                 claim = CLAIMED.match(gap)
                 claimed = claim is not None and not NOT_CLAIMED.search(gap, claim.end())
@@ -186,12 +196,12 @@ class _Reading:
                 newest, named_from, named_at = "criterion", label.start, label.end
                 if _APART.search(text, max(0, label.start - LONGEST_APART), label.start):
                     criterion = response = None
-            ahead, begin = _mark_for(text, label.end, following, self._weight(criterion), scale)
+            ahead, begin = _mark_for(text, label.end, following, self._weights(criterion), scale)
             if ahead is not None:
                 # "Depth 9. In sum, 6 for Response 1" has a mark before the response's,
                 # "Response 1: Clarity 8 for Response 2's standards" has none.
                 own = text[label.end : begin]
-                if response is not None and read_mark(own, self._weight(criterion), scale):
+                if response is not None and read_mark(own, self._weights(criterion), scale):
                     gap = own
                 elif label.kind == "criterion" and (
                     response is None or _SENTENCE_END.search(text, response_at, label.start)
@@ -225,7 +235,7 @@ class _Reading:
                         criterion = None
                         continue
                     if is_first:
-                        mark = read_mark(first[1] + (first[2] or ""), 100.0, scale) or REFUSED
+                        mark = read_mark(first[1] + (first[2] or ""), WHOLE, scale) or REFUSED
                         if unsure:
                             mark = mark._replace(sure=False)
                         self._put(response, following.place, mark, "")
@@ -240,7 +250,7 @@ class _Reading:
                 continue
             if criterion is None or response is None:
                 continue
-            behind = read_mark(gap, self.criteria[criterion].weight, scale)
+            behind = read_mark(gap, self._weights(criterion), scale)
             if behind is None:
                 continue
             if unsure and label.kind == "criterion":
@@ -253,11 +263,14 @@ class _Reading:
             else:
                 criterion = None
 
-    def _weight(self, criterion: int | None) -> float:
-        return 100.0 if criterion is None else self.criteria[criterion].weight
+    def _weights(self, criterion: int | None) -> Sequence[float]:
+        """A criterion's weight as it counts, and as the model wrote it."""
+        return WHOLE if criterion is None else self._written[criterion]
 
     def _is_weight(self, number: float, criterion: int) -> bool:
-        return number < MARK_LOW and abs(number * 100 - self.criteria[criterion].weight) < AGREES
+        return number < MARK_LOW and any(
+            abs(number * 100 - weight) < AGREES for weight in self._weights(criterion)
+        )
 
     def _is_first(
         self, text: str, labels: Sequence[Label], place: int, number: float, scale: float | None
@@ -287,7 +300,7 @@ class _Reading:
                 return False if _DIGIT.search(gaps[-1]) else None
             if not begins_with_mark(gaps[0]) or all(map(_OPENS_LINE.search, gaps[:-1])):
                 return True
-        last = read_mark(gaps[-1], self._weight(labels[end - 1].place), scale)
+        last = read_mark(gaps[-1], self._weights(labels[end - 1].place), scale)
         if last is None:
             return True
         if end == place + 1:
@@ -427,7 +440,7 @@ def _rest(
 
 
 def _mark_for(
-    text: str, start: int, label: Label | None, weight: float, scale: float | None
+    text: str, start: int, label: Label | None, weights: Sequence[float], scale: float | None
 ) -> tuple[Mark | None, int]:
     """The mark that stands in front of a response's name, as in "8 for Response 1", and where it begins.
 
@@ -444,7 +457,7 @@ def _mark_for(
     before = text[begin : begin + match.start("for")]
     ends = [end.end() for end in _CLAUSE_END.finditer(before)]
     clause = ends[-1] if ends else 0
-    return read_mark(before[clause:], weight, scale), begin + clause
+    return read_mark(before[clause:], weights, scale), begin + clause
 
 
 def _heads(text: str, begin: int, end: int, response: int) -> bool:

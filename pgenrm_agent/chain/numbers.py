@@ -1,4 +1,4 @@
-"""Read the numbers that models write as marks and totals: one grammar for chains and for judges.
+"""Read the numbers that models write as marks.
 
 A number counts as it was meant, or not at all. Decimal commas are decimals. A mark on a stated scale
 of N is 10/N of it ("4 out of 5" is 8); an unstated scale is the one asked for, 1 to 10, and what is
@@ -9,7 +9,6 @@ only a second reading of the chain can settle.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from enum import IntEnum
@@ -17,6 +16,14 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
+from pgenrm_agent.chain.equations import (
+    EQUATION,
+    NUMBER,
+    PRODUCT,
+    as_number,
+    beginning,
+    mark_in,
+)
 from pgenrm_agent.chain.words import (
     AFTER_A_MARK,
     APART,
@@ -44,60 +51,12 @@ LONGEST_BEFORE = 300
 LONGEST_GAP = 1_500
 """Characters behind a criterion in which its mark is looked for."""
 
-_NUM = r"\d{1,6}(?:[.,]\d{1,6})?"
-_OUT_OF = r"(?:/|out of|von|sur|su|van|из)"
-
-# --- totals and the scores of judges: values of a JSON object ---
-
-_TOTAL = re.compile(
-    rf"\s*([+-]?\d{{1,6}}(?:[.,]\d{{1,30}})?)\s*{UNIT}?\s*"
-    rf"(?:\(?(?:{_OUT_OF}|de|of)\s*(\d{{1,3}})(?:[.,]0{{1,3}})?\s*{UNIT}?\)?)?\s*",
-    re.IGNORECASE,
-)
-_SCORE_KEYS = ("score", "total", "weighted_total", "weighted_score", "overall")
+OUT_OF = r"(?:/|out of|von|sur|su|van|из)"
 
 
-def read_total(value: object) -> float | None:
-    """A finite number, also from text such as "7,5" or "7/10" or {"score": 7}; None for others.
-
-    What is out of another number than ten is converted: "85/100" is 8.5.
-    """
-    if isinstance(value, dict):
-        inner = [value[name] for name in _SCORE_KEYS if name in value]
-        return read_total(inner[0]) if len(inner) == 1 and not isinstance(inner[0], dict) else None
-    if isinstance(value, str):
-        match = _TOTAL.fullmatch(value[:60].strip("\"'*_ "))
-        if match is None or _thousands(match[1]):
-            return None
-        number, scale = _float(match[1]), int(match[2] or TEN)
-        if scale != TEN and (scale not in SCALES or number > scale):
-            return None
-        return number * TEN / scale
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def stated_top(value: object) -> float | None:
-    """Return what a number in words, which `read_total` reads, is out of: 5 for "4/5"; None for "4"."""
-    match = _TOTAL.fullmatch(value[:60].strip("\"'*_ ")) if isinstance(value, str) else None
-    return float(match[2]) if match and match[2] else None
-
-
-def _float(number: str) -> float:
-    return float(number.replace(",", "."))
-
-
-def _thousands(number: str) -> bool:
+def is_thousands(number: str) -> bool:
     """Whether the comma may part thousands, as in "1,250"."""
     return "," in number and len(number.partition(",")[2]) == 3
-
-
-# --- marks: the words between a criterion and what comes next ---
 
 
 class Mark(NamedTuple):
@@ -142,7 +101,7 @@ _STATED = (
     rf"\b(?P<d>\d{{1,3}})(?:[\s-]?(?:er|{UNIT})[\s-]{{0,2}}|-){SCALE}",
     # "(1-10)", "[scale 1 to 5]", "(from 0 to 100)", "(out of 10)", "(max. 10)", "[/10]"
     rf"[(\[][^()\[\]\d]{{0,24}}\b[01]{_TO}(?P<e>\d{{1,3}})[^()\[\]\d]{{0,24}}[)\]]",
-    rf"[(\[]\s{{0,2}}(?:{_OUT_OF}|of|de|max\w{{0,6}}[.:]?)\s{{0,2}}(?P<f>\d{{1,3}})\b[^()\[\]\d]{{0,12}}[)\]]",
+    rf"[(\[]\s{{0,2}}(?:{OUT_OF}|of|de|max\w{{0,6}}[.:]?)\s{{0,2}}(?P<f>\d{{1,3}})\b[^()\[\]\d]{{0,12}}[)\]]",
     r"(?<![\d.,])(?<!\d\s)(?:out[ _]of|max(?:imum)?)[\s:.=]{0,3}(?P<g>\d{1,3})\b",
     r"\bscale[\s:]{1,3}(?P<m>5|10|20|50|100)\b(?!\s?[=-])",
     r"\b[01]\s?=[^\d=,;()]{1,20}[,;]?\s?(?P<l>\d{1,3})\s?=[^\d=,;():]{1,20}",
@@ -178,33 +137,26 @@ _WEIGHT_HINTS = (
     *("poids", "pondération", "peso", "weging", "вес", "权重", "權重", "重み", "가중치", "퍼센트"),
 )
 _OWN_WEIGHT = (
-    rf"(?:(?:\b{WEIGHT}\W{{0,4}})?{_NUM}\s?{PERCENT}"
-    rf"|\b{WEIGHT}(?:\s(?:of|at|is|de|von))?[\s:=(*\"']{{0,4}}{_NUM})"
+    rf"(?:(?:\b{WEIGHT}\W{{0,4}})?{NUMBER}\s?{PERCENT}"
+    rf"|\b{WEIGHT}(?:\s(?:of|at|is|de|von))?[\s:=(*\"']{{0,4}}{NUMBER})"
 )
 _WEIGHTS = re.compile(rf"[(\[]\s?{_OWN_WEIGHT}\s?[)\]]|{_OWN_WEIGHT}")
 _OPERATORS = frozenset("+*×x·÷/−–-")
-_EQUATION = re.compile(
-    r"(?<![\w.,])([\d(](?:[\d \t()%+*×x·÷/−–-]|[.,](?!\s)){0,80}?)"
-    rf"\s?(?:=>?|→|->)\s?({_NUM})(?![\w%])(?!\s?/)"
-)
-_PRODUCT = re.compile(
-    rf"(?<![\w.,])\(?({_NUM}\s?%?)\)?\s?(?:\(?[*×x·]\s?\(?|\()({_NUM}\s?%?)\)?(?![\w%]|[.,]\d)"
-)
 _RANGE = re.compile(
-    rf"(?<![\w.,/%])({_NUM})(?:\s?/\s?10)?"
-    rf"(?:{_TO}|\s(?:or|oder|ou|o|или|または|或)\s)({_NUM})(?:\s?/\s?10)?(?![\w%]|[.,]\d)"
-    rf"|({_NUM})\s?[+]\s?({_NUM})"
+    rf"(?<![\w.,/%])({NUMBER})(?:\s?/\s?10)?"
+    rf"(?:{_TO}|\s(?:or|oder|ou|o|или|または|或)\s)({NUMBER})(?:\s?/\s?10)?(?![\w%]|[.,]\d)"
+    rf"|({NUMBER})\s?[+]\s?({NUMBER})"
     # "Response 1 is ahead on Clarity (8 vs 3)": whose is whose is not said here.
-    rf"|({_NUM})\s?(?:vs\.?|versus|against|gegen|contre|contra|contro|tegen|против)\s({_NUM})(?![\w%]|[.,]\d)"
-    rf"|(?:between|zwischen|entre|tra|tussen|между)\s({_NUM})\s(?:and|und|et|y|e|en|и)\s({_NUM})"
+    rf"|({NUMBER})\s?(?:vs\.?|versus|against|gegen|contre|contra|contro|tegen|против)\s({NUMBER})(?![\w%]|[.,]\d)"
+    rf"|(?:between|zwischen|entre|tra|tussen|между)\s({NUMBER})\s(?:and|und|et|y|e|en|и)\s({NUMBER})"
 )
 _NUMBER = re.compile(
     r"[\d−-](?<![\d.,].)(?P<number>(?:(?<=\d)|(?<=[−-])\d)\d{0,5}(?:[.,]\d{1,6})?)(?![\d%]|[.,]\d)"
-    rf"(?:\s{{0,2}}{UNIT})?(?:\s{{0,3}}(?:{_OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?:\.0{{1,2}}(?!\d))?(?!\d|\.\d)"
+    rf"(?:\s{{0,2}}{UNIT})?(?:\s{{0,3}}(?:{OUT_OF}\s{{0,3}}(?P<out_of>\d{{1,3}})|(?:of|de|av|af)\s(?P<of>100?))(?:\.0{{1,2}}(?!\d))?(?!\d|\.\d)"
     rf"(?:\s{{0,2}}{UNIT})?)?"
 )
 _STARS = re.compile(r"(?:stars?|sternen?|étoiles|estrellas|stelle)$")
-_COUNT_OF = re.compile(rf"(?<![\w.,]){_NUM}\s(?:of|de)\s(?:the\s)?(?!100?\b)\d{{1,3}}\b")
+_COUNT_OF = re.compile(rf"(?<![\w.,]){NUMBER}\s(?:of|de)\s(?:the\s)?(?!100?\b)\d{{1,3}}\b")
 _WORD_AFTER = re.compile(r"[\s*_]{0,4}([^\W\d_]+)")
 _IN_A_WORD = re.compile(r"[a-z#$€£+]$|[a-z0-9]_$|[^\s(]-$|(?<![-=])>\s?$|[<≤≥]\s?$")
 _NO_MARK_BEFORE = tuple("°€$£+")
@@ -232,24 +184,24 @@ def begins_with_mark(gap: str) -> bool:
     return _PLAIN.match(gap) is not None
 
 
-def read_mark(gap: str, weight: float, scale: float | None = None) -> Mark | None:
+def read_mark(gap: str, weights: Sequence[float], scale: float | None = None) -> Mark | None:
     """The mark in what follows a criterion, up to the next label; None where there is none.
 
     Args:
         gap: case folded, without quotations.
-        weight: the criterion's, in percent: a number that is one is no mark.
+        weights: the criterion's, in percent, as it counts and as it was written: they are no marks.
         scale: stated for all marks.
     """
     plain = _PLAIN.match(gap)
     if plain and not _DIGITS.search(gap, plain.end()):
         top = TEN if plain["ten"] else scale
-        mark = _scaled(_float(plain["mark"]), top)
+        mark = _scaled(as_number(plain["mark"]), top)
         return Mark((mark,), rescaled=_is_other(top), stated=top is not None)
     gap = gap[:LONGEST_GAP]
     digits = [match.span() for match in _DIGITS.finditer(gap)]
     if not digits:
         return None
-    return _Gap(gap, digits, weight, scale).read()
+    return _Gap(gap, digits, weights, scale).read()
 
 
 def _scaled(number: float, top: float | None) -> float:
@@ -284,9 +236,13 @@ class _Gap:
     """The words between a criterion and the next label; what is no number of a mark is taken out."""
 
     def __init__(
-        self, text: str, digits: list[tuple[int, int]], weight: float, scale: float | None
+        self,
+        text: str,
+        digits: list[tuple[int, int]],
+        weights: Sequence[float],
+        scale: float | None,
     ) -> None:
-        self._weight = weight
+        self._weights = weights
         self._top = scale
         self._refused = False
         # Most numbers are far apart, and are spared the search for what two of them make.
@@ -296,8 +252,8 @@ class _Gap:
         text = text.replace("**", " ")
         if together:
             if any(sign in text for sign in ("=", "→", "->")):
-                text = _EQUATION.sub(self._result, text)
-            text = _PRODUCT.sub(self._factor, text)
+                text = EQUATION.sub(self._result, text)
+            text = PRODUCT.sub(self._factor, text)
         if any(hint in text for hint in _WEIGHT_HINTS):
             text = _WEIGHTS.sub(" ", text)
         if together or any(hint in text for hint in _SCALE_HINTS):
@@ -308,9 +264,20 @@ class _Gap:
 
     def read(self) -> Mark | None:
         numbers = self._numbers()
-        if len(numbers) > 1 and abs(numbers[0].value - self._weight) < EXACTLY:
-            del numbers[0]  # "Clarity (70): 8"
-        shares = [n.value * self._weight / 100 for n in numbers if n.grade == _Grade.STRONG]
+        if len(numbers) > 1 and self._is_weight(numbers[0]):
+            named = self._stands_before(numbers[0])
+            if numbers[0].value > (numbers[0].top or TEN) or (
+                named and not self._is_share(numbers)
+            ):
+                del numbers[0]
+            elif named:
+                return self._mark(numbers[:2], sure=False)  # "Depth (10): 1", of the weight 10
+        shares = [
+            number.value * weight / 100
+            for number in numbers
+            for weight in self._weights
+            if number.grade == _Grade.STRONG
+        ]
         numbers = [
             number
             for number in numbers
@@ -333,6 +300,20 @@ class _Gap:
         if len({(number.value, number.top) for number in numbers}) == 1:
             return self._mark([last], sure=any(n.grade >= _Grade.STRONG for n in numbers))
         return self._mark(numbers, sure=False)
+
+    def _is_weight(self, number: _Number) -> bool:
+        bare = re.fullmatch(NUMBER, self._text[number.start : number.end])
+        return bool(bare) and any(abs(number.value - weight) < EXACTLY for weight in self._weights)
+
+    def _stands_before(self, number: _Number) -> bool:
+        """Whether a number stands as a weight does before its mark: "Clarity (70) 8", "Clarity 70: 8"."""
+        before, behind = self._text[: number.start].rstrip(), self._text[number.end :].lstrip()
+        return behind[:1] == ":" or (before[-1:] in ("(", "[") and behind[:1] in (")", "]"))
+
+    def _is_share(self, numbers: Sequence[_Number]) -> bool:
+        """Whether the second number may be what the first one, as a mark of its own weight, comes to."""
+        first, second = numbers[:2]
+        return first.value <= TEN and abs(first.value**2 / 100 - second.value) <= ROUNDING
 
     def _mark(self, numbers: list[_Number], *, sure: bool) -> Mark:
         values = dict.fromkeys(_scaled(number.value, number.top) for number in numbers)
@@ -365,9 +346,9 @@ class _Gap:
         if _IN_A_WORD.search(before[-4:]) or text[end : end + 1] in _NO_MARK_BEFORE:
             return None
         written = text[start : match.end("number")]
-        if _thousands(written):
+        if is_thousands(written):
             return None
-        value = _float(written.replace("−", "-"))
+        value = as_number(written.replace("−", "-"))
         stated = match["out_of"] or match["of"]
         if stated is not None and (int(stated) not in SCALES or value > int(stated)):
             self._refused = True
@@ -412,34 +393,32 @@ class _Gap:
             return None
         return _Number(value, start, end, grade, top)
 
-    def _is_weight(self, number: str) -> bool:
-        if number.rstrip().endswith("%"):
-            return True
-        value = _float(number.strip())
-        return min(abs(value - self._weight), abs(value * 100 - self._weight)) < 0.6
-
     def _result(self, match: re.Match[str]) -> str:
-        """What an equation comes to, or the mark in "8 x 70% = 5.6"."""
-        left = match[1].strip()
+        """What an equation comes to, or the mark in "8 x 70% = 5.6"; what stands before it stays."""
+        whole = match[1].rstrip()
+        begin = beginning(whole, match[2])
+        before, left = whole[:begin], whole[begin:].strip()
         signs = {char for char in left if char in _OPERATORS}
         if not signs:
             return match[0]
-        product = _PRODUCT.fullmatch(left)
+        product = PRODUCT.fullmatch(left)
         if product:
-            for factor, mark in ((product[1], product[2]), (product[2], product[1])):
-                if self._is_weight(factor) and not mark.rstrip().endswith("%"):
-                    return f" {mark} "
-        elif signs & set("*×x·"):
-            return " "  # a total: "8*0.7 + 2*0.3 = 6.2"
-        elif signs == {"/"} and (scored := _NUMBER.fullmatch(left)) and scored["out_of"]:
+            mark = mark_in(product, self._weights)
+            # Where neither factor is the weight, any of the three may be the mark.
+            read = f"{product[1]} , {product[2]} = {match[2]}" if mark is None else mark
+            return f"{before} {read} "
+        if signs & set("*×x·"):
+            return f"{before} "  # a total: "8*0.7 + 2*0.3 = 6.2"
+        if signs == {"/"} and (scored := _NUMBER.fullmatch(left)) and scored["out_of"]:
             # "8/10 = 0.8", and not "16/2 = 8".
-            return f" {left} " if int(scored["out_of"]) in SCALES else f" = {match[2]} "
-        return f" = {match[2]} "
+            result = left if int(scored["out_of"]) in SCALES else f"= {match[2]}"
+            return f"{before} {result} "
+        return f"{before} = {match[2]} "
 
     def _factor(self, match: re.Match[str]) -> str:
-        for factor, mark in ((match[1], match[2]), (match[2], match[1])):
-            if self._is_weight(factor) and not mark.rstrip().endswith("%"):
-                return f" {mark} "
+        mark = mark_in(match, self._weights)
+        if mark is not None:
+            return f" {mark} "
         if "(" in match[0] and not any(sign in match[0] for sign in "*×x·"):
             return match[0]
         self._refused = True
@@ -453,7 +432,7 @@ class _Gap:
         return " "
 
     def _range(self, match: re.Match[str]) -> str:
-        low, high = (_float(group) for group in match.groups() if group)
+        low, high = (as_number(group) for group in match.groups() if group)
         # "8 - 3 good points" is a mark and a reason; "10 - 2" does not say what it comes to.
         is_dash = any(dash in match[0] for dash in "-–—−")
         if low >= high and is_dash and _WORD_AFTER.match(match.string, match.end()):

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pgenrm_agent.chain.numbers import read_total
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW
 from pgenrm_agent.chain.response_names import numbered, response_key
 from pgenrm_agent.chain.sections import JSON_MARKER
+from pgenrm_agent.chain.totals import read_total
 from pgenrm_agent.chain.words import RESPONSES, SCORES, TOTALS
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import whole_characters
