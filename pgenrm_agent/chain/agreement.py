@@ -52,3 +52,15 @@ def compare_readings(
                 f" {highest[1]:g}); one of the two was read or worked out wrong",
                 reason="contradictory",
             )
+
+
+def check_winner(winner: str | None, totals: Mapping[str, float]) -> None:
+    """Compare the candidate that the model calls the best one, if it does, with the totals.
+
+    Raises ChainError "contradictory" where another one is clearly better.
+    """
+    if winner in totals and max(totals.values()) - totals[winner] > CLEAR_GAP:
+        raise ChainError(
+            f"the model calls candidate {winner} the best one, and its scores do not",
+            reason="contradictory",
+        )

@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from pgenrm_agent.chain.agreement import CLEAR_GAP, compare_readings
+from pgenrm_agent.chain.agreement import check_winner, compare_readings
+from pgenrm_agent.chain.decoder import DECODER, unique
 from pgenrm_agent.chain.document_scores import is_beside_scores, read_scores
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW, ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section, split_reasoning
@@ -32,18 +33,15 @@ JSONSchema: TypeAlias = dict[str, object]
 KEYS: dict[Section, str] = {"persona": "persona", "rubric": "criteria", "scores": "scores"}
 NESTED = "evaluation"
 MOST_OBJECTS = 8
+"""Objects with sections that are compared."""
+MOST_BRACES = 64
+"""Braces of a text at which an object is looked for: each one may take time for all that follows."""
+DEEPEST = 16
+"""Levels of an object; a chain has five."""
 WEIGHT_TOLERANCE = 1.0
 """By how much weights may miss a sum of 100 before that is noted."""
 ROUNDED = 0.015
 """By how much shares of 1 that are written twice may differ."""
-
-
-def _unique(pairs: list[tuple[str, object]]) -> Document:
-    """An object, in which a key that stands twice with different values has none of them."""
-    members: Document = {}
-    for key, value in pairs:
-        members[key] = value if members.setdefault(key, value) == value else None
-    return members
 
 
 _WEIGHTS_KEY = re.compile(
@@ -51,8 +49,6 @@ _WEIGHTS_KEY = re.compile(
 )
 # "...", "<who they are>"
 _PLACEHOLDER = re.compile(r"[\W_]*|\s*(?:<[^<>]*>|\[[^\[\]]*\]|string)\s*")
-# Models write real line breaks inside strings.
-_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
 
 class Lengths(Model):
@@ -152,15 +148,16 @@ def document_in(text: str) -> Document | None:
     documents: list[Document] = []
     introductions: list[str] = []
     place, reached = answer.find("{"), 0
-    for _ in range(MOST_OBJECTS):
-        if place < 0:
+    for _ in range(MOST_BRACES):
+        if place < 0 or len(documents) == MOST_OBJECTS:
             break
         try:
-            value, end = _DECODER.raw_decode(answer, place)
+            value, end = DECODER.raw_decode(answer, place)
+            document = _flat(_storable(value))
         except (ValueError, RecursionError):
             end = place + 1
         else:
-            if document := _flat(_encodable(value)):
+            if document:
                 documents.append(document)
                 introductions.append(answer[reached:place])
                 reached = end
@@ -198,11 +195,14 @@ def _flat(value: object) -> Document | None:
         inner = [part for part in inner if isinstance(part.get("persona"), str)]
         return _flat(inner[0]) if len(inner) == 1 else None
     document = {key: whole[key] for key in KEYS.values() if key in whole}
-    if is_chain:
-        document |= {
-            key: part for key, part in whole.items() if is_beside_scores(key) or _is_weights(key)
-        }
-    return document
+    return document | {key: part for key, part in whole.items() if _is_beside(key, whole)}
+
+
+def _is_beside(key: str, document: Document) -> bool:
+    """Whether a key says something about a section that stands beside it."""
+    if "scores" in document and is_beside_scores(key):
+        return True
+    return "criteria" in document and is_weights(key)
 
 
 def _is_filled(document: Document) -> bool:
@@ -229,7 +229,7 @@ def _is_alike(document: Document, last: Document) -> bool:
         {
             key: _without_reasons(part)
             for key, part in version.items()
-            if key not in words and not _is_weights(key)
+            if key not in words and not is_weights(key)
         }
         for version in (document, last)
     )
@@ -249,7 +249,8 @@ def _without_reasons(value: object) -> object:
     return value
 
 
-def _is_weights(key: str) -> bool:
+def is_weights(key: str) -> bool:
+    """Whether a key of the whole object holds weights of the criteria beside it."""
     return _WEIGHTS_KEY.fullmatch(key) is not None
 
 
@@ -262,16 +263,33 @@ def _whole(value: Document) -> Document:
     return {**value, **nested, **dict.fromkeys(both)}
 
 
-def _encodable(value: object) -> object:
-    """Return the value without halves of characters, as a limit on a string's length leaves them."""
-    text = json.dumps(value, ensure_ascii=False)
-    whole = whole_characters(text)
-    return value if whole == text else json.loads(whole)
+def _storable(value: object, depth: int = 0) -> object:
+    """Return the value with U+FFFD for what no file or store takes: see `whole_characters`.
+
+    Raises ValueError for a value that is nested too deep.
+    """
+    if depth > DEEPEST:
+        raise ValueError("this is nested too deep")
+    if isinstance(value, str):
+        return whole_characters(value)
+    if isinstance(value, list):
+        return [_storable(part, depth + 1) for part in value]
+    if isinstance(value, dict):
+        return unique(
+            [(whole_characters(key), _storable(part, depth + 1)) for key, part in value.items()]
+        )
+    return value
 
 
 def write_document(document: Document) -> str:
     """Write the sections in their order, each on a line of its own, and what stands beside them."""
     return "".join(_pieces(document))
+
+
+def part_of(document: Document, section: Section) -> Document:
+    """Return one section, and what stands beside it."""
+    part = {KEYS[section]: document[KEYS[section]]}
+    return part | {key: value for key, value in document.items() if _is_beside(key, part)}
 
 
 def spans_in(text: str) -> dict[Section, tuple[int, int]]:
@@ -340,7 +358,7 @@ def _rows(document: Document) -> list[object]:
     listed = rows if isinstance(rows, list) else []
     read: list[object] = [{"name": row} if isinstance(row, str) else row for row in listed]
     for key, weights in document.items():
-        if not _is_weights(key) or not isinstance(weights, Mapping) or not weights:
+        if not is_weights(key) or not isinstance(weights, Mapping) or not weights:
             continue
         names = [_folded(_name_in(row)) for row in read]
         by_name = {_folded(str(name)): part for name, part in weights.items()}
@@ -430,7 +448,7 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
         repairs.append("weights_normalized")
     rubric = Rubric.normalized(written)
     names = [criterion.name for criterion in rubric.criteria]
-    scores = read_scores(document, names, candidate_ids)
+    scores = read_scores(document, names, _rows(document), candidate_ids)
     compare_readings(rubric.criteria, scores.marks, scores.reported)
     totals = complete_totals(rubric.criteria, scores.marks)
     if not totals:
@@ -439,11 +457,7 @@ def parse_document(document: Document, candidate_ids: Sequence[str]) -> ParsedCh
             f" {len(names)} criteria",
             reason="no_totals",
         )
-    if scores.winner in totals and max(totals.values()) - totals[scores.winner] > CLEAR_GAP:
-        raise ChainError(
-            f"the model calls candidate {scores.winner} the best one, and its marks do not",
-            reason="contradictory",
-        )
+    check_winner(scores.winner, totals)
     missing = tuple(name for name in candidate_ids if name not in totals)
     if missing:
         repairs.append("marks_incomplete")

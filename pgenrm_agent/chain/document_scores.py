@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from pgenrm_agent.chain.numbers import scale_in
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW
-from pgenrm_agent.chain.response_names import response_key
+from pgenrm_agent.chain.response_names import is_winner_key, response_key, winner_in
 from pgenrm_agent.chain.totals import read_total, stated_top
 from pgenrm_agent.errors import ChainError
 
@@ -24,11 +24,8 @@ ROUNDING = 0.051
 _TOTAL_KEY = re.compile(
     r"(?:(?:weighted|overall|final)_?)?(?:total|score|mark|result|average)s?|overall|sum"
 )
-_SCALE_KEY = re.compile(r"(?:(?:mark|score|rating)s?_)?(?:scale|range)|out_of")
+_SCALE_KEY = re.compile(r"(?:(?:mark|score|rating|scoring)s?_)?(?:scale|range)|out_of")
 _MOST_KEY = re.compile(r"max(?:imum)?(?:_(?:mark|score|point|rating|value|possible)s?)?")
-_WINNER_KEY = re.compile(
-    r"better_?response|best(?:_response)?|winner|preferred(?:_response)?|verdict"
-)
 _MARK_KEYS = ("mark", "score", "value", "rating", "points")
 _NAME_KEYS = ("criterion", "name", "criterion_name", "criteria")
 _RESPONSE_KEYS = ("response", "candidate", "label", "id", "name", "response_id")
@@ -58,38 +55,44 @@ class _Mark(NamedTuple):
 def is_beside_scores(key: str) -> bool:
     """Whether a key of the whole object says something about the scores: their scale, or totals."""
     name = _plain(key).replace(" ", "_")
-    patterns = (_TOTAL_KEY, _SCALE_KEY, _MOST_KEY, _WINNER_KEY)
-    return any(pattern.fullmatch(name) for pattern in patterns)
+    patterns = (_TOTAL_KEY, _SCALE_KEY, _MOST_KEY)
+    return is_winner_key(key) or any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def read_scores(
-    document: Mapping[str, object], names: Sequence[str], candidate_ids: Sequence[str]
+    document: Mapping[str, object],
+    names: Sequence[str],
+    rows: Sequence[object],
+    candidate_ids: Sequence[str],
 ) -> Scores:
     """Return the scores in a chain's object.
 
-    names: of the criteria. A candidate whose marks cannot be told apart has none.
+    names, rows: the criteria's names, and what is written of each, where its scale may stand, too. A
+    candidate whose marks cannot be told apart has none.
 
     Raises ChainError "no_scores" where there are none, "no_totals" where their scale is unknown or the
     responses are numbered from 0.
     """
     written = _by_response(document.get("scores"))
-    top = _top_in(document) or _top_in(written)
+    top = _top_in(document) or _top_in(document.get("scores"))
+    tops = [_top_in(row, of_one=True) or top for row in rows]
     reading = Scores({}, {}, {}, None)
-    rows: dict[str, list[_Mark | None]] = {}
+    marked: dict[str, list[_Mark | None]] = {}
     for place, candidate_id in enumerate(candidate_ids):
         score = written.get(place)
         own = score if isinstance(score, Mapping) else {}
         given = own.get("marks", own) if own else score
-        row = _row(given, names, _top_in(own) or top)
+        own_top = _top_in(own)
+        row = _row(given, names, tops if own_top is None else [own_top] * len(names))
         if row is not None:
-            rows[candidate_id] = row
+            marked[candidate_id] = row
         total = _own_total(own, row)
         if total is not None:
             reading.reported[candidate_id] = total
         if isinstance(why := own.get("why"), str) and why.strip():
             reading.reasons[candidate_id] = why.strip()
-    reading.marks.update(_on_one_scale(rows))
-    return _with_what_stands_beside(reading, document, candidate_ids, rows)
+    reading.marks.update(_on_one_scale(marked))
+    return _with_what_stands_beside(reading, document, candidate_ids, marked)
 
 
 def _by_response(scores: object) -> dict[int, object]:
@@ -127,7 +130,9 @@ def _label_in(entry: object, keys: Sequence[str]) -> str | None:
     return str(labels[0]) if labels else None
 
 
-def _row(given: object, names: Sequence[str], top: float | None) -> list[_Mark | None] | None:
+def _row(
+    given: object, names: Sequence[str], tops: Sequence[float | None]
+) -> list[_Mark | None] | None:
     """One mark a criterion; None where it cannot be told which mark is whose."""
     if isinstance(given, list) and len(given) == len(names):
         values: Sequence[object] = given
@@ -146,7 +151,7 @@ def _row(given: object, names: Sequence[str], top: float | None) -> list[_Mark |
         values = [by_name.get(name) for name in plain_names]
     elif not isinstance(given, list) or len(given) != len(names):
         return None
-    return [_mark(value, top) for value in values]
+    return [_mark(value, top) for value, top in zip(values, tops, strict=True)]
 
 
 def _named_mark(value: object) -> tuple[str, object] | None:
@@ -176,17 +181,15 @@ def _mark(value: object, top: float | None) -> _Mark | None:
     return _Mark(number, stated)
 
 
-def _top_in(
-    fields: Mapping[str, object] | Mapping[int, object], *, of_one: bool = False
-) -> float | None:
+def _top_in(fields: object, *, of_one: bool = False) -> float | None:
     """The top of the scale that is stated under a key such as "scale" or "out_of".
 
-    of_one: the fields are of a single mark, so that "max" is its scale's, and not a total's.
+    of_one: the fields are of a single mark or criterion, so that "max" is its scale's, and not a total's.
 
     Raises ChainError "no_totals" where a scale is stated and unknown.
     """
-    for key, value in fields.items():
-        name = _plain(key).replace(" ", "_") if isinstance(key, str) else ""
+    for key, value in fields.items() if isinstance(fields, Mapping) else ():
+        name = _plain(key).replace(" ", "_")
         is_most = _MOST_KEY.fullmatch(name) is not None
         if not is_most and not _SCALE_KEY.fullmatch(name):
             continue
@@ -254,24 +257,21 @@ def _with_what_stands_beside(
     candidate_ids: Sequence[str],
     rows: Mapping[str, Sequence[_Mark | None]],
 ) -> Scores:
-    """Add the totals and the winner that the whole object names."""
-    winner = reading.winner
-    for key, value in document.items():
-        if key == "scores" or not is_beside_scores(key):
+    """Add the totals and the winner that the whole object names, also within its scores."""
+    scores = document.get("scores")
+    fields = {**document, **(scores if isinstance(scores, Mapping) else {})}
+    for key, value in fields.items():
+        if key == "scores" or not is_beside_scores(key) or not isinstance(value, Mapping):
             continue
-        if isinstance(value, Mapping):
-            for label, written in value.items():
-                place, total = response_key(str(label)), read_total(written)
-                if place is None or total is None or not 0 <= place < len(candidate_ids):
-                    continue
-                candidate_id = candidate_ids[place]
-                if _is_weighted(total, rows.get(candidate_id, ())):
-                    reading.reported.setdefault(candidate_id, total)
-        elif isinstance(value, str | int) and _WINNER_KEY.fullmatch(_plain(key).replace(" ", "_")):
-            place = response_key(str(value))
-            if place is not None and 0 <= place < len(candidate_ids):
-                winner = candidate_ids[place]
-    return reading._replace(winner=winner)
+        for label, written in value.items():
+            place, total = response_key(str(label)), read_total(written)
+            if place is None or total is None or not 0 <= place < len(candidate_ids):
+                continue
+            candidate_id = candidate_ids[place]
+            if _is_weighted(total, rows.get(candidate_id, ())):
+                reading.reported.setdefault(candidate_id, total)
+    winner = winner_in(fields, len(candidate_ids))
+    return reading if winner is None else reading._replace(winner=candidate_ids[winner])
 
 
 def _plain(name: str) -> str:

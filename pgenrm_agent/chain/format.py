@@ -232,7 +232,8 @@ class ChainFormat:
     def max_tokens(self, candidates: int) -> int:
         """Return how many new tokens a whole chain over so many candidates may take.
 
-        For a JSON object as many as its longest text has characters, so that none is cut short.
+        For a JSON object as many as its longest text has characters, so that none in plain English is cut
+        short.
         """
         if isinstance(self.layout, JSONLayout):
             return self.layout.longest(candidates)

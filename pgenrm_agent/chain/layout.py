@@ -16,6 +16,8 @@ from pgenrm_agent.chain.document import (
     Lengths,
     criteria_of,
     document_in,
+    is_weights,
+    part_of,
     persona_of,
     schema_of,
     write_document,
@@ -186,8 +188,7 @@ class JSONLayout:
             content = f"{task.content}\n\n{asked}" if number == 0 else asked
             turns.append(Message(role="user", content=content))
             if number < len(begun):
-                key = KEYS[sections[0]]
-                answer = write_document({key: document[key]})
+                answer = write_document(part_of(document, sections[0]))
                 turns.append(Message(role="assistant", content=answer))
         return Turn(tuple(turns), json_schema=self._schema(wanted, document, shown.candidates))
 
@@ -202,7 +203,7 @@ class JSONLayout:
         return schema_of(wanted, candidates=candidates, criteria=counts, lengths=self.lengths)
 
     def longest(self, candidates: int) -> int:
-        """Return the most characters that a whole chain over so many candidates has."""
+        """Return the most characters that a whole chain over so many candidates has, none of them escaped."""
         lengths, most = self.lengths, self.counts[-1]
         rubric = most * (lengths.name + lengths.reason + SYNTAX)
         scores = candidates * (lengths.why + 4 * most + SYNTAX)
@@ -215,8 +216,12 @@ class JSONLayout:
             return f"{text}\n{written}" if text else written
         if persona := persona_of(added):
             added["persona"] = persona
-        # A model that repeats an earlier section does not change it.
-        return write_document({**added, **(document or {})})
+        # A model that repeats an earlier section does not change it, nor the weights beside it.
+        earlier = document or {}
+        stands = [key for key in earlier if key in KEYS.values() or is_weights(key)]
+        if "criteria" in earlier:
+            added = {key: value for key, value in added.items() if not is_weights(key)}
+        return write_document({**earlier, **added, **{key: earlier[key] for key in stands}})
 
     def complete_through(self, text: str) -> Section | None:
         """Return the last section of those that stand without a gap."""

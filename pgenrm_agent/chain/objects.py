@@ -7,12 +7,12 @@ object of its own.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from pgenrm_agent.chain.decoder import DECODER
 from pgenrm_agent.chain.parsed import MARK_HIGH, MARK_LOW
 from pgenrm_agent.chain.response_names import numbered, response_key
 from pgenrm_agent.chain.sections import JSON_MARKER
@@ -44,9 +44,9 @@ _TOTAL = re.compile(
     rf"(?={_QUOTE}?\s{{0,20}}[,}}\n\r])",
     re.I,
 )
+_VERDICT = re.compile(rf"{_QUOTE}?([^{{}}\"'“”,:\n]{{1,40}}){_QUOTE}?\s{{0,20}}(?=[,}}\n\r]|$)")
 _LABEL_KEYS = ("criterion", "name", "response", "candidate")
 _NAMES_OF_TOTALS = (*RESPONSES, *SCORES, *TOTALS)
-_DECODER = json.JSONDecoder(strict=False)  # models write real line breaks inside strings
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,15 @@ class ScoresObject:
     """The JSON object of a chain.
 
     begin: where it, or its opening marker, begins in the text.
-    totals: what stands in its place for totals, by key, unread.
+    totals: what stands in its place for totals, by key, unread. verdicts: what stands in its other
+        places, of which one may name the best response.
     cut: the text ends inside it. notes: codes of what was mended.
     """
 
     begin: int
     rationale: str
     totals: Mapping[str, object]
+    verdicts: Mapping[str, object] = field(default_factory=dict)
     cut: bool = False
     notes: tuple[str, ...] = ()
 
@@ -111,7 +113,7 @@ def last_scores(text: str) -> Mapping[str, object]:
         if place < 0:
             break
         try:
-            value, _ = _DECODER.raw_decode(text, place)
+            value, _ = DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
             end = text.find("}", place)
             scores = _TOTAL.finditer(numbered(text[place : end + 1].casefold()))
@@ -163,7 +165,7 @@ def _decoded(text: str, blocks: Sequence[_Block]) -> ScoresObject | None:
             if place < 0:
                 break
             try:
-                value, reached = _DECODER.raw_decode(text, place)
+                value, reached = DECODER.raw_decode(text, place)
             except (ValueError, RecursionError):
                 break
             answer = _of_object(value, block.begin) or answer
@@ -195,7 +197,8 @@ def _of_object(value: object, begin: int) -> ScoresObject | None:
     elif totals is None:
         return None
     rationale = whole_characters("\n".join(parts))[:LONGEST_RATIONALE]
-    return ScoresObject(begin, rationale, totals if isinstance(totals, dict) else {})
+    written = totals if isinstance(totals, dict) else {}
+    return ScoresObject(begin, rationale, written, {**value, **written})
 
 
 def _key_of_totals(value: Mapping[str, object]) -> str | None:
@@ -258,7 +261,9 @@ def _mended(text: str, block: _Block) -> ScoresObject | None:
     totals: dict[str, object] = {}
     for total in _TOTAL.finditer(numbered(region.casefold())):
         totals.setdefault(f"response_{total[1]}", read_total(total[2]))
-    return ScoresObject(block.begin, rationale[:LONGEST_RATIONALE], totals, cut)
+    verdict = _VERDICT.match(region)
+    verdicts = {"better_response": verdict[1]} if verdict else {}
+    return ScoresObject(block.begin, rationale[:LONGEST_RATIONALE], totals, verdicts, cut)
 
 
 class Reported(NamedTuple):

@@ -94,4 +94,7 @@ def read_criteria(text: str) -> tuple[Criterion, ...]:
 
 def section_spans(text: str) -> dict[Section, tuple[int, int]]:
     """Return [start, end) of each section that a text has; headings and keys are left out."""
-    return spans_in_noted(text) or spans_in(text) or split_sections(text).spans
+    noted = spans_in_noted(text)
+    if noted is not None:
+        return noted
+    return spans_in(text) or split_sections(text).spans

@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pgenrm_agent.chain.agreement import compare_readings
+from pgenrm_agent.chain.agreement import check_winner, compare_readings
 from pgenrm_agent.chain.marks import Marks, read_marks
 from pgenrm_agent.chain.objects import read_totals, scores_object
 from pgenrm_agent.chain.parsed import ParsedChain, weighted_total
 from pgenrm_agent.chain.quotes import without_quotations
+from pgenrm_agent.chain.response_names import winner_in
 from pgenrm_agent.chain.rubric import breakdown_of, read_rubric
 from pgenrm_agent.chain.sections import split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError
@@ -48,8 +49,9 @@ def parse_chain(
     Raises:
         ChainError: with reason "empty" (no text), "unfinished_reasoning" (the model thought and
             never answered), "no_scores" (nothing that looks like scores), "no_persona" (no analysis
-            before the scores), "contradictory" (the model's totals are not what its marks come to) or
-            "no_totals" (scores, but none that is readable, in range and of a candidate).
+            before the scores), "contradictory" (the model's totals, or the response that it calls the
+            best one, are not what its marks come to) or "no_totals" (scores, but none that is readable,
+            in range and of a candidate).
     """
     text = answer_in(whole_characters(text))
     if not text or text.isspace():
@@ -107,6 +109,8 @@ def parse_chain(
             "the scores cannot be read: no mark and no total from 1 to 10 belongs to a candidate",
             reason="no_totals",
         )
+    winner = winner_in(scores.verdicts, len(candidate_ids))
+    check_winner(None if winner is None else candidate_ids[winner], totals)
     return ParsedChain(
         persona=persona,
         rubric=rubric,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pgenrm_agent.chain.words import (
@@ -48,11 +48,30 @@ _KEY = re.compile(
 _SHORT = re.compile(r"(?<!\w)r(\d{1,2})(?!\w)")
 
 
+_WINNER = re.compile(r"better_?response|best(?:_response)?|winner|preferred(?:_response)?|verdict")
+
+
 def response_key(key: str) -> int | None:
     """Which response, from 0, a JSON key such as "response_1" names; None for another key."""
     words = key[:40].casefold().replace("_", " ").replace("-", " ").strip()
     match = _KEY.fullmatch(words)
     return _number(match.groupdict()) - 1 if match else None
+
+
+def winner_in(fields: Mapping[str, object], count: int) -> int | None:
+    """Which of `count` responses, from 0, an object calls the best one; None where it does not say."""
+    winner: int | None = None
+    for key, value in fields.items():
+        if is_winner_key(key) and isinstance(value, str | int):
+            place = response_key(str(value))
+            if place is not None and 0 <= place < count:
+                winner = place
+    return winner
+
+
+def is_winner_key(key: str) -> bool:
+    """Whether a key such as "winner" or "better_response" names the best response."""
+    return _WINNER.fullmatch("_".join(re.split(r"[\s_-]+", key.casefold().strip()))) is not None
 
 
 def responses_in(text: str) -> Iterator[re.Match[str]]:

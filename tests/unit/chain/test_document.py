@@ -148,6 +148,76 @@ def test_numbers_beyond_any_float_and_half_an_emoji_are_one_chains_trouble() -> 
         assert FORMAT.join("", half, "scores").encode()
 
 
+FIVES = {
+    "response_1": {"why": "Short.", "marks": [4, 5, 3]},
+    "response_2": {"why": "Long.", "marks": [2, 3, 5]},
+}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"scale": "1-5", "criteria": CRITERIA, "scores": FIVES},
+        {"scoring_scale": "1-5", "criteria": CRITERIA, "scores": FIVES},
+        {"criteria": CRITERIA, "scores": {"scale": "1-5", **FIVES}},
+        {"criteria": CRITERIA, "scores": {**FIVES, "rating_scale": [1, 5]}},
+        {"criteria": [{**row, "scale": "1 to 5"} for row in CRITERIA], "scores": FIVES},
+        {"criteria": [{**row, "max": 5} for row in CRITERIA], "scores": FIVES},
+        {
+            "criteria": {row["name"]: {"weight": row["weight"], "max": 5} for row in CRITERIA},
+            "scores": FIVES,
+        },
+        {
+            "criteria": [{**row, "max": 10} for row in CRITERIA],
+            "scores": {label: {**score, "scale": "1-5"} for label, score in FIVES.items()},
+        },
+    ],
+)
+def test_a_scale_counts_wherever_it_stands(sections: dict[str, object]) -> None:
+    chain = parse_chain(dumped(persona=PERSONA, **sections), IDS)
+    assert chain.totals == pytest.approx({"a": 8.4, "b": 5.2})
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"criteria": CRITERIA, "scores": {"max_score": 5, **FIVES}},
+        {"criteria": CRITERIA, "scores": {"scale": "good to bad", **FIVES}},
+        {"criteria": [{**CRITERIA[0], "max": 5}, *CRITERIA[1:]], "scores": FIVES},
+    ],
+)
+def test_a_scale_that_leaves_marks_in_doubt_refuses_the_chain(sections: dict[str, object]) -> None:
+    assert reason_of(dumped(persona=PERSONA, **sections)) == "no_totals"
+
+
+@pytest.mark.parametrize("winner", ["response_2", "Response B", 2])
+def test_a_winner_within_the_scores_is_compared_with_the_marks(winner: object) -> None:
+    scores = {**SCORES, "winner": winner}
+    assert reason_of(dumped(persona=PERSONA, criteria=CRITERIA, scores=scores)) == "contradictory"
+    agreeing = {**SCORES, "winner": "response_1"}
+    text = dumped(persona=PERSONA, criteria=CRITERIA, scores=agreeing)
+    assert parse_chain(text, IDS).totals == pytest.approx(TOTALS)
+
+
+def test_braces_and_other_objects_before_a_chain_do_not_hide_it() -> None:
+    for before in ("{x} " * 20, '{"a": 1} ' * 20):
+        assert parse_chain(before + json.dumps(WHOLE), IDS).totals == pytest.approx(TOTALS)
+
+
+@pytest.mark.parametrize("depth", [15, 30, *range(300, 1100, 7)])
+def test_an_object_that_is_nested_deep_is_one_chains_trouble(depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    text = json.dumps(WHOLE).replace(json.dumps(CRITERIA), nested)
+    assert reason_of(text) in ("no_rubric", "no_scores")
+
+
+def test_a_zero_character_reaches_no_store() -> None:
+    text = json.dumps({**WHOLE, "persona": "Some\0body"}).replace("Brevity", "Brev\\u0000ity")
+    chain = parse_chain(text, IDS)
+    assert "\0" not in chain.persona.text + chain.rubric.criteria[0].name
+    assert "\\u0000" not in FORMAT.join("", text, "scores")
+
+
 def test_prose_whose_object_has_scores_under_another_key_is_prose() -> None:
     text = (
         "## Part 1: Analysis\n### Persona\nWants it short.\n### Criteria\n1. Brevity (100%): so\n"
@@ -286,6 +356,21 @@ def test_a_chain_is_written_in_three_turns_and_is_the_chain_that_is_written_at_o
     assert parse_chain(text, IDS).totals == pytest.approx(TOTALS)
     roles = [message.role for message in turn("scores", text).messages]
     assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+
+
+def test_what_stands_beside_a_section_is_kept_between_turns() -> None:
+    text = FORMAT.join("", dumped(persona=PERSONA), "persona")
+    weights = {row["name"]: row["weight"] for row in CRITERIA}
+    text = FORMAT.join(text, dumped(criteria=[*weights], weights=weights), "rubric")
+    assert [criterion.weight for criterion in read_criteria(text)] == [60, 30, 10]
+    assert '"weights"' in turn("scores", text).messages[4].content
+    whole = FORMAT.join(text, dumped(scale="1-5", scores=FIVES), "scores")
+    assert parse_chain(whole, IDS).totals == pytest.approx({"a": 8.4, "b": 5.2})
+    winner = FORMAT.join(text, dumped(scores=SCORES, winner="response_2"), "scores")
+    assert reason_of(winner) == "contradictory"
+    # Weights of criteria that stand already are repeated, and change nothing.
+    again = dumped(criteria=["Wit"], weights={"Wit": 100}, scores=SCORES)
+    assert parse_chain(FORMAT.join(text, again, "scores"), IDS).totals == pytest.approx(TOTALS)
 
 
 def test_each_turn_shows_what_stands_and_asks_for_the_rest() -> None:
