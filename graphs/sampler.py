@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -184,7 +184,8 @@ class Sampler:
                 "engine that continues text, or start it anew"
             )
         goal: Section = to if self.in_stages and (self.context.staged or pause) else "scores"
-        turns = [self._turn(owner, order, text, goal) for owner, order, text in together]
+        # Long candidates, or many prompts, take a while, in which others' evaluations go on.
+        turns = await asyncio.to_thread(self._turns, list(together), goal)
         prompts = [
             Prompt(
                 messages=turn.messages,
@@ -302,17 +303,27 @@ class Sampler:
     def _seed(self, draft: Draft, goal: Section) -> int:
         return derive_seed(draft["seed"], goal) if draft["text"] else draft["seed"]
 
-    def _turn(self, owner: str, order: Iterable[int], text: str, goal: Section) -> Turn:
-        signals = shown_signals(self.request, self.signals[owner], self.chain_format)
-        return self.chain_format.turn(
-            goal,
-            text,
-            query=self.request.query,
-            candidates=[self.request.candidates[index].text for index in order],
-            history=signals.history,
-            stated=signals.stated,
-            conversation=self.request.conversation,
-        )
+    def _turns(
+        self, begun: Sequence[tuple[str, tuple[int, ...], str]], goal: Section
+    ) -> list[Turn]:
+        """Return what to ask for, for each owner of signals, order of candidates and begun text."""
+        # What all prompts have room for is measured on all candidates: once, and not for each prompt.
+        shown = {
+            owner: shown_signals(self.request, self.signals[owner], self.chain_format)
+            for owner in dict.fromkeys(owner for owner, _, _ in begun)
+        }
+        return [
+            self.chain_format.turn(
+                goal,
+                text,
+                query=self.request.query,
+                candidates=[self.request.candidates[index].text for index in order],
+                history=shown[owner].history,
+                stated=shown[owner].stated,
+                conversation=self.request.conversation,
+            )
+            for owner, order, text in begun
+        ]
 
     def _in_format(self, draft: Draft) -> Draft:
         """Return the draft, begun anew where it was begun before the engine's format was found out."""

@@ -159,12 +159,14 @@ class EvaluationInput(TypedDict):
     """What a run is started with; JSON forms of the models in `pgenrm_agent.schema`.
 
     history, stated: signals to use instead of the memory's; one of them given, the other is empty.
+    choices_known: how many past choices there are in all, where the history is a selection.
     """
 
     request: JSONObject
     scaling: NotRequired[JSONObject]
     history: NotRequired[list[JSONObject] | None]
     stated: NotRequired[list[JSONObject] | None]
+    choices_known: NotRequired[int | None]
 
 
 class EvaluationUpdate(TypedDict, total=False):
@@ -246,7 +248,7 @@ def known_signals(state: EvaluationState, context: EvaluationContext, seed: int)
             pairs, scaling.history_selection, scaling.history, seed=seed, similarity=similarity
         ),
         stated=standing_statements(_STATED.validate_python(stated or ())),
-        choices_known=len(pairs) if scaling.history else None,
+        choices_known=max(state.get("choices_known") or 0, len(pairs)) if scaling.history else None,
     )
 
 

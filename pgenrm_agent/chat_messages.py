@@ -134,15 +134,20 @@ def _part(part: object, noted: bool) -> str:
         return part
     if not isinstance(part, Mapping):
         return ""
+    kind = str(part.get("type") or "").removeprefix("input_").removesuffix("_url")
+    # What a model thought is nobody's answer; calls of tools are read by `_calls`.
+    if kind in THOUGHT_PARTS or kind in CALL_PARTS:
+        return ""
     text = part.get("text")
     if isinstance(text, str):
         return text
-    kind = str(part.get("type") or "").removeprefix("input_").removesuffix("_url")
-    # What a model thought is nobody's answer; calls of tools are read by `_calls`.
-    unsaid = not kind or kind in ("text", "thinking", "redacted_thinking", "reasoning", *CALL_PARTS)
-    return "" if unsaid or not noted else f"({kind})"
+    return f"({kind})" if noted and kind not in ("", "text") else ""
 
 
+THOUGHT_PARTS = (
+    *("thinking", "redacted_thinking", "summary_text"),
+    *("reasoning", "reasoning_text", "reasoning_content"),
+)
 CALL_PARTS = ("tool_use", "tool_call", "function_call")
 
 

@@ -155,7 +155,8 @@ class Client(Closeable):
         if scaling is not None:
             body["scaling"] = given.get("scaling")
         if signals is not None:
-            body["signals"] = {"history": given.get("history"), "stated": given.get("stated")}
+            names = ("history", "stated", "choices_known")
+            body["signals"] = {name: given.get(name) for name in names}
         if on_progress is None:
             return self._read(Evaluation, await self._ask("POST", "/v1/evaluations", body))
         return await self._watch(body, on_progress)

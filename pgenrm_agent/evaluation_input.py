@@ -85,6 +85,7 @@ def evaluation_input(
         "scaling": scaling.model_dump(mode="json"),
         "history": None if known is None else known["history"],
         "stated": None if known is None else known["stated"],
+        "choices_known": None if known is None else known["choices_known"],
     }
 
 

@@ -219,6 +219,7 @@ def _key(given: EvaluationInput, context: EvaluationContext) -> str | None:
             "library": __version__,
             "request": given["request"],
             "signals": {name: _contents(rows) for name, rows in signals.items()},
+            "choices_known": given.get("choices_known"),
             "scaling": given.get("scaling"),
             "model": model_identity(context.engine),
             "format": [chain_format.name, chain_format.digest],

@@ -20,7 +20,7 @@ from pgenrm_agent.arguments import path_of
 from pgenrm_agent.chain.document import Lengths
 from pgenrm_agent.chain.escape import escape
 from pgenrm_agent.chain.layout import SECTIONS, JSONLayout, Layout, ProseLayout, Shown, Turn
-from pgenrm_agent.chain.notes import NotesLayout, Theme
+from pgenrm_agent.chain.notes import MOST_CITED, NotesLayout, Theme, refuse_alike
 from pgenrm_agent.chain.room import Room, estimated_tokens, within
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.chain.templates import compiled, given_to, rendered
@@ -84,7 +84,7 @@ class _Settings(Model):
     criteria: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=64)]] | None = None
     themes: tuple[Theme, ...] | None = Field(default=None, min_length=1)
     totals: bool = True
-    language: str | None = None
+    language: Literal["English"] | None = None
 
     @model_validator(mode="after")
     def _of_a_kind(self) -> Self:
@@ -104,6 +104,13 @@ class _Settings(Model):
                 "a format in prose has headings and max_tokens, one with notes themes and max_tokens,"
                 " one as a JSON object lengths and criteria"
             )
+        if self.themes is not None:
+            refuse_alike(self.themes)
+            if self.max_history is None or self.max_history > MOST_CITED:
+                raise ValueError(
+                    f"max_history: a format with notes shows at most {MOST_CITED} choices, since its"
+                    " grammar names every set of them"
+                )
         return self
 
 
@@ -256,6 +263,22 @@ class ChainFormat:
         Raises:
             ConfigurationError: no candidates, or more than `max_candidates`.
         """
+        history, stated = self.fitting(query, candidates, history, stated)
+        return self._messages(query, candidates, history, stated, conversation)
+
+    def _messages(
+        self,
+        query: str,
+        candidates: Sequence[str],
+        history: Sequence[PreferencePair],
+        stated: Sequence[StatedPreference],
+        conversation: Sequence[Message],
+    ) -> tuple[Message, ...]:
+        """The prompt that shows all that it is given.
+
+        Raises:
+            ConfigurationError: no candidates, or more than `max_candidates`.
+        """
         if not candidates:
             raise ConfigurationError("there are no candidates to show; pass at least one")
         limit = self.max_candidates
@@ -264,7 +287,6 @@ class ChainFormat:
                 f"{len(candidates)} candidates in one prompt, and chain format {self.name} shows at"
                 f" most {limit}; split them into groups"
             )
-        history, stated = self.fitting(query, candidates, history, stated)
         shown = {
             "query": escape(self.beginning("query", query)),
             "candidates": [escape(self.beginning("answer", text)) for text in candidates],
@@ -298,7 +320,7 @@ class ChainFormat:
     def _rendered(self, file: str, template: Template, shown: Mapping[str, object]) -> str:
         try:
             return rendered(template, shown)
-        except (TemplateError, TypeError, MemoryError) as error:
+        except (TemplateError, TypeError, ArithmeticError, ValueError, MemoryError) as error:
             raise ConfigurationError(
                 f"{file} of chain format {self.name} cannot be rendered: {error}; it is given"
                 f" {', '.join(sorted(shown))}"
@@ -361,18 +383,12 @@ class ChainFormat:
         Raises:
             ConfigurationError: as for `messages`.
         """
-        messages = self.messages(
-            query=query,
-            candidates=candidates,
-            history=history,
-            stated=stated,
-            conversation=conversation,
-        )
+        history, stated = self.fitting(query, candidates, history, stated)
+        messages = self._messages(query, candidates, history, stated, conversation)
 
         def ask(sections: Sequence[Section]) -> str:
             return self._asked_for(sections, len(candidates))
 
-        history, stated = self.fitting(query, candidates, history, stated)
         choices = tuple(
             (self.beginning("answer", pair.chosen), self.beginning("answer", pair.rejected))
             for pair in history

@@ -21,14 +21,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 from pgenrm_agent.chain.layout import SECTIONS, Ask, Shown, Turn
 from pgenrm_agent.chain.parsed import ParsedChain, complete_totals
 from pgenrm_agent.chain.sections import Section
 from pgenrm_agent.chain.signs import shown_by
 from pgenrm_agent.errors import ChainError, ConfigurationError
-from pgenrm_agent.fields import Model
+from pgenrm_agent.fields import Model, NonBlank
 from pgenrm_agent.schema import Criterion, Message, Persona, Rubric
 
 NOTES, PERSONA, CRITERIA, MARKS = "## Notes", "### Persona", "### Criteria", "### Marks"
@@ -40,20 +42,26 @@ ASKED = "They asked for it."
 GENERAL, EVEN_MARK = "General fit", 5
 """Criterion and mark where nothing is known."""
 PAIR_LIMIT = 3
+MOST_CITED = 12
+"""Past choices of a prompt: the grammar names every set of them."""
 STRENGTHS = ("clearly want", "want", "seem to want")
+
+
+_Words = Annotated[NonBlank, Field(pattern=r"^[^\r\n]+$")]
+"""What stands within a line of a chain."""
 
 
 class Theme(Model):
     """What the notes count, and what its two poles are called: as a criterion, wanted, and shown."""
 
-    key: str
-    cap: int
-    more: str
-    less: str
-    wants_more: str
-    wants_less: str
-    shows_more: str
-    shows_less: str
+    key: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")]
+    cap: Annotated[int, Field(ge=1, le=9)]
+    more: _Words
+    less: _Words
+    wants_more: _Words
+    wants_less: _Words
+    shows_more: _Words
+    shows_less: _Words
 
     def name(self, sign: int) -> str:
         """The criterion for more (1) or less (-1) of it."""
@@ -66,6 +74,17 @@ class Theme(Model):
     def shows(self, sign: int) -> str:
         """What an answer is, compared with one that has less or more of it."""
         return self.shows_more if sign > 0 else self.shows_less
+
+
+def refuse_alike(themes: Sequence[Theme]) -> None:
+    """Raise ValueError for themes that notes or criteria could not tell apart."""
+    for names in (
+        [theme.key for theme in themes],
+        [theme.name(sign) for theme in themes for sign in (1, -1)],
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"themes: {twice[0]!r} stands twice")
 
 
 class Noted(NamedTuple):
@@ -126,6 +145,8 @@ def criteria_of_noted(noted: Noted) -> tuple[Criterion, ...]:
     names = [criterion.name for criterion in criteria]
     if not names or len(set(names)) < len(names):
         raise ChainError("there are no criteria, or one of them twice", reason="no_rubric")
+    if not any(criterion.weight for criterion in criteria):
+        raise ChainError("the points are all 0", reason="no_rubric")
     return tuple(criteria)
 
 
@@ -253,8 +274,12 @@ class Writer:
         self._more = [shown_by(*choice) for choice in shown.choices]
         self._rules: dict[str, str] = {}
 
-    def grammar(self, text: str, goal: Section) -> str:
-        """Return the grammar of what may follow `text`, to the end of section `goal`."""
+    def grammar(self, text: str, goal: Section) -> str | None:
+        """Return the grammar of what may follow `text`, to the end of section `goal`.
+
+        None behind criteria that cannot be read, which an engine without a grammar may have written:
+        the chain is refused when it is read.
+        """
         noted = noted_in(text)
         self._rules = {"mark": '"10" | [1-9]'}
         if noted is None or noted.persona is None:
@@ -262,7 +287,11 @@ class Writer:
         elif noted.rubric is None or not noted.rubric:
             start = self._from_criteria(noted.persona, goal)
         else:
-            start = self._marks([criterion.name for criterion in criteria_of_noted(noted)])
+            try:
+                criteria = criteria_of_noted(noted)
+            except ChainError:
+                return None
+            start = self._marks([criterion.name for criterion in criteria])
         rules = [
             f"root ::= {start}",
             *(f"{name} ::= {body}" for name, body in self._rules.items()),

@@ -29,6 +29,20 @@ ANSWER = {"role": "assistant", "content": "Take a coat."}
             "Take a coat.",
         ),
         ([{"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}]}], ""),
+        ([{"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}]}], ""),
+        (
+            [
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "text": "Hm."},
+                        {"type": "summary_text", "text": "Hm."},
+                        {"type": "output_text", "text": "Yes."},
+                    ],
+                }
+            ],
+            "Yes.",
+        ),
         ([ANSWER, *STEPS], ""),
         (STEPS[:1], ""),
         ([{"role": "assistant", "content": None, "function_call": {"name": "weather"}}], ""),

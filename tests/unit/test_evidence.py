@@ -200,6 +200,9 @@ def test_the_memory_says_how_many_choices_there_are(tmp_path: Path, limit: int) 
         passed = UserSignals(user_id="ada", history=(PAIR,))
         told = rm.score("ada", QUERY, list(ANSWERS), signals=passed).evidence
         assert (told.choices, told.choices_known) == (1, 1)
+        selected = passed.model_copy(update={"choices_known": 40})
+        told = rm.score("ada", QUERY, list(ANSWERS), signals=selected).evidence
+        assert (told.choices, told.choices_known) == (1, 40)
         assert rm.score("adda", QUERY, list(ANSWERS)).evidence.warnings
 
 

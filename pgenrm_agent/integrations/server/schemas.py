@@ -148,10 +148,14 @@ class EntryBody(Model):
 
 
 class SignalsBody(Model):
-    """What is known of the user, instead of what the memory knows. Nothing of it is kept."""
+    """What is known of the user, instead of what the memory knows. Nothing of it is kept.
+
+    choices_known: how many past choices there are in all, where the history is a selection.
+    """
 
     history: tuple[PreferenceBody, ...] = ()
     stated: tuple[StatementBody, ...] = ()
+    choices_known: Annotated[int, Field(ge=0)] | None = None
 
     def of(self, user_id: str) -> UserSignals:
         """Return it as the signals of this user."""
@@ -159,6 +163,7 @@ class SignalsBody(Model):
             user_id=user_id,
             history=tuple(choice.pair() for choice in self.history),
             stated=tuple(statement.statement() for statement in self.stated),
+            choices_known=self.choices_known,
         )
 
 

@@ -147,6 +147,19 @@ def test_compact_shows_no_conversation_and_published_does() -> None:
     assert "Assistant: Lovely. What would you like to know?" in rendered("published")
 
 
+@pytest.mark.parametrize("name", ["published", "structured-1"])
+def test_the_turns_of_a_conversation_are_shown_as_their_own_roles(name: str) -> None:
+    turns = tuple(
+        Message(role=role, content=f"by the {role}")  # type: ignore[arg-type]
+        for role in ("system", "user", "assistant")
+    )
+    asked = {"history": [HISTORY[0].model_copy(update={"conversation": turns})]}
+    for place, shown in enumerate((asked, {"conversation": turns})):
+        message = ChainFormat.load(name).messages(query="q", candidates=["a"], **shown)[place]  # type: ignore[arg-type]
+        for role in ("System", "User", "Assistant"):
+            assert f"{role}: by the {role.lower()}" in message.content
+
+
 def test_a_chain_can_be_written_section_by_section() -> None:
     """Cut at the stop strings and finished after each section, a chain is what it was."""
     fmt = ChainFormat.load("published")
@@ -255,6 +268,8 @@ def test_settings_that_are_wrong_are_refused(tmp_path: Path, settings: dict[str,
         ("{{ query }} {{ candidates[0] }}", "leaves the query or a candidate out"),
         ("{{ query\n\n}", "user.j2, line 3: "),
         ("{{ query | md5 }}", "user.j2, line 1: .*md5"),
+        ("{% for n in range(0, 5, 0) %}{% endfor %}", "user.j2 .*cannot be rendered"),
+        (f"{{% for n in range({10**20}) %}}{{% endfor %}}", "user.j2 .*cannot be rendered"),
     ],
 )
 def test_a_template_that_cannot_make_a_prompt_is_refused_when_loaded(

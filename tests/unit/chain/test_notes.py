@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
 from shutil import copytree
+from types import MappingProxyType
 
 import pytest
 import xgrammar
@@ -72,6 +74,7 @@ def test_every_part_is_found_in_a_chain_that_is_only_begun() -> None:
     ]
     start, end = section_spans(CHAIN)["scores"]
     assert CHAIN[start:end].strip().startswith("Response 1")
+    assert section_spans(NOTES) == section_spans(f"{NOTES}1. Brevity (60%), Tone (40%)") == {}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,7 @@ def test_every_part_is_found_in_a_chain_that_is_only_begun() -> None:
         (CHAIN.replace("2. Formal tone (1)", "2. Brevity (1)"), "no_rubric"),
         (CHAIN.replace("(3)", "(a lot)"), "no_rubric"),
         (CHAIN.replace("(3)", "(101)"), "no_rubric"),
+        (CHAIN.replace("(3)", "(0)").replace("(1)", "(0.0)"), "no_rubric"),
     ],
 )
 def test_what_is_not_written_in_full_is_refused(text: str, reason: str) -> None:
@@ -311,14 +315,57 @@ def test_an_edited_persona_is_followed_in_any_words() -> None:
     assert matcher.is_terminated()
 
 
-def test_a_dozen_choices_are_not_taken_for_the_first_two(tmp_path: Path) -> None:
+def test_behind_criteria_that_cannot_be_read_there_is_no_grammar() -> None:
+    begun = NOTES + PERSONA + "### Criteria\n- Brevity: good\n### Marks\n"
+    turn = FORMAT.turn("scores", begun, query="q", candidates=["a"], history=[])
+    assert turn.grammar is None
+    with pytest.raises(ChainError, match="no criterion"):
+        parse_chain(begun + "Response 1: Brevity 4.", ["a"])
+
+
+def _own_format(
+    folder: Path, theme: Mapping[str, object] = MappingProxyType({}), **settings: object
+) -> Path:
+    """A copy of the format with other settings, some of them of its first theme."""
     with as_file(files("pgenrm_agent.chain") / "formats" / "compact-2") as shipped:
-        copytree(shipped, tmp_path, dirs_exist_ok=True)
-    file = tmp_path / "format.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_history": 12, "room": None}))
+        copytree(shipped, folder, dirs_exist_ok=True)
+    file = folder / "format.json"
+    written = json.loads(file.read_text())
+    written["themes"][0].update(theme)
+    file.write_text(json.dumps(written | settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"theme": {"cap": 12}}, "cap"),
+        ({"theme": {"cap": 0}}, "cap"),
+        ({"theme": {"key": "plain words"}}, "key"),
+        ({"theme": {"key": "größe"}}, "key"),
+        ({"theme": {"key": "warmth"}}, "'warmth' stands twice"),
+        ({"theme": {"more": "Brevity"}}, "'Brevity' stands twice"),
+        ({"theme": {"wants_more": "short\nanswers"}}, "wants_more"),
+        ({"theme": {"less": " "}}, "less"),
+        ({"max_history": None}, "max_history"),
+        ({"max_history": 13}, "max_history"),
+        ({"language": "German"}, "language"),
+        ({"language": "english"}, "language"),
+    ],
+)
+def test_settings_that_no_grammar_could_hold_to_are_refused(
+    tmp_path: Path, settings: dict[str, object], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        ChainFormat.load(_own_format(tmp_path / "wrong", **settings))
+    assert ChainFormat.load(_own_format(tmp_path / "right", theme={"key": "length_2", "cap": 1}))
+
+
+def test_a_dozen_choices_are_not_taken_for_the_first_two(tmp_path: Path) -> None:
+    folder = _own_format(tmp_path / "own", max_history=12, room=None)
     texts = [*2 * [(LISTED, PLAIN)], *9 * [(PLAIN, "It rains!")], (CAREFUL, PLAIN)]
     history = [_pair(*pair) for pair in texts]
-    turn = ChainFormat.load(tmp_path).turn(
+    turn = ChainFormat.load(folder).turn(
         "rubric", CHAIN_BEGUN, query="q", candidates=["a"], history=history
     )
     assert turn.grammar is not None

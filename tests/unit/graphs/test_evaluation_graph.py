@@ -113,6 +113,27 @@ async def test_a_fused_run_is_one_engine_call_with_shared_prompts() -> None:
     assert evaluation.usage.chains_sampled == 8
 
 
+async def test_what_prompts_have_room_for_is_measured_once_however_many_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[int] = []
+    fitting = ChainFormat.fitting
+
+    def counted(self: ChainFormat, query: str, candidates: Sequence[str], *known: Any) -> Any:
+        measured.append(len(candidates))
+        return fitting(self, query, candidates, *known)
+
+    monkeypatch.setattr(ChainFormat, "fitting", counted)
+    colors = [f"color{number}" for number in range(24)]
+    engine = ScriptedEngine(lambda prompt, _: chain_text([5] * len(shown(prompt))))
+    compact = ChainFormat.load("compact-2")
+    await evaluate(request(colors, individual=8, resamples=0), engine, chain_format=compact)
+    prompts = engine.calls[0][0]
+    assert len(prompts) > 12
+    # Of all candidates once for the prompts and once for the evidence, and of its own for each prompt.
+    assert (measured.count(4), measured.count(24)) == (len(prompts), 2)
+
+
 async def test_a_staged_run_is_one_engine_call_by_stage_and_ends_the_same() -> None:
     engine = ScriptedEngine(taste(MARKS))
     staged = await evaluate(request(individual=6), engine, staged=True)

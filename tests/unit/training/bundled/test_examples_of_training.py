@@ -100,6 +100,7 @@ def test_every_chain_is_one_that_the_grammar_allows(examples: list[Example]) -> 
         choices = tuple(zip(texts[::2], texts[1::2], strict=True))
         shown = Shown(candidates, choices, "Stated:" in text)
         grammar = Writer(themes, shown).grammar(start, "scores")
+        assert grammar is not None
         matcher = xgrammar.GrammarMatcher(
             compiler.compile_grammar(grammar), terminate_without_stop_token=True
         )
