@@ -25,10 +25,10 @@ def compare_readings(
     """
     pairs: list[tuple[float, float, str]] = []
     for candidate_id, row in marks.items():
-        weighted = weighted_total(criteria, row)
-        if weighted is None or candidate_id not in reported:
+        total = weighted_total(criteria, row)
+        if total is None or candidate_id not in reported:
             continue
-        total, own = weighted[0], reported[candidate_id]
+        own = reported[candidate_id]
         if abs(total - own) > FURTHEST:
             raise ChainError(
                 f"the marks of candidate {candidate_id} come to {total:.2f}, and the model's own total"

@@ -93,13 +93,11 @@ _CORRECTED = re.compile(
 class Marks(NamedTuple):
     """Marks by candidate id, aligned with the criteria; only candidates with at least one.
 
-    notes: codes of what was left out. doubted: candidates with a mark that was written and is not
-    read, so that the others are not all there is.
+    notes: codes of what was left out.
     """
 
     rows: dict[str, tuple[float | None, ...]]
     notes: tuple[str, ...]
-    doubted: frozenset[str]
 
 
 def read_marks(
@@ -312,8 +310,8 @@ class _Reading:
         criteria = [self.criteria[label.place] for label in labels[place:end]]
         first = weighted_total(criteria, numbers[:-1])
         behind = weighted_total(criteria, numbers[1:])
-        is_first = first is not None and abs(first[0] - numbers[-1]) <= OWN_TOTAL
-        is_behind = behind is not None and abs(behind[0] - numbers[0]) <= OWN_TOTAL
+        is_first = first is not None and abs(first - numbers[-1]) <= OWN_TOTAL
+        is_behind = behind is not None and abs(behind - numbers[0]) <= OWN_TOTAL
         return None if is_first == is_behind else is_first
 
     def _put(self, response: int, criterion: int, mark: Mark, before: str) -> None:
@@ -346,7 +344,6 @@ class _Reading:
                 if not mark.stated:
                     self.marks[slot] = REFUSED
         rows: dict[str, tuple[float | None, ...]] = {}
-        doubted: set[str] = set()
         for response in sorted({response for response, _ in self.marks}):
             choices = [self._choices(response, place) for place in range(len(self.criteria))]
             if any(len(values) > 1 or not sure for values, sure in choices):
@@ -355,9 +352,7 @@ class _Reading:
                 row = tuple(values[0] for values, _ in choices)
             if any(mark is not None for mark in row):
                 rows[ids[response]] = row
-            if any(mark is None and (response, n) in self.marks for n, mark in enumerate(row)):
-                doubted.add(ids[response])
-        return Marks(rows, tuple(self.notes), frozenset(doubted))
+        return Marks(rows, tuple(self.notes))
 
     def _choices(self, response: int, criterion: int) -> tuple[tuple[float | None, ...], bool]:
         """The values that a mark may have, None where it has none, and whether there is no doubt."""
@@ -389,7 +384,7 @@ class _Reading:
     def _gives(self, row: Sequence[float | None], total: float, within: float = AGREES) -> bool:
         """Whether the marks come to a total."""
         weighted = weighted_total(self.criteria, row)
-        return weighted is not None and abs(weighted[0] - total) <= within
+        return weighted is not None and abs(weighted - total) <= within
 
     def _tells(self, row: Sequence[float | None], rest: Sequence[float]) -> bool:
         """Whether all numbers beside the marks, of which there are some, are what these come to."""

@@ -63,22 +63,17 @@ class ParsedChain(Model):
         return ChainError(f"no mark for {', '.join(gaps)}", reason="missing_marks")
 
 
-def weighted_total(
-    criteria: Sequence[Criterion], row: Sequence[float | None]
-) -> tuple[float, float] | None:
-    """sum(weight * mark) / sum(weight) over the marked criteria (Eq. 2), and their share of the weight.
+def weighted_total(criteria: Sequence[Criterion], row: Sequence[float | None]) -> float | None:
+    """sum(weight * mark) / sum(weight) over the marked criteria (Eq. 2).
 
     None where nothing that weighs anything is marked.
     """
-    share = total = whole = 0.0
+    share = total = 0.0
     for criterion, mark in zip(criteria, row, strict=True):
-        whole += criterion.weight
         if mark is not None:
             share += criterion.weight
             total += criterion.weight * mark
-    if not share:
-        return None
-    return min(MARK_HIGH, max(MARK_LOW, total / share)), share / whole
+    return min(MARK_HIGH, max(MARK_LOW, total / share)) if share else None
 
 
 def complete_totals(
@@ -86,7 +81,7 @@ def complete_totals(
 ) -> dict[str, float]:
     """Return the totals of the candidates that have a mark for every criterion."""
     return {
-        candidate_id: weighted[0]
+        candidate_id: total
         for candidate_id, row in marks.items()
-        if None not in row and (weighted := weighted_total(criteria, row)) is not None
+        if None not in row and (total := weighted_total(criteria, row)) is not None
     }

@@ -16,19 +16,17 @@ import re
 from collections.abc import Sequence
 
 from pgenrm_agent.chain.agreement import check_winner, compare_readings
-from pgenrm_agent.chain.marks import Marks, read_marks
+from pgenrm_agent.chain.marks import read_marks
 from pgenrm_agent.chain.objects import read_totals, scores_object
-from pgenrm_agent.chain.parsed import ParsedChain, weighted_total
+from pgenrm_agent.chain.parsed import ParsedChain, complete_totals
 from pgenrm_agent.chain.quotes import without_quotations
 from pgenrm_agent.chain.response_names import winner_in
 from pgenrm_agent.chain.rubric import breakdown_of, read_rubric
 from pgenrm_agent.chain.sections import split_reasoning, split_sections
 from pgenrm_agent.errors import ChainError
 from pgenrm_agent.fields import whole_characters
-from pgenrm_agent.schema import Criterion, Persona
+from pgenrm_agent.schema import Persona
 
-SMALLEST_SHARE = 0.5
-"""Least share of the rubric's weight that must be marked for a total to be recomputed."""
 LONGEST_PROSE = 60_000
 
 _NOTES = re.compile(r"\s{0,10}(?:\[|Pair \d|Tally:|Stated:|Strength:)")
@@ -89,7 +87,9 @@ def parse_chain(
         notes.update(dict.fromkeys(reading.notes))
         if asks_totals:
             compare_readings(rubric.criteria, marks, written.totals)
-        computed = _computed(rubric.criteria, reading, notes, alike=asks_totals, cut=scores.cut)
+        computed = complete_totals(rubric.criteria, marks)
+        if len(computed) < len(marks):
+            notes["mark_missing"] = None
     # One basis for all candidates of a chain, so that they stay comparable.
     from_marks = not asks_totals or (
         bool(computed)
@@ -106,7 +106,7 @@ def parse_chain(
         )
     if not totals:
         raise ChainError(
-            "the scores cannot be read: no mark and no total from 1 to 10 belongs to a candidate",
+            "the scores cannot be read: no candidate has a mark for every criterion, or a total from 1 to 10",
             reason="no_totals",
         )
     winner = winner_in(scores.verdicts, len(candidate_ids))
@@ -169,35 +169,3 @@ def _own_words(section: str) -> str:
     """What precedes the object, without working notes."""
     lines = section[-LONGEST_PROSE:].splitlines()
     return "\n".join(line for line in lines if not _NOTES.match(line))
-
-
-def _computed(
-    criteria: Sequence[Criterion],
-    reading: Marks,
-    notes: dict[str, None],
-    *,
-    alike: bool,
-    cut: bool,
-) -> dict[str, float]:
-    """What the marks come to, over the criteria that are marked, which carry SMALLEST_SHARE at least.
-
-    A candidate with a mark that is written and in doubt gets no total. alike: nor does one with no
-    mark on a criterion that others have one on. cut: nor does one without any of its marks, since a
-    cut text may have gone on about it.
-    """
-    marked = [
-        any(row[place] is not None for row in reading.rows.values())
-        for place in range(len(criteria))
-    ]
-    totals: dict[str, float] = {}
-    for candidate_id, row in reading.rows.items():
-        if None in row:
-            notes["mark_missing"] = None
-            if (cut or candidate_id in reading.doubted) or any(
-                alike and mark is None and used for mark, used in zip(row, marked, strict=True)
-            ):
-                continue
-        weighted = weighted_total(criteria, row)
-        if weighted is not None and weighted[1] >= SMALLEST_SHARE:
-            totals[candidate_id] = weighted[0]
-    return totals
