@@ -59,7 +59,11 @@ def check_winner(winner: str | None, totals: Mapping[str, float]) -> None:
 
     Raises ChainError "contradictory" where another one is clearly better.
     """
-    if winner in totals and max(totals.values()) - totals[winner] > CLEAR_GAP:
+    if (
+        winner is not None
+        and winner in totals
+        and max(totals.values()) - totals[winner] > CLEAR_GAP
+    ):
         raise ChainError(
             f"the model calls candidate {winner} the best one, and its scores do not",
             reason="contradictory",

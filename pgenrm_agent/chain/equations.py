@@ -36,21 +36,18 @@ def as_number(digits: str) -> float:
 def beginning(left: str, result: str) -> int:
     """Return where the left side of an equation begins: behind the mark in "9 (4.2 + 2.7 = 6.9".
 
-    A dash parts a mark from an equation where that is right only without it: "8 - 5.6 + 0.6 = 6.2".
+    A dash parts a mark from a sum that comes to the result by itself: "8 - 5.6 + 0.6 = 6.2".
     """
     apart = [match.end() for match in _APART.finditer(left)]
-    if apart:
-        return apart[-1]
-    number = as_number(result)
-    if not _is(left, number):
-        for dash in _DASH.finditer(left):
-            if _is(left[dash.end() :], number):
-                return dash.end()
-    return 0
+    begin = apart[-1] if apart else 0
+    for dash in _DASH.finditer(left, begin):
+        if _is_sum(left[dash.end() :], as_number(result)):
+            return dash.end()
+    return begin
 
 
-def _is(terms: str, number: float) -> bool:
-    """Whether sums of products come to a number; not so where they cannot be worked out."""
+def _is_sum(terms: str, number: float) -> bool:
+    """Whether several products come to a number; not so where they cannot be worked out."""
     first, *rest = _SIGNS.split(re.sub(r"[()]", " ", terms).strip())
     total = 0.0
     for sign, term in zip(["+", *rest[::2]], [first, *rest[1::2]], strict=True):
@@ -60,7 +57,7 @@ def _is(terms: str, number: float) -> bool:
             as_number(factor[1]) / (100 if factor[2] else 1) for factor in _FACTOR.finditer(term)
         )
         total += prod(factors) * (1 if sign == "+" else -1)
-    return abs(total - number) <= ROUNDED
+    return bool(rest) and abs(total - number) <= ROUNDED
 
 
 def is_weight(number: str, weights: Sequence[float]) -> bool:

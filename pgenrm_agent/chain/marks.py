@@ -382,9 +382,15 @@ class _Reading:
         return tuple(values[0] if sure and len(values) == 1 else None for values, sure in choices)
 
     def _gives(self, row: Sequence[float | None], total: float, within: float = AGREES) -> bool:
-        """Whether the marks come to a total."""
+        """Whether the marks come to a total, by the weights as they count or as they were written."""
         weighted = weighted_total(self.criteria, row)
-        return weighted is not None and abs(weighted - total) <= within
+        if weighted is None:
+            return False
+        written = sum(
+            (criterion.reported_weight or criterion.weight) * (mark or 0.0) / 100
+            for criterion, mark in zip(self.criteria, row, strict=True)
+        )
+        return min(abs(weighted - total), abs(written - total)) <= within
 
     def _tells(self, row: Sequence[float | None], rest: Sequence[float]) -> bool:
         """Whether all numbers beside the marks, of which there are some, are what these come to."""
