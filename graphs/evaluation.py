@@ -339,7 +339,10 @@ def sure_enough(state: EvaluationState) -> Literal["derive_persona", "__end__"]:
         return "derive_persona"
     result = Evaluation.model_validate(evaluation)
     shown = [candidate.id for candidate in result.request.candidates if not candidate.unusable]
-    sure = leader_holds(shown, result.chains, seed=result.seed)
+    chains = result.chains
+    if not scaling.temperature:  # the samples of a prompt are copies
+        chains = tuple({(chain.signals_of, chain.order): chain for chain in chains}.values())
+    sure = leader_holds(shown, chains, seed=result.seed)
     return "__end__" if sure >= scaling.stop_when_sure else "derive_persona"
 
 

@@ -195,11 +195,10 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     ledger.set(PERSONAS, read, written, pieces=done)
     if not ledger.begin(PERSONAS, len(asked)):
         raise ledger.end(done, len(state["jobs"]) + len(again), PERSONAS)
-    forgiven: tuple[type[PGenRMError], ...] = (SchemaRefused,)
-    if written:  # the engine has answered others: what it cannot do is these prompts' fault alone
-        last_try = done >= len(state["jobs"])
-        forgiven = (ConfigurationError, EngineError) if last_try else (ConfigurationError,)
-    answers = await _answers([p for p in prompts if p is not None], context, forgiven)
+    forgives = _Forgiving(
+        answered=bool(written or state["personas"]), last_try=done >= len(state["jobs"])
+    )
+    answers = await _answers([p for p in prompts if p is not None], context, forgives)
     keys = await asyncio.to_thread(vault.keys_behind, {job["user"] for job in jobs})
     personas: list[LearnedPersona] = []
     failing: list[Job] = []
@@ -232,10 +231,27 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     }
 
 
+@dataclass(frozen=True)
+class _Forgiving:
+    """Which error of a whole batch costs its jobs alone.
+
+    answered: the engine has answered others, so what it cannot do is these prompts' fault.
+    """
+
+    answered: bool
+    last_try: bool
+
+    def __call__(self, error: PGenRMError) -> bool:
+        if isinstance(error, SchemaRefused):
+            return True
+        is_away = isinstance(error, (EngineTimeout, EngineUnavailable))
+        return self.answered and (self.last_try or not is_away)
+
+
 async def _answers(
-    prompts: Sequence[Prompt], context: LearningContext, forgiven: tuple[type[PGenRMError], ...]
+    prompts: Sequence[Prompt], context: LearningContext, forgives: _Forgiving
 ) -> list[Completion]:
-    """Return one sample of each prompt; failed ones where all end in an error that is `forgiven`."""
+    """Return one sample of each prompt; failed ones where all end in an error that is forgiven."""
     chain_format = context.chain_format
     params = SamplingParams(
         temperature=context.temperature,
@@ -244,7 +260,9 @@ async def _answers(
     )
     try:
         return [completion for (completion,) in await sample(context.engine, prompts, params)]
-    except forgiven as error:
+    except (ConfigurationError, EngineError) as error:
+        if not forgives(error):
+            raise
         return failed_samples(len(prompts), str(error))
 
 

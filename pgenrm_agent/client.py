@@ -488,8 +488,8 @@ def _error(status: int, body: bytes | Mapping[str, object], url: str) -> PGenRME
         return kind(said)
     if status == httpx.codes.NOT_FOUND:
         return EngineUnavailable(
-            f"there is no `pgenrm serve` at {url} ({message or status}): correct the address, which"
-            " has no path such as /v1"
+            f"there is no `pgenrm serve` at {url} ({message or status}): correct the address (without"
+            " /v1)"
         )
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return EngineUnavailable(said)

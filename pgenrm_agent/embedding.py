@@ -318,7 +318,7 @@ def _encoder_in(folder: Path) -> str:
     files = [
         file
         for place in (folder, *modules)
-        for pattern in ("*.safetensors", "config.json", "modules.json")
+        for pattern in ("*.safetensors", "*.bin", "*.json", "vocab.txt")
         for file in sorted(place.glob(pattern))
     ]
     return f"{folder.resolve().name}:{digest_of(files)}"

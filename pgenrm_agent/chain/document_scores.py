@@ -76,13 +76,15 @@ def read_scores(
     written = _by_response(document.get("scores"))
     top = _top_in(document) or _top_in(document.get("scores"))
     tops = [_top_in(row, of_one=True) or top for row in rows]
+    called = set(map(_plain, names))
     reading = Scores({}, {}, {}, None)
     marked: dict[str, list[_Mark | None]] = {}
     for place, candidate_id in enumerate(candidate_ids):
         score = written.get(place)
         own = score if isinstance(score, Mapping) else {}
         given = own.get("marks", own) if own else score
-        own_top = _top_in(own)
+        # A criterion may be called "Range".
+        own_top = _top_in({key: own[key] for key in own if _plain(key) not in called})
         row = _row(given, names, tops if own_top is None else [own_top] * len(names))
         if row is not None:
             marked[candidate_id] = row

@@ -216,12 +216,11 @@ class JSONLayout:
             return f"{text}\n{written}" if text else written
         if persona := persona_of(added):
             added["persona"] = persona
-        # A model that repeats an earlier section does not change it, nor the weights beside it.
+        # A model that repeats an earlier section does not change it, nor what stands beside it.
         earlier = document or {}
-        stands = [key for key in earlier if key in KEYS.values() or is_weights(key)]
         if "criteria" in earlier:
             added = {key: value for key, value in added.items() if not is_weights(key)}
-        return write_document({**earlier, **added, **{key: earlier[key] for key in stands}})
+        return write_document({**earlier, **added, **earlier})
 
     def complete_through(self, text: str) -> Section | None:
         """Return the last section of those that stand without a gap."""

@@ -212,6 +212,9 @@ def _is_other(top: float | None) -> bool:
     return top is not None and top != TEN
 
 
+_BEFORE_A_MARK = re.compile(r"\s*[)\]]?\s*:?\s*")
+
+
 class _Grade(IntEnum):
     """How much the words around a number say for its being the mark."""
 
@@ -267,7 +270,7 @@ class _Gap:
         if len(numbers) > 1 and self._is_weight(numbers[0]):
             named = self._stands_before(numbers[0])
             if numbers[0].value > (numbers[0].top or TEN) or (
-                named and not self._is_share(numbers)
+                named and self._follows(*numbers[:2]) and not self._is_share(numbers)
             ):
                 del numbers[0]
             elif named:
@@ -309,6 +312,10 @@ class _Gap:
         """Whether a number stands as a weight does before its mark: "Clarity (70) 8", "Clarity 70: 8"."""
         before, behind = self._text[: number.start].rstrip(), self._text[number.end :].lstrip()
         return behind[:1] == ":" or (before[-1:] in ("(", "[") and behind[:1] in (")", "]"))
+
+    def _follows(self, weight: _Number, mark: _Number) -> bool:
+        """Whether nothing but a colon stands between, as it would before what marks come to: "(10) = 6.8"."""
+        return _BEFORE_A_MARK.fullmatch(self._text[weight.end : mark.start]) is not None
 
     def _is_share(self, numbers: Sequence[_Number]) -> bool:
         """Whether the second number may be what the first one, as a mark of its own weight, comes to."""

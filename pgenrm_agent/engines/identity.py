@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+
+DEEPEST = 16
+"""Levels of settings within settings that count; one may contain itself."""
 
 
 def identity(*words: object, **settings: object) -> str:
@@ -28,23 +33,28 @@ def identity(*words: object, **settings: object) -> str:
     return " ".join([str(word) for word in words if word] + ([digest] if given else []))
 
 
-def _data(value: object) -> JsonValue:
-    """The data in a value; None for what is none, and for secrets."""
+def _data(value: object, depth: int = 0) -> JsonValue:
+    """The data in a value; None for what is none, for secrets, and for what lies too deep."""
+    if depth > DEEPEST:
+        return None
+    data = partial(_data, depth=depth + 1)
     if isinstance(value, Enum):
-        return _data(value.value)
+        return data(value.value)
     if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, BaseModel):
         fields = {name: getattr(value, name, None) for name in type(value).model_fields}
-        return _data(fields | (value.model_extra or {}))
+        return data(fields | (value.model_extra or {}))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _data(vars(value))
+        return data(
+            {part.name: getattr(value, part.name, None) for part in dataclasses.fields(value)}
+        )
     if isinstance(value, Mapping):
-        return {str(name): _data(content) for name, content in value.items()}
+        return {str(name): data(content) for name, content in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_data(content) for content in value]
+        return [data(content) for content in value]
     if isinstance(value, (set, frozenset)):
-        return [*sorted(json.dumps(_data(content), sort_keys=True) for content in value)]
+        return [*sorted(json.dumps(data(content), sort_keys=True) for content in value)]
     return None

@@ -173,7 +173,11 @@ class OpenAIEngine:
             self._model,
             max_tokens=self._max_tokens,
             extra_body=self._extra_body,
-            headers=self._headers,
+            headers={
+                name: value
+                for name, value in self._headers.items()
+                if not SECRET_HEADER.search(name)
+            },
         )
 
     @property
@@ -411,7 +415,8 @@ def _client(
         default_headers=headers,
     )
     named = "OPENAI_BASE_URL" if base_url is None else "base_url"
-    if not _is_address(os.environ.get(named, "") if base_url is None else base_url):
+    address = os.environ.get(named) if base_url is None else base_url
+    if address is not None and not _is_address(address):
         # It is not shown: a password may be in it.
         raise ConfigurationError(
             f"{named} is no address of a server: write it like http://localhost:8000/v1"
@@ -430,7 +435,8 @@ def _client(
 def _is_address(url: str) -> bool:
     try:
         httpx.URL(url)
-        return urlsplit(url).port != 0
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (httpx.InvalidURL, ValueError):
         return False
 

@@ -77,6 +77,9 @@ _LENGTH = re.compile(
     r"|input (?:length|token count)|reduce the length",
     re.IGNORECASE,
 )
+_TOO_LARGE = re.compile(
+    r"(?:request|message|body|payload|entity)\b.{0,40}\btoo large", re.IGNORECASE
+)
 _WRONG = re.compile(
     r"invalid|incorrect|not valid|missing|expired|revoked|required|no |wrong|denied", re.IGNORECASE
 )
@@ -233,6 +236,8 @@ class ServerFault(Exception):
             or self.status not in {None, 400, 403, 413}
             or self.words.fields
             or not _THROTTLED.search(said)
+            # What is larger than a whole minute's allowance (Groq) is so in the next minute, too.
+            or (self.status == 413 and _TOO_LARGE.search(said))
         ):
             return False
         rival = _ANOTHER_FAULT.search(said)

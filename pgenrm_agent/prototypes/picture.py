@@ -68,7 +68,7 @@ def _draw(prototypes: PrototypeSet) -> Figure:
     from matplotlib.figure import Figure
 
     directions = spectrum(prototypes.vectors)
-    flat = directions.axes[:, [0, min(1, len(directions.axes) - 1)]]
+    flat = directions.axes[:, [0, min(1, directions.axes.shape[1] - 1)]]
     middle = directions.center @ flat
     members = prototypes.vectors @ flat - middle
     places = prototypes.centroids @ flat - middle

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 class Spectrum:
     """The singular values of n centered rows of d dimensions, and the directions that they belong to.
 
-    center: (d,). values: (min(n, d),), largest first. axes: (d, d), a direction a column.
+    center: (d,). values: (min(n, d),), largest first. axes: (d, min(n, d)), a direction a column.
     """
 
     center: Floats
@@ -33,10 +33,14 @@ class Spectrum:
 def spectrum(vectors: Vectors) -> Spectrum:
     """Return the spectrum of rows (n, d), n at least 1.
 
-    The (d, d) scatter has the squares of the singular values, and is cheap for any number of rows.
+    The (d, d) scatter has the squares of the singular values, and is cheap for any number of rows; for
+    few rows of many dimensions the rows themselves are.
     """
     center = vectors.mean(0, dtype=np.float64)
     centered = vectors.astype(np.float64) - center
+    if len(vectors) < vectors.shape[1]:
+        _, values, directions = np.linalg.svd(centered, full_matrices=False)
+        return Spectrum(center, values, directions.T)
     squares, axes = np.linalg.eigh(centered.T @ centered)
     values = np.sqrt(np.clip(squares[::-1], 0.0, None))
-    return Spectrum(center, values[: len(vectors)], axes[:, ::-1])
+    return Spectrum(center, values, axes[:, ::-1])

@@ -190,6 +190,14 @@ def test_a_scale_that_leaves_marks_in_doubt_refuses_the_chain(sections: dict[str
     assert reason_of(dumped(persona=PERSONA, **sections)) == "no_totals"
 
 
+@pytest.mark.parametrize("name", ["Range", "Scale", "Max"])
+def test_a_criterion_that_is_called_like_a_scale_has_marks(name: str) -> None:
+    criteria = [{"name": name, "weight": 50}, {"name": "Depth", "weight": 50}]
+    scores = {"response_1": {name: 8, "Depth": 7}, "response_2": {name: 9, "Depth": 8}}
+    chain = parse_chain(dumped(persona=PERSONA, criteria=criteria, scores=scores), IDS)
+    assert chain.totals == pytest.approx({"a": 7.5, "b": 8.5})
+
+
 @pytest.mark.parametrize("winner", ["response_2", "Response B", 2])
 def test_a_winner_within_the_scores_is_compared_with_the_marks(winner: object) -> None:
     scores = {**SCORES, "winner": winner}

@@ -14,12 +14,22 @@ from pgenrm_agent.errors import ChainError
 
 NAMES = ("Clarity", "Depth", "Tone")
 # Some marks equal their weights, and the last two weights do not sum to 100.
-WEIGHTS = ((70, 30), (90, 10), (95, 5), (50, 40, 10), (85, 8, 7), (50, 40, 20), (60, 30))
+WEIGHTS = (
+    (70, 30),
+    (70, 20, 10),
+    (90, 10),
+    (95, 5),
+    (50, 40, 10),
+    (85, 8, 7),
+    (50, 40, 20),
+    (60, 30),
+)
 MARKS = (((8, 10, 5), (3, 6, 7)), ((9, 5, 2), (3, 8, 10)))
 ITEMS = (
     *("{n} {m}", "{n} ({w}%): {m}", "{n} ({w}): {m}", "{n} {m} ({s})", "{n}: {m} x {h} = {s}"),
     *("{n}: {h} * {m} = {s}", "{n}: {m} → {s}", "{n} {m} ({w}%)", "{n} = {m}, so {s}"),
     *("{n} [{w}] {m}", "{n}: {m}/10 ({s})", "{n} ({m}) {s}", "{n}: {m} (weighted {s})"),
+    *("{n} ({m})", "{n} [{m}]"),
 )
 ENDS = (
     *("", " = {t}", " ({shares} = {t})", " - {shares} = {t}", " – {products} = {t}", ", so {t}"),

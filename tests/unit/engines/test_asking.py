@@ -76,7 +76,6 @@ GROQ = (
 @pytest.mark.parametrize(
     "refused",
     [
-        refusal(413, GROQ, type="tokens", code="rate_limit_exceeded"),
         refusal(413, "Rate limit exceeded: too many tokens in this minute"),
         refusal(413, "Too many requests"),
     ],
@@ -99,6 +98,7 @@ async def test_too_much_for_this_minute_is_asked_again_with_its_limit(
         Reply("<html><head><title>413 Request Entity Too Large</title></head></html>", status=413),
         refusal(413, "Request exceeds the maximum size", type="request_too_large"),
         refusal(413, "max_tokens or messages: the body is too large"),
+        refusal(413, GROQ, type="tokens", code="rate_limit_exceeded"),
         Reply("", status=413),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -132,12 +133,23 @@ def test_the_source_tells_servers_and_their_fields_apart_and_shows_no_password()
         source(url="http://host:2/v1"),
     ]
     assert len({source(), *others}) == 6
+    # A token that is renewed every hour makes no other model.
+    assert source(headers={"Authorization": "Bearer 1"}) == source()
     assert source(extra_body=think) == source(extra_body={"a": {"think": 0}, "b": 1})
+
+
+@dataclass(slots=True)
+class Slotted:
+    number: int
 
 
 def test_what_is_no_data_leaves_an_identity_as_it_is() -> None:
     assert identity("a", "", "b", x=None, y={}, z=object()) == "a b"
     assert identity("a", x=0) != identity("a", x=1) != identity("a", x=True)
+    within: dict[str, object] = {"y": 1}
+    within["itself"] = within
+    assert identity("a", x=within) == identity("a", x=within) != identity("a", x={"y": 1})
+    assert identity("a", x=Slotted(1)) != identity("a", x=Slotted(2))
     assert identity("a", x={"\ud83d"}, y=Path("b")) != identity("a", x=["\ud83d"])
 
 

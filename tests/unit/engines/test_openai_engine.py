@@ -443,6 +443,7 @@ def test_a_number_out_of_range_is_refused(option: dict[str, int]) -> None:
     [
         *("http://localhost:80o0/v1", "http://localhost:99999999/v1", "http://a\nb/v1"),
         *("http://[::1/v1", "http://me:hunter2/x@host/v1", "http://\x7f/v1"),
+        *("localhost:8000/v1", "ftp://host/v1", "/v1", "http://", ""),
     ],
 )
 @pytest.mark.parametrize("told", ["base_url", "OPENAI_BASE_URL"])

@@ -73,6 +73,12 @@ async def test_a_user_whose_choices_are_too_long_stops_no_build(
     assert PrototypeStore(memory).status().not_members == 1
 
 
+async def test_a_server_that_is_away_ends_a_build_that_can_go_on(memory: UserMemory) -> None:
+    engine = Failing({" of 3": (EngineUnavailable("the server is away"), ALWAYS)})
+    with pytest.raises(EngineUnavailable, match="away"):
+        await learn_prototypes(context(memory, engine, batch=1))
+
+
 async def test_what_an_engine_cannot_do_at_all_is_an_error_at_once(memory: UserMemory) -> None:
     engine = Failing({"": (TOO_LONG, ALWAYS)})
     with pytest.raises(ConfigurationError, match="longer than the context"):
@@ -99,9 +105,12 @@ async def test_a_sample_that_fails_is_tried_again_at_the_end_and_counted_apart(
     assert [len(prompts) for prompts, _ in engine.calls] == [5, 5, 5, 5, 4]
 
 
-async def test_prompts_on_which_a_server_always_fails_stop_no_build(memory: UserMemory) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 5])
+async def test_prompts_on_which_a_server_always_fails_stop_no_build(
+    memory: UserMemory, batch: int
+) -> None:
     engine = Failing({" of 3": (EngineError("error 500"), ALWAYS)})
-    learned = await learn_prototypes(context(memory, engine))
+    learned = await learn_prototypes(context(memory, engine, batch=batch))
     assert (learned.personas, learned.failed, learned.users) == (18, 2, 9)
 
 

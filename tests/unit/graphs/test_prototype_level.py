@@ -355,6 +355,16 @@ async def test_fewer_than_four_chains_settle_nothing(neighbors: Neighbors) -> No
     assert state["round"] == 3
 
 
+async def test_copies_settle_nothing(neighbors: Neighbors) -> None:
+    evaluation, _ = await run(
+        "ann",
+        neighbors,
+        ScriptedEngine(judge),
+        **{"individual": 16, "prototype": 0, "stop_when_sure": 0.9, "temperature": 0.0},
+    )
+    assert len(evaluation.chains) == 16
+
+
 async def test_who_is_not_sure_spends_the_budget_and_no_more(neighbors: Neighbors) -> None:
     engine = ScriptedEngine(wavering(np.random.default_rng(0)))
     evaluation, state = await run(
