@@ -137,7 +137,7 @@ def _sample(
 
 def _print(report: ScalingReport) -> None:
     from pgenrm_agent.evaluation.metrics import plus_minus
-    from studies.scaling.tables import STOPPING_BUDGET, budget_name
+    from studies.scaling.tables import MIXED_AND_OWN, STOPPING_BUDGET, budget_name
 
     console = Console()
     console.print(
@@ -176,6 +176,8 @@ def _print(report: ScalingReport) -> None:
             for row in report.settings
         ),
     )
+    mixed, own = map(budget_name, MIXED_AND_OWN)
+    console.print(f"{mixed} over {own}: {plus_minus(report.mixed_over_own, form='+.1f')}")
     _table(
         "By known choices",
         ("choices", "own chains", "with similar users'", "gain", "best possible"),

@@ -37,6 +37,7 @@ from studies.scaling.population import CHOSEN, UNREFINED, Agreement
 THRESHOLDS = (0.8, 0.9, 0.95, 0.99)
 STOPPING_BUDGET: Budget = (16, 8)
 ONE: Budget = (1, 0)
+MIXED_AND_OWN: tuple[Budget, Budget] = ((16, 8), (32, 0))
 IDS = ("chosen", "rejected")
 
 
@@ -100,12 +101,17 @@ class StoppingRow(Model):
 
 
 class ScalingReport(Model):
-    """All tables of a study. seeds_of_versions: how many seeds have every version that is compared."""
+    """All tables of a study.
+
+    seeds_of_versions: how many seeds have every version that is compared. mixed_over_own: strict accuracy
+    of Ind-16+Pro-8 beyond that of Ind-32, paired by seed.
+    """
 
     users: int
     newcomers: int
     seeds: int
     settings: tuple[SettingRow, ...]
+    mixed_over_own: MeanError
     by_known: tuple[KnownRow, ...]
     versions: tuple[VersionRow, ...]
     seeds_of_versions: int
@@ -141,6 +147,9 @@ def report(records: Sequence[ScalingRecord], agreements: Sequence[Agreement]) ->
         newcomers=len(of["alone"]),
         seeds=len({record.seed for record in records}),
         settings=tuple(_setting(budget, pool, of) for budget in BUDGETS),
+        mixed_over_own=_gain(
+            *(_by_seed(pool, partial(_Pooled.outcomes, budget=budget)) for budget in MIXED_AND_OWN)
+        ),
         by_known=_by_known(of["alone"], of["with others"], own),
         versions=_versions(compared, of["others"], agreements, own),
         seeds_of_versions=len(seeds),

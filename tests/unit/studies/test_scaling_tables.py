@@ -134,6 +134,8 @@ def test_levels_are_weighed_alike_whatever_their_number_of_chains() -> None:
     """Seed 1's sixteen own chains cancel; eight similar users' decide."""
     assert row(study(), (16, 8)).accuracy.strict.mean == 1.0
     assert row(study(), (16, 8)).over_one.mean == pytest.approx(0.25)
+    assert row(study(), (32, 0)).accuracy.strict.mean == 0.5
+    assert study().mixed_over_own.mean == pytest.approx(0.5)
     assert row(study(), (16, 0)).accuracy.strict.mean == 0.5  # a tie is wrong
     half = row(study(), (16, 0)).accuracy.accuracy
     assert half is not None
