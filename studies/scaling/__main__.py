@@ -260,7 +260,8 @@ def _draw(report: ScalingReport, path: Path) -> None:
         capsize=3,
         label="own chains",
     )
-    mixed = [row for row in report.settings if row.budget[1]]
+    mixed = sorted((row for row in report.settings if row.budget[1]), key=lambda r: sum(r.budget))
+    fewest = sum(mixed[0].budget)
     axes.errorbar(
         [sum(row.budget) for row in mixed],
         [100 * row.accuracy.strict.mean for row in mixed],
@@ -269,15 +270,18 @@ def _draw(report: ScalingReport, path: Path) -> None:
         capsize=3,
         label="with similar users'",
     )
-    for row in mixed:
+    for place, row in enumerate(mixed):
+        to_left = sum(row.budget) == fewest
         axes.annotate(
             budget_name(row.budget),
             (sum(row.budget), 100 * row.accuracy.strict.mean),
             textcoords="offset points",
-            xytext=(5, 4),
+            xytext=(-5 if to_left else 5, 4 if place % 2 else -9),  # names that do not meet
+            ha="right" if to_left else "left",
             fontsize=7,
         )
     axes.set_xscale("log", base=2)
+    axes.set_xlim(0.8, 80)  # room for the last name
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("chains")
     axes.set_ylabel("strict accuracy, %")
