@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from typing_extensions import TypedDict
 
+from pgenrm_agent.engines.protocol import SchemaRefused
+from pgenrm_agent.errors import ConfigurationError, EngineTimeout, EngineUnavailable, PGenRMError
 from pgenrm_agent.memory import UserMemory
 from pgenrm_agent.memory.rows import pair_row_id
 from pgenrm_agent.memory.vault import UserKey, Vault
@@ -50,6 +52,24 @@ def standing_signals(memory: UserMemory, user_id: str) -> UserSignals:
     """Return what is known of a user, without what a newer entry overrules; choices oldest first."""
     signals = memory.recall(user_id, selection="recent")
     return signals.model_copy(update={"history": signals.history[::-1]})
+
+
+def is_of_jobs_alone(
+    error: PGenRMError, *, jobs: Sequence[Job], answered: bool, last_try: bool
+) -> bool:
+    """Whether an error in which a whole batch ended costs its jobs, and does not end the build.
+
+    answered: the engine has answered others, so that what it cannot do is these prompts' fault.
+    """
+    if isinstance(error, SchemaRefused):
+        return True
+    if not answered:
+        return False
+    if last_try or isinstance(error, ConfigurationError):
+        return True
+    # The engine may be broken, or it refuses what this user chose.
+    is_away = isinstance(error, (EngineTimeout, EngineUnavailable))
+    return not is_away and len({job["user"] for job in jobs}) == 1
 
 
 def job_of(key: UserKey, pair_id: str) -> Job:

@@ -17,6 +17,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 
@@ -33,26 +34,15 @@ from pgenrm_agent.embedding import Embedder, HashingEmbedder
 from pgenrm_agent.engines.confidential import silent, unseen
 from pgenrm_agent.engines.counting import CountingEngine
 from pgenrm_agent.engines.outcomes import failed_samples
-from pgenrm_agent.engines.protocol import (
-    Completion,
-    Engine,
-    Prompt,
-    SamplingParams,
-    SchemaRefused,
-)
-from pgenrm_agent.errors import (
-    ConfigurationError,
-    EngineError,
-    EngineTimeout,
-    EngineUnavailable,
-    PGenRMError,
-)
+from pgenrm_agent.engines.protocol import Completion, Engine, Prompt, SamplingParams
+from pgenrm_agent.errors import ConfigurationError, EngineError, EngineTimeout, EngineUnavailable
 from pgenrm_agent.fields import Model
 from pgenrm_agent.files import PRIVATE
 from pgenrm_agent.graphs.checkpoints import in_sqlite
 from pgenrm_agent.graphs.learning_jobs import (
     Job,
     LearnedPersona,
+    is_of_jobs_alone,
     job_of,
     merged,
     open_personas,
@@ -195,10 +185,13 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     ledger.set(PERSONAS, read, written, pieces=done)
     if not ledger.begin(PERSONAS, len(asked)):
         raise ledger.end(done, len(state["jobs"]) + len(again), PERSONAS)
-    forgives = _Forgiving(
-        answered=bool(written or state["personas"]), last_try=done >= len(state["jobs"])
+    costs_jobs_alone = partial(
+        is_of_jobs_alone,
+        jobs=jobs,
+        answered=bool(written or state["personas"]),
+        last_try=done >= len(state["jobs"]),
     )
-    answers = await _answers([p for p in prompts if p is not None], context, forgives)
+    answers = await _answers([p for p in prompts if p is not None], context, costs_jobs_alone)
     keys = await asyncio.to_thread(vault.keys_behind, {job["user"] for job in jobs})
     personas: list[LearnedPersona] = []
     failing: list[Job] = []
@@ -231,27 +224,10 @@ async def derive_personas(state: LearningState, runtime: Runtime[LearningContext
     }
 
 
-@dataclass(frozen=True)
-class _Forgiving:
-    """Which error of a whole batch costs its jobs alone.
-
-    answered: the engine has answered others, so what it cannot do is these prompts' fault.
-    """
-
-    answered: bool
-    last_try: bool
-
-    def __call__(self, error: PGenRMError) -> bool:
-        if isinstance(error, SchemaRefused):
-            return True
-        is_away = isinstance(error, (EngineTimeout, EngineUnavailable))
-        return self.answered and (self.last_try or not is_away)
-
-
 async def _answers(
-    prompts: Sequence[Prompt], context: LearningContext, forgives: _Forgiving
+    prompts: Sequence[Prompt], context: LearningContext, costs_jobs_alone: Callable[..., bool]
 ) -> list[Completion]:
-    """Return one sample of each prompt; failed ones where all end in an error that is forgiven."""
+    """Return one sample of each prompt; failed ones where the error of all `costs_jobs_alone`."""
     chain_format = context.chain_format
     params = SamplingParams(
         temperature=context.temperature,
@@ -261,7 +237,7 @@ async def _answers(
     try:
         return [completion for (completion,) in await sample(context.engine, prompts, params)]
     except (ConfigurationError, EngineError) as error:
-        if not forgives(error):
+        if not costs_jobs_alone(error):
             raise
         return failed_samples(len(prompts), str(error))
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from pgenrm_agent.errors import ConfigurationError, InvalidInput
 from pgenrm_agent.fields import Model
@@ -24,6 +25,18 @@ def refuse_other(value: object, kinds: type | tuple[type, ...], where: str, want
         shown = ascii(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise ConfigurationError(f"{where} is {shown}, {kind_of(value)}: pass {wanted}")
+
+
+def is_server_address(url: str) -> bool:
+    """Whether an HTTP client can take a text for a server's address."""
+    import httpx
+
+    try:
+        httpx.URL(url)
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # such as a port that is no number, or too large
+        return False
 
 
 def text_of(value: object, where: str) -> str:

@@ -17,11 +17,11 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
-from pgenrm_agent.arguments import model_of, seconds_of, text_of, yes_or_no
+from pgenrm_agent.arguments import is_server_address, model_of, seconds_of, text_of, yes_or_no
 from pgenrm_agent.background_loop import BackgroundLoop
 from pgenrm_agent.errors import (
     ChainError,
@@ -106,13 +106,7 @@ class Client(Closeable):
         scaling: Scaling | None = None,
         wait: float | None = 600.0,
     ) -> None:
-        try:
-            parts = urlsplit(text_of(url, "url"))
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-            httpx.URL(url)
-        except (ValueError, httpx.InvalidURL):  # such as a port that is no number, or too large
-            usable = False
-        if not usable:
+        if not is_server_address(text_of(url, "url")):
             raise ConfigurationError(
                 f"url {url!r:.80} is no address of a server: write it like http://127.0.0.1:8000"
             )

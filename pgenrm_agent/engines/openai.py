@@ -18,8 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
-
+from pgenrm_agent.arguments import is_server_address
 from pgenrm_agent.background_loop import BackgroundLoop, all_or_cancel
 from pgenrm_agent.engines.answers import (
     Answer,
@@ -416,7 +415,7 @@ def _client(
     )
     named = "OPENAI_BASE_URL" if base_url is None else "base_url"
     address = os.environ.get(named) if base_url is None else base_url
-    if address is not None and not _is_address(address):
+    if address is not None and not is_server_address(address):
         # It is not shown: a password may be in it.
         raise ConfigurationError(
             f"{named} is no address of a server: write it like http://localhost:8000/v1"
@@ -430,15 +429,6 @@ def _client(
                 " server that needs none"
             ) from None
         return make(api_key=NO_KEY)
-
-
-def _is_address(url: str) -> bool:
-    try:
-        httpx.URL(url)
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (httpx.InvalidURL, ValueError):
-        return False
 
 
 def _own_dialect(extra_body: Mapping[str, object]) -> Dialect:

@@ -19,7 +19,7 @@ from users_learned_from import context, fill, scoring
 from pgenrm_agent.debugging import DebugSession
 from pgenrm_agent.embedding import HashingEmbedder
 from pgenrm_agent.engines.protocol import Prompt
-from pgenrm_agent.errors import EngineError, MemoryStoreError
+from pgenrm_agent.errors import EngineUnavailable, MemoryStoreError
 from pgenrm_agent.graphs.prototype_learning import learn_prototypes
 from pgenrm_agent.memory import UserMemory, store
 from pgenrm_agent.prototypes import Neighbors
@@ -79,7 +79,7 @@ async def test_after_remember_build_score_and_forget_no_byte_is_left(tmp_path: P
         nonlocal asked
         asked += 1
         if asked > 20:
-            raise EngineError("the machine was switched off")
+            raise EngineUnavailable("the machine was switched off")
         return describe(prompt, number)
 
     with UserMemory(data / "memory") as memory:
@@ -89,7 +89,7 @@ async def test_after_remember_build_score_and_forget_no_byte_is_left(tmp_path: P
         assert key is not None
         # A build that is cut off leaves a file with personas behind.
         keep = data / "prototypes.sqlite"
-        with pytest.raises(EngineError):
+        with pytest.raises(EngineUnavailable):
             await learn_prototypes(context(memory, ScriptedEngine(dies_at_the_end)), keep=keep)
         assert stat.S_IMODE(keep.stat().st_mode) == 0o600
         await learn_prototypes(context(memory, ScriptedEngine(describe)))
